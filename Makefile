@@ -1,0 +1,38 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.installed
+RUN ?= quickstart
+
+.PHONY: quickstart test test-all unit lint setup clean
+
+setup: $(SETUP)
+
+# The marker is written last: an interrupted install is started again.
+$(SETUP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Tandem needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}; set PYTHON=..."'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(SETUP)
+
+quickstart: $(SETUP)
+	$(BIN)/tandem train jobs/configs/quickstart.yaml name=$(RUN)
+
+test: $(SETUP)
+	$(BIN)/python -m pytest tests/unit tests/integration tests/chaos -m "not long"
+
+test-all: $(SETUP)
+	$(BIN)/python -m pytest tests
+
+unit: $(SETUP)
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

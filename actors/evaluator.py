@@ -1,0 +1,199 @@
+"""Evaluates committed pairs and writes the exports, away from both groups' critical path.
+
+A plain class with a pair of its own that adopts whatever committed snapshots it is handed. Called
+through `orchestrator.groups` during a run, and directly by `tandem evaluate`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from actors import pair_files
+from actors.corpus import Corpus
+from actors.evaluation import Pair, heldout_figures, token_reflection
+from actors.facts import Probe, baseline_accuracy
+from actors.flat import ByteArray, FlatParameters
+from actors.layers import Batch, build_data_layer, build_memory_layer, to_batch
+from actors.optim import section_of
+from actors.probing import VOICES, answer_reflection, answers_right, prompt_tokens, tell
+from actors.snapshot import adopt
+from actors.spec import RunSpec
+from actors.tokenizer import Tokenizer
+from actors.wire import Answer, Evaluation, Header
+
+QUESTION_TOKENS = 24  # of a continuation shown for plain text
+
+
+class Evaluator:
+    """Holds the newest evaluated pair and the one before.
+
+    Args:
+        spec: the run.
+        tokenizer_json: the run's tokenizer.
+    """
+
+    def __init__(self, spec: RunSpec, tokenizer_json: str) -> None:
+        self._spec = spec
+        workers = spec.evaluation
+        torch.set_num_threads(max(1, int(workers.cpus)))
+        device = torch.device("cuda" if workers.gpus > 0 else "cpu")
+        self._tokenizer = Tokenizer.from_json(tokenizer_json)
+        self._corpus = Corpus.open(spec, self._tokenizer)
+        self.pair = self._build_pair(device)
+        self._before = self._build_pair(device)
+        self._flats = tuple(
+            FlatParameters(layer, section_of) for layer in (self.pair.data, self.pair.memory)
+        )
+        self._before_flats = tuple(
+            FlatParameters(layer, section_of) for layer in (self._before.data, self._before.memory)
+        )
+        self._versions: tuple[int, int] | None = None
+        self._answers: list[tuple[int, ...]] = []
+        self._device = device
+        self._batches: dict[int, Batch] = {}
+        facts, evaluation = self._corpus.facts, spec.evaluation
+        limit = max(evaluation.probes, evaluation.final_probes)
+        self._unseen: list[Probe] = facts.probes(False, limit, spec.seed) if facts else []
+        self._seen: list[Probe] = facts.probes(True, limit, spec.seed) if facts else []
+
+    def _build_pair(self, device: torch.device) -> Pair:
+        data = build_data_layer(self._spec, self._tokenizer, device).eval().requires_grad_(False)
+        memory = build_memory_layer(
+            self._spec, self._tokenizer, data.vocab_rows, device
+        ).requires_grad_(False)
+        return Pair(data, memory)
+
+    def adopt(
+        self, headers: Sequence[Sequence[Header]], buckets: Sequence[Sequence[ByteArray]]
+    ) -> None:
+        """Takes over a committed pair (data, memory); the present one becomes the one before.
+
+        Raises:
+            SnapshotError: as `snapshot.adopt`.
+        """
+        for flat, before in zip(self._flats, self._before_flats, strict=True):
+            before.buffer.copy_(flat.buffer)
+        for flat, group_headers, group_buckets in zip(self._flats, headers, buckets, strict=True):
+            adopt(flat, group_headers, group_buckets)
+
+    def evaluate(
+        self,
+        headers: Sequence[Sequence[Header]],
+        buckets: Sequence[Sequence[ByteArray]],
+        final: bool,
+    ) -> Evaluation:
+        """Held-out figures of a committed pair.
+
+        `final` measures on more, and answers sample questions.
+        """
+        begin = time.perf_counter()
+        self.adopt(headers, buckets)
+        versions = headers[0][0].version, headers[1][0].version
+        evaluation = self.measure(versions, final, begin)
+        self._versions = versions
+        return evaluation
+
+    def measure(
+        self, versions: tuple[int, int], final: bool, begin: float | None = None
+    ) -> Evaluation:
+        """Figures of the pair as it is; what changed since the last one where there was one."""
+        begin = time.perf_counter() if begin is None else begin
+        sizes = self._spec.evaluation
+        num_windows, num_probes = (
+            (sizes.final_windows, sizes.final_probes) if final else (sizes.windows, sizes.probes)
+        )
+        batch = self._heldout(num_windows)
+        before = self._before if self._versions is not None else None
+        figures = heldout_figures(self.pair, before, batch)
+        changed, followed = self._reflect(batch)
+        unseen, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
+        return Evaluation(
+            data_version=versions[0],
+            memory_version=versions[1],
+            figures=figures,
+            accuracy=self._accuracy(unseen),
+            accuracy_seen=self._accuracy(seen),
+            num_probes=len(unseen),
+            reflection_changed=changed,
+            reflection_followed=followed,
+            answers=self._questions() if final else (),
+            eval_s=time.perf_counter() - begin,
+        )
+
+    def export(self, directory: str) -> dict[str, str]:
+        """Writes the pair in the formats people use.
+
+        Returns the digests, {"data": ..., "memory": ...}.
+        """
+        pair_files.export(self._spec, self._tokenizer, self.pair, directory)
+        return self.digests()
+
+    def digests(self) -> dict[str, str]:
+        """sha256 over parameter names, shapes, dtypes and bytes of both layers."""
+        return {"data": self._flats[0].digest(), "memory": self._flats[1].digest()}
+
+    def _heldout(self, num_windows: int) -> Batch:
+        if num_windows not in self._batches:
+            self._batches[num_windows] = to_batch(self._corpus.heldout(num_windows), self._device)
+        return self._batches[num_windows]
+
+    def _reflect(self, batch: Batch) -> tuple[int, int]:
+        """Changed and followed since the pair before.
+
+        Of whole answers where there are probes, else of tokens.
+        """
+        probes = self._unseen[: self._spec.evaluation.probes]
+        if probes:
+            prompts = [prompt_tokens(self._tokenizer, p.prompt) for p in probes]
+            reflection, self._answers = answer_reflection(
+                self.pair, self._answers, self._tokenizer, prompts
+            )
+        elif self._versions is None:
+            return 0, 0
+        else:
+            reflection = token_reflection(self.pair, self._before, batch)
+        return reflection.changed, reflection.followed
+
+    def _accuracy(self, probes: Sequence[Probe]) -> dict[str, float]:
+        facts = self._corpus.facts
+        if not probes or facts is None:
+            return {}
+        right = {v: answers_right(self.pair, v, self._tokenizer, probes) for v in VOICES}
+        accuracy: dict[str, float] = {voice: sum(oks) / len(oks) for voice, oks in right.items()}
+        return {**accuracy, "baseline": baseline_accuracy(probes, facts.majority())}
+
+    def _questions(self) -> tuple[Answer, ...]:
+        num, tokenizer, mark = (
+            self._spec.evaluation.questions,
+            self._tokenizer,
+            self._tokenizer.end_of_text,
+        )
+        if num == 0:
+            return ()
+        if self._unseen:
+            asked = [(p.prompt, " or ".join(p.answers)) for p in self._unseen[:num]]
+        else:
+            batch = self._heldout(self._spec.evaluation.windows)
+            half = max(1, batch.tokens_BT.shape[1] // 2)
+            asked = []
+            for row in batch.tokens_BT[:num].tolist():
+                after = tokenizer.decode(row[half : half + QUESTION_TOKENS])
+                asked.append((tokenizer.decode(row[:half]), after))
+        prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in asked]
+        said = {
+            v: [tokenizer.decode(t.tokens) for t in tell(self.pair, v, prompts, mark)]
+            for v in VOICES
+        }
+        return tuple(
+            Answer(
+                prompt,
+                expected,
+                said["own"][i].strip(),
+                said["help"][i].strip(),
+                said["memory"][i].strip(),
+            )
+            for i, (prompt, expected) in enumerate(asked)
+        )

@@ -1,0 +1,127 @@
+"""Builds both layers from a run's spec, the same weights in every process that asks, and puts them
+together.
+
+Called by the trainers (own layer and mirror of the peer's), the evaluator and `pair`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actors.corpus import PADDING, Windows
+from actors.data_layer import DataLayer, DataOutput, build_model, mix_distributions
+from actors.memory_layer import MemoryLayer, Read
+from actors.spec import DATA, MEMORY, RunSpec
+from actors.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows as tensors, and the positions that have something to predict next, in the same
+    document.
+    """
+
+    tokens_BT: Tensor
+    segments_BT: Tensor
+    valid_BT: Tensor  # bool; the last position is never valid
+    targets_BT: Tensor  # next token; meaningless where not valid
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions that hold a token."""
+        return int((self.segments_BT != PADDING).sum())
+
+    def rows(self, rows: slice | Tensor) -> Batch:
+        """The batch of these sequences alone."""
+        return Batch(
+            self.tokens_BT[rows], self.segments_BT[rows], self.valid_BT[rows], self.targets_BT[rows]
+        )
+
+    @property
+    def targets_N(self) -> Tensor:
+        """Targets of the valid positions."""
+        return self.targets_BT[self.valid_BT]
+
+
+def to_batch(windows: Windows, device: torch.device) -> Batch:
+    """Windows on `device`, with targets."""
+    tokens = torch.from_numpy(windows.tokens_NT.astype(np.int64)).to(device)
+    segments = torch.from_numpy(windows.segments_NT.astype(np.int64)).to(device)
+    valid = torch.zeros_like(tokens, dtype=torch.bool)
+    valid[:, :-1] = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != PADDING)
+    valid[:, :-1] &= torch.from_numpy(windows.learn_NT[:, 1:]).to(device)
+    return Batch(tokens, segments, valid, tokens.roll(-1, dims=1))
+
+
+def add_noise(batch: Batch, noise_frac: float, num_tokens: int, end_of_text: int) -> Batch:
+    """The batch with a share of its input tokens replaced by random ones; targets and document
+    marks stay.
+
+    Draws from the global torch generator, which a trainer seeds at every interval.
+    """
+    if noise_frac == 0:
+        return batch
+    noised = (torch.rand(batch.tokens_BT.shape, device=batch.tokens_BT.device) < noise_frac) & (
+        batch.tokens_BT != end_of_text
+    )
+    tokens = torch.where(noised, torch.randint_like(batch.tokens_BT, num_tokens), batch.tokens_BT)
+    return Batch(tokens, batch.segments_BT, batch.valid_BT, batch.targets_BT)
+
+
+def seed_everything(*parts: int | str) -> None:
+    """Seeds torch's global generator from the parts, e.g. (seed, group, rank, interval)."""
+    torch.manual_seed(seed_of(*parts))
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part."""
+    words = [w for part in parts for w in (part.encode() if isinstance(part, str) else [part])]
+    return int(np.random.SeedSequence(list(words)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) -> DataLayer:
+    """A data layer with the run's starting weights.
+
+    Raises: ConfigError as `DataLayer` and `build_model`.
+    """
+    seed_everything(spec.seed, DATA, "weights")
+    model = build_model(spec.data.layer, tokenizer.size)
+    return DataLayer(model, spec.data.layer, spec.memory.layer.dim, tokenizer.size).to(device)
+
+
+def build_memory_layer(
+    spec: RunSpec, tokenizer: Tokenizer, vocab_rows: int, device: torch.device
+) -> MemoryLayer:
+    """A memory layer with the run's starting weights."""
+    seed_everything(spec.seed, MEMORY, "weights")
+    return MemoryLayer(spec.memory.layer, vocab_rows, tokenizer.size).to(device)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What data layer and memory say together at N positions."""
+
+    log_mixed_NV: Tensor
+    mixing_N: Tensor  # lambda
+    data: DataOutput
+
+
+def mixed_forward(
+    data: DataLayer, memory: MemoryLayer, batch: Batch, read: Read, readers: int, where_BT: Tensor
+) -> Mixed:
+    """One data-layer pass in which the first `readers` sequences read.
+
+    Their mixture at `where_BT` (readers, T).
+    """
+    y = read.y_BTD[:readers]
+    out = data(batch.tokens_BT, batch.segments_BT, y if readers else None)
+    y_N = y[where_BT]
+    logp_NV = out.logits_BTV[:readers][where_BT].log_softmax(-1)
+    logq_NV = F.log_softmax(memory.predict(y_N), dim=-1)
+    logit_N = data.port.mixing_logit(out.hidden_BTD[:readers][where_BT], y_N, logp_NV, logq_NV)
+    return Mixed(mix_distributions(logp_NV, logq_NV, logit_N), torch.sigmoid(logit_N), out)

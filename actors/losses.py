@@ -1,0 +1,104 @@
+"""The losses, each a pure function of logits or log probabilities and the positions that count.
+
+Shapes: N positions, V token ids. Every function averages over the positions it is given; callers
+choose them. Teachers are under stop-gradient here, so a caller can't forget it. Source of all:
+DESIGN 1, where no paper is named.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """L_own = -E log p_theta(y | x), memory reads off; nats per token."""
+    return F.cross_entropy(logits_NV, targets_N)
+
+
+def help_(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """L_help = -E log p_{theta,phi}(y | x), reads on; nats per token.
+
+    Args:
+        log_mixed_NV: log of (1 - lambda) p_theta + lambda q_phi.
+    """
+    return F.nll_loss(log_mixed_NV, targets_N)
+
+
+def self_(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """L_self = -E log q_phi(y | x), the memory alone; nats per token."""
+    return F.cross_entropy(logits_NV, targets_N)
+
+
+def kl(teacher_logp_NV: Tensor, student_logp_NV: Tensor) -> Tensor:
+    """KL(teacher || student) of each position, (N,), nats; the teacher under stop-gradient."""
+    teacher_logp_NV = teacher_logp_NV.detach()
+    return (teacher_logp_NV.exp() * (teacher_logp_NV - student_logp_NV)).sum(-1)
+
+
+def recall(teacher_logits_NV: Tensor, student_logits_NV: Tensor) -> Tensor:
+    """L_recall = E KL(p_thetak || q_phi).
+
+    Can the memory say what the data layer would say; nats per token.
+    """
+    return kl(teacher_logits_NV.log_softmax(-1), student_logits_NV.log_softmax(-1)).mean()
+
+
+def jensen_shannon(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
+    """JS(p, q) of each position, (N,), in [0, ln 2]."""
+    middle = torch.logaddexp(logp_NV, logq_NV) - math.log(2.0)
+    return (0.5 * (kl(logp_NV, middle) + kl(logq_NV, middle))).clamp_min(0.0)
+
+
+def sync(
+    teacher_logits_NV: Tensor,
+    ref_logits_NV: Tensor,
+    before_logits_NV: Tensor,
+    student_logits_NV: Tensor,
+) -> Tensor:
+    """L_sync = E[w KL(p_thetak || q_phi) + (1 - w) a KL(q_phi- || q_phi)], w = JS / (JS + its
+    median over N).
+
+    Where the data layer changed since the memory last trained, follow it; where it did not and the
+    memory was right, stay. JS is between p_thetak and p_thetaref; a = 1 where q_phi- agreed with
+    p_thetaref on the likeliest token.
+
+    Args:
+        teacher_logits_NV: the adopted data layer.
+        ref_logits_NV: the data layer when the memory last trained.
+        before_logits_NV: the memory at the start of the interval.
+        student_logits_NV: the memory now; the only one that gets a gradient.
+    """
+    with torch.no_grad():
+        teacher, ref = teacher_logits_NV.log_softmax(-1), ref_logits_NV.log_softmax(-1)
+        before = before_logits_NV.log_softmax(-1)
+        changed = jensen_shannon(teacher, ref)
+        weight_N = changed / (changed + changed.median()).clamp_min(torch.finfo(changed.dtype).tiny)
+        agreed_N = (before.argmax(-1) == ref.argmax(-1)).to(weight_N.dtype)
+    student = student_logits_NV.log_softmax(-1)
+    return (
+        weight_N * kl(teacher, student) + (1 - weight_N) * agreed_N * kl(before, student)
+    ).mean()
+
+
+def balance(side_scores_2NHS: Tensor) -> Tensor:
+    """L_balance = ln S - H(mean use of the half keys), averaged over both sides and heads; 0 where
+    use is even.
+
+    The entropy of the mean, so that a single token may be as choosy as it likes. Source: DESIGN 1;
+    Shazeer et al. 2017 (arXiv 1701.06538), section 4, for the idea.
+    """
+    use_2HS = side_scores_2NHS.softmax(-1).mean(1)
+    entropy_2H = -(use_2HS * use_2HS.clamp_min(1e-20).log()).sum(-1)
+    return (math.log(use_2HS.shape[-1]) - entropy_2H).mean()
+
+
+def assist(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """L_assist = L_help with theta frozen.
+
+    The gradient reaches phi through read and prediction; nats per token.
+    """
+    return help_(log_mixed_NV, targets_N)

@@ -1,0 +1,251 @@
+"""The memory layer: tokens say where to read, slots say what, nothing leads round the slots.
+
+A small causal encoder that never sees the data layer turns tokens into addresses of a product-key
+table; what is read there is both what the data layer gets (`read`) and the memory's only source for
+its own prediction (`predict`). Knows no losses, no optimizer and no data layer.
+
+Shapes: B sequences, T tokens, D d_m, H heads, S slots_side (n), K slots read per head, V token ids.
+Sources: Lample et al. 2019 (arXiv 1907.05242), Berges et al. 2024 (arXiv 2412.09764), DESIGN 2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from actors.spec import MemoryLayerSpec
+
+NO_SEGMENT = -2  # history before a sequence's first token: the same document as nothing
+TAU_INIT = math.log(10.0)
+
+
+@dataclass(frozen=True)
+class EncoderState:
+    """What the encoder remembers of the tokens before.
+
+    One tensor of past inputs per convolution.
+    """
+
+    inputs: tuple[
+        Tensor, ...
+    ]  # each (B, R, D): the convolution's reach; for attention, all tokens so far
+    segments_BR: Tensor  # (B, longest R)
+
+
+@dataclass(frozen=True)
+class Read:
+    """One read of the memory per token."""
+
+    y_BTD: Tensor
+    slots_BTHK: Tensor  # row numbers of the value table
+    weights_BTHK: Tensor  # sum to 1 over K
+    side_scores_2BTHS: Tensor  # scores of both half keys, for the balance term
+    state: EncoderState
+
+
+def rms(x: Tensor) -> Tensor:
+    """x over its root mean square along the last dim; no weights."""
+    return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
+
+
+def product_topk(s1: Tensor, s2: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of all sums s1[..., i] + s2[..., j], exactly, from the k largest of each side.
+
+    Args:
+        s1, s2: (..., S) scores of the two half keys.
+
+    Returns:
+        scores (..., k), descending, and slots (..., k) with slot = i * S + j.
+
+    Source: Lample et al. 2019, section 3.1.
+    """
+    top1, i1 = s1.topk(k, dim=-1)
+    top2, i2 = s2.topk(k, dim=-1)
+    sums = (top1.unsqueeze(-1) + top2.unsqueeze(-2)).flatten(-2)
+    scores, flat = sums.topk(k, dim=-1)
+    rows = i1.gather(-1, flat // k) * s1.shape[-1] + i2.gather(-1, flat % k)
+    return scores, rows
+
+
+class GatedConv(nn.Module):
+    """x + a * sigmoid(g), (a, g) linear in the `taps` normed inputs at distances 0, d, 2d, ...
+
+    of one document.
+    """
+
+    def __init__(self, dim: int, taps: int, dilation: int) -> None:
+        super().__init__()
+        self.shifts = [tap * dilation for tap in range(taps)]
+        self.proj = nn.Linear(taps * dim, 2 * dim)
+
+    @property
+    def reach(self) -> int:
+        """Tokens back that the farthest tap sees."""
+        return self.shifts[-1]
+
+    def forward(
+        self, x_BTD: Tensor, past_BRD: Tensor, segments_BT: Tensor, past_BR: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the output and the inputs that the next call needs as its past."""
+        tokens = x_BTD.shape[1]
+        z = torch.cat([past_BRD, rms(x_BTD)], dim=1)
+        segments = torch.cat([past_BR, segments_BT], dim=1)
+        taps = []
+        for shift in self.shifts:
+            begin = self.reach - shift
+            same = segments[:, begin : begin + tokens] == segments_BT
+            taps.append(z[:, begin : begin + tokens] * same.unsqueeze(-1))
+        a, g = self.proj(torch.cat(taps, dim=-1)).chunk(2, dim=-1)
+        return x_BTD + a * torch.sigmoid(g), z[:, z.shape[1] - self.reach :]
+
+
+class Attention(nn.Module):
+    """x + W_o of causal attention within one document, without positions.
+
+    What was said, wherever it was said.
+    """
+
+    reach = 0  # before the first token it has seen nothing
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, past_BRD: Tensor, segments_BT: Tensor, past_BR: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the output and all inputs so far."""
+        tokens, past = x_BTD.shape[1], past_BRD.shape[1]
+        z = torch.cat([past_BRD, rms(x_BTD)], dim=1)
+        segments = torch.cat([past_BR, segments_BT], dim=1)
+        q, k, v = (
+            t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.qkv(z).chunk(3, dim=-1)
+        )
+        at = torch.arange(past + tokens, device=x_BTD.device)
+        mask = (segments_BT.unsqueeze(2) == segments.unsqueeze(1)) & (at[past:, None] >= at)
+        out = F.scaled_dot_product_attention(q[:, :, past:], k, v, attn_mask=mask.unsqueeze(1))
+        return x_BTD + self.proj(out.transpose(1, 2).flatten(2)), z
+
+
+class Encoder(nn.Module):
+    """Token embeddings, gated causal convolutions, then attention; a document's start resets it."""
+
+    def __init__(self, spec: MemoryLayerSpec, num_tokens: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(num_tokens, spec.dim)
+        blocks: list[nn.Module] = [
+            GatedConv(spec.dim, spec.conv_taps, d) for d in spec.conv_dilations
+        ]
+        if spec.attention_heads:
+            blocks.append(Attention(spec.dim, spec.attention_heads))
+        self.blocks = nn.ModuleList(blocks)
+        nn.init.normal_(self.embed.weight, std=0.5)
+
+    def start(self, batch: int, like: Tensor) -> EncoderState:
+        """The state before a sequence's first token."""
+        reaches = [int(block.reach) for block in self.blocks]  # type: ignore[arg-type]
+        inputs = tuple(like.new_zeros(batch, reach, self.embed.embedding_dim) for reach in reaches)
+        return EncoderState(
+            inputs, torch.full((batch, max(reaches)), NO_SEGMENT, device=like.device)
+        )
+
+    def forward(
+        self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
+    ) -> tuple[Tensor, EncoderState]:
+        """u (B, T, D) and the state after the last token."""
+        x = self.embed(tokens_BT)
+        if state is None:
+            state = self.start(tokens_BT.shape[0], x)
+        inputs = []
+        for block, past in zip(self.blocks, state.inputs, strict=True):
+            past_segments = state.segments_BR[:, state.segments_BR.shape[1] - past.shape[1] :]
+            x, after = block(x, past, segments_BT, past_segments)
+            inputs.append(after)
+        segments = torch.cat([state.segments_BR, segments_BT], dim=1)
+        segments = segments[:, segments.shape[1] - max(after.shape[1] for after in inputs) :]
+        return rms(x), EncoderState(tuple(inputs), segments)
+
+
+class MemoryLayer(nn.Module):
+    """The memory: encoder, addresses, value table and the prediction from what was read.
+
+    Args:
+        spec: sizes.
+        vocab_rows: rows of the data layer's output matrix.
+        num_tokens: ids that the tokenizer has; rows beyond it are never predicted.
+    """
+
+    def __init__(self, spec: MemoryLayerSpec, vocab_rows: int, num_tokens: int) -> None:
+        super().__init__()
+        if num_tokens > vocab_rows:
+            raise ValueError(
+                f"tokenizer has {num_tokens} ids, the data layer only {vocab_rows} output rows"
+            )
+        self.spec = spec
+        self.num_tokens = num_tokens
+        self.vocab_rows = vocab_rows
+        dim, heads = spec.dim, spec.heads
+        self.encoder = Encoder(spec, vocab_rows)
+        self.query = nn.Linear(dim, heads * 2 * spec.key_dim, bias=False)
+        self.keys = nn.Parameter(torch.randn(heads, 2, spec.slots_side, spec.key_dim))
+        self.tau = nn.Parameter(torch.full((heads,), TAU_INIT))
+        self.values = nn.Parameter(torch.randn(spec.num_slots, dim) / math.sqrt(dim))
+        self.gate = nn.Linear(dim, dim, bias=False)
+        self.project = nn.Linear(dim, dim, bias=False)
+        self.out = nn.Linear(dim, vocab_rows, bias=False)
+
+    def encode(
+        self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
+    ) -> tuple[Tensor, EncoderState]:
+        """u (B, T, D), from tokens alone."""
+        u_BTD, after = self.encoder(tokens_BT, segments_BT, state)
+        return u_BTD, after
+
+    def side_scores(self, u_BTD: Tensor) -> Tensor:
+        """Scores of both half keys, (2, B, T, H, S).
+
+        E^tau times the cosine of half query and half key.
+        """
+        q = self.query(u_BTD).unflatten(-1, (self.spec.heads, 2, self.spec.key_dim))
+        scores = torch.einsum(
+            "bthsd,hsnd->sbthn", F.normalize(q, dim=-1), F.normalize(self.keys, dim=-1)
+        )
+        return scores * self.tau.exp()[:, None]
+
+    def read(
+        self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
+    ) -> Read:
+        """What the memory says at each token: y = m * silu(W_1 u), m the weighted sum of the slots
+        found.
+
+        Args:
+            tokens_BT: token ids.
+            segments_BT: document of each position within its window; documents don't see each
+                other.
+            state: what an earlier call returned, when a sequence is fed piece by piece.
+        """
+        u, after = self.encode(tokens_BT, segments_BT, state)
+        sides = self.side_scores(u)
+        scores, slots = product_topk(sides[0], sides[1], self.spec.topk)
+        weights = scores.softmax(dim=-1)
+        m = F.embedding_bag(
+            slots.flatten(0, 1).flatten(1),
+            self.values,
+            per_sample_weights=weights.flatten(0, 1).flatten(1),
+            mode="sum",
+            sparse=self.values.requires_grad,  # gradient and optimizer work follow the rows
+        ).view_as(u)
+        return Read(m * F.silu(self.gate(u)), slots, weights, sides, after)
+
+    def predict(self, y: Tensor) -> Tensor:
+        """Logits (..., V) of the memory's own prediction.
+
+        E_out rms(W_2 y), over the tokenizer's ids only.
+        """
+        return F.linear(rms(self.project(y)), self.out.weight[: self.num_tokens])

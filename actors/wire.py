@@ -1,0 +1,156 @@
+"""The messages that cross processes: orders, headers, reports, beats and errors. No torch, no Ray.
+
+All are frozen dataclasses of plain values, so that they pickle anywhere and compare by value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Range:
+    """Windows [start, stop) of one shuffled chunk of a group's stream."""
+
+    chunk: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the coordinator asks one rank to do as its next interval."""
+
+    run: str
+    incarnation: int
+    interval: int
+    num_steps: int
+    measure: bool = False  # report the agreement with the adopted version after the last step
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a rank's published buckets are: enough to refuse the wrong ones."""
+
+    run: str
+    group: str
+    rank: int
+    num_ranks: int
+    incarnation: int
+    version: int
+    step: int
+    layout_hash: str
+    dtype: str
+    total_bytes: int
+    offsets: tuple[int, ...]  # byte offset of each bucket in the whole snapshot
+    sizes: tuple[int, ...]
+    checksums: tuple[int, ...]
+    peer_version: int  # the version of the peer that this one was trained on; -1 before the first
+    ranges: tuple[Range, ...] = ()  # what the group trained on since its last snapshot
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rank measured during one interval; times in seconds of its own monotonic clock."""
+
+    group: str
+    rank: int
+    incarnation: int
+    interval: int
+    step: int
+    peer_version: int
+    tokens: int
+    adopt_s: float
+    step_s: float
+    publish_s: float
+    wall_s: float  # from the call's start to just before its return
+    started_at: float  # time.time() at the call's start
+    first_step_at: float  # time.time() when the first optimizer step was done
+    metrics: dict[str, float] = field(default_factory=dict)  # means over the interval's steps
+    costs_s: dict[str, float] = field(default_factory=dict)  # seconds by part of the step
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sample question and what each voice says."""
+
+    prompt: str
+    expected: str
+    own: str
+    help: str
+    memory: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out figures of one committed pair."""
+
+    data_version: int
+    memory_version: int
+    figures: dict[str, float]  # of the held-out windows
+    accuracy: dict[
+        str, float
+    ]  # own, help, memory, baseline, on unseen wordings; empty without probes
+    accuracy_seen: dict[str, float]
+    num_probes: int
+    reflection_changed: int  # probes whose answer changed since the evaluation before
+    reflection_followed: int
+    answers: tuple[Answer, ...]
+    eval_s: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a rank is, told when it has started."""
+
+    group: str
+    rank: int
+    incarnation: int
+    pid: int
+    node_id: str
+    gpu_ids: tuple[str, ...]
+    num_parameters: int
+    snapshot_bytes: int
+    layout_hash: str
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What the main thread of a rank last wrote about itself."""
+
+    group: str
+    rank: int
+    incarnation: int
+    phase: str
+    interval: int
+    step: int
+    at: float
+
+
+class TandemError(Exception):
+    """Base of the typed errors; survives pickling because its only state is its arguments."""
+
+
+class ConfigError(TandemError, ValueError):
+    """Something that the user gave is wrong; the message says what to change. Exit code 2."""
+
+
+class CorpusError(ConfigError):
+    """A corpus is missing, unreadable, empty or malformed."""
+
+
+class SnapshotError(TandemError):
+    """A snapshot is not the one expected, or its bytes are not those published."""
+
+
+class OrderError(TandemError):
+    """A rank was asked for an interval that is not its next."""
+
+
+class DivergedError(TandemError):
+    """A loss or a gradient is NaN or infinite."""
+
+
+class UnwiredMemoryError(TandemError):
+    """The memory does not reach the data layer's output."""

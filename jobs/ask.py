@@ -1,0 +1,52 @@
+"""Asks a finished run: the three voices side by side, token by token with λ on request."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.run_dir import EXPORT, RunDir
+
+NAMES = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}
+
+
+def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens: int) -> None:
+    """Prints what each voice says after `prompt`, greedily.
+
+    Raises:
+        ConfigError: the run has no finished exports.
+    """
+    export = RunDir(run).path(EXPORT)
+    from actors.pair_files import load
+    from actors.probing import VOICES, prompt_tokens, tell
+
+    pair, tokenizer = load(export)
+    prompts = [prompt_tokens(tokenizer, prompt)]
+    told = {v: tell(pair, v, prompts, tokenizer.end_of_text, max_tokens)[0] for v in VOICES}
+    if not by_token:
+        table = Table(title=prompt, title_justify="left")
+        for voice in VOICES:
+            table.add_column(NAMES[voice], overflow="fold")
+        table.add_row(*(tokenizer.decode(told[v].tokens).strip() for v in VOICES))
+        console.print(table)
+        return
+    table = Table(
+        title=f"{prompt}   (token, its probability; λ is the memory's share of the mixture)",
+        title_justify="left",
+    )
+    for heading in (NAMES["own"], "p", NAMES["help"], "p", "λ", NAMES["memory"], "p"):
+        table.add_column(heading)
+    for at in range(max(len(t.tokens) for t in told.values())):
+        cells = []
+        for voice in VOICES:
+            said = told[voice]
+            there = at < len(said.tokens)
+            cells += (
+                [repr(tokenizer.decode([said.tokens[at]]))[1:-1], f"{said.probabilities[at]:.2f}"]
+                if there
+                else ["", ""]
+            )
+            if voice == "help":
+                cells.append(f"{said.mixing[at]:.2f}" if there else "")
+        table.add_row(*cells)
+    console.print(table)

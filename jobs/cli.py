@@ -1,0 +1,108 @@
+"""The `tandem` command. Parses, calls one job, turns errors into messages and exit codes; decides nothing else.
+
+Exit codes: 0 done; 1 the run failed; 2 the input was wrong; 3 done, but the memory does not reflect the final data
+layer; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from actors.wire import ConfigError, TandemError
+
+FAILED, BAD_INPUT, UNREFLECTED, INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="tandem",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a language model and its memory side by side, each on its own GPUs, each in step with the other.",
+)
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Config values, e.g. seed=1 data.optimizer.lr=1e-3."
+    ),
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run directory, e.g. runs/quickstart.")
+]
+
+
+@app.callback()
+def main() -> None:
+    """Keeps `tandem COMMAND` a command group."""
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file.")],
+    overrides: Overrides = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show Ray's own messages too.")
+    ] = False,
+) -> None:
+    """Trains both layers, decoupled, and leaves a run directory behind."""
+    from jobs.train import run_training
+
+    with _exit_codes():
+        if not run_training(config, overrides or [], Console(), verbose):
+            raise typer.Exit(UNREFLECTED)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Recomputes a run's held-out figures from its exports."""
+    from jobs.evaluate import run_evaluation
+
+    with _exit_codes():
+        run_evaluation(run, Console(), as_json)
+
+
+@app.command()
+def ask(
+    run: RunArgument,
+    prompt: Annotated[str, typer.Argument(help="The beginning of a sentence.")],
+    tokens: Annotated[bool, typer.Option("--tokens", help="Token by token, with λ.")] = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 24,
+) -> None:
+    """Shows what the data layer alone, both together and the memory alone answer."""
+    from jobs.ask import run_ask
+
+    with _exit_codes():
+        run_ask(run, prompt, Console(), tokens, max_tokens)
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    from orchestrator.errors import InterruptedRunError
+
+    errors = Console(stderr=True)
+    try:
+        yield
+    except ConfigError as err:
+        errors.print(f"error: {err}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(BAD_INPUT) from err
+    except InterruptedRunError as err:
+        errors.print(f"{err}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from err
+    except TandemError as err:
+        errors.print(
+            f"the run failed: {err}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
+        raise typer.Exit(FAILED) from err
+    except KeyboardInterrupt as err:
+        raise typer.Exit(INTERRUPTED) from err
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,51 @@
+"""Recomputes a run's held-out figures from its exports alone: a check that they hold what the run says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+
+from jobs.train import print_summary
+from orchestrator.config import load_config
+from orchestrator.run_dir import CONFIG, EXPORT, SUMMARY, TOKENIZER, RunDir
+
+
+def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
+    """Loads the exports, measures as the run's last evaluation did, prints and returns the figures.
+
+    Raises:
+        ConfigError: not a run, or its exports are not whole.
+    """
+    run_dir = RunDir(run)
+    summary = json.loads(run_dir.read(SUMMARY))
+    config = load_config(run_dir.path(CONFIG))
+    tokenizer_json = run_dir.read(TOKENIZER)
+    from actors.evaluator import Evaluator
+    from actors.pair_files import load
+
+    evaluator = Evaluator(config, tokenizer_json)
+    pair, _ = load(run_dir.path(EXPORT))
+    evaluator.pair.data.load_state_dict(pair.data.state_dict())
+    evaluator.pair.memory.load_state_dict(pair.memory.state_dict())
+    found = evaluator.measure((config.intervals, config.intervals), final=True)
+    figures = {
+        name: found.figures.get(name) for name in summary["heldout"] if name in found.figures
+    }
+    result: dict[str, Any] = {
+        "heldout": figures,
+        "accuracy": found.accuracy,
+        "accuracy_seen": found.accuracy_seen,
+        "num_probes": found.num_probes,
+        "digest": evaluator.digests(),
+        "reflects_final": summary["reflects_final"],
+        "reflects_final_reason": summary["reflects_final_reason"],
+    }
+    if not found.accuracy:
+        del result["accuracy"], result["accuracy_seen"]
+    if as_json:
+        console.print_json(json.dumps(result))
+    else:
+        print_summary(result, console)
+    return result

@@ -1,0 +1,84 @@
+"""The training job: config in, run directory out, and what a person reads at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.config import load_config
+from orchestrator.run_dir import REPORT, RunDir
+
+
+def run_training(path: str, overrides: Sequence[str], console: Console, verbose: bool) -> bool:
+    """Trains, prints the closing tables, and returns whether the memory reflects the final data layer.
+
+    Raises:
+        TandemError: as `orchestrator.run.train`.
+    """
+    began = min(time.time(), psutil.Process().create_time())
+    config = load_config(path, overrides)
+    RunDir(config.run_url).refuse_existing()  # before the 2 s that Ray's import takes
+    from orchestrator.run import train
+
+    result = train(config, console, verbose=verbose, started_at=began)
+    print_summary(result.summary, console)
+    console.print(f"report: {result.path}/{REPORT}", highlight=False, soft_wrap=True)
+    return bool(result.summary["reflects_final"])
+
+
+def print_summary(summary: dict[str, Any], console: Console) -> None:
+    """The held-out figures as a table, the verdict on reflection, and the pace of both groups."""
+    table = Table(title="held-out figures", title_justify="left")
+    for heading in ("figure", "value"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, value in summary["heldout"].items():
+        table.add_row(name, format_figure(value))
+    console.print(table)
+    if "accuracy" in summary:
+        console.print(
+            accuracy_table(summary["accuracy"], summary["accuracy_seen"], summary["num_probes"])
+        )
+    if "data" in summary:
+        for group in ("data", "memory"):
+            totals = summary[group]
+            console.print(
+                f"{group}: {totals['steps']} steps, {totals['tokens']:,} tokens, {totals['tokens_per_s']:,.0f} tokens/s, "
+                f"waiting {totals['wait_frac']:.0%}",
+                highlight=False,
+            )
+    verdict = "yes" if summary["reflects_final"] else "NO"
+    console.print(
+        f"memory reflects the final data layer: {verdict} ({summary['reflects_final_reason']})",
+        highlight=False,
+    )
+
+
+def accuracy_table(unseen: dict[str, float], seen: dict[str, float], num_probes: int) -> Table:
+    """Whole answers right by voice, beside the baseline."""
+    table = Table(title=f"whole answers right ({num_probes} questions)", title_justify="left")
+    table.add_column("wordings")
+    for name in unseen:
+        table.add_column("with memory" if name == "help" else name, justify="right")
+    table.add_row("never seen", *(f"{value:.1%}" for value in unseen.values()))
+    table.add_row("trained on", *(f"{seen[name]:.1%}" for name in unseen))
+    return table
+
+
+def answers_table(answers: Sequence[dict[str, str]]) -> Table:
+    """Sample questions with the three answers."""
+    table = Table(title="a few questions", title_justify="left")
+    for heading in ("question", "expected", "data layer alone", "with memory", "memory alone"):
+        table.add_column(heading, overflow="fold")
+    for row in answers:
+        table.add_row(f"{row['prompt']} …", row["expected"], row["own"], row["help"], row["memory"])
+    return table
+
+
+def format_figure(value: Any) -> str:
+    """A figure for a table."""
+    return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,251 @@
+"""The loop of a run: submits intervals on committed inputs, commits what comes back, evaluates, catches up, ends.
+
+        +--> schedule.next_interval(data) ----> submit ----+
+        |    schedule.next_interval(memory) --> submit --+ |        data[i]   adopts memory v(i-1)
+        |                                                v v        memory[i] adopts data   v(i-1)
+        |    cluster.poll ----- Committed -> ring.commit -> listener.on_interval
+        |                 ----- Evaluated -----------------> listener.on_evaluation
+        +--               ----- Failed, late beat, deadline -> raise: the first cause ends the run
+
+Never blocks longer than a tick and touches no file: listeners hand work to their own threads. Knows Ray only through
+`Cluster`, so that tests drive it with scripted events.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from actors.spec import DATA, GROUPS, MEMORY
+from actors.wire import Description, Evaluation, Order, Report
+from orchestrator.config import Config
+from orchestrator.errors import GroupFailedError, InterruptedRunError
+from orchestrator.exchange import Ring, Version, lag
+from orchestrator.groups import Committed, Evaluated, Event, Failed
+from orchestrator.schedule import CatchUp, Next, Plan, Progress, finished, next_interval
+
+TICK_S = 0.2  # longest wait for an event; how late Ctrl-C may be noticed
+BEAT_EVERY_S = 2.0
+QUEUED_EVALUATIONS = 2  # more would keep old versions alive in the store
+
+
+class ClusterPort(Protocol):
+    """What the coordinator asks of the two groups."""
+
+    def first_version(self, group: str) -> Version: ...
+    def submit(self, group: str, order: Order, peer: Version) -> None: ...
+    def evaluate(self, data: Version, memory: Version, final: bool) -> None: ...
+    def poll(self, timeout_s: float) -> Sequence[Event]: ...
+    def late_beats(self) -> Sequence[Failed]: ...
+    @property
+    def evaluations_running(self) -> int: ...
+
+
+class Listener(Protocol):
+    """Who is told what happens; must return at once."""
+
+    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None: ...
+    def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None: ...
+    def on_evaluation(self, evaluation: Evaluation, final: bool) -> None: ...
+    def on_warning(self, message: str) -> None: ...
+
+
+@dataclass
+class GroupState:
+    """What the coordinator knows of one group."""
+
+    progress: Progress = field(default_factory=Progress)
+    submitted_at: float = 0.0
+    idle_since: float | None = None  # monotonic time at which the last interval was committed
+    lengths_s: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run ended."""
+
+    data: Version
+    memory: Version
+    catch_up: CatchUp
+    final_evaluation: Evaluation
+
+
+class Coordinator:
+    """Runs both groups to the end.
+
+    Args:
+        config: the run.
+        cluster: the started groups.
+        listener: told about every interval and evaluation.
+        stop_requested: asked once a tick; a reason ends the run.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        cluster: ClusterPort,
+        listener: Listener,
+        stop_requested: Callable[[], str | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._listener = listener
+        self._stop_requested = stop_requested
+        self._clock = clock
+        self._plan = Plan(config.intervals, config.exchange.catchup_intervals)
+        self._groups = {group: GroupState() for group in GROUPS}
+        self._catch_up = CatchUp()
+        self._next_beat = 0.0
+        self._evaluated: set[int] = set()
+        self._final: Evaluation | None = None
+        self.ring = Ring()
+        self.max_lag = 0
+
+    def run(self) -> Outcome:
+        """Trains until both groups are done and the final pair is evaluated.
+
+        Raises:
+            TandemError: the first cause of a group's failure, or the reason for the stop.
+        """
+        for group in GROUPS:
+            self.ring.commit(self._cluster.first_version(group))
+        while not finished(self._progress, self._plan, self._catch_up):
+            self._submit_what_can_start()
+            self._turn()
+        return self._evaluate_final()
+
+    @property
+    def _progress(self) -> dict[str, Progress]:
+        return {group: state.progress for group, state in self._groups.items()}
+
+    def _submit_what_can_start(self) -> None:
+        for group in GROUPS:
+            if (
+                step := next_interval(group, self._progress, self._plan, self._catch_up)
+            ) is not None:
+                self._submit(step)
+
+    def _submit(self, step: Next) -> None:
+        group = self._config.data if step.group == DATA else self._config.memory
+        state, now = self._groups[step.group], self._clock()
+        order = Order(
+            run=self._config.name,
+            incarnation=0,
+            interval=step.interval,
+            num_steps=group.steps_per_interval,
+            measure=step.measure,
+        )
+        peer = DATA if step.group == MEMORY else MEMORY
+        self._cluster.submit(step.group, order, self.ring.get(peer, step.peer_version))
+        state.progress = replace(state.progress, running=True)
+        state.submitted_at = now
+
+    def _turn(self) -> None:
+        """One wait for events, and all that follows from them."""
+        if reason := self._stop_requested():
+            raise InterruptedRunError(reason)
+        for event in self._cluster.poll(TICK_S):
+            if isinstance(event, Failed):
+                raise event.cause
+            if isinstance(event, Committed):
+                self._commit(event)
+            elif isinstance(event, Evaluated):
+                self._on_evaluated(event)
+        now = self._clock()
+        if now >= self._next_beat:
+            self._next_beat = now + BEAT_EVERY_S
+            for late in self._cluster.late_beats():
+                raise late.cause
+        for group, state in self._groups.items():
+            if state.progress.running and now - state.submitted_at > (
+                limit := self._deadline_s(state)
+            ):
+                raise GroupFailedError(
+                    f"{group}: interval {state.progress.committed + 1} did not end after {now - state.submitted_at:.0f} s "
+                    f"(deadline {limit:.0f} s); raise deadlines.interval_factor or interval_floor_s, or look for what hangs"
+                )
+
+    def _deadline_s(self, state: GroupState) -> float:
+        deadlines = self._config.deadlines
+        if not state.lengths_s:
+            return deadlines.first_interval_s
+        return max(
+            deadlines.interval_floor_s,
+            deadlines.interval_factor * statistics.median(state.lengths_s),
+        )
+
+    def _commit(self, event: Committed) -> None:
+        state, now = self._groups[event.group], self._clock()
+        expected = state.progress.committed + 1
+        assert event.interval == expected, (
+            f"{event.group}: interval {event.interval} came back, expected {expected}"
+        )
+        state.progress = Progress(committed=event.interval)
+        state.lengths_s.append(now - state.submitted_at)
+        self.ring.commit(event.version)
+        waited = state.submitted_at - state.idle_since if state.idle_since is not None else 0.0
+        state.idle_since = now
+        behind = lag(
+            event.interval, event.reports[0].peer_version, self._plan.intervals, event.group
+        )
+        self.max_lag = max(self.max_lag, behind)
+        self._listener.on_interval(event.reports, waited, behind)
+        if event.group == MEMORY and event.reports[0].agreement is not None:
+            agreement = event.reports[0].agreement
+            if event.interval == self._plan.intervals:
+                self._catch_up = CatchUp(before=agreement)
+            else:
+                self._catch_up = replace(self._catch_up, after=(*self._catch_up.after, agreement))
+        self._evaluate_if_due()
+
+    def _evaluate_if_due(self) -> None:
+        """Starts an evaluation once both versions of an interval that is due are committed."""
+        every = self._config.evaluation.every
+        interval = min(p.committed for p in self._progress.values())
+        if not every or interval == 0 or interval % every or interval in self._evaluated:
+            return
+        self._evaluated.add(interval)
+        if interval >= self._plan.intervals:
+            return  # the final evaluation follows the catch-up
+        if self._cluster.evaluations_running >= QUEUED_EVALUATIONS:
+            self._listener.on_warning(
+                f"evaluation of interval {interval} skipped: the last ones are still running"
+            )
+            return
+        self._cluster.evaluate(
+            self.ring.get(DATA, interval), self.ring.get(MEMORY, interval), final=False
+        )
+
+    def _on_evaluated(self, event: Evaluated) -> None:
+        if event.evaluation is None:
+            self._listener.on_warning(f"an evaluation failed and was left out: {event.cause}")
+        else:
+            self._listener.on_evaluation(event.evaluation, final=False)
+
+    def _evaluate_final(self) -> Outcome:
+        data, memory = self.ring.newest(DATA), self.ring.newest(MEMORY)
+        self._cluster.evaluate(data, memory, final=True)
+        deadline = self._clock() + self._config.deadlines.evaluation_s
+        while True:
+            if reason := self._stop_requested():
+                raise InterruptedRunError(reason)
+            for event in self._cluster.poll(TICK_S):
+                if not isinstance(event, Evaluated):
+                    continue  # a rank that dies now has nothing left to do
+                found = event.evaluation
+                if found is None:
+                    raise GroupFailedError(f"evaluator: the final evaluation failed: {event.cause}")
+                if (found.data_version, found.memory_version) == (data.number, memory.number):
+                    self._listener.on_evaluation(found, final=True)
+                    return Outcome(data, memory, self._catch_up, found)
+                self._listener.on_evaluation(found, final=False)
+            if self._clock() > deadline:
+                raise GroupFailedError(
+                    f"evaluator: the final evaluation did not end after {self._config.deadlines.evaluation_s:g} s; "
+                    "raise deadlines.evaluation_s or lower evaluation.final_windows and final_probes"
+                )

@@ -1,0 +1,111 @@
+"""What a run measured, as rows: one per group and interval, one per evaluation. Pure data, no files, no threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from actors.wire import Evaluation, Report
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Metrics:
+    """All rows of a run so far, in the order in which they were committed."""
+
+    started_at: float = field(default_factory=time.time)
+    intervals: list[Row] = field(default_factory=list)
+    evaluations: list[Row] = field(default_factory=list)
+
+    def add_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> Row:
+        """A row from the reports of all ranks: tokens add up, times are the slowest rank's, losses are means."""
+        first = reports[0]
+        slowest = max(reports, key=lambda r: r.wall_s)
+        tokens = sum(r.tokens for r in reports)
+        end = slowest.started_at + slowest.wall_s
+        row: Row = {
+            "group": first.group,
+            "interval": first.interval,
+            "incarnation": first.incarnation,
+            "step": first.step,
+            "tokens": tokens,
+            "peer_version": first.peer_version,
+            "lag": lag,
+            "start_s": slowest.started_at - self.started_at,
+            "end_s": end - self.started_at,
+            "wait_s": wait_s,
+            "adopt_s": slowest.adopt_s,
+            "step_s": slowest.step_s,
+            "publish_s": slowest.publish_s,
+            "first_step_s": first.first_step_at - self.started_at,
+            "tokens_per_s": tokens / max(1e-9, slowest.wall_s),
+            "agreement": first.agreement,
+        }
+        for name in first.metrics:
+            row[f"train.{name}"] = sum(r.metrics[name] for r in reports) / len(reports)
+        for name, seconds in first.costs_s.items():
+            row[f"cost_s.{name}"] = seconds
+        self.intervals.append(row)
+        return row
+
+    def add_evaluation(self, evaluation: Evaluation, final: bool) -> Row:
+        """A row of held-out figures."""
+        row: Row = {
+            "data_version": evaluation.data_version,
+            "memory_version": evaluation.memory_version,
+            "final": final,
+            "at_s": time.time() - self.started_at,
+            "eval_s": evaluation.eval_s,
+            "num_probes": evaluation.num_probes,
+            "reflection_changed": evaluation.reflection_changed,
+            "reflection_followed": evaluation.reflection_followed,
+            **{f"heldout.{name}": value for name, value in evaluation.figures.items()},
+            **{f"accuracy.{name}": value for name, value in evaluation.accuracy.items()},
+            **{f"accuracy_seen.{name}": value for name, value in evaluation.accuracy_seen.items()},
+            "answers": [asdict(answer) for answer in evaluation.answers],
+        }
+        self.evaluations.append(row)
+        return row
+
+    def of_group(self, group: str) -> list[Row]:
+        """The group's interval rows."""
+        return [row for row in self.intervals if row["group"] == group]
+
+    def reflection(self) -> tuple[int, int]:
+        """Changed and followed probes, over all evaluations."""
+        changed = sum(row["reflection_changed"] for row in self.evaluations)
+        return changed, sum(row["reflection_followed"] for row in self.evaluations)
+
+
+def pooled_reflection(metrics: Metrics) -> float | None:
+    """Reflection rate over all evaluations of the run; None where nothing changed."""
+    changed, followed = metrics.reflection()
+    return followed / changed if changed else None
+
+
+def group_totals(rows: Sequence[Row]) -> Row:
+    """A group's totals: steps, tokens, tokens_per_s and the share of wall time neither in steps nor in measuring."""
+    if not rows:
+        return {
+            "steps": 0,
+            "tokens": 0,
+            "tokens_per_s": 0.0,
+            "stall_frac": 0.0,
+            "wait_frac": 0.0,
+            "wall_s": 0.0,
+        }
+    measured = sum(row.get("cost_s.measure", 0.0) for row in rows)
+    wall = max(1e-9, rows[-1]["end_s"] - rows[0]["start_s"])
+    tokens = sum(row["tokens"] for row in rows)
+    busy = sum(row["step_s"] for row in rows) + measured
+    return {
+        "steps": rows[-1]["step"],
+        "tokens": tokens,
+        "tokens_per_s": tokens / wall,
+        "stall_frac": max(0.0, 1.0 - busy / wall),
+        "wait_frac": sum(row["wait_s"] for row in rows) / wall,
+        "wall_s": wall,
+    }

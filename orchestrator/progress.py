@@ -1,0 +1,190 @@
+"""What a person sees while a run runs: both groups side by side on a terminal, plain lines without one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from actors.spec import DATA, GROUPS, MEMORY
+from actors.wire import Description
+from orchestrator.config import Config
+from orchestrator.metrics import Row
+
+LINE_EVERY_S = 10.0
+LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
+
+
+class Progress:
+    """Shows a run's progress.
+
+    Args:
+        config: the run.
+        console: where to show it; its `is_terminal` decides between a live view and lines.
+    """
+
+    def __init__(self, config: Config, console: Console) -> None:
+        self._config = config
+        self._console = console
+        self._rows: dict[str, Row] = {}
+        self._waited_s: dict[str, float] = dict.fromkeys(GROUPS, 0.0)
+        self._evaluation: Row | None = None
+        self._phase = "starting"
+        self._began = time.monotonic()
+        self._first_interval_at: float | None = None
+        self._next_line = 0.0
+        self._live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console, get_renderable=self._render, refresh_per_second=4
+            )
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*exc)
+            self._live = None
+
+    def phase(self, text: str) -> None:
+        """What the run is doing now."""
+        self._phase = text
+        if self._live is None:
+            self._console.print(f"[{self._elapsed():6.1f} s] {text}", highlight=False, markup=False)
+
+    def started(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+        """Both groups are ready."""
+        parts = []
+        for group in GROUPS:
+            first, num = descriptions[group][0], len(descriptions[group])
+            where = f"GPU {', '.join(first.gpu_ids)}" if first.gpu_ids else "CPU"
+            parts.append(
+                f"{group} {first.num_parameters / 1e6:.1f} M parameters on {num} worker(s), {where}"
+            )
+        self.phase("; ".join(parts))
+        self._phase = "training"
+
+    def interval(self, row: Row) -> None:
+        """A group finished an interval."""
+        group = row["group"]
+        self._rows[group] = row
+        self._waited_s[group] += row["wait_s"]
+        if self._first_interval_at is None:
+            self._first_interval_at = time.monotonic() - (row["end_s"] - row["start_s"])
+        if row["interval"] > self._config.intervals:
+            self._phase = (
+                f"memory catches up with the final data layer (agreement {row['agreement']:.3f})"
+            )
+        if self._live is None and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_EVERY_S
+            self._console.print(self._line(), highlight=False, markup=False)
+
+    def evaluation(self, row: Row) -> None:
+        """An evaluation came back."""
+        self._evaluation = row
+        if self._live is None:
+            self._console.print(
+                f"[{self._elapsed():6.1f} s] {self._heldout()}", highlight=False, markup=False
+            )
+
+    def warning(self, message: str) -> None:
+        """Something that the run survives."""
+        self._console.print(f"warning: {message}", style="yellow", highlight=False, markup=False)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    def _left_s(self) -> float | None:
+        done = [row["interval"] for row in self._rows.values()]
+        if len(done) < len(GROUPS) or self._first_interval_at is None:
+            return None
+        per_interval = (time.monotonic() - self._first_interval_at) / max(1, min(done))
+        return max(0.0, (self._config.intervals + 1 - min(done)) * per_interval)
+
+    def _cells(self, group: str) -> dict[str, str]:
+        spec = self._config.data if group == DATA else self._config.memory
+        total = self._config.intervals * spec.steps_per_interval
+        row = self._rows.get(group)
+        if row is None:
+            return {"step": f"0/{total}"}
+        losses = "  ".join(
+            f"{name} {row[key]:.3f}" for name in LOSSES[group] if (key := f"train.{name}") in row
+        )
+        wall = max(1e-9, row["end_s"] - (self._first_start(group)))
+        return {
+            "step": f"{row['step']}/{max(total, row['step'])}",
+            "tokens/s": f"{row['tokens_per_s']:,.0f}",
+            "losses": losses,
+            "version": f"{row['interval']}, adopted {row['peer_version']}",
+            "lag": str(row["lag"]),
+            "waiting": f"{min(1.0, self._waited_s[group] / wall):.0%}",
+        }
+
+    def _first_start(self, group: str) -> float:
+        return (
+            float(self._rows[group]["first_step_s"]) if self._rows[group]["interval"] == 1 else 0.0
+        )
+
+    def _heldout(self) -> str:
+        row = self._evaluation
+        if row is None:
+            return ""
+        text = (
+            f"held out at v{row['data_version']}: own {row['heldout.own_loss']:.3f}  help {row['heldout.help_loss']:.3f}  "
+            f"gain {row['heldout.help_gain']:+.3f}  recall agreement {row['heldout.recall_agreement']:.3f}"
+        )
+        if "accuracy.own" in row:
+            text += "  answers " + " ".join(
+                f"{v} {row[f'accuracy.{v}']:.2f}" for v in ("own", "help", "memory")
+            )
+        return text
+
+    def _line(self) -> str:
+        left = self._left_s()
+        parts = [f"[{self._elapsed():6.1f} s]"]
+        for group in GROUPS:
+            cells = self._cells(group)
+            parts.append(
+                f"{group}: step {cells.pop('step')}"
+                + "".join(f", {k} {v}" for k, v in cells.items())
+            )
+        return "  ".join(parts) + (f"  left {_clock(left)}" if left is not None else "")
+
+    def _render(self) -> Group:
+        table = Table(title=f"tandem · {self._config.name}", title_justify="left", expand=False)
+        table.add_column("")
+        for group in GROUPS:
+            table.add_column(f"{group} group", min_width=34)
+        cells = {group: self._cells(group) for group in GROUPS}
+        spans = {
+            group: self._config.intervals
+            * (self._config.data if group == DATA else self._config.memory).steps_per_interval
+            for group in GROUPS
+        }
+        done = {
+            group: min(self._rows[group]["step"], spans[group]) if group in self._rows else 0
+            for group in GROUPS
+        }
+        table.add_row(
+            "", *(ProgressBar(total=spans[g], completed=done[g], width=32) for g in GROUPS)
+        )
+        for name in ("step", "tokens/s", "losses", "version", "lag", "waiting"):
+            table.add_row(name, *(cells[group].get(name, "–") for group in GROUPS))
+        left = self._left_s()
+        foot = f"{self._phase} · {_clock(self._elapsed())} gone" + (
+            f" · {_clock(left)} left" if left is not None else ""
+        )
+        return Group(table, foot, self._heldout())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,102 @@
+"""Writes a run's metrics while it runs: Parquet, TensorBoard, evaluations. On its own thread, off the driver's loop.
+
+A write that fails is a warning, never the end of training. Called by `run`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.metrics import Metrics, Row
+from orchestrator.run_dir import EVALUATIONS, EVENTS, METRICS, RunDir
+
+WRITE_EVERY_S = 15.0
+
+
+class Recorder:
+    """A thread that takes rows and keeps the run directory's metrics up to date.
+
+    Args:
+        run_dir: where to write.
+        metrics: the rows, appended to by the driver.
+        warn: told about writes that failed.
+    """
+
+    def __init__(self, run_dir: RunDir, metrics: Metrics, warn: Callable[[str], None]) -> None:
+        self._run_dir = run_dir
+        self._metrics = metrics
+        self._warn = warn
+        self._queue: queue.SimpleQueue[tuple[str, Row] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread.start()
+
+    def record(self, kind: str, row: Row) -> None:
+        """Takes a row (`interval` or `evaluation`) and returns at once."""
+        self._queue.put((kind, row))
+
+    def close(self) -> None:
+        """Writes what is left and ends the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        from tensorboardX import (
+            SummaryWriter,
+        )  # 2 s of import that the run's start doesn't wait for
+
+        with tempfile.TemporaryDirectory(prefix="tandem-events-") as folder:
+            writer = SummaryWriter(folder, flush_secs=5)
+            next_write = time.monotonic() + WRITE_EVERY_S
+            while (item := self._queue.get()) is not None:
+                kind, row = item
+                _to_tensorboard(writer, kind, row)
+                if time.monotonic() > next_write:
+                    self._write(writer, folder)
+                    next_write = time.monotonic() + WRITE_EVERY_S
+            self._write(writer, folder)
+            writer.close()
+
+    def _write(self, writer: Any, folder: str) -> None:
+        try:
+            writer.flush()
+            for path in sorted(Path(folder).iterdir()):
+                self._run_dir.upload(str(path), f"{EVENTS}/{path.name}")
+            self._run_dir.write(METRICS, to_parquet(self._metrics.intervals))
+            self._run_dir.write(
+                EVALUATIONS, json.dumps(self._metrics.evaluations, indent=1, ensure_ascii=False)
+            )
+        except (OSError, ValueError) as err:
+            self._warn(
+                f"metrics could not be written ({err}); training goes on and they are tried again"
+            )
+
+
+def to_parquet(rows: list[Row]) -> bytes:
+    """Rows as one Parquet file; columns that a row lacks are null."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _to_tensorboard(writer: Any, kind: str, row: Row) -> None:
+    if kind == "interval":
+        for name, value in row.items():
+            if isinstance(value, int | float) and name not in ("interval", "step", "incarnation"):
+                writer.add_scalar(f"{row['group']}/{name}", value, row["step"])
+    else:
+        for name, value in row.items():
+            if name.startswith(("heldout.", "accuracy")) and isinstance(value, int | float):
+                writer.add_scalar(name.replace(".", "/"), value, row["data_version"])

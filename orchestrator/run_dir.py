@@ -1,0 +1,80 @@
+"""The run's directory: every file that a run leaves behind is written through here. Knows paths and bytes, no meaning.
+
+Any fsspec URL. Files are replaced whole: written beside and moved, so that a reader never sees half a file.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]
+
+from actors.wire import ConfigError
+from orchestrator.errors import RunExistsError
+
+CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
+METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
+
+
+class RunDir:
+    """One run's files.
+
+    Args:
+        url: the run's directory.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(self.url, auto_mkdir=True)
+        except (ImportError, ValueError) as err:
+            raise ConfigError(f"storage {url}: {err}") from err
+
+    def path(self, name: str) -> str:
+        """URL of one of the run's files."""
+        return f"{self.url}/{name}"
+
+    def exists(self, name: str = "") -> bool:
+        """Whether the file, or the directory itself, is there."""
+        return bool(self._fs.exists(f"{self._root}/{name}" if name else self._root))
+
+    def refuse_existing(self) -> None:
+        """Raises: RunExistsError if there is a run already; ConfigError if the place can't be looked at."""
+        try:
+            there = self.exists()
+        except OSError as err:
+            raise ConfigError(f"storage {self.url}: can't be read: {err}") from err
+        if there:
+            raise RunExistsError(
+                f"run directory {self.url} exists already; choose another name=…, or remove it if it is not needed"
+            )
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Writes a file whole. Raises: ConfigError where the storage can't be written."""
+        data = content.encode() if isinstance(content, str) else content
+        target = f"{self._root}/{name}"
+        try:
+            self._fs.pipe_file(f"{target}.part", data)
+            self._fs.mv(f"{target}.part", target)
+        except OSError as err:
+            raise ConfigError(
+                f"{self.path(name)}: can't be written: {err}; choose another storage=…"
+            ) from err
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file whole."""
+        self.write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def read(self, name: str) -> str:
+        """A text file. Raises: ConfigError where it can't be read."""
+        try:
+            return str(self._fs.cat_file(f"{self._root}/{name}").decode())
+        except OSError as err:
+            raise ConfigError(
+                f"{self.path(name)}: can't be read: {err}; is {self.url} the directory of a run?"
+            ) from err
+
+    def upload(self, local: str, name: str) -> None:
+        """Copies a local file into the run."""
+        self._fs.put_file(local, f"{self._root}/{name}")

@@ -1,0 +1,81 @@
+"""`summary.json`: what a run came to, in the figures that people compare. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from actors.spec import DATA, MEMORY
+from orchestrator.config import Config
+from orchestrator.coordinator import Coordinator, Outcome
+from orchestrator.metrics import Metrics, group_totals, pooled_reflection
+from orchestrator.schedule import Plan
+
+FIGURES = (
+    "own_loss", "help_loss", "help_gain", "recall_kl", "recall_agreement", "self_loss", "sync_loss", "mixing",
+    "slots_used_frac", "slots_top1pct_share",
+)  # fmt: skip
+
+
+def summarise(
+    config: Config,
+    metrics: Metrics,
+    coordinator: Coordinator,
+    outcome: Outcome,
+    digests: dict[str, str],
+    wall_s: float,
+) -> dict[str, Any]:
+    """The whole summary of a run that came to its end."""
+    changed, _ = metrics.reflection()
+    figures = {name: _finite(outcome.final_evaluation.figures.get(name)) for name in FIGURES}
+    plan = Plan(config.intervals, config.exchange.catchup_intervals)
+    summary: dict[str, Any] = {
+        "status": "finished" if outcome.catch_up.reflects_final else "finished_unreflected",
+        "name": config.name,
+        "seed": config.seed,
+        "wall_s": wall_s,
+        "first_step_s": min((row["first_step_s"] for row in metrics.intervals), default=None),
+        DATA: group_totals(metrics.of_group(DATA)),
+        MEMORY: group_totals(metrics.of_group(MEMORY)),
+        "eval_s": sum(row["eval_s"] for row in metrics.evaluations),
+        "exchange": {
+            "published": coordinator.ring.num_published,
+            "bytes": coordinator.ring.num_bytes,
+            "max_lag": coordinator.max_lag,
+        },
+        "reflects_final": outcome.catch_up.reflects_final,
+        "reflects_final_reason": outcome.catch_up.reason(plan),
+        "catchup_intervals": len(outcome.catch_up.after),
+        "heldout": {
+            **figures,
+            "reflection_rate": pooled_reflection(metrics),
+            "reflection_probes": changed,
+        },
+        "digest": digests,
+    }
+    if outcome.final_evaluation.accuracy:
+        summary["accuracy"] = outcome.final_evaluation.accuracy
+        summary["accuracy_seen"] = outcome.final_evaluation.accuracy_seen
+        summary["num_probes"] = outcome.final_evaluation.num_probes
+    return summary
+
+
+def summarise_failure(
+    config: Config, metrics: Metrics, status: str, cause: str, wall_s: float
+) -> dict[str, Any]:
+    """What is known of a run that did not come to its end."""
+    return {
+        "status": status,
+        "cause": cause,
+        "name": config.name,
+        "seed": config.seed,
+        "wall_s": wall_s,
+        DATA: group_totals(metrics.of_group(DATA)),
+        MEMORY: group_totals(metrics.of_group(MEMORY)),
+        "reflects_final": False,
+        "reflects_final_reason": cause,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
