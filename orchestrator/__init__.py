@@ -1,1 +1,4 @@
-"""What decides and wires: the coordinator, the groups, the exchange. The only place with actor handles and refs."""
+"""What decides and wires.
+
+The coordinator, the groups, the exchange. The only place with actor handles and refs.
+"""

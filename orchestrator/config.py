@@ -1,7 +1,8 @@
-"""A run's config: the trainers' spec plus what only the driver needs, from YAML and dotted overrides. No torch.
+"""A run's config: the trainers' spec plus what only the driver needs, from YAML and dotted
+overrides. No torch.
 
-Relative paths in a YAML file are relative to that file, those in overrides to the working directory. Raises ConfigError
-with one line per mistake, the nearest known key named.
+Relative paths in a YAML file are relative to that file, those in overrides to the working
+directory. Raises ConfigError with one line per mistake, the nearest known key named.
 """
 
 from __future__ import annotations
@@ -147,7 +148,10 @@ def dotted_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[s
 
 
 def nearest_key(unknown: str) -> str | None:
-    """The known dotted key most like `unknown`: the same place first, then the same last word elsewhere."""
+    """The known dotted key most like `unknown`.
+
+    The same place first, then the same last word elsewhere.
+    """
     known = list(dotted_keys())
     sections = sorted({k.rpartition(".")[0] for k in known} - {""})
     if close := difflib.get_close_matches(unknown, [*known, *sections], n=1, cutoff=0.8):

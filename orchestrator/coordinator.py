@@ -1,4 +1,5 @@
-"""The loop of a run: submits intervals on committed inputs, commits what comes back, evaluates, catches up, ends.
+"""The loop of a run: submits intervals on committed inputs, commits what comes back, evaluates,
+catches up, ends.
 
         +--> schedule.next_interval(data) ----> submit ----+
         |    schedule.next_interval(memory) --> submit --+ |        data[i]   adopts memory v(i-1)
@@ -7,8 +8,8 @@
         |                 ----- Evaluated -----------------> listener.on_evaluation
         +--               ----- Failed, late beat, deadline -> raise: the first cause ends the run
 
-Never blocks longer than a tick and touches no file: listeners hand work to their own threads. Knows Ray only through
-`Cluster`, so that tests drive it with scripted events.
+Never blocks longer than a tick and touches no file: listeners hand work to their own threads. Knows
+Ray only through `Cluster`, so that tests drive it with scripted events.
 """
 
 from __future__ import annotations
@@ -35,22 +36,40 @@ QUEUED_EVALUATIONS = 2  # more would keep old versions alive in the store
 class ClusterPort(Protocol):
     """What the coordinator asks of the two groups."""
 
-    def first_version(self, group: str) -> Version: ...
-    def submit(self, group: str, order: Order, peer: Version) -> None: ...
-    def evaluate(self, data: Version, memory: Version, final: bool) -> None: ...
-    def poll(self, timeout_s: float) -> Sequence[Event]: ...
-    def late_beats(self) -> Sequence[Failed]: ...
+    def first_version(self, group: str) -> Version:
+        """The group's version 0."""
+
+    def submit(self, group: str, order: Order, peer: Version) -> None:
+        """Starts a group's next interval."""
+
+    def evaluate(self, data: Version, memory: Version, final: bool) -> None:
+        """Starts an evaluation of a committed pair."""
+
+    def poll(self, timeout_s: float) -> Sequence[Event]:
+        """What happened, waiting at most `timeout_s` for something."""
+
+    def late_beats(self) -> Sequence[Failed]:
+        """Ranks whose heartbeat is overdue."""
+
     @property
-    def evaluations_running(self) -> int: ...
+    def evaluations_running(self) -> int:
+        """Evaluations that have not come back."""
 
 
 class Listener(Protocol):
     """Who is told what happens; must return at once."""
 
-    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None: ...
-    def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None: ...
-    def on_evaluation(self, evaluation: Evaluation, final: bool) -> None: ...
-    def on_warning(self, message: str) -> None: ...
+    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+        """Both groups are ready."""
+
+    def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None:
+        """A group committed an interval, before which it had waited `wait_s`."""
+
+    def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
+        """An evaluation came back."""
+
+    def on_warning(self, message: str) -> None:
+        """Something happened that the run survives."""
 
 
 @dataclass
@@ -166,8 +185,10 @@ class Coordinator:
                 limit := self._deadline_s(state)
             ):
                 raise GroupFailedError(
-                    f"{group}: interval {state.progress.committed + 1} did not end after {now - state.submitted_at:.0f} s "
-                    f"(deadline {limit:.0f} s); raise deadlines.interval_factor or interval_floor_s, or look for what hangs"
+                    f"{group}: interval {state.progress.committed + 1} did not end after "
+                    f"{now - state.submitted_at:.0f} s "
+                    f"(deadline {limit:.0f} s); raise deadlines.interval_factor or "
+                    "interval_floor_s, or look for what hangs"
                 )
 
     def _deadline_s(self, state: GroupState) -> float:
@@ -246,6 +267,8 @@ class Coordinator:
                 self._listener.on_evaluation(found, final=False)
             if self._clock() > deadline:
                 raise GroupFailedError(
-                    f"evaluator: the final evaluation did not end after {self._config.deadlines.evaluation_s:g} s; "
-                    "raise deadlines.evaluation_s or lower evaluation.final_windows and final_probes"
+                    "evaluator: the final evaluation did not end after "
+                    f"{self._config.deadlines.evaluation_s:g} s; "
+                    "raise deadlines.evaluation_s or lower evaluation.final_windows and "
+                    "final_probes"
                 )

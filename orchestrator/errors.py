@@ -1,4 +1,7 @@
-"""Typed errors of the driver: what happened, to whom, and what to do. All end a run; none is caught in passing."""
+"""Typed errors of the driver.
+
+What happened, to whom, and what to do. All end a run; none is caught in passing.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The ring of versions: committed snapshots of both groups as object refs, kept as long as someone may need them.
+"""The ring of versions: committed snapshots of both groups as object refs, kept as long as someone
+may need them.
 
-The driver owns every ref and never looks inside. Pure bookkeeping: it starts nothing and waits for nothing.
+The driver owns every ref and never looks inside. Pure bookkeeping: it starts nothing and waits for
+nothing.
 """
 
 from __future__ import annotations
@@ -82,16 +84,20 @@ def check_fits(snapshot_bytes: Mapping[str, int], store_bytes: float) -> None:
             f"{group} {size / 2**20:,.1f} MiB" for group, size in sorted(snapshot_bytes.items())
         )
         raise StoreTooSmallError(
-            f"the object store is too small: {copies} versions of each group ({sizes}) need {needed / 2**20:,.0f} MiB, "
+            f"the object store is too small: {copies} versions of each group ({sizes}) need "
+            f"{needed / 2**20:,.0f} MiB, "
             f"{STORE_SHARE:.0%} of the store are {STORE_SHARE * store_bytes / 2**20:,.0f} MiB; "
-            "raise ray.object_store_mib (embedded) or the nodes' object store, or make the layers smaller"
+            "raise ray.object_store_mib (embedded) or the nodes' object store, or make the layers "
+            "smaller"
         )
 
 
 def lag(interval: int, adopted: int, last_data_interval: int, group: str) -> int:
-    """Versions by which an interval's adopted snapshot is behind the interval itself; 1 in lockstep.
+    """Versions by which an interval's adopted snapshot is behind the interval itself; 1 in
+    lockstep.
 
-    In its catch-up the memory goes on adopting the data group's last version, which is as new as it gets.
+    In its catch-up the memory goes on adopting the data group's last version, which is as new as it
+    gets.
     """
     newest = min(interval, last_data_interval + 1) if group != DATA else interval
     return newest - adopted

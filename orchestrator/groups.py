@@ -1,7 +1,7 @@
 """The only `ray.remote`: trainer and evaluator actors, and the groups that the coordinator drives.
 
-A group is returned started or not at all. What Ray raises becomes `Failed` events here; whose failure it is follows
-from which group's call it was, never from the exception's type.
+A group is returned started or not at all. What Ray raises becomes `Failed` events here; whose
+failure it is follows from which group's call it was, never from the exception's type.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.snapshot_layout import num_buckets
-from actors.spec import DATA, GROUPS, EvaluationSpec, RunSpec, WorkersSpec
+from actors.spec import DATA, GROUPS, RunSpec, WorkersSpec
 from actors.wire import (
     Beat,
-    ConfigError,
     Description,
     Evaluation,
     Header,
@@ -37,7 +36,10 @@ from orchestrator.placement import EVALUATOR, bundle, bundle_index, evaluator_bu
 
 @ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_retries=0)
 class RankActor:
-    """One rank's process: a plain trainer and the messages to it. Imports torch here, never in the driver."""
+    """One rank's process.
+
+    A plain trainer and the messages to it. Imports torch here, never in the driver.
+    """
 
     def __init__(
         self, spec: RunSpec, tokenizer_json: str, run: str, group: str, rank: int, num_ranks: int
@@ -194,7 +196,8 @@ class Cluster:
         )
 
     def start(self) -> dict[str, list[Description]]:
-        """Starts both groups at once and publishes their version 0; all ranks are ready when it returns.
+        """Starts both groups at once and publishes their version 0; all ranks are ready when it
+        returns.
 
         Raises:
             ConfigError: what a rank found wrong with the config.
@@ -316,7 +319,7 @@ class Cluster:
         return digests
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """Waits at most `timeout_s` for something to happen and returns what did, failures first."""
+        """What happened, failures first; waits at most `timeout_s` for something."""
         reports = {
             row[0]: (group, rank)
             for group in self._groups.values()
@@ -394,7 +397,9 @@ class Cluster:
         return len(self._evaluations)
 
     def late_beats(self) -> list[Failed]:
-        """Asks every rank for a heartbeat, and names those whose last one is older than the deadline."""
+        """Asks every rank for a heartbeat, and names those whose last one is older than the
+        deadline.
+        """
         now, late = time.monotonic(), []
         for group in self._groups.values():
             if group.beat_refs:
@@ -415,8 +420,10 @@ class Cluster:
                             group.name,
                             rank,
                             GroupFailedError(
-                                f"{group.name} rank {rank}: no heartbeat for {now - at:.0f} s in interval {interval} "
-                                f"(deadline {self._config.deadlines.heartbeat_s:g} s); its process hangs or its node is "
+                                f"{group.name} rank {rank}: no heartbeat for {now - at:.0f} s in "
+                                f"interval {interval} "
+                                f"(deadline {self._config.deadlines.heartbeat_s:g} s); its "
+                                "process hangs or its node is "
                                 "gone; raise deadlines.heartbeat_s if the machine is overloaded"
                             ),
                         )
@@ -446,7 +453,10 @@ def _is_rank(pid: int) -> bool:
 
 
 def root_cause(err: BaseException) -> BaseException:
-    """What the remote code raised, without Ray's wrapping; the error itself where Ray has nothing inside."""
+    """What the remote code raised, without Ray's wrapping.
+
+    The error itself where Ray has nothing inside.
+    """
     cause = getattr(err, "cause", None)
     return cause if isinstance(cause, BaseException) else err
 

@@ -1,4 +1,7 @@
-"""What a run measured, as rows: one per group and interval, one per evaluation. Pure data, no files, no threads."""
+"""What a run measured, as rows.
+
+One per group and interval, one per evaluation. Pure data, no files, no threads.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ class Metrics:
     evaluations: list[Row] = field(default_factory=list)
 
     def add_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> Row:
-        """A row from the reports of all ranks: tokens add up, times are the slowest rank's, losses are means."""
+        """A row from the reports of all ranks.
+
+        Tokens add up, times are the slowest rank's, losses are means.
+        """
         first = reports[0]
         slowest = max(reports, key=lambda r: r.wall_s)
         tokens = sum(r.tokens for r in reports)
@@ -87,7 +93,10 @@ def pooled_reflection(metrics: Metrics) -> float | None:
 
 
 def group_totals(rows: Sequence[Row]) -> Row:
-    """A group's totals: steps, tokens, tokens_per_s and the share of wall time neither in steps nor in measuring."""
+    """A group's totals.
+
+    Steps, tokens, tokens_per_s and the share of wall time neither in steps nor in measuring.
+    """
     if not rows:
         return {
             "steps": 0,

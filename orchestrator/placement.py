@@ -1,7 +1,7 @@
 """Reserves the CPUs and GPUs of both groups at once, or says per resource what is missing.
 
-One placement group for the run, so that two half-started runs can't each hold what the other needs. A Tune trial hands
-in its own instead. Called by `run`; nothing else creates placement groups.
+One placement group for the run, so that two half-started runs can't each hold what the other needs.
+A Tune trial hands in its own instead. Called by `run`; nothing else creates placement groups.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def bundle(workers: WorkersSpec) -> Resources:
 
 
 def bundles(config: Config) -> list[Resources]:
-    """One bundle per worker, the data group's first, then the memory group's, then the evaluator's if it has any."""
+    """One bundle per worker, the data group's first, then the memory group's, then the evaluator's
+    if it has any.
+    """
     wanted = [bundle(config.data.workers)] * config.data.workers.num_workers
     wanted += [bundle(config.memory.workers)] * config.memory.workers.num_workers
     if evaluator := evaluator_bundle(config):
@@ -80,7 +82,8 @@ def reserve(config: Config) -> PlacementGroup:
         remove_placement_group(group)
         free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
         raise PlacementError(
-            f"resources not free after {config.deadlines.start_s:g} s: asked {bundles(config)}, free now {free}; "
+            f"resources not free after {config.deadlines.start_s:g} s: asked {bundles(config)}, "
+            f"free now {free}; "
             "wait for other jobs to end or raise deadlines.start_s"
         )
     return group

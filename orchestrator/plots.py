@@ -1,4 +1,7 @@
-"""The report's plots as SVG text. Pure functions of metric rows; matplotlib without a display, no global state."""
+"""The report's plots as SVG text.
+
+Pure functions of metric rows; matplotlib without a display, no global state.
+"""
 
 from __future__ import annotations
 
@@ -211,8 +214,15 @@ def _costs(axes: Axes, metrics: Metrics) -> None:
 
 
 def _reflection(axes: Axes, rows: Sequence[Row]) -> None:
-    points = [(r["data_version"], r["reflection_followed"] / r["reflection_changed"], r["reflection_changed"])
-              for r in rows if r["reflection_changed"]]  # fmt: skip
+    changed_rows = [r for r in rows if r["reflection_changed"]]
+    points = [
+        (
+            r["data_version"],
+            r["reflection_followed"] / r["reflection_changed"],
+            r["reflection_changed"],
+        )
+        for r in changed_rows
+    ]
     for version, rate, changed in points:
         axes.annotate(
             str(changed),

@@ -1,4 +1,7 @@
-"""What a person sees while a run runs: both groups side by side on a terminal, plain lines without one."""
+"""What a person sees while a run runs.
+
+Both groups side by side on a terminal, plain lines without one.
+"""
 
 from __future__ import annotations
 
@@ -137,8 +140,10 @@ class Progress:
         if row is None:
             return ""
         text = (
-            f"held out at v{row['data_version']}: own {row['heldout.own_loss']:.3f}  help {row['heldout.help_loss']:.3f}  "
-            f"gain {row['heldout.help_gain']:+.3f}  recall agreement {row['heldout.recall_agreement']:.3f}"
+            f"held out at v{row['data_version']}: own {row['heldout.own_loss']:.3f}  help "
+            f"{row['heldout.help_loss']:.3f}  "
+            f"gain {row['heldout.help_gain']:+.3f}  recall agreement "
+            f"{row['heldout.recall_agreement']:.3f}"
         )
         if "accuracy.own" in row:
             text += "  answers " + " ".join(

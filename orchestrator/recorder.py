@@ -1,4 +1,5 @@
-"""Writes a run's metrics while it runs: Parquet, TensorBoard, evaluations. On its own thread, off the driver's loop.
+"""Writes a run's metrics while it runs: Parquet, TensorBoard, evaluations. On its own thread, off
+the driver's loop.
 
 A write that fails is a warning, never the end of training. Called by `run`.
 """

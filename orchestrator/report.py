@@ -1,4 +1,7 @@
-"""`report.html`: one self-contained page about a run, for a person. Text and tables here, plots in `plots`."""
+"""`report.html`.
+
+One self-contained page about a run, for a person. Text and tables here, plots in `plots`.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,13 @@ h1{font-size:26px;margin:0}h2{font-size:18px;margin:32px 0 12px}
 .card b{display:block;font-size:22px}.card span{color:#475569;font-size:13px}
 .bad{border-color:#dc2626;background:#fef2f2}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:12px}
-.plots div{background:#fff;border:1px solid #e2e8f0;border-radius:10px;padding:8px}.plots svg{width:100%;height:auto}
+.plots div{background:#fff;border:1px solid #e2e8f0;border-radius:10px;padding:8px}
+.plots svg{width:100%;height:auto}
 table{border-collapse:collapse;background:#fff;width:100%}
 td,th{border:1px solid #e2e8f0;padding:6px 10px;text-align:left;vertical-align:top}
 th{background:#f1f5f9;font-weight:600}td.n{text-align:right;font-variant-numeric:tabular-nums}
-.right{color:#047857;font-weight:600}pre{background:#fff;border:1px solid #e2e8f0;border-radius:10px;padding:12px;overflow:auto}
+.right{color:#047857;font-weight:600}
+pre{background:#fff;border:1px solid #e2e8f0;border-radius:10px;padding:12px;overflow:auto}
 """
 
 
@@ -33,8 +38,10 @@ def render_report(config: Config, summary: dict[str, Any], metrics: Metrics) -> 
     """The page as HTML; needs nothing but a browser."""
     answers = metrics.evaluations[-1]["answers"] if metrics.evaluations else []
     parts = [
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>Tandem: {escape(config.name)}</title>",
-        f"<meta name=viewport content='width=device-width'><style>{STYLE}</style></head><body><main>",
+        "<!doctype html><html lang=en><head><meta charset=utf-8><title>Tandem: "
+        f"{escape(config.name)}</title>",
+        "<meta name=viewport "
+        f"content='width=device-width'><style>{STYLE}</style></head><body><main>",
         f"<h1>{escape(config.name)}</h1><p class=sub>{escape(_subtitle(summary))}</p>",
         f"<div class=cards>{''.join(_cards(summary))}</div>",
         *_alarms(summary),
@@ -54,7 +61,8 @@ def render_report(config: Config, summary: dict[str, Any], metrics: Metrics) -> 
 
 def _subtitle(summary: dict[str, Any]) -> str:
     return (
-        f"{summary['status'].replace('_', ' ')} in {summary['wall_s']:.0f} s, seed {summary['seed']}; "
+        f"{summary['status'].replace('_', ' ')} in {summary['wall_s']:.0f} s, seed "
+        f"{summary['seed']}; "
         f"{summary['reflects_final_reason']}"
     )
 
@@ -80,15 +88,18 @@ def _cards(summary: dict[str, Any]) -> Iterable[str]:
 
 
 def _card(value: str, label: str, bad: bool = False) -> str:
-    return f"<div class='card{' bad' if bad else ''}'><b>{escape(value)}</b><span>{escape(label)}</span></div>"
+    style = "card bad" if bad else "card"
+    return f"<div class='{style}'><b>{escape(value)}</b><span>{escape(label)}</span></div>"
 
 
 def _alarms(summary: dict[str, Any]) -> Iterable[str]:
     share = summary["heldout"]["slots_top1pct_share"]
     if share is not None and share > TOP_SHARE_ALARM:
         yield (
-            f"<p class='card bad'>The most read 1 % of the slots take {share:.0%} of the reads (alarm above "
-            f"{TOP_SHARE_ALARM:.0%}): raise losses.balance, or there are more slots than the corpus needs.</p>"
+            f"<p class='card bad'>The most read 1 % of the slots take {share:.0%} of the reads "
+            "(alarm above "
+            f"{TOP_SHARE_ALARM:.0%}): raise losses.balance, or there are more slots than the "
+            "corpus needs.</p>"
         )
 
 
@@ -97,14 +108,20 @@ MEANING = {
     "help_loss": "data layer with memory",
     "help_gain": "own_loss − help_loss on the same tokens",
     "recall_kl": "KL from data layer to memory; 0 would be perfect recall",
-    "recall_agreement": "share of tokens on which memory and data layer hold the same one likeliest",
+    "recall_agreement": (
+        "share of tokens on which memory and data layer hold the same one likeliest"
+    ),
     "self_loss": "memory alone",
     "sync_loss": "follow what changed since the evaluation before, keep the rest",
     "mixing": "mean λ: how much of the mixture is the memory's",
     "slots_used_frac": "share of slots that the held-out text reads",
     "slots_top1pct_share": "share of the reads that go to the most read 1 % of the slots",
-    "reflection_rate": "of the probes whose answer changed, the share that the memory answers the new way",
-    "reflection_probes": "probes whose answer changed, all evaluations together; below 200 read the rate with care",
+    "reflection_rate": (
+        "of the probes whose answer changed, the share that the memory answers the new way"
+    ),
+    "reflection_probes": (
+        "probes whose answer changed, all evaluations together; below 200 read the rate with care"
+    ),
 }
 
 
@@ -141,8 +158,9 @@ def _answers(answers: Sequence[dict[str, str]]) -> str:
         + "</tr>"
         for row in answers
     )
-    heads = "<tr><th>question</th><th>expected</th><th>data layer alone</th><th>with memory</th><th>memory alone</th></tr>"
-    return f"<table>{heads}{rows}</table>"
+    names = ("question", "expected", "data layer alone", "with memory", "memory alone")
+    heads = "".join(f"<th>{name}</th>" for name in names)
+    return f"<table><tr>{heads}</tr>{rows}</table>"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

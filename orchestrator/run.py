@@ -1,7 +1,8 @@
-"""`train(config) -> RunResult`: a whole run, from an empty directory to the exports. What the job, Tune and notebooks call.
+"""`train(config) -> RunResult`: a whole run, from an empty directory to the exports. What the job,
+Tune and notebooks call.
 
-Order matters: everything that can be wrong with the input is checked before the run directory exists, so that a bad
-config never leaves a half-made run.
+Order matters: everything that can be wrong with the input is checked before the run directory
+exists, so that a bad config never leaves a half-made run.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class RunResult:
     """What a run left behind.
 
     Attributes:
-        status: `finished`, or `finished_unreflected` where the memory did not catch up with the final data layer.
+        status: `finished`, or `finished_unreflected` where the memory did not catch up with the
+            final data layer.
         path: the run directory.
         summary: `summary.json`.
     """
@@ -95,7 +97,8 @@ def train(
     Args:
         config: the run.
         console: where progress is shown; default: nowhere.
-        placement: a placement group with `placement.bundles(config)`, e.g. a Tune trial's; default: made and removed.
+        placement: a placement group with `placement.bundles(config)`, e.g. a Tune trial's; default:
+            made and removed.
         verbose: let Ray's own messages through.
         started_at: time.time() at which the command began, for `first_step_s`; default: now.
 
@@ -180,7 +183,10 @@ class _StopFlag:
         if self._reason is not None:
             raise KeyboardInterrupt
         name = signal.Signals(signum).name
-        self._reason = f"stopped by {name}; both groups were ended; start again with another name=… to train anew"
+        self._reason = (
+            f"stopped by {name}; both groups were ended; start again with another "
+            "name=… to train anew"
+        )
 
 
 @contextmanager
@@ -199,7 +205,9 @@ def _stop_signals() -> Iterator[_StopFlag]:
 
 @contextmanager
 def _ray(config: Config, verbose: bool) -> Iterator[None]:
-    """A Ray that is there already, the one at the configured address, or one embedded for this run alone."""
+    """A Ray that is there already, the one at the configured address, or one embedded for this run
+    alone.
+    """
     if ray.is_initialized():
         yield
         return

@@ -1,6 +1,8 @@
-"""The run's directory: every file that a run leaves behind is written through here. Knows paths and bytes, no meaning.
+"""The run's directory: every file that a run leaves behind is written through here. Knows paths and
+bytes, no meaning.
 
-Any fsspec URL. Files are replaced whole: written beside and moved, so that a reader never sees half a file.
+Any fsspec URL. Files are replaced whole: written beside and moved, so that a reader never sees half
+a file.
 """
 
 from __future__ import annotations
@@ -40,14 +42,18 @@ class RunDir:
         return bool(self._fs.exists(f"{self._root}/{name}" if name else self._root))
 
     def refuse_existing(self) -> None:
-        """Raises: RunExistsError if there is a run already; ConfigError if the place can't be looked at."""
+        """Raises: RunExistsError if there is a run already.
+
+        ConfigError if the place can't be looked at.
+        """
         try:
             there = self.exists()
         except OSError as err:
             raise ConfigError(f"storage {self.url}: can't be read: {err}") from err
         if there:
             raise RunExistsError(
-                f"run directory {self.url} exists already; choose another name=…, or remove it if it is not needed"
+                f"run directory {self.url} exists already; choose another name=…, or remove it if "
+                "it is not needed"
             )
 
     def write(self, name: str, content: bytes | str) -> None:

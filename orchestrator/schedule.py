@@ -1,7 +1,8 @@
 """Which interval a group may start next: pure decisions, no effects.
 
-Lockstep: interval i of each group adopts the peer's version i-1, and is submitted once that is committed. After the
-data group's last interval the memory goes on alone, on the final version, until it reflects it.
+Lockstep: interval i of each group adopts the peer's version i-1, and is submitted once that is
+committed. After the data group's last interval the memory goes on alone, on the final version,
+until it reflects it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class CatchUp:
 
     @property
     def reflects_final(self) -> bool:
-        """True when the memory agrees with the final version as well as it did with the one before, within 0.01."""
+        """True when the memory agrees with the final version as well as it did with the one before,
+        within 0.01.
+        """
         return (
             self.before is not None
             and bool(self.after)
@@ -67,7 +70,8 @@ class CatchUp:
             return "the run ended before the memory adopted the final version"
         relation = "within" if self.reflects_final else "not within"
         text = (
-            f"agreement with the final version {self.after[-1]:.4f} after {len(self.after)} catch-up intervals is "
+            f"agreement with the final version {self.after[-1]:.4f} after {len(self.after)} "
+            "catch-up intervals is "
             f"{relation} {AGREEMENT_TOLERANCE} of the {self.before:.4f} with the version before"
         )
         return (

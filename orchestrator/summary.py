@@ -12,9 +12,17 @@ from orchestrator.metrics import Metrics, group_totals, pooled_reflection
 from orchestrator.schedule import Plan
 
 FIGURES = (
-    "own_loss", "help_loss", "help_gain", "recall_kl", "recall_agreement", "self_loss", "sync_loss", "mixing",
-    "slots_used_frac", "slots_top1pct_share",
-)  # fmt: skip
+    "own_loss",
+    "help_loss",
+    "help_gain",
+    "recall_kl",
+    "recall_agreement",
+    "self_loss",
+    "sync_loss",
+    "mixing",
+    "slots_used_frac",
+    "slots_top1pct_share",
+)
 
 
 def summarise(
