@@ -1,7 +1,8 @@
-"""The `tandem` command. Parses, calls one job, turns errors into messages and exit codes; decides nothing else.
+"""The `tandem` command. Parses, calls one job, turns errors into messages and exit codes; decides
+nothing else.
 
-Exit codes: 0 done; 1 the run failed; 2 the input was wrong; 3 done, but the memory does not reflect the final data
-layer; 130 interrupted.
+Exit codes: 0 done; 1 the run failed; 2 the input was wrong; 3 done, but the memory does not reflect
+the final data layer; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Train a language model and its memory side by side, each on its own GPUs, each in step with the other.",
+    help="Train a language model and its memory side by side, each on its own GPUs, each in step "
+    "with the other.",
 )
 Overrides = Annotated[
     list[str] | None,

@@ -1,4 +1,7 @@
-"""Recomputes a run's held-out figures from its exports alone: a check that they hold what the run says."""
+"""Recomputes a run's held-out figures from its exports alone.
+
+A check that they hold what the run says.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from orchestrator.run_dir import REPORT, RunDir
 
 
 def run_training(path: str, overrides: Sequence[str], console: Console, verbose: bool) -> bool:
-    """Trains, prints the closing tables, and returns whether the memory reflects the final data layer.
+    """Trains, prints the closing tables, and returns whether the memory reflects the final data
+    layer.
 
     Raises:
         TandemError: as `orchestrator.run.train`.
@@ -47,7 +48,8 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         for group in ("data", "memory"):
             totals = summary[group]
             console.print(
-                f"{group}: {totals['steps']} steps, {totals['tokens']:,} tokens, {totals['tokens_per_s']:,.0f} tokens/s, "
+                f"{group}: {totals['steps']} steps, {totals['tokens']:,} tokens, "
+                f"{totals['tokens_per_s']:,.0f} tokens/s, "
                 f"waiting {totals['wait_frac']:.0%}",
                 highlight=False,
             )
