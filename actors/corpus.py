@@ -142,7 +142,7 @@ class Corpus:
         self, spec: RunSpec, tokenizer: Tokenizer, source: Source, facts: FactTable | None
     ) -> None:
         self._spec = spec
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._source = source
         self.facts = facts
         self._blocks: OrderedDict[int, list[Piece]] = OrderedDict()
@@ -159,9 +159,9 @@ class Corpus:
         return -(-self._source.num_blocks // self._spec.corpus.shuffle_blocks)
 
     def _encode(self, documents: Sequence[Document]) -> list[Piece]:
-        mark = self._tokenizer.end_of_text
-        given = self._tokenizer.encode_batch([d.given for d in documents])
-        rest = self._tokenizer.encode_batch([d.text for d in documents])
+        mark = self.tokenizer.end_of_text
+        given = self.tokenizer.encode_batch([d.given for d in documents])
+        rest = self.tokenizer.encode_batch([d.text for d in documents])
         return [
             Piece([mark, *g, *r, mark], 1 + len(g) if g else 0, d.subject)
             for g, r, d in zip(given, rest, documents, strict=True)
@@ -188,7 +188,7 @@ class Corpus:
         ]
         rng = _rng(self._spec.seed, stream, epoch, within)
         shuffled = [documents[i] for i in rng.permutation(len(documents))]
-        windows = pack(shuffled, self._spec.corpus.window, self._tokenizer.end_of_text)
+        windows = pack(shuffled, self._spec.corpus.window, self.tokenizer.end_of_text)
         return windows[rng.permutation(len(windows))]
 
     def heldout(self, limit: int) -> Windows:
@@ -200,7 +200,7 @@ class Corpus:
         windows = pack(
             self._encode(list(self._source.heldout())),
             self._spec.corpus.window,
-            self._tokenizer.end_of_text,
+            self.tokenizer.end_of_text,
         )
         if len(windows) == 0:
             raise CorpusError(

@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens, D hidden size, M memory width d_m, V token ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,12 @@ class MemoryPort(nn.Module):
         nn.init.zeros_(self.mix.weight)
         nn.init.constant_(self.mix.bias, GATE_BIAS_INIT)
 
+    def read_gates(self) -> Iterator[tuple[str, ReadGate]]:
+        """Read layer and gate, in order."""
+        for layer, gate in self.gates.items():
+            assert isinstance(gate, ReadGate)
+            yield layer, gate
+
     def mixing_logit(self, hidden: Tensor, y: Tensor, logp: Tensor, logq: Tensor) -> Tensor:
         """logit(lambda) (...) from the last hidden state, the read and the entropies of both
         distributions.
@@ -124,12 +130,15 @@ class DataLayer(nn.Module):
         self._output_embeddings().register_forward_pre_hook(self._keep_hidden)
 
     def _output_embeddings(self) -> nn.Module:
-        return self.model.get_output_embeddings()  # type: ignore[no-any-return,operator]
+        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
+        return head
 
     @property
     def vocab_rows(self) -> int:
         """Rows of the output matrix."""
-        return int(self._output_embeddings().weight.shape[0])  # type: ignore[union-attr,index]
+        weight = self._output_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight.shape[0]
 
     def _make_read_hook(self, layer: str) -> Any:
         def add_read(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -218,7 +227,7 @@ def build_model(
         chosen.setdefault(token, 0)
     try:
         config = AutoConfig.for_model(spec.model_type, **chosen)
-        return AutoModelForCausalLM.from_config(config)  # type: ignore[no-any-return]
+        return AutoModelForCausalLM.from_config(config)
     except (
         ValueError,
         TypeError,

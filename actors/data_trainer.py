@@ -55,7 +55,7 @@ class DataTrainer(Trainer):
         segments = torch.zeros_like(tokens)
         y = torch.ones(1, 8, self.spec.memory.layer.dim, device=self.device)
         plain = self.layer(tokens, segments).logits_BTV
-        for name, gate in self.layer.port.gates.items():
+        for name, gate in self.layer.port.read_gates():
             before = gate.write.weight.clone()
             gate.write.weight.normal_(generator=torch.Generator(self.device).manual_seed(0))
             changed = not torch.equal(self.layer(tokens, segments, y).logits_BTV, plain)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from actors import losses
 from actors.data_layer import DataLayer
-from actors.layers import Batch, mixed_forward
+from actors.layers import Batch, mixed_forward, predict_at
 from actors.memory_layer import MemoryLayer
 
 BATCH = 16  # sequences per forward pass
@@ -43,8 +43,7 @@ def agreement(data: DataLayer, memory: MemoryLayer, batch: Batch) -> float:
     same = total = 0
     for part in _parts(batch):
         theirs = data(part.tokens_BT, part.segments_BT).logits_BTV[part.valid_BT].argmax(-1)
-        y = memory.read(part.tokens_BT, part.segments_BT).y_BTD[part.valid_BT]
-        ours = memory.predict(y).argmax(-1)
+        ours = predict_at(memory, part).argmax(-1)
         same += int((theirs == ours).sum())
         total += len(theirs)
     return same / max(1, total)
@@ -67,7 +66,7 @@ def heldout_figures(pair: Pair, before: Pair | None, batch: Batch) -> dict[str, 
         at, targets, num = part.valid_BT, part.targets_N, int(part.valid_BT.sum())
         read = pair.memory.read(part.tokens_BT, part.segments_BT)
         own_NV = pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at]
-        memory_NV = pair.memory.predict(read.y_BTD[at])
+        memory_NV = pair.memory.predict(read.y[at])
         mixed = mixed_forward(pair.data, pair.memory, part, read, len(part.tokens_BT), at)
         figures = {
             "own_loss": losses.own(own_NV, targets),
@@ -79,13 +78,11 @@ def heldout_figures(pair: Pair, before: Pair | None, batch: Batch) -> dict[str, 
         }
         if before is not None:
             ref_NV = before.data(part.tokens_BT, part.segments_BT).logits_BTV[at]
-            before_NV = before.memory.predict(
-                before.memory.read(part.tokens_BT, part.segments_BT).y_BTD[at]
-            )
+            before_NV = predict_at(before.memory, part)
             figures["sync_loss"] = losses.sync(own_NV, ref_NV, before_NV, memory_NV)
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + float(value) * num
-        slot_reads += torch.bincount(read.slots_BTHK[at].flatten(), minlength=len(slot_reads))
+        slot_reads += torch.bincount(read.slots[at].flatten(), minlength=len(slot_reads))
         total += num
     means = {name: value / total for name, value in sums.items()}
     means["help_gain"] = means["own_loss"] - means["help_loss"]
@@ -124,8 +121,7 @@ def token_reflection(pair: Pair, before: Pair, batch: Batch) -> Reflection:
         p_NV = F.softmax(pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at], dim=-1)
         top_N, new_N = p_NV.max(-1)
         moved_N = (new_N != old_N) & (top_N - p_NV.gather(1, old_N[:, None])[:, 0] > MARGIN)
-        y = pair.memory.read(part.tokens_BT, part.segments_BT).y_BTD[at]
-        said_N = pair.memory.predict(y).argmax(-1)
+        said_N = predict_at(pair.memory, part).argmax(-1)
         changed += int(moved_N.sum())
         followed += int((moved_N & (said_N == new_N)).sum())
     return Reflection(changed, followed)

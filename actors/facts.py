@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 from actors.spec import CorpusSpec
 from actors.wire import CorpusError

@@ -146,5 +146,5 @@ def digest_of(entries: list[Entry], buffer: ByteArray) -> str:
     digest = hashlib.sha256()
     for entry in sorted(entries, key=lambda e: e.name):
         digest.update(entry.signature.encode())
-        digest.update(buffer[entry.offset : entry.offset + entry.num_bytes])
+        digest.update(buffer[entry.offset : entry.offset + entry.num_bytes].data)
     return digest.hexdigest()

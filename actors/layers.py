@@ -118,10 +118,16 @@ def mixed_forward(
 
     Their mixture at `where_BT` (readers, T).
     """
-    y = read.y_BTD[:readers]
+    y = read.y[:readers]
     out = data(batch.tokens_BT, batch.segments_BT, y if readers else None)
     y_N = y[where_BT]
     logp_NV = out.logits_BTV[:readers][where_BT].log_softmax(-1)
     logq_NV = F.log_softmax(memory.predict(y_N), dim=-1)
     logit_N = data.port.mixing_logit(out.hidden_BTD[:readers][where_BT], y_N, logp_NV, logq_NV)
     return Mixed(mix_distributions(logp_NV, logq_NV, logit_N), torch.sigmoid(logit_N), out)
+
+
+def predict_at(memory: MemoryLayer, batch: Batch) -> Tensor:
+    """The memory's own logits (N, V) at the valid positions, reading nowhere else."""
+    u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
+    return memory.predict(memory.read_at(u_BTD[batch.valid_BT]).y)

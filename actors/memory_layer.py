@@ -38,13 +38,15 @@ class EncoderState:
 
 @dataclass(frozen=True)
 class Read:
-    """One read of the memory per token."""
+    """One read of the memory per position.
 
-    y_BTD: Tensor
-    slots_BTHK: Tensor  # row numbers of the value table
-    weights_BTHK: Tensor  # sum to 1 over K
-    side_scores_2BTHS: Tensor  # scores of both half keys, for the balance term
-    state: EncoderState
+    `...` is whatever shape the encodings had, e.g. (B, T).
+    """
+
+    y: Tensor  # (..., D)
+    slots: Tensor  # (..., H, K) row numbers of the value table
+    weights: Tensor  # (..., H, K), sum to 1 over K
+    side_scores: Tensor  # (2, ..., H, S) scores of both half keys, for the balance term
 
 
 def rms(x: Tensor) -> Tensor:
@@ -203,45 +205,47 @@ class MemoryLayer(nn.Module):
     def encode(
         self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
     ) -> tuple[Tensor, EncoderState]:
-        """u (B, T, D), from tokens alone."""
-        u_BTD, after = self.encoder(tokens_BT, segments_BT, state)
-        return u_BTD, after
-
-    def side_scores(self, u_BTD: Tensor) -> Tensor:
-        """Scores of both half keys, (2, B, T, H, S).
-
-        E^tau times the cosine of half query and half key.
-        """
-        q = self.query(u_BTD).unflatten(-1, (self.spec.heads, 2, self.spec.key_dim))
-        scores = torch.einsum(
-            "bthsd,hsnd->sbthn", F.normalize(q, dim=-1), F.normalize(self.keys, dim=-1)
-        )
-        return scores * self.tau.exp()[:, None]
-
-    def read(
-        self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
-    ) -> Read:
-        """What the memory says at each token: y = m * silu(W_1 u), m the weighted sum of the slots
-        found.
+        """What addresses are made of: u (B, T, D) from tokens alone, and the state after the last
+        token.
 
         Args:
             tokens_BT: token ids.
-            segments_BT: document of each position within its window; documents don't see each
-                other.
+            segments_BT: document of each position in its window; documents don't see each other.
             state: what an earlier call returned, when a sequence is fed piece by piece.
         """
-        u, after = self.encode(tokens_BT, segments_BT, state)
+        u_BTD, after = self.encoder(tokens_BT, segments_BT, state)
+        return u_BTD, after
+
+    def side_scores(self, u: Tensor) -> Tensor:
+        """Scores of both half keys, (2, ..., H, S).
+
+        e^tau times the cosine of half query and key.
+        """
+        q = self.query(u).unflatten(-1, (self.spec.heads, 2, self.spec.key_dim))
+        q, keys = F.normalize(q, dim=-1), F.normalize(self.keys, dim=-1)
+        return torch.einsum("...hsd,hsnd->s...hn", q, keys) * self.tau.exp()[:, None]
+
+    def read_at(self, u: Tensor) -> Read:
+        """What the memory says where the encoding is u (..., D): y = m * silu(W_1 u).
+
+        m is the weighted sum of the slots found. Training reads only where there is something to
+        predict, so that no other row gets a gradient, even a zero one.
+        """
         sides = self.side_scores(u)
         scores, slots = product_topk(sides[0], sides[1], self.spec.topk)
         weights = scores.softmax(dim=-1)
         m = F.embedding_bag(
-            slots.flatten(0, 1).flatten(1),
+            slots.reshape(-1, self.spec.heads * self.spec.topk),
             self.values,
-            per_sample_weights=weights.flatten(0, 1).flatten(1),
+            per_sample_weights=weights.reshape(-1, self.spec.heads * self.spec.topk),
             mode="sum",
             sparse=self.values.requires_grad,  # gradient and optimizer work follow the rows
         ).view_as(u)
-        return Read(m * F.silu(self.gate(u)), slots, weights, sides, after)
+        return Read(m * F.silu(self.gate(u)), slots, weights, sides)
+
+    def read(self, tokens_BT: Tensor, segments_BT: Tensor) -> Read:
+        """`encode` and `read_at` of every position."""
+        return self.read_at(self.encode(tokens_BT, segments_BT)[0])
 
     def predict(self, y: Tensor) -> Tensor:
         """Logits (..., V) of the memory's own prediction.

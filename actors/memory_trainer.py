@@ -17,8 +17,14 @@ from actors import losses
 from actors.corpus import Piece, Windows, WindowStream, pack
 from actors.evaluation import agreement
 from actors.flat import FlatParameters
-from actors.layers import Batch, build_data_layer, build_memory_layer, mixed_forward, to_batch
-from actors.memory_layer import Read
+from actors.layers import (
+    Batch,
+    build_data_layer,
+    build_memory_layer,
+    mixed_forward,
+    predict_at,
+    to_batch,
+)
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
 from actors.replay import ReplayBuffer
 from actors.spec import DATA, MEMORY, RunSpec
@@ -144,9 +150,10 @@ class MemoryTrainer(Trainer):
             batch = self.make_batch(windows[order.numpy()])
             is_text_B = (order < real).to(self.device)
         with self.cost("student"):
-            read = self.layer.read(batch.tokens_BT, batch.segments_BT)
-            at_BT, logits_NV = batch.valid_BT, self.layer.predict(read.y_BTD[batch.valid_BT])
-            of_sequence_N = at_BT.nonzero()[:, 0]
+            u_BTD, _ = self.layer.encode(batch.tokens_BT, batch.segments_BT)
+            read = self.layer.read_at(u_BTD[batch.valid_BT])
+            logits_NV = self.layer.predict(read.y)
+            of_sequence_N = batch.valid_BT.nonzero()[:, 0]
             text_N = is_text_B[of_sequence_N]  # what theta made up teaches recall, never self
             loss = torch.zeros((), device=self.device)
             measured = {"tokens": float(batch.num_tokens)}
@@ -154,13 +161,13 @@ class MemoryTrainer(Trainer):
                 self_loss = losses.self_(logits_NV[text_N], batch.targets_N[text_N])
                 loss = loss + weights.self_ * self_loss
                 measured["self"] = self_loss.item()
-            balance = losses.balance(read.side_scores_2BTHS[:, at_BT])
+            balance = losses.balance(read.side_scores)
             loss = loss + weights.balance * balance
             measured["balance"] = balance.item()
         taught = self._taught(batch, logits_NV, of_sequence_N)
         if weights.assist > 0:
             with self.cost("assist"):
-                taught["assist"] = self._assist(batch, read)
+                taught["assist"] = self._assist(batch, u_BTD)
         for name, value in taught.items():
             loss = loss + float(getattr(weights, name)) * value
             measured[name] = value.item()
@@ -204,17 +211,17 @@ class MemoryTrainer(Trainer):
             with self.cost("sync"):
                 with torch.no_grad():
                     ref_NV = self.ref(part.tokens_BT, part.segments_BT).logits_BTV[part.valid_BT]
-                    y = self.before.read(part.tokens_BT, part.segments_BT).y_BTD[part.valid_BT]
-                    before_NV = self.before.predict(y)
+                    before_NV = predict_at(self.before, part)
                 taught["sync"] = losses.sync(
                     teacher_NV[:count], ref_NV, before_NV, logits_NV[:count]
                 )
         return taught
 
-    def _assist(self, batch: Batch, read: Read) -> Tensor:
+    def _assist(self, batch: Batch, u_BTD: Tensor) -> Tensor:
         """Help with theta frozen, on as many sequences as recall uses."""
         num = max(1, round(len(batch.tokens_BT) * self.spec.memory.recall_frac))
         part = batch.rows(slice(None, num))
+        read = self.layer.read_at(u_BTD[:num])
         mixed = mixed_forward(self.teacher, self.layer, part, read, num, part.valid_BT)
         return losses.assist(mixed.log_mixed_NV, part.targets_N)
 

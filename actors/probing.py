@@ -41,7 +41,7 @@ def speak(pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor) -> S
     """Next-token log probabilities of `voice` at every position."""
     if voice == "own":
         return Spoken(pair.data(tokens_BT, segments_BT).logits_BTV.log_softmax(-1))
-    y = pair.memory.read(tokens_BT, segments_BT).y_BTD
+    y = pair.memory.read(tokens_BT, segments_BT).y
     logq = pair.memory.predict(y).log_softmax(-1)
     if voice == "memory":
         return Spoken(logq)

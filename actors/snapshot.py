@@ -23,7 +23,7 @@ def checksum(bucket: ByteArray) -> int:
 
     About memory speed, where crc32 takes 19 ms per 64 MiB).
     """
-    return int(xxhash.xxh3_64_intdigest(np.ascontiguousarray(bucket)))
+    return int(xxhash.xxh3_64_intdigest(np.ascontiguousarray(bucket).data))
 
 
 def publish(

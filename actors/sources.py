@@ -7,11 +7,11 @@ no training block overlaps. Nothing here tokenises, shuffles or packs. Called by
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 from actors.facts import Fact, FactTable, Wording
 from actors.spec import CorpusSpec
@@ -162,14 +162,18 @@ class FactsSource:
         self._table = table
         self._answers_only = answers_only
 
-    def _document(self, wording: Wording, fact: Fact) -> Document:
-        """A sentence.
+    def _documents(self, fact: Fact, wordings: Sequence[Wording]) -> Iterator[Document]:
+        """A fact's sentences.
 
-        Where only answers are learned, what comes before an object at the end is given.
+        Where only answers are learned, those with the object last, as prompt and answer.
         """
-        sentence = wording.sentence(fact)
-        given = wording.prompt(fact) if self._answers_only and wording.askable else ""
-        return Document(sentence[len(given) :], fact.subject, given)
+        for wording in wordings:
+            sentence = wording.sentence(fact)
+            if not self._answers_only:
+                yield Document(sentence, fact.subject)
+            elif wording.askable:
+                given = wording.prompt(fact)
+                yield Document(sentence[len(given) :], fact.subject, given)
 
     @property
     def num_blocks(self) -> int:
@@ -179,13 +183,14 @@ class FactsSource:
     def block(self, index: int) -> list[Document]:
         """Every training wording of the block's facts."""
         facts = self._table.facts[index * FACTS_PER_BLOCK : (index + 1) * FACTS_PER_BLOCK]
-        return [self._document(w, f) for f in facts for w in self._table.train_wordings[f.relation]]
+        return [
+            d for f in facts for d in self._documents(f, self._table.train_wordings[f.relation])
+        ]
 
     def heldout(self) -> Iterator[Document]:
         """Every held-out wording of every fact."""
         for fact in self._table.facts:
-            for wording in self._table.heldout_wordings[fact.relation]:
-                yield self._document(wording, fact)
+            yield from self._documents(fact, self._table.heldout_wordings[fact.relation])
 
 
 def open_source(spec: CorpusSpec, seed: int) -> tuple[Source, FactTable | None]:

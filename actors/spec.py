@@ -58,9 +58,9 @@ class CorpusSpec(Spec):
     )
     loss_on: Literal["all", "answers"] = Field(
         "all",
-        description="facts only: `answers` reads a sentence up to its object and learns the "
-        "object, so that "
-        "capacity and gradient go to what the question determines; `all` learns every token.",
+        description="facts only: `answers` uses the wordings that end in the object, reads up to "
+        "it and learns the object, so that capacity and gradient go to what the question "
+        "determines; `all` learns every token of every wording.",
     )
     heldout_frac: float = Field(
         0.05, gt=0, lt=0.5, description="text only: share of blocks that nothing trains on."

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 

@@ -321,7 +321,7 @@ class Cluster:
     def poll(self, timeout_s: float) -> list[Event]:
         """What happened, failures first; waits at most `timeout_s` for something."""
         reports = {
-            row[0]: (group, rank)
+            row[0]: (group.name, rank)
             for group in self._groups.values()
             if group.call
             for rank, row in enumerate(group.call.refs)
@@ -344,7 +344,7 @@ class Cluster:
         if not refs:
             return []
         _, pending = ray.wait(refs, num_returns=len(refs), timeout=0)
-        complete = {reports[r][0].name for r in refs} - {reports[r][0].name for r in pending}  # type: ignore[attr-defined]
+        complete = {reports[r][0] for r in refs} - {reports[r][0] for r in pending}
         return refs if complete else pending
 
     def _collect(self, group: Group) -> list[Event]:

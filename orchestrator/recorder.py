@@ -82,8 +82,8 @@ class Recorder:
 
 def to_parquet(rows: list[Row]) -> bytes:
     """Rows as one Parquet file; columns that a row lacks are null."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in names})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 from actors.wire import ConfigError
 from orchestrator.errors import RunExistsError
