@@ -136,7 +136,7 @@ class Attention(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token embeddings, gated causal convolutions, then attention; a document's start resets it."""
+    """Token embeddings, gated causal convolutions, attention; a document's start resets it."""
 
     def __init__(self, spec: MemoryLayerSpec, num_tokens: int) -> None:
         super().__init__()
@@ -144,8 +144,8 @@ class Encoder(nn.Module):
         blocks: list[nn.Module] = [
             GatedConv(spec.dim, spec.conv_taps, d) for d in spec.conv_dilations
         ]
-        if spec.attention_heads:
-            blocks.append(Attention(spec.dim, spec.attention_heads))
+        if spec.attention_heads:  # before the last convolution, which joins what it found
+            blocks.insert(len(blocks) - 1, Attention(spec.dim, spec.attention_heads))
         self.blocks = nn.ModuleList(blocks)
         nn.init.normal_(self.embed.weight, std=0.5)
 
@@ -200,7 +200,7 @@ class MemoryLayer(nn.Module):
         self.values = nn.Parameter(torch.randn(spec.num_slots, dim) / math.sqrt(dim))
         self.gate = nn.Linear(dim, dim, bias=False)
         self.project = nn.Linear(dim, dim, bias=False)
-        self.out = nn.Linear(dim, vocab_rows, bias=False)
+        self.out = None if spec.tie_embeddings else nn.Linear(dim, vocab_rows, bias=False)
 
     def encode(
         self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
@@ -248,8 +248,6 @@ class MemoryLayer(nn.Module):
         return self.read_at(self.encode(tokens_BT, segments_BT)[0])
 
     def predict(self, y: Tensor) -> Tensor:
-        """Logits (..., V) of the memory's own prediction.
-
-        E_out rms(W_2 y), over the tokenizer's ids only.
-        """
-        return F.linear(rms(self.project(y)), self.out.weight[: self.num_tokens])
+        """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only."""
+        rows = self.encoder.embed.weight if self.out is None else self.out.weight
+        return F.linear(rms(self.project(y)), rows[: self.num_tokens])

@@ -163,9 +163,14 @@ class MemoryLayerSpec(Spec):
     attention_heads: int = Field(
         4,
         ge=0,
-        description="Heads of the attention block after the convolutions; 0 leaves it out. Finds "
+        description="Heads of the attention block before the last convolution; 0 leaves it out. Finds "
         "a subject "
         "wherever it stands, so that other wordings lead to the same slots.",
+    )
+
+    tie_embeddings: bool = Field(
+        True,
+        description="Use the encoder's token embeddings as output matrix too; fewer parameters.",
     )
 
     @model_validator(mode="after")
