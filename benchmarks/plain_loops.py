@@ -1,7 +1,9 @@
-"""The peers of `throughput`: the same steps in plain PyTorch, in a process of their own, without Ray or intervals.
+"""The peers of `throughput`: the same steps in plain PyTorch, in a process of their own, without
+Ray or intervals.
 
-Same layers, losses, batches and threads; the parameters stay where the modules have them, gradients are dropped and
-made anew, clipping and AdamW are the library's. Prints one JSON object: seconds and tokens of the timed steps.
+Same layers, losses, batches and threads; the parameters stay where the modules have them, gradients
+are dropped and made anew, clipping and AdamW are the library's. Prints one JSON object: seconds and
+tokens of the timed steps.
 
     python -m benchmarks.plain_loops CONFIG data|memory|alternating --steps N --threads T
 """
@@ -48,7 +50,7 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
         help_ = losses.help_(mixed.log_mixed_NV, batch.rows(slice(None, readers)).targets_N)
         adamw.zero_grad()
-        (spec.losses.own * own + spec.losses.help * help_).backward()  # type: ignore[no-untyped-call]
+        (spec.losses.own * own + spec.losses.help * help_).backward()
         torch.nn.utils.clip_grad_norm_(layer.parameters(), optimizer.clip_norm)
         lr = learning_rate(optimizer.lr, optimizer, steps, spec.total_steps(DATA))
         for group in adamw.param_groups:

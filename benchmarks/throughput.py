@@ -2,15 +2,16 @@
 
     python -m benchmarks.throughput [--json] [--rounds 3]
 
-In each round: the two plain loops, at the same time, one thread and one core each (as the groups run in Tandem); one
-Tandem run of the same steps; one process that alternates both loops, with one thread and with two. Steps per interval
-are set so that both groups' intervals take about the same time. Figures are medians over the rounds of ratios within a
-round, since these machines are noisy.
+In each round: the two plain loops, at the same time, one thread and one core each (as the groups
+run in Tandem); one Tandem run of the same steps; one process that alternates both loops, with one
+thread and with two. Steps per interval are set so that both groups' intervals take about the same
+time. Figures are medians over the rounds of ratios within a round, since these machines are noisy.
 
-    data_ratio, memory_ratio     tokens/s of a group inside Tandem over its plain loop (the first interval left out)
-    concurrent_over_alternating  wall time of both groups at once over one single-threaded process doing the same steps
-    first_step_s                 from the command's start to the first optimizer step
-    imports_s                    of that, what a process needs to import torch and the model's code
+    data_ratio, memory_ratio     tokens/s of a group inside Tandem over its plain loop (the first
+    interval left out) concurrent_over_alternating  wall time of both groups at once over one
+    single-threaded process doing the same steps first_step_s                 from the command's
+    start to the first optimizer step imports_s                    of that, what a process needs to
+    import torch and the model's code
 """
 
 from __future__ import annotations

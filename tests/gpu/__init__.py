@@ -1,0 +1,1 @@
+"""Runs on a GPU; skipped with a reason where there is none."""

@@ -1,0 +1,90 @@
+"""Faults, scripted by group and interval, and asserted to have fired."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from actors.spec import DATA, MEMORY
+from actors.wire import Description, Order
+from orchestrator.config import load_config
+from orchestrator.errors import GroupFailedError
+from orchestrator.exchange import Version
+from orchestrator.groups import Cluster
+from orchestrator.run import train
+from tests.integration.tiny import actor_processes
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
+
+class Fault:
+    """Sends a signal to rank 0 of a group as soon as an interval was submitted to it."""
+
+    def __init__(self, group: str, interval: int, signum: signal.Signals) -> None:
+        self.at = (group, interval)
+        self.signum = signum
+        self.fired_at_pid: int | None = None
+
+    def cluster(self) -> Callable[..., Cluster]:
+        fault = self
+
+        class FaultyCluster(Cluster):
+            pids: Mapping[str, int]
+
+            def start(self) -> dict[str, list[Description]]:
+                described = super().start()
+                self.pids = {group: ranks[0].pid for group, ranks in described.items()}
+                return described
+
+            def submit(self, group: str, order: Order, peer: Version) -> None:
+                super().submit(group, order, peer)
+                if (group, order.interval) == fault.at:
+                    os.kill(self.pids[group], fault.signum)
+                    fault.fired_at_pid = self.pids[group]
+
+        return FaultyCluster
+
+
+def run_into(fault: Fault, workplace: Path, *overrides: str) -> tuple[str, dict[str, Any]]:
+    """The error's message and the summary of a run into which the fault was built."""
+    config = load_config(str(workplace / "tiny.yaml"), overrides)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.run.Cluster", fault.cluster())
+        with pytest.raises(GroupFailedError) as raised:
+            train(config)
+    assert fault.fired_at_pid is not None
+    summary = json.loads((Path(config.run_url) / "summary.json").read_text())
+    return str(raised.value), summary
+
+
+def what_is_left() -> Sequence[object]:
+    table = ray.util.placement_group_table().values()
+    groups = [row["placement_group_id"] for row in table if row["state"] != "REMOVED"]
+    return [*actor_processes(psutil.Process()), *groups]
+
+
+def test_a_rank_that_is_killed_ends_the_run_by_name_and_leaves_nothing(workplace: Path) -> None:
+    fault = Fault(DATA, 2, signal.SIGKILL)
+    message, summary = run_into(fault, workplace, "name=killed")
+    assert message.startswith("data rank 0 failed in interval 2: ActorDiedError")
+    assert (summary["status"], summary["cause"]) == ("failed", message)
+    assert what_is_left() == []
+
+
+def test_a_rank_that_hangs_ends_the_run_by_its_heartbeat_and_leaves_nothing(
+    workplace: Path,
+) -> None:
+    fault = Fault(MEMORY, 2, signal.SIGSTOP)
+    message, summary = run_into(fault, workplace, "name=hung", "deadlines.heartbeat_s=10")
+    assert message.startswith("memory rank 0: no heartbeat for 1")
+    assert "in interval 2" in message
+    assert (summary["status"], summary["cause"]) == ("failed", message)
+    assert what_is_left() == []

@@ -1,0 +1,1 @@
+"""Unit tests of what one trainer process knows."""

@@ -1,0 +1,395 @@
+"""The corpus: packing, streams that resume, and what training must never see."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.corpus import (
+    PADDING,
+    Corpus,
+    Piece,
+    Windows,
+    WindowStream,
+    merge_ranges,
+    pack,
+    train_tokenizer,
+)
+from actors.facts import FactTable
+from actors.sources import TextSource
+from actors.spec import CorpusSpec, RunSpec
+from actors.tokenizer import Tokenizer
+from actors.wire import CorpusError, Range
+from tests.unit.actors.tiny import numbered_lines, run_spec, write_facts, write_text
+
+FILL = 99
+
+
+def piece(num: int, first: int = 0, given: int = 0, subject: str | None = None) -> Piece:
+    return Piece(list(range(first, first + num)), given, subject)
+
+
+def documents_of(windows: Windows) -> list[tuple[int, tuple[int, ...]]]:
+    """(window, tokens) of every packed document, read off its segments."""
+    found = []
+    for row in range(len(windows)):
+        segments = windows.segments_NT[row].tolist()
+        for _, group in itertools.groupby(
+            (i for i, s in enumerate(segments) if s != PADDING), key=segments.__getitem__
+        ):
+            at = list(group)
+            found.append((row, tuple(windows.tokens_NT[row, at[0] : at[-1] + 1].tolist())))
+    return found
+
+
+def same(one: Windows, other: Windows) -> bool:
+    return all(
+        np.array_equal(a, b)
+        for a, b in (
+            (one.tokens_NT, other.tokens_NT),
+            (one.segments_NT, other.segments_NT),
+            (one.learn_NT, other.learn_NT),
+        )
+    )
+
+
+def epoch(corpus: Corpus, number: int = 0, stream: str = "data") -> Windows:
+    size = corpus.chunks_per_epoch
+    return Windows.concat([corpus.chunk(stream, number * size + i) for i in range(size)])
+
+
+def sentences(windows: Windows, tokenizer: Tokenizer) -> list[tuple[int, str]]:
+    return [(row, tokenizer.decode(tokens)) for row, tokens in documents_of(windows)]
+
+
+@pytest.fixture
+def facts_spec(facts_corpus: CorpusSpec) -> RunSpec:
+    return run_spec(facts_corpus)
+
+
+@pytest.fixture
+def facts(facts_spec: RunSpec, tokenizer: Tokenizer) -> Corpus:
+    return Corpus.open(facts_spec, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def text_spec(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
+    return run_spec(write_text(tmp_path_factory.mktemp("text"), numbered_lines(200)))
+
+
+@pytest.fixture(scope="module")
+def text_tokenizer(text_spec: RunSpec) -> Tokenizer:
+    return train_tokenizer(text_spec)
+
+
+@pytest.fixture
+def text(text_spec: RunSpec, text_tokenizer: Tokenizer) -> Corpus:
+    return Corpus.open(text_spec, text_tokenizer)
+
+
+@pytest.fixture
+def blocks(tmp_path: Path, text_tokenizer: Tokenizer) -> Corpus:
+    """A text of many small chunks."""
+    return Corpus.open(
+        run_spec(write_text(tmp_path, numbered_lines(40), block_bytes=256, shuffle_blocks=1)),
+        text_tokenizer,
+    )
+
+
+# packing
+
+
+def test_short_documents_share_a_window_in_order() -> None:
+    windows = pack([piece(3), piece(4, 10)], 10, FILL)
+    assert windows.tokens_NT.tolist() == [[0, 1, 2, 10, 11, 12, 13, FILL, FILL, FILL]]
+    assert windows.segments_NT.tolist() == [[0, 0, 0, 1, 1, 1, 1, -1, -1, -1]]
+
+
+def test_what_is_given_is_not_learned() -> None:
+    windows = pack([piece(4, given=3), piece(3, 10, given=1)], 10, FILL)
+    assert windows.learn_NT.tolist() == [[*[False] * 3, True, False, True, True, *[False] * 3]]
+
+
+def test_a_document_longer_than_a_window_is_cut() -> None:
+    windows = pack([piece(25)], 10, FILL)
+    assert [tokens for _, tokens in documents_of(windows)] == [
+        tuple(range(10)),
+        tuple(range(10, 20)),
+        tuple(range(20, 25)),
+    ]
+
+
+def test_the_rest_of_a_long_document_is_packed_with_others() -> None:
+    rows = [row for row, tokens in documents_of(pack([piece(14), piece(5, 50)], 10, FILL))]
+    assert rows == [0, 1, 1]
+
+
+def test_a_single_token_that_is_left_over_is_dropped() -> None:
+    assert len(documents_of(pack([piece(21)], 10, FILL))) == 2
+
+
+def test_what_is_given_of_a_long_document_stays_given_in_its_rest() -> None:
+    windows = pack([piece(18, given=13)], 10, FILL)
+    learned = windows.tokens_NT[windows.learn_NT].tolist()
+    assert learned == [13, 14, 15, 16, 17]
+
+
+def test_no_subject_comes_twice_in_a_window() -> None:
+    documents = [piece(3, 10 * i, subject="ab"[i % 2]) for i in range(6)]
+    rows = [(row, tokens[0] // 10 % 2) for row, tokens in documents_of(pack(documents, 30, FILL))]
+    assert len(set(rows)) == 6
+
+
+def test_documents_without_a_subject_may_share_a_window() -> None:
+    assert len(pack([piece(3), piece(3), piece(3)], 10, FILL)) == 1
+
+
+def test_packing_keeps_every_document_once() -> None:
+    rng = np.random.default_rng(0)
+    documents = [piece(int(n), 1000 * i) for i, n in enumerate(rng.integers(2, 31, 200))]
+    packed = [tokens for _, tokens in documents_of(pack(documents, 32, FILL))]
+    assert sorted(packed) == [tuple(d.tokens) for d in documents]
+
+
+def test_packing_wastes_little() -> None:
+    rng = np.random.default_rng(0)
+    windows = pack([piece(int(n)) for n in rng.integers(2, 31, 500)], 64, FILL)
+    assert windows.num_tokens / windows.tokens_NT.size > 0.9
+
+
+def test_nothing_packs_into_no_windows() -> None:
+    assert pack([], 10, FILL).tokens_NT.shape == (0, 10)
+
+
+# streams
+
+
+@pytest.mark.parametrize("kind", ["facts", "text", "blocks"])
+def test_a_stream_resumes_at_the_exact_next_batch(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    corpus = request.getfixturevalue(kind)
+    whole = WindowStream(corpus, "data")
+    for _ in range(25):
+        resumed = WindowStream(corpus, "data", whole.state)
+        assert same(resumed.next_batch(3)[0], whole.next_batch(3)[0])
+
+
+def test_batches_follow_each_other_without_gap_or_repeat(blocks: Corpus) -> None:
+    stream = WindowStream(blocks, "data")
+    got = Windows.concat([stream.next_batch(num)[0] for num in (1, 5, 17, 2)])
+    chunks = [blocks.chunk("data", index) for index in range(40)]
+    assert same(got, Windows.concat(chunks)[:25])
+
+
+def test_ranges_in_order_read_the_same_windows_again(
+    blocks: Corpus, text_spec: RunSpec, text_tokenizer: Tokenizer
+) -> None:
+    stream = WindowStream(blocks, "data")
+    batches = [stream.next_batch(num) for num in (1, 5, 17, 2)]
+    ranges = merge_ranges(r for _, batch_ranges in batches for r in batch_ranges)
+    again = WindowStream(blocks, "data").read(ranges)
+    assert same(again, Windows.concat([windows for windows, _ in batches]))
+
+
+def test_two_streams_read_in_different_orders(facts: Corpus) -> None:
+    one, other = (WindowStream(facts, name).next_batch(6)[0] for name in ("data", "memory"))
+    assert not same(one, other)
+
+
+def test_two_epochs_read_in_different_orders(facts: Corpus) -> None:
+    assert not same(epoch(facts, 0), epoch(facts, 1))
+
+
+def test_two_corpora_of_one_spec_give_the_same_windows(
+    facts_spec: RunSpec, tokenizer: Tokenizer
+) -> None:
+    one, other = (Corpus.open(facts_spec, tokenizer) for _ in range(2))
+    other.chunk("memory", 3)  # what was read before makes no difference
+    assert same(one.chunk("data", 1), other.chunk("data", 1))
+
+
+def test_neighbouring_ranges_are_joined() -> None:
+    ranges = [Range(0, 0, 3), Range(0, 3, 5), Range(1, 0, 2), Range(1, 4, 6), Range(1, 6, 7)]
+    assert merge_ranges(ranges) == (Range(0, 0, 5), Range(1, 0, 2), Range(1, 4, 7))
+
+
+def test_ranges_out_of_order_are_not_joined() -> None:
+    ranges = (Range(0, 3, 5), Range(0, 0, 3), Range(1, 3, 4))
+    assert merge_ranges(ranges) == ranges
+
+
+def blank_text(folder: Path) -> RunSpec:
+    return run_spec(write_text(folder, [""] * 4000))
+
+
+def one_long_line(folder: Path) -> RunSpec:
+    return run_spec(write_text(folder, ["x y " * 4000]), seed=0)  # its block is held out
+
+
+def no_askable_wording_left(folder: Path) -> RunSpec:
+    templates = {
+        "capital": [
+            {"pattern": "[X] has [Y].", "lemma": "have"},
+            {"pattern": "[Y] rules [X].", "lemma": "rule"},
+        ]
+    }
+    facts = [{"relation": "capital", "subject": "Avaria", "object": "Korvik"}]
+    return run_spec(write_facts(folder, facts, templates, loss_on="answers"))
+
+
+@pytest.mark.parametrize("empty", [blank_text, one_long_line, no_askable_wording_left])
+def test_a_corpus_without_a_training_document_is_refused(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, empty: Any
+) -> None:
+    calls, chunk = itertools.count(), Corpus.chunk
+
+    def counted(self: Corpus, stream: str, index: int) -> Windows:
+        assert next(calls) < 50, "the stream looks for a window for ever"
+        return chunk(self, stream, index)
+
+    monkeypatch.setattr(Corpus, "chunk", counted)
+    spec = empty(tmp_path)
+    with pytest.raises(CorpusError):
+        WindowStream(Corpus.open(spec, tokenizer), "data").next_batch(1)
+
+
+# what training sees
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_every_fact_is_trained_on_once_per_epoch_in_each_training_wording(
+    facts: Corpus, tokenizer: Tokenizer, number: int
+) -> None:
+    assert facts.facts is not None
+    table = facts.facts
+    want = Counter(w.sentence(f) for f in table.facts for w in table.train_wordings[f.relation])
+    assert Counter(s for _, s in sentences(epoch(facts, number), tokenizer)) == want
+
+
+def test_every_block_of_text_is_trained_on_once_per_epoch(
+    text: Corpus, text_spec: RunSpec, text_tokenizer: Tokenizer
+) -> None:
+    source, mark = TextSource(text_spec.corpus, text_spec.seed), text_tokenizer.end_of_text
+    want: Counter[tuple[int, ...]] = Counter()
+    for index in range(source.num_blocks):
+        for document in source.block(index):
+            tokens = [mark, *text_tokenizer.encode(document.text), mark]
+            for at in range(0, len(tokens), text_spec.corpus.window):
+                cut = tuple(tokens[at : at + text_spec.corpus.window])
+                want[cut] += len(cut) > 1
+    assert Counter(tokens for _, tokens in documents_of(epoch(text))) == +want
+
+
+@pytest.mark.parametrize("loss_on", ["all", "answers"])
+def test_no_held_out_wording_is_trained_on(
+    tmp_path: Path, tokenizer: Tokenizer, loss_on: str
+) -> None:
+    corpus = Corpus.open(run_spec(write_facts(tmp_path, loss_on=loss_on)), tokenizer)
+    table = corpus.facts
+    assert isinstance(table, FactTable)
+    trained = {s for number in (0, 1) for _, s in sentences(epoch(corpus, number), tokenizer)}
+    for fact in table.facts:
+        for wording in table.heldout_wordings[fact.relation]:
+            assert wording.sentence(fact) not in trained
+
+
+def test_no_held_out_text_is_trained_on(text: Corpus, text_tokenizer: Tokenizer) -> None:
+    def numbers(windows: Windows) -> set[str]:
+        words = " ".join(s for _, s in sentences(windows, text_tokenizer)).split()
+        return {w for w in words if w.startswith("#") and len(w) == 5}
+
+    heldout = numbers(text.heldout(10_000))
+    assert len(heldout) > 5
+    assert not heldout & numbers(epoch(text))
+
+
+def test_the_held_out_windows_of_facts_are_the_held_out_wordings(
+    facts: Corpus, tokenizer: Tokenizer
+) -> None:
+    assert facts.facts is not None
+    table = facts.facts
+    want = Counter(w.sentence(f) for f in table.facts for w in table.heldout_wordings[f.relation])
+    assert Counter(s for _, s in sentences(facts.heldout(10_000), tokenizer)) == want
+
+
+def test_held_out_windows_are_limited_and_spread_over_the_split(text: Corpus) -> None:
+    every = text.heldout(10_000)
+    few = text.heldout(3)
+    assert same(few, every[np.array([0, round((len(every) - 1) / 2), len(every) - 1])])
+
+
+def test_an_empty_held_out_split_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    lines = ["x" * 255, *[""] * 256]  # the second block is blank
+    spec = run_spec(write_text(tmp_path, lines, block_bytes=256), seed=1)
+    with pytest.raises(CorpusError, match="held-out split is empty"):
+        Corpus.open(spec, tokenizer).heldout(4)
+
+
+def test_no_subject_is_packed_twice_into_a_window(facts: Corpus, tokenizer: Tokenizer) -> None:
+    assert facts.facts is not None
+    subjects = {f.subject for f in facts.facts.facts}
+    seen = [
+        (row, next(s for s in subjects if s in sentence))
+        for row, sentence in sentences(facts.chunk("data", 0), tokenizer)
+    ]
+    assert len(set(seen)) == len(seen)
+
+
+def test_windows_do_hold_several_documents(facts: Corpus) -> None:
+    windows = facts.chunk("data", 0)
+    assert len(documents_of(windows)) > 1.5 * len(windows)
+
+
+def test_where_only_answers_are_learned_an_object_and_what_follows_it_is(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    corpus = Corpus.open(run_spec(write_facts(tmp_path, loss_on="answers")), tokenizer)
+    assert corpus.facts is not None
+    windows, mark = epoch(corpus), tokenizer.end_of_text
+    learned = []
+    for row in range(len(windows)):
+        for segment in range(windows.segments_NT[row].max() + 1):
+            at = (windows.segments_NT[row] == segment) & windows.learn_NT[row]
+            learned.append(windows.tokens_NT[row, at].tolist())
+    assert all(ids[-1] == mark for ids in learned)
+    objects = {f" {f.object}." for f in corpus.facts.facts}
+    assert {tokenizer.decode(ids) for ids in learned} == objects
+
+
+def test_where_all_is_learned_every_token_is(facts: Corpus) -> None:
+    windows = facts.chunk("data", 0)
+    assert np.array_equal(windows.learn_NT, windows.segments_NT != PADDING)
+
+
+def test_every_document_opens_and_closes_with_the_mark(facts: Corpus, tokenizer: Tokenizer) -> None:
+    mark = tokenizer.end_of_text
+    ends = {(ids[0], ids[-1]) for _, ids in documents_of(facts.chunk("data", 0))}
+    assert ends == {(mark, mark)}
+
+
+def test_the_tokenizer_is_trained_on_the_training_split_alone(tmp_path: Path) -> None:
+    lines = [f"#{n:04d} " + "abcd" * 62 for n in range(40)]
+    spec = write_text(tmp_path, lines, block_bytes=256, heldout_frac=0.25)
+    run = run_spec(spec)
+    before = train_tokenizer(run).to_json()
+    heldout = {line for d in TextSource(spec, run.seed).heldout() for line in d.text.split("\n")}
+    changed = ["#" + "z" * (len(line) - 1) if line in heldout else line for line in lines]
+    assert changed != lines
+    write_text(tmp_path, changed)
+    assert train_tokenizer(run).to_json() == before
+
+
+def test_training_windows_depend_on_the_seed(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    one, other = (
+        Corpus.open(run_spec(facts_corpus, seed=seed), tokenizer).chunk("data", 0)
+        for seed in (1, 2)
+    )
+    assert not same(one, other)

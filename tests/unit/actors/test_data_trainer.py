@@ -1,0 +1,160 @@
+"""The data group's trainer: memory dropout, the port learns, and a memory that is not wired."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from actors.corpus import Windows, WindowStream
+from actors.data_layer import decoder_layers
+from actors.data_trainer import DataTrainer
+from actors.layers import to_batch
+from actors.spec import CorpusSpec, RunSpec
+from actors.tokenizer import Tokenizer
+from actors.wire import UnwiredMemoryError
+from tests.unit.actors.tiny import FAMILIES, GPT2, RUN, STEPS, Exchange, run_spec
+
+
+@contextmanager
+def gradients_of(trainer: Any, layer: nn.Module) -> Iterator[dict[str, float]]:
+    """Sums |gradient| of every dense parameter over the steps taken meanwhile."""
+    sums: dict[str, float] = Counter()  # type: ignore[assignment]
+    step = trainer.dense.step
+
+    def counted(lr: float) -> float:
+        for name, parameter in layer.named_parameters():
+            if parameter.grad is not None and not parameter.grad.is_sparse:
+                sums[name] += float(parameter.grad.abs().sum())
+        return float(step(lr))
+
+    trainer.dense.step = counted
+    yield sums
+    trainer.dense.step = step
+
+
+@pytest.fixture
+def trainer(spec: RunSpec, tokenizer: Tokenizer) -> DataTrainer:
+    return DataTrainer(spec, tokenizer.to_json(), RUN)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_after_two_intervals_every_tensor_of_the_port_has_had_a_gradient(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, family: str
+) -> None:
+    layer = {"model_type": family, "fields": FAMILIES[family], "read_layers": (0, 1)}
+    spec = run_spec(facts_corpus, data__layer=layer)
+    exchange = Exchange(spec, tokenizer.to_json())
+    port = exchange.data.layer.port
+    with gradients_of(exchange.data, port) as sums:
+        exchange.run(2)
+    silent = [name for name, _ in port.named_parameters() if not sums[name]]
+    assert silent == []
+
+
+def test_every_tensor_of_the_model_learns(spec: RunSpec, tokenizer: Tokenizer) -> None:
+    exchange = Exchange(spec, tokenizer.to_json())
+    with gradients_of(exchange.data, exchange.data.layer.model) as sums:
+        exchange.run(1)
+    silent = [name for name, _ in exchange.data.layer.model.named_parameters() if not sums[name]]
+    assert silent == []
+
+
+def test_training_lowers_the_loss(trained: Exchange) -> None:
+    first, last = trained.reports[0][0].metrics, trained.reports[-1][0].metrics
+    assert last["own"] < first["own"] - 0.2
+    assert last["help"] < first["help"] - 0.2
+
+
+@pytest.mark.parametrize(
+    ("own", "help_", "help_frac", "readers"),
+    [(1, 1, 0.5, 2), (1, 1, 0.0, 1), (1, 1, 1.0, 3), (1, 0, 0.5, 0), (0, 1, 0.5, 4)],
+)
+def test_memory_dropout_splits_the_batch_so_that_both_losses_are_measured(
+    facts_corpus: CorpusSpec,
+    tokenizer: Tokenizer,
+    own: float,
+    help_: float,
+    help_frac: float,
+    readers: int,
+) -> None:
+    changes = {"losses__own": own, "losses__help": help_, "data__help_frac": help_frac}
+    trainer = DataTrainer(run_spec(facts_corpus, **changes), tokenizer.to_json(), RUN)
+    assert trainer.num_readers == readers
+
+
+@pytest.mark.parametrize("only", ["own", "help"])
+def test_one_loss_alone_trains(facts_corpus: CorpusSpec, tokenizer: Tokenizer, only: str) -> None:
+    other = "help" if only == "own" else "own"
+    spec = run_spec(facts_corpus, **{f"losses__{other}": 0})
+    metrics = DataTrainer(spec, tokenizer.to_json(), RUN).train_step()
+    assert metrics["loss"] == pytest.approx(metrics[only])
+
+
+def test_the_first_own_loss_is_the_plain_models_on_the_sequences_that_do_not_read(
+    trainer: DataTrainer,
+) -> None:
+    windows, _ = WindowStream(trainer.corpus, "data").next_batch(4)
+    batch = to_batch(windows, trainer.device).rows(slice(2, None))
+    with torch.no_grad():
+        logits = trainer.layer(batch.tokens_BT, batch.segments_BT).logits_BTV
+    want = F.cross_entropy(logits[batch.valid_BT], batch.targets_N).item()
+    assert trainer.train_step()["own"] == pytest.approx(want, rel=1e-5)
+
+
+def test_the_loss_is_the_weighted_sum_of_own_and_help(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    spec = run_spec(facts_corpus, losses__own=0.3, losses__help=2.0)
+    metrics = DataTrainer(spec, tokenizer.to_json(), RUN).train_step()
+    assert metrics["loss"] == pytest.approx(0.3 * metrics["own"] + 2 * metrics["help"], rel=1e-5)
+
+
+def test_a_step_counts_the_tokens_of_its_batch(trainer: DataTrainer) -> None:
+    windows, _ = WindowStream(trainer.corpus, "data").next_batch(4)
+    assert trainer.train_step()["tokens"] == windows.num_tokens
+
+
+def test_the_ranges_of_a_header_are_the_windows_trained_on(trained: Exchange) -> None:
+    stream = WindowStream(trained.data.corpus, "data")
+    read = Windows.concat(
+        [stream.read(data[0].ranges) for data, _ in trained.published[1:]]
+    ).tokens_NT
+    want, _ = WindowStream(trained.data.corpus, "data").next_batch(4 * STEPS * 3)
+    assert read.tolist() == want.tokens_NT.tolist()
+
+
+def test_training_leaves_the_memorys_mirror_alone(trainer: DataTrainer) -> None:
+    before = trainer.mirror.digest()
+    trainer.train_step()
+    assert trainer.mirror.digest() == before
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_read_layer_whose_hook_is_gone_is_reported(trainer: DataTrainer, at: int) -> None:
+    decoder_layers(trainer.layer.model)[at]._forward_hooks.clear()
+    with pytest.raises(UnwiredMemoryError, match=rf"data rank 0: a read after layer {at} does not"):
+        trainer.check_wired()
+
+
+def test_a_lost_hook_is_reported_in_a_model_with_dropout(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    layer = {"model_type": "gpt2", "fields": {**GPT2, "resid_pdrop": 0.1}, "read_layers": (0, 1)}
+    trainer = DataTrainer(run_spec(facts_corpus, data__layer=layer), tokenizer.to_json(), RUN)
+    for block in decoder_layers(trainer.layer.model):
+        block._forward_hooks.clear()
+    with pytest.raises(UnwiredMemoryError):
+        trainer.check_wired()
+
+
+def test_checking_the_wires_leaves_the_weights(trainer: DataTrainer) -> None:
+    before = trainer.own.digest()
+    trainer.check_wired()
+    assert trainer.own.digest() == before

@@ -1,0 +1,218 @@
+"""The losses against loops over positions and token ids."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from actors import losses
+
+Row = list[float]
+
+
+def logits(num: int = 6, vocab: int = 5, seed: int = 0, scale: float = 2.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(num, vocab, generator=generator, dtype=torch.float64)
+
+
+def targets(num: int = 6, vocab: int = 5) -> Tensor:
+    return torch.randint(vocab, (num,), generator=torch.Generator().manual_seed(99))
+
+
+def probabilities(row: Row) -> Row:
+    total = sum(math.exp(x) for x in row)
+    return [math.exp(x) / total for x in row]
+
+
+def rows(logits_NV: Tensor) -> list[Row]:
+    return [probabilities(row) for row in logits_NV.tolist()]
+
+
+def slow_kl(p: Row, q: Row) -> float:
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def slow_js(p: Row, q: Row) -> float:
+    middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+    return (slow_kl(p, middle) + slow_kl(q, middle)) / 2
+
+
+def slow_cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> float:
+    chosen = [row[y] for row, y in zip(rows(logits_NV), targets_N.tolist(), strict=True)]
+    return -sum(math.log(p) for p in chosen) / len(chosen)
+
+
+def slow_retention(ref: Tensor, before: Tensor, student: Tensor) -> float:
+    """KL(before || student) where the memory agreed with the reference, over all positions."""
+    terms = [
+        slow_kl(b, s) if b.index(max(b)) == r.index(max(r)) else 0.0
+        for r, b, s in zip(rows(ref), rows(before), rows(student), strict=True)
+    ]
+    return sum(terms) / len(terms)
+
+
+def test_own_is_the_mean_negative_log_probability_of_the_targets() -> None:
+    assert losses.own(logits(), targets()).item() == pytest.approx(
+        slow_cross_entropy(logits(), targets())
+    )
+
+
+def test_self_is_the_mean_negative_log_probability_of_the_targets() -> None:
+    assert losses.self_(logits(), targets()).item() == pytest.approx(
+        slow_cross_entropy(logits(), targets())
+    )
+
+
+def test_help_is_the_mean_negative_log_probability_of_the_mixture() -> None:
+    assert losses.help_(logits().log_softmax(-1), targets()).item() == pytest.approx(
+        slow_cross_entropy(logits(), targets())
+    )
+
+
+def test_assist_is_help() -> None:
+    assert losses.assist(logits().log_softmax(-1), targets()).item() == pytest.approx(
+        slow_cross_entropy(logits(), targets())
+    )
+
+
+def test_assist_passes_its_gradient_on() -> None:
+    mixed = logits().log_softmax(-1).requires_grad_()
+    losses.assist(mixed, targets()).backward()
+    expected = torch.zeros_like(mixed)
+    for n, y in enumerate(targets().tolist()):
+        expected[n, y] = -1 / len(mixed)
+    torch.testing.assert_close(mixed.grad, expected)
+
+
+def test_kl_of_each_position_is_the_sum_over_all_tokens() -> None:
+    teacher, student = logits(seed=1), logits(seed=2)
+    got = losses.kl(teacher.log_softmax(-1), student.log_softmax(-1)).tolist()
+    want = [slow_kl(p, q) for p, q in zip(rows(teacher), rows(student), strict=True)]
+    assert got == pytest.approx(want)
+
+
+def test_kl_gives_its_teacher_no_gradient() -> None:
+    teacher, student = logits(seed=1).requires_grad_(), logits(seed=2).requires_grad_()
+    losses.kl(teacher, student).sum().backward()
+    assert teacher.grad is None
+
+
+def test_recall_is_the_mean_kl_from_data_layer_to_memory() -> None:
+    teacher, student = logits(seed=1), logits(seed=2)
+    want = [slow_kl(p, q) for p, q in zip(rows(teacher), rows(student), strict=True)]
+    assert losses.recall(teacher, student).item() == pytest.approx(sum(want) / len(want))
+
+
+def test_recall_gives_the_data_layer_no_gradient() -> None:
+    teacher, student = logits(seed=1).requires_grad_(), logits(seed=2).requires_grad_()
+    losses.recall(teacher, student).backward()
+    assert teacher.grad is None
+
+
+def test_the_gradient_of_recall_is_the_difference_of_the_distributions() -> None:
+    teacher, student = logits(seed=1), logits(seed=2).requires_grad_()
+    losses.recall(teacher, student).backward()
+    want = (student.softmax(-1) - teacher.softmax(-1)).detach() / len(student)
+    torch.testing.assert_close(student.grad, want)
+
+
+def test_jensen_shannon_of_each_position_equals_its_definition() -> None:
+    p, q = logits(seed=1), logits(seed=2)
+    got = losses.jensen_shannon(p.log_softmax(-1), q.log_softmax(-1)).tolist()
+    want = [slow_js(a, b) for a, b in zip(rows(p), rows(q), strict=True)]
+    assert got == pytest.approx(want)
+
+
+def test_jensen_shannon_of_disjoint_distributions_is_ln_2() -> None:
+    p = torch.tensor([[60.0, 0.0]], dtype=torch.float64).log_softmax(-1)
+    assert losses.jensen_shannon(p, p.flip(-1)).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_jensen_shannon_of_equal_distributions_is_never_negative(dtype: torch.dtype) -> None:
+    logp = logits(64, 300).to(dtype).log_softmax(-1)
+    assert losses.jensen_shannon(logp, logp).min().item() >= 0
+
+
+def test_sync_equals_its_formula() -> None:
+    teacher, ref, before, student = (logits(7, seed=seed) for seed in (1, 2, 3, 4))
+    before[:4] = ref[:4]  # the memory agreed there
+    changed = [slow_js(p, q) for p, q in zip(rows(teacher), rows(ref), strict=True)]
+    median = sorted(changed)[len(changed) // 2]
+    total = 0.0
+    for js, t, r, b, s in zip(
+        changed, rows(teacher), rows(ref), rows(before), rows(student), strict=True
+    ):
+        weight = js / (js + median)
+        agreed = float(b.index(max(b)) == r.index(max(r)))
+        total += weight * slow_kl(t, s) + (1 - weight) * agreed * slow_kl(b, s)
+    got = losses.sync(teacher, ref, before, student).item()
+    assert got == pytest.approx(total / len(changed))
+
+
+@pytest.mark.parametrize(("num", "vocab"), [(9, 5), (64, 300)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sync_with_an_unchanged_data_layer_is_the_retention_term_alone(
+    num: int, vocab: int, dtype: torch.dtype
+) -> None:
+    teacher, before, student = (logits(num, vocab, seed).to(dtype) for seed in (1, 2, 3))
+    before[: num // 2] = teacher[: num // 2] + 0.1
+    got = losses.sync(teacher, teacher.clone(), before, student).item()
+    assert got == pytest.approx(slow_retention(teacher, before, student), rel=1e-4)
+
+
+def test_sync_ignores_a_memory_that_was_wrong_where_nothing_changed() -> None:
+    ref = torch.tensor([[5.0, 0.0]] * 4, dtype=torch.float64)
+    teacher, wrong = ref.clone(), ref.flip(-1)
+    teacher[3] = torch.tensor([0.0, 5.0])  # the only change; the median of the change is 0
+    student = torch.zeros(4, 2, dtype=torch.float64)
+    want = slow_kl(rows(teacher)[3], [0.5, 0.5]) / 4
+    assert losses.sync(teacher, ref, wrong, student).item() == pytest.approx(want, rel=1e-4)
+
+
+def test_sync_gives_no_teacher_a_gradient() -> None:
+    teachers = [logits(seed=seed).requires_grad_() for seed in (1, 2, 3)]
+    losses.sync(*teachers, logits(seed=4).requires_grad_()).backward()
+    assert [teacher.grad for teacher in teachers] == [None, None, None]
+
+
+def test_sync_gives_the_memory_a_gradient() -> None:
+    student = logits(seed=4).requires_grad_()
+    losses.sync(logits(seed=1), logits(seed=2), logits(seed=3), student).backward()
+    assert student.grad is not None
+    assert student.grad.abs().sum() > 0
+
+
+def test_balance_equals_its_formula() -> None:
+    scores = logits(2 * 3 * 2, 4).view(2, 3, 2, 4)  # 2 sides, 3 positions, 2 heads, 4 half keys
+    total = 0.0
+    for side in range(2):
+        for head in range(2):
+            uses = [probabilities(scores[side, n, head].tolist()) for n in range(3)]
+            mean = [sum(column) / 3 for column in zip(*uses, strict=True)]
+            total += math.log(4) + sum(p * math.log(p) for p in mean)
+    assert losses.balance(scores).item() == pytest.approx(total / 4)
+
+
+def test_balance_is_zero_where_choosy_tokens_use_all_keys_evenly() -> None:
+    scores = 100 * torch.eye(6, dtype=torch.float64).view(1, 6, 1, 6).expand(2, 6, 3, 6)
+    assert losses.balance(scores).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_balance_is_the_log_of_the_number_of_keys_where_one_takes_all() -> None:
+    scores = torch.zeros(2, 5, 3, 6, dtype=torch.float64)
+    scores[..., 2] = 100
+    assert losses.balance(scores).item() == pytest.approx(math.log(6))
+
+
+def test_lowering_balance_spreads_the_use() -> None:
+    scores = torch.zeros(2, 5, 1, 4)
+    scores[..., 0] = 1
+    scores.requires_grad_()
+    losses.balance(scores).backward()
+    assert scores.grad is not None
+    assert bool((scores.grad[..., 0] > 0).all())
+    assert bool((scores.grad[..., 1:] < 0).all())

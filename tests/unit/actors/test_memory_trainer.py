@@ -1,0 +1,266 @@
+"""The memory group's trainer: what its batches are made of, its teachers, and what learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from actors import losses
+from actors.corpus import Windows, WindowStream
+from actors.evaluation import Pair, agreement, heldout_figures
+from actors.layers import Batch, predict_at, to_batch
+from actors.memory_layer import MemoryLayer
+from actors.memory_trainer import MemoryTrainer
+from actors.spec import CorpusSpec, RunSpec
+from actors.tokenizer import Tokenizer
+from tests.unit.actors.test_data_trainer import gradients_of
+from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec
+
+
+@pytest.fixture
+def trainer(spec: RunSpec, tokenizer: Tokenizer) -> MemoryTrainer:
+    return MemoryTrainer(spec, tokenizer.to_json(), RUN)
+
+
+def only(*kept: str, **weights: float) -> dict[str, float]:
+    """Weights under which the memory trains on these losses alone."""
+    names = ("recall", "self", "sync", "balance", "assist")
+    return {f"losses__{n}": weights.get(n, float(n in kept)) for n in names}
+
+
+def build(corpus: CorpusSpec, tokenizer: Tokenizer, **changes: Any) -> MemoryTrainer:
+    return MemoryTrainer(run_spec(corpus, **changes), tokenizer.to_json(), RUN)
+
+
+def heldout(exchange: Exchange) -> Batch:
+    return to_batch(exchange.memory.corpus.heldout(6), torch.device("cpu"))
+
+
+def given(trainer: MemoryTrainer, monkeypatch: pytest.MonkeyPatch, real: int = 4) -> Batch:
+    """Makes the next batch four windows of the text, the first `real` of them as real text."""
+    windows, _ = WindowStream(trainer.corpus, "memory").next_batch(4)
+    monkeypatch.setattr(trainer, "next_windows", lambda: (windows, real))
+    return to_batch(windows, trainer.device)
+
+
+def test_before_the_first_exchange_every_window_is_fresh(trainer: MemoryTrainer) -> None:
+    want, _ = WindowStream(trainer.corpus, "memory").next_batch(4)
+    windows, real = trainer.next_windows()
+    assert (windows.tokens_NT.tolist(), real) == (want.tokens_NT.tolist(), 4)
+
+
+def test_what_the_data_layer_just_trained_on_is_what_the_memory_reads(trained: Exchange) -> None:
+    stream = WindowStream(trained.data.corpus, "data")
+    stream.next_batch(4 * STEPS)  # interval 3 adopted version 2: the windows of interval 2
+    want, _ = stream.next_batch(4 * STEPS)
+    assert trained.memory.just_trained.tokens_NT.tolist() == want.tokens_NT.tolist()
+
+
+def test_what_was_just_trained_on_before_is_replayed(trained: Exchange) -> None:
+    want, _ = WindowStream(trained.data.corpus, "data").next_batch(4 * STEPS)
+    assert trained.memory.replay.windows.tokens_NT.tolist() == want.tokens_NT.tolist()
+
+
+def test_a_batch_is_mixed_as_configured(facts_corpus: CorpusSpec, tokenizer: Tokenizer) -> None:
+    mix = {"just_trained": 3, "fresh": 1, "replay": 2, "sampled": 2}
+    trainer = build(facts_corpus, tokenizer, mix=mix, memory__batch_size=8)
+
+    def filled(number: int) -> Windows:
+        windows = trainer.fresh.next_batch(4)[0]
+        return Windows(
+            np.full_like(windows.tokens_NT, number), windows.segments_NT, windows.learn_NT
+        )
+
+    trainer.just_trained, trainer.sampled = filled(1), filled(2)
+    trainer.replay.add(filled(3))
+    windows, real = trainer.next_windows()
+    kinds = [int(row[0]) for row in windows.tokens_NT]
+    assert (kinds, real) == ([1, 1, 1, 3, 3, tokenizer.end_of_text, 2, 2], 6)
+
+
+def test_the_reference_is_the_data_layer_of_the_interval_before(trained: Exchange) -> None:
+    want = np.concatenate(trained.published[1][0][1])
+    assert np.array_equal(trained.memory.ref_flat.to_bytes(), want)
+
+
+def test_the_memory_before_is_the_one_at_the_start_of_the_interval(trained: Exchange) -> None:
+    want = np.concatenate(trained.published[2][1][1])
+    assert np.array_equal(trained.memory.before_flat.to_bytes(), want)
+
+
+def test_in_the_first_interval_nothing_has_changed_yet(fresh_after_one: Exchange) -> None:
+    memory = fresh_after_one.memory
+    assert np.array_equal(memory.ref_flat.to_bytes(), memory.mirror.to_bytes())
+
+
+@pytest.fixture
+def fresh_after_one(spec: RunSpec, tokenizer: Tokenizer) -> Exchange:
+    return Exchange(spec, tokenizer.to_json()).run(1)
+
+
+def test_training_lowers_the_losses(trained: Exchange) -> None:
+    first, last = trained.reports[0][1].metrics, trained.reports[-1][1].metrics
+    assert last["self"] < first["self"] - 0.2
+    assert last["assist"] < first["assist"] - 0.2
+
+
+def test_every_dense_tensor_learns(spec: RunSpec, tokenizer: Tokenizer) -> None:
+    exchange = Exchange(spec, tokenizer.to_json())
+    layer = exchange.memory.layer
+    with gradients_of(exchange.memory, layer) as sums:
+        exchange.run(1)
+    silent = [name for name, _ in layer.named_parameters() if name != "values" and not sums[name]]
+    assert silent == []
+
+
+@pytest.mark.parametrize("loss", ["recall", "self", "sync", "assist"])
+def test_each_loss_alone_reaches_the_values(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, loss: str
+) -> None:
+    exchange = Exchange(run_spec(facts_corpus, **only(loss)), tokenizer.to_json()).run(1)
+    before = exchange.memory.layer.values.detach().clone()
+    exchange.run(1)
+    assert exchange.reports[1][1].metrics["value_gradient_norm"] > 0
+    assert not torch.equal(exchange.memory.layer.values, before)
+
+
+def test_shuffling_the_values_of_a_trained_memory_changes_help(trained: Exchange) -> None:
+    pair, batch = Pair(trained.data.layer, trained.memory.layer), heldout(trained)
+    shuffled = MemoryLayer(
+        pair.memory.spec, pair.memory.vocab_rows, pair.memory.num_tokens
+    ).requires_grad_(False)
+    shuffled.load_state_dict(pair.memory.state_dict())
+    shuffled.values.copy_(shuffled.values[torch.randperm(len(shuffled.values))])
+    before = heldout_figures(pair, None, batch)["help_loss"]
+    after = heldout_figures(Pair(pair.data, shuffled), None, batch)["help_loss"]
+    assert after > before + 1e-3
+
+
+@pytest.mark.parametrize("real", [1, 3, 4])
+def test_self_is_taught_by_real_text_alone(
+    trainer: MemoryTrainer, monkeypatch: pytest.MonkeyPatch, real: int
+) -> None:
+    batch = given(trainer, monkeypatch, real).rows(slice(0, real))
+    with torch.no_grad():
+        want = F.cross_entropy(predict_at(trainer.layer, batch), batch.targets_N).item()
+    assert trainer.train_step()["self"] == pytest.approx(want, rel=1e-4)
+
+
+def test_recall_over_the_whole_batch_is_the_mean_divergence_from_the_teacher(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build(facts_corpus, tokenizer, memory__recall_frac=1.0, **only("recall"))
+    batch = given(trainer, monkeypatch)
+    with torch.no_grad():
+        p = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
+        q = predict_at(trainer.layer, batch)
+        want = F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean").item()
+    assert trainer.train_step()["recall"] == pytest.approx(want, rel=1e-4)
+
+
+def test_sync_over_the_whole_batch_compares_what_changed_with_what_was_there(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build(facts_corpus, tokenizer, memory__sync_frac=1.0, **only("sync"))
+    for flat in (trainer.mirror, trainer.ref_flat, trainer.before_flat):
+        section = flat.section(flat.sections()[0])
+        section.mul_(1 + 0.3 * torch.randn(section.shape))
+    batch = given(trainer, monkeypatch)
+    with torch.no_grad():
+        teacher, ref = (
+            data(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
+            for data in (trainer.teacher, trainer.ref)
+        )
+        before, student = (predict_at(m, batch) for m in (trainer.before, trainer.layer))
+        want = losses.sync(teacher, ref, before, student).item()
+    assert trainer.train_step()["sync"] == pytest.approx(want, rel=1e-4)
+
+
+def test_assist_over_the_whole_batch_is_the_help_loss(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build(facts_corpus, tokenizer, memory__recall_frac=1.0, **only("assist"))
+    batch = given(trainer, monkeypatch)
+    want = heldout_figures(Pair(trainer.teacher, trainer.layer), None, batch)["help_loss"]
+    assert trainer.train_step()["assist"] == pytest.approx(want, rel=1e-4)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    weights = {"recall": 0.3, "self": 0.5, "sync": 2.0, "balance": 0.7, "assist": 1.1}
+    metrics = build(facts_corpus, tokenizer, **only(**weights)).train_step()
+    want = sum(weight * metrics[name] for name, weight in weights.items())
+    assert metrics["loss"] == pytest.approx(want, rel=1e-5)
+
+
+def test_a_loss_without_weight_is_not_computed(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    metrics = build(facts_corpus, tokenizer, **only("self")).train_step()
+    assert not {"recall", "sync", "assist"} & set(metrics)
+
+
+def test_training_leaves_the_teachers_alone(trainer: MemoryTrainer) -> None:
+    flats = (trainer.mirror, trainer.ref_flat, trainer.before_flat)
+    before = [flat.digest() for flat in flats]
+    trainer.train_step()
+    assert [flat.digest() for flat in flats] == before
+
+
+def test_documents_are_sampled_from_the_data_layer(
+    trainer: MemoryTrainer, tokenizer: Tokenizer
+) -> None:
+    windows = trainer.sample(3)
+    starts = [(segments == 0).argmax() for segments in windows.segments_NT]
+    marks = [int(row[at]) for row, at in zip(windows.tokens_NT, starts, strict=True)]
+    assert 0 < len(windows) <= 3
+    assert windows.tokens_NT.shape[1] == WINDOW
+    assert set(marks) == {tokenizer.end_of_text}
+
+
+def test_what_is_sampled_follows_the_data_layer(
+    trainer: MemoryTrainer, tokenizer: Tokenizer
+) -> None:
+    favourite = 7
+    head = trainer.teacher.model.get_output_embeddings()
+    liking = 50 * F.one_hot(torch.tensor(favourite), trainer.tokenizer.size)
+    head.register_forward_hook(lambda _module, _args, logits: logits + liking)
+    windows = trainer.sample(2)
+    said = windows.tokens_NT[windows.segments_NT >= 0]
+    assert set(said.tolist()) == {tokenizer.end_of_text, favourite}
+
+
+def test_training_on_sampled_text_among_others_works(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    mix = {"just_trained": 0.25, "fresh": 0.25, "replay": 0.25, "sampled": 0.25}
+    spec = run_spec(facts_corpus, mix=mix)
+    exchange = Exchange(spec, tokenizer.to_json()).run(2)
+    assert len(exchange.memory.sampled) > 0
+    assert exchange.reports[1][1].costs_s["sample"] > 0
+
+
+def test_training_on_sampled_text_alone_works(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    mix = {"just_trained": 0, "fresh": 0, "replay": 0, "sampled": 1}
+    spec = run_spec(facts_corpus, mix=mix, memory__steps_per_interval=1)
+    exchange = Exchange(spec, tokenizer.to_json()).run(1)
+    assert exchange.reports[0][1].metrics["recall"] > 0
+
+
+def test_agreement_is_measured_with_the_adopted_data_layer(trained: Exchange) -> None:
+    memory = trained.memory
+    want = agreement(
+        memory.teacher, memory.layer, to_batch(memory.corpus.heldout(48), memory.device)
+    )
+    assert trained.reports[-1][1].agreement == want
+
+
+def test_agreement_is_measured_only_where_it_is_asked_for(fresh_after_one: Exchange) -> None:
+    assert fresh_after_one.reports[0][1].agreement is None

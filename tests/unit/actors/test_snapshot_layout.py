@@ -1,0 +1,61 @@
+"""How a snapshot is cut into buckets, over many sizes and ranks."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors import snapshot_layout
+from actors.snapshot_layout import ALIGN_BYTES, bucket_bounds, num_buckets, rank_buckets
+
+SIZES = [64, 128, 64 * 7, 64 * 100, 64 * 1001]
+EACH_CUT = pytest.mark.parametrize(
+    ("total_bytes", "num_ranks"), [(size, ranks) for size in SIZES for ranks in (1, 2, 3, 8)]
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_layout, "BUCKET_BYTES", 1024)
+
+
+@EACH_CUT
+def test_buckets_follow_each_other_and_cover_everything(total_bytes: int, num_ranks: int) -> None:
+    at = 0
+    for start, stop in bucket_bounds(total_bytes, num_ranks):
+        assert start == at
+        assert stop >= start
+        at = stop
+    assert at == total_bytes
+
+
+@EACH_CUT
+def test_no_bucket_is_above_the_limit(total_bytes: int, num_ranks: int) -> None:
+    assert max(stop - start for start, stop in bucket_bounds(total_bytes, num_ranks)) <= 1024
+
+
+@EACH_CUT
+def test_buckets_begin_aligned(total_bytes: int, num_ranks: int) -> None:
+    assert {start % ALIGN_BYTES for start, _ in bucket_bounds(total_bytes, num_ranks)} == {0}
+
+
+@EACH_CUT
+def test_the_ranks_share_the_buckets_in_order(total_bytes: int, num_ranks: int) -> None:
+    shares = [rank_buckets(total_bytes, rank, num_ranks) for rank in range(num_ranks)]
+    assert [b for share in shares for b in share] == bucket_bounds(total_bytes, num_ranks)
+
+
+@EACH_CUT
+def test_each_rank_publishes_the_same_number_of_buckets(total_bytes: int, num_ranks: int) -> None:
+    shares = {len(rank_buckets(total_bytes, rank, num_ranks)) for rank in range(num_ranks)}
+    assert shares == {num_buckets(total_bytes, num_ranks)}
+
+
+def test_what_fits_is_one_bucket_per_rank() -> None:
+    assert [num_buckets(size, 2) for size in (64, 2048, 2112)] == [1, 1, 2]
+
+
+def test_the_shares_of_the_ranks_are_about_equal() -> None:
+    sizes = [
+        sum(stop - start for start, stop in rank_buckets(64 * 1000, rank, 3)) for rank in range(3)
+    ]
+    assert max(sizes) - min(sizes) <= ALIGN_BYTES

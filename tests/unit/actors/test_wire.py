@@ -1,0 +1,71 @@
+"""The messages: all of them cross processes unharmed."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+
+from actors import wire
+from actors.wire import Range
+
+SAMPLES: dict[str, Any] = {
+    "str": "x",
+    "int": 3,
+    "float": 0.5,
+    "bool": True,
+    "float | None": 0.25,
+    "dict[str, float]": {"own": 1.5},
+    "tuple[int, ...]": (0, 64),
+    "tuple[str, ...]": ("0", "1"),
+    "tuple[Range, ...]": (Range(0, 1, 2), Range(1, 0, 5)),
+    "tuple[Answer, ...]": (wire.Answer("q", "a", "b", "c", "d"),),
+}
+MESSAGES = [c for _, c in inspect.getmembers(wire, dataclasses.is_dataclass)]
+ERRORS = [
+    c
+    for _, c in inspect.getmembers(wire, inspect.isclass)
+    if issubclass(c, Exception) and c.__module__ == wire.__name__
+]
+
+
+def sample(message: type) -> Any:
+    return message(*(SAMPLES[str(field.type)] for field in dataclasses.fields(message)))
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_survives_pickling(message: type) -> None:
+    before = sample(message)
+    assert pickle.loads(pickle.dumps(before)) == before
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_is_frozen(message: type) -> None:
+    name = dataclasses.fields(message)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(sample(message), name, None)
+
+
+def test_there_are_messages_and_errors() -> None:
+    assert {"Order", "Header", "Report", "Beat"} <= {m.__name__ for m in MESSAGES}
+    assert {"TandemError", "DivergedError", "OrderError"} <= {e.__name__ for e in ERRORS}
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_survives_pickling(error: type[Exception]) -> None:
+    before = error("data rank 1: something happened")
+    after = pickle.loads(pickle.dumps(before))
+    assert (type(after), after.args, str(after)) == (error, before.args, str(before))
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_every_error_is_a_tandem_error(error: type[Exception]) -> None:
+    assert issubclass(error, wire.TandemError)
+
+
+@pytest.mark.parametrize("error", [wire.ConfigError, wire.CorpusError])
+def test_what_a_user_can_mend_is_a_value_error(error: type[Exception]) -> None:
+    assert issubclass(error, ValueError)

@@ -1,0 +1,1 @@
+"""Unit tests of what decides and wires: scripted clusters, no actors."""

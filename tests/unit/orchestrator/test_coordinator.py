@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from actors.spec import DATA, MEMORY
+from actors.wire import DivergedError
+from orchestrator.coordinator import Coordinator, Outcome
+from orchestrator.errors import GroupFailedError, InterruptedRunError
+from orchestrator.groups import Evaluated, Event, Failed
+from tests.unit.orchestrator.scripted import (
+    Pass,
+    RecordingListener,
+    ScriptedCluster,
+    ScriptEndedError,
+    a_config,
+    both,
+    catch_up,
+    committed,
+    evaluated,
+)
+
+STARTED = ["submit data 1 on memory 0", "submit memory 1 on data 0"]
+WHOLE_RUN = [*both(1), *both(2, agreement=0.5), catch_up(3, 0.6), evaluated(2, 3)]
+
+
+class Run:
+    """A coordinator on a script, and everything it was told and did."""
+
+    def __init__(
+        self,
+        script: Sequence[Event | Pass],
+        late: Sequence[Failed] = (),
+        stop: Callable[[], str | None] = lambda: None,
+        **changes: Any,
+    ) -> None:
+        self.cluster = ScriptedCluster(script, late=late)
+        self.listener = RecordingListener()
+        self.coordinator = Coordinator(
+            a_config(**changes), self.cluster, self.listener, stop, self.cluster.clock
+        )
+
+    def to_its_end(self) -> Outcome:
+        return self.coordinator.run()
+
+    def to_the_scripts_end(self) -> list[str]:
+        with pytest.raises(ScriptEndedError):
+            self.coordinator.run()
+        return self.cluster.log
+
+
+def test_both_first_intervals_are_submitted_before_anything_is_awaited() -> None:
+    assert Run([]).to_the_scripts_end() == STARTED
+
+
+@pytest.mark.parametrize("first", [DATA, MEMORY])
+def test_a_group_ahead_waits_for_its_peer(first: str) -> None:
+    log = Run([committed(first, 1)]).to_the_scripts_end()
+    assert log == [*STARTED, f"committed {first} 1"]
+
+
+@pytest.mark.parametrize("first", [DATA, MEMORY])
+def test_interval_2_of_both_follows_the_later_of_both_intervals_1(first: str) -> None:
+    second = MEMORY if first == DATA else DATA
+    log = Run([committed(first, 1), committed(second, 1)]).to_the_scripts_end()
+    assert log[2:] == [
+        f"committed {first} 1",
+        f"committed {second} 1",
+        "submit data 2 on memory 1",
+        "submit memory 2 on data 1",
+    ]
+
+
+def test_a_whole_run_submits_commits_catches_up_and_evaluates_in_this_order() -> None:
+    run = Run(WHOLE_RUN)
+    run.to_its_end()
+    assert run.cluster.log == [
+        *STARTED,
+        "committed data 1",
+        "committed memory 1",
+        "submit data 2 on memory 1",
+        "submit memory 2 on data 1",
+        "committed data 2",
+        "committed memory 2",
+        "submit memory 3 on data 2",
+        "committed memory 3",
+        "evaluate final 2, 3",
+    ]
+
+
+def test_the_memory_catches_up_as_soon_as_the_final_data_version_is_there() -> None:
+    log = Run([*both(1), *reversed(both(2, agreement=0.5))]).to_the_scripts_end()
+    assert log[-3:] == ["committed memory 2", "committed data 2", "submit memory 3 on data 2"]
+
+
+def test_catch_up_goes_on_until_the_memory_agrees() -> None:
+    script = [*both(1), *both(2, agreement=0.5), catch_up(3, 0.3), catch_up(4, 0.5)]
+    run = Run([*script, evaluated(2, 4)], exchange={"catchup_intervals": 8})
+    assert run.to_its_end().catch_up.reflects_final
+    assert run.cluster.log[-4:] == [
+        "committed memory 3",
+        "submit memory 4 on data 2",
+        "committed memory 4",
+        "evaluate final 2, 4",
+    ]
+
+
+def test_catch_up_gives_up_after_its_last_interval() -> None:
+    script = [*both(1), *both(2, agreement=0.5), catch_up(3, 0.3), catch_up(4, 0.3)]
+    run = Run([*script, evaluated(2, 4)], exchange={"catchup_intervals": 2})
+    outcome = run.to_its_end()
+    assert outcome.catch_up.before == 0.5
+    assert outcome.catch_up.after == (0.3, 0.3)
+    assert not outcome.catch_up.reflects_final
+
+
+def test_orders_carry_run_steps_and_who_measures() -> None:
+    run = Run(WHOLE_RUN, name="mine", data={"steps_per_interval": 7})
+    run.to_its_end()
+    orders = [(g, o.run, o.interval, o.num_steps, o.measure) for g, o in run.cluster.orders]
+    assert orders == [
+        (DATA, "mine", 1, 7, False),
+        (MEMORY, "mine", 1, 20, False),
+        (DATA, "mine", 2, 7, False),
+        (MEMORY, "mine", 2, 20, True),
+        (MEMORY, "mine", 3, 20, True),
+    ]
+
+
+def test_the_outcome_is_the_newest_committed_pair_and_its_evaluation() -> None:
+    outcome = Run(WHOLE_RUN).to_its_end()
+    assert (outcome.data.number, outcome.memory.number) == (2, 3)
+    assert (outcome.final_evaluation.data_version, outcome.final_evaluation.memory_version) == (
+        2,
+        3,
+    )
+
+
+def test_the_lag_is_1_in_every_interval_the_catch_up_included() -> None:
+    run = Run(WHOLE_RUN)
+    run.to_its_end()
+    assert [lag for _, _, lag in run.listener.intervals] == [1] * 5
+    assert run.coordinator.max_lag == 1
+
+
+def test_every_version_of_both_groups_is_published_to_the_ring() -> None:
+    run = Run(WHOLE_RUN)
+    run.to_its_end()
+    assert run.coordinator.ring.num_published == 2 + 5
+    assert run.coordinator.ring.num_bytes == 7 * 100
+
+
+def test_waiting_is_the_time_between_a_groups_commit_and_its_next_submit() -> None:
+    script = [committed(DATA, 1), Pass(3.0), committed(MEMORY, 1), Pass(5.0), *both(2)]
+    run = Run(script)
+    run.to_the_scripts_end()
+    waits = [(r[0].group, r[0].interval, wait) for r, wait, _ in run.listener.intervals]
+    assert waits == [(DATA, 1, 0.0), (MEMORY, 1, 0.0), (DATA, 2, 3.0), (MEMORY, 2, 0.0)]
+
+
+def test_a_failure_raises_its_cause() -> None:
+    cause = DivergedError("data rank 0: loss is nan")
+    with pytest.raises(DivergedError) as raised:
+        Run([Failed(DATA, 0, cause)]).to_its_end()
+    assert raised.value is cause
+
+
+def test_nothing_is_submitted_after_a_failure() -> None:
+    run = Run([committed(DATA, 1), Failed(MEMORY, 0, GroupFailedError("memory rank 0 died"))])
+    with pytest.raises(GroupFailedError):
+        run.to_its_end()
+    assert run.cluster.log == [*STARTED, "committed data 1"]
+
+
+def test_a_late_beat_raises_its_cause() -> None:
+    late = Failed(MEMORY, 1, GroupFailedError("memory rank 1: no heartbeat"))
+    with pytest.raises(GroupFailedError, match="memory rank 1: no heartbeat"):
+        Run([Pass(1.0)], late=[late]).to_its_end()
+
+
+def test_an_interval_past_its_deadline_names_group_interval_and_seconds() -> None:
+    run = Run([Pass(31.0)], deadlines={"first_interval_s": 30})
+    with pytest.raises(GroupFailedError, match=r"data: interval 1 .* 31 s \(deadline 30 s\)"):
+        run.to_its_end()
+
+
+def test_the_deadline_error_names_the_interval_that_hangs_and_not_the_committed_one() -> None:
+    script = [committed(DATA, 1), Pass(31.0)]
+    with pytest.raises(GroupFailedError, match=r"memory: interval 1 did not end"):
+        Run(script, deadlines={"first_interval_s": 30}).to_its_end()
+
+
+def test_an_interval_at_its_deadline_is_still_waited_for() -> None:
+    run = Run([Pass(30.0)], deadlines={"first_interval_s": 30})
+    assert run.to_the_scripts_end() == STARTED
+
+
+def test_later_deadlines_are_a_multiple_of_the_median_interval() -> None:
+    deadlines = {"first_interval_s": 30, "interval_factor": 3, "interval_floor_s": 1}
+    run = Run([Pass(10.0), *both(1), Pass(30.5)], deadlines=deadlines)
+    with pytest.raises(GroupFailedError, match=r"data: interval 2 .* \(deadline 30 s\)"):
+        run.to_its_end()
+
+
+def test_no_later_deadline_is_below_the_floor() -> None:
+    deadlines = {"first_interval_s": 30, "interval_factor": 3, "interval_floor_s": 60}
+    run = Run([Pass(1.0), *both(1), Pass(59.0)], deadlines=deadlines)
+    assert run.to_the_scripts_end()[-1] == "submit memory 2 on data 1"
+
+
+def test_a_group_that_waits_for_its_peer_has_no_deadline() -> None:
+    deadlines = {"first_interval_s": 100, "interval_factor": 2, "interval_floor_s": 1}
+    run = Run([Pass(1.0), committed(DATA, 1), Pass(90.0)], deadlines=deadlines)
+    assert run.to_the_scripts_end() == [*STARTED, "committed data 1"]
+
+
+def test_a_stop_request_raises_its_reason() -> None:
+    with pytest.raises(InterruptedRunError, match="stopped by SIGINT"):
+        Run([Pass(1.0)], stop=lambda: "stopped by SIGINT").to_its_end()
+
+
+def test_a_stop_request_is_heard_while_the_final_evaluation_runs() -> None:
+    run = Run([*WHOLE_RUN[:-1], Pass(1.0)])
+    run.coordinator = Coordinator(
+        a_config(),
+        run.cluster,
+        run.listener,
+        lambda: "stopped by SIGTERM" if "evaluate final 2, 3" in run.cluster.log else None,
+        run.cluster.clock,
+    )
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM"):
+        run.to_its_end()
+
+
+def test_an_evaluation_that_is_due_starts_on_equal_versions_once_both_are_committed() -> None:
+    log = Run([*both(1), *both(2)], intervals=4, evaluation={"every": 2}).to_the_scripts_end()
+    assert log[-4:] == [
+        "committed memory 2",
+        "evaluate 2, 2",
+        "submit data 3 on memory 2",
+        "submit memory 3 on data 2",
+    ]
+
+
+def test_evaluations_that_are_not_due_do_not_start() -> None:
+    script = [event for i in (1, 2, 3) for event in both(i)]
+    log = Run(script, intervals=4, evaluation={"every": 2}).to_the_scripts_end()
+    assert [line for line in log if line.startswith("evaluate")] == ["evaluate 2, 2"]
+
+
+def test_an_evaluation_due_at_the_last_interval_is_left_to_the_final_one() -> None:
+    run = Run(WHOLE_RUN, evaluation={"every": 2})
+    run.to_its_end()
+    assert [line for line in run.cluster.log if "evaluate" in line] == ["evaluate final 2, 3"]
+
+
+def test_an_evaluation_is_skipped_with_a_warning_while_two_are_running() -> None:
+    script = [event for i in (1, 2, 3) for event in both(i)]
+    run = Run(script, intervals=5, evaluation={"every": 1})
+    log = run.to_the_scripts_end()
+    assert [x for x in log if x.startswith("evaluate")] == ["evaluate 1, 1", "evaluate 2, 2"]
+    assert len(run.listener.warnings) == 1
+    assert "evaluation of interval 3 skipped" in run.listener.warnings[0]
+
+
+def test_evaluations_start_again_when_one_came_back() -> None:
+    script = [*both(1), *both(2), evaluated(1, 1), *both(3)]
+    log = Run(script, intervals=5, evaluation={"every": 1}).to_the_scripts_end()
+    assert "evaluate 3, 3" in log
+
+
+def test_an_evaluation_during_the_run_is_told_as_not_final() -> None:
+    run = Run([*both(1), evaluated(1, 1)], evaluation={"every": 1})
+    run.to_the_scripts_end()
+    assert [(e.data_version, final) for e, final in run.listener.evaluations] == [(1, False)]
+
+
+def test_an_evaluation_that_fails_during_the_run_is_a_warning() -> None:
+    script = [*both(1), Evaluated(None, RuntimeError("out of memory"))]
+    run = Run(script, evaluation={"every": 1})
+    run.to_the_scripts_end()
+    assert len(run.listener.warnings) == 1
+    assert "out of memory" in run.listener.warnings[0]
+
+
+def test_the_final_evaluation_is_told_apart_from_an_earlier_one_that_comes_late() -> None:
+    script = [*WHOLE_RUN[:-1], evaluated(1, 1), evaluated(2, 3)]
+    run = Run(script, evaluation={"every": 1})
+    outcome = run.to_its_end()
+    told = [(e.data_version, e.memory_version, final) for e, final in run.listener.evaluations]
+    assert told == [(1, 1, False), (2, 3, True)]
+    assert outcome.final_evaluation.memory_version == 3
+
+
+def test_a_final_evaluation_that_fails_ends_the_run_with_its_cause() -> None:
+    script = [*WHOLE_RUN[:-1], Evaluated(None, RuntimeError("out of memory"))]
+    with pytest.raises(GroupFailedError, match=r"final evaluation failed: out of memory"):
+        Run(script).to_its_end()
+
+
+def test_an_earlier_evaluation_that_fails_late_is_not_taken_for_the_final_one() -> None:
+    failed = Evaluated(None, RuntimeError("out of memory"))
+    run = Run([*WHOLE_RUN[:-1], failed, evaluated(2, 3)], evaluation={"every": 1})
+    assert run.to_its_end().final_evaluation.memory_version == 3
+    assert len(run.listener.warnings) == 1
+
+
+def test_a_final_evaluation_past_its_deadline_names_the_knob() -> None:
+    run = Run([*WHOLE_RUN[:-1], Pass(61.0)], deadlines={"evaluation_s": 60})
+    with pytest.raises(GroupFailedError, match=r"after 60 s; raise deadlines.evaluation_s"):
+        run.to_its_end()
+
+
+def test_a_rank_that_dies_during_the_final_evaluation_does_not_end_the_run() -> None:
+    died = Failed(DATA, 0, GroupFailedError("data rank 0 died"))
+    outcome = Run([*WHOLE_RUN[:-1], died, evaluated(2, 3)]).to_its_end()
+    assert outcome.final_evaluation.memory_version == 3
+
+
+def test_an_interval_that_is_not_the_groups_next_is_refused() -> None:
+    with pytest.raises(AssertionError, match="data: interval 2 came back, expected 1"):
+        Run([committed(DATA, 2)]).to_its_end()

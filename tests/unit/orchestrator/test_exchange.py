@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from actors.spec import DATA, GROUPS, MEMORY
+from orchestrator.errors import StoreTooSmallError
+from orchestrator.exchange import Ring, check_fits, lag
+from tests.unit.orchestrator.scripted import VERSION_BYTES, a_version
+
+MIB = 2**20
+
+
+def ring_with(data_versions: int, kept: int = 2) -> Ring:
+    ring = Ring(kept)
+    for number in range(data_versions):
+        ring.commit(a_version(DATA, number))
+    return ring
+
+
+def test_the_newest_version_is_the_last_one_committed() -> None:
+    assert ring_with(5).newest(DATA).number == 4
+
+
+def test_the_version_before_the_newest_is_kept() -> None:
+    assert ring_with(5).get(DATA, 3) == a_version(DATA, 3)
+
+
+def test_versions_older_than_the_rings_size_are_let_go() -> None:
+    with pytest.raises(KeyError, match=r"data version 2 is not in the ring, which holds \[3, 4\]"):
+        ring_with(5).get(DATA, 2)
+
+
+def test_a_larger_ring_keeps_more() -> None:
+    assert ring_with(5, kept=4).get(DATA, 1).number == 1
+
+
+def test_the_groups_versions_are_kept_apart() -> None:
+    ring = ring_with(3)
+    ring.commit(a_version(MEMORY, 0))
+    assert [ring.newest(group).number for group in GROUPS] == [2, 0]
+
+
+def test_a_version_of_an_empty_group_is_refused_with_what_is_kept() -> None:
+    with pytest.raises(KeyError, match=r"holds \[\]"):
+        ring_with(3).newest(MEMORY)
+
+
+@pytest.mark.parametrize("number", [0, 2, 4])
+def test_a_version_that_is_not_the_groups_next_is_refused(number: int) -> None:
+    with pytest.raises(AssertionError, match=f"data: version {number} after 2"):
+        ring_with(3).commit(a_version(DATA, number))
+
+
+def test_what_was_let_go_still_counts_as_published() -> None:
+    ring = ring_with(5)
+    assert (ring.num_published, ring.num_bytes) == (5, 5 * VERSION_BYTES)
+
+
+def test_a_ring_that_fits_the_store_is_accepted() -> None:
+    check_fits({DATA: 10 * MIB, MEMORY: 10 * MIB}, 100 * MIB)
+
+
+def test_a_ring_that_does_not_fit_names_sizes_need_share_and_knob() -> None:
+    with pytest.raises(StoreTooSmallError) as raised:
+        check_fits({DATA: 10 * MIB, MEMORY: 11 * MIB}, 100 * MIB)
+    message = str(raised.value)
+    assert "data 10.0 MiB, memory 11.0 MiB" in message
+    assert "need 84 MiB" in message
+    assert "80% of the store are 80 MiB" in message
+    assert "ray.object_store_mib" in message
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_an_interval_on_the_peers_version_before_it_lags_by_1(group: str) -> None:
+    assert lag(interval=4, adopted=3, last_data_interval=9, group=group) == 1
+
+
+def test_an_interval_on_an_older_version_lags_by_more() -> None:
+    assert lag(interval=4, adopted=1, last_data_interval=9, group=DATA) == 3
+
+
+@pytest.mark.parametrize("interval", [10, 11, 15])
+def test_catch_up_on_the_final_version_lags_by_1_however_long_it_takes(interval: int) -> None:
+    assert lag(interval, adopted=9, last_data_interval=9, group=MEMORY) == 1

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from actors.wire import ConfigError, DivergedError, TandemError
+from orchestrator.errors import GroupFailedError
+from orchestrator.groups import _is_rank, as_group_error, root_cause
+
+
+def as_ray_raises(cause: Exception) -> BaseException:
+    """`cause` as `ray.get` raises it: an error of both types, the traceback as its text."""
+    task_error = RayTaskError("interval", f"Traceback …\n{cause!r}", cause)
+    return task_error.as_instanceof_cause()
+
+
+def test_the_root_cause_is_what_the_remote_code_raised() -> None:
+    cause = DivergedError("data rank 0: loss is nan")
+    assert root_cause(as_ray_raises(cause)) is cause
+
+
+def test_the_root_cause_of_an_error_without_one_is_itself() -> None:
+    error = ValueError("x")
+    assert root_cause(error) is error
+
+
+@pytest.mark.parametrize("kind", [DivergedError, ConfigError])
+def test_an_error_of_ours_keeps_type_and_message(kind: type[TandemError]) -> None:
+    error = as_group_error("data", 0, as_ray_raises(kind("data rank 0: mine")), "in interval 3")
+    assert type(error) is kind
+    assert str(error) == "data rank 0: mine"
+
+
+@pytest.mark.parametrize(
+    "raised", [as_ray_raises(RuntimeError("boom")), RuntimeError("boom")], ids=["ray", "plain"]
+)
+def test_any_other_error_names_group_rank_when_and_cause(raised: BaseException) -> None:
+    error = as_group_error("memory", 2, raised, "in interval 3")
+    assert type(error) is GroupFailedError
+    assert str(error) == "memory rank 2 failed in interval 3: RuntimeError: boom"
+
+
+def test_a_dead_actor_is_its_groups_failure() -> None:
+    error = as_group_error("memory", 0, ActorDiedError(), "in interval 3")
+    assert type(error) is GroupFailedError
+    assert str(error).startswith("memory rank 0 failed in interval 3: ActorDiedError: ")
+
+
+def test_only_the_first_line_of_a_long_cause_is_told() -> None:
+    error = as_group_error("data", 0, RuntimeError("first\nsecond"), "while starting")
+    assert str(error) == "data rank 0 failed while starting: RuntimeError: first"
+
+
+def test_a_cause_without_words_is_told_by_its_type() -> None:
+    assert str(as_group_error("data", 0, MemoryError(), "while starting")).endswith("MemoryError")
+
+
+def test_a_group_error_survives_pickling() -> None:
+    error = as_group_error("data", 0, as_ray_raises(RuntimeError("boom")), "in interval 3")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy)) == (type(error), str(error))
+
+
+def test_a_process_that_is_not_ours_is_not_taken_for_a_rank() -> None:
+    assert not _is_rank(os.getpid())

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from actors.wire import ConfigError
+from orchestrator.errors import RunExistsError
+from orchestrator.run_dir import RunDir
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return RunDir(f"{tmp_path}/runs/one")
+
+
+def test_what_is_written_can_be_read(run_dir: RunDir) -> None:
+    run_dir.write("notes.txt", "grüße\n")
+    assert run_dir.read("notes.txt") == "grüße\n"
+
+
+def test_bytes_are_written_as_they_are(run_dir: RunDir, tmp_path: Path) -> None:
+    run_dir.write("b.bin", b"\x00\xff\r\n")
+    assert (tmp_path / "runs/one/b.bin").read_bytes() == b"\x00\xff\r\n"
+
+
+def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(
+    run_dir: RunDir, tmp_path: Path
+) -> None:
+    run_dir.write("summary.json", "a long first version")
+    run_dir.write("summary.json", "second")
+    files = {path.name: path.read_text() for path in (tmp_path / "runs/one").iterdir()}
+    assert files == {"summary.json": "second"}
+
+
+def test_a_write_that_breaks_off_leaves_the_file_as_it_was(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir.write("summary.json", "first")
+    pipe_file = run_dir._fs.pipe_file
+
+    def breaks_off(path: str, data: bytes, **options: Any) -> None:
+        pipe_file(path, data[:3], **options)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_dir._fs, "pipe_file", breaks_off)
+    with pytest.raises(ConfigError, match=r"summary.json: can't be written: .*No space left"):
+        run_dir.write("summary.json", "second")
+    assert run_dir.read("summary.json") == "first"
+
+
+def test_json_is_readable_by_people_and_keeps_their_letters(run_dir: RunDir) -> None:
+    run_dir.write_json("s.json", {"name": "Zürich", "n": 1})
+    text = run_dir.read("s.json")
+    assert json.loads(text) == {"name": "Zürich", "n": 1}
+    assert "Zürich" in text
+    assert text.endswith("}\n")
+
+
+def test_a_new_run_is_not_refused_and_makes_no_directory(run_dir: RunDir, tmp_path: Path) -> None:
+    run_dir.refuse_existing()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_there_is_refused_by_name(run_dir: RunDir) -> None:
+    run_dir.write("config.yaml", "")
+    with pytest.raises(RunExistsError, match="runs/one exists already"):
+        run_dir.refuse_existing()
+
+
+def test_storage_that_can_not_be_written_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"can't be written: .*; choose another storage="):
+        RunDir(f"{tmp_path}/file/run").write("config.yaml", "")
+
+
+def test_storage_of_an_unknown_kind_is_the_users_mistake() -> None:
+    with pytest.raises(ConfigError, match="storage nosuch://a/b"):
+        RunDir("nosuch://a/b")
+
+
+def test_a_file_that_is_not_there_asks_whether_this_is_a_run(run_dir: RunDir) -> None:
+    with pytest.raises(ConfigError, match=r"summary.json: can't be read: .*directory of a run\?"):
+        run_dir.read("summary.json")
+
+
+def test_storage_may_be_any_fsspec_url() -> None:
+    run_dir = RunDir(f"memory://{uuid4()}/run")
+    run_dir.refuse_existing()
+    run_dir.write("a.txt", "1")
+    run_dir.write("a.txt", "2")
+    assert run_dir.read("a.txt") == "2"
+    with pytest.raises(RunExistsError):
+        run_dir.refuse_existing()
+
+
+def test_local_files_are_copied_in(run_dir: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "local").write_text("events")
+    run_dir.upload(str(tmp_path / "local"), "events/e.1")
+    assert run_dir.exists("events/e.1")
+    assert run_dir.read("events/e.1") == "events"
+
+
+def test_a_trailing_slash_names_the_same_run(tmp_path: Path) -> None:
+    assert RunDir(f"{tmp_path}/one/").path("x") == f"{tmp_path}/one/x"

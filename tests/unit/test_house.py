@@ -1,0 +1,114 @@
+"""Reads the imports of the three packages and keeps the house of DESIGN section 4 as it is."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("actors", "orchestrator", "jobs")  # each may import itself and those before it
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+LONGEST = 400
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, those inside functions too; `from a import b` is a.b."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}, line {node.lineno}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages(path: Path) -> set[str]:
+    """The first parts of what a file imports."""
+    return {name.partition(".")[0] for name in imported(path)}
+
+
+def imported_modules(module: str) -> set[str]:
+    """Modules of ours that a module imports."""
+    names = {n for full in imported(MODULES[module]) for n in (full, full.rpartition(".")[0])}
+    return names & set(MODULES)
+
+
+def test_the_house_is_not_empty() -> None:
+    assert {"actors.spec", "orchestrator.coordinator", "jobs.cli"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "actors").glob("*.py")), ids=lambda path: path.name)
+def test_actors_know_nothing_of_ray(path: Path) -> None:
+    assert "ray" not in packages(path)
+
+
+@pytest.mark.parametrize("module", ["actors.spec", "actors.wire", "orchestrator.config"])
+def test_settings_and_messages_know_nothing_of_torch(module: str) -> None:
+    seen, todo = set(), [module]
+    while todo:
+        if (name := todo.pop()) not in seen:
+            seen.add(name)
+            assert "torch" not in packages(MODULES[name]), f"{module} reaches torch by {name}"
+            todo.extend(imported_modules(name))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(package: str) -> None:
+    above = set(PACKAGES[PACKAGES.index(package) + 1 :]) | {"tests", "benchmarks"}
+    wrong = {path.name: found for path in (ROOT / package).rglob("*.py")
+             if (found := packages(path) & above)}  # fmt: skip
+    assert wrong == {}
+
+
+def test_the_two_trainers_never_import_each_other() -> None:
+    assert "actors.memory_trainer" not in imported_modules("actors.data_trainer")
+    assert "actors.data_trainer" not in imported_modules("actors.memory_trainer")
+
+
+def test_no_module_imports_itself_round_a_circle() -> None:
+    left = {module: imported_modules(module) - {module} for module in MODULES}
+    while free := [module for module, needs in left.items() if not needs & set(left)]:
+        for module in free:
+            del left[module]
+    assert left == {}, f"circle among {sorted(left)}"
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "benchmarks"])
+def test_an_init_file_holds_only_a_docstring(package: str) -> None:
+    module = tree(ROOT / package / "__init__.py")
+    assert len(module.body) == 1
+    assert ast.get_docstring(module)
+
+
+def test_actors_are_made_in_one_place_only() -> None:
+    makers = {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "remote"
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "ray"
+    }
+    importers = {p.relative_to(ROOT).as_posix() for p in FILES if "ray.remote" in imported(p)}
+    assert makers | importers == {"orchestrator/groups.py"}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_says_in_a_docstring_what_it_is(module: str) -> None:
+    assert ast.get_docstring(tree(MODULES[module]))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_file_is_longer_than_400_lines(module: str) -> None:
+    num_lines = len(MODULES[module].read_text(encoding="utf-8").splitlines())
+    assert num_lines <= LONGEST, f"{module}: {num_lines} lines; look for the seam"
