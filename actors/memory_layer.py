@@ -147,7 +147,7 @@ class Encoder(nn.Module):
         if spec.attention_heads:  # before the last convolution, which joins what it found
             blocks.insert(len(blocks) - 1, Attention(spec.dim, spec.attention_heads))
         self.blocks = nn.ModuleList(blocks)
-        nn.init.normal_(self.embed.weight, std=0.5)
+        nn.init.normal_(self.embed.weight, std=spec.dim**-0.5)  # also the output matrix
 
     def start(self, batch: int, like: Tensor) -> EncoderState:
         """The state before a sequence's first token."""

@@ -44,19 +44,23 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         console.print(
             accuracy_table(summary["accuracy"], summary["accuracy_seen"], summary["num_probes"])
         )
+    if summary.get("questions"):
+        console.print(answers_table(summary["questions"]))
     if "data" in summary:
         for group in ("data", "memory"):
             totals = summary[group]
             console.print(
-                f"{group}: {totals['steps']} steps, {totals['tokens']:,} tokens, "
+                f"{group} group: {totals['steps']} steps, {totals['tokens']:,} tokens, "
                 f"{totals['tokens_per_s']:,.0f} tokens/s, "
                 f"waiting {totals['wait_frac']:.0%}",
                 highlight=False,
+                soft_wrap=True,
             )
     verdict = "yes" if summary["reflects_final"] else "NO"
     console.print(
         f"memory reflects the final data layer: {verdict} ({summary['reflects_final_reason']})",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -60,7 +60,9 @@ class Progress:
         """What the run is doing now."""
         self._phase = text
         if self._live is None:
-            self._console.print(f"[{self._elapsed():6.1f} s] {text}", highlight=False, markup=False)
+            self._console.print(
+                f"[{self._elapsed():6.1f} s] {text}", highlight=False, markup=False, soft_wrap=True
+            )
 
     def started(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         """Both groups are ready."""
@@ -87,7 +89,7 @@ class Progress:
             )
         if self._live is None and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY_S
-            self._console.print(self._line(), highlight=False, markup=False)
+            self._console.print(self._line(), highlight=False, markup=False, soft_wrap=True)
 
     def evaluation(self, row: Row) -> None:
         """An evaluation came back."""
@@ -99,7 +101,9 @@ class Progress:
 
     def warning(self, message: str) -> None:
         """Something that the run survives."""
-        self._console.print(f"warning: {message}", style="yellow", highlight=False, markup=False)
+        self._console.print(
+            f"warning: {message}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from actors.spec import DATA, MEMORY
@@ -60,6 +61,7 @@ def summarise(
             "reflection_probes": changed,
         },
         "digest": digests,
+        "questions": [asdict(answer) for answer in outcome.final_evaluation.answers],
     }
     if outcome.final_evaluation.accuracy:
         summary["accuracy"] = outcome.final_evaluation.accuracy
