@@ -94,27 +94,28 @@ def pack(documents: Iterable[Piece], window: int, fill: int) -> Windows:
     closed: list[list[Piece]] = []
     open_: list[list[Piece]] = []
     used: list[int] = []
+    subjects: list[set[str]] = []  # of each open window; sets, since this loop is the hot one
     for document in documents:
         for start in range(0, len(document.tokens), window):
             piece = document.cut(start, start + window)
-            size = len(piece.tokens)
+            size, named = len(piece.tokens), () if piece.subject is None else (piece.subject,)
             if size < 2:
                 continue  # a single left-over token predicts nothing
             for slot, pieces in enumerate(open_):
-                taken = piece.subject is not None and any(
-                    p.subject == piece.subject for p in pieces
-                )
-                if used[slot] + size <= window and not taken:
+                if used[slot] + size <= window and piece.subject not in subjects[slot]:
                     pieces.append(piece)
                     used[slot] += size
+                    subjects[slot].update(named)
                     break
             else:
                 open_.append([piece])
                 used.append(size)
+                subjects.append(set(named))
                 if len(open_) > OPEN_WINDOWS:
                     fullest = max(range(len(open_)), key=used.__getitem__)
                     closed.append(open_.pop(fullest))
                     used.pop(fullest)
+                    subjects.pop(fullest)
     closed.extend(open_)
     windows = Windows(
         np.full((len(closed), window), fill, np.int32),

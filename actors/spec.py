@@ -83,7 +83,7 @@ class CorpusSpec(Spec):
         16384, ge=256, description="text only: bytes read, split off or held out as one unit."
     )
     shuffle_blocks: int = Field(
-        256, ge=1, description="Blocks shuffled together; more mixes better and takes more memory."
+        64, ge=1, description="Blocks shuffled together; more mixes better and takes more memory."
     )
 
     @model_validator(mode="after")
@@ -163,9 +163,8 @@ class MemoryLayerSpec(Spec):
     attention_heads: int = Field(
         4,
         ge=0,
-        description="Heads of the attention block before the last convolution; 0 leaves it out. Finds "
-        "a subject "
-        "wherever it stands, so that other wordings lead to the same slots.",
+        description="Heads of the attention block before the last convolution; 0: none. Finds "
+        "a subject wherever it stands, so that other wordings lead to the same slots.",
     )
 
     tie_embeddings: bool = Field(
