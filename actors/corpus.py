@@ -235,12 +235,23 @@ class WindowStream:
         return self._chunks[index]
 
     def next_batch(self, num: int) -> tuple[Windows, list[Range]]:
-        """The next `num` windows and where they stand."""
-        ranges = []
+        """The next `num` windows and where they stand.
+
+        Raises:
+            CorpusError: a whole epoch holds no window.
+        """
+        ranges: list[Range] = []
+        empty = 0
         while num > 0:
             chunk, start = self.state
             available = len(self._chunk(chunk))
             take = min(num, available - start)
+            empty = empty + 1 if available == 0 else 0
+            if empty > self._corpus.chunks_per_epoch:
+                raise CorpusError(
+                    "corpus: the training split holds no text to train on; give more, and with "
+                    "corpus.loss_on 'answers' at least one training wording that ends in [Y]"
+                )
             if take > 0:
                 ranges.append(Range(chunk, start, start + take))
                 num -= take

@@ -9,8 +9,9 @@ Shapes: B sequences, T tokens, D hidden size, M memory width d_m, V token ids.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +171,10 @@ class DataLayer(nn.Module):
         self._read_BTM = y_BTM
         try:
             out = self.model(
-                input_ids=tokens_BT, **packed_inputs(segments_BT), use_cache=False, **kwargs
+                input_ids=tokens_BT,
+                **packed_inputs(segments_BT, self.model.dtype),  # type: ignore[arg-type]
+                use_cache=False,
+                **kwargs,
             )
         finally:
             self._read_BTM = None
@@ -179,10 +183,11 @@ class DataLayer(nn.Module):
         return DataOutput(out.logits[..., : self.num_tokens], hidden)
 
 
-def packed_inputs(segments_BT: Tensor) -> dict[str, Tensor]:
+def packed_inputs(segments_BT: Tensor, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Attention mask and positions that keep the documents of a window apart.
 
-    Nothing where there is only one.
+    Nothing where there is only one. The mask is additive: every attention implementation takes
+    that, where eager attention would add a boolean one.
     """
     if bool((segments_BT == 0).all()):
         return {}
@@ -193,7 +198,9 @@ def packed_inputs(segments_BT: Tensor) -> dict[str, Tensor]:
     start_BT = torch.where(new_BT, at_T, 0).cummax(dim=1).values
     same_BTT = segments_BT.unsqueeze(2) == segments_BT.unsqueeze(1)
     mask_BTT = same_BTT & (at_T.unsqueeze(1) >= at_T)
-    return {"attention_mask": mask_BTT.unsqueeze(1), "position_ids": at_T - start_BT}
+    hidden = torch.zeros_like(mask_BTT, dtype=dtype)
+    hidden.masked_fill_(~mask_BTT, torch.finfo(dtype).min)
+    return {"attention_mask": hidden.unsqueeze(1), "position_ids": at_T - start_BT}
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -212,23 +219,32 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return stacks[0]
 
 
-def build_model(
-    spec: DataLayerSpec, vocab_rows: int, fields: Mapping[str, Any] | None = None
-) -> nn.Module:
+def build_model(spec: DataLayerSpec, vocab_rows: int) -> nn.Module:
     """A Hugging Face causal LM with fresh weights from the global torch generator.
 
     Raises:
-        ConfigError: an unknown model type or field.
+        ConfigError: an unknown model type or field, or a value that does not fit.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM  # 4 s of import, for trainers only
 
-    chosen = {**spec.fields, **(fields or {}), "vocab_size": vocab_rows}
-    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        chosen.setdefault(token, 0)
+    chosen = {**spec.fields, "vocab_size": vocab_rows}
     try:
+        known = _known_fields(AutoConfig.for_model(spec.model_type))
+        if unknown := sorted(set(spec.fields) - known):
+            near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)[0]
+            raise ConfigError(
+                f"data.layer.fields: {spec.model_type} has no field {unknown[0]}; "
+                f"did you mean {near}?"
+            )
+        for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            chosen.setdefault(token, 0)
         config = AutoConfig.for_model(spec.model_type, **chosen)
-        return AutoModelForCausalLM.from_config(config)
+        model: nn.Module = AutoModelForCausalLM.from_config(config)
+    except ConfigError:
+        raise
     except (
+        StrictDataclassError,
         ValueError,
         TypeError,
         KeyError,
@@ -236,7 +252,14 @@ def build_model(
         RuntimeError,
         ZeroDivisionError,
     ) as err:
-        raise ConfigError(f"data.layer: {spec.model_type} with {chosen}: {err}") from err
+        fields = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        raise ConfigError(f"data.layer: {spec.model_type} with {fields}: {err}") from err
+    return model
+
+
+def _known_fields(config: Any) -> set[str]:
+    """Names that a model's config knows, aliases included; Hugging Face takes any other too."""
+    return {*config.to_dict(), *vars(config), *getattr(config, "attribute_map", {})}
 
 
 def mix_distributions(logp: Tensor, logq: Tensor, mixing_logit: Tensor) -> Tensor:

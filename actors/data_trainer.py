@@ -34,7 +34,6 @@ class DataTrainer(Trainer):
         self._flatten(self.layer, self.memory)
         self.dense = DenseOptimizer(self.own, spec.data.optimizer)
         self.stream = WindowStream(self.corpus, DATA)
-        self.layer.train()
         self.check_wired()
 
     @property
@@ -51,6 +50,7 @@ class DataTrainer(Trainer):
         """Raises: UnwiredMemoryError if opened gates leave the logits as they were, at any read
         layer.
         """
+        self.layer.eval()  # dropout would make any two passes differ
         tokens = torch.arange(8, device=self.device)[None] % self.tokenizer.size
         segments = torch.zeros_like(tokens)
         y = torch.ones(1, 8, self.spec.memory.layer.dim, device=self.device)
@@ -67,6 +67,7 @@ class DataTrainer(Trainer):
                     f"its hook on {type(self.layer.model).__name__} is bypassed; choose other "
                     "data.layer.read_layers"
                 )
+        self.layer.train()
 
     def train_step(self) -> dict[str, float]:
         """One step of w_own L_own + w_help L_help on the stream's next batch."""
@@ -83,13 +84,13 @@ class DataTrainer(Trainer):
             )
             loss = torch.zeros((), device=self.device)
             measured = {"tokens": float(batch.num_tokens)}
-            if readers < self.batch_size:
-                alone = batch.rows(slice(readers, None))
+            alone, reading = batch.rows(slice(readers, None)), batch.rows(slice(None, readers))
+            if alone.valid_BT.any():
                 own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
                 loss = loss + weights.own * own
                 measured["own"] = own.item()
-            if readers:
-                help_ = losses.help_(mixed.log_mixed_NV, batch.rows(slice(None, readers)).targets_N)
+            if reading.valid_BT.any():
+                help_ = losses.help_(mixed.log_mixed_NV, reading.targets_N)
                 loss = loss + weights.help * help_
                 measured |= {"help": help_.item(), "lambda": mixed.mixing_N.detach().mean().item()}
         with self.cost("backward"):

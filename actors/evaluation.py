@@ -64,6 +64,8 @@ def heldout_figures(pair: Pair, before: Pair | None, batch: Batch) -> dict[str, 
     total = 0
     for part in _parts(batch):
         at, targets, num = part.valid_BT, part.targets_N, int(part.valid_BT.sum())
+        if num == 0:
+            continue
         read = pair.memory.read(part.tokens_BT, part.segments_BT)
         own_NV = pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at]
         memory_NV = pair.memory.predict(read.y[at])
@@ -84,7 +86,7 @@ def heldout_figures(pair: Pair, before: Pair | None, batch: Batch) -> dict[str, 
             sums[name] = sums.get(name, 0.0) + float(value) * num
         slot_reads += torch.bincount(read.slots[at].flatten(), minlength=len(slot_reads))
         total += num
-    means = {name: value / total for name, value in sums.items()}
+    means = {name: value / max(1, total) for name, value in sums.items()}
     means["help_gain"] = means["own_loss"] - means["help_loss"]
     return {**means, **slot_use(slot_reads)}
 

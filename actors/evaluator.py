@@ -19,7 +19,7 @@ from actors.flat import ByteArray, FlatParameters
 from actors.layers import Batch, build_data_layer, build_memory_layer, to_batch
 from actors.optim import section_of
 from actors.probing import VOICES, answer_reflection, answers_right, prompt_tokens, tell
-from actors.snapshot import adopt
+from actors.snapshot import adopt, verify
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import Answer, Evaluation, Header
@@ -74,6 +74,8 @@ class Evaluator:
         Raises:
             SnapshotError: as `snapshot.adopt`.
         """
+        for flat, half_headers, half_buckets in zip(self._flats, headers, buckets, strict=True):
+            verify(flat, half_headers, half_buckets)
         for flat, before in zip(self._flats, self._before_flats, strict=True):
             before.buffer.copy_(flat.buffer)
         for flat, group_headers, group_buckets in zip(self._flats, headers, buckets, strict=True):

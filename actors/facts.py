@@ -44,11 +44,8 @@ class Wording:
 
     def sentence(self, fact: Fact) -> str:
         """The fact in this wording, ending in one full stop."""
-        head, _, tail = self.pattern.partition(OBJECT)
-        text = (
-            head.replace(SUBJECT, fact.subject) + fact.object + tail.replace(SUBJECT, fact.subject)
-        )
-        return text.rstrip(" .") + "."
+        parts = [part.replace(SUBJECT, fact.subject) for part in self.pattern.split(OBJECT)]
+        return fact.object.join(parts).rstrip(" .") + "."
 
     def prompt(self, fact: Fact) -> str:
         """The wording up to the object."""

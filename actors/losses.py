@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+JS_NOISE = 1e-6  # nats; what rounding makes of two equal float32 distributions
+
 
 def own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """L_own = -E log p_theta(y | x), memory reads off; nats per token."""
@@ -76,6 +78,7 @@ def sync(
         teacher, ref = teacher_logits_NV.log_softmax(-1), ref_logits_NV.log_softmax(-1)
         before = before_logits_NV.log_softmax(-1)
         changed = jensen_shannon(teacher, ref)
+        changed = torch.where(changed < JS_NOISE, 0.0, changed)
         weight_N = changed / (changed + changed.median()).clamp_min(torch.finfo(changed.dtype).tiny)
         agreed_N = (before.argmax(-1) == ref.argmax(-1)).to(weight_N.dtype)
     student = student_logits_NV.log_softmax(-1)

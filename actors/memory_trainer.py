@@ -157,7 +157,7 @@ class MemoryTrainer(Trainer):
             text_N = is_text_B[of_sequence_N]  # what theta made up teaches recall, never self
             loss = torch.zeros((), device=self.device)
             measured = {"tokens": float(batch.num_tokens)}
-            if weights.self_ > 0:
+            if weights.self_ > 0 and text_N.any():
                 self_loss = losses.self_(logits_NV[text_N], batch.targets_N[text_N])
                 loss = loss + weights.self_ * self_loss
                 measured["self"] = self_loss.item()

@@ -6,7 +6,7 @@ the driver needs and turns validation errors into messages for people.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,9 @@ GROUPS = (DATA, MEMORY)
 def peer_of(group: str) -> str:
     """The other group's name."""
     return MEMORY if group == DATA else DATA
+
+
+DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Spec(BaseModel):
@@ -111,7 +114,9 @@ class OptimizerSpec(Spec):
         0.1, ge=0, le=1, description="Share of the peak rate left at the last step."
     )
     warmup_steps: int = Field(20, ge=0, description="Steps of linear warm-up.")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's moment decay rates.")
+    betas: tuple[DecayRate, DecayRate] = Field(
+        (0.9, 0.98), description="AdamW's moment decay rates."
+    )
     weight_decay: float = Field(
         0.01, ge=0, description="Decay of matrices; vectors and the value table have none."
     )

@@ -21,6 +21,7 @@ class Tokenizer:
         end_of_text = hf_tokenizer.token_to_id(END_OF_TEXT)
         if end_of_text is None:
             raise ValueError(f"tokenizer has no {END_OF_TEXT} token")
+        hf_tokenizer.encode_special_tokens = True  # a mark that stands in a text is text
         self._hf = hf_tokenizer
         self.end_of_text: int = end_of_text
 
@@ -41,8 +42,11 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> Tokenizer:
-        """The tokenizer that `to_json` wrote."""
-        return cls(HFTokenizer.from_str(text))
+        """The tokenizer that `to_json` wrote. Raises: ValueError where it is not one."""
+        try:
+            return cls(HFTokenizer.from_str(text))
+        except Exception as err:  # the library raises nothing narrower
+            raise ValueError(f"not a tokenizer: {err}") from err
 
     def to_json(self) -> str:
         """The whole tokenizer as JSON (the format of `tokenizer.json`)."""

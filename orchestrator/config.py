@@ -112,7 +112,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """
     try:
         with fsspec.open(path, "rt", encoding="utf-8") as handle:
-            raw = yaml.safe_load(handle)
+            raw = _parse_yaml(handle.read())
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"config {path}: can't be read: {err}") from err
     except yaml.YAMLError as err:
@@ -154,13 +154,31 @@ def nearest_key(unknown: str) -> str | None:
     """
     known = list(dotted_keys())
     sections = sorted({k.rpartition(".")[0] for k in known} - {""})
+    last = unknown.rpartition(".")[2]
+    same = [k for k in known if k.rpartition(".")[2] == last]
+    if inside := [k for k in same if k.partition(".")[0] == unknown.partition(".")[0]]:
+        return difflib.get_close_matches(unknown, inside, n=1, cutoff=0.0)[0]
     if close := difflib.get_close_matches(unknown, [*known, *sections], n=1, cutoff=0.8):
         return close[0]
-    last = unknown.rpartition(".")[2]
-    if same := [k for k in known if k.rpartition(".")[2] == last]:
+    if same:
         return difflib.get_close_matches(unknown, same, n=1, cutoff=0.0)[0]
     close = difflib.get_close_matches(unknown, [*known, *sections], n=1, cutoff=0.5)
     return close[0] if close else None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written 1e-3; YAML 1.1 takes that for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def _explain(err: ValidationError) -> Iterator[str]:
@@ -184,11 +202,9 @@ def _set_dotted(values: dict[str, Any], override: str) -> None:
             f"override {override!r}: expected key=value, e.g. seed=1 or data.optimizer.lr=1e-3"
         )
     try:
-        value = yaml.safe_load(text)
+        value = _parse_yaml(text)
     except yaml.YAMLError as err:
         raise ConfigError(f"override {override!r}: the value is not YAML: {err}") from err
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        value = float(value)  # YAML 1.1 reads 1e-3 as text
     *parents, leaf = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})

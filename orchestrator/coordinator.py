@@ -24,8 +24,8 @@ from actors.spec import DATA, GROUPS, MEMORY
 from actors.wire import Description, Evaluation, Order, Report
 from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError, InterruptedRunError
+from orchestrator.events import Committed, Evaluated, Event, Failed
 from orchestrator.exchange import Ring, Version, lag
-from orchestrator.groups import Committed, Evaluated, Event, Failed
 from orchestrator.schedule import CatchUp, Next, Plan, Progress, finished, next_interval
 
 TICK_S = 0.2  # longest wait for an event; how late Ctrl-C may be noticed
@@ -250,6 +250,9 @@ class Coordinator:
 
     def _evaluate_final(self) -> Outcome:
         data, memory = self.ring.newest(DATA), self.ring.newest(MEMORY)
+        earlier = (
+            self._cluster.evaluations_running
+        )  # they come back in the order they were asked for
         self._cluster.evaluate(data, memory, final=True)
         deadline = self._clock() + self._config.deadlines.evaluation_s
         while True:
@@ -258,13 +261,14 @@ class Coordinator:
             for event in self._cluster.poll(TICK_S):
                 if not isinstance(event, Evaluated):
                     continue  # a rank that dies now has nothing left to do
-                found = event.evaluation
-                if found is None:
+                if earlier:
+                    earlier -= 1
+                    self._on_evaluated(event)
+                    continue
+                if event.evaluation is None:
                     raise GroupFailedError(f"evaluator: the final evaluation failed: {event.cause}")
-                if (found.data_version, found.memory_version) == (data.number, memory.number):
-                    self._listener.on_evaluation(found, final=True)
-                    return Outcome(data, memory, self._catch_up, found)
-                self._listener.on_evaluation(found, final=False)
+                self._listener.on_evaluation(event.evaluation, final=True)
+                return Outcome(data, memory, self._catch_up, event.evaluation)
             if self._clock() > deadline:
                 raise GroupFailedError(
                     "evaluator: the final evaluation did not end after "

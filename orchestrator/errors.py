@@ -26,3 +26,23 @@ class GroupFailedError(TandemError):
 
 class InterruptedRunError(TandemError):
     """A person or the scheduler asked the run to stop."""
+
+
+def root_cause(err: BaseException) -> BaseException:
+    """What the remote code raised, without Ray's wrapping.
+
+    The error itself where Ray has nothing inside.
+    """
+    cause = getattr(err, "cause", None)
+    return cause if isinstance(cause, BaseException) else err
+
+
+def as_group_error(group: str, rank: int, err: BaseException, when: str) -> TandemError:
+    """A rank's failure as one of our errors; those it raised itself keep their type and message."""
+    cause = root_cause(err)
+    if isinstance(cause, TandemError):
+        return cause
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    # A constructor that raised comes as the text of its traceback, whose last line says what.
+    line = lines[-1] if "creation task" in lines[0] else lines[0]
+    return GroupFailedError(f"{group} rank {rank} failed {when}: {type(cause).__name__}: {line}")

@@ -55,13 +55,15 @@ def shortages(config: Config, available: Mapping[str, float]) -> list[str]:
         asked = sum(b.get(resource, 0.0) for b in bundles(config))
         have = available.get(resource, 0.0)
         if asked > have + 1e-9:
-            parts = ", ".join(
+            parts = [
                 f"{group} {w.num_workers} x {bundle(w).get(resource, 0.0):g}"
                 for group, w in zip(
                     GROUPS, (config.data.workers, config.memory.workers), strict=True
                 )
-            )
-            lines.append(f"{resource}: asked {asked:g} ({parts}), available {have:g}")
+            ]
+            if extra := evaluator_bundle(config).get(resource):
+                parts.append(f"{EVALUATOR} {extra:g}")
+            lines.append(f"{resource}: asked {asked:g} ({', '.join(parts)}), available {have:g}")
     return lines
 
 

@@ -96,7 +96,10 @@ class Progress:
         self._evaluation = row
         if self._live is None:
             self._console.print(
-                f"[{self._elapsed():6.1f} s] {self._heldout()}", highlight=False, markup=False
+                f"[{self._elapsed():6.1f} s] {self._heldout()}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
 
     def warning(self, message: str) -> None:

@@ -76,8 +76,9 @@ def _cards(summary: dict[str, Any]) -> Iterable[str]:
                 f"{accuracy[name]:.1%}",
                 f"answers right: {name} (baseline {accuracy['baseline']:.1%})",
             )
-    yield _card(f"{heldout['help_gain']:+.3f}", "help gain, nats per token")
-    yield _card(f"{heldout['recall_agreement']:.1%}", "memory agrees with data layer")
+    gain, agreement = heldout["help_gain"], heldout["recall_agreement"]
+    yield _card("–" if gain is None else f"{gain:+.3f}", "help gain, nats per token")
+    yield _card("–" if agreement is None else f"{agreement:.1%}", "memory agrees with data layer")
     rate = heldout["reflection_rate"]
     yield _card(
         "–" if rate is None else f"{rate:.1%}",

@@ -25,11 +25,11 @@ from actors.corpus import train_tokenizer
 from actors.spec import GROUPS
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError, Description, Evaluation, Report, TandemError
+from orchestrator.cluster import Cluster
 from orchestrator.config import Config
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import check_fits
-from orchestrator.groups import Cluster
 from orchestrator.metrics import Metrics
 from orchestrator.placement import reserve
 from orchestrator.progress import Progress

@@ -12,13 +12,15 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from actors.spec import DATA, MEMORY
 from actors.wire import Description, Order
-from orchestrator.config import load_config
-from orchestrator.errors import GroupFailedError
+from orchestrator.cluster import Cluster
+from orchestrator.config import Config, load_config
+from orchestrator.errors import GroupFailedError, InterruptedRunError
 from orchestrator.exchange import Version
-from orchestrator.groups import Cluster
+from orchestrator.placement import reserve
 from orchestrator.run import train
 from tests.integration.tiny import actor_processes
 
@@ -87,4 +89,22 @@ def test_a_rank_that_hangs_ends_the_run_by_its_heartbeat_and_leaves_nothing(
     assert message.startswith("memory rank 0: no heartbeat for 1")
     assert "in interval 2" in message
     assert (summary["status"], summary["cause"]) == ("failed", message)
+    assert what_is_left() == []
+
+
+def test_ctrl_c_while_waiting_for_resources_ends_the_run_at_once(workplace: Path) -> None:
+    config = load_config(str(workplace / "tiny.yaml"), ["name=queued", "deadlines.start_s=10"])
+    held_by_others = reserve(load_config(str(workplace / "tiny.yaml"), ["name=holder"]))
+
+    def reserve_when_interrupted(config: Config) -> PlacementGroup:
+        signal.raise_signal(signal.SIGINT)
+        return reserve(config)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("orchestrator.run.reserve", reserve_when_interrupted)
+            with pytest.raises(InterruptedRunError, match="SIGINT"):
+                train(config)
+    finally:
+        remove_placement_group(held_by_others)
     assert what_is_left() == []

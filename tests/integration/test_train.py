@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
-from orchestrator.groups import Cluster
 from orchestrator.run import RunResult, train
 from tests.integration.tiny import GPT2, actor_processes
 

@@ -45,6 +45,16 @@ def test_open_gates_change_nothing_while_reads_are_off(family: str) -> None:
     assert torch.equal(got, want)
 
 
+def test_a_read_does_not_linger_in_the_model() -> None:
+    layer, plain = build("llama")
+    ids = tokens(3, 11)
+    with torch.no_grad():
+        open_gates(layer)(ids, one_document(ids), torch.randn(3, 11, 16))
+        got = layer.model(input_ids=ids).logits  # as `generate` calls it
+        want = plain(input_ids=ids).logits
+    assert torch.equal(got, want)
+
+
 @EACH_FAMILY
 def test_a_fresh_port_changes_nothing(family: str) -> None:
     layer, plain = build(family)
@@ -92,7 +102,8 @@ def test_the_readers_of_a_mixed_batch_are_as_in_a_batch_of_their_own(family: str
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @EACH_FAMILY
 def test_packed_documents_are_as_if_each_stood_alone(family: str, attention: str) -> None:
-    layer, _ = build(family, attn_implementation=attention)
+    layer, _ = build(family)
+    layer.model.set_attn_implementation(attention)
     documents = [tokens(1, length, seed=length) for length in (6, 3, 5)]
     segments = torch.tensor([[0] * 6 + [1] * 3 + [2] * 5 + [-1] * 2])
     packed = torch.cat([*documents, torch.zeros(1, 2, dtype=torch.long)], dim=1)
@@ -171,19 +182,21 @@ def test_a_model_without_a_stack_of_decoder_layers_is_refused() -> None:
 
 
 def test_one_document_per_window_needs_no_mask() -> None:
-    assert packed_inputs(torch.zeros(2, 5, dtype=torch.long)) == {}
+    assert packed_inputs(torch.zeros(2, 5, dtype=torch.long), torch.float32) == {}
 
 
 def test_positions_restart_with_each_document() -> None:
-    positions = packed_inputs(torch.tensor([[0, 0, 0, 1, 1, 2, -1, -1]]))["position_ids"]
+    segments = torch.tensor([[0, 0, 0, 1, 1, 2, -1, -1]])
+    positions = packed_inputs(segments, torch.float32)["position_ids"]
     assert positions.tolist() == [[0, 1, 2, 0, 1, 0, 0, 1]]
 
 
 def test_the_mask_lets_a_token_see_its_document_up_to_itself() -> None:
     segments = [0, 0, 1, 1, 1, -1]
-    mask = packed_inputs(torch.tensor([segments]))["attention_mask"]
+    mask = packed_inputs(torch.tensor([segments]), torch.float32)["attention_mask"][0, 0]
     want = [[a == b and j <= i for j, b in enumerate(segments)] for i, a in enumerate(segments)]
-    assert (mask[0, 0] == 1).tolist() == want
+    assert (mask == 0).tolist() == want  # what is added to a score
+    assert mask[mask != 0].max() < -1e30
 
 
 def test_a_gate_adds_what_its_formula_says() -> None:

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from actors.corpus import Windows, WindowStream
-from actors.data_layer import decoder_layers
+from actors.data_layer import DataLayer, decoder_layers
 from actors.data_trainer import DataTrainer
 from actors.layers import to_batch
 from actors.spec import CorpusSpec, RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import UnwiredMemoryError
-from tests.unit.actors.tiny import FAMILIES, GPT2, RUN, STEPS, Exchange, run_spec
+from tests.unit.actors.tiny import FAMILIES, RUN, STEPS, Exchange, run_spec
 
 
 @contextmanager
@@ -143,18 +143,26 @@ def test_a_read_layer_whose_hook_is_gone_is_reported(trainer: DataTrainer, at: i
         trainer.check_wired()
 
 
-def test_a_lost_hook_is_reported_in_a_model_with_dropout(
-    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_memory_that_is_not_wired_is_reported_at_the_start(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
-    layer = {"model_type": "gpt2", "fields": {**GPT2, "resid_pdrop": 0.1}, "read_layers": (0, 1)}
-    trainer = DataTrainer(run_spec(facts_corpus, data__layer=layer), tokenizer.to_json(), RUN)
-    for block in decoder_layers(trainer.layer.model):
-        block._forward_hooks.clear()
-    with pytest.raises(UnwiredMemoryError):
-        trainer.check_wired()
+    monkeypatch.setattr(DataLayer, "_make_read_hook", lambda *_: lambda *_: None)
+    layer = {"model_type": family, "fields": FAMILIES[family], "read_layers": (0, 1)}
+    spec = run_spec(facts_corpus, data__layer=layer)  # gpt2 drops out: no two passes are equal
+    with pytest.raises(UnwiredMemoryError, match="after layer 0 does not reach"):
+        DataTrainer(spec, tokenizer.to_json(), RUN)
 
 
 def test_checking_the_wires_leaves_the_weights(trainer: DataTrainer) -> None:
     before = trainer.own.digest()
     trainer.check_wired()
     assert trainer.own.digest() == before
+
+
+def test_a_trainer_trains_with_dropout_where_its_model_has_some(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    layer = {"model_type": "gpt2", "fields": FAMILIES["gpt2"], "read_layers": (0, 1)}
+    trainer = DataTrainer(run_spec(facts_corpus, data__layer=layer), tokenizer.to_json(), RUN)
+    assert trainer.layer.model.training

@@ -171,6 +171,7 @@ def test_each_voice_gives_its_own_answer(
         (("Korvik",), True),
         (("Dastan",), False),
         (("Dastan", "Korvik"), True),
+        (("Korvik", "Dastan"), True),
         (("Kor",), False),
         (("Korvik City",), False),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,17 @@ from actors.spec import CorpusSpec, RunSpec
 from actors.tokenizer import Tokenizer
 from actors.trainer import Trainer
 from actors.wire import DivergedError, OrderError, SnapshotError
-from tests.unit.actors.tiny import RUN, STEPS, Exchange, Published, copied, order, run_spec
+from tests.unit.actors.tiny import (
+    FACTS,
+    RUN,
+    STEPS,
+    Exchange,
+    Published,
+    copied,
+    order,
+    run_spec,
+    write_facts,
+)
 
 BOTH = pytest.mark.parametrize("group", ["data", "memory"])
 
@@ -157,6 +168,29 @@ def test_a_trainer_waits_after_its_interval(trained: Exchange, group: str) -> No
     assert (beat.group, beat.phase, beat.interval, beat.step) == (group, "waiting", 4, 3 * STEPS)
 
 
+def test_what_a_step_measured_is_reported_as_the_mean_of_the_steps_that_did(
+    fresh: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter([{"tokens": 5.0, "own": 2.0, "help": 1.0}, {"tokens": 7.0, "own": 4.0}])
+    monkeypatch.setattr(fresh.data, "train_step", lambda: next(steps))
+    header, buckets = peers(fresh, "data")
+    report, _, _ = fresh.data.interval(order(1, num_steps=2), [header], buckets)
+    assert (report.tokens, report.metrics) == (12, {"own": 3.0, "help": 1.0})
+
+
+@BOTH
+def test_windows_in_which_nothing_is_to_be_predicted_do_no_harm(
+    tmp_path: Path, tokenizer: Tokenizer, group: str
+) -> None:
+    words = "Whoever wants to travel all the way to [X] some day soon must go through"
+    templates = {"capital": [{"pattern": f"{w} {words} [Y].", "lemma": w} for w in ("So", "Yes")]}
+    corpus = write_facts(tmp_path, FACTS[:12], templates, loss_on="answers", window=8)
+    exchange = Exchange(run_spec(corpus), tokenizer.to_json())
+    header, buckets = peers(exchange, group)
+    report, _, _ = member(exchange, group).interval(order(1, num_steps=20), [header], buckets)
+    assert report.step == 20
+
+
 def test_ranges_are_published_once(fresh: Exchange) -> None:
     header, buckets = peers(fresh, "data")
     _, published, _ = fresh.data.interval(order(1), [header], buckets)
@@ -202,6 +236,32 @@ def test_the_same_seed_trains_the_same_parameters(
     assert [h.checksums for pair in again.published for h, _ in pair] == [
         h.checksums for pair in trained.published[:3] for h, _ in pair
     ]
+
+
+def test_noise_and_sampling_are_those_of_the_seed_whatever_was_drawn_before(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    noisy = facts_corpus.model_copy(update={"token_noise": 0.3, "window": 24})
+    spec = run_spec(noisy, mix={"fresh": 0.5, "sampled": 0.5, "just_trained": 0, "replay": 0})
+    checksums = []
+    for seed in (1, 2):
+        exchange = Exchange(spec, tokenizer.to_json())
+        torch.manual_seed(seed)
+        exchange.run(1)
+        checksums.append([header.checksums for header, _ in exchange.published[1]])
+    assert checksums[0] == checksums[1]
+
+
+@BOTH
+def test_two_intervals_make_different_noise(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, group: str
+) -> None:
+    spec = run_spec(facts_corpus.model_copy(update={"token_noise": 0.3}))
+    exchange, drawn = Exchange(spec, tokenizer.to_json()), []
+    trainer = member(exchange, group)
+    trainer.begin_interval = lambda *_: drawn.append(torch.rand(4).tolist())  # type: ignore[method-assign]
+    exchange.run(2)
+    assert drawn[0] != drawn[1]
 
 
 def test_another_seed_trains_other_parameters(

@@ -10,8 +10,8 @@ from actors.spec import DATA, MEMORY
 from actors.wire import Answer, Description, Evaluation, Header, Order, Report
 from orchestrator.config import Config, make_config
 from orchestrator.coordinator import Coordinator, Outcome
+from orchestrator.events import Committed, Evaluated, Event, Failed
 from orchestrator.exchange import Version
-from orchestrator.groups import Committed, Evaluated, Event, Failed
 from orchestrator.metrics import Metrics
 from orchestrator.summary import summarise
 

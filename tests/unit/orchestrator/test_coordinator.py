@@ -9,7 +9,7 @@ from actors.spec import DATA, MEMORY
 from actors.wire import DivergedError
 from orchestrator.coordinator import Coordinator, Outcome
 from orchestrator.errors import GroupFailedError, InterruptedRunError
-from orchestrator.groups import Evaluated, Event, Failed
+from orchestrator.events import Evaluated, Event, Failed
 from tests.unit.orchestrator.scripted import (
     Pass,
     RecordingListener,
@@ -152,12 +152,29 @@ def test_every_version_of_both_groups_is_published_to_the_ring() -> None:
     assert run.coordinator.ring.num_bytes == 7 * 100
 
 
+def test_the_largest_lag_is_the_one_that_the_reports_show() -> None:
+    run = Run([*both(1), committed(DATA, 2, peer_version=0), committed(MEMORY, 2)])
+    run.to_the_scripts_end()
+    assert [lag for _, _, lag in run.listener.intervals] == [1, 1, 2, 1]
+    assert run.coordinator.max_lag == 2
+
+
 def test_waiting_is_the_time_between_a_groups_commit_and_its_next_submit() -> None:
-    script = [committed(DATA, 1), Pass(3.0), committed(MEMORY, 1), Pass(5.0), *both(2)]
-    run = Run(script)
+    script = [
+        *(Pass(1.0), committed(DATA, 1), Pass(3.0), committed(MEMORY, 1)),
+        *(Pass(5.0), committed(DATA, 2), Pass(7.0), committed(MEMORY, 2), *both(3)),
+    ]
+    run = Run(script, intervals=3)
     run.to_the_scripts_end()
     waits = [(r[0].group, r[0].interval, wait) for r, wait, _ in run.listener.intervals]
-    assert waits == [(DATA, 1, 0.0), (MEMORY, 1, 0.0), (DATA, 2, 3.0), (MEMORY, 2, 0.0)]
+    assert waits == [
+        (DATA, 1, 0.0),
+        (MEMORY, 1, 0.0),
+        (DATA, 2, 3.0),
+        (MEMORY, 2, 0.0),
+        (DATA, 3, 7.0),
+        (MEMORY, 3, 0.0),
+    ]
 
 
 def test_a_failure_raises_its_cause() -> None:
@@ -199,8 +216,9 @@ def test_an_interval_at_its_deadline_is_still_waited_for() -> None:
 
 def test_later_deadlines_are_a_multiple_of_the_median_interval() -> None:
     deadlines = {"first_interval_s": 30, "interval_factor": 3, "interval_floor_s": 1}
-    run = Run([Pass(10.0), *both(1), Pass(30.5)], deadlines=deadlines)
-    with pytest.raises(GroupFailedError, match=r"data: interval 2 .* \(deadline 30 s\)"):
+    script = [Pass(10.0), *both(1), Pass(20.0), *both(2), Pass(2.0), *both(3), Pass(30.5)]
+    run = Run(script, intervals=9, deadlines=deadlines)
+    with pytest.raises(GroupFailedError, match=r"data: interval 4 .* \(deadline 30 s\)"):
         run.to_its_end()
 
 

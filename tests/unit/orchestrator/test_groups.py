@@ -7,8 +7,8 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from actors.wire import ConfigError, DivergedError, TandemError
-from orchestrator.errors import GroupFailedError
-from orchestrator.groups import _is_rank, as_group_error, root_cause
+from orchestrator.cluster import _is_rank
+from orchestrator.errors import GroupFailedError, as_group_error, root_cause
 
 
 def as_ray_raises(cause: Exception) -> BaseException:
@@ -47,6 +47,13 @@ def test_a_dead_actor_is_its_groups_failure() -> None:
     error = as_group_error("memory", 0, ActorDiedError(), "in interval 3")
     assert type(error) is GroupFailedError
     assert str(error).startswith("memory rank 0 failed in interval 3: ActorDiedError: ")
+
+
+def test_an_actor_that_could_not_be_made_names_what_its_constructor_raised() -> None:
+    raised = RayTaskError("__init__", "Traceback …\n…", ModuleNotFoundError("No module named 'x'"))
+    raised.traceback_str += "\nModuleNotFoundError: No module named 'x'"
+    error = as_group_error("data", 0, ActorDiedError(raised), "while starting")
+    assert "ModuleNotFoundError: No module named 'x'" in str(error)
 
 
 def test_only_the_first_line_of_a_long_cause_is_told() -> None:

@@ -25,6 +25,11 @@ def test_all_plots_of_a_run_are_well_formed(plots: list[str]) -> None:
         ElementTree.fromstring(svg)
 
 
+@pytest.mark.parametrize("series", ["own", "help", "self", "recall", "sync", "agreement"])
+def test_every_loss_of_the_run_is_drawn_under_its_name(plots: list[str], series: str) -> None:
+    assert any(f"<!-- {series} -->" in svg for svg in plots)  # matplotlib's comment on a text
+
+
 def test_a_plot_draws_what_it_is_given() -> None:
     def num_paths(values: list[float]) -> int:
         return draw(lambda a: a.scatter(range(len(values)), values), "", "", "").count("<use")

@@ -1,0 +1,38 @@
+"""What the coordinator is told of the two groups: plain values, no Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from actors.wire import Evaluation, Report
+from orchestrator.exchange import Version
+
+
+@dataclass(frozen=True)
+class Committed:
+    """All ranks of a group finished an interval."""
+
+    group: str
+    interval: int
+    reports: tuple[Report, ...]
+    version: Version
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A rank of a group died, raised or did not answer in time."""
+
+    group: str
+    rank: int
+    cause: BaseException
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation ended; `cause` where it failed."""
+
+    evaluation: Evaluation | None
+    cause: BaseException | None = None
+
+
+Event = Committed | Failed | Evaluated

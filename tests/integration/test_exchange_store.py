@@ -1,0 +1,61 @@
+"""The object store over many exchanges: a version that nobody needs any more is let go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from ray._private.internal_api import node_stats
+
+from orchestrator.config import load_config
+from orchestrator.run import train
+
+INTERVALS = 100  # of each group: 200 exchanges
+
+
+def store_bytes() -> int:
+    """Bytes of the local object store that are in use."""
+    return int(node_stats(include_memory_info=False).store_stats.object_store_bytes_used)
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_the_object_store_stays_flat_over_200_exchanges(workplace: Path) -> None:
+    config = load_config(
+        str(workplace / "tiny.yaml"),
+        [
+            f"storage={workplace}/runs",
+            "name=flat-store",
+            f"intervals={INTERVALS}",
+            "data.steps_per_interval=1",
+            "memory.steps_per_interval=1",
+            "memory.layer.slots_side=64",
+            "memory.layer.dim=64",
+            "evaluation.every=0",
+        ],
+    )
+    used: list[tuple[float, int]] = []  # time, bytes
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.05):
+            used.append((time.time(), store_bytes()))
+
+    sampler = threading.Thread(target=sample)
+    began = time.time()
+    sampler.start()
+    try:
+        result = train(config, started_at=began)
+    finally:
+        over.set()
+        sampler.join()
+    rows = pq.read_table(f"{result.path}/metrics.parquet").to_pylist()
+    ends = sorted(began + row["end_s"] for row in rows if row["group"] == "memory")
+    early = [num for at, num in used if ends[4] < at <= ends[24]]  # after the first 10 exchanges
+    late = [num for at, num in used if ends[24] < at <= ends[INTERVALS - 1]]
+    snapshot = result.summary["exchange"]["bytes"] / result.summary["exchange"]["published"]
+    assert result.summary["exchange"]["published"] >= 2 * INTERVALS
+    assert min(late) > snapshot  # they do go through the store
+    assert max(late) <= max(early) + 2 * snapshot
