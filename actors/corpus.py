@@ -99,8 +99,8 @@ def pack(documents: Iterable[Piece], window: int, fill: int) -> Windows:
         for start in range(0, len(document.tokens), window):
             piece = document.cut(start, start + window)
             size, named = len(piece.tokens), () if piece.subject is None else (piece.subject,)
-            if size < 2:
-                continue  # a single left-over token predicts nothing
+            if size < 2 or piece.num_given >= size:
+                continue  # nothing in it is to be predicted
             for slot, pieces in enumerate(open_):
                 if used[slot] + size <= window and piece.subject not in subjects[slot]:
                     pieces.append(piece)

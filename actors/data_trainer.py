@@ -79,9 +79,7 @@ class DataTrainer(Trainer):
         with self.cost("read"), torch.no_grad():
             read = self.memory.read(batch.tokens_BT[:readers], batch.segments_BT[:readers])
         with self.cost("forward"):
-            mixed = mixed_forward(
-                self.layer, self.memory, batch, read, readers, batch.valid_BT[:readers]
-            )
+            mixed = mixed_forward(self.layer, self.memory, batch, read.y, batch.valid_BT[:readers])
             loss = torch.zeros((), device=self.device)
             measured = {"tokens": float(batch.num_tokens)}
             alone, reading = batch.rows(slice(readers, None)), batch.rows(slice(None, readers))

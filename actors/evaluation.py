@@ -69,7 +69,7 @@ def heldout_figures(pair: Pair, before: Pair | None, batch: Batch) -> dict[str, 
         read = pair.memory.read(part.tokens_BT, part.segments_BT)
         own_NV = pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at]
         memory_NV = pair.memory.predict(read.y[at])
-        mixed = mixed_forward(pair.data, pair.memory, part, read, len(part.tokens_BT), at)
+        mixed = mixed_forward(pair.data, pair.memory, part, read.y, at)
         figures = {
             "own_loss": losses.own(own_NV, targets),
             "help_loss": losses.help_(mixed.log_mixed_NV, targets),

@@ -38,9 +38,9 @@ class Wording:
 
     @property
     def askable(self) -> bool:
-        """True where the object comes last, so that the pattern can be a prompt."""
+        """True where the object comes last and after a space, so that it can be asked."""
         head, _, tail = self.pattern.partition(OBJECT)
-        return SUBJECT in head and not tail.strip(" .") and bool(head.strip())
+        return SUBJECT in head and not tail.strip(" .") and head.endswith(" ")
 
     def sentence(self, fact: Fact) -> str:
         """The fact in this wording, ending in one full stop."""

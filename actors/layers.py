@@ -15,9 +15,10 @@ from torch import Tensor
 
 from actors.corpus import PADDING, Windows
 from actors.data_layer import DataLayer, DataOutput, build_model, mix_distributions
-from actors.memory_layer import MemoryLayer, Read
+from actors.memory_layer import MemoryLayer
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.tokenizer import Tokenizer
+from actors.wire import ConfigError
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) 
     """
     seed_everything(spec.seed, DATA, "weights")
     model = build_model(spec.data.layer, tokenizer.size)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions < spec.corpus.window:
+        raise ConfigError(
+            f"corpus.window {spec.corpus.window} is longer than the model's {positions} positions; "
+            "lower it or raise the model's max_position_embeddings in data.layer.fields"
+        )
     return DataLayer(model, spec.data.layer, spec.memory.layer.dim, tokenizer.size).to(device)
 
 
@@ -112,18 +119,23 @@ class Mixed:
 
 
 def mixed_forward(
-    data: DataLayer, memory: MemoryLayer, batch: Batch, read: Read, readers: int, where_BT: Tensor
+    data: DataLayer, memory: MemoryLayer, batch: Batch, y_RTD: Tensor, where_RT: Tensor
 ) -> Mixed:
-    """One data-layer pass in which the first `readers` sequences read.
+    """One data-layer pass in which the first R sequences read; their mixture at `where_RT`.
 
-    Their mixture at `where_BT` (readers, T).
+    Args:
+        data, memory: the layers.
+        batch: all sequences; those after the first R have their reads off.
+        y_RTD: what the first R sequences read.
+        where_RT: positions of which the mixture is wanted.
     """
-    y = read.y[:readers]
-    out = data(batch.tokens_BT, batch.segments_BT, y if readers else None)
-    y_N = y[where_BT]
-    logp_NV = out.logits_BTV[:readers][where_BT].log_softmax(-1)
+    readers = len(y_RTD)
+    out = data(batch.tokens_BT, batch.segments_BT, y_RTD if readers else None)
+    y_N = y_RTD[where_RT]
+    logp_NV = out.logits_BTV[:readers][where_RT].log_softmax(-1)
     logq_NV = F.log_softmax(memory.predict(y_N), dim=-1)
-    logit_N = data.port.mixing_logit(out.hidden_BTD[:readers][where_BT], y_N, logp_NV, logq_NV)
+    hidden_N = out.hidden_BTD[:readers][where_RT]
+    logit_N = data.port.mixing_logit(hidden_N, y_N, logp_NV, logq_NV)
     return Mixed(mix_distributions(logp_NV, logq_NV, logit_N), torch.sigmoid(logit_N), out)
 
 

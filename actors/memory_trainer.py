@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from actors import losses
-from actors.corpus import Piece, Windows, WindowStream, pack
+from actors.corpus import PADDING, Piece, Windows, WindowStream, pack
 from actors.evaluation import agreement
 from actors.flat import FlatParameters
 from actors.layers import (
@@ -221,8 +221,10 @@ class MemoryTrainer(Trainer):
         """Help with theta frozen, on as many sequences as recall uses."""
         num = max(1, round(len(batch.tokens_BT) * self.spec.memory.recall_frac))
         part = batch.rows(slice(None, num))
-        read = self.layer.read_at(u_BTD[:num])
-        mixed = mixed_forward(self.teacher, self.layer, part, read, num, part.valid_BT)
+        text_BT = part.segments_BT != PADDING
+        y_BTD = torch.zeros_like(u_BTD[:num])
+        y_BTD[text_BT] = self.layer.read_at(u_BTD[:num][text_BT]).y
+        mixed = mixed_forward(self.teacher, self.layer, part, y_BTD, part.valid_BT)
         return losses.assist(mixed.log_mixed_NV, part.targets_N)
 
     def measure_agreement(self) -> float:

@@ -188,11 +188,13 @@ class Trainer(ABC):
         self.costs_s.clear()
         self.begin_interval(order, headers)
         sums: defaultdict[str, float] = defaultdict(float)
+        counts: defaultdict[str, int] = defaultdict(int)  # a step may lack one
         first_step_at = 0.0
         for index in range(order.num_steps):
             self.mark("training")
             for name, value in self.train_step().items():
                 sums[name] += value
+                counts[name] += 1
             self.step += 1
             if index == 0:
                 first_step_at = time.time()
@@ -220,7 +222,7 @@ class Trainer(ABC):
             wall_s=end - begin,
             started_at=started_at,
             first_step_at=first_step_at,
-            metrics={name: total / order.num_steps for name, total in sums.items()},
+            metrics={name: total / counts[name] for name, total in sums.items()},
             costs_s={**self.costs_s, "measure": measured - stepped},
             agreement=agreement,
         )

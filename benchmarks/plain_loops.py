@@ -45,7 +45,7 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         batch = to_batch(stream.next_batch(spec.data.batch_size)[0], device)
         with torch.no_grad():
             read = memory.read(batch.tokens_BT[:readers], batch.segments_BT[:readers])
-        mixed = mixed_forward(layer, memory, batch, read, readers, batch.valid_BT[:readers])
+        mixed = mixed_forward(layer, memory, batch, read.y, batch.valid_BT[:readers])
         alone = batch.rows(slice(readers, None))
         own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
         help_ = losses.help_(mixed.log_mixed_NV, batch.rows(slice(None, readers)).targets_N)

@@ -139,7 +139,7 @@ def test_readers_are_answered_by_the_mixture_of_both_layers() -> None:
     batch = batch_of(tokens(3, 9), torch.tensor([[0] * 4 + [1] * 5] * 3))
     read = memory.read(batch.tokens_BT, batch.segments_BT)
     at = batch.valid_BT[:2]
-    mixed = mixed_forward(data, memory, batch, read, 2, at)
+    mixed = mixed_forward(data, memory, batch, read.y[:2], at)
     alone = batch.rows(slice(0, 2))
     out = data(alone.tokens_BT, alone.segments_BT, read.y[:2])
     p = out.logits_BTV[at].softmax(-1)
@@ -156,7 +156,7 @@ def test_the_rest_of_a_batch_is_as_with_reads_off() -> None:
     data, memory = open_gates(build("llama")[0]), build_memory()
     batch = batch_of(tokens(3, 9))
     read = memory.read(batch.tokens_BT[:1], batch.segments_BT[:1])
-    mixed = mixed_forward(data, memory, batch, read, 1, batch.valid_BT[:1])
+    mixed = mixed_forward(data, memory, batch, read.y[:1], batch.valid_BT[:1])
     off = data(batch.tokens_BT, batch.segments_BT).logits_BTV
     assert torch.equal(mixed.data.logits_BTV[1:], off[1:])
 
@@ -166,7 +166,7 @@ def test_a_batch_without_readers_has_an_empty_mixture() -> None:
     data, memory = open_gates(build("llama")[0]), build_memory()
     batch = batch_of(tokens(3, 9))
     read = memory.read(batch.tokens_BT[:0], batch.segments_BT[:0])
-    mixed = mixed_forward(data, memory, batch, read, 0, batch.valid_BT[:0])
+    mixed = mixed_forward(data, memory, batch, read.y[:0], batch.valid_BT[:0])
     assert mixed.log_mixed_NV.shape == (0, 60)
 
 
@@ -175,7 +175,7 @@ def test_a_mixture_over_a_padded_vocabulary_is_a_distribution_over_the_tokenizer
     data, memory = open_gates(build("llama", 64, 60)[0]), build_memory(64, 60)
     batch = batch_of(tokens(2, 9))
     read = memory.read(batch.tokens_BT, batch.segments_BT)
-    mixed = mixed_forward(data, memory, batch, read, 2, batch.valid_BT)
+    mixed = mixed_forward(data, memory, batch, read.y[:2], batch.valid_BT)
     assert mixed.log_mixed_NV.shape == (16, 60)
     torch.testing.assert_close(mixed.log_mixed_NV.logsumexp(-1), torch.zeros(16), atol=1e-5, rtol=0)
 
@@ -190,7 +190,7 @@ def test_help_reaches_the_values_by_each_path_alone(path: str) -> None:
             gate.write.weight.zero_()
     batch = batch_of(tokens(2, 9))
     read = memory.read(batch.tokens_BT, batch.segments_BT)
-    mixed = mixed_forward(data, memory, batch, read, 2, batch.valid_BT)
+    mixed = mixed_forward(data, memory, batch, read.y[:2], batch.valid_BT)
     torch.nn.functional.nll_loss(mixed.log_mixed_NV, batch.targets_N).backward()
     assert memory.values.grad is not None
     assert memory.values.grad.to_dense().norm() > 1e-4
