@@ -8,7 +8,7 @@ actor handle; no call blocks for long but `start`, `export` and `stop`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,12 @@ from actors.snapshot_layout import num_buckets
 from actors.spec import DATA, GROUPS, RunSpec, WorkersSpec
 from actors.wire import Description, Order, Report
 from orchestrator.config import Config
-from orchestrator.errors import GroupFailedError, as_group_error, root_cause
+from orchestrator.errors import (
+    GroupFailedError,
+    InterruptedRunError,
+    as_group_error,
+    root_cause,
+)
 from orchestrator.events import Committed, Evaluated, Event, Failed
 from orchestrator.exchange import Version
 from orchestrator.groups import EvaluatorActor, RankActor
@@ -69,6 +74,7 @@ class Cluster:
         self._actors: list[tuple[Any, int | None]] = []  # with the pid where it is known
         self._evaluator: Any = None
         self._evaluations: list[Any] = []
+        self._stop_requested: Callable[[], str | None] = lambda: None
 
     def _options(self, name: str, rank: int, resources: Mapping[str, float]) -> dict[str, Any]:
         strategy = PlacementGroupSchedulingStrategy(
@@ -88,14 +94,19 @@ class Cluster:
             by_alias=True,
         )
 
-    def start(self) -> dict[str, list[Description]]:
+    def start(self, stop_requested: Callable[[], str | None]) -> dict[str, list[Description]]:
         """Starts both groups at once and publishes their version 0; all ranks are ready when it
         returns.
 
+        Args:
+            stop_requested: asked twice a second; a reason ends the wait.
+
         Raises:
+            InterruptedRunError: a stop was requested meanwhile.
             ConfigError: what a rank found wrong with the config.
             GroupFailedError: a rank died or was not ready within `deadlines.start_s`.
         """
+        self._stop_requested = stop_requested
         deadline = time.monotonic() + self._config.deadlines.start_s
         starting: dict[Any, tuple[str, int]] = {}
         actors: dict[str, list[Any]] = {}
@@ -152,6 +163,8 @@ class Cluster:
         results: dict[Any, Any] = {}
         pending = list(waiting)
         while pending:
+            if reason := self._stop_requested():
+                raise InterruptedRunError(reason)
             ready, pending = ray.wait(
                 pending, timeout=max(0.0, min(0.5, deadline - time.monotonic()))
             )

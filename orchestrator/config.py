@@ -85,15 +85,20 @@ class Config(RunSpec):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="Name of the run and its directory.",
     )
-    storage: str = Field("runs", min_length=1, description="Where run directories are made.")
+    storage: str = Field(
+        "runs",
+        min_length=1,
+        description="Where run directories are made; local paths from the working directory.",
+    )
     exchange: ExchangeSpec = Field(default_factory=ExchangeSpec)
     deadlines: DeadlineSpec = Field(default_factory=DeadlineSpec)
     ray: RaySpec = Field(default_factory=RaySpec)
 
     @property
     def run_url(self) -> str:
-        """The run's directory."""
-        return f"{self.storage.rstrip('/')}/{self.name}"
+        """The run's directory; local ones absolute, since workers live in other directories."""
+        storage = self.storage if "://" in self.storage else os.path.abspath(self.storage)
+        return f"{storage.rstrip('/')}/{self.name}"
 
     def to_yaml(self) -> str:
         """The resolved config, every field included."""

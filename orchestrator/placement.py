@@ -6,14 +6,15 @@ A Tune trial hands in its own instead. Called by `run`; nothing else creates pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from actors.spec import DATA, GROUPS, MEMORY, WorkersSpec
 from orchestrator.config import Config
-from orchestrator.errors import PlacementError
+from orchestrator.errors import InterruptedRunError, PlacementError
 
 Resources = dict[str, float]
 EVALUATOR = "evaluator"
@@ -67,11 +68,16 @@ def shortages(config: Config, available: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def reserve(config: Config) -> PlacementGroup:
+def reserve(config: Config, stop_requested: Callable[[], str | None]) -> PlacementGroup:
     """A ready placement group for both groups.
+
+    Args:
+        config: the run.
+        stop_requested: asked once a second; a reason ends the wait.
 
     Raises:
         PlacementError: more asked than the cluster has, or not free within `deadlines.start_s`.
+        InterruptedRunError: a stop was requested meanwhile.
     """
     if missing := shortages(config, ray.cluster_resources()):
         raise PlacementError(
@@ -79,9 +85,14 @@ def reserve(config: Config) -> PlacementGroup:
             + "; ".join(missing)
             + "; lower data.workers or memory.workers, or add nodes"
         )
-    group = placement_group(bundles(config), strategy="PACK", name=f"tandem-{config.name}")
-    if not group.wait(config.deadlines.start_s):
+    group = placement_group(bundles(config), strategy="PACK")
+    deadline = time.monotonic() + config.deadlines.start_s
+    while not group.wait(min(1.0, max(0.01, deadline - time.monotonic()))):
+        if (reason := stop_requested()) is None and time.monotonic() < deadline:
+            continue
         remove_placement_group(group)
+        if reason is not None:
+            raise InterruptedRunError(reason)
         free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
         raise PlacementError(
             f"resources not free after {config.deadlines.start_s:g} s: asked {bundles(config)}, "

@@ -133,12 +133,12 @@ def _train_on_ray(
     stop_requested: _StopFlag,
     began: float,
 ) -> RunResult:
-    own_placement = reserve(config) if placement is None else None
+    own_placement = reserve(config, stop_requested.reason) if placement is None else None
     cluster = Cluster(config, tokenizer.to_json(), placement or own_placement)
     metrics = Metrics(began)
     try:
         progress.phase("starting both groups")
-        descriptions = cluster.start()
+        descriptions = cluster.start(stop_requested.reason)
         sizes = {group: descriptions[group][0].snapshot_bytes for group in GROUPS}
         check_fits(sizes, ray.cluster_resources().get("object_store_memory", 0.0))
         run_dir.write(CONFIG, config.to_yaml())

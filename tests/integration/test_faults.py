@@ -94,11 +94,14 @@ def test_a_rank_that_hangs_ends_the_run_by_its_heartbeat_and_leaves_nothing(
 
 def test_ctrl_c_while_waiting_for_resources_ends_the_run_at_once(workplace: Path) -> None:
     config = load_config(str(workplace / "tiny.yaml"), ["name=queued", "deadlines.start_s=10"])
-    held_by_others = reserve(load_config(str(workplace / "tiny.yaml"), ["name=holder"]))
+    holder = load_config(str(workplace / "tiny.yaml"), ["name=holder"])
+    held_by_others = reserve(holder, lambda: None)
 
-    def reserve_when_interrupted(config: Config) -> PlacementGroup:
+    def reserve_when_interrupted(
+        config: Config, stop_requested: Callable[[], str | None]
+    ) -> PlacementGroup:
         signal.raise_signal(signal.SIGINT)
-        return reserve(config)
+        return reserve(config, stop_requested)
 
     try:
         with pytest.MonkeyPatch.context() as patch:

@@ -1,0 +1,1 @@
+"""Scripted faults over many intervals; each is asserted to have fired."""
