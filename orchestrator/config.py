@@ -127,11 +127,9 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     _anchor_paths(
         raw, posixpath.dirname(path) if "://" in path else str(Path(path).resolve().parent)
     )
-    changes: dict[str, Any] = {}
     for override in overrides:
-        _set_dotted(changes, override)
-    _anchor_paths(changes, os.getcwd())
-    return make_config(_merged(raw, changes), source=path)
+        _override(raw, override)
+    return make_config(raw, source=path)
 
 
 def make_config(values: dict[str, Any], source: str = "config") -> Config:
@@ -200,7 +198,8 @@ def _explain(err: ValidationError) -> Iterator[str]:
             yield f"{key + ': ' if key else ''}{message}{got}"
 
 
-def _set_dotted(values: dict[str, Any], override: str) -> None:
+def _override(values: dict[str, Any], override: str) -> None:
+    """Sets one dotted key; what stood there, a whole section too, is replaced."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(
@@ -211,19 +210,16 @@ def _set_dotted(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as err:
         raise ConfigError(f"override {override!r}: the value is not YAML: {err}") from err
     *parents, leaf = key.split(".")
+    for parent in reversed(parents):  # from the working directory, not from the file's folder
+        leaf, value = parent, {leaf: value}
+    nested = {leaf: value}
+    _anchor_paths(nested, os.getcwd())
     for parent in parents:
+        nested = nested[parent]
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise ConfigError(f"override {override!r}: {parent} already has a plain value")
-    values[leaf] = value
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _merged(out[key], value) if both else value
-    return out
+    values.update(nested)
 
 
 def _anchor_paths(values: dict[str, Any], folder: str) -> None:

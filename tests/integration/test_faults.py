@@ -41,8 +41,10 @@ class Fault:
         class FaultyCluster(Cluster):
             pids: Mapping[str, int]
 
-            def start(self) -> dict[str, list[Description]]:
-                described = super().start()
+            def start(
+                self, stop_requested: Callable[[], str | None]
+            ) -> dict[str, list[Description]]:
+                described = super().start(stop_requested)
                 self.pids = {group: ranks[0].pid for group, ranks in described.items()}
                 return described
 
