@@ -358,6 +358,10 @@ class RunSpec(Spec):
     mix: MixSpec = Field(default_factory=MixSpec)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
 
+    def group(self, name: str) -> DataGroupSpec | MemoryGroupSpec:
+        """The settings of the group of that name."""
+        return self.data if name == DATA else self.memory
+
     def total_steps(self, group: str) -> int:
         """Optimizer steps that the group's learning-rate schedule spans."""
-        return self.intervals * (self.data if group == DATA else self.memory).steps_per_interval
+        return self.intervals * self.group(group).steps_per_interval

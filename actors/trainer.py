@@ -24,7 +24,7 @@ from actors.flat import ByteArray, FlatParameters
 from actors.layers import Batch, add_noise, seed_everything, seed_of, to_batch
 from actors.optim import DenseOptimizer, section_of
 from actors.snapshot import adopt, publish
-from actors.spec import DATA, RunSpec, WorkersSpec, peer_of
+from actors.spec import RunSpec, peer_of
 from actors.tokenizer import Tokenizer
 from actors.wire import Beat, DivergedError, Header, Order, OrderError, Range, Report, SnapshotError
 
@@ -52,7 +52,7 @@ class Trainer(ABC):
         self.spec = spec
         self.run, self.group, self.rank, self.num_ranks = run, group, rank, num_ranks
         self.incarnation = incarnation
-        workers: WorkersSpec = (spec.data if group == DATA else spec.memory).workers
+        workers = spec.group(group).workers
         torch.set_num_threads(max(1, int(workers.cpus)))
         self.device = torch.device("cuda" if workers.gpus > 0 else "cpu")
         self.tokenizer = Tokenizer.from_json(tokenizer_json)
@@ -90,8 +90,7 @@ class Trainer(ABC):
     @property
     def batch_size(self) -> int:
         """This rank's sequences per step."""
-        group = self.spec.data if self.group == DATA else self.spec.memory
-        return group.batch_size // self.num_ranks
+        return self.spec.group(self.group).batch_size // self.num_ranks
 
     def make_batch(self, windows: Windows) -> Batch:
         """Windows as a training batch on this rank's device, with the corpus' token noise."""

@@ -18,7 +18,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.snapshot_layout import num_buckets
-from actors.spec import DATA, GROUPS, RunSpec, WorkersSpec
+from actors.spec import GROUPS, RunSpec
 from actors.wire import Description, Order, Report
 from orchestrator.config import Config
 from orchestrator.errors import (
@@ -111,9 +111,7 @@ class Cluster:
         starting: dict[Any, tuple[str, int]] = {}
         actors: dict[str, list[Any]] = {}
         for name in GROUPS:
-            workers: WorkersSpec = (
-                self._config.data if name == DATA else self._config.memory
-            ).workers
+            workers = self._config.group(name).workers
             actors[name] = []
             for rank in range(workers.num_workers):
                 options = self._options(name, rank, bundle(workers))

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from actors.spec import DATA, GROUPS, MEMORY
+from actors.spec import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Description, Evaluation, Order, Report
 from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError, InterruptedRunError
@@ -121,7 +121,6 @@ class Coordinator:
         self._catch_up = CatchUp()
         self._next_beat = 0.0
         self._evaluated: set[int] = set()
-        self._final: Evaluation | None = None
         self.ring = Ring()
         self.max_lag = 0
 
@@ -150,17 +149,16 @@ class Coordinator:
                 self._submit(step)
 
     def _submit(self, step: Next) -> None:
-        group = self._config.data if step.group == DATA else self._config.memory
         state, now = self._groups[step.group], self._clock()
         order = Order(
             run=self._config.name,
             incarnation=0,
             interval=step.interval,
-            num_steps=group.steps_per_interval,
+            num_steps=self._config.group(step.group).steps_per_interval,
             measure=step.measure,
         )
-        peer = DATA if step.group == MEMORY else MEMORY
-        self._cluster.submit(step.group, order, self.ring.get(peer, step.peer_version))
+        adopted = self.ring.get(peer_of(step.group), step.peer_version)
+        self._cluster.submit(step.group, order, adopted)
         state.progress = replace(state.progress, running=True)
         state.submitted_at = now
 

@@ -119,8 +119,7 @@ class Progress:
         return max(0.0, (self._config.intervals + 1 - min(done)) * per_interval)
 
     def _cells(self, group: str) -> dict[str, str]:
-        spec = self._config.data if group == DATA else self._config.memory
-        total = self._config.intervals * spec.steps_per_interval
+        total = self._config.total_steps(group)
         row = self._rows.get(group)
         if row is None:
             return {"step": f"0/{total}"}
@@ -175,11 +174,7 @@ class Progress:
         for group in GROUPS:
             table.add_column(f"{group} group", min_width=34)
         cells = {group: self._cells(group) for group in GROUPS}
-        spans = {
-            group: self._config.intervals
-            * (self._config.data if group == DATA else self._config.memory).steps_per_interval
-            for group in GROUPS
-        }
+        spans = {group: self._config.total_steps(group) for group in GROUPS}
         done = {
             group: min(self._rows[group]["step"], spans[group]) if group in self._rows else 0
             for group in GROUPS

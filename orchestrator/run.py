@@ -38,12 +38,7 @@ from orchestrator.report import render_report
 from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
 from orchestrator.summary import summarise, summarise_failure
 
-FINISHED, UNREFLECTED, INTERRUPTED, FAILED = (
-    "finished",
-    "finished_unreflected",
-    "interrupted",
-    "failed",
-)
+INTERRUPTED, FAILED = "interrupted", "failed"
 
 
 @dataclass(frozen=True)
