@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actors.layer_spec import DataLayerSpec
 from actors.memory_layer import rms
-from actors.spec import DataLayerSpec
 from actors.wire import ConfigError
 
 GATE_BIAS_INIT = -2.0  # sigmoid(-2) = 0.12: the memory speaks softly until it has earned more

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import fsspec
 
-from actors.spec import CorpusSpec
+from actors.corpus_spec import CorpusSpec
 from actors.wire import CorpusError
 
 SUBJECT, OBJECT = "[X]", "[Y]"

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actors.spec import MemoryLayerSpec
+from actors.layer_spec import MemoryLayerSpec
 
 NO_SEGMENT = -2  # history before a sequence's first token: the same document as nothing
 TAU_INIT = math.log(10.0)

@@ -21,8 +21,9 @@ import torch
 
 from actors.data_layer import DataLayer, build_model
 from actors.evaluation import Pair
+from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
 from actors.memory_layer import MemoryLayer
-from actors.spec import DataLayerSpec, MemoryLayerSpec, RunSpec
+from actors.spec import RunSpec
 from actors.tokenizer import END_OF_TEXT, Tokenizer
 from actors.wire import ConfigError
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import fsspec
 
+from actors.corpus_spec import CorpusSpec
 from actors.facts import Fact, FactTable, Wording
-from actors.spec import CorpusSpec
 from actors.wire import CorpusError
 
 FACTS_PER_BLOCK = 64

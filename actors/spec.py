@@ -6,9 +6,13 @@ the driver needs and turns validation errors into messages for people.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+
+from actors.corpus_spec import CorpusSpec, TokenizerSpec
+from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
+from actors.settings import Spec
 
 DATA = "data"
 MEMORY = "memory"
@@ -21,89 +25,6 @@ def peer_of(group: str) -> str:
 
 
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Spec(BaseModel):
-    """Base of all settings: frozen, unknown keys refused, defaults validated too."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
-    )
-
-
-class CorpusSpec(Spec):
-    """Where the training text comes from and how it is cut into windows."""
-
-    kind: Literal["text", "facts"] = Field(
-        "text",
-        description="`text`: plain files; `facts`: JSONL of subject, relation, object plus "
-        "sentence templates.",
-    )
-    paths: tuple[str, ...] = Field(
-        min_length=1, description="Files, globs or directories; any fsspec URL."
-    )
-    templates: str | None = Field(
-        None,
-        description="facts only: JSON file, relation -> list of {pattern, lemma, tense} with [X] "
-        "and [Y].",
-    )
-    relations: tuple[str, ...] | None = Field(
-        None, description="facts only: use just these relations (default: all)."
-    )
-    max_facts: int | None = Field(
-        None, ge=1, description="facts only: use the first so many facts, for a smaller run."
-    )
-    heldout_lemmas: int = Field(
-        1,
-        ge=0,
-        description="facts only: verb lemmas held out per relation; their wordings are asked, "
-        "never trained on.",
-    )
-    loss_on: Literal["all", "answers"] = Field(
-        "all",
-        description="facts only: `answers` uses the wordings that end in the object, reads up to "
-        "it and learns the object, so that capacity and gradient go to what the question "
-        "determines; `all` learns every token of every wording.",
-    )
-    heldout_frac: float = Field(
-        0.05, gt=0, lt=0.5, description="text only: share of blocks that nothing trains on."
-    )
-    window: int = Field(
-        96,
-        ge=8,
-        le=131072,
-        description="Tokens per packed sequence (the context length of a batch).",
-    )
-    token_noise: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Share of a training batch's input tokens replaced by random ones (targets "
-        "stay); "
-        "teaches small corpora to answer in wordings they never saw.",
-    )
-    block_bytes: int = Field(
-        16384, ge=256, description="text only: bytes read, split off or held out as one unit."
-    )
-    shuffle_blocks: int = Field(
-        64, ge=1, description="Blocks shuffled together; more mixes better and takes more memory."
-    )
-
-    @model_validator(mode="after")
-    def _facts_need_templates(self) -> Self:
-        if self.kind == "facts" and not self.templates:
-            raise ValueError(
-                "kind 'facts' needs `templates`: a JSON file, relation -> list of {pattern, lemma}"
-            )
-        return self
-
-
-class TokenizerSpec(Spec):
-    """The byte-level BPE trained on the training split alone and kept with the run."""
-
-    vocab_size: int = Field(
-        2048, ge=300, le=262144, description="Rows of the vocabulary, the 256 bytes included."
-    )
 
 
 class OptimizerSpec(Spec):
@@ -123,77 +44,6 @@ class OptimizerSpec(Spec):
     clip_norm: float = Field(
         1.0, gt=0, description="Largest gradient norm of the dense parameters per step."
     )
-
-
-class DataLayerSpec(Spec):
-    """A Hugging Face causal LM with fresh weights, and where its memory port reads."""
-
-    model_type: str = Field("llama", description="Hugging Face model type, e.g. llama or gpt2.")
-    fields: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Fields of that model's config, e.g. hidden_size; vocab_size comes from us.",
-    )
-    read_layers: tuple[int, ...] = Field(
-        (1, 3),
-        min_length=1,
-        description="Decoder layers (from 0) after which the memory is read into the residual.",
-    )
-
-    @model_validator(mode="after")
-    def _layers_differ(self) -> Self:
-        if len(set(self.read_layers)) != len(self.read_layers) or min(self.read_layers) < 0:
-            raise ValueError(f"read_layers must be distinct and >= 0, got {list(self.read_layers)}")
-        return self
-
-
-class MemoryLayerSpec(Spec):
-    """The token-addressed product-key memory."""
-
-    dim: int = Field(128, ge=8, description="Width d_m of encoder, slots and read.")
-    slots_side: int = Field(
-        128, ge=4, description="n of the n*n slots; more slots hold more and cost table memory."
-    )
-    heads: int = Field(2, ge=1, description="Independent searches per token.")
-    topk: int = Field(16, ge=1, description="Slots read per head.")
-    key_dim: int = Field(32, ge=4, description="Width of one half key.")
-    conv_dilations: tuple[int, ...] = Field(
-        (1, 2, 4),
-        min_length=1,
-        description="One gated causal convolution per entry, with that dilation.",
-    )
-    conv_taps: int = Field(
-        4, ge=2, description="Taps of each convolution; reach is the sum of dilation*(taps-1)."
-    )
-
-    attention_heads: int = Field(
-        4,
-        ge=0,
-        description="Heads of the attention block before the last convolution; 0: none. Finds "
-        "a subject wherever it stands, so that other wordings lead to the same slots.",
-    )
-
-    tie_embeddings: bool = Field(
-        True,
-        description="Use the encoder's token embeddings as output matrix too; fewer parameters.",
-    )
-
-    @model_validator(mode="after")
-    def _topk_fits(self) -> Self:
-        if self.topk > self.slots_side:
-            raise ValueError(
-                f"topk {self.topk} is more than slots_side {self.slots_side}; lower topk or add "
-                "slots"
-            )
-        if self.attention_heads and self.dim % self.attention_heads:
-            raise ValueError(
-                f"dim {self.dim} is not a multiple of attention_heads {self.attention_heads}"
-            )
-        return self
-
-    @property
-    def num_slots(self) -> int:
-        """Rows of the value table."""
-        return self.slots_side * self.slots_side
 
 
 class WorkersSpec(Spec):

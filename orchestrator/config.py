@@ -19,7 +19,8 @@ import fsspec
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from actors.spec import RunSpec, Spec
+from actors.settings import Spec
+from actors.spec import RunSpec
 from actors.wire import ConfigError
 
 PATH_FIELDS = (("corpus", "paths"), ("corpus", "templates"))

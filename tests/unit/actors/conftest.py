@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from actors.corpus import train_tokenizer
+from actors.corpus_spec import CorpusSpec
 from actors.evaluation import Pair
-from actors.spec import CorpusSpec, RunSpec
+from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange, run_spec, write_facts
 

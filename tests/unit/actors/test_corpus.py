@@ -20,9 +20,10 @@ from actors.corpus import (
     pack,
     train_tokenizer,
 )
+from actors.corpus_spec import CorpusSpec
 from actors.facts import FactTable
 from actors.sources import TextSource
-from actors.spec import CorpusSpec, RunSpec
+from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import CorpusError, Range
 from tests.unit.actors.tiny import numbered_lines, run_spec, write_facts, write_text

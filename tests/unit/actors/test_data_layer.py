@@ -17,7 +17,7 @@ from actors.data_layer import (
     mix_distributions,
     packed_inputs,
 )
-from actors.spec import DataLayerSpec
+from actors.layer_spec import DataLayerSpec
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import FAMILIES, LLAMA, build, one_document, open_gates, tokens
 

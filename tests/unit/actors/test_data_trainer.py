@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from actors.corpus import Windows, WindowStream
+from actors.corpus_spec import CorpusSpec
 from actors.data_layer import DataLayer, decoder_layers
 from actors.data_trainer import DataTrainer
 from actors.layers import to_batch
-from actors.spec import CorpusSpec, RunSpec
+from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import UnwiredMemoryError
 from tests.unit.actors.tiny import FAMILIES, RUN, STEPS, Exchange, run_spec

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 
 from actors import losses
 from actors.corpus import Windows, WindowStream
+from actors.corpus_spec import CorpusSpec
 from actors.evaluation import Pair, agreement, heldout_figures
 from actors.layers import Batch, predict_at, to_batch
 from actors.memory_layer import MemoryLayer
 from actors.memory_trainer import MemoryTrainer
-from actors.spec import CorpusSpec, RunSpec
+from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from tests.unit.actors.test_data_trainer import gradients_of
 from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec

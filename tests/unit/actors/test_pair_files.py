@@ -12,11 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from actors.corpus_spec import CorpusSpec
 from actors.evaluation import Pair
 from actors.layers import build_data_layer, build_memory_layer
 from actors.pair_files import export, load
 from actors.probing import VOICES, Voice, speak
-from actors.spec import CorpusSpec, RunSpec
+from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import FAMILIES, one_document, open_gates, run_spec, tokens

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.corpus_spec import CorpusSpec
 from actors.facts import FactTable
 from actors.sources import (
     FACTS_PER_BLOCK,
@@ -17,7 +18,6 @@ from actors.sources import (
     expand_paths,
     open_source,
 )
-from actors.spec import CorpusSpec
 from actors.wire import CorpusError
 from tests.unit.actors.tiny import numbered_lines, write_facts, write_text
 

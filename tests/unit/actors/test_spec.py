@@ -8,17 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from actors.spec import (
-    DATA,
-    MEMORY,
-    CorpusSpec,
-    LossWeights,
-    MemoryLayerSpec,
-    MixSpec,
-    OptimizerSpec,
-    RunSpec,
-    peer_of,
-)
+from actors.corpus_spec import CorpusSpec
+from actors.layer_spec import MemoryLayerSpec
+from actors.spec import DATA, MEMORY, LossWeights, MixSpec, OptimizerSpec, RunSpec, peer_of
 
 CORPUS = {"paths": ["text.txt"]}
 

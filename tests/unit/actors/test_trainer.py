@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from actors.corpus_spec import CorpusSpec
 from actors.data_trainer import DataTrainer
 from actors.memory_trainer import MemoryTrainer
-from actors.spec import CorpusSpec, RunSpec
+from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.trainer import Trainer
 from actors.wire import DivergedError, OrderError, SnapshotError

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.corpus_spec import CorpusSpec
 from actors.data_layer import DataLayer, DataOutput, build_model
 from actors.data_trainer import DataTrainer
 from actors.evaluation import Pair
 from actors.flat import ByteArray
+from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
 from actors.memory_layer import MemoryLayer, Read
 from actors.memory_trainer import MemoryTrainer
-from actors.spec import CorpusSpec, DataLayerSpec, MemoryLayerSpec, RunSpec
+from actors.spec import RunSpec
 from actors.wire import Header, Order, Report
 
 RUN = "tiny"
