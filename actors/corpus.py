@@ -155,6 +155,11 @@ class Corpus:
         return cls(spec, tokenizer, source, facts)
 
     @property
+    def window(self) -> int:
+        """Tokens of a window."""
+        return self._spec.corpus.window
+
+    @property
     def chunks_per_epoch(self) -> int:
         """Chunks in one pass over the training split."""
         return -(-self._source.num_blocks // self._spec.corpus.shuffle_blocks)
@@ -260,18 +265,8 @@ class WindowStream:
 
     def read(self, ranges: Sequence[Range]) -> Windows:
         """The windows of `ranges`, in order."""
-        return Windows.concat([self._chunk(r.chunk)[r.start : r.stop] for r in ranges])
-
-
-def merge_ranges(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """The same windows in as few ranges as they make when neighbours are joined."""
-    merged: list[Range] = []
-    for r in ranges:
-        if merged and merged[-1].chunk == r.chunk and merged[-1].stop == r.start:
-            merged[-1] = Range(r.chunk, merged[-1].start, r.stop)
-        else:
-            merged.append(r)
-    return tuple(merged)
+        empty = Windows.empty(self._corpus.window)
+        return Windows.concat([empty, *(self._chunk(r.chunk)[r.start : r.stop] for r in ranges)])
 
 
 def train_tokenizer(spec: RunSpec) -> Tokenizer:

@@ -5,11 +5,16 @@ Own and help from one forward pass, by memory dropout; the memory's mirror is fr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from actors import losses
 from actors.corpus import WindowStream
-from actors.layers import build_data_layer, build_memory_layer, mixed_forward
+from actors.interval import Measured, within
+from actors.layers import Batch, build_data_layer, build_memory_layer, mixed_forward
 from actors.optim import DenseOptimizer, learning_rate
 from actors.spec import DATA, RunSpec
 from actors.trainer import Trainer
@@ -38,12 +43,13 @@ class DataTrainer(Trainer):
 
     @property
     def num_readers(self) -> int:
-        """Sequences of a batch that read the memory."""
+        """Sequences at the front of the global batch that read the memory."""
+        size = self.spec.data.batch_size
         if self.spec.losses.help == 0:
             return 0
         if self.spec.losses.own == 0:
-            return self.batch_size
-        return min(max(1, round(self.batch_size * self.spec.data.help_frac)), self.batch_size - 1)
+            return size
+        return min(max(1, round(size * self.spec.data.help_frac)), size - 1)
 
     @torch.no_grad()
     def check_wired(self) -> None:
@@ -69,35 +75,76 @@ class DataTrainer(Trainer):
                 )
         self.layer.train()
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> Measured:
         """One step of w_own L_own + w_help L_help on the stream's next batch."""
-        weights, readers = self.spec.losses, self.num_readers
+        readers, step = self.num_readers, Measured()
         with self.cost("batch"):
-            windows, ranges = self.stream.next_batch(self.batch_size * self.num_ranks)
+            windows, ranges = self.stream.next_batch(self.spec.data.batch_size)
             self.ranges.extend(ranges)
-            batch = self.make_batch(windows[slice(self.rank, None, self.num_ranks)])
-        with self.cost("read"), torch.no_grad():
-            read = self.memory.read(batch.tokens_BT[:readers], batch.segments_BT[:readers])
-        with self.cost("forward"):
-            mixed = mixed_forward(self.layer, self.memory, batch, read.y, batch.valid_BT[:readers])
-            loss = torch.zeros((), device=self.device)
-            measured = {"tokens": float(batch.num_tokens)}
-            alone, reading = batch.rows(slice(readers, None)), batch.rows(slice(None, readers))
-            if alone.valid_BT.any():
-                own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
-                loss = loss + weights.own * own
-                measured["own"] = own.item()
-            if reading.valid_BT.any():
-                help_ = losses.help_(mixed.log_mixed_NV, reading.targets_N)
-                loss = loss + weights.help * help_
-                measured |= {"help": help_.item(), "lambda": mixed.mixing_N.detach().mean().item()}
-        with self.cost("backward"):
-            self.dense.zero_grad()
-            loss.backward()
+            batch = self.make_batch(windows)
+            num_help = batch.rows(slice(None, readers)).num_valid
+            num_own = batch.num_valid - num_help
+        self.dense.zero_grad()
+        for rows in self.passes():
+            part = batch.rows(rows).to(self.device)
+            step.num_tokens += part.num_tokens
+            self._backward(part, within(readers, rows), num_own, num_help, step)
+        self.reduce()
         with self.cost("optimizer"):
             spec = self.spec.data.optimizer
             lr = learning_rate(spec.lr, spec, self.step, self.spec.total_steps(DATA))
-            self.check_finite(loss=loss.item())
+            self.check_finite(loss=step.shares["loss"])
             norm = self.dense.step(lr)
             self.check_finite(gradient_norm=norm)
-        return {**measured, "loss": loss.item(), "gradient_norm": norm, "lr": lr}
+        step.metrics |= {"gradient_norm": norm, "lr": lr}
+        return step
+
+    def _backward(
+        self, part: Batch, readers: int, num_own: int, num_help: int, step: Measured
+    ) -> None:
+        """Gradients of one pass, whose first `readers` sequences read.
+
+        Args:
+            part: the sequences of the pass.
+            readers: how many of them read.
+            num_own, num_help: positions of each term in the global batch.
+            step: gets this pass' shares of the terms.
+        """
+        weights = self.spec.losses
+        alone, reading = part.rows(slice(readers, None)), part.rows(slice(None, readers))
+        with self.autocast():
+            with self.cost("read"), torch.no_grad():
+                y_RTD = self._read(reading)
+            with self.cost("forward"):
+                mixed = mixed_forward(self.layer, self.memory, part, y_RTD, reading.valid_BT)
+        loss = torch.zeros((), device=self.device)
+        if own_here := alone.num_valid:
+            own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
+            own = own * (own_here / num_own)
+            loss = loss + weights.own * own
+            step.shares["own"] += own.item()
+        if help_here := reading.num_valid:
+            share = help_here / num_help
+            help_ = losses.help_(mixed.log_mixed_NV, reading.targets_N) * share
+            loss = loss + weights.help * help_
+            step.shares["help"] += help_.item()
+            step.shares["lambda"] += mixed.mixing_N.detach().mean().item() * share
+        step.shares["loss"] += loss.item()
+        if loss.requires_grad:
+            with self.cost("backward"):
+                loss.backward()
+
+    def _read(self, part: Batch) -> Tensor:
+        if len(part.tokens_BT):
+            return self.memory.read(part.tokens_BT, part.segments_BT).y
+        return torch.zeros(*part.tokens_BT.shape, self.spec.memory.layer.dim, device=self.device)
+
+    def scalars(self) -> dict[str, Any]:
+        """As `Trainer.scalars`, and the position in the stream."""
+        return {**super().scalars(), "stream": list(self.stream.state)}
+
+    def set_scalars(self, scalars: Mapping[str, Any]) -> None:
+        """As `Trainer.set_scalars`."""
+        super().set_scalars(scalars)
+        chunk, start = scalars["stream"]
+        self.stream.state = (chunk, start)

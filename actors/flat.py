@@ -112,6 +112,16 @@ class FlatParameters:
         else:
             self.buffer[offset : offset + chunk.size].copy_(torch.from_numpy(chunk.copy()))
 
+    def rounded(self, start: int, stop: int) -> ByteArray:
+        """Bytes [start, stop) of the buffer as bfloat16, half as long; float32 layers only."""
+        part = self.buffer.view(torch.float32)[start // 2 : stop // 2]
+        return part.to(torch.bfloat16).view(torch.uint8).cpu().numpy()
+
+    def copy_rounded(self, offset: int, chunk: ByteArray) -> None:
+        """Copies a chunk that `rounded` made into the buffer."""
+        rounded = torch.from_numpy(chunk.copy()).view(torch.bfloat16)
+        self.buffer.view(torch.float32)[offset // 2 : offset // 2 + len(rounded)].copy_(rounded)
+
     def parameter(self, name: str) -> Tensor:
         """The parameter of that name."""
         return self._parameters[name]
@@ -128,17 +138,15 @@ class FlatParameters:
         start, stop = entries[0].offset, entries[-1].offset + entries[-1].num_bytes
         return self.buffer[start:stop].view(entries[0].dtype)
 
-    def attach_gradients(self, section: str) -> Tensor:
-        """Gives the section's parameters gradients that are views of one flat tensor, and returns
-        that tensor.
+    def attach_gradients(self, section: str, flat: Tensor) -> None:
+        """Gives the section's parameters gradients that are views of `flat`, as long as the
+        section.
         """
-        flat = torch.zeros_like(self.section(section))
         entries = [e for e in self.entries if e.section == section]
         for entry in entries:
             at = (entry.offset - entries[0].offset) // entry.dtype.itemsize
             size = entry.num_bytes // entry.dtype.itemsize
             self._parameters[entry.name].grad = flat[at : at + size].view(entry.shape)
-        return flat
 
 
 def digest_of(entries: list[Entry], buffer: ByteArray) -> str:

@@ -37,6 +37,16 @@ class Batch:
         """Positions that hold a token."""
         return int((self.segments_BT != PADDING).sum())
 
+    @property
+    def num_valid(self) -> int:
+        """Positions that have something to predict."""
+        return int(self.valid_BT.sum())
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on that device."""
+        tensors = (self.tokens_BT, self.segments_BT, self.valid_BT, self.targets_BT)
+        return Batch(*(t.to(device) for t in tensors))
+
     def rows(self, rows: slice | Tensor) -> Batch:
         """The batch of these sequences alone."""
         return Batch(
@@ -59,18 +69,18 @@ def to_batch(windows: Windows, device: torch.device) -> Batch:
     return Batch(tokens, segments, valid, tokens.roll(-1, dims=1))
 
 
-def add_noise(batch: Batch, noise_frac: float, num_tokens: int, end_of_text: int) -> Batch:
+def add_noise(
+    batch: Batch, noise_frac: float, num_tokens: int, end_of_text: int, choices: torch.Generator
+) -> Batch:
     """The batch with a share of its input tokens replaced by random ones; targets and document
     marks stay.
-
-    Draws from the global torch generator, which a trainer seeds at every interval.
     """
     if noise_frac == 0:
         return batch
-    noised = (torch.rand(batch.tokens_BT.shape, device=batch.tokens_BT.device) < noise_frac) & (
-        batch.tokens_BT != end_of_text
-    )
-    tokens = torch.where(noised, torch.randint_like(batch.tokens_BT, num_tokens), batch.tokens_BT)
+    shape = batch.tokens_BT.shape
+    noised = (torch.rand(shape, generator=choices) < noise_frac) & (batch.tokens_BT != end_of_text)
+    random = torch.randint(num_tokens, shape, generator=choices)
+    tokens = torch.where(noised, random, batch.tokens_BT)
     return Batch(tokens, batch.segments_BT, batch.valid_BT, batch.targets_BT)
 
 

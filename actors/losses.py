@@ -8,6 +8,7 @@ DESIGN 1, where no paper is named.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,7 @@ def sync(
     ref_logits_NV: Tensor,
     before_logits_NV: Tensor,
     student_logits_NV: Tensor,
+    all_ranks: Callable[[Tensor], Tensor] = lambda own: own,
 ) -> Tensor:
     """L_sync = E[w KL(p_thetak || q_phi) + (1 - w) a KL(q_phi- || q_phi)], w = JS / (JS + its
     median over N).
@@ -73,13 +75,15 @@ def sync(
         ref_logits_NV: the data layer when the memory last trained.
         before_logits_NV: the memory at the start of the interval.
         student_logits_NV: the memory now; the only one that gets a gradient.
+        all_ranks: this rank's values, (N,), -> those of all ranks; the median is theirs.
     """
     with torch.no_grad():
         teacher, ref = teacher_logits_NV.log_softmax(-1), ref_logits_NV.log_softmax(-1)
         before = before_logits_NV.log_softmax(-1)
         changed = jensen_shannon(teacher, ref)
         changed = torch.where(changed < JS_NOISE, 0.0, changed)
-        weight_N = changed / (changed + changed.median()).clamp_min(torch.finfo(changed.dtype).tiny)
+        median = all_ranks(changed).median()
+        weight_N = changed / (changed + median).clamp_min(torch.finfo(changed.dtype).tiny)
         agreed_N = (before.argmax(-1) == ref.argmax(-1)).to(weight_N.dtype)
     student = student_logits_NV.log_softmax(-1)
     return (
@@ -87,14 +91,25 @@ def sync(
     ).mean()
 
 
-def balance(side_scores_2NHS: Tensor) -> Tensor:
+def balance(
+    side_scores_2NHS: Tensor, all_ranks: Callable[[Tensor], Tensor] = lambda own: own
+) -> Tensor:
     """L_balance = ln S - H(mean use of the half keys), averaged over both sides and heads; 0 where
     use is even.
 
-    The entropy of the mean, so that a single token may be as choosy as it likes. Source: DESIGN 1;
-    Shazeer et al. 2017 (arXiv 1701.06538), section 4, for the idea.
+    The entropy of the mean, so that a single token may be as choosy as it likes. The value is that
+    of all ranks, the gradient this rank's part of it. Source: DESIGN 1; Shazeer et al. 2017 (arXiv
+    1701.06538), section 4, for the idea.
+
+    Args:
+        side_scores_2NHS: scores of both half keys at this rank's positions.
+        all_ranks: adds a vector over all ranks.
     """
-    use_2HS = side_scores_2NHS.softmax(-1).mean(1)
+    sum_2HS = side_scores_2NHS.softmax(-1).sum(1)
+    mine = sum_2HS.detach()
+    num = mine.new_tensor([side_scores_2NHS.shape[1]])
+    total = all_ranks(torch.cat([mine.flatten(), num]))
+    use_2HS = (sum_2HS + (total[:-1].view_as(mine) - mine)) / total[-1].clamp_min(1)
     entropy_2H = -(use_2HS * use_2HS.clamp_min(1e-20).log()).sum(-1)
     return (math.log(use_2HS.shape[-1]) - entropy_2H).mean()
 

@@ -8,7 +8,8 @@ a batch; the report says what each costs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from actors import losses
 from actors.corpus import PADDING, Piece, Windows, WindowStream, pack
 from actors.evaluation import agreement
 from actors.flat import FlatParameters
+from actors.interval import Measured, within
 from actors.layers import (
     Batch,
     build_data_layer,
@@ -26,11 +28,13 @@ from actors.layers import (
     to_batch,
 )
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
+from actors.ranges import from_lists, to_lists
 from actors.replay import ReplayBuffer
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.trainer import Trainer
-from actors.wire import Header, Order
+from actors.wire import Order, Range
 
+FIELD = {"self": "self_"}  # losses whose weight has another name in Python
 MEASURED_WINDOWS = 48  # held-out windows on which agreement with an adopted version is measured
 
 
@@ -66,6 +70,7 @@ class MemoryTrainer(Trainer):
         self.data_stream = WindowStream(self.corpus, DATA)
         self.replay = ReplayBuffer(spec.memory.replay_windows, spec.corpus.window)
         self.just_trained = Windows.empty(spec.corpus.window)
+        self.just_ranges: list[Range] = []
         self.sampled = Windows.empty(spec.corpus.window)
         self.heldout: Batch | None = None
         self.choices = self.generator(0)
@@ -76,17 +81,20 @@ class MemoryTrainer(Trainer):
             self.ref_flat.buffer.copy_(self.mirror.buffer)
             self.before_flat.buffer.copy_(self.own.buffer)
 
-    def begin_interval(self, order: Order, headers: Sequence[Header]) -> None:
-        """Fetches what theta just trained on, and samples from theta where the mix asks for it."""
+    def begin_interval(self, order: Order) -> None:
+        """Fetches what theta just trained on, and samples from theta where the mix asks for it.
+
+        Where no newer version was adopted, what it trained on last stays in the mix.
+        """
         self.choices = self.generator(order.interval)
         if order.interval == 1 and self.spec.losses.sync > 0:
             self.ref_flat.buffer.copy_(self.mirror.buffer)
         with self.cost("batch"):
-            self.replay.add(self.just_trained)
-            ranges = headers[0].ranges
-            empty = Windows.empty(self.spec.corpus.window)
-            self.just_trained = self.data_stream.read(ranges) if ranges else empty
-        counts = self.spec.mix.counts(self.batch_size)
+            if order.ranges:
+                self.replay.add(self.just_trained, self.just_ranges)
+                self.just_ranges = list(order.ranges)
+                self.just_trained = self.data_stream.read(order.ranges)
+        counts = self.spec.mix.counts(self.spec.memory.batch_size)
         with self.cost("sample"):
             if counts["sampled"]:
                 self.sampled = self.sample(counts["sampled"] * order.num_steps)
@@ -94,21 +102,26 @@ class MemoryTrainer(Trainer):
     @torch.no_grad()
     def sample(self, num_windows: int) -> Windows:
         """At most `num_windows` windows of documents sampled from the adopted data layer, reads
-        off.
+        off; each rank samples its share, all get all.
         """
         window, mark = self.spec.corpus.window, self.tokenizer.end_of_text
-        prompts = torch.full((num_windows, 1), mark, device=self.device)
-        out = self.teacher.model.generate(  # type: ignore[operator]
-            prompts,
-            attention_mask=torch.ones_like(prompts),
-            do_sample=True,
-            top_k=0,
-            max_new_tokens=window - 1,
-            eos_token_id=mark,
-            pad_token_id=mark,
-        )
+        num = len(range(self.rank, num_windows, self.num_ranks))
+        rows = torch.full((num, window), mark, dtype=torch.int32)
+        if num:
+            prompts = torch.full((num, 1), mark, device=self.device)
+            with self.autocast():
+                out = self.teacher.model.generate(  # type: ignore[operator]
+                    prompts,
+                    attention_mask=torch.ones_like(prompts),
+                    do_sample=True,
+                    top_k=0,
+                    max_new_tokens=window - 1,
+                    eos_token_id=mark,
+                    pad_token_id=mark,
+                )
+            rows[:, : out.shape[1]] = out.clamp_max(self.tokenizer.size - 1).cpu()
         documents = []
-        for row in out.clamp_max(self.tokenizer.size - 1).tolist():
+        for row in torch.cat(self.ranks.gather_rows(rows)).tolist():
             end = row.index(mark, 1) + 1 if mark in row[1:] else len(row)
             if end > 2:
                 documents.append(Piece(row[:end]))
@@ -125,14 +138,13 @@ class MemoryTrainer(Trainer):
             "replay": self.replay.windows,
             "sampled": self.sampled,
         }
-        counts = self.spec.mix.counts(self.batch_size)
+        size = self.spec.memory.batch_size
+        counts = self.spec.mix.counts(size)
         picked = {kind: self._pick(pool, counts[kind]) for kind, pool in pools.items()}
         sampled = picked.pop("sampled")
-        num_fresh = self.batch_size - len(sampled) - sum(len(w) for w in picked.values())
         parts = list(picked.values())
-        if num_fresh:
-            stream_windows, _ = self.fresh.next_batch(num_fresh * self.num_ranks)
-            parts.append(stream_windows[slice(self.rank, None, self.num_ranks)])
+        if num_fresh := size - len(sampled) - sum(len(w) for w in parts):
+            parts.append(self.fresh.next_batch(num_fresh)[0])
         real = sum(len(part) for part in parts)
         return Windows.concat([*parts, sampled]), real
 
@@ -141,91 +153,173 @@ class MemoryTrainer(Trainer):
             return pool[:0]
         return pool[torch.randint(len(pool), (num,), generator=self.choices).numpy()]
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> Measured:
         """One step of the weighted memory losses."""
-        weights, group = self.spec.losses, self.spec.memory
+        group, step = self.spec.memory, Measured()
         with self.cost("batch"):
             windows, real = self.next_windows()
             order = torch.randperm(len(windows), generator=self.choices)
             batch = self.make_batch(windows[order.numpy()])
-            is_text_B = (order < real).to(self.device)
-        with self.cost("student"):
-            u_BTD, _ = self.layer.encode(batch.tokens_BT, batch.segments_BT)
-            read = self.layer.read_at(u_BTD[batch.valid_BT])
-            logits_NV = self.layer.predict(read.y)
-            of_sequence_N = batch.valid_BT.nonzero()[:, 0]
-            text_N = is_text_B[of_sequence_N]  # what theta made up teaches recall, never self
-            loss = torch.zeros((), device=self.device)
-            measured = {"tokens": float(batch.num_tokens)}
-            if weights.self_ > 0 and text_N.any():
-                self_loss = losses.self_(logits_NV[text_N], batch.targets_N[text_N])
-                loss = loss + weights.self_ * self_loss
-                measured["self"] = self_loss.item()
-            balance = losses.balance(read.side_scores)
-            loss = loss + weights.balance * balance
-            measured["balance"] = balance.item()
-        taught = self._taught(batch, logits_NV, of_sequence_N)
-        if weights.assist > 0:
-            with self.cost("assist"):
-                taught["assist"] = self._assist(batch, u_BTD)
-        for name, value in taught.items():
-            loss = loss + float(getattr(weights, name)) * value
-            measured[name] = value.item()
-        with self.cost("backward"):
-            self.dense.zero_grad()
-            loss.backward()
+            is_text_B = order < real
+            valid_B = batch.valid_BT.sum(1)
+            taught = {name: int(valid_B[:num].sum()) for name, num in self.num_taught.items()}
+            counts = {"self": int(valid_B[is_text_B].sum()), **taught}
+        self.dense.zero_grad()
+        for rows in self.passes():
+            part = batch.rows(rows).to(self.device)
+            step.num_tokens += part.num_tokens
+            self._backward(part, is_text_B[rows].to(self.device), rows, counts, step)
+        self.reduce()
         with self.cost("optimizer"):
-            self.check_finite(loss=loss.item())
+            self.check_finite(loss=step.shares["loss"])
             total, spec = self.spec.total_steps(MEMORY), group.optimizer
             lr = learning_rate(spec.lr, spec, self.step, total)
             norm = self.dense.step(lr)
-            value_norm, rows = self.rows.step(learning_rate(group.value_lr, spec, self.step, total))
+            value_lr = learning_rate(group.value_lr, spec, self.step, total)
+            value_norm, num_rows = self.rows.step(value_lr, self.ranks)
             self.check_finite(gradient_norm=norm, value_gradient_norm=value_norm)
-        measured |= {
-            "loss": loss.item(),
+        step.metrics |= {
             "gradient_norm": norm,
             "value_gradient_norm": value_norm,
             "lr": lr,
+            "rows_written": float(num_rows),
         }
-        return {**measured, "rows_written": float(rows)}
+        return step
 
-    def _taught(self, batch: Batch, logits_NV: Tensor, of_sequence_N: Tensor) -> dict[str, Tensor]:
-        """The terms that need teachers, each on the first so many sequences of the batch."""
+    @property
+    def num_taught(self) -> dict[str, int]:
+        """Sequences at the front of the global batch on which each term with a teacher runs."""
         weights, group = self.spec.losses, self.spec.memory
-        size = len(batch.tokens_BT)
-        num_recall = max(1, round(size * group.recall_frac)) if weights.recall > 0 else 0
-        num_sync = max(1, round(size * group.sync_frac)) if weights.sync > 0 else 0
-        taught: dict[str, Tensor] = {}
-        if not (num := max(num_recall, num_sync)):
-            return taught
-        part = batch.rows(slice(None, num))
-        with self.cost("teacher"), torch.no_grad():
-            teacher_NV = self.teacher(part.tokens_BT, part.segments_BT).logits_BTV[part.valid_BT]
-        if num_recall:
-            count = int((of_sequence_N < num_recall).sum())
-            with self.cost("recall"):
-                taught["recall"] = losses.recall(teacher_NV[:count], logits_NV[:count])
-        if num_sync:
-            count = int((of_sequence_N < num_sync).sum())
-            part = batch.rows(slice(None, num_sync))
-            with self.cost("sync"):
-                with torch.no_grad():
-                    ref_NV = self.ref(part.tokens_BT, part.segments_BT).logits_BTV[part.valid_BT]
-                    before_NV = predict_at(self.before, part)
-                taught["sync"] = losses.sync(
-                    teacher_NV[:count], ref_NV, before_NV, logits_NV[:count]
-                )
-        return taught
+        num_recall = max(1, round(group.batch_size * group.recall_frac))
+        num_sync = max(1, round(group.batch_size * group.sync_frac))
+        wanted = {"recall": num_recall, "sync": num_sync, "assist": num_recall}
+        return {name: num for name, num in wanted.items() if getattr(weights, name) > 0}
 
-    def _assist(self, batch: Batch, u_BTD: Tensor) -> Tensor:
-        """Help with theta frozen, on as many sequences as recall uses."""
-        num = max(1, round(len(batch.tokens_BT) * self.spec.memory.recall_frac))
-        part = batch.rows(slice(None, num))
+    def _backward(
+        self,
+        part: Batch,
+        is_text_B: Tensor,
+        rows: slice,
+        counts: Mapping[str, int],
+        step: Measured,
+    ) -> None:
+        """Gradients of one pass.
+
+        Args:
+            part: the sequences of the pass.
+            is_text_B: which of them are real text; what theta made up teaches recall, never self.
+            rows: which of the global batch they are.
+            counts: positions of each term in the global batch.
+            step: gets this pass' shares of the terms.
+        """
+        weights = self.spec.losses
+        of_sequence_N = part.valid_BT.nonzero()[:, 0]
+        terms: dict[str, Tensor] = {}
+        with self.cost("student"), self.autocast():
+            u_BTD, _ = self.layer.encode(part.tokens_BT, part.segments_BT)
+            read = self.layer.read_at(u_BTD[part.valid_BT])
+            logits_NV = self.layer.predict(read.y)
+        text_N = is_text_B[of_sequence_N]
+        if weights.self_ > 0 and (here := int(text_N.sum())):
+            share = here / counts["self"]
+            terms["self"] = losses.self_(logits_NV[text_N], part.targets_N[text_N]) * share
+        balance = losses.balance(read.side_scores, self.ranks.add)
+        per_pass = 1 / self.spec.memory.accumulate
+        step.metrics["balance"] = step.metrics.get("balance", 0.0) + balance.item() * per_pass
+        terms |= self._taught(part, logits_NV, of_sequence_N, rows, counts)
+        if "assist" in counts and (num := within(self.num_taught["assist"], rows)):
+            with self.cost("assist"):
+                terms |= self._assist(part.rows(slice(None, num)), u_BTD[:num], counts["assist"])
+        loss = weights.balance * per_pass * balance
+        step.shares["loss"] += loss.item() / self.num_ranks  # every rank has the whole of it
+        for name, value in terms.items():
+            step.shares[name] += value.item()
+            weighted = float(getattr(weights, FIELD.get(name, name))) * value
+            step.shares["loss"] += weighted.item()
+            loss = loss + weighted
+        if loss.requires_grad:
+            with self.cost("backward"):
+                loss.backward()
+
+    def _taught(
+        self,
+        part: Batch,
+        logits_NV: Tensor,
+        of_sequence_N: Tensor,
+        rows: slice,
+        counts: Mapping[str, int],
+    ) -> dict[str, Tensor]:
+        """This pass' shares of the terms that ask a teacher what it would say."""
+        num = {name: within(self.num_taught[name], rows) for name in ("recall", "sync")
+               if name in counts}  # fmt: skip
+        here = {name: int((of_sequence_N < n).sum()) for name, n in num.items()}
+        terms: dict[str, Tensor] = {}
+        teacher_NV = logits_NV[:0]
+        if most := max(num.values(), default=0):
+            asked = part.rows(slice(None, most))
+            with self.cost("teacher"), torch.no_grad(), self.autocast():
+                out = self.teacher(asked.tokens_BT, asked.segments_BT)
+                teacher_NV = out.logits_BTV[asked.valid_BT]
+        if count := here.get("recall", 0):
+            with self.cost("recall"):
+                recall = losses.recall(teacher_NV[:count], logits_NV[:count])
+                terms["recall"] = recall * (count / counts["recall"])
+        if "sync" in num:
+            with self.cost("sync"):
+                if count := here["sync"]:
+                    asked = part.rows(slice(None, num["sync"]))
+                    sync = self._sync(asked, teacher_NV[:count], logits_NV[:count])
+                    terms["sync"] = sync * (count / counts["sync"])
+                else:  # the median is of all ranks, so that none may stay away
+                    self._all_ranks(torch.zeros(0, device=self.device))
+        return terms
+
+    def _sync(self, part: Batch, teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
+        with torch.no_grad(), self.autocast():
+            ref_NV = self.ref(part.tokens_BT, part.segments_BT).logits_BTV[part.valid_BT]
+            before_NV = predict_at(self.before, part)
+        return losses.sync(teacher_NV, ref_NV, before_NV, student_NV, self._all_ranks)
+
+    def _all_ranks(self, values_N: Tensor) -> Tensor:
+        return torch.cat(self.ranks.gather_rows(values_N))
+
+    def _assist(self, part: Batch, u_BTD: Tensor, count: int) -> dict[str, Tensor]:
+        """This pass' share of help with theta frozen; `count` positions in the global batch."""
+        if not part.num_valid:
+            return {}
         text_BT = part.segments_BT != PADDING
-        y_BTD = torch.zeros_like(u_BTD[:num])
-        y_BTD[text_BT] = self.layer.read_at(u_BTD[:num][text_BT]).y
-        mixed = mixed_forward(self.teacher, self.layer, part, y_BTD, part.valid_BT)
-        return losses.assist(mixed.log_mixed_NV, part.targets_N)
+        with self.autocast():
+            y_BTD = torch.zeros_like(u_BTD)
+            y_BTD[text_BT] = self.layer.read_at(u_BTD[text_BT]).y.to(y_BTD.dtype)
+            mixed = mixed_forward(self.teacher, self.layer, part, y_BTD, part.valid_BT)
+        return {
+            "assist": losses.assist(mixed.log_mixed_NV, part.targets_N) * (part.num_valid / count)
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As `Trainer.tensors`, with the rows' moments and the teacher that sync looks back to."""
+        teacher = {"teacher": self.mirror.buffer} if self.spec.losses.sync > 0 else {}
+        return {**super().tensors(), **self.rows.moments(), **teacher}
+
+    def scalars(self) -> dict[str, Any]:
+        """As `Trainer.scalars`, and what is in the mix."""
+        return {
+            **super().scalars(),
+            "fresh": list(self.fresh.state),
+            "just_trained": to_lists(self.just_ranges),
+            "replay": to_lists(self.replay.ranges),
+        }
+
+    def set_scalars(self, scalars: Mapping[str, Any]) -> None:
+        """As `Trainer.set_scalars`; what is in the mix is read again from the corpus."""
+        super().set_scalars(scalars)
+        chunk, start = scalars["fresh"]
+        self.fresh.state = (chunk, start)
+        self.just_ranges = from_lists(scalars["just_trained"])
+        self.just_trained = self.data_stream.read(self.just_ranges)
+        self.replay = ReplayBuffer(self.spec.memory.replay_windows, self.spec.corpus.window)
+        ranges = from_lists(scalars["replay"])
+        self.replay.add(self.data_stream.read(ranges), ranges)
 
     def measure_agreement(self) -> float:
         """Share of held-out positions where the memory's likeliest token is the adopted data

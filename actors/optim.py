@@ -8,11 +8,14 @@ Called by the trainers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from actors.flat import FlatParameters
+from actors.process_group import ProcessGroup
 from actors.spec import OptimizerSpec
 
 DECAY, NO_DECAY, ROWS = "decay", "no_decay", "rows"
@@ -33,50 +36,78 @@ def section_of(name: str, parameter: Tensor) -> str:
 
 
 def learning_rate(peak: float, spec: OptimizerSpec, step: int, total_steps: int) -> float:
-    """Linear warm-up, then a cosine from `peak` down to its final share at `total_steps`, constant
-    after.
-    """
+    """Linear warm-up to `peak`, then the schedule; from `total_steps` on its final share."""
     if step < spec.warmup_steps:
         return peak * (step + 1) / spec.warmup_steps
     progress = min(1.0, (step - spec.warmup_steps) / max(1, total_steps - spec.warmup_steps))
     floor = spec.final_lr_frac
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+    if spec.schedule == "constant":
+        left = 1.0
+    elif spec.schedule == "linear":
+        left = 1.0 - progress
+    elif spec.schedule == "wsd":
+        left = min(1.0, (1.0 - progress) / spec.decay_frac)
+    else:
+        left = 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * (floor + (1 - floor) * left)
 
 
 class DenseOptimizer:
-    """AdamW on the dense sections of a flat buffer, with clipping by their common norm."""
+    """AdamW on the dense sections of a flat buffer, with clipping by their common norm.
+
+    All gradients are views of `gradient`, one flat tensor of fixed layout, which is what the ranks
+    of a group sum.
+    """
 
     def __init__(self, flat: FlatParameters, spec: OptimizerSpec) -> None:
         self._spec = spec
-        self.gradients: list[Tensor] = []
-        groups = []
-        for section in flat.sections():
-            rule = section.partition(":")[0]
-            if rule == ROWS:
-                continue
+        sections = [s for s in flat.sections() if s.partition(":")[0] != ROWS]
+        sizes = [len(flat.section(section)) for section in sections]
+        self.gradient = torch.zeros(sum(sizes), dtype=torch.float32, device=flat.buffer.device)
+        groups: list[dict[str, Any]] = []
+        parts = self.gradient.split(sizes)
+        for section, part in zip(sections, parts, strict=True):
             parameter = torch.nn.Parameter(flat.section(section))
-            parameter.grad = flat.attach_gradients(section)
-            self.gradients.append(parameter.grad)
-            groups.append(
-                {"params": [parameter], "weight_decay": spec.weight_decay if rule == DECAY else 0.0}
-            )
+            parameter.grad = part
+            flat.attach_gradients(section, part)
+            decay = spec.weight_decay if section.partition(":")[0] == DECAY else 0.0
+            groups.append({"params": [parameter], "weight_decay": decay})
+        self._norms = parts
         self.adamw = torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=EPS, fused=True)
+        for group in self.adamw.param_groups:  # now, not at the first step: checkpoints need a
+            for parameter in group["params"]:  # layout that never changes
+                self.adamw.state[parameter] = {
+                    "step": torch.zeros((), device=parameter.device),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
 
     def zero_grad(self) -> None:
         """Clears the gradients in place; they stay views."""
-        for gradient in self.gradients:
-            gradient.zero_()
+        self.gradient.zero_()
 
     def step(self, lr: float) -> float:
         """Clips, steps, and returns the gradient norm before clipping."""
-        norm = float(torch.stack([g.norm() for g in self.gradients]).norm())
+        norm = float(torch.stack([part.norm() for part in self._norms]).norm())
         if norm > self._spec.clip_norm:
-            for gradient in self.gradients:
-                gradient.mul_(self._spec.clip_norm / norm)
+            self.gradient.mul_(self._spec.clip_norm / norm)
         for group in self.adamw.param_groups:
             group["lr"] = lr
         self.adamw.step()
         return norm
+
+    def moments(self) -> dict[str, Tensor]:
+        """The optimizer's state as named flat tensors, live."""
+        named: dict[str, Tensor] = {}
+        for index, state in enumerate(self.adamw.state.values()):
+            named[f"adam.{index}.first"] = state["exp_avg"]
+            named[f"adam.{index}.second"] = state["exp_avg_sq"]
+        return named
+
+    def set_steps(self, steps: int) -> None:
+        """Tells the bias correction how many steps the moments have seen."""
+        for state in self.adamw.state.values():
+            state["step"].fill_(steps)
 
 
 class RowAdam:
@@ -98,20 +129,23 @@ class RowAdam:
         self.updates_R = torch.zeros(len(table_RD), dtype=torch.int32, device=table_RD.device)
 
     @torch.no_grad()
-    def step(self, lr: float) -> tuple[float, int]:
-        """Takes the table's sparse gradient.
+    def step(self, lr: float, ranks: ProcessGroup) -> tuple[float, int]:
+        """Takes the table's sparse gradient, summed over all ranks.
 
-        Returns its norm before clipping and the number of rows written.
+        Only touched rows travel; they are added in rank order, so that every rank gets the same
+        bits. Returns the norm before clipping and the number of rows written.
         """
         gradient = self._table_RD.grad
         self._table_RD.grad = None
         if gradient is None:
+            g_UD = self._table_RD[:0]
+            rows = torch.zeros(0, dtype=torch.int64, device=g_UD.device)
+        else:
+            rows, g_UD = _add_rows([gradient._indices()[0]], [gradient._values()])
+        if ranks.num_ranks > 1:
+            rows, g_UD = _add_rows(ranks.gather_rows(rows), ranks.gather_rows(g_UD))
+        if not len(rows):
             return 0.0, 0
-        rows, inverse = gradient._indices()[0].unique(return_inverse=True)
-        g_UD = torch.zeros(
-            len(rows), self._table_RD.shape[1], dtype=gradient.dtype, device=gradient.device
-        )
-        g_UD.index_add_(0, inverse, gradient._values())
         norm = float(g_UD.norm())
         if norm > self._clip_norm:
             g_UD.mul_(self._clip_norm / norm)
@@ -128,3 +162,19 @@ class RowAdam:
         scale_U = lr / (1 - beta1**counts_U) / ((second_U / (1 - beta2**counts_U)).sqrt() + EPS)
         self._table_RD.index_add_(0, rows, first_UD * scale_U.unsqueeze(1), alpha=-1.0)
         return norm, len(rows)
+
+    def moments(self) -> dict[str, Tensor]:
+        """The state as named flat tensors, live."""
+        return {
+            "rows.first": self.first_RD,
+            "rows.second": self.second_R,
+            "rows.updates": self.updates_R,
+        }
+
+
+def _add_rows(indices: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows that occur, ascending, and the sum of each one's values in the order given."""
+    rows, inverse = torch.cat(list(indices)).unique(return_inverse=True)
+    joined = torch.cat(list(values))
+    total_UD = torch.zeros(len(rows), *joined.shape[1:], dtype=joined.dtype, device=joined.device)
+    return rows, total_UD.index_add_(0, inverse, joined)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from actors.corpus import Windows
+from actors.wire import Range
 
 
 class ReplayBuffer:
-    """The newest `capacity` windows that were added.
+    """The newest `capacity` windows that were added, and where in the stream they stand.
 
     Args:
         capacity: windows kept; 0 keeps none.
@@ -16,10 +19,18 @@ class ReplayBuffer:
     def __init__(self, capacity: int, window: int) -> None:
         self._capacity = capacity
         self.windows = Windows.empty(window)
+        self.ranges: list[Range] = []
 
-    def add(self, windows: Windows) -> None:
-        """Adds windows; the oldest leave."""
+    def add(self, windows: Windows, ranges: Sequence[Range]) -> None:
+        """Adds the windows of `ranges`; the oldest leave."""
         joined = Windows.concat([self.windows, windows])
-        self.windows = (
-            joined[max(0, len(joined) - self._capacity) :] if self._capacity else joined[:0]
-        )
+        excess = max(0, len(joined) - self._capacity)
+        self.windows = joined[excess:]
+        self.ranges.extend(ranges)
+        while excess:
+            first = self.ranges[0]
+            left = first.stop - first.start - excess
+            excess = max(0, -left)
+            self.ranges[:1] = (
+                [Range(first.chunk, first.stop - left, first.stop)] if left > 0 else []
+            )

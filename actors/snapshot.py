@@ -17,6 +17,8 @@ from actors.flat import ByteArray, FlatParameters
 from actors.snapshot_layout import bucket_bounds, rank_buckets
 from actors.wire import Header, SnapshotError
 
+STORED, BFLOAT16 = "stored", "bfloat16"
+
 
 def checksum(bucket: ByteArray) -> int:
     """64-bit checksum of a bucket (xxh3.
@@ -26,22 +28,35 @@ def checksum(bucket: ByteArray) -> int:
     return int(xxhash.xxh3_64_intdigest(np.ascontiguousarray(bucket).data))
 
 
+def wire_bytes(flat: FlatParameters, dtype: str) -> int:
+    """Bytes of a snapshot of that dtype."""
+    return flat.total_bytes if dtype == STORED else flat.total_bytes // 2
+
+
 def publish(
-    flat: FlatParameters, rank: int, num_ranks: int, **fields: Any
+    flat: FlatParameters, rank: int, num_ranks: int, dtype: str = STORED, **fields: Any
 ) -> tuple[Header, list[ByteArray]]:
     """This rank's header and buckets.
 
-    `fields` are the header's remaining ones (run, group, version, ...).
+    Args:
+        flat: the layer.
+        rank, num_ranks: whose share.
+        dtype: `stored`, or `bfloat16`, which halves the bytes of a float32 layer and rounds it.
+        fields: the header's remaining ones (run, group, version, ...).
     """
-    raw = flat.to_bytes()
-    bounds = rank_buckets(flat.total_bytes, rank, num_ranks)
-    buckets = [raw[start:stop] for start, stop in bounds]
+    total_bytes = wire_bytes(flat, dtype)
+    bounds = rank_buckets(total_bytes, rank, num_ranks)
+    if dtype == STORED:
+        raw = flat.to_bytes()
+        buckets = [raw[start:stop] for start, stop in bounds]
+    else:
+        buckets = [flat.rounded(start, stop) for start, stop in bounds]
     header = Header(
         rank=rank,
         num_ranks=num_ranks,
         layout_hash=flat.layout_hash,
-        dtype="stored",
-        total_bytes=flat.total_bytes,
+        dtype=dtype,
+        total_bytes=total_bytes,
         offsets=tuple(start for start, _ in bounds),
         sizes=tuple(stop - start for start, stop in bounds),
         checksums=tuple(checksum(b) for b in buckets),
@@ -63,13 +78,14 @@ def verify(flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[By
             f"{name}: headers of different snapshots: "
             f"{[(h.run, h.group, h.version) for h in headers]}"
         )
-    if first.layout_hash != flat.layout_hash or first.total_bytes != flat.total_bytes:
+    expected_bytes = wire_bytes(flat, first.dtype)
+    if first.layout_hash != flat.layout_hash or first.total_bytes != expected_bytes:
         raise SnapshotError(
             f"{name}: layout {first.layout_hash} of {first.total_bytes:,} bytes, expected "
             f"{flat.layout_hash} of "
-            f"{flat.total_bytes:,}; both groups must be built from the same config"
+            f"{expected_bytes:,}; both groups must be built from the same config"
         )
-    expected = bucket_bounds(flat.total_bytes, first.num_ranks)
+    expected = bucket_bounds(expected_bytes, first.num_ranks)
     got = [(o, o + s) for h in headers for o, s in zip(h.offsets, h.sizes, strict=True)]
     if got != expected or len(buckets) != len(expected):
         raise SnapshotError(f"{name}: buckets {got} ({len(buckets)} arrays), expected {expected}")
@@ -93,7 +109,7 @@ def adopt(flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[Byt
         SnapshotError: as `verify`.
     """
     verify(flat, headers, buckets)
-    for (start, _), bucket in zip(
-        bucket_bounds(flat.total_bytes, headers[0].num_ranks), buckets, strict=True
-    ):
-        flat.copy_from(start, bucket)
+    copy = flat.copy_from if headers[0].dtype == STORED else flat.copy_rounded
+    bounds = bucket_bounds(headers[0].total_bytes, headers[0].num_ranks)
+    for (start, _), bucket in zip(bounds, buckets, strict=True):
+        copy(start, bucket)

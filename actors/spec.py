@@ -6,7 +6,7 @@ the driver needs and turns validation errors into messages for people.
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -28,9 +28,17 @@ DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSpec(Spec):
-    """AdamW of the dense parameters of one layer, with warm-up and cosine decay."""
+    """AdamW of the dense parameters of one layer, with warm-up and a schedule after it."""
 
     lr: float = Field(2e-3, gt=0, description="Peak learning rate of the dense parameters.")
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = Field(
+        "cosine",
+        description="How the rate goes from its peak to its final share; wsd: stays at the peak "
+        "and falls linearly over the last part (warm-up, stable, decay).",
+    )
+    decay_frac: float = Field(
+        0.2, gt=0, le=1, description="wsd only: share of all steps over which the rate falls."
+    )
     final_lr_frac: float = Field(
         0.1, ge=0, le=1, description="Share of the peak rate left at the last step."
     )
@@ -50,7 +58,9 @@ class WorkersSpec(Spec):
     """The processes of one group."""
 
     num_workers: int = Field(
-        1, ge=1, le=1, description="Trainer processes of this group (one, for now)."
+        1,
+        ge=1,
+        description="Trainer processes of this group; the global batch is split among them.",
     )
     cpus: float = Field(
         1.0,
@@ -58,18 +68,74 @@ class WorkersSpec(Spec):
         description="CPUs of each worker; its torch threads are this, rounded down, >= 1.",
     )
     gpus: float = Field(0.0, ge=0, description="GPUs of each worker; a fraction shares a card.")
+    backend: Literal["auto", "gloo", "nccl"] = Field(
+        "auto",
+        description="How gradients are summed; auto: nccl where every worker has a card of its "
+        "own, else gloo.",
+    )
+    collective_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that a worker waits for the others of its group; raise it for very "
+        "slow networks.",
+    )
+
+    @property
+    def resolved_backend(self) -> str:
+        """What `auto` comes to."""
+        if self.backend != "auto":
+            return self.backend
+        return "nccl" if self.gpus >= 1 and self.num_workers > 1 else "gloo"
+
+    @model_validator(mode="after")
+    def _nccl_needs_cards(self) -> Self:
+        if self.backend == "nccl" and self.gpus < 1:
+            raise ValueError(
+                f"backend nccl needs a whole GPU per worker, got gpus {self.gpus:g}; use gloo"
+            )
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus above 1 must be whole, got {self.gpus:g}")
+        return self
 
 
-class DataGroupSpec(Spec):
-    """The data layer and the group that trains it."""
+class _GroupSpec(Spec):
+    """What both groups' settings share."""
 
-    layer: DataLayerSpec = Field(default_factory=DataLayerSpec)
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
     workers: WorkersSpec = Field(default_factory=WorkersSpec)
-    batch_size: int = Field(16, ge=2, description="Sequences per optimizer step, over all workers.")
+    batch_size: int = Field(16, ge=1, description="Sequences per optimizer step, over all workers.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Gradient accumulation: passes into which a worker splits its share of the "
+        "batch; more passes take less memory.",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="Number format of forward and backward passes; weights, optimizer and losses "
+        "stay float32.",
+    )
     steps_per_interval: int = Field(
         20, ge=1, description="Optimizer steps between exchanges; aim at seconds."
     )
+
+    @model_validator(mode="after")
+    def _every_pass_has_a_sequence(self) -> Self:
+        passes = self.workers.num_workers * self.accumulate
+        if self.batch_size < passes:
+            raise ValueError(
+                f"batch_size {self.batch_size} is less than workers.num_workers "
+                f"{self.workers.num_workers} x accumulate {self.accumulate}; every pass needs a "
+                "sequence"
+            )
+        return self
+
+
+class DataGroupSpec(_GroupSpec):
+    """The data layer and the group that trains it."""
+
+    layer: DataLayerSpec = Field(default_factory=DataLayerSpec)
+    batch_size: int = Field(16, ge=2, description="Sequences per optimizer step, over all workers.")
     help_frac: float = Field(
         0.5,
         ge=0,
@@ -78,20 +144,16 @@ class DataGroupSpec(Spec):
     )
 
 
-class MemoryGroupSpec(Spec):
+class MemoryGroupSpec(_GroupSpec):
     """The memory layer and the group that trains it."""
 
     layer: MemoryLayerSpec = Field(default_factory=MemoryLayerSpec)
-    optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
     value_lr: float = Field(
         1e-2, gt=0, description="Learning rate of the value table; 5 to 10 times the dense one."
     )
     value_clip: float = Field(
         1.0, gt=0, description="Largest gradient norm of the value table per step."
     )
-    workers: WorkersSpec = Field(default_factory=WorkersSpec)
-    batch_size: int = Field(16, ge=1, description="Sequences per optimizer step, over all workers.")
-    steps_per_interval: int = Field(20, ge=1, description="Optimizer steps between exchanges.")
     recall_frac: float = Field(
         0.5, gt=0, le=1, description="Share of a batch that asks the teacher for recall."
     )
@@ -195,6 +257,47 @@ class EvaluationSpec(Spec):
     gpus: float = Field(0.0, ge=0, description="GPUs reserved for the evaluator.")
 
 
+class ExchangeSpec(Spec):
+    """How the two groups exchange snapshots."""
+
+    mode: Literal["lockstep", "async"] = Field(
+        "lockstep",
+        description="lockstep: interval i adopts the peer's version i-1, and the run is a pure "
+        "function of its config; async: the newest there is, so that a slow interval of one group "
+        "need not stop the other.",
+    )
+    staleness: int = Field(
+        1,
+        ge=1,
+        description="async: versions, at most, by which what a group adopts is behind it, and by "
+        "which it runs ahead of what the peer has adopted; past that it waits.",
+    )
+    publish_every: int = Field(
+        1,
+        ge=1,
+        description="Intervals between snapshots; raise it where exchanging a big layer costs a "
+        "noticeable share of an interval.",
+    )
+    wire: Literal["stored", "bf16"] = Field(
+        "stored",
+        description="Number format of snapshots; bf16 halves what is exchanged and rounds what the "
+        "peer sees. A run's last ones are always exact.",
+    )
+    catchup_intervals: int = Field(
+        8,
+        ge=1,
+        description="Intervals, at most, in which the memory catches up with the final data layer.",
+    )
+
+    @model_validator(mode="after")
+    def _lockstep_has_no_slack(self) -> Self:
+        if self.mode == "lockstep" and self.staleness != 1:
+            raise ValueError(
+                f"staleness {self.staleness} needs mode async; in lockstep it is always 1"
+            )
+        return self
+
+
 class RunSpec(Spec):
     """Everything that the two trainers share; a run is a pure function of it in lockstep."""
 
@@ -207,6 +310,7 @@ class RunSpec(Spec):
     losses: LossWeights = Field(default_factory=LossWeights)
     mix: MixSpec = Field(default_factory=MixSpec)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+    exchange: ExchangeSpec = Field(default_factory=ExchangeSpec)
 
     def group(self, name: str) -> DataGroupSpec | MemoryGroupSpec:
         """The settings of the group of that name."""

@@ -1,10 +1,15 @@
 """One rank of a group: the interval, and what both trainers share.
 
     interval(order, headers, buckets):  refuse what is not next -> adopt -> steps -> (measure) ->
-    publish -> report
+    publish -> checkpoint -> report
 
-A plain class: `orchestrator.groups` wraps it in an actor. It knows its own layer and a mirror of
-its partner's, never the partner's process. Subclasses say what one step is.
+A plain class: `orchestrator.groups` wraps it in an actor. It knows its own layer, a mirror of its
+partner's and the other ranks of its group, never the partner's process. Subclasses say what one
+step is.
+
+Every rank draws the same global batch and takes every n-th sequence of it; each term is divided by
+the global number of positions and gradients are added over ranks. So a step is the same step at any
+number of workers, up to rounding.
 """
 
 from __future__ import annotations
@@ -13,20 +18,36 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from actors.corpus import Corpus, Windows, merge_ranges
+from actors import checkpoint, profiling
+from actors.corpus import Corpus, Windows
 from actors.flat import ByteArray, FlatParameters
+from actors.interval import Measured, Outcome
 from actors.layers import Batch, add_noise, seed_everything, seed_of, to_batch
 from actors.optim import DenseOptimizer, section_of
-from actors.snapshot import adopt, publish
+from actors.process_group import ProcessGroup
+from actors.ranges import from_lists, merge_ranges, to_lists
+from actors.snapshot import BFLOAT16, STORED, adopt, publish, wire_bytes
 from actors.spec import RunSpec, peer_of
 from actors.tokenizer import Tokenizer
-from actors.wire import Beat, DivergedError, Header, Order, OrderError, Range, Report, SnapshotError
+from actors.wire import (
+    Beat,
+    CheckpointHeader,
+    ConfigError,
+    DivergedError,
+    Header,
+    Order,
+    OrderError,
+    Range,
+    Report,
+    SnapshotError,
+)
 
 
 class Trainer(ABC):
@@ -37,6 +58,9 @@ class Trainer(ABC):
         tokenizer_json: the run's tokenizer.
         group, rank, num_ranks, incarnation: who this is.
         run: the run's name, checked against every header.
+
+    Raises:
+        ConfigError: GPUs are asked for and torch sees none.
     """
 
     def __init__(
@@ -49,16 +73,23 @@ class Trainer(ABC):
         num_ranks: int,
         incarnation: int,
     ) -> None:
-        self.spec = spec
+        self.spec, self.own_spec = spec, spec.group(group)
         self.run, self.group, self.rank, self.num_ranks = run, group, rank, num_ranks
         self.incarnation = incarnation
-        workers = spec.group(group).workers
+        workers = self.own_spec.workers
         torch.set_num_threads(max(1, int(workers.cpus)))
+        if workers.gpus > 0 and not torch.cuda.is_available():
+            raise ConfigError(
+                f"{group}.workers.gpus is {workers.gpus:g}, but torch {torch.__version__} sees no "
+                "CUDA device here; install a CUDA build of torch, or set it to 0"
+            )
         self.device = torch.device("cuda" if workers.gpus > 0 else "cpu")
         self.tokenizer = Tokenizer.from_json(tokenizer_json)
+        self.ranks = ProcessGroup()
         self.corpus = Corpus.open(spec, self.tokenizer)
         self.interval_done, self.step, self.peer_version = 0, 0, -1
         self.ranges: list[Range] = []
+        self.published_ranges: tuple[Range, ...] = ()
         self.costs_s: defaultdict[str, float] = defaultdict(float)
         self.beat = Beat(group, rank, incarnation, "starting", 0, 0, time.time())
 
@@ -71,11 +102,27 @@ class Trainer(ABC):
         self.own = FlatParameters(own, section_of)
         self.mirror = FlatParameters(mirror.requires_grad_(False), section_of)
 
-    @abstractmethod
-    def train_step(self) -> dict[str, float]:
-        """One optimizer step; returns its measurements, `tokens` among them."""
+    def join(self, ranks: ProcessGroup) -> None:
+        """Meets the group's other ranks; a group of one needs no call.
 
-    def begin_interval(self, order: Order, headers: Sequence[Header]) -> None:  # noqa: B027
+        Raises:
+            ConfigError: the ranks did not start with the same weights.
+        """
+        assert (ranks.rank, ranks.num_ranks) == (self.rank, self.num_ranks)
+        self.ranks = ranks
+        digests = ranks.gather(self.own.digest().encode())
+        if len(set(digests)) > 1:
+            odd = next(r for r, digest in enumerate(digests) if digest != digests[0])
+            raise ConfigError(
+                f"{self.group} rank {odd} starts with other weights than rank 0; give all nodes "
+                "the same torch, transformers and model files"
+            )
+
+    @abstractmethod
+    def train_step(self) -> Measured:
+        """One optimizer step on the group's next batch."""
+
+    def begin_interval(self, order: Order) -> None:  # noqa: B027
         """What a subclass prepares before its steps, after the peer's snapshot was adopted."""
 
     def before_adopt(self) -> None:  # noqa: B027
@@ -87,16 +134,30 @@ class Trainer(ABC):
         """
         return None
 
-    @property
-    def batch_size(self) -> int:
-        """This rank's sequences per step."""
-        return self.spec.group(self.group).batch_size // self.num_ranks
+    def passes(self) -> list[slice]:
+        """This rank's sequences of the global batch, one slice per pass of a step."""
+        size = self.num_ranks * self.own_spec.accumulate
+        return [slice(first, None, size) for first in range(self.rank, size, self.num_ranks)]
 
     def make_batch(self, windows: Windows) -> Batch:
-        """Windows as a training batch on this rank's device, with the corpus' token noise."""
-        batch = to_batch(windows, self.device)
+        """The global batch in host memory, with token noise; the same on every rank."""
         noise = self.spec.corpus.token_noise
-        return add_noise(batch, noise, self.tokenizer.size, self.tokenizer.end_of_text)
+        choices = torch.Generator().manual_seed(
+            seed_of(self.spec.seed, self.group, self.step, "noise")
+        )
+        batch = to_batch(windows, torch.device("cpu"))
+        return add_noise(batch, noise, self.tokenizer.size, self.tokenizer.end_of_text, choices)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Forward passes in the group's precision."""
+        if self.own_spec.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def reduce(self) -> None:
+        """Adds the dense gradients over all ranks."""
+        with self.cost("reduce"):
+            self.ranks.add(self.dense.gradient)
 
     def mark(self, phase: str) -> None:
         """Writes what a heartbeat will return.
@@ -133,22 +194,39 @@ class Trainer(ABC):
                     "raise warmup_steps"
                 )
 
-    def publish(self) -> tuple[Header, list[ByteArray]]:
-        """This rank's share of the layer as it is now, as version `interval_done`."""
-        header, buckets = publish(
+    def description(self) -> dict[str, Any]:
+        """Sizes that the driver plans with, and the layout that it compares."""
+        entries = self.own.entries
+        rounded = self.spec.exchange.wire == "bf16"
+        on_gpu = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+            "num_parameters": sum(e.num_bytes // e.dtype.itemsize for e in entries),
+            "snapshot_bytes": self.own.total_bytes,
+            "wire_bytes": wire_bytes(self.own, BFLOAT16 if rounded else STORED),
+            "checkpoint_bytes": checkpoint.checkpoint_bytes(self.tensors()),
+            "layout_hash": self.own.layout_hash,
+        }
+
+    def publish(self, exact: bool = False) -> tuple[Header, list[ByteArray]]:
+        """This rank's share of the layer as it is now, as version `interval_done`.
+
+        `exact`: in full precision, whatever the wire's.
+        """
+        rounded = self.spec.exchange.wire == "bf16" and not exact
+        return publish(
             self.own,
             self.rank,
             self.num_ranks,
+            dtype=BFLOAT16 if rounded else STORED,
             run=self.run,
             group=self.group,
             incarnation=self.incarnation,
             version=self.interval_done,
             step=self.step,
             peer_version=self.peer_version,
-            ranges=merge_ranges(self.ranges),
+            ranges=self.published_ranges,
         )
-        self.ranges = []
-        return header, buckets
 
     def adopt(self, headers: Sequence[Header], buckets: Sequence[ByteArray]) -> None:
         """Takes over the peer's snapshot, or raises SnapshotError and changes nothing."""
@@ -165,8 +243,13 @@ class Trainer(ABC):
 
     def interval(
         self, order: Order, headers: Sequence[Header], buckets: Sequence[ByteArray]
-    ) -> tuple[Report, Header, list[ByteArray]]:
+    ) -> Outcome:
         """Runs the rank's next interval on the peer's committed snapshot.
+
+        Args:
+            order: what to do.
+            headers: of the peer's snapshot, by rank.
+            buckets: its bytes; none where it is the one adopted already.
 
         Raises:
             OrderError: the interval is not this rank's next one.
@@ -185,28 +268,23 @@ class Trainer(ABC):
         adopted = time.perf_counter()
         seed_everything(self.spec.seed, self.group, self.rank, order.interval)
         self.costs_s.clear()
-        self.begin_interval(order, headers)
-        sums: defaultdict[str, float] = defaultdict(float)
-        counts: defaultdict[str, int] = defaultdict(int)  # a step may lack one
-        first_step_at = 0.0
-        for index in range(order.num_steps):
-            self.mark("training")
-            for name, value in self.train_step().items():
-                sums[name] += value
-                counts[name] += 1
-            self.step += 1
-            if index == 0:
-                first_step_at = time.time()
+        with profiling.traced(order.profile, f"{self.group}-{self.rank}-{order.interval}"):
+            measured, first_step_at = self._steps(order)
         stepped = time.perf_counter()
         self.mark("measuring")
         agreement = self.measure_agreement() if order.measure else None
-        measured = time.perf_counter()
+        measured_at = time.perf_counter()
         self.mark("publishing")
         self.interval_done = order.interval
-        header, out = self.publish()
+        header: Header | None = None
+        out: list[ByteArray] = []
+        if order.publish:
+            self.published_ranges, self.ranges = merge_ranges(self.ranges), []
+            header, out = self.publish(order.exact)
+        published = time.perf_counter()
+        saved_header, saved = self.save() if order.checkpoint else (None, [])
         self.mark("waiting")
         end = time.perf_counter()
-        tokens = int(sums.pop("tokens"))
         report = Report(
             group=self.group,
             rank=self.rank,
@@ -214,21 +292,94 @@ class Trainer(ABC):
             interval=order.interval,
             step=self.step,
             peer_version=self.peer_version,
-            tokens=tokens,
+            tokens=measured.num_tokens,
             adopt_s=adopted - begin,
             step_s=stepped - adopted,
-            publish_s=end - measured,
+            publish_s=published - measured_at,
             wall_s=end - begin,
             started_at=started_at,
             first_step_at=first_step_at,
-            metrics={name: total / counts[name] for name, total in sums.items()},
-            costs_s={**self.costs_s, "measure": measured - stepped},
+            metrics=measured.metrics,
+            shares=dict(measured.shares),
+            costs_s={
+                **self.costs_s,
+                "measure": measured_at - stepped,
+                "checkpoint": end - published,
+            },
             agreement=agreement,
         )
-        return report, header, out
+        return Outcome(report, header, out, saved_header, saved)
+
+    def _steps(self, order: Order) -> tuple[Measured, float]:
+        """The interval's steps.
+
+        Returns the means of what they measured, and time.time() after the first.
+        """
+        self.begin_interval(order)
+        means, counts = Measured(), defaultdict[str, int](int)  # a step may lack one
+        first_step_at = 0.0
+        for index in range(order.num_steps):
+            self.mark("training")
+            step = self.train_step()
+            means.num_tokens += step.num_tokens
+            for sums, values in ((means.metrics, step.metrics), (means.shares, step.shares)):
+                for name, value in values.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                    counts[name] += 1
+            self.step += 1
+            if index == 0:
+                first_step_at = time.time()
+        for sums in (means.metrics, means.shares):
+            for name in sums:
+                sums[name] /= counts[name]
+        return means, first_step_at
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a replay needs and that is not small, live, in a fixed layout."""
+        return {"parameters": self.own.buffer, **self.dense.moments()}
+
+    def scalars(self) -> dict[str, Any]:
+        """The small rest, as JSON takes it."""
+        return {
+            "interval_done": self.interval_done,
+            "step": self.step,
+            "peer_version": self.peer_version,
+            "ranges": to_lists(self.ranges),
+            "published_ranges": to_lists(self.published_ranges),
+        }
+
+    def set_scalars(self, scalars: Mapping[str, Any]) -> None:
+        """Takes back what `scalars` gave."""
+        self.interval_done, self.step = scalars["interval_done"], scalars["step"]
+        self.peer_version = scalars["peer_version"]
+        self.ranges = from_lists(scalars["ranges"])
+        self.published_ranges = tuple(from_lists(scalars["published_ranges"]))
+        self.dense.set_steps(self.step)
+
+    def save(self) -> tuple[CheckpointHeader, list[ByteArray]]:
+        """This rank's share of the group's state after its last interval."""
+        return checkpoint.save(
+            self.tensors(),
+            self.scalars(),
+            self.rank,
+            self.num_ranks,
+            run=self.run,
+            group=self.group,
+            interval=self.interval_done,
+            step=self.step,
+            peer_version=self.peer_version,
+        )
+
+    def restore(self, headers: Sequence[CheckpointHeader], buckets: Sequence[ByteArray]) -> None:
+        """Goes back to a checkpoint of this group, made by any number of ranks.
+
+        Raises:
+            CheckpointError: it is another run's, or not whole.
+        """
+        self.set_scalars(checkpoint.restore(self.tensors(), headers, buckets))
 
     def generator(self, interval: int) -> torch.Generator:
-        """The generator of this rank's choices in one interval."""
+        """The generator of the group's choices in one interval, the same on every rank."""
         return torch.Generator().manual_seed(
-            seed_of(self.spec.seed, self.group, self.rank, interval, "choices")
+            seed_of(self.spec.seed, self.group, interval, "choices")
         )

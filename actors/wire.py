@@ -26,6 +26,11 @@ class Order:
     interval: int
     num_steps: int
     measure: bool = False  # report the agreement with the adopted version after the last step
+    publish: bool = True  # return a snapshot
+    exact: bool = False  # the snapshot in full precision, whatever the wire's
+    checkpoint: bool = False  # return this rank's share of the group's whole state
+    ranges: tuple[Range, ...] = ()  # what the peer trained on since the version adopted before
+    profile: str | None = None  # folder for a trace of this interval
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,36 @@ class Header:
     version: int
     step: int
     layout_hash: str
-    dtype: str
+    dtype: str  # `stored`, or `bfloat16` where that is on the wire
     total_bytes: int
     offsets: tuple[int, ...]  # byte offset of each bucket in the whole snapshot
     sizes: tuple[int, ...]
     checksums: tuple[int, ...]
     peer_version: int  # the version of the peer that this one was trained on; -1 before the first
     ranges: tuple[Range, ...] = ()  # what the group trained on since its last snapshot
+
+
+@dataclass(frozen=True)
+class CheckpointHeader:
+    """What one rank's share of a group's state is: enough to put the shares together again."""
+
+    run: str
+    group: str
+    rank: int
+    num_ranks: int
+    interval: int
+    step: int
+    peer_version: int
+    layout: tuple[tuple[str, str, int], ...]  # name, dtype and bytes of each tensor, in order
+    scalars: str  # JSON: positions in the corpus and the like
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    checksums: tuple[int, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(size for _, _, size in self.layout)
 
 
 @dataclass(frozen=True)
@@ -66,7 +94,8 @@ class Report:
     wall_s: float  # from the call's start to just before its return
     started_at: float  # time.time() at the call's start
     first_step_at: float  # time.time() when the first optimizer step was done
-    metrics: dict[str, float] = field(default_factory=dict)  # means over the interval's steps
+    metrics: dict[str, float] = field(default_factory=dict)  # of the whole group, means over steps
+    shares: dict[str, float] = field(default_factory=dict)  # the same, but to be added over ranks
     costs_s: dict[str, float] = field(default_factory=dict)  # seconds by part of the step
     agreement: float | None = None
 
@@ -101,17 +130,29 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Location:
+    """Where a rank's process runs, known before it has built anything."""
+
+    group: str
+    rank: int
+    pid: int
+    node_id: str
+    host: str
+    gpu_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Description:
     """What a rank is, told when it has started."""
 
     group: str
     rank: int
     incarnation: int
-    pid: int
-    node_id: str
-    gpu_ids: tuple[str, ...]
+    device: str
     num_parameters: int
-    snapshot_bytes: int
+    snapshot_bytes: int  # in full precision
+    wire_bytes: int  # as published between two exact ones
+    checkpoint_bytes: int
     layout_hash: str
 
 
@@ -142,6 +183,10 @@ class CorpusError(ConfigError):
 
 class SnapshotError(TandemError):
     """A snapshot is not the one expected, or its bytes are not those published."""
+
+
+class CheckpointError(TandemError):
+    """A checkpoint is not whole, was altered, or belongs to another run."""
 
 
 class OrderError(TandemError):

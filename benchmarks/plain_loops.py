@@ -21,6 +21,7 @@ from actors import losses
 from actors.corpus import Corpus, WindowStream, train_tokenizer
 from actors.layers import build_data_layer, build_memory_layer, mixed_forward, predict_at, to_batch
 from actors.optim import RowAdam, learning_rate
+from actors.process_group import ProcessGroup
 from actors.spec import DATA, MEMORY, RunSpec
 from orchestrator.config import load_config
 
@@ -104,7 +105,7 @@ def memory_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         for group in adamw.param_groups:
             group["lr"] = learning_rate(optimizer.lr, optimizer, steps, total)
         adamw.step()
-        rows.step(learning_rate(spec.memory.value_lr, optimizer, steps, total))
+        rows.step(learning_rate(spec.memory.value_lr, optimizer, steps, total), ProcessGroup())
         steps += 1
         return batch.num_tokens
 

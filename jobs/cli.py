@@ -46,6 +46,15 @@ def main() -> None:
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file.")],
     overrides: Overrides = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run of that name from its newest checkpoint."
+        ),
+    ] = False,
+    profile: Annotated[
+        str, typer.Option(metavar="INTERVALS", help="Trace these intervals, e.g. 3 or 3-5.")
+    ] = "",
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show Ray's own messages too.")
     ] = False,
@@ -54,7 +63,8 @@ def train(
     from jobs.train import run_training
 
     with _exit_codes():
-        if not run_training(config, overrides or [], Console(), verbose):
+        given = [*(overrides or []), *([f"profile='{profile}'"] if profile else [])]
+        if not run_training(config, given, Console(), verbose, resume):
             raise typer.Exit(UNREFLECTED)
 
 

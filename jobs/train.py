@@ -14,7 +14,9 @@ from orchestrator.config import load_config
 from orchestrator.run_dir import REPORT, RunDir
 
 
-def run_training(path: str, overrides: Sequence[str], console: Console, verbose: bool) -> bool:
+def run_training(
+    path: str, overrides: Sequence[str], console: Console, verbose: bool, resume: bool = False
+) -> bool:
     """Trains, prints the closing tables, and returns whether the memory reflects the final data
     layer.
 
@@ -23,10 +25,11 @@ def run_training(path: str, overrides: Sequence[str], console: Console, verbose:
     """
     began = min(time.time(), psutil.Process().create_time())
     config = load_config(path, overrides)
-    RunDir(config.run_url).refuse_existing()  # before the 2 s that Ray's import takes
+    if not resume:
+        RunDir(config.run_url).refuse_existing()  # before the 2 s that Ray's import takes
     from orchestrator.run import train
 
-    result = train(config, console, verbose=verbose, started_at=began)
+    result = train(config, console, verbose=verbose, started_at=began, resume=resume)
     print_summary(result.summary, console)
     console.print(f"report: {result.path}/{REPORT}", highlight=False, soft_wrap=True)
     return bool(result.summary["reflects_final"])

@@ -8,8 +8,7 @@ actor handle; no call blocks for long but `start`, `export` and `stop`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -17,9 +16,8 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.snapshot_layout import num_buckets
 from actors.spec import GROUPS, RunSpec
-from actors.wire import Description, Order, Report
+from actors.wire import Description, Location, Order
 from orchestrator.config import Config
 from orchestrator.errors import (
     GroupFailedError,
@@ -27,34 +25,11 @@ from orchestrator.errors import (
     as_group_error,
     root_cause,
 )
-from orchestrator.events import Committed, Evaluated, Event, Failed
-from orchestrator.exchange import Version
+from orchestrator.events import Evaluated, Event, Failed
+from orchestrator.exchange import GroupCheckpoint, Version
 from orchestrator.groups import EvaluatorActor, RankActor
 from orchestrator.placement import EVALUATOR, bundle, bundle_index, evaluator_bundle
-
-
-@dataclass
-class _Call:
-    """One interval in flight: each rank's returned refs."""
-
-    interval: int
-    refs: list[list[Any]]
-
-
-@dataclass
-class Group:
-    """One group's actors and what they are doing."""
-
-    name: str
-    actors: list[Any]
-    descriptions: list[Description]
-    first_version: Version
-    incarnation: int = 0
-    call: _Call | None = None
-    beat_refs: dict[Any, int] = field(default_factory=dict)
-    beats: dict[int, float] = field(
-        default_factory=dict
-    )  # rank -> time of the last beat that came back
+from orchestrator.rank_group import AwaitAll, RankGroup, Waiting
 
 
 class Cluster:
@@ -70,7 +45,7 @@ class Cluster:
         self._config = config
         self._tokenizer_json = tokenizer_json
         self._placement = placement
-        self._groups: dict[str, Group] = {}
+        self._groups: dict[str, RankGroup] = {}
         self._actors: list[tuple[Any, int | None]] = []  # with the pid where it is known
         self._evaluator: Any = None
         self._evaluations: list[Any] = []
@@ -94,66 +69,90 @@ class Cluster:
             by_alias=True,
         )
 
-    def start(self, stop_requested: Callable[[], str | None]) -> dict[str, list[Description]]:
-        """Starts both groups at once and publishes their version 0; all ranks are ready when it
-        returns.
+    def start(
+        self,
+        stop_requested: Callable[[], str | None],
+        resume: Mapping[str, GroupCheckpoint] | None = None,
+    ) -> dict[str, list[Description]]:
+        """Starts both groups at once and publishes what each begins with; all ranks are ready when
+        it returns.
 
         Args:
             stop_requested: asked twice a second; a reason ends the wait.
+            resume: each group's checkpoint to begin from; default: the run's starting weights.
 
         Raises:
             InterruptedRunError: a stop was requested meanwhile.
             ConfigError: what a rank found wrong with the config.
+            CheckpointError: a checkpoint is not this run's.
             GroupFailedError: a rank died or was not ready within `deadlines.start_s`.
         """
         self._stop_requested = stop_requested
         deadline = time.monotonic() + self._config.deadlines.start_s
-        starting: dict[Any, tuple[str, int]] = {}
-        actors: dict[str, list[Any]] = {}
+
+        def await_all(waiting: Waiting, what: str) -> dict[Any, Any]:
+            return self._await_all(waiting, deadline, what)
+
+        self._place(await_all)
+        groups = self._groups.values()
+        starting = {ref: who for g in groups for ref, who in g.call_all("start", 0).items()}
+        described = await_all(starting, "was not ready")
+        for group in groups:
+            mine = [d for d in described.values() if d.group == group.name]
+            group.descriptions = sorted(mine, key=lambda d: d.rank)
+            group.meet(await_all)
+            if resume is not None:
+                group.restore(resume[group.name], await_all)
+            number = resume[group.name].interval if resume is not None else 0
+            group.publish_first(number, number >= self._config.intervals, await_all)
+        return {group.name: group.descriptions for group in groups}
+
+    def locate(self, stop_requested: Callable[[], str | None]) -> dict[str, list[Location]]:
+        """Places every rank's process and says where; nothing is built yet.
+
+        Raises: as `start`.
+        """
+        self._stop_requested = stop_requested
+        deadline = time.monotonic() + self._config.deadlines.start_s
+        self._place(lambda waiting, what: self._await_all(waiting, deadline, what))
+        return {group.name: group.locations for group in self._groups.values()}
+
+    def _place(self, await_all: AwaitAll) -> None:
+        locating: dict[Any, tuple[str, int]] = {}
         for name in GROUPS:
             workers = self._config.group(name).workers
-            actors[name] = []
+            actors = []
             for rank in range(workers.num_workers):
                 options = self._options(name, rank, bundle(workers))
-                actor = RankActor.options(**options).remote(  # type: ignore[attr-defined]
-                    self._spec,
-                    self._tokenizer_json,
-                    self._config.name,
-                    name,
-                    rank,
-                    workers.num_workers,
+                actors.append(
+                    RankActor.options(**options).remote(  # type: ignore[attr-defined]
+                        self._spec,
+                        self._tokenizer_json,
+                        self._config.name,
+                        name,
+                        rank,
+                        workers.num_workers,
+                    )
                 )
-                self._actors.append((actor, None))
-                actors[name].append(actor)
-                starting[actor.start.remote(0)] = (name, rank)
-        described = self._await_all(starting, deadline, "was not ready")
-        pids = {(d.group, d.rank): d.pid for d in described.values()}
+                self._actors.append((actors[-1], None))
+            group = RankGroup(name, actors, self._config.deadlines.heartbeat_s)
+            self._groups[name] = group
+            locating |= group.call_all("locate")
+        located = await_all(locating, "has no process yet")
+        for group in self._groups.values():
+            mine = [where for where in located.values() if where.group == group.name]
+            group.locations = sorted(mine, key=lambda where: where.rank)
         self._actors = [
-            (a, pids[name, rank]) for name in GROUPS for rank, a in enumerate(actors[name])
+            (actor, where.pid)
+            for group in self._groups.values()
+            for actor, where in zip(group.actors, group.locations, strict=True)
         ]
-        for name in GROUPS:
-            descriptions = [d for d in described.values() if d.group == name]
-            version = self._publish_first(
-                name, actors[name], descriptions[0].snapshot_bytes, deadline
-            )
-            now = time.monotonic()
-            beats = dict.fromkeys(range(len(actors[name])), now)
-            self._groups[name] = Group(name, actors[name], descriptions, version, beats=beats)
-        return {name: group.descriptions for name, group in self._groups.items()}
 
     def first_version(self, group: str) -> Version:
-        """The group's version 0."""
-        return self._groups[group].first_version
-
-    def _publish_first(
-        self, name: str, actors: list[Any], snapshot_bytes: int, deadline: float
-    ) -> Version:
-        returns = 1 + num_buckets(snapshot_bytes, len(actors))
-        refs = [actor.publish.options(num_returns=returns).remote() for actor in actors]
-        waiting = {row[0]: (name, rank) for rank, row in enumerate(refs)}
-        headers = self._await_all(waiting, deadline, "did not publish version 0")
-        ordered = tuple(headers[row[0]] for row in refs)
-        return Version(name, 0, ordered, tuple(ref for row in refs for ref in row[1:]))
+        """The version that the group began with."""
+        version = self._groups[group].first_version
+        assert version is not None, f"{group}: not started"
+        return version
 
     def _await_all(
         self, waiting: Mapping[Any, tuple[str, int]], deadline: float, what: str
@@ -182,16 +181,7 @@ class Cluster:
 
     def submit(self, group: str, order: Order, peer: Version) -> None:
         """Starts a group's next interval on a committed version of its peer."""
-        mine = self._groups[group]
-        assert mine.call is None, f"{group}: interval {order.interval} while {mine.call} runs"
-        returns = 2 + num_buckets(mine.descriptions[0].snapshot_bytes, len(mine.actors))
-        refs = [
-            actor.interval.options(num_returns=returns).remote(
-                order, peer.headers, *peer.bucket_refs
-            )
-            for actor in mine.actors
-        ]
-        mine.call = _Call(order.interval, refs)
+        self._groups[group].submit(order, peer)
 
     def evaluate(self, data: Version, memory: Version, final: bool) -> None:
         """Starts an evaluation of a committed pair; `poll` says when it is done."""
@@ -224,62 +214,18 @@ class Cluster:
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What happened, failures first; waits at most `timeout_s` for something."""
-        reports = {
-            row[0]: (group.name, rank)
-            for group in self._groups.values()
-            if group.call
-            for rank, row in enumerate(group.call.refs)
-        }
-        waiting = [*self._unfinished(reports), *self._evaluations]
+        waiting = list(self._evaluations)
+        for group in self._groups.values():
+            waiting.extend(_unfinished(group.report_refs))
         if waiting:
             ray.wait(waiting, timeout=timeout_s)
         else:
             time.sleep(timeout_s)
         events: list[Event] = []
         for group in self._groups.values():
-            events.extend(self._collect(group))
+            events.extend(group.collect())
         events.extend(self._collect_evaluations())
         return sorted(events, key=lambda e: not isinstance(e, Failed))
-
-    @staticmethod
-    def _unfinished(reports: Mapping[Any, tuple[str, int]]) -> list[Any]:
-        """Report refs that are not ready yet, so that one early rank doesn't make the wait spin."""
-        refs = list(reports)
-        if not refs:
-            return []
-        _, pending = ray.wait(refs, num_returns=len(refs), timeout=0)
-        complete = {reports[r][0] for r in refs} - {reports[r][0] for r in pending}
-        return refs if complete else pending
-
-    def _collect(self, group: Group) -> list[Event]:
-        if group.call is None:
-            return []
-        refs = [row[0] for row in group.call.refs]
-        ready, pending = ray.wait(refs, num_returns=len(refs), timeout=0)
-        reports: dict[int, Report] = {}
-        for ref in ready:
-            rank = refs.index(ref)
-            try:
-                reports[rank] = ray.get(ref)
-            except Exception as err:
-                return [
-                    Failed(
-                        group.name,
-                        rank,
-                        as_group_error(group.name, rank, err, f"in interval {group.call.interval}"),
-                    )
-                ]
-        if pending:
-            return []
-        rows, interval = group.call.refs, group.call.interval
-        headers = tuple(ray.get([row[1] for row in rows]))
-        version = Version(
-            group.name, interval, headers, tuple(ref for row in rows for ref in row[2:])
-        )
-        group.call = None
-        return [
-            Committed(group.name, interval, tuple(reports[r] for r in range(len(rows))), version)
-        ]
 
     def _collect_evaluations(self) -> list[Event]:
         if not self._evaluations:
@@ -301,38 +247,8 @@ class Cluster:
         return len(self._evaluations)
 
     def late_beats(self) -> list[Failed]:
-        """Asks every rank for a heartbeat, and names those whose last one is older than the
-        deadline.
-        """
-        now, late = time.monotonic(), []
-        for group in self._groups.values():
-            if group.beat_refs:
-                ready, _ = ray.wait(
-                    list(group.beat_refs), num_returns=len(group.beat_refs), timeout=0
-                )
-                for ref in ready:
-                    group.beats[group.beat_refs.pop(ref)] = now
-            asked = set(group.beat_refs.values())
-            for rank, actor in enumerate(group.actors):
-                if rank not in asked:
-                    group.beat_refs[actor.beat.remote()] = rank
-            for rank, at in group.beats.items():
-                if now - at > self._config.deadlines.heartbeat_s:
-                    interval = group.call.interval if group.call else 0
-                    late.append(
-                        Failed(
-                            group.name,
-                            rank,
-                            GroupFailedError(
-                                f"{group.name} rank {rank}: no heartbeat for {now - at:.0f} s in "
-                                f"interval {interval} "
-                                f"(deadline {self._config.deadlines.heartbeat_s:g} s); its "
-                                "process hangs or its node is "
-                                "gone; raise deadlines.heartbeat_s if the machine is overloaded"
-                            ),
-                        )
-                    )
-        return late
+        """Ranks whose heartbeat is overdue."""
+        return [late for group in self._groups.values() for late in group.late_beats()]
 
     def stop(self) -> None:
         """Kills every actor and waits until the local ones are gone."""
@@ -343,6 +259,16 @@ class Cluster:
             while pid is not None and _is_rank(pid) and time.monotonic() < deadline:
                 time.sleep(0.05)
         self._actors, self._groups, self._evaluations, self._evaluator = [], {}, [], None
+
+
+def _unfinished(refs: Sequence[Any]) -> Sequence[Any]:
+    """Of one interval's reports those that are out, so that an early rank doesn't make the wait
+    spin; all of them where none is.
+    """
+    if not refs:
+        return refs
+    _, pending = ray.wait(list(refs), num_returns=len(refs), timeout=0)
+    return pending or refs
 
 
 def _is_rank(pid: int) -> bool:

@@ -13,30 +13,31 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import fsspec
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from actors.settings import Spec
 from actors.spec import RunSpec
 from actors.wire import ConfigError
 
+# What a resumed run may set anew: nothing of it changes what is computed, but for rounding.
+RESUMABLE = (
+    "deadlines.",
+    "ray.",
+    "checkpoints.",
+    "evaluation.",
+    "data.workers.",
+    "memory.workers.",
+    "data.accumulate",
+    "memory.accumulate",
+    "exchange.catchup_intervals",
+    "profile",
+    "storage",
+)
 PATH_FIELDS = (("corpus", "paths"), ("corpus", "templates"))
-
-
-class ExchangeSpec(Spec):
-    """How the two groups exchange snapshots."""
-
-    mode: Literal["lockstep"] = Field(
-        "lockstep", description="lockstep: interval i adopts the peer's version i-1."
-    )
-    catchup_intervals: int = Field(
-        8,
-        ge=1,
-        description="Intervals, at most, in which the memory catches up with the final data layer.",
-    )
 
 
 class DeadlineSpec(Spec):
@@ -57,6 +58,31 @@ class DeadlineSpec(Spec):
     )
     evaluation_s: float = Field(1800.0, gt=0, description="For one evaluation or the export.")
     stop_s: float = Field(10.0, gt=0, description="For killed processes to be gone.")
+
+
+class CheckpointSpec(Spec):
+    """Committed pairs of both groups' whole states, for `--resume`."""
+
+    every: int = Field(
+        10,
+        ge=0,
+        description="Intervals between checkpoints, a multiple of exchange.publish_every; 0: none. "
+        "After a stop at most so many intervals are trained again.",
+    )
+    keep_last: int = Field(2, ge=1, description="Newest checkpoints kept.")
+    keep_best: int = Field(
+        0,
+        ge=0,
+        description="Best checkpoints kept beside them, of those that an evaluation measured.",
+    )
+    best_by: str = Field(
+        "heldout.help_loss",
+        pattern=r"^(heldout|accuracy)\.[a-z0-9_]+$",
+        description="The held-out figure that decides which is best, e.g. accuracy.help.",
+    )
+    best_is: Literal["min", "max"] = Field(
+        "min", description="Whether a smaller or a larger figure is better."
+    )
 
 
 class RaySpec(Spec):
@@ -91,9 +117,25 @@ class Config(RunSpec):
         min_length=1,
         description="Where run directories are made; local paths from the working directory.",
     )
-    exchange: ExchangeSpec = Field(default_factory=ExchangeSpec)
+    profile: str = Field(
+        "",
+        pattern=r"^(\d+(-\d+)?)?$",
+        description="Intervals of which every worker leaves a trace in profiles/, e.g. 3 or 3-5; "
+        "open them with Perfetto. Traced intervals are slower.",
+    )
+    checkpoints: CheckpointSpec = Field(default_factory=CheckpointSpec)
     deadlines: DeadlineSpec = Field(default_factory=DeadlineSpec)
     ray: RaySpec = Field(default_factory=RaySpec)
+
+    @model_validator(mode="after")
+    def _checkpoints_fall_on_versions(self) -> Self:
+        if self.checkpoints.every % self.exchange.publish_every:
+            raise ValueError(
+                f"checkpoints.every {self.checkpoints.every} is not a multiple of "
+                f"exchange.publish_every {self.exchange.publish_every}; a pair is resumed from "
+                "versions that both groups published"
+            )
+        return self
 
     @property
     def run_url(self) -> str:
@@ -139,6 +181,28 @@ def make_config(values: dict[str, Any], source: str = "config") -> Config:
         return Config(**values)
     except ValidationError as err:
         raise ConfigError("\n".join(f"{source}: {line}" for line in _explain(err))) from err
+
+
+def profiled_intervals(text: str) -> range:
+    """The intervals that `Config.profile` names."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1) if first else range(0)
+
+
+def changed_keys(before: Config, now: Config) -> list[tuple[str, Any, Any]]:
+    """Dotted keys that differ and that a resume may not change, with both values."""
+    old, new = before.model_dump(by_alias=True), now.model_dump(by_alias=True)
+    return [
+        (key, a, b)
+        for key in dotted_keys()
+        if (a := _at(old, key)) != (b := _at(new, key)) and not key.startswith(RESUMABLE)
+    ]
+
+
+def _at(values: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
 
 
 def dotted_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:

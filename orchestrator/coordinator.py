@@ -2,9 +2,10 @@
 catches up, ends.
 
         +--> schedule.next_interval(data) ----> submit ----+
-        |    schedule.next_interval(memory) --> submit --+ |        data[i]   adopts memory v(i-1)
-        |                                                v v        memory[i] adopts data   v(i-1)
+        |    schedule.next_interval(memory) --> submit --+ |        lockstep: i adopts v(i-1)
+        |                                                v v        async: the newest, within bounds
         |    cluster.poll ----- Committed -> ring.commit -> listener.on_interval
+        |                                +-> both groups' checkpoints -> listener.on_checkpoint
         |                 ----- Evaluated -----------------> listener.on_evaluation
         +--               ----- Failed, late beat, deadline -> raise: the first cause ends the run
 
@@ -20,12 +21,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from actors.ranges import merge_ranges
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
-from actors.wire import Description, Evaluation, Order, Report
-from orchestrator.config import Config
+from actors.wire import Description, Evaluation, Order, Range, Report
+from orchestrator.config import Config, profiled_intervals
 from orchestrator.errors import GroupFailedError, InterruptedRunError
 from orchestrator.events import Committed, Evaluated, Event, Failed
-from orchestrator.exchange import Ring, Version, lag
+from orchestrator.exchange import (
+    GroupCheckpoint,
+    PairCheckpoint,
+    Ring,
+    Tally,
+    Version,
+    kept_versions,
+)
+from orchestrator.run_dir import PROFILES
 from orchestrator.schedule import CatchUp, Next, Plan, Progress, finished, next_interval
 
 TICK_S = 0.2  # longest wait for an event; how late Ctrl-C may be noticed
@@ -68,6 +78,9 @@ class Listener(Protocol):
     def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
         """An evaluation came back."""
 
+    def on_checkpoint(self, pair: PairCheckpoint) -> None:
+        """Both groups' states after one interval are in."""
+
     def on_warning(self, message: str) -> None:
         """Something happened that the run survives."""
 
@@ -100,6 +113,7 @@ class Coordinator:
         cluster: the started groups.
         listener: told about every interval and evaluation.
         stop_requested: asked once a tick; a reason ends the run.
+        resume: the pair that the groups were restored from.
         clock: monotonic seconds.
     """
 
@@ -109,6 +123,7 @@ class Coordinator:
         cluster: ClusterPort,
         listener: Listener,
         stop_requested: Callable[[], str | None],
+        resume: PairCheckpoint | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -116,13 +131,29 @@ class Coordinator:
         self._listener = listener
         self._stop_requested = stop_requested
         self._clock = clock
-        self._plan = Plan(config.intervals, config.exchange.catchup_intervals)
+        exchange = config.exchange
+        self._plan = Plan.of(config.intervals, exchange, config.checkpoints.every)
         self._groups = {group: GroupState() for group in GROUPS}
         self._catch_up = CatchUp()
         self._next_beat = 0.0
         self._evaluated: set[int] = set()
-        self.ring = Ring()
+        self._data_ranges: dict[int, tuple[Range, ...]] = {}  # by version, for the memory's mix
+        self._saved: dict[str, dict[int, GroupCheckpoint]] = {group: {} for group in GROUPS}
+        self._profiled = profiled_intervals(config.profile)
+        self.ring = Ring(kept_versions(exchange.staleness))
         self.max_lag = 0
+        self._resumed = resume
+        if resume is not None:
+            self._resume(resume)
+
+    def _resume(self, pair: PairCheckpoint) -> None:
+        self._catch_up = CatchUp(before=pair.tally.agreement_before)
+        self.max_lag = pair.tally.max_lag
+        self._evaluated = set(range(pair.interval + 1))
+        for group, state in self._groups.items():
+            saved = pair.groups[group]
+            adopted = max(0, saved.peer_version)
+            state.progress = Progress(pair.interval, False, pair.interval, adopted)
 
     def run(self) -> Outcome:
         """Trains until both groups are done and the final pair is evaluated.
@@ -131,7 +162,10 @@ class Coordinator:
             TandemError: the first cause of a group's failure, or the reason for the stop.
         """
         for group in GROUPS:
-            self.ring.commit(self._cluster.first_version(group))
+            self._publish(self._cluster.first_version(group))
+        if self._resumed is not None:  # the two that come again were counted then
+            self.ring.num_published = self._resumed.tally.num_published
+            self.ring.num_bytes = self._resumed.tally.num_bytes
         while not finished(self._progress, self._plan, self._catch_up):
             self._submit_what_can_start()
             self._turn()
@@ -150,17 +184,32 @@ class Coordinator:
 
     def _submit(self, step: Next) -> None:
         state, now = self._groups[step.group], self._clock()
+        before = state.progress.adopted
         order = Order(
             run=self._config.name,
             incarnation=0,
             interval=step.interval,
             num_steps=self._config.group(step.group).steps_per_interval,
             measure=step.measure,
-        )
+            publish=step.publish,
+            exact=step.exact,
+            checkpoint=step.checkpoint,
+            ranges=self._ranges_since(before, step.peer_version) if step.group == MEMORY else (),
+            profile=f"{self._config.run_url}/{PROFILES}" if step.interval in self._profiled
+            else None,
+        )  # fmt: skip
         adopted = self.ring.get(peer_of(step.group), step.peer_version)
         self._cluster.submit(step.group, order, adopted)
-        state.progress = replace(state.progress, running=True)
+        state.progress = replace(state.progress, running=True, adopted=step.peer_version)
         state.submitted_at = now
+
+    def _ranges_since(self, before: int, version: int) -> tuple[Range, ...]:
+        """What the data group trained on between two of its versions."""
+        newer = [n for n in sorted(self._data_ranges) if before < n <= version]
+        ranges = merge_ranges(r for n in newer for r in self._data_ranges[n])
+        for number in [n for n in self._data_ranges if n <= version]:
+            del self._data_ranges[number]
+        return ranges
 
     def _turn(self) -> None:
         """One wait for events, and all that follows from them."""
@@ -204,40 +253,64 @@ class Coordinator:
         assert event.interval == expected, (
             f"{event.group}: interval {event.interval} came back, expected {expected}"
         )
-        state.progress = Progress(committed=event.interval)
+        state.progress = replace(state.progress, committed=event.interval, running=False)
         state.lengths_s.append(now - state.submitted_at)
-        self.ring.commit(event.version)
+        if event.version is not None:
+            self._publish(event.version)
         waited = state.submitted_at - state.idle_since if state.idle_since is not None else 0.0
         state.idle_since = now
-        behind = lag(
-            event.interval, event.reports[0].peer_version, self._plan.intervals, event.group
-        )
+        behind = self._plan.lag(event.interval, event.reports[0].peer_version)
         self.max_lag = max(self.max_lag, behind)
         self._listener.on_interval(event.reports, waited, behind)
         if event.group == MEMORY and event.reports[0].agreement is not None:
-            agreement = event.reports[0].agreement
-            if event.interval == self._plan.intervals:
-                self._catch_up = CatchUp(before=agreement)
+            if state.progress.adopted == self._plan.intervals:
+                after = (*self._catch_up.after, event.reports[0].agreement)
+                self._catch_up = replace(self._catch_up, after=after)
             else:
-                self._catch_up = replace(self._catch_up, after=(*self._catch_up.after, agreement))
+                self._catch_up = replace(self._catch_up, before=event.reports[0].agreement)
+        if event.checkpoint is not None:
+            self._save(event.checkpoint)
         self._evaluate_if_due()
+
+    def _publish(self, version: Version) -> None:
+        self.ring.commit(version)
+        state = self._groups[version.group]
+        state.progress = replace(state.progress, published=version.number)
+        if version.group == DATA:
+            self._data_ranges[version.number] = version.headers[0].ranges
+
+    def _save(self, checkpoint: GroupCheckpoint) -> None:
+        """Keeps a group's checkpoint until the other's of the same interval is in."""
+        interval = checkpoint.interval
+        self._saved[checkpoint.group][interval] = checkpoint
+        if any(interval not in saved for saved in self._saved.values()):
+            return
+        groups = {group: self._saved[group].pop(interval) for group in GROUPS}
+        tally = Tally(
+            agreement_before=self._catch_up.before,
+            max_lag=self.max_lag,
+            num_published=self.ring.num_published,
+            num_bytes=self.ring.num_bytes,
+        )
+        self._listener.on_checkpoint(PairCheckpoint(interval, groups, tally))
 
     def _evaluate_if_due(self) -> None:
         """Starts an evaluation once both versions of an interval that is due are committed."""
         every = self._config.evaluation.every
         interval = min(p.committed for p in self._progress.values())
-        if not every or interval == 0 or interval % every or interval in self._evaluated:
-            return
-        self._evaluated.add(interval)
-        if interval >= self._plan.intervals:
+        if not every or interval % every or interval >= self._plan.intervals:
             return  # the final evaluation follows the catch-up
+        version = self._plan.version_at(interval)
+        if version == 0 or version in self._evaluated:
+            return
+        self._evaluated.add(version)
         if self._cluster.evaluations_running >= QUEUED_EVALUATIONS:
             self._listener.on_warning(
                 f"evaluation of interval {interval} skipped: the last ones are still running"
             )
             return
         self._cluster.evaluate(
-            self.ring.get(DATA, interval), self.ring.get(MEMORY, interval), final=False
+            self.ring.get(DATA, version), self.ring.get(MEMORY, version), final=False
         )
 
     def _on_evaluated(self, event: Evaluated) -> None:

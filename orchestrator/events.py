@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from actors.wire import Evaluation, Report
-from orchestrator.exchange import Version
+from orchestrator.exchange import GroupCheckpoint, Version
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Committed:
     group: str
     interval: int
     reports: tuple[Report, ...]
-    version: Version
+    version: Version | None  # None where the interval publishes none
+    checkpoint: GroupCheckpoint | None = None
 
 
 @dataclass(frozen=True)

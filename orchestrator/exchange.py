@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.spec import DATA, GROUPS
-from actors.wire import Header
+from actors.spec import GROUPS
+from actors.wire import CheckpointHeader, Header
 from orchestrator.errors import StoreTooSmallError
 
-KEPT_VERSIONS = 2  # the newest, and the one that the slower group still adopts
 IN_FLIGHT_VERSIONS = 2  # being published, and held by a running evaluation
+IN_FLIGHT_CHECKPOINTS = 2  # just returned, and being written
 STORE_SHARE = 0.8  # of the object store, for snapshots; the rest is Ray's
 
 
@@ -35,10 +35,48 @@ class Version:
         return sum(sum(h.sizes) for h in self.headers)
 
 
-class Ring:
-    """The newest versions of each group."""
+@dataclass(frozen=True)
+class GroupCheckpoint:
+    """A group's whole state after an interval: headers by rank, and all parts as refs."""
 
-    def __init__(self, kept: int = KEPT_VERSIONS) -> None:
+    group: str
+    interval: int
+    headers: tuple[CheckpointHeader, ...]
+    bucket_refs: tuple[Any, ...]
+
+    @property
+    def peer_version(self) -> int:
+        """The version that the group had adopted."""
+        return self.headers[0].peer_version
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the coordinator itself must remember over a resume."""
+
+    agreement_before: float | None = None  # of the memory with the last version but one
+    max_lag: int = 0
+    num_published: int = 0
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class PairCheckpoint:
+    """Both groups' states after one interval."""
+
+    interval: int
+    groups: Mapping[str, GroupCheckpoint]
+    tally: Tally
+
+
+class Ring:
+    """The newest versions of each group.
+
+    Args:
+        kept: versions of each group; see `kept_versions`.
+    """
+
+    def __init__(self, kept: int) -> None:
         self._kept = kept
         self._versions: dict[str, dict[int, Version]] = {group: {} for group in GROUPS}
         self.num_published = 0
@@ -47,10 +85,8 @@ class Ring:
     def commit(self, version: Version) -> None:
         """Adds a group's next version; the oldest beyond the ring's size are let go."""
         versions = self._versions[version.group]
-        expected = max(versions, default=-1) + 1
-        assert version.number == expected, (
-            f"{version.group}: version {version.number} after {expected - 1}"
-        )
+        newest = max(versions, default=-1)
+        assert version.number > newest, f"{version.group}: version {version.number} after {newest}"
         versions[version.number] = version
         for number in sorted(versions)[: -self._kept]:
             del versions[number]
@@ -71,33 +107,40 @@ class Ring:
         return self.get(group, max(self._versions[group], default=-1))
 
 
-def check_fits(snapshot_bytes: Mapping[str, int], store_bytes: float) -> None:
-    """Refuses a run whose kept versions would not fit the object store.
+def kept_versions(staleness: int) -> int:
+    """Versions that the ring keeps: the newest, and as many as the slower group may be behind."""
+    return staleness + 1
+
+
+def check_fits(
+    snapshot_bytes: Mapping[str, int],
+    checkpoint_bytes: Mapping[str, int],
+    staleness: int,
+    store_bytes: float,
+) -> None:
+    """Refuses a run whose kept versions and checkpoints would not fit the object store.
+
+    Args:
+        snapshot_bytes: of one version, by group.
+        checkpoint_bytes: of one checkpoint, by group; empty where none are made.
+        staleness: `exchange.staleness`.
+        store_bytes: of the whole cluster's object store.
 
     Raises:
         StoreTooSmallError: needed and available, and what to turn.
     """
-    copies = KEPT_VERSIONS + IN_FLIGHT_VERSIONS
-    needed = copies * sum(snapshot_bytes.values())
+    copies = kept_versions(staleness) + IN_FLIGHT_VERSIONS
+    versions, saved = sum(snapshot_bytes.values()), sum(checkpoint_bytes.values())
+    needed = copies * versions + IN_FLIGHT_CHECKPOINTS * saved
     if needed > STORE_SHARE * store_bytes:
         sizes = ", ".join(
             f"{group} {size / 2**20:,.1f} MiB" for group, size in sorted(snapshot_bytes.items())
         )
         raise StoreTooSmallError(
-            f"the object store is too small: {copies} versions of each group ({sizes}) need "
+            f"the object store is too small: {copies} versions of each group ({sizes}) and "
+            f"{IN_FLIGHT_CHECKPOINTS} checkpoints ({saved / 2**20:,.1f} MiB) need "
             f"{needed / 2**20:,.0f} MiB, "
             f"{STORE_SHARE:.0%} of the store are {STORE_SHARE * store_bytes / 2**20:,.0f} MiB; "
             "raise ray.object_store_mib (embedded) or the nodes' object store, or make the layers "
             "smaller"
         )
-
-
-def lag(interval: int, adopted: int, last_data_interval: int, group: str) -> int:
-    """Versions by which an interval's adopted snapshot is behind the interval itself; 1 in
-    lockstep.
-
-    In its catch-up the memory goes on adopting the data group's last version, which is as new as it
-    gets.
-    """
-    newest = min(interval, last_data_interval + 1) if group != DATA else interval
-    return newest - adopted

@@ -1,6 +1,7 @@
 """The only `ray.remote`: the processes of a rank and of the evaluator, around plain classes.
 
-Each imports torch when it starts, so that the driver never does. Called by `cluster`.
+Each imports torch when it starts, so that the driver never does. Called by `rank_group` and
+`cluster`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import ray
 from actors.spec import DATA, RunSpec
 from actors.wire import (
     Beat,
+    CheckpointHeader,
     Description,
     Evaluation,
     Header,
+    Location,
     Order,
 )
 
@@ -25,15 +28,29 @@ from actors.wire import (
 class RankActor:
     """One rank's process.
 
-    A plain trainer and the messages to it. Imports torch here, never in the driver.
+    A plain trainer and the messages to it. Imports torch in `start`, never in the driver.
     """
 
     def __init__(
         self, spec: RunSpec, tokenizer_json: str, run: str, group: str, rank: int, num_ranks: int
     ) -> None:
         self._trainer: Any = None
+        self._rendezvous: Any = None
         self._arguments = (spec, tokenizer_json, run, rank, num_ranks)
-        self._group = group
+        self._group, self._rank, self._num_ranks = group, rank, num_ranks
+        self._workers = spec.group(group).workers
+
+    def locate(self) -> Location:
+        """Where this process runs and which cards are its own."""
+        context = ray.get_runtime_context()
+        return Location(
+            group=self._group,
+            rank=self._rank,
+            pid=os.getpid(),
+            node_id=context.get_node_id(),
+            host=ray.util.get_node_ip_address(),
+            gpu_ids=tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])),
+        )
 
     def start(self, incarnation: int) -> Description:
         """Builds the layer; everything that can be wrong with the config shows here."""
@@ -42,28 +59,53 @@ class RankActor:
         else:
             from actors.memory_trainer import MemoryTrainer as trainer_class  # type: ignore[assignment]
         self._trainer = trainer_class(*self._arguments, incarnation)
-        context = ray.get_runtime_context()
         return Description(
             group=self._group,
-            rank=self._trainer.rank,
+            rank=self._rank,
             incarnation=incarnation,
-            pid=os.getpid(),
-            node_id=context.get_node_id(),
-            gpu_ids=tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])),
-            num_parameters=sum(e.num_bytes // e.dtype.itemsize for e in self._trainer.own.entries),
-            snapshot_bytes=self._trainer.own.total_bytes,
-            layout_hash=self._trainer.own.layout_hash,
+            **self._trainer.description(),
         )
 
-    def publish(self) -> tuple[Any, ...]:
+    def open_rendezvous(self) -> tuple[str, int]:
+        """Rank 0 only: opens the store in which the ranks meet; returns its address."""
+        from actors.process_group import Rendezvous
+
+        self._rendezvous = Rendezvous(ray.util.get_node_ip_address())
+        return self._rendezvous.host, self._rendezvous.port
+
+    def join(self, host: str, port: int) -> None:
+        """Meets the other ranks of the group."""
+        from actors.process_group import ProcessGroup, Rendezvous
+
+        store = self._rendezvous.store if self._rendezvous else Rendezvous.connect(host, port)
+        self._trainer.join(
+            ProcessGroup(
+                self._rank,
+                self._num_ranks,
+                store,
+                ray.util.get_node_ip_address(),
+                self._workers.resolved_backend,
+                self._workers.collective_timeout_s,
+            )
+        )
+
+    def restore(self, headers: Sequence[CheckpointHeader], *buckets: Any) -> None:
+        """Goes back to a checkpoint of the group."""
+        self._trainer.restore(headers, buckets)
+
+    def publish(self, exact: bool) -> tuple[Any, ...]:
         """(header, *buckets) of the layer as it is."""
-        header, buckets = self._trainer.publish()
+        header, buckets = self._trainer.publish(exact)
         return (header, *buckets)
 
     def interval(self, order: Order, headers: Sequence[Header], *buckets: Any) -> tuple[Any, ...]:
-        """(report, header, *buckets) of the rank's next interval."""
-        report, header, out = self._trainer.interval(order, headers, buckets)
-        return (report, header, *out)
+        """(report, header, checkpoint header, *buckets, *checkpoint buckets) of the next interval.
+
+        The headers are None where the order asks for no snapshot or no checkpoint.
+        """
+        done = self._trainer.interval(order, headers, buckets)
+        out = (*done.buckets, *done.checkpoint_buckets)
+        return (done.report, done.header, done.checkpoint_header, *out)
 
     @ray.method(concurrency_group="beat")
     def beat(self) -> Beat | None:

@@ -15,6 +15,20 @@ from actors.wire import Evaluation, Report
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class SavedRows:
+    """The metrics that go with a checkpoint.
+
+    Attributes:
+        intervals, evaluations: rows up to its interval.
+        elapsed_s: seconds of the run until then.
+    """
+
+    intervals: list[Row]
+    evaluations: list[Row]
+    elapsed_s: float
+
+
 @dataclass
 class Metrics:
     """All rows of a run so far, in the order in which they were committed."""
@@ -22,6 +36,19 @@ class Metrics:
     started_at: float = field(default_factory=time.time)
     intervals: list[Row] = field(default_factory=list)
     evaluations: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def resumed(cls, rows: SavedRows) -> Metrics:
+        """Those of a run that goes on; its clock stood still in between."""
+        return cls(time.time() - rows.elapsed_s, list(rows.intervals), list(rows.evaluations))
+
+    def until(self, interval: int) -> SavedRows:
+        """What is known of the first so many intervals of both groups."""
+        return SavedRows(
+            [row for row in self.intervals if row["interval"] <= interval],
+            [row for row in self.evaluations if row["data_version"] <= interval],
+            time.time() - self.started_at,
+        )
 
     def add_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> Row:
         """A row from the reports of all ranks.
@@ -50,8 +77,10 @@ class Metrics:
             "tokens_per_s": tokens / max(1e-9, slowest.wall_s),
             "agreement": first.agreement,
         }
-        for name in first.metrics:
-            row[f"train.{name}"] = sum(r.metrics[name] for r in reports) / len(reports)
+        for name, value in first.metrics.items():
+            row[f"train.{name}"] = value
+        for name in {name: None for r in reports for name in r.shares}:
+            row[f"train.{name}"] = sum(r.shares.get(name, 0.0) for r in reports)
         for name, seconds in first.costs_s.items():
             row[f"cost_s.{name}"] = seconds
         self.intervals.append(row)
@@ -84,6 +113,15 @@ class Metrics:
         """Changed and followed probes, over all evaluations."""
         changed = sum(row["reflection_changed"] for row in self.evaluations)
         return changed, sum(row["reflection_followed"] for row in self.evaluations)
+
+
+def held_out(row: Row) -> dict[str, float]:
+    """The held-out figures of an evaluation's row, by their dotted names."""
+    return {
+        name: value
+        for name, value in row.items()
+        if name.startswith(("heldout.", "accuracy.")) and isinstance(value, float)
+    }
 
 
 def pooled_reflection(metrics: Metrics) -> float | None:

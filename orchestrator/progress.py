@@ -64,12 +64,19 @@ class Progress:
                 f"[{self._elapsed():6.1f} s] {text}", highlight=False, markup=False, soft_wrap=True
             )
 
+    def resuming(self, interval: int) -> None:
+        """An earlier run goes on."""
+        where = (
+            f"after interval {interval}" if interval else "from its beginning: no checkpoint yet"
+        )
+        self._console.print(f"resuming {where}", highlight=False, markup=False, soft_wrap=True)
+
     def started(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         """Both groups are ready."""
         parts = []
         for group in GROUPS:
             first, num = descriptions[group][0], len(descriptions[group])
-            where = f"GPU {', '.join(first.gpu_ids)}" if first.gpu_ids else "CPU"
+            where = "CPU" if first.device == "cpu" else first.device
             parts.append(
                 f"{group} {first.num_parameters / 1e6:.1f} M parameters on {num} worker(s), {where}"
             )

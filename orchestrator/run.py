@@ -7,13 +7,10 @@ exists, so that a bad config never leaves a half-made run.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,20 +22,24 @@ from actors.corpus import train_tokenizer
 from actors.spec import GROUPS
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError, Description, Evaluation, Report, TandemError
+from orchestrator.checkpoint_writer import CheckpointWriter
+from orchestrator.checkpoints import Restored, load, remove_unfinished
 from orchestrator.cluster import Cluster
-from orchestrator.config import Config
+from orchestrator.config import Config, changed_keys, load_config
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import InterruptedRunError
-from orchestrator.exchange import check_fits
-from orchestrator.metrics import Metrics
+from orchestrator.exchange import PairCheckpoint, check_fits
+from orchestrator.metrics import Metrics, held_out
 from orchestrator.placement import reserve
 from orchestrator.progress import Progress
+from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
 from orchestrator.report import render_report
 from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
+from orchestrator.stop_signals import StopFlag, stop_signals
 from orchestrator.summary import summarise, summarise_failure
 
-INTERRUPTED, FAILED = "interrupted", "failed"
+INTERRUPTED, FAILED, FINISHED = "interrupted", "failed", "finished"
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,13 @@ class RunResult:
 
 
 class _Listener:
-    """Passes what the coordinator tells to metrics, recorder and progress."""
+    """Passes what the coordinator tells to metrics, recorder, checkpoints and progress."""
 
-    def __init__(self, metrics: Metrics, recorder: Recorder, progress: Progress) -> None:
-        self._metrics, self._recorder, self._progress = metrics, recorder, progress
+    def __init__(
+        self, metrics: Metrics, recorder: Recorder, writer: CheckpointWriter, progress: Progress
+    ) -> None:
+        self._metrics, self._recorder, self._writer = metrics, recorder, writer
+        self._progress = progress
 
     def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         self._progress.started(descriptions)
@@ -73,8 +77,12 @@ class _Listener:
 
     def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
         row = self._metrics.add_evaluation(evaluation, final)
+        self._writer.measured(evaluation.data_version, held_out(row))
         self._recorder.record("evaluation", row)
         self._progress.evaluation(row)
+
+    def on_checkpoint(self, pair: PairCheckpoint) -> None:
+        self._writer.write(pair, self._metrics.until(pair.interval))
 
     def on_warning(self, message: str) -> None:
         self._progress.warning(message)
@@ -86,6 +94,7 @@ def train(
     placement: PlacementGroup | None = None,
     verbose: bool = False,
     started_at: float | None = None,
+    resume: bool = False,
 ) -> RunResult:
     """Runs `config` to its end and returns what it left behind.
 
@@ -96,130 +105,135 @@ def train(
             made and removed.
         verbose: let Ray's own messages through.
         started_at: time.time() at which the command began, for `first_step_s`; default: now.
+        resume: go on with an interrupted run of that name from its newest checkpoint; from the
+            beginning where it has none yet.
 
     Raises:
         ConfigError: what is wrong with the input; no run directory is left.
+        CheckpointError: the run to resume has checkpoints, and none of them is sound.
         InterruptedRunError: SIGINT or SIGTERM; the summary says so.
         TandemError: the first cause of a failed run; the summary says so.
     """
     began = time.time() if started_at is None else started_at
     run_dir = RunDir(config.run_url)
-    run_dir.refuse_existing()
+    going_on = resume and run_dir.exists(CONFIG)
+    if going_on:
+        refuse_other_run(run_dir, config)
+    else:
+        run_dir.refuse_existing()
     with (
         Progress(config, console or Console(quiet=True)) as progress,
-        _stop_signals() as stop_requested,
+        stop_signals() as stop_requested,
     ):
         progress.phase("reading the corpus and starting Ray")
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
-            tokenizing = pool.submit(train_tokenizer, config)
-            with _ray(config, verbose):
+            tokenizing = pool.submit(_tokenizer, config, run_dir if going_on else None)
+            with ray_session(config, verbose):
                 tokenizer = tokenizing.result()
-                return _train_on_ray(
-                    config, run_dir, tokenizer, progress, placement, stop_requested, began
-                )
+                restored = load(run_dir, progress.warning) if going_on else None
+                if going_on:
+                    progress.resuming(restored.pair.interval if restored else 0)
+                job = _Job(config, run_dir, tokenizer, progress, placement, stop_requested, began)
+                return job.run(restored)
 
 
-def _train_on_ray(
-    config: Config,
-    run_dir: RunDir,
-    tokenizer: Tokenizer,
-    progress: Progress,
-    placement: PlacementGroup | None,
-    stop_requested: _StopFlag,
-    began: float,
-) -> RunResult:
-    own_placement = reserve(config, stop_requested.reason) if placement is None else None
-    cluster = Cluster(config, tokenizer.to_json(), placement or own_placement)
-    metrics = Metrics(began)
-    try:
-        progress.phase("starting both groups")
-        descriptions = cluster.start(stop_requested.reason)
-        sizes = {group: descriptions[group][0].snapshot_bytes for group in GROUPS}
-        check_fits(sizes, ray.cluster_resources().get("object_store_memory", 0.0))
-        run_dir.write(CONFIG, config.to_yaml())
-        run_dir.write(TOKENIZER, tokenizer.to_json())
-        recorder = Recorder(run_dir, metrics, progress.warning)
-        try:
-            listener = _Listener(metrics, recorder, progress)
-            listener.on_start(descriptions)
-            coordinator = Coordinator(config, cluster, listener, stop_requested.reason)
-            outcome = coordinator.run()
-            progress.phase("exporting")
-            digests = cluster.export(run_dir.path(EXPORT))
-        except TandemError as err:
-            status = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
-            summary = summarise_failure(config, metrics, status, str(err), time.time() - began)
-            run_dir.write_json(SUMMARY, summary)
-            raise
-        finally:
-            recorder.close()
-        summary = summarise(config, metrics, coordinator, outcome, digests, time.time() - began)
-        run_dir.write(REPORT, render_report(config, summary, metrics))
-        run_dir.write_json(SUMMARY, summary)  # last: who finds it finds the rest
-        return RunResult(summary["status"], run_dir.url, summary)
-    finally:
-        cluster.stop()
-        if own_placement is not None:
-            remove_placement_group(own_placement)
-
-
-class _StopFlag:
-    """Set by the first SIGINT or SIGTERM, read by the coordinator once a tick."""
-
-    def __init__(self) -> None:
-        self._reason: str | None = None
-
-    def reason(self) -> str | None:
-        """Why the run should end, or None."""
-        return self._reason
-
-    def set(self, signum: int, _frame: Any) -> None:
-        """Remembers the signal; a second one ends the process's wait at once."""
-        if self._reason is not None:
-            raise KeyboardInterrupt
-        name = signal.Signals(signum).name
-        self._reason = (
-            f"stopped by {name}; both groups were ended; start again with another "
-            "name=… to train anew"
+def refuse_other_run(run_dir: RunDir, config: Config) -> None:
+    """Raises: ConfigError where the run is finished or was started with another config."""
+    if run_dir.exists(SUMMARY):
+        status = str(json.loads(run_dir.read(SUMMARY)).get("status", ""))
+        if status.startswith(FINISHED):
+            raise ConfigError(
+                f"run {run_dir.url} is {status}: there is nothing to resume; train on from its "
+                "exports under another name=…"
+            )
+    before = load_config(run_dir.path(CONFIG))
+    if changed := changed_keys(before, config):
+        lines = "; ".join(f"{key}: was {old!r}, now {new!r}" for key, old, new in changed)
+        raise ConfigError(
+            f"run {run_dir.url} can't be resumed with another config ({lines}); set them back, or "
+            "start under another name=…"
         )
 
 
-@contextmanager
-def _stop_signals() -> Iterator[_StopFlag]:
-    flag = _StopFlag()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag  # a Tune trial: Tune ends it, signals go to the main thread
-        return
-    before = {s: signal.signal(s, flag.set) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+def _tokenizer(config: Config, resumed: RunDir | None) -> Tokenizer:
+    if resumed is not None and resumed.exists(TOKENIZER):
+        return Tokenizer.from_json(resumed.read(TOKENIZER))
+    return train_tokenizer(config)
 
 
-@contextmanager
-def _ray(config: Config, verbose: bool) -> Iterator[None]:
-    """A Ray that is there already, the one at the configured address, or one embedded for this run
-    alone.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {} if verbose else {"log_to_driver": False, "logging_level": "CRITICAL"}
-    embedded: dict[str, Any] = {
-        "num_cpus": config.ray.num_cpus,
-        "num_gpus": config.ray.num_gpus,
-        "object_store_memory": config.ray.object_store_mib and config.ray.object_store_mib * 2**20,
-        "include_dashboard": False,
-    }
-    try:
-        ray.init(address=address or "local", **quiet, **({} if address else embedded))
-    except (ConnectionError, RuntimeError, ValueError) as err:
-        where = f"at {address}" if address else "on this machine"
-        raise ConfigError(f"Ray {where} can't be used: {err}") from err
-    try:
-        yield
-    finally:
-        ray.shutdown()
+@dataclass(frozen=True)
+class _Job:
+    """One run on a Ray that is up."""
+
+    config: Config
+    run_dir: RunDir
+    tokenizer: Tokenizer
+    progress: Progress
+    placement: PlacementGroup | None
+    stop_requested: StopFlag
+    began: float
+
+    def run(self, restored: Restored | None) -> RunResult:
+        """From the placement to the summary; leaves no actor and no placement group."""
+        reason = self.stop_requested.reason
+        own_placement = reserve(self.config, reason) if self.placement is None else None
+        cluster = Cluster(self.config, self.tokenizer.to_json(), self.placement or own_placement)
+        try:
+            self.progress.phase("starting both groups")
+            descriptions = cluster.start(reason, restored.pair.groups if restored else None)
+            self._check_store(descriptions)
+            self.run_dir.write(CONFIG, self.config.to_yaml())
+            self.run_dir.write(TOKENIZER, self.tokenizer.to_json())
+            self.run_dir.remove(SUMMARY)  # an interrupted run's; this one has none yet
+            remove_unfinished(self.run_dir)
+            metrics = Metrics.resumed(restored.rows) if restored else Metrics(self.began)
+            return self._train(cluster, descriptions, metrics, restored)
+        finally:
+            cluster.stop()
+            if own_placement is not None:
+                remove_placement_group(own_placement)
+
+    def _check_store(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+        first = {group: descriptions[group][0] for group in GROUPS}
+        snapshots = {group: d.snapshot_bytes for group, d in first.items()}
+        saved = {group: d.checkpoint_bytes for group, d in first.items()}
+        store = ray.cluster_resources().get("object_store_memory", 0.0)
+        saves = self.config.checkpoints.every > 0
+        check_fits(snapshots, saved if saves else {}, self.config.exchange.staleness, store)
+
+    def _train(
+        self,
+        cluster: Cluster,
+        descriptions: Mapping[str, Sequence[Description]],
+        metrics: Metrics,
+        restored: Restored | None,
+    ) -> RunResult:
+        config, run_dir, warn = self.config, self.run_dir, self.progress.warning
+        recorder = Recorder(run_dir, metrics, warn)
+        writer = CheckpointWriter(run_dir, config.checkpoints, warn)
+        for row in metrics.evaluations:
+            writer.measured(row["data_version"], held_out(row))
+        try:
+            listener = _Listener(metrics, recorder, writer, self.progress)
+            listener.on_start(descriptions)
+            pair = restored.pair if restored else None
+            reason = self.stop_requested.reason
+            coordinator = Coordinator(config, cluster, listener, reason, pair)
+            outcome = coordinator.run()
+            self.progress.phase("exporting")
+            digests = cluster.export(run_dir.path(EXPORT))
+        except TandemError as err:
+            status = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
+            wall_s = time.time() - metrics.started_at
+            summary = summarise_failure(config, metrics, status, str(err), wall_s)
+            run_dir.write_json(SUMMARY, summary)
+            raise
+        finally:
+            writer.close()
+            recorder.close()
+        wall_s = time.time() - metrics.started_at
+        summary = summarise(config, metrics, coordinator, outcome, digests, wall_s)
+        summary["checkpoints"] = {"written": writer.num_written, "bytes": writer.num_bytes}
+        run_dir.write(REPORT, render_report(config, summary, metrics))
+        run_dir.write_json(SUMMARY, summary)  # last: who finds it finds the rest
+        return RunResult(summary["status"], run_dir.url, summary)

@@ -17,6 +17,7 @@ from orchestrator.errors import RunExistsError
 
 CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
 METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
+CHECKPOINTS, PROFILES = "checkpoints", "profiles"
 
 
 class RunDir:
@@ -76,10 +77,41 @@ class RunDir:
         """A text file. Raises: ConfigError where it can't be read."""
         try:
             return str(self._fs.cat_file(f"{self._root}/{name}").decode())
-        except OSError as err:
+        except (OSError, UnicodeDecodeError) as err:
             raise ConfigError(
                 f"{self.path(name)}: can't be read: {err}; is {self.url} the directory of a run?"
             ) from err
+
+    def read_bytes(self, name: str) -> bytes:
+        """A file's bytes. Raises: ConfigError where it can't be read."""
+        try:
+            return bytes(self._fs.cat_file(f"{self._root}/{name}"))
+        except OSError as err:
+            raise ConfigError(f"{self.path(name)}: can't be read: {err}") from err
+
+    def list_folders(self, name: str) -> list[str]:
+        """Names of the folders in one of the run's folders; none where there is no such folder."""
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.ls(f"{self._root}/{name}", detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError as err:
+            raise ConfigError(f"{self.path(name)}: can't be listed: {err}") from err
+        return sorted(
+            entry["name"].rstrip("/").rpartition("/")[2]
+            for entry in found
+            if entry["type"] == "directory"
+        )
+
+    def remove(self, name: str) -> None:
+        """Removes a file or a folder with all that is in it; nothing where it is not there."""
+        try:
+            self._fs.rm(f"{self._root}/{name}", recursive=True)
+        except FileNotFoundError:
+            return
+        except OSError as err:
+            raise ConfigError(f"{self.path(name)}: can't be removed: {err}") from err
 
     def upload(self, local: str, name: str) -> None:
         """Copies a local file into the run."""

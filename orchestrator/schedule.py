@@ -1,8 +1,10 @@
 """Which interval a group may start next: pure decisions, no effects.
 
-Lockstep: interval i of each group adopts the peer's version i-1, and is submitted once that is
-committed. After the data group's last interval the memory goes on alone, on the final version,
-until it reflects it.
+Versions are numbered by the interval that published them, every `publish_every`-th and the last;
+lag counts versions. Lockstep: interval i of each group adopts the peer's version before i, and is
+submitted once that is committed. Async: it adopts the newest there is, at most `staleness` versions
+behind, and a group that is so many versions ahead of what its peer has adopted waits. After the
+data group's last interval the memory goes on alone, on the final version, until it reflects it.
 """
 
 from __future__ import annotations
@@ -10,17 +12,58 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from actors.spec import DATA, MEMORY, peer_of
+from actors.spec import DATA, MEMORY, ExchangeSpec, peer_of
 
 AGREEMENT_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long the run is."""
+    """How long the run is, and how the groups wait for each other."""
 
     intervals: int
     catchup_intervals: int
+    lockstep: bool = True
+    staleness: int = 1
+    publish_every: int = 1
+    checkpoint_every: int = 0
+
+    @classmethod
+    def of(cls, intervals: int, exchange: ExchangeSpec, checkpoint_every: int) -> Plan:
+        """The plan that the settings make."""
+        return cls(
+            intervals,
+            exchange.catchup_intervals,
+            exchange.mode == "lockstep",
+            exchange.staleness,
+            exchange.publish_every,
+            checkpoint_every,
+        )
+
+    def publishes(self, interval: int) -> bool:
+        """Whether an interval ends with a snapshot."""
+        return interval % self.publish_every == 0 or interval >= self.intervals
+
+    def version_at(self, interval: int) -> int:
+        """The newest version that is out when an interval has ended."""
+        return interval if self.publishes(interval) else self._before(interval)
+
+    def ordinal(self, interval: int) -> int:
+        """How many versions after version 0 an interval's own one is, or would be."""
+        return -(-interval // self.publish_every)
+
+    def lag(self, interval: int, adopted: int) -> int:
+        """Versions by which what an interval adopted is behind it, 1 in lockstep; 0 where the peer
+        is ahead.
+
+        In its catch-up the memory goes on adopting the last version, which is as new as it gets.
+        """
+        interval = min(interval, self.intervals + self.publish_every)
+        return max(0, self.ordinal(interval) - self.ordinal(adopted))
+
+    def _before(self, interval: int) -> int:
+        """The last version that regularly comes out before or at an interval."""
+        return interval // self.publish_every * self.publish_every
 
 
 @dataclass(frozen=True)
@@ -29,6 +72,8 @@ class Progress:
 
     committed: int = 0
     running: bool = False
+    published: int = 0  # newest committed version
+    adopted: int = 0  # by the running or else the last interval
 
 
 @dataclass(frozen=True)
@@ -39,6 +84,9 @@ class Next:
     interval: int
     peer_version: int
     measure: bool
+    publish: bool
+    exact: bool
+    checkpoint: bool
 
 
 @dataclass(frozen=True)
@@ -89,24 +137,46 @@ def next_interval(
     if mine.running:
         return None
     interval = mine.committed + 1
-    if interval <= plan.intervals:
-        if peer.committed < interval - 1:
+    if interval > plan.intervals:
+        if (
+            group == DATA
+            or progress[DATA].committed < plan.intervals
+            or finished(progress, plan, catch_up)
+        ):
             return None
-        return Next(
-            group, interval, interval - 1, measure=group == MEMORY and interval == plan.intervals
-        )
-    if (
-        group == DATA
-        or progress[DATA].committed < plan.intervals
-        or finished(progress, plan, catch_up)
-    ):
+        version: int | None = plan.intervals
+    else:
+        version = _version_to_adopt(interval, mine, peer, plan)
+    if version is None:
         return None
-    return Next(MEMORY, interval, plan.intervals, measure=True)
+    # From here on the version adopted may be the last but one, or the last.
+    near_end = interval >= plan.intervals - (0 if plan.lockstep else plan.staleness + 1)
+    return Next(
+        group,
+        interval,
+        version,
+        measure=group == MEMORY and near_end,
+        publish=plan.publishes(interval),
+        exact=interval >= plan.intervals,
+        checkpoint=plan.checkpoint_every > 0
+        and interval % plan.checkpoint_every == 0
+        and interval <= plan.intervals,
+    )
+
+
+def _version_to_adopt(interval: int, mine: Progress, peer: Progress, plan: Plan) -> int | None:
+    """The peer's version for one of the regular intervals; None while the group must wait."""
+    if plan.lockstep:
+        wanted = plan.version_at(interval - 1)
+        return wanted if peer.published >= wanted else None
+    behind = plan.ordinal(interval) - plan.ordinal(peer.published)
+    ahead = plan.ordinal(mine.published) - plan.ordinal(peer.adopted)
+    return peer.published if max(behind, ahead) <= plan.staleness else None
 
 
 def finished(progress: Mapping[str, Progress], plan: Plan, catch_up: CatchUp) -> bool:
     """True when both groups are done: the data group's intervals, and the memory's catch-up."""
-    if any(p.running for p in progress.values()) or progress[DATA].committed < plan.intervals:
+    if any(p.running or p.committed < plan.intervals for p in progress.values()):
         return False
-    done = progress[MEMORY].committed - plan.intervals
+    done = len(catch_up.after)
     return done >= plan.catchup_intervals or (done >= 1 and catch_up.reflects_final)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from actors.spec import DATA, MEMORY
-from actors.wire import Description, Order
+from actors.wire import Order
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, load_config
 from orchestrator.errors import GroupFailedError, InterruptedRunError
@@ -28,10 +28,10 @@ pytestmark = pytest.mark.usefixtures("shared_ray")
 
 
 class Fault:
-    """Sends a signal to rank 0 of a group as soon as an interval was submitted to it."""
+    """Sends a signal to one rank of a group as soon as an interval was submitted to it."""
 
-    def __init__(self, group: str, interval: int, signum: signal.Signals) -> None:
-        self.at = (group, interval)
+    def __init__(self, group: str, interval: int, signum: signal.Signals, rank: int = 0) -> None:
+        self.at, self.rank = (group, interval), rank
         self.signum = signum
         self.fired_at_pid: int | None = None
 
@@ -39,20 +39,12 @@ class Fault:
         fault = self
 
         class FaultyCluster(Cluster):
-            pids: Mapping[str, int]
-
-            def start(
-                self, stop_requested: Callable[[], str | None]
-            ) -> dict[str, list[Description]]:
-                described = super().start(stop_requested)
-                self.pids = {group: ranks[0].pid for group, ranks in described.items()}
-                return described
-
             def submit(self, group: str, order: Order, peer: Version) -> None:
                 super().submit(group, order, peer)
                 if (group, order.interval) == fault.at:
-                    os.kill(self.pids[group], fault.signum)
-                    fault.fired_at_pid = self.pids[group]
+                    pid = self._groups[group].locations[fault.rank].pid
+                    os.kill(pid, fault.signum)
+                    fault.fired_at_pid = pid
 
         return FaultyCluster
 
@@ -80,6 +72,16 @@ def test_a_rank_that_is_killed_ends_the_run_by_name_and_leaves_nothing(workplace
     message, summary = run_into(fault, workplace, "name=killed")
     assert message.startswith("data rank 0 failed in interval 2: ActorDiedError")
     assert (summary["status"], summary["cause"]) == ("failed", message)
+    assert what_is_left() == []
+
+
+def test_of_a_group_whose_rank_is_killed_that_rank_is_named_and_not_its_partner(
+    workplace: Path,
+) -> None:
+    fault = Fault(DATA, 2, signal.SIGKILL, rank=1)
+    workers = "data.workers={num_workers: 2, cpus: 0.5}"
+    message, _ = run_into(fault, workplace, "name=partner", workers)
+    assert message.startswith("data rank 1 failed in interval 2: ActorDiedError")
     assert what_is_left() == []
 
 

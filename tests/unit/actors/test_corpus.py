@@ -16,16 +16,16 @@ from actors.corpus import (
     Piece,
     Windows,
     WindowStream,
-    merge_ranges,
     pack,
     train_tokenizer,
 )
 from actors.corpus_spec import CorpusSpec
 from actors.facts import FactTable
+from actors.ranges import merge_ranges
 from actors.sources import TextSource
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
-from actors.wire import CorpusError, Range
+from actors.wire import CorpusError
 from tests.unit.actors.tiny import numbered_lines, run_spec, write_facts, write_text
 
 FILL = 99
@@ -213,16 +213,6 @@ def test_two_corpora_of_one_spec_give_the_same_windows(
     one, other = (Corpus.open(facts_spec, tokenizer) for _ in range(2))
     other.chunk("memory", 3)  # what was read before makes no difference
     assert same(one.chunk("data", 1), other.chunk("data", 1))
-
-
-def test_neighbouring_ranges_are_joined() -> None:
-    ranges = [Range(0, 0, 3), Range(0, 3, 5), Range(1, 0, 2), Range(1, 4, 6), Range(1, 6, 7)]
-    assert merge_ranges(ranges) == (Range(0, 0, 5), Range(1, 0, 2), Range(1, 4, 7))
-
-
-def test_ranges_out_of_order_are_not_joined() -> None:
-    ranges = (Range(0, 3, 5), Range(0, 0, 3), Range(1, 3, 4))
-    assert merge_ranges(ranges) == ranges
 
 
 def blank_text(folder: Path) -> RunSpec:

@@ -20,7 +20,7 @@ from actors.layers import to_batch
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import UnwiredMemoryError
-from tests.unit.actors.tiny import FAMILIES, RUN, STEPS, Exchange, run_spec
+from tests.unit.actors.tiny import FAMILIES, RUN, STEPS, Exchange, run_spec, values
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def test_every_tensor_of_the_model_learns(spec: RunSpec, tokenizer: Tokenizer) -
 
 
 def test_training_lowers_the_loss(trained: Exchange) -> None:
-    first, last = trained.reports[0][0].metrics, trained.reports[-1][0].metrics
+    first, last = values(trained.reports[0][0]), values(trained.reports[-1][0])
     assert last["own"] < first["own"] - 0.2
     assert last["help"] < first["help"] - 0.2
 
@@ -94,7 +94,7 @@ def test_memory_dropout_splits_the_batch_so_that_both_losses_are_measured(
 def test_one_loss_alone_trains(facts_corpus: CorpusSpec, tokenizer: Tokenizer, only: str) -> None:
     other = "help" if only == "own" else "own"
     spec = run_spec(facts_corpus, **{f"losses__{other}": 0})
-    metrics = DataTrainer(spec, tokenizer.to_json(), RUN).train_step()
+    metrics = values(DataTrainer(spec, tokenizer.to_json(), RUN).train_step())
     assert metrics["loss"] == pytest.approx(metrics[only])
 
 
@@ -106,20 +106,20 @@ def test_the_first_own_loss_is_the_plain_models_on_the_sequences_that_do_not_rea
     with torch.no_grad():
         logits = trainer.layer(batch.tokens_BT, batch.segments_BT).logits_BTV
     want = F.cross_entropy(logits[batch.valid_BT], batch.targets_N).item()
-    assert trainer.train_step()["own"] == pytest.approx(want, rel=1e-5)
+    assert values(trainer.train_step())["own"] == pytest.approx(want, rel=1e-5)
 
 
 def test_the_loss_is_the_weighted_sum_of_own_and_help(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
     spec = run_spec(facts_corpus, losses__own=0.3, losses__help=2.0)
-    metrics = DataTrainer(spec, tokenizer.to_json(), RUN).train_step()
+    metrics = values(DataTrainer(spec, tokenizer.to_json(), RUN).train_step())
     assert metrics["loss"] == pytest.approx(0.3 * metrics["own"] + 2 * metrics["help"], rel=1e-5)
 
 
 def test_a_step_counts_the_tokens_of_its_batch(trainer: DataTrainer) -> None:
     windows, _ = WindowStream(trainer.corpus, "data").next_batch(4)
-    assert trainer.train_step()["tokens"] == windows.num_tokens
+    assert trainer.train_step().num_tokens == windows.num_tokens
 
 
 def test_the_ranges_of_a_header_are_the_windows_trained_on(trained: Exchange) -> None:

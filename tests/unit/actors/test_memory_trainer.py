@@ -18,8 +18,9 @@ from actors.memory_layer import MemoryLayer
 from actors.memory_trainer import MemoryTrainer
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
+from actors.wire import Range
 from tests.unit.actors.test_data_trainer import gradients_of
-from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec
+from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec, values
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_batch_is_mixed_as_configured(facts_corpus: CorpusSpec, tokenizer: Tok
         )
 
     trainer.just_trained, trainer.sampled = filled(1), filled(2)
-    trainer.replay.add(filled(3))
+    trainer.replay.add(filled(3), [Range(0, 0, 4)])
     windows, real = trainer.next_windows()
     kinds = [int(row[0]) for row in windows.tokens_NT]
     assert (kinds, real) == ([1, 1, 1, 3, 3, tokenizer.end_of_text, 2, 2], 6)
@@ -104,7 +105,7 @@ def fresh_after_one(spec: RunSpec, tokenizer: Tokenizer) -> Exchange:
 
 
 def test_training_lowers_the_losses(trained: Exchange) -> None:
-    first, last = trained.reports[0][1].metrics, trained.reports[-1][1].metrics
+    first, last = values(trained.reports[0][1]), values(trained.reports[-1][1])
     assert last["self"] < first["self"] - 0.2
     assert last["assist"] < first["assist"] - 0.2
 
@@ -148,7 +149,7 @@ def test_self_is_taught_by_real_text_alone(
     batch = given(trainer, monkeypatch, real).rows(slice(0, real))
     with torch.no_grad():
         want = F.cross_entropy(predict_at(trainer.layer, batch), batch.targets_N).item()
-    assert trainer.train_step()["self"] == pytest.approx(want, rel=1e-4)
+    assert values(trainer.train_step())["self"] == pytest.approx(want, rel=1e-4)
 
 
 def test_recall_over_the_whole_batch_is_the_mean_divergence_from_the_teacher(
@@ -160,7 +161,7 @@ def test_recall_over_the_whole_batch_is_the_mean_divergence_from_the_teacher(
         p = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
         q = predict_at(trainer.layer, batch)
         want = F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean").item()
-    assert trainer.train_step()["recall"] == pytest.approx(want, rel=1e-4)
+    assert values(trainer.train_step())["recall"] == pytest.approx(want, rel=1e-4)
 
 
 def test_sync_over_the_whole_batch_compares_what_changed_with_what_was_there(
@@ -178,7 +179,7 @@ def test_sync_over_the_whole_batch_compares_what_changed_with_what_was_there(
         )
         before, student = (predict_at(m, batch) for m in (trainer.before, trainer.layer))
         want = losses.sync(teacher, ref, before, student).item()
-    assert trainer.train_step()["sync"] == pytest.approx(want, rel=1e-4)
+    assert values(trainer.train_step())["sync"] == pytest.approx(want, rel=1e-4)
 
 
 def test_assist_over_the_whole_batch_is_the_help_loss(
@@ -187,14 +188,14 @@ def test_assist_over_the_whole_batch_is_the_help_loss(
     trainer = build(facts_corpus, tokenizer, memory__recall_frac=1.0, **only("assist"))
     batch = given(trainer, monkeypatch)
     want = heldout_figures(Pair(trainer.teacher, trainer.layer), None, batch)["help_loss"]
-    assert trainer.train_step()["assist"] == pytest.approx(want, rel=1e-4)
+    assert values(trainer.train_step())["assist"] == pytest.approx(want, rel=1e-4)
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
     weights = {"recall": 0.3, "self": 0.5, "sync": 2.0, "balance": 0.7, "assist": 1.1}
-    metrics = build(facts_corpus, tokenizer, **only(**weights)).train_step()
+    metrics = values(build(facts_corpus, tokenizer, **only(**weights)).train_step())
     want = sum(weight * metrics[name] for name, weight in weights.items())
     assert metrics["loss"] == pytest.approx(want, rel=1e-5)
 
@@ -202,7 +203,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
 def test_a_loss_without_weight_is_not_computed(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
-    metrics = build(facts_corpus, tokenizer, **only("self")).train_step()
+    metrics = values(build(facts_corpus, tokenizer, **only("self")).train_step())
     assert not {"recall", "sync", "assist"} & set(metrics)
 
 
@@ -252,7 +253,7 @@ def test_training_on_sampled_text_alone_works(
     mix = {"just_trained": 0, "fresh": 0, "replay": 0, "sampled": 1}
     spec = run_spec(facts_corpus, mix=mix, memory__steps_per_interval=1)
     exchange = Exchange(spec, tokenizer.to_json()).run(1)
-    assert exchange.reports[0][1].metrics["recall"] > 0
+    assert values(exchange.reports[0][1])["recall"] > 0
 
 
 def test_agreement_is_measured_with_the_adopted_data_layer(trained: Exchange) -> None:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from actors.flat import FlatParameters
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
+from actors.process_group import ProcessGroup
 from actors.spec import OptimizerSpec
 from tests.unit.actors.tiny import build_memory
 
 SPEC = OptimizerSpec(lr=1e-2, warmup_steps=4, final_lr_frac=0.1, weight_decay=0.1)
+ALONE = ProcessGroup()
 BETAS = (0.9, 0.98)
 
 
@@ -104,7 +106,7 @@ def test_row_adam_equals_adam_of_one_row_at_a_time() -> None:
         summed = {r: [0.0] * 3 for r in rows}
         for r, value in zip(rows, values.tolist(), strict=True):
             summed[r] = [a + b for a, b in zip(summed[r], value, strict=True)]
-        fast.step(0.01 * (step + 1))
+        fast.step(0.01 * (step + 1), ALONE)
         slow.step(summed, 0.01 * (step + 1))
     torch.testing.assert_close(table, torch.tensor(slow.table, dtype=torch.float64))
 
@@ -113,10 +115,10 @@ def test_row_adam_leaves_untouched_rows_and_their_state_bit_for_bit() -> None:
     table = torch.randn(6, 3)
     adam = RowAdam(table, BETAS, clip_norm=1.0)
     table.grad = sparse([1, 2, 4], torch.randn(3, 3), 6)
-    adam.step(0.1)
+    adam.step(0.1, ALONE)
     kept = [t.clone() for t in (table, adam.first_RD, adam.second_R, adam.updates_R)]
     table.grad = sparse([1, 5], torch.randn(2, 3), 6)
-    adam.step(0.1)
+    adam.step(0.1, ALONE)
     untouched = [0, 2, 3, 4]
     now = (table, adam.first_RD, adam.second_R, adam.updates_R)
     assert all(torch.equal(a[untouched], b[untouched]) for a, b in zip(now, kept, strict=True))
@@ -125,18 +127,18 @@ def test_row_adam_leaves_untouched_rows_and_their_state_bit_for_bit() -> None:
 def test_row_adam_returns_the_norm_before_clipping_and_the_rows_written() -> None:
     table = torch.zeros(4, 2)
     table.grad = sparse([1, 1, 3], torch.tensor([[3.0, 0.0], [0.0, 4.0], [12.0, 0.0]]), 4)
-    assert RowAdam(table, BETAS, clip_norm=1.0).step(0.1) == (pytest.approx(13.0), 2)
+    assert RowAdam(table, BETAS, clip_norm=1.0).step(0.1, ALONE) == (pytest.approx(13.0), 2)
 
 
 def test_row_adam_without_a_gradient_does_nothing() -> None:
     table = torch.ones(4, 2)
-    assert RowAdam(table, BETAS, clip_norm=1.0).step(0.1) == (0.0, 0)
+    assert RowAdam(table, BETAS, clip_norm=1.0).step(0.1, ALONE) == (0.0, 0)
 
 
 def test_row_adam_takes_the_gradient_away() -> None:
     table = torch.ones(4, 2)
     table.grad = sparse([1], torch.ones(1, 2), 4)
-    RowAdam(table, BETAS, clip_norm=1.0).step(0.1)
+    RowAdam(table, BETAS, clip_norm=1.0).step(0.1, ALONE)
     assert table.grad is None
 
 
@@ -183,9 +185,9 @@ def test_a_small_gradient_is_not_clipped() -> None:
     ours = module()
     dense = DenseOptimizer(FlatParameters(ours, section_of), SPEC)
     (1e-3 * ours(torch.ones(2, 5)).square().sum()).backward()
-    before = [gradient.clone() for gradient in dense.gradients]
+    before = dense.gradient.clone()
     dense.step(0.1)
-    assert all(torch.equal(a, b) for a, b in zip(before, dense.gradients, strict=True))
+    assert torch.equal(before, dense.gradient)
 
 
 def test_clearing_the_gradients_keeps_them_views_of_the_flat_ones() -> None:
@@ -194,14 +196,40 @@ def test_clearing_the_gradients_keeps_them_views_of_the_flat_ones() -> None:
     dense.zero_grad()
     ours(torch.ones(2, 5)).sum().backward()
     total = sum(float(p.grad.abs().sum()) for p in ours.parameters())
-    assert sum(float(g.abs().sum()) for g in dense.gradients) == pytest.approx(total)
+    assert float(dense.gradient.abs().sum()) == pytest.approx(total)
 
 
 def test_the_dense_optimizer_leaves_the_value_table_alone() -> None:
     memory = build_memory()
     values = copy.deepcopy(memory.values.data)
     dense = DenseOptimizer(FlatParameters(memory, section_of), SPEC)
-    for gradient in dense.gradients:
-        gradient.fill_(1.0)
+    dense.gradient.fill_(1.0)
     dense.step(0.1)
     assert torch.equal(memory.values, values)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [1.0, 0.82, 0.64, 0.46, 0.28, 0.1]),
+        ("wsd", [1.0, 1.0, 1.0, 1.0, 0.55, 0.1]),
+        ("cosine", [1.0, 0.914058, 0.689058, 0.410942, 0.185942, 0.1]),
+    ],
+)
+def test_a_schedule_goes_from_the_peak_to_its_final_share(
+    schedule: str, rates: list[float]
+) -> None:
+    spec = OptimizerSpec(warmup_steps=0, schedule=schedule, decay_frac=0.4)  # type: ignore[arg-type]
+    got = [learning_rate(1.0, spec, step, 10) for step in range(0, 11, 2)]
+    assert got == pytest.approx(rates, abs=1e-6)
+
+
+def test_moments_are_live_and_steps_can_be_set() -> None:
+    ours = module()
+    dense = DenseOptimizer(FlatParameters(ours, section_of), SPEC)
+    ours(torch.ones(2, 5)).square().sum().backward()
+    dense.step(0.1)
+    assert all(float(moment.abs().sum()) > 0 for moment in dense.moments().values())
+    dense.set_steps(7)
+    assert {float(state["step"]) for state in dense.adamw.state.values()} == {7.0}

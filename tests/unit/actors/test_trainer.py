@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from actors.corpus_spec import CorpusSpec
 from actors.data_trainer import DataTrainer
+from actors.interval import Measured
 from actors.memory_trainer import MemoryTrainer
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
@@ -159,7 +161,7 @@ def test_the_parts_of_an_interval_are_no_longer_than_the_whole(
 @BOTH
 def test_the_costs_lie_within_the_steps(trained: Exchange, group: str) -> None:
     report = trained.reports[-1][0 if group == "data" else 1]
-    costs = {part: s for part, s in report.costs_s.items() if part != "measure"}
+    costs = {part: s for part, s in report.costs_s.items() if part not in ("measure", "checkpoint")}
     assert 0 < sum(costs.values()) <= report.step_s
 
 
@@ -172,11 +174,17 @@ def test_a_trainer_waits_after_its_interval(trained: Exchange, group: str) -> No
 def test_what_a_step_measured_is_reported_as_the_mean_of_the_steps_that_did(
     fresh: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = iter([{"tokens": 5.0, "own": 2.0, "help": 1.0}, {"tokens": 7.0, "own": 4.0}])
+    steps = iter(
+        [
+            Measured({"lr": 0.5}, defaultdict(float, own=2.0, help=1.0), 5),
+            Measured({"lr": 0.3}, defaultdict(float, own=4.0), 7),
+        ]
+    )
     monkeypatch.setattr(fresh.data, "train_step", lambda: next(steps))
     header, buckets = peers(fresh, "data")
-    report, _, _ = fresh.data.interval(order(1, num_steps=2), [header], buckets)
-    assert (report.tokens, report.metrics) == (12, {"own": 3.0, "help": 1.0})
+    report = fresh.data.interval(order(1, num_steps=2), [header], buckets).report
+    assert (report.tokens, report.metrics) == (12, {"lr": 0.4})
+    assert report.shares == {"own": 3.0, "help": 1.0}
 
 
 @BOTH
@@ -188,15 +196,16 @@ def test_windows_in_which_nothing_is_to_be_predicted_do_no_harm(
     corpus = write_facts(tmp_path, FACTS[:12], templates, loss_on="answers", window=8)
     exchange = Exchange(run_spec(corpus), tokenizer.to_json())
     header, buckets = peers(exchange, group)
-    report, _, _ = member(exchange, group).interval(order(1, num_steps=20), [header], buckets)
-    assert report.step == 20
+    done = member(exchange, group).interval(order(1, num_steps=20), [header], buckets)
+    assert done.report.step == 20
 
 
-def test_ranges_are_published_once(fresh: Exchange) -> None:
+def test_publishing_again_gives_the_same_version(fresh: Exchange) -> None:
     header, buckets = peers(fresh, "data")
-    _, published, _ = fresh.data.interval(order(1), [header], buckets)
+    published = fresh.data.interval(order(1), [header], buckets).header
+    assert published is not None
     assert published.ranges
-    assert fresh.data.publish()[0].ranges == ()
+    assert fresh.data.publish()[0] == published
 
 
 def test_a_version_that_is_already_there_is_not_copied_again(fresh: Exchange) -> None:

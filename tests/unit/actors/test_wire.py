@@ -18,6 +18,8 @@ SAMPLES: dict[str, Any] = {
     "float": 0.5,
     "bool": True,
     "float | None": 0.25,
+    "str | None": "profiles",
+    "tuple[tuple[str, str, int], ...]": (("parameters", "torch.uint8", 64),),
     "dict[str, float]": {"own": 1.5},
     "tuple[int, ...]": (0, 64),
     "tuple[str, ...]": ("0", "1"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,12 +18,15 @@ from actors.data_layer import DataLayer, DataOutput, build_model
 from actors.data_trainer import DataTrainer
 from actors.evaluation import Pair
 from actors.flat import ByteArray
+from actors.interval import Measured, Outcome
 from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
 from actors.memory_layer import MemoryLayer, Read
 from actors.memory_trainer import MemoryTrainer
+from actors.process_group import ProcessGroup, Rendezvous
 from actors.spec import RunSpec
 from actors.wire import Header, Order, Report
 
+T = TypeVar("T")
 RUN = "tiny"
 STEPS = 4
 WINDOW = 48
@@ -205,6 +209,17 @@ def one_document(tokens_BT: Tensor) -> Tensor:
 Published = tuple[Header, list[ByteArray]]
 
 
+def values(measured: Measured | Report) -> dict[str, float]:
+    """What a step or an interval of one rank measured, by name."""
+    return {**measured.metrics, **measured.shares}
+
+
+def snapshot(outcome: Outcome) -> Published:
+    """What an interval published."""
+    assert outcome.header is not None
+    return outcome.header, outcome.buckets
+
+
 def copied(published: Published) -> Published:
     """What Ray's store does: the bytes as they are now, read-only."""
     header, buckets = published
@@ -233,12 +248,11 @@ class Exchange:
         for _ in range(intervals):
             now = order(len(self.published), measure=measure)
             (data_header, data_buckets), (memory_header, memory_buckets) = self.published[-1]
-            data_report, *data_out = self.data.interval(now, [memory_header], memory_buckets)
-            memory_report, *memory_out = self.memory.interval(now, [data_header], data_buckets)
-            self.published.append(
-                (copied((data_out[0], data_out[1])), copied((memory_out[0], memory_out[1])))
-            )
-            self.reports.append((data_report, memory_report))
+            ranges = data_header.ranges
+            data = self.data.interval(now, [memory_header], memory_buckets)
+            memory = self.memory.interval(replace(now, ranges=ranges), [data_header], data_buckets)
+            self.published.append((copied(snapshot(data)), copied(snapshot(memory))))
+            self.reports.append((data.report, memory.report))
         return self
 
 
@@ -297,3 +311,19 @@ def followed_by(num_tokens: int, *pairs: tuple[int, int], strength: float = 8.0)
     for token, after in pairs:
         table[token, after] = strength
     return table
+
+
+def in_ranks(num_ranks: int, work: Callable[[ProcessGroup], T], timeout_s: float = 60.0) -> list[T]:
+    """What `work` returns on each rank of a real group, whose ranks are threads of this process."""
+    if num_ranks == 1:
+        return [work(ProcessGroup())]
+    rendezvous = Rendezvous("127.0.0.1")
+
+    def rank(number: int) -> T:
+        store = rendezvous.store
+        if number:
+            store = Rendezvous.connect(rendezvous.host, rendezvous.port)
+        return work(ProcessGroup(number, num_ranks, store, timeout_s=timeout_s))
+
+    with ThreadPoolExecutor(num_ranks) as pool:
+        return list(pool.map(rank, range(num_ranks)))

@@ -11,7 +11,7 @@ from actors.wire import Answer, Description, Evaluation, Header, Order, Report
 from orchestrator.config import Config, make_config
 from orchestrator.coordinator import Coordinator, Outcome
 from orchestrator.events import Committed, Evaluated, Event, Failed
-from orchestrator.exchange import Version
+from orchestrator.exchange import PairCheckpoint, Version
 from orchestrator.metrics import Metrics
 from orchestrator.summary import summarise
 
@@ -100,7 +100,10 @@ def an_evaluation(data: int, memory: int, **changes: Any) -> Evaluation:
 
 def a_description(group: str, **changes: Any) -> Description:
     return replace(
-        Description(group, 0, 0, 4242, "node", (), 1_500_000, VERSION_BYTES, "layout"), **changes
+        Description(
+            group, 0, 0, "cpu", 1_500_000, VERSION_BYTES, VERSION_BYTES, 3 * VERSION_BYTES, "layout"
+        ),
+        **changes,
     )
 
 
@@ -187,6 +190,7 @@ class RecordingListener:
 
     intervals: list[tuple[Sequence[Report], float, int]] = field(default_factory=list)
     evaluations: list[tuple[Evaluation, bool]] = field(default_factory=list)
+    checkpoints: list[PairCheckpoint] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
@@ -197,6 +201,9 @@ class RecordingListener:
 
     def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
         self.evaluations.append((evaluation, final))
+
+    def on_checkpoint(self, pair: PairCheckpoint) -> None:
+        self.checkpoints.append(pair)
 
     def on_warning(self, message: str) -> None:
         self.warnings.append(message)
@@ -234,7 +241,7 @@ def finish(final: Evaluation | None = None, after: float = 0.6, **changes: Any) 
     config = a_config(
         evaluation={"every": 1}, exchange={"catchup_intervals": 1}, name="scripted", **changes
     )
-    coordinator = Coordinator(config, cluster, listener, lambda: None, cluster.clock)
+    coordinator = Coordinator(config, cluster, listener, lambda: None, clock=cluster.clock)
     outcome = coordinator.run()
     metrics = Metrics(started_at=0.0)
     for reports, wait_s, lag in listener.intervals:

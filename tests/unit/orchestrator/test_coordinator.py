@@ -39,7 +39,7 @@ class Run:
         self.cluster = ScriptedCluster(script, late=late)
         self.listener = RecordingListener()
         self.coordinator = Coordinator(
-            a_config(**changes), self.cluster, self.listener, stop, self.cluster.clock
+            a_config(**changes), self.cluster, self.listener, stop, clock=self.cluster.clock
         )
 
     def to_its_end(self) -> Outcome:
@@ -246,7 +246,7 @@ def test_a_stop_request_is_heard_while_the_final_evaluation_runs() -> None:
         run.cluster,
         run.listener,
         lambda: "stopped by SIGTERM" if "evaluate final 2, 3" in run.cluster.log else None,
-        run.cluster.clock,
+        clock=run.cluster.clock,
     )
     with pytest.raises(InterruptedRunError, match="stopped by SIGTERM"):
         run.to_its_end()

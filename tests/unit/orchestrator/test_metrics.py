@@ -46,10 +46,13 @@ def test_the_tokens_of_all_ranks_add_up() -> None:
     assert Metrics(0.0).add_interval(reports, 0.0, 1)["tokens"] == 1500
 
 
-def test_losses_are_the_mean_over_the_ranks() -> None:
-    reports = [a_report(DATA, 1), a_report(DATA, 1, rank=1, metrics={"own": 2.5, "help": 0.5})]
+def test_the_ranks_shares_of_a_loss_add_up_and_what_all_measured_is_taken_once() -> None:
+    reports = [
+        a_report(DATA, 1, metrics={"lr": 0.1}, shares={"own": 1.5}),
+        a_report(DATA, 1, rank=1, metrics={"lr": 0.1}, shares={"own": 0.5, "help": 0.25}),
+    ]
     row = Metrics(0.0).add_interval(reports, 0.0, 1)
-    assert (row["train.own"], row["train.help"]) == (2.0, 1.0)
+    assert (row["train.own"], row["train.help"], row["train.lr"]) == (2.0, 0.25, 0.1)
 
 
 def test_times_are_those_of_the_slowest_rank() -> None:

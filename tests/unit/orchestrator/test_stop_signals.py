@@ -5,12 +5,12 @@ import threading
 
 import pytest
 
-from orchestrator.run import _stop_signals
+from orchestrator.stop_signals import stop_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_asks_the_run_to_stop(signum: signal.Signals) -> None:
-    with _stop_signals() as flag:
+    with stop_signals() as flag:
         assert flag.reason() is None
         signal.raise_signal(signum)
         assert f"stopped by {signum.name}" in str(flag.reason())
@@ -18,7 +18,7 @@ def test_the_first_signal_asks_the_run_to_stop(signum: signal.Signals) -> None:
 
 def test_a_second_signal_ends_the_wait_at_once() -> None:
     def twice() -> None:
-        with _stop_signals():
+        with stop_signals():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
@@ -28,7 +28,7 @@ def test_a_second_signal_ends_the_wait_at_once() -> None:
 
 def test_the_handlers_from_before_are_back_afterwards() -> None:
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    with _stop_signals():
+    with stop_signals():
         assert signal.getsignal(signal.SIGTERM) is not before[1]
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
 
@@ -37,7 +37,7 @@ def test_a_run_in_another_thread_leaves_the_signals_alone() -> None:
     before, inside = signal.getsignal(signal.SIGTERM), []
 
     def work() -> None:
-        with _stop_signals() as flag:
+        with stop_signals() as flag:
             inside.append((signal.getsignal(signal.SIGTERM), flag.reason()))
 
     thread = threading.Thread(target=work)

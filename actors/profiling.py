@@ -1,0 +1,33 @@
+"""A trace of one interval, for chrome://tracing or Perfetto. Called by the trainers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+@contextmanager
+def traced(folder: str | None, name: str) -> Iterator[None]:
+    """Writes a trace of the block to `folder`/`name`.json.gz; without a folder it costs nothing.
+
+    `folder` may be any fsspec URL.
+    """
+    if folder is None:
+        yield
+        return
+    activities = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as profiler:
+        yield
+    with tempfile.TemporaryDirectory(prefix="tandem-trace-") as temporary:
+        local = Path(temporary) / f"{name}.json.gz"
+        profiler.export_chrome_trace(str(local))
+        fs, target = fsspec.core.url_to_fs(folder, auto_mkdir=True)
+        fs.put_file(str(local), f"{target}/{local.name}")

@@ -1,0 +1,193 @@
+"""One trainer group on Ray: its actors, the interval in flight, its heartbeats.
+
+Whose failure it is follows from which group's call it was, never from the exception's type; within
+a group the rank that died comes before those that only lost their partner. Blocks only in `start`'s
+waits, which `cluster` hands in. Called by `cluster`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from actors.snapshot_layout import num_buckets
+from actors.wire import Description, Location, Order, Report, TandemError
+from orchestrator.errors import GroupFailedError, as_group_error
+from orchestrator.events import Committed, Event, Failed
+from orchestrator.exchange import GroupCheckpoint, Version
+
+REST_S = 2.0  # for the other ranks' errors, once one is in: the first cause may not come first
+
+Waiting = Mapping[Any, tuple[str, int]]  # ref -> group and rank
+AwaitAll = Callable[[Waiting, str], dict[Any, Any]]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One interval in flight: each rank's returned refs, and how many of them are snapshot."""
+
+    interval: int
+    refs: list[list[Any]]
+    num_snapshot: int
+
+
+@dataclass
+class RankGroup:
+    """One group's actors and what they are doing.
+
+    Args:
+        name: of the group.
+        actors: one per rank.
+        heartbeat_s: age of a heartbeat that counts as dead.
+    """
+
+    name: str
+    actors: list[Any]
+    heartbeat_s: float
+    locations: list[Location] = field(default_factory=list)
+    descriptions: list[Description] = field(default_factory=list)
+    first_version: Version | None = None
+    _call: _Call | None = None
+    _adopted: int = -1
+    _beat_refs: dict[Any, int] = field(default_factory=dict)
+    _beats: dict[int, float] = field(default_factory=dict)  # rank -> when the last one came back
+
+    def call_all(self, method: str, *args: Any) -> dict[Any, tuple[str, int]]:
+        """Calls a method on every rank; the refs by group and rank."""
+        return {
+            getattr(actor, method).remote(*args): (self.name, rank)
+            for rank, actor in enumerate(self.actors)
+        }
+
+    def meet(self, await_all: AwaitAll) -> None:
+        """Lets the ranks find each other, over a fresh store in rank 0's process."""
+        if len(self.actors) == 1:
+            return
+        opening = {self.actors[0].open_rendezvous.remote(): (self.name, 0)}
+        ((host, port),) = await_all(opening, "did not open its rendezvous").values()
+        await_all(self.call_all("join", host, port), "did not meet its group")
+
+    def restore(self, saved: GroupCheckpoint, await_all: AwaitAll) -> None:
+        """Takes every rank back to a checkpoint."""
+        restoring = self.call_all("restore", saved.headers, *saved.bucket_refs)
+        await_all(restoring, "was not restored")
+
+    def publish_first(self, number: int, exact: bool, await_all: AwaitAll) -> None:
+        """Publishes the layer as it is, as the version that the peer begins with."""
+        returns = 1 + self._num_buckets(exact)
+        refs = [actor.publish.options(num_returns=returns).remote(exact) for actor in self.actors]
+        waiting = {row[0]: (self.name, rank) for rank, row in enumerate(refs)}
+        headers = await_all(waiting, f"did not publish version {number}")
+        ordered = tuple(headers[row[0]] for row in refs)
+        buckets = tuple(ref for row in refs for ref in row[1:])
+        self.first_version = Version(self.name, number, ordered, buckets)
+        self._beats = dict.fromkeys(range(len(self.actors)), time.monotonic())
+
+    def submit(self, order: Order, peer: Version) -> None:
+        """Starts the next interval on a committed version of the peer."""
+        assert self._call is None, f"{self.name}: interval {order.interval} while another runs"
+        sizes, ranks = self.descriptions[0], len(self.actors)
+        num_snapshot = self._num_buckets(order.exact) if order.publish else 0
+        num_saved = num_buckets(sizes.checkpoint_bytes, ranks) if order.checkpoint else 0
+        # What is adopted already need not travel again.
+        bucket_refs = peer.bucket_refs if peer.number != self._adopted else ()
+        self._adopted = peer.number
+        refs = [
+            actor.interval.options(num_returns=3 + num_snapshot + num_saved).remote(
+                order, peer.headers, *bucket_refs
+            )
+            for actor in self.actors
+        ]
+        self._call = _Call(order.interval, refs, num_snapshot)
+
+    def _num_buckets(self, exact: bool) -> int:
+        sizes = self.descriptions[0]
+        wire_bytes = sizes.snapshot_bytes if exact else sizes.wire_bytes
+        return num_buckets(wire_bytes, len(self.actors))
+
+    @property
+    def report_refs(self) -> list[Any]:
+        """What comes back first of every rank of the interval in flight."""
+        return [row[0] for row in self._call.refs] if self._call else []
+
+    def collect(self) -> list[Event]:
+        """What happened to the interval in flight, without waiting unless a rank has failed."""
+        if (call := self._call) is None:
+            return []
+        refs = self.report_refs
+        ready, pending = ray.wait(refs, num_returns=len(refs), timeout=0)
+        reports, errors = self._take(refs, ready)
+        if errors:
+            if pending:
+                ready, _ = ray.wait(pending, num_returns=len(pending), timeout=REST_S)
+                errors |= self._take(refs, ready)[1]
+            rank = min(errors, key=lambda r: (_kind(errors[r]), r))
+            cause = as_group_error(self.name, rank, errors[rank], f"in interval {call.interval}")
+            return [Failed(self.name, rank, cause)]
+        if pending:
+            return []
+        headers = ray.get([row[1] for row in call.refs])
+        saved = ray.get([row[2] for row in call.refs])
+        stop = 3 + call.num_snapshot
+        version = checkpoint = None
+        if headers[0] is not None:
+            buckets = tuple(ref for row in call.refs for ref in row[3:stop])
+            version = Version(self.name, call.interval, tuple(headers), buckets)
+        if saved[0] is not None:
+            buckets = tuple(ref for row in call.refs for ref in row[stop:])
+            checkpoint = GroupCheckpoint(self.name, call.interval, tuple(saved), buckets)
+        self._call = None
+        ordered = tuple(reports[rank] for rank in range(len(refs)))
+        return [Committed(self.name, call.interval, ordered, version, checkpoint)]
+
+    @staticmethod
+    def _take(
+        refs: Sequence[Any], ready: Sequence[Any]
+    ) -> tuple[dict[int, Report], dict[int, Exception]]:
+        reports: dict[int, Report] = {}
+        errors: dict[int, Exception] = {}
+        for ref in ready:
+            try:
+                reports[refs.index(ref)] = ray.get(ref)
+            except Exception as err:  # whatever the remote code raised; it becomes an event
+                errors[refs.index(ref)] = err
+        return reports, errors
+
+    def late_beats(self) -> list[Failed]:
+        """Asks every rank for a heartbeat, and names those whose last one is too old."""
+        now = time.monotonic()
+        if self._beat_refs:
+            refs = list(self._beat_refs)
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+            for ref in ready:
+                self._beats[self._beat_refs.pop(ref)] = now
+        asked = set(self._beat_refs.values())
+        for rank, actor in enumerate(self.actors):
+            if rank not in asked:
+                self._beat_refs[actor.beat.remote()] = rank
+        return [
+            Failed(self.name, rank, self._late(rank, now - at))
+            for rank, at in self._beats.items()
+            if now - at > self.heartbeat_s
+        ]
+
+    def _late(self, rank: int, age_s: float) -> GroupFailedError:
+        return GroupFailedError(
+            f"{self.name} rank {rank}: no heartbeat for {age_s:.0f} s in interval "
+            f"{self._call.interval if self._call else 0}, on version {self._adopted} of its peer "
+            f"(deadline {self.heartbeat_s:g} s); its process hangs or its node is gone; raise "
+            "deadlines.heartbeat_s if the machine is overloaded"
+        )
+
+
+def _kind(err: Exception) -> int:
+    """Order in which errors of one group's ranks explain each other: death, our own, the rest."""
+    if isinstance(err, RayActorError):
+        return 0
+    cause = getattr(err, "cause", None)
+    return 1 if isinstance(cause, TandemError) else 2

@@ -1,0 +1,45 @@
+"""SIGINT and SIGTERM as a question that the coordinator asks once a tick. Called by `run`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class StopFlag:
+    """Set by the first SIGINT or SIGTERM, read by the coordinator once a tick."""
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+
+    def reason(self) -> str | None:
+        """Why the run should end, or None."""
+        return self._reason
+
+    def set(self, signum: int, _frame: Any) -> None:
+        """Remembers the signal; a second one ends the process's wait at once."""
+        if self._reason is not None:
+            raise KeyboardInterrupt
+        name = signal.Signals(signum).name
+        self._reason = (
+            f"stopped by {name}; both groups were ended; the same command with --resume goes on "
+            "from the newest checkpoint"
+        )
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopFlag]:
+    """A flag that the signals set, while the block runs."""
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag  # a Tune trial: Tune ends it, signals go to the main thread
+        return
+    before = {s: signal.signal(s, flag.set) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
