@@ -88,8 +88,7 @@ class MemoryPort(nn.Module):
             torch.no_grad()
         ):  # as features only: lambda must not be a reason to sharpen or blur either distribution
             entropies = torch.stack([-(lp.exp() * lp).sum(-1) for lp in (logp, logq)], dim=-1)
-        features = torch.cat([rms(hidden), rms(y), entropies], dim=-1)
-        return self.mix(features.to(self.mix.weight.dtype)).squeeze(-1)
+        return self.mix(torch.cat([rms(hidden), rms(y), entropies], dim=-1)).squeeze(-1)
 
 
 class DataLayer(nn.Module):
@@ -149,7 +148,8 @@ class DataLayer(nn.Module):
                 return None
             h = output[0] if isinstance(output, tuple) else output
             reading = h[: y.shape[0]]
-            h = torch.cat([reading + self.port.gates[layer](reading, y), h[y.shape[0] :]])
+            added = self.port.gates[layer](reading, y).to(h.dtype)  # the port may be the wider one
+            h = torch.cat([reading + added, h[y.shape[0] :]])
             return (h, *output[1:]) if isinstance(output, tuple) else h
 
         return add_read

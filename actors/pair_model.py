@@ -124,6 +124,25 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         found: torch.dtype = self.data_layer.model.dtype  # type: ignore[assignment]
         return found
 
+    def to(self, *args: Any, **kwargs: Any) -> TandemModel:
+        """Moves everything to a device; a dtype is for the data layer's model alone.
+
+        Memory and port stay in float32: rounding an address would move a token to another slot.
+        """
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+        if dtype is not None:
+            self.data_layer.model.to(dtype=dtype)
+        moved: TandemModel = super().to(device=device, non_blocking=non_blocking)
+        return moved
+
+    def half(self) -> TandemModel:
+        """As `to(torch.float16)`."""
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> TandemModel:
+        """As `to(torch.bfloat16)`."""
+        return self.to(torch.bfloat16)
+
     @property
     def voice(self) -> Voice:
         """Who speaks where a call names no voice: `help`, `own` or `memory`."""
@@ -254,7 +273,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
             if narrow:
                 kwargs = {**kwargs, "logits_to_keep": logits_to_keep}
             plain, hidden = self.data_layer.run_model(
-                y_BTD.to(self.memory_port.mix.weight.dtype),
+                y_BTD,
                 input_ids=input_ids_BT,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
@@ -333,13 +352,17 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
 
 
 def load(directory: str) -> TandemModel:
-    """The pair exported to `directory` (any fsspec URL): on the CPU, in eval mode, no gradients.
+    """The pair exported to `directory` (any fsspec URL), on the CPU, in eval mode.
+
+    The data layer is as `from_pretrained` gives it, the memory needs no gradients.
 
     Raises:
         ConfigError: there is no finished export, or one of its files is missing or does not fit.
     """
     pair, tokenizer = pair_files.load(directory)
-    return TandemModel(pair, load_prompt_tokenizer(directory, tokenizer.end_of_text))
+    # as `from_pretrained` leaves it: torch sums in another order where a weight needs no gradient
+    pair.data.requires_grad_(True)
+    return TandemModel(pair, load_prompt_tokenizer(directory, tokenizer.end_of_text)).eval()
 
 
 def _known(voice: str) -> Voice:

@@ -7,11 +7,12 @@ directory. Raises ConfigError with one line per mistake, the nearest known key n
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,12 +111,31 @@ class Config(RunSpec):
         )
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """Reads a YAML file, applies `a.b=value` overrides (YAML values) and validates.
+def load_config(
+    source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Config:
+    """Reads a YAML file or takes nested values, applies `a.b=value` overrides (YAML values) and
+    validates.
+
+    Corpus paths are relative to the file's folder, or to the working directory where there is no
+    file.
 
     Raises:
         ConfigError: one line per mistake.
     """
+    if isinstance(source, Mapping):
+        name, folder, raw = "config", os.getcwd(), copy.deepcopy(dict(source))
+    else:
+        name = os.fspath(source)
+        folder = posixpath.dirname(name) if "://" in name else str(Path(name).resolve().parent)
+        raw = _read_yaml(name)
+    _anchor_paths(raw, folder)
+    for override in overrides:
+        _override(raw, override)
+    return make_config(raw, source=name)
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with fsspec.open(path, "rt", encoding="utf-8") as handle:
             raw = _parse_yaml(handle.read())
@@ -125,12 +145,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"config {path}: not YAML: {err}") from err
     if not isinstance(raw, dict):
         raise ConfigError(f"config {path}: expected keys and values, got {type(raw).__name__}")
-    _anchor_paths(
-        raw, posixpath.dirname(path) if "://" in path else str(Path(path).resolve().parent)
-    )
-    for override in overrides:
-        _override(raw, override)
-    return make_config(raw, source=path)
+    return raw
 
 
 def make_config(values: dict[str, Any], source: str = "config") -> Config:
