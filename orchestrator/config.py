@@ -242,6 +242,7 @@ def _anchor_paths(values: dict[str, Any], folder: str) -> None:
     """Makes the corpus paths absolute; anything with a scheme stays."""
 
     def anchored(path: Any) -> Any:
+        path = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(path, str) or "://" in path or os.path.isabs(path):
             return path
         return posixpath.normpath(f"{folder}/{path}")
@@ -251,5 +252,5 @@ def _anchor_paths(values: dict[str, Any], folder: str) -> None:
         if isinstance(inside, dict) and field in inside:
             value = inside[field]
             inside[field] = (
-                [anchored(p) for p in value] if isinstance(value, list) else anchored(value)
+                [anchored(p) for p in value] if isinstance(value, list | tuple) else anchored(value)
             )
