@@ -148,7 +148,8 @@ class DataLayer(nn.Module):
                 return None
             h = output[0] if isinstance(output, tuple) else output
             reading = h[: y.shape[0]]
-            h = torch.cat([reading + self.port.gates[layer](reading, y), h[y.shape[0] :]])
+            added = self.port.gates[layer](reading, y).to(h.dtype)  # the port may be the wider one
+            h = torch.cat([reading + added, h[y.shape[0] :]])
             return (h, *output[1:]) if isinstance(output, tuple) else h
 
         return add_read
@@ -166,21 +167,33 @@ class DataLayer(nn.Module):
             segments_BT: document of each position in its window, -1 for padding; documents don't
                 see each other.
             y_BTM: reads for the first `len(y_BTM)` sequences; None: reads off.
-            kwargs: passed on to the model, e.g. a KV cache.
+            kwargs: passed on to the model.
+        """
+        out, hidden_BTD = self.run_model(
+            y_BTM,
+            input_ids=tokens_BT,
+            **packed_inputs(segments_BT, self.model.dtype),  # type: ignore[arg-type]
+            use_cache=False,
+            **kwargs,
+        )
+        return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD)
+
+    def run_model(self, y_BTM: Tensor | None, **inputs: Any) -> tuple[Any, Tensor]:
+        """The model's own call and output, with the reads `y_BTM`, and the hidden state (B, T, D)
+        that its logits were made from.
+
+        Args:
+            y_BTM: as in `forward`.
+            inputs: the model's own arguments, a KV cache among them.
         """
         self._read_BTM = y_BTM
         try:
-            out = self.model(
-                input_ids=tokens_BT,
-                **packed_inputs(segments_BT, self.model.dtype),  # type: ignore[arg-type]
-                use_cache=False,
-                **kwargs,
-            )
+            out = self.model(**inputs)
         finally:
             self._read_BTM = None
         hidden, self._hidden_BTD = self._hidden_BTD, None
         assert hidden is not None
-        return DataOutput(out.logits[..., : self.num_tokens], hidden)
+        return out, hidden
 
 
 def packed_inputs(segments_BT: Tensor, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

@@ -35,6 +35,10 @@ class EncoderState:
     ]  # each (B, R, D): the convolution's reach; for attention, all tokens so far
     segments_BR: Tensor  # (B, longest R)
 
+    def select(self, rows: Tensor) -> EncoderState:
+        """The state of these sequences, in this order; a sequence may occur more than once."""
+        return EncoderState(tuple(past[rows] for past in self.inputs), self.segments_BR[rows])
+
 
 @dataclass(frozen=True)
 class Read:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.run_dir import EXPORT, RunDir
+from orchestrator.run_dir import find_export
 
 NAMES = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}
 
@@ -14,9 +14,9 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
     """Prints what each voice says after `prompt`, greedily.
 
     Raises:
-        ConfigError: the run has no finished exports.
+        ConfigError: no run there, or one without a finished export.
     """
-    export = RunDir(run).path(EXPORT)
+    export = find_export(run)
     from actors.pair_files import load
     from actors.probing import VOICES, prompt_tokens, tell
 

@@ -7,11 +7,12 @@ directory. Raises ConfigError with one line per mistake, the nearest known key n
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -152,12 +153,31 @@ class Config(RunSpec):
         )
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
-    """Reads a YAML file, applies `a.b=value` overrides (YAML values) and validates.
+def load_config(
+    source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Config:
+    """Reads a YAML file or takes nested values, applies `a.b=value` overrides (YAML values) and
+    validates.
+
+    Corpus paths are relative to the file's folder, or to the working directory where there is no
+    file.
 
     Raises:
         ConfigError: one line per mistake.
     """
+    if isinstance(source, Mapping):
+        name, folder, raw = "config", os.getcwd(), copy.deepcopy(dict(source))
+    else:
+        name = os.fspath(source)
+        folder = posixpath.dirname(name) if "://" in name else str(Path(name).resolve().parent)
+        raw = _read_yaml(name)
+    _anchor_paths(raw, folder)
+    for override in overrides:
+        _override(raw, override)
+    return make_config(raw, source=name)
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with fsspec.open(path, "rt", encoding="utf-8") as handle:
             raw = _parse_yaml(handle.read())
@@ -167,12 +187,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"config {path}: not YAML: {err}") from err
     if not isinstance(raw, dict):
         raise ConfigError(f"config {path}: expected keys and values, got {type(raw).__name__}")
-    _anchor_paths(
-        raw, posixpath.dirname(path) if "://" in path else str(Path(path).resolve().parent)
-    )
-    for override in overrides:
-        _override(raw, override)
-    return make_config(raw, source=path)
+    return raw
 
 
 def make_config(values: dict[str, Any], source: str = "config") -> Config:
@@ -291,6 +306,7 @@ def _anchor_paths(values: dict[str, Any], folder: str) -> None:
     """Makes the corpus paths absolute; anything with a scheme stays."""
 
     def anchored(path: Any) -> Any:
+        path = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(path, str) or "://" in path or os.path.isabs(path):
             return path
         return posixpath.normpath(f"{folder}/{path}")
@@ -300,5 +316,5 @@ def _anchor_paths(values: dict[str, Any], folder: str) -> None:
         if isinstance(inside, dict) and field in inside:
             value = inside[field]
             inside[field] = (
-                [anchored(p) for p in value] if isinstance(value, list) else anchored(value)
+                [anchored(p) for p in value] if isinstance(value, list | tuple) else anchored(value)
             )

@@ -8,6 +8,7 @@ a file.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import fsspec
@@ -18,6 +19,7 @@ from orchestrator.errors import RunExistsError
 CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
 METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
 CHECKPOINTS, PROFILES = "checkpoints", "profiles"
+EXPORT_MARKER = "export.json"  # an export's last file, of `actors.pair_files`
 
 
 class RunDir:
@@ -116,3 +118,34 @@ class RunDir:
     def upload(self, local: str, name: str) -> None:
         """Copies a local file into the run."""
         self._fs.put_file(local, f"{self._root}/{name}")
+
+
+def find_export(url: str | os.PathLike[str]) -> str:
+    """The finished export of a run, or the export itself where `url` is one.
+
+    Raises:
+        ConfigError: no run there, a run without a finished export (the message says in what state
+            it is), or a place that can't be read.
+    """
+    place = RunDir(os.fspath(url))
+    try:
+        if place.exists(EXPORT_MARKER):
+            return place.url
+        if place.exists(f"{EXPORT}/{EXPORT_MARKER}"):
+            return place.path(EXPORT)
+        is_run, has_ended = place.exists(CONFIG), place.exists(SUMMARY)
+    except OSError as err:
+        raise ConfigError(f"{place.url}: can't be read: {err}") from err
+    if not is_run:
+        raise ConfigError(
+            f"{place.url}: neither a run ({CONFIG} is missing) nor an export ({EXPORT_MARKER} is "
+            "missing); give a run directory, e.g. runs/quickstart, or its export folder"
+        )
+    state = "it has not ended yet"
+    if has_ended:
+        summary = json.loads(place.read(SUMMARY))
+        state = f"it ended as {summary['status']}: {summary.get('cause', 'no cause given')}"
+    raise ConfigError(
+        f"{place.url}: the run has no finished export ({EXPORT}/{EXPORT_MARKER} is missing); "
+        f"{state}. Exports are written when a run ends"
+    )

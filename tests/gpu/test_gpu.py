@@ -22,3 +22,20 @@ def test_both_groups_train_on_one_shared_gpu(tmp_path: Path) -> None:
     assert result.status.startswith("finished")
     assert result.summary["data"]["steps"] == 9
     assert result.summary["exchange"]["max_lag"] == 1
+
+
+def test_a_model_with_memory_generates_on_the_gpu_with_and_without_a_cache() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here: torch.cuda.is_available() is False")
+    from tests.unit.actors.tiny import tokens
+    from tests.unit.actors.tiny_pair import NUM_TOKENS, tandem
+
+    model = tandem("llama")[0].to("cuda")
+    prompt = tokens(3, 5, num=NUM_TOKENS).to("cuda")
+    options = {"max_new_tokens": 8, "do_sample": False, "num_beams": 2}
+    cached, anew = (model.generate(prompt, use_cache=c, **options) for c in (True, False))
+    assert cached.device.type == "cuda"
+    assert torch.equal(cached, anew)
+    assert model.to(torch.bfloat16).generate(prompt, **options).shape[0] == 3

@@ -99,6 +99,38 @@ def test_the_readers_of_a_mixed_batch_are_as_in_a_batch_of_their_own(family: str
     torch.testing.assert_close(mixed[:2], alone, atol=1e-5, rtol=1e-4)
 
 
+@EACH_FAMILY
+def test_reads_fed_piece_by_piece_with_a_cache_give_the_logits_of_one_pass(family: str) -> None:
+    layer, _ = build(family)
+    ids, y = tokens(2, 9), torch.randn(2, 9, 16)
+    with torch.no_grad():
+        whole = open_gates(layer)(ids, one_document(ids), y)
+        cache, pieces = None, []
+        for begin, end in ((0, 4), (4, 5), (5, 9)):
+            out, hidden = layer.run_model(
+                y[:, begin:end],
+                input_ids=ids[:, begin:end],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache = out.past_key_values
+            pieces.append((out.logits, hidden))
+    logits, hidden = (torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
+    torch.testing.assert_close(logits, whole.logits_BTV, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(hidden, whole.hidden_BTD, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_of_a_narrower_dtype_reads_through_a_float32_port() -> None:
+    layer, _ = build("llama")
+    ids, y = tokens(2, 7), torch.randn(2, 7, 16)
+    with torch.no_grad():
+        want = open_gates(layer)(ids, one_document(ids), y).logits_BTV
+        layer.model.to(torch.bfloat16)
+        got = layer(ids, one_document(ids), y).logits_BTV
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), want, atol=0.05, rtol=0.05)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @EACH_FAMILY
 def test_packed_documents_are_as_if_each_stood_alone(family: str, attention: str) -> None:

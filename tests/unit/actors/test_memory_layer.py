@@ -144,6 +144,20 @@ def test_tokens_fed_piece_by_piece_are_encoded_as_in_one_pass(
     )
 
 
+@BLOCKS
+@pytest.mark.parametrize("rows", [[2, 0, 1], [1, 1], [0]])
+def test_a_state_of_chosen_rows_goes_on_as_they_would(
+    dilations: tuple[int, ...], attention_heads: int, rows: list[int]
+) -> None:
+    memory = build_memory(conv_dilations=dilations, attention_heads=attention_heads)
+    ids = tokens(3, 9)
+    segments = torch.tensor([[0] * 9, [0] * 4 + [1] * 5, [-1] * 2 + [0] * 7])
+    whole, _ = memory.encode(ids, segments)
+    _, state = memory.encode(ids[:, :6], segments[:, :6])
+    got, _ = memory.encode(ids[rows, 6:], segments[rows, 6:], state.select(torch.tensor(rows)))
+    torch.testing.assert_close(got, whole[rows, 6:], atol=1e-5, rtol=1e-4)
+
+
 def test_the_state_of_convolutions_does_not_grow() -> None:
     memory = build_memory(conv_dilations=(1, 2), attention_heads=0)
     _, state = memory.encode(tokens(1, 20), torch.zeros(1, 20, dtype=torch.long))

@@ -90,6 +90,26 @@ def test_relative_corpus_paths_of_an_override_are_relative_to_the_working_direct
     assert corpus.templates == str(tmp_path / "t.json")
 
 
+def test_nested_values_are_a_config_and_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {"corpus": {"paths": ["a.txt", Path("b.txt")]}, "data": {"batch_size": 4}}
+    config = load_config(values, ["data.batch_size=6", "seed=2"])
+    assert config.corpus.paths == (f"{tmp_path}/a.txt", f"{tmp_path}/b.txt")
+    assert (config.data.batch_size, config.seed) == (6, 2)
+    assert values == {"corpus": {"paths": ["a.txt", Path("b.txt")]}, "data": {"batch_size": 4}}
+
+
+def test_a_mistake_in_nested_values_is_named_as_one_in_a_file() -> None:
+    with pytest.raises(ConfigError, match=r"config: unknown key sead; did you mean seed\?"):
+        load_config({"corpus": {"paths": ["a"]}, "sead": 1})
+
+
+def test_a_file_may_be_given_as_a_path(file: Path) -> None:
+    assert load_config(file) == load_config(str(file))
+
+
 def test_absolute_corpus_paths_and_urls_stay_as_they_are(file: Path) -> None:
     config = load_config(str(file), ["corpus.paths=[/data/a.txt, s3://bucket/b.txt]"])
     assert config.corpus.paths == ("/data/a.txt", "s3://bucket/b.txt")

@@ -9,7 +9,7 @@ import pytest
 
 from actors.wire import ConfigError
 from orchestrator.errors import RunExistsError
-from orchestrator.run_dir import RunDir
+from orchestrator.run_dir import RunDir, find_export
 
 
 @pytest.fixture
@@ -106,3 +106,62 @@ def test_local_files_are_copied_in(run_dir: RunDir, tmp_path: Path) -> None:
 
 def test_a_trailing_slash_names_the_same_run(tmp_path: Path) -> None:
     assert RunDir(f"{tmp_path}/one/").path("x") == f"{tmp_path}/one/x"
+
+
+@pytest.mark.parametrize("given", ["one", "one/", "one/export"])
+def test_the_export_of_a_run_is_found(run_dir: RunDir, tmp_path: Path, given: str) -> None:
+    run_dir.write("config.yaml", "")
+    run_dir.write("export/export.json", "{}")
+    assert find_export(f"{tmp_path}/runs/{given}") == f"{tmp_path}/runs/one/export"
+    assert find_export(tmp_path / "runs" / given) == f"{tmp_path}/runs/one/export"
+
+
+def test_an_export_on_any_storage_is_found() -> None:
+    url = f"memory://{uuid4().hex}"
+    RunDir(url).write("export/export.json", "{}")
+    assert find_export(url) == f"{url}/export"
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_place_that_is_no_run_is_refused(tmp_path: Path, made: bool) -> None:
+    folder = tmp_path / "here"
+    if made:
+        folder.mkdir()
+    with pytest.raises(ConfigError, match=r"here: neither a run .* nor an export"):
+        find_export(folder)
+
+
+def test_a_run_that_has_not_ended_is_refused(run_dir: RunDir) -> None:
+    run_dir.write("config.yaml", "")
+    with pytest.raises(ConfigError, match=r"no finished export .* it has not ended yet"):
+        find_export(run_dir.url)
+
+
+def test_a_run_that_failed_is_refused_with_its_cause(run_dir: RunDir) -> None:
+    run_dir.write("config.yaml", "")
+    run_dir.write_json("summary.json", {"status": "failed", "cause": "loss is nan at step 7"})
+    with pytest.raises(ConfigError, match="it ended as failed: loss is nan at step 7"):
+        find_export(run_dir.url)
+
+
+def test_a_storage_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match="storage nowhere://run"):
+        find_export("nowhere://run")
+
+
+def test_a_place_that_can_not_be_read_is_refused(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> bool:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(RunDir, "exists", refuse)
+    with pytest.raises(ConfigError, match="can't be read: not yours"):
+        find_export(run_dir.url)
+
+
+def test_the_marker_is_the_one_that_an_export_ends_with() -> None:
+    from actors.pair_files import MARKER
+    from orchestrator.run_dir import EXPORT_MARKER
+
+    assert EXPORT_MARKER == MARKER

@@ -1,0 +1,50 @@
+"""The tokenizer of an export as transformers knows it, set up for prompts.
+
+Reads the export's small files only, never weights. Called by `pair_model`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path, PurePosixPath
+
+import fsspec
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from actors.wire import ConfigError
+
+
+def load_prompt_tokenizer(directory: str, end_of_text: int) -> PreTrainedTokenizerFast:
+    """The tokenizer exported to `directory`: a text begins a document, padding goes to the left.
+
+    Args:
+        directory: an export; any fsspec URL.
+        end_of_text: id that opens and closes every document of the run's corpus.
+
+    Raises:
+        ConfigError: there is none, or one that can't be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="tandem-load-") as folder:
+        try:
+            fs, source = fsspec.core.url_to_fs(f"{directory.rstrip('/')}/data_layer")
+            for path in fs.ls(source, detail=False):
+                name = PurePosixPath(str(path)).name
+                if not name.endswith(".safetensors"):
+                    fs.get_file(path, str(Path(folder) / name))
+            # by tokenizer.json alone: AutoTokenizer may choose a class that splits text its own way
+            found = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        except (OSError, KeyError, ValueError) as err:
+            raise ConfigError(f"{directory}: the tokenizer can't be loaded: {err}") from err
+    found.padding_side = "left"
+    found.model_input_names = ["input_ids", "attention_mask"]
+    mark = found.convert_ids_to_tokens(end_of_text)
+    if found.pad_token_id is None:
+        found.pad_token = mark
+    if not found("")["input_ids"]:  # one that marks no start of its own
+        found.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{mark}:0 $A:0",
+            pair=f"{mark}:0 $A:0 $B:1",
+            special_tokens=[(mark, end_of_text)],
+        )
+    return found

@@ -1,0 +1,43 @@
+"""What a notebook or a script imports: train a run, load what it left behind; see docs/python.md.
+
+    from jobs.api import load, load_config, train
+
+Decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import os
+
+from actors.pair_model import TandemModel, TandemOutput
+from actors.pair_model import load as load_export
+from actors.probing import Voice
+from actors.wire import ConfigError, TandemError
+from orchestrator.config import Config, load_config
+from orchestrator.run import RunResult, train
+from orchestrator.run_dir import find_export
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "RunResult",
+    "TandemError",
+    "TandemModel",
+    "TandemOutput",
+    "Voice",
+    "load",
+    "load_config",
+    "train",
+]
+
+
+def load(run: str | os.PathLike[str]) -> TandemModel:
+    """The model with memory that a run left behind: on the CPU, in eval mode.
+
+    Args:
+        run: a run directory or its `export` folder; any fsspec URL.
+
+    Raises:
+        ConfigError: no run there, a run without a finished export, or a missing or damaged file.
+    """
+    return load_export(find_export(run))

@@ -1,0 +1,1 @@
+"""Unit tests of what people start: no Ray, no training."""

@@ -1,0 +1,91 @@
+"""What notebooks import: a run is found and loaded, or the message says why not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import fsspec
+import pytest
+import torch
+
+import jobs.api
+from jobs.api import ConfigError, TandemModel, load
+from tests.unit.actors.tiny_pair import exported
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which only the export is left, and its config."""
+    run = tmp_path_factory.mktemp("api") / "run"
+    exported(run / "export")
+    (run / "config.yaml").write_text("name: run\n", encoding="utf-8")
+    return run
+
+
+@pytest.fixture
+def run(kept: Path, tmp_path: Path) -> Path:
+    """The run, for a test to damage."""
+    return Path(shutil.copytree(kept, tmp_path / "run"))
+
+
+@pytest.fixture
+def remote(kept: Path) -> Iterator[str]:
+    url = f"memory://tandem-{uuid4().hex}"
+    fs = fsspec.filesystem("memory")
+    fs.put(str(kept), url.removeprefix("memory:/"), recursive=True)
+    yield url
+    fs.rm(url.removeprefix("memory:/"), recursive=True)
+
+
+def test_everything_promised_is_there() -> None:
+    assert [name for name in jobs.api.__all__ if not hasattr(jobs.api, name)] == []
+    assert {"load", "load_config", "train", "RunResult"} <= set(jobs.api.__all__)
+
+
+def test_a_run_and_its_export_give_the_same_model(kept: Path) -> None:
+    ids = torch.tensor([[0, 5, 9]])
+    models = [load(kept), load(str(kept)), load(f"{kept}/"), load(kept / "export")]
+    logits = [model(ids).logits for model in models]
+    assert all(isinstance(model, TandemModel) for model in models)
+    assert all(torch.equal(found, logits[0]) for found in logits)
+
+
+def test_a_run_on_any_storage_is_loaded(kept: Path, remote: str) -> None:
+    ids = torch.tensor([[0, 5, 9]])
+    assert torch.equal(load(remote)(ids).logits, load(kept)(ids).logits)
+    assert load(remote).ask("Ships", max_new_tokens=2) == load(kept).ask("Ships", max_new_tokens=2)
+
+
+def test_a_place_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a run"):
+        load(tmp_path)
+
+
+def test_a_run_without_an_export_is_refused(run: Path) -> None:
+    (run / "export" / "export.json").unlink()
+    with pytest.raises(ConfigError, match="no finished export"):
+        load(run)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data_layer/model.safetensors",
+        "data_layer/tokenizer.json",
+        "memory_port/port.safetensors",
+        "memory_layer/memory.safetensors",
+        "memory_layer/memory.json",
+    ],
+)
+@pytest.mark.parametrize("harm", ["missing", "truncated"])
+def test_a_missing_or_truncated_file_is_refused(run: Path, name: str, harm: str) -> None:
+    path = run / "export" / name
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ConfigError, match="can't be loaded"):
+        load(run)
