@@ -50,6 +50,11 @@ class CheckpointWriter:
             if value is not None:
                 self._figures[interval] = value
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread still takes pairs."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Writes what is waiting and ends the thread."""
         with self._changed:

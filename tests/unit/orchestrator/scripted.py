@@ -152,10 +152,11 @@ class ScriptedCluster:
     log: list[str] = field(default_factory=list)
     orders: list[tuple[str, Order]] = field(default_factory=list)
     evaluations_running: int = 0
+    first: int = 0  # number of the versions that the groups begin with
     _played: int = 0
 
     def first_version(self, group: str) -> Version:
-        return a_version(group, 0)
+        return a_version(group, self.first)
 
     def submit(self, group: str, order: Order, peer: Version) -> None:
         self.orders.append((group, order))

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.spec import DATA, MEMORY
-from actors.wire import DivergedError
+from actors.wire import CheckpointHeader, DivergedError, Range
 from orchestrator.coordinator import Coordinator, Outcome
 from orchestrator.errors import GroupFailedError, InterruptedRunError
-from orchestrator.events import Evaluated, Event, Failed
+from orchestrator.events import Committed, Evaluated, Event, Failed
+from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, Tally
 from tests.unit.orchestrator.scripted import (
     Pass,
     RecordingListener,
@@ -340,3 +342,99 @@ def test_a_rank_that_dies_during_the_final_evaluation_does_not_end_the_run() -> 
 def test_an_interval_that_is_not_the_groups_next_is_refused() -> None:
     with pytest.raises(AssertionError, match="data: interval 2 came back, expected 1"):
         Run([committed(DATA, 2)]).to_its_end()
+
+
+def a_checkpoint(group: str, interval: int) -> GroupCheckpoint:
+    header = CheckpointHeader(
+        "run", group, 0, 1, interval, 20 * interval, interval - 1, (), "{}", (), (), ()
+    )
+    return GroupCheckpoint(group, interval, (header,), (f"{group}-state-{interval}",))
+
+
+def saved(group: str, interval: int, **changes: Any) -> Committed:
+    """The group's interval came back with a checkpoint."""
+    event = committed(group, interval, **changes)
+    return replace(event, checkpoint=a_checkpoint(group, interval))
+
+
+def test_a_pair_is_told_once_both_groups_checkpoints_of_an_interval_are_in() -> None:
+    script = [saved(DATA, 1), committed(MEMORY, 1), saved(MEMORY, 2), saved(DATA, 2)]
+    run = Run(script, intervals=4)
+    run.to_the_scripts_end()
+    (pair,) = run.listener.checkpoints
+    assert pair.interval == 2
+    assert pair.groups[DATA].bucket_refs == ("data-state-2",)
+
+
+def test_checkpoints_are_ordered_at_their_intervals() -> None:
+    run = Run(
+        [*both(1), *both(2), *both(3)],
+        intervals=5,
+        checkpoints={"every": 2},
+    )
+    run.to_the_scripts_end()
+    asked = [(group, o.interval) for group, o in run.cluster.orders if o.checkpoint]
+    assert asked == [(DATA, 2), (MEMORY, 2), (DATA, 4), (MEMORY, 4)]
+
+
+def resumed(interval: int, script: Sequence[Event | Pass], **changes: Any) -> Run:
+    run = Run(script, **changes)
+    groups = {group: a_checkpoint(group, interval) for group in (DATA, MEMORY)}
+    tally = Tally(agreement_before=0.5, max_lag=1, num_published=8, num_bytes=800)
+    run.cluster.first = interval
+    run.coordinator = Coordinator(
+        a_config(**changes),
+        run.cluster,
+        run.listener,
+        lambda: None,
+        PairCheckpoint(interval, groups, tally),
+        clock=run.cluster.clock,
+    )
+    return run
+
+
+def test_a_resumed_run_goes_on_with_the_next_interval_on_the_restored_versions() -> None:
+    run = resumed(3, [], intervals=5)
+    assert run.to_the_scripts_end() == ["submit data 4 on memory 3", "submit memory 4 on data 3"]
+    assert (run.coordinator.ring.num_published, run.coordinator.ring.num_bytes) == (8, 800)
+
+
+def test_a_run_resumed_after_its_last_interval_only_catches_up() -> None:
+    run = resumed(2, [catch_up(3, 0.6), evaluated(2, 3)])
+    outcome = run.to_its_end()
+    assert outcome.catch_up.reflects_final
+    assert run.cluster.log[0] == "submit memory 3 on data 2"
+
+
+def test_async_the_newest_version_is_adopted_and_its_ranges_go_along() -> None:
+    ranges = {n: (Range(0, 10 * n, 10 * n + 5),) for n in (1, 2, 3)}
+    script = []
+    for number in (1, 2, 3):
+        event = committed(DATA, number, peer_version=0)
+        assert event.version is not None
+        header = replace(event.version.headers[0], ranges=ranges[number])
+        script.append(replace(event, version=replace(event.version, headers=(header,))))
+    script.append(committed(MEMORY, 1, peer_version=0))
+    run = Run(script, intervals=9, exchange={"mode": "async", "staleness": 3})
+    log = run.to_the_scripts_end()
+    assert log[-2:] == ["submit data 4 on memory 1", "submit memory 2 on data 3"]
+    order = run.cluster.orders[-1][1]
+    assert order.ranges == (*ranges[1], *ranges[2], *ranges[3])
+    assert run.coordinator.max_lag == 3
+
+
+def test_an_interval_that_publishes_nothing_leaves_the_ring_as_it_is() -> None:
+    quiet = [replace(event, version=None) for event in both(1)]
+    run = Run([*quiet, *both(2)], intervals=4, exchange={"publish_every": 2})
+    log = run.to_the_scripts_end()
+    assert "submit data 2 on memory 0" in log
+    assert "submit data 3 on memory 2" in log
+    assert run.coordinator.ring.num_published == 4
+
+
+def test_traced_intervals_are_told_where_to_write() -> None:
+    run = Run([*both(1), *both(2)], intervals=4, profile="2-3", checkpoints={"every": 0})
+    run.to_the_scripts_end()
+    traced = {o.interval: o.profile for _, o in run.cluster.orders}
+    assert traced[1] is None
+    assert str(traced[2]).endswith("/profiles")
