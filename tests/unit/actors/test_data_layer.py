@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from actors.causal_lm import build_model
 from actors.data_layer import (
     DataLayer,
     MemoryPort,
     ReadGate,
-    build_model,
     decoder_layers,
     mix_distributions,
     packed_inputs,

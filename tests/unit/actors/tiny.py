@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.causal_lm import build_model
 from actors.corpus_spec import CorpusSpec
-from actors.data_layer import DataLayer, DataOutput, build_model
+from actors.data_layer import DataLayer, DataOutput
 from actors.data_trainer import DataTrainer
 from actors.evaluation import Pair
 from actors.flat import ByteArray
