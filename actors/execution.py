@@ -32,13 +32,10 @@ def prepare_training(layer: DataLayer | MemoryLayer, backend: Backend = "inducto
     """
     recompute = isinstance(layer, DataLayer) and layer.spec.gradient_checkpointing
     for block in blocks_of(layer):
-        forward: Forward = block.forward
         if layer.spec.compile:
-            forward = torch.compile(forward, backend=backend)
+            block.forward = torch.compile(block.forward, backend=backend)
         if recompute:
-            forward = recomputed(block, forward)
-        if forward is not block.forward:
-            block.forward = forward
+            block.forward = recomputed(block, block.forward)
 
 
 def blocks_of(layer: DataLayer | MemoryLayer) -> nn.ModuleList:

@@ -250,7 +250,7 @@ def test_a_front_has_the_checkpoints_first_layers(family: str, tmp_path: Path) -
 
 
 def test_a_front_longer_than_the_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="copy_layers 3.*only 2 decoder layers"):
+    with pytest.raises(ConfigError, match=r"copy_layers 3.*only 2 decoder layers"):
         front(save_checkpoint(tmp_path), 3)
 
 
