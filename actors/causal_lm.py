@@ -194,7 +194,7 @@ def vocabulary_at(place: str) -> dict[str, int] | None:
     from transformers.utils import cached_file
 
     try:
-        with _quiet():
+        with quietly():
             path = _local_first(
                 cached_file, place, "tokenizer.json", _raise_exceptions_for_missing_entries=False
             )
@@ -301,7 +301,7 @@ def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
 
     where = f"data.layer.pretrained: {spec.pretrained}"
     try:
-        with _quiet():
+        with quietly():
             return load()
     except SafetensorError as err:
         raise ConfigError(
@@ -332,8 +332,8 @@ def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no table of the tensors that a front leaves out."""
+def quietly() -> Iterator[None]:
+    """Transformers without progress bars and without its table of the tensors that a front leaves out."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

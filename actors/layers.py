@@ -105,7 +105,7 @@ def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) 
         model = build_model(layer, tokenizer.size)
     else:
         with checkpoint(layer) as place:
-            check_vocabulary(place, layer.pretrained, tokenizer)
+            check_vocabulary(place, "data.layer.pretrained", layer.pretrained, tokenizer)
             model = load_model(layer, place)
         seed_everything(spec.seed, DATA, "port")  # whatever loading drew
     check_positions(model.config, spec.corpus.window)

@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
-from actors.causal_lm import checkpoint, load_model, model_of
+from actors.causal_lm import checkpoint, load_model, model_of, quietly
 from actors.copy_encoder import CopyEncoder
 from actors.data_layer import DataLayer
 from actors.evaluation import Pair
@@ -75,7 +75,8 @@ def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> No
     generation = getattr(data.model, "generation_config", None)
     if generation is not None:
         plain.generation_config = copy.deepcopy(generation)
-    plain.save_pretrained(folder)  # type: ignore[operator]
+    with quietly():
+        plain.save_pretrained(folder)  # type: ignore[operator]
     _write_tokenizer(tokenizer, folder)
 
 

@@ -52,8 +52,13 @@ def check_positions(config: Any, window: int) -> None:
         )
 
 
-def check_vocabulary(place: str, name: str, tokenizer: Tokenizer) -> None:
-    """Checks that the weights at `place` were trained on this run's token ids.
+def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer) -> None:
+    """Checks that weights were trained on this run's token ids.
+
+    Args:
+        place: a local folder or hub name that has them, and their tokenizer.
+        field, location: which setting named them, and how.
+        tokenizer: the run's.
 
     Raises:
         ConfigError: the tokenizer beside them gives a token another id, or knows few of the tokens.
@@ -64,19 +69,20 @@ def check_vocabulary(place: str, name: str, tokenizer: Tokenizer) -> None:
     ours: dict[str, int] = HFTokenizer.from_str(tokenizer.to_json()).get_vocab()
     shared = [token for token in ours if token in theirs]
     moved = [token for token in shared if ours[token] != theirs[token]]
-    folder = place if Path(place).exists() else name
-    advice = f"set tokenizer.pretrained to the tokenizer of these weights, e.g. {folder}"
+    if not moved and len(shared) >= KNOWN_FRAC * len(ours):
+        return
+    export = find_export(location)
+    theirs_at = location if export is None else f"{export}/{DATA_LAYER}"
+    name, advice = f"{field}: {location}", f"set tokenizer.pretrained: {theirs_at}"
     if moved:
         token = min(moved, key=lambda token: ours[token])
         raise ConfigError(
             f"{name}: its weights were trained with other token ids than this run's: {token!r} is "
             f"{theirs[token]} there and {ours[token]} here; {advice}"
         )
-    if len(shared) < KNOWN_FRAC * len(ours):
-        raise ConfigError(
-            f"{name}: its tokenizer has only {len(shared)} of this run's {len(ours)} tokens; "
-            f"{advice}"
-        )
+    raise ConfigError(
+        f"{name}: its tokenizer has only {len(shared)} of this run's {len(ours)} tokens; {advice}"
+    )
 
 
 def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
@@ -140,7 +146,7 @@ def start_memory(layer: MemoryLayerSpec, tokenizer: Tokenizer, vocab_rows: int) 
     with local_copy(export) as root, explained(export):
         found = describe_memory(root)
         check_memory(layer, found, location)
-        check_vocabulary(str(root / DATA_LAYER), f"memory.layer.start_from: {location}", tokenizer)
+        check_vocabulary(str(root / DATA_LAYER), "memory.layer.start_from", location, tokenizer)
         if (found.vocab_rows, found.num_tokens) != (vocab_rows, tokenizer.size):
             raise ConfigError(
                 f"memory.layer.start_from: the memory of {location} predicts {found.num_tokens} "

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actors.flat import FlatParameters
+from actors.flat import FROZEN, FlatParameters
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
 from actors.spec import OptimizerSpec
 from tests.unit.actors.tiny import build_memory
@@ -205,3 +205,10 @@ def test_the_dense_optimizer_leaves_the_value_table_alone() -> None:
         gradient.fill_(1.0)
     dense.step(0.1)
     assert torch.equal(memory.values, values)
+
+
+def test_a_frozen_copy_is_in_a_section_that_is_not_laid_out() -> None:
+    matrix, vector = torch.zeros(2, 2), torch.zeros(2)
+    named = {"encoder.copy.layers.0.mlp.weight": matrix, "encoder.copy.norm.weight": vector}
+    assert {section_of(*item) for item in named.items()} == {FROZEN}
+    assert section_of("encoder.project.weight", matrix) == "decay"
