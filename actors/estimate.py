@@ -10,20 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from actors.causal_lm import (
-    build_model,
-    checkpoint,
-    front_config,
-    front_of,
-    model_of,
-    read_config,
-)
+from actors.causal_lm import build_model, front_config, front_of, model_of
 from actors.copy_encoder import CopyEncoder
 from actors.data_layer import DataLayer
 from actors.exports import describe_memory, explained, local_copy
 from actors.flat import FROZEN
 from actors.memory_layer import MemoryLayer
 from actors.optim import section_of
+from actors.pretrained import checkpoint, read_config
 from actors.spec import RunSpec
 from actors.starting import check_memory, check_positions, make_encoder, require_export
 

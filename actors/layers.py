@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.causal_lm import build_model, check_model, checkpoint, load_model
+from actors.causal_lm import build_model, check_model
 from actors.corpus import PADDING, Windows
 from actors.data_layer import DataLayer, DataOutput, mix_distributions
 from actors.losses import log_probabilities
 from actors.memory_layer import MemoryLayer
+from actors.pretrained import checkpoint, load_model
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.starting import (
     check_positions,

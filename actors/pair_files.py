@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
-from actors.causal_lm import checkpoint, load_model, model_of, quietly
+from actors.causal_lm import model_of, quietly
 from actors.copy_encoder import CopyEncoder
 from actors.data_layer import DataLayer
 from actors.evaluation import Pair
@@ -35,6 +35,7 @@ from actors.exports import (
     port_tensors,
 )
 from actors.layer_spec import DataLayerSpec
+from actors.pretrained import checkpoint, load_model
 from actors.spec import RunSpec
 from actors.starting import memory_at
 from actors.tokenizer import Tokenizer

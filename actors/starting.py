@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
-from actors.causal_lm import checkpoint, front_of, load_front, vocabulary_at
+from actors.causal_lm import front_of
 from actors.copy_encoder import CopyEncoder
 from actors.exports import (
     DATA_LAYER,
@@ -28,6 +28,7 @@ from actors.exports import (
 )
 from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
 from actors.memory_layer import MemoryLayer
+from actors.pretrained import checkpoint, load_front, vocabulary_at
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError

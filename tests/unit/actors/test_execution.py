@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
-from actors.causal_lm import build_model, load_front
+from actors.causal_lm import build_model
 from actors.copy_encoder import CopyEncoder
 from actors.data_layer import DataLayer
 from actors.execution import blocks_of, prepare_training
 from actors.layer_spec import DataLayerSpec
 from actors.memory_layer import MemoryLayer
+from actors.pretrained import load_front
 from tests.unit.actors.tiny import (
     FAMILIES,
     build_memory,

@@ -22,6 +22,7 @@ from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import (
     FAMILIES,
+    Exchange,
     memory_spec,
     one_document,
     open_gates,
@@ -149,6 +150,25 @@ def test_a_frozen_copy_is_of_the_starting_weights_in_every_process(
     other = build_memory_layer(spec, tokenizer, tokenizer.size + 24, CPU).encoder.copy
     tensors = other.state_dict()
     assert all(torch.equal(t, tensors[name]) for name, t in one.state_dict().items())
+
+
+def test_training_moves_all_of_a_pretrained_pair_but_the_frozen_copy(
+    place: str, facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    memory = {"encoder": "frozen_copy", "copy_layers": 1}
+    spec = spec_from(facts_corpus, memory=memory, pretrained=place)
+    before = build_pair(spec, tokenizer)
+    after = Exchange(spec, tokenizer.to_json()).run(2)
+    unmoved = {
+        name
+        for ours, theirs in ((before.data, after.data.layer), (before.memory, after.memory.layer))
+        for name, tensor in ours.state_dict().items()
+        if torch.equal(tensor, theirs.state_dict()[name])
+    }
+    copied = {name for name in before.memory.state_dict() if name.startswith("encoder.copy.")}
+    assert unmoved == copied
+    mirror = after.data.memory.state_dict()
+    assert all(torch.equal(mirror[name], before.memory.state_dict()[name]) for name in copied)
 
 
 def test_every_process_starts_a_pretrained_pair_with_the_same_weights(
