@@ -205,14 +205,11 @@ def packed_inputs(
         return {}
     past = every_BS.shape[1] - segments_BT.shape[1]
     at_S = torch.arange(every_BS.shape[1], device=every_BS.device)
-    new_BS = torch.ones_like(every_BS, dtype=torch.bool)
-    new_BS[:, 1:] = every_BS[:, 1:] != every_BS[:, :-1]
-    start_BS = torch.where(new_BS, at_S, 0).cummax(dim=1).values
     same_BTS = segments_BT.unsqueeze(2) == every_BS.unsqueeze(1)
     mask_BTS = same_BTS & (at_S[past:].unsqueeze(1) >= at_S)
     hidden = torch.zeros_like(mask_BTS, dtype=dtype)
     hidden.masked_fill_(~mask_BTS, torch.finfo(dtype).min)
-    return {"attention_mask": hidden.unsqueeze(1), "position_ids": (at_S - start_BS)[:, past:]}
+    return {"attention_mask": hidden.unsqueeze(1), "position_ids": mask_BTS.sum(-1) - 1}
 
 
 def output_embeddings(model: nn.Module) -> nn.Module:

@@ -1,5 +1,6 @@
 """An export as it lies on disk: where a run has it, and what its parts say of themselves.
 
+    DIR/tokenizer.json                                                   the run's own
     DIR/data_layer/    config.json, model.safetensors, tokenizer.json …  loads with
                        AutoModelForCausalLM
     DIR/memory_port/   port.json, port.safetensors                       what that would drop
@@ -29,6 +30,7 @@ from actors.wire import ConfigError
 
 MARKER = "export.json"
 FOLDER = "export"  # of a run directory
+TOKENIZER = "tokenizer.json"
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
 
 

@@ -28,6 +28,7 @@ from actors.exports import (
     MARKER,
     MEMORY_LAYER,
     MEMORY_PORT,
+    TOKENIZER,
     describe_memory,
     describe_port,
     explained,
@@ -48,6 +49,7 @@ def export(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> N
     """Writes both layers and the port under `directory`."""
     with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
         root = Path(temporary)
+        (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
         _write_data_layer(tokenizer, pair.data, root / DATA_LAYER)
         layer, memory = spec.data.layer, pair.memory
         port = {"read_layers": list(layer.read_layers), "memory_dim": spec.memory.layer.dim}
@@ -82,6 +84,7 @@ def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> No
 
 
 def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """The tokenizer as transformers takes it."""
     from transformers import PreTrainedTokenizerFast
 
     text = tokenizer.to_json()
@@ -124,11 +127,10 @@ def load(directory: str) -> tuple[Pair, Tokenizer]:
             "ended"
         )
     with local_copy(directory) as root, explained(directory):
-        folder = root / DATA_LAYER
-        tokenizer = Tokenizer.from_json((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_json((root / TOKENIZER).read_text(encoding="utf-8"))
         port, described = describe_port(root), describe_memory(root)
         layer = DataLayerSpec(read_layers=port.read_layers)
-        model = _load_model(folder, directory)
+        model = _load_model(root / DATA_LAYER, directory)
         data = DataLayer(model, layer, port.memory_dim, described.num_tokens)
         data.port.load_state_dict(port_tensors(root))
         memory = memory_at(root, described, described.spec)

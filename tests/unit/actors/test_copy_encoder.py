@@ -88,6 +88,18 @@ def test_tokens_fed_piece_by_piece_are_encoded_as_in_one_pass(
     torch.testing.assert_close(got, whole, atol=1e-5, rtol=1e-4)
 
 
+@EACH_FAMILY
+@torch.no_grad()
+def test_padding_between_pieces_changes_no_encoding(family: str, tmp_path: Path) -> None:
+    memory = build(tmp_path, family)
+    ids = tokens(1, 6)
+    want = memory.encode(ids, one_document(ids))[0]
+    padded = torch.cat([ids[:, :4], ids[:, :2], ids[:, 4:]], dim=1)
+    segments = torch.tensor([[0, 0, 0, 0, -1, -1, 0, 0]])
+    got = fed_in_pieces(memory, padded, segments, [4, 4])[:, [0, 1, 2, 3, 6, 7]]
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_a_state_may_be_used_more_than_once(tmp_path: Path) -> None:
     memory = build(tmp_path)

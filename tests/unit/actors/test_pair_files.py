@@ -243,7 +243,7 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 FILES = [
     "data_layer/config.json",
     "data_layer/model.safetensors",
-    "data_layer/tokenizer.json",
+    "tokenizer.json",
     "memory_port/port.json",
     "memory_port/port.safetensors",
     "memory_layer/memory.json",
