@@ -9,7 +9,6 @@ Shapes: B sequences, T tokens, D hidden size, M memory width d_m, V token ids.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from actors.layer_spec import DataLayerSpec
 from actors.memory_layer import rms
+from actors.precision import compute_dtype, in_float32, widen
 from actors.wire import ConfigError
 
 GATE_BIAS_INIT = -2.0  # sigmoid(-2) = 0.12: the memory speaks softly until it has earned more
@@ -88,7 +88,9 @@ class MemoryPort(nn.Module):
             torch.no_grad()
         ):  # as features only: lambda must not be a reason to sharpen or blur either distribution
             entropies = torch.stack([-(lp.exp() * lp).sum(-1) for lp in (logp, logq)], dim=-1)
-        return self.mix(torch.cat([rms(hidden), rms(y), entropies], dim=-1)).squeeze(-1)
+        features = torch.cat([rms(widen(hidden)), rms(widen(y)), entropies], dim=-1)
+        with in_float32(hidden.device):  # one column: nothing to save, and lambda is a loss's base
+            return self.mix(features).squeeze(-1)
 
 
 class DataLayer(nn.Module):
@@ -110,12 +112,13 @@ class DataLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        self.spec = spec
         self.num_tokens = num_tokens
         if num_tokens > self.vocab_rows:
             raise ConfigError(
                 f"the tokenizer has {num_tokens} ids, the model only {self.vocab_rows} output "
-                "rows; "
-                "use the model's own tokenizer or a model with more rows"
+                "rows; use the model's own tokenizer (tokenizer.pretrained) or a model with more "
+                "rows"
             )
         layers = decoder_layers(model)
         if (deepest := max(spec.read_layers)) >= len(layers):
@@ -123,23 +126,23 @@ class DataLayer(nn.Module):
                 f"data.layer.read_layers: layer {deepest} does not exist; the model has layers 0 "
                 f"to {len(layers) - 1}"
             )
-        self.port = MemoryPort(int(model.config.hidden_size), memory_dim, spec.read_layers)  # type: ignore[union-attr,arg-type]
+        hidden_size = int(model.config.get_text_config().hidden_size)  # type: ignore[operator,union-attr]
+        if hidden_size != output_matrix(model).shape[1]:
+            raise ConfigError(
+                f"{type(model).__name__}: its hidden state is {hidden_size} wide, its output "
+                f"matrix {output_matrix(model).shape[1]}; use a model where they are the same"
+            )
+        self.port = MemoryPort(hidden_size, memory_dim, spec.read_layers)
         self._read_BTM: Tensor | None = None
         self._hidden_BTD: Tensor | None = None
         for layer in spec.read_layers:
             layers[layer].register_forward_hook(self._make_read_hook(str(layer)))
-        self._output_embeddings().register_forward_pre_hook(self._keep_hidden)
-
-    def _output_embeddings(self) -> nn.Module:
-        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[operator]
-        return head
+        output_embeddings(model).register_forward_pre_hook(self._keep_hidden)
 
     @property
     def vocab_rows(self) -> int:
         """Rows of the output matrix."""
-        weight = self._output_embeddings().weight
-        assert isinstance(weight, Tensor)
-        return weight.shape[0]
+        return output_matrix(self.model).shape[0]
 
     def _make_read_hook(self, layer: str) -> Any:
         def add_read(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -169,10 +172,11 @@ class DataLayer(nn.Module):
             y_BTM: reads for the first `len(y_BTM)` sequences; None: reads off.
             kwargs: passed on to the model.
         """
+        dtype = compute_dtype(tokens_BT.device, self.model.dtype)  # type: ignore[arg-type]
         out, hidden_BTD = self.run_model(
             y_BTM,
             input_ids=tokens_BT,
-            **packed_inputs(segments_BT, self.model.dtype),  # type: ignore[arg-type]
+            **packed_inputs(segments_BT, dtype),
             use_cache=False,
             **kwargs,
         )
@@ -196,24 +200,48 @@ class DataLayer(nn.Module):
         return out, hidden
 
 
-def packed_inputs(segments_BT: Tensor, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def packed_inputs(
+    segments_BT: Tensor, dtype: torch.dtype = torch.float32, past_BR: Tensor | None = None
+) -> dict[str, Tensor]:
     """Attention mask and positions that keep the documents of a window apart.
 
     Nothing where there is only one. The mask is additive: every attention implementation takes
     that, where eager attention would add a boolean one.
+
+    Args:
+        segments_BT: document of each position.
+        dtype: of the mask; what attention computes in.
+        past_BR: documents of the positions before, when their keys and values are in a cache.
     """
-    if bool((segments_BT == 0).all()):
+    every_BS = segments_BT if past_BR is None else torch.cat([past_BR, segments_BT], dim=1)
+    if bool((every_BS == 0).all()):
         return {}
-    tokens = segments_BT.shape[1]
-    at_T = torch.arange(tokens, device=segments_BT.device)
-    new_BT = torch.ones_like(segments_BT, dtype=torch.bool)
-    new_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
-    start_BT = torch.where(new_BT, at_T, 0).cummax(dim=1).values
-    same_BTT = segments_BT.unsqueeze(2) == segments_BT.unsqueeze(1)
-    mask_BTT = same_BTT & (at_T.unsqueeze(1) >= at_T)
-    hidden = torch.zeros_like(mask_BTT, dtype=dtype)
-    hidden.masked_fill_(~mask_BTT, torch.finfo(dtype).min)
-    return {"attention_mask": hidden.unsqueeze(1), "position_ids": at_T - start_BT}
+    past = every_BS.shape[1] - segments_BT.shape[1]
+    at_S = torch.arange(every_BS.shape[1], device=every_BS.device)
+    same_BTS = segments_BT.unsqueeze(2) == every_BS.unsqueeze(1)
+    mask_BTS = same_BTS & (at_S[past:].unsqueeze(1) >= at_S)
+    hidden = torch.zeros_like(mask_BTS, dtype=dtype)
+    hidden.masked_fill_(~mask_BTS, torch.finfo(dtype).min)
+    return {"attention_mask": hidden.unsqueeze(1), "position_ids": mask_BTS.sum(-1) - 1}
+
+
+def output_embeddings(model: nn.Module) -> nn.Module:
+    """The module that makes logits of the last hidden state.
+
+    Raises:
+        ConfigError: there is none, as in base models.
+    """
+    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        raise ConfigError(f"{type(model).__name__} has no output matrix, so it is no causal LM")
+    return head
+
+
+def output_matrix(model: nn.Module) -> Tensor:
+    """The model's output matrix, (rows, D). Raises: ConfigError as `output_embeddings`."""
+    weight = output_embeddings(model).weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -222,7 +250,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     Raises:
         ConfigError: there is no module list with one entry per hidden layer.
     """
-    num_layers = getattr(model.config, "num_hidden_layers", None)
+    num_layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)  # type: ignore[operator,union-attr]
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers]
     if not stacks:
         raise ConfigError(
@@ -230,49 +258,6 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
             "memory in"
         )
     return stacks[0]
-
-
-def build_model(spec: DataLayerSpec, vocab_rows: int) -> nn.Module:
-    """A Hugging Face causal LM with fresh weights from the global torch generator.
-
-    Raises:
-        ConfigError: an unknown model type or field, or a value that does not fit.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig, AutoModelForCausalLM  # 4 s of import, for trainers only
-
-    chosen = {**spec.fields, "vocab_size": vocab_rows}
-    try:
-        known = _known_fields(AutoConfig.for_model(spec.model_type))
-        if unknown := sorted(set(spec.fields) - known):
-            near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)[0]
-            raise ConfigError(
-                f"data.layer.fields: {spec.model_type} has no field {unknown[0]}; "
-                f"did you mean {near}?"
-            )
-        for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            chosen.setdefault(token, 0)
-        config = AutoConfig.for_model(spec.model_type, **chosen)
-        model: nn.Module = AutoModelForCausalLM.from_config(config)
-    except ConfigError:
-        raise
-    except (
-        StrictDataclassError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        ZeroDivisionError,
-    ) as err:
-        fields = ", ".join(f"{name}={value}" for name, value in chosen.items())
-        raise ConfigError(f"data.layer: {spec.model_type} with {fields}: {err}") from err
-    return model
-
-
-def _known_fields(config: Any) -> set[str]:
-    """Names that a model's config knows, aliases included; Hugging Face takes any other too."""
-    return {*config.to_dict(), *vars(config), *getattr(config, "attribute_map", {})}
 
 
 def mix_distributions(logp: Tensor, logq: Tensor, mixing_logit: Tensor) -> Tensor:

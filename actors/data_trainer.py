@@ -13,6 +13,7 @@ from torch import Tensor
 
 from actors import losses
 from actors.corpus import WindowStream
+from actors.execution import prepare_training
 from actors.interval import Measured, within
 from actors.layers import Batch, build_data_layer, build_memory_layer, mixed_forward
 from actors.optim import DenseOptimizer, learning_rate
@@ -40,6 +41,7 @@ class DataTrainer(Trainer):
         self.dense = DenseOptimizer(self.own, spec.data.optimizer)
         self.stream = WindowStream(self.corpus, DATA)
         self.check_wired()
+        prepare_training(self.layer)
 
     @property
     def num_readers(self) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from actors.snapshot_layout import ALIGN_BYTES
 
 ByteArray = npt.NDArray[np.uint8]
+FROZEN = "frozen"  # the section of what every process has already: left where it is
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class FlatParameters:
     """Relocates a module's parameters into one buffer, section after section.
 
     Args:
-        module: its parameters are moved; tied ones once.
+        module: its parameters are moved; tied ones once, those of the section `FROZEN` not.
         section_of: parameter name and tensor -> section name; the sections are laid out in
             alphabetical order.
     """
 
     def __init__(self, module: nn.Module, section_of: Callable[[str, Tensor], str]) -> None:
-        named = list(module.named_parameters())
+        named = [item for item in module.named_parameters() if section_of(*item) != FROZEN]
         named.sort(
             key=lambda item: (section_of(*item), str(item[1].dtype))
         )  # stable: module order within a section

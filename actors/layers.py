@@ -10,15 +10,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from actors.causal_lm import build_model, check_model
 from actors.corpus import PADDING, Windows
-from actors.data_layer import DataLayer, DataOutput, build_model, mix_distributions
+from actors.data_layer import DataLayer, DataOutput, mix_distributions
+from actors.losses import log_probabilities
 from actors.memory_layer import MemoryLayer
+from actors.pretrained import checkpoint, load_model
 from actors.spec import DATA, MEMORY, RunSpec
+from actors.starting import (
+    check_positions,
+    check_vocabulary,
+    make_encoder,
+    start_memory,
+    start_port,
+)
 from actors.tokenizer import Tokenizer
-from actors.wire import ConfigError
 
 
 @dataclass(frozen=True)
@@ -96,27 +104,42 @@ def seed_of(*parts: int | str) -> int:
 
 
 def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) -> DataLayer:
-    """A data layer with the run's starting weights.
+    """A data layer with the run's starting weights: fresh, a checkpoint's or an earlier run's.
 
-    Raises: ConfigError as `DataLayer` and `build_model`.
+    Raises:
+        ConfigError: as `DataLayer`, `build_model`, `load_model` and `check_model`; a checkpoint or
+            an earlier run that does not fit this run.
     """
+    layer = spec.data.layer
     seed_everything(spec.seed, DATA, "weights")
-    model = build_model(spec.data.layer, tokenizer.size)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions < spec.corpus.window:
-        raise ConfigError(
-            f"corpus.window {spec.corpus.window} is longer than the model's {positions} positions; "
-            "lower it or raise the model's max_position_embeddings in data.layer.fields"
-        )
-    return DataLayer(model, spec.data.layer, spec.memory.layer.dim, tokenizer.size).to(device)
+    if layer.pretrained is None:
+        model = build_model(layer, tokenizer.size)
+    else:
+        with checkpoint(layer) as place:
+            check_vocabulary(place, "data.layer.pretrained", layer.pretrained, tokenizer)
+            model = load_model(layer, place)
+        seed_everything(spec.seed, DATA, "port")  # whatever loading drew
+    check_positions(model.config, spec.corpus.window)
+    data = DataLayer(model, layer, spec.memory.layer.dim, tokenizer.size)
+    check_model(model, f"data.layer ({layer.pretrained or layer.model_type})")
+    if layer.pretrained is not None and not layer.fresh_port:
+        start_port(data.port, layer, spec.memory.layer.dim)
+    return data.to(device)
 
 
 def build_memory_layer(
     spec: RunSpec, tokenizer: Tokenizer, vocab_rows: int, device: torch.device
 ) -> MemoryLayer:
-    """A memory layer with the run's starting weights."""
-    seed_everything(spec.seed, MEMORY, "weights")
-    return MemoryLayer(spec.memory.layer, vocab_rows, tokenizer.size).to(device)
+    """A memory layer with the run's starting weights: fresh or an earlier run's.
+
+    Raises:
+        ConfigError: a frozen copy without a pretrained data layer, or an earlier run that does not
+            fit this run.
+    """
+    if spec.memory.layer.start_from is not None:
+        return start_memory(spec.memory.layer, tokenizer, vocab_rows).to(device)
+    encoder = make_encoder(spec, lambda: seed_everything(spec.seed, MEMORY, "weights"))
+    return MemoryLayer(spec.memory.layer, vocab_rows, tokenizer.size, encoder).to(device)
 
 
 @dataclass(frozen=True)
@@ -142,8 +165,8 @@ def mixed_forward(
     readers = len(y_RTD)
     out = data(batch.tokens_BT, batch.segments_BT, y_RTD if readers else None)
     y_N = y_RTD[where_RT]
-    logp_NV = out.logits_BTV[:readers][where_RT].log_softmax(-1)
-    logq_NV = F.log_softmax(memory.predict(y_N), dim=-1)
+    logp_NV = log_probabilities(out.logits_BTV[:readers][where_RT])
+    logq_NV = log_probabilities(memory.predict(y_N))
     hidden_N = out.hidden_BTD[:readers][where_RT]
     logit_N = data.port.mixing_logit(hidden_N, y_N, logp_NV, logq_NV)
     return Mixed(mix_distributions(logp_NV, logq_NV, logit_N), torch.sigmoid(logit_N), out)

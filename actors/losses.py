@@ -1,8 +1,8 @@
 """The losses, each a pure function of logits or log probabilities and the positions that count.
 
 Shapes: N positions, V token ids. Every function averages over the positions it is given; callers
-choose them. Teachers are under stop-gradient here, so a caller can't forget it. Source of all:
-DESIGN 1, where no paper is named.
+choose them. Teachers are under stop-gradient here, and logits of any precision become float32, so
+that a caller can't forget it. Source of all: DESIGN 1, where no paper is named.
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actors.precision import widen
+
 JS_NOISE = 1e-6  # nats; what rounding makes of two equal float32 distributions
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """log softmax (..., V) in float32; bf16 would round away what two distributions differ by."""
+    return widen(logits).log_softmax(-1)
 
 
 def own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """L_own = -E log p_theta(y | x), memory reads off; nats per token."""
-    return F.cross_entropy(logits_NV, targets_N)
+    return F.cross_entropy(widen(logits_NV), targets_N)
 
 
 def help_(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -33,7 +40,7 @@ def help_(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 def self_(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """L_self = -E log q_phi(y | x), the memory alone; nats per token."""
-    return F.cross_entropy(logits_NV, targets_N)
+    return F.cross_entropy(widen(logits_NV), targets_N)
 
 
 def kl(teacher_logp_NV: Tensor, student_logp_NV: Tensor) -> Tensor:
@@ -47,7 +54,7 @@ def recall(teacher_logits_NV: Tensor, student_logits_NV: Tensor) -> Tensor:
 
     Can the memory say what the data layer would say; nats per token.
     """
-    return kl(teacher_logits_NV.log_softmax(-1), student_logits_NV.log_softmax(-1)).mean()
+    return kl(log_probabilities(teacher_logits_NV), log_probabilities(student_logits_NV)).mean()
 
 
 def jensen_shannon(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
@@ -78,14 +85,14 @@ def sync(
         all_ranks: this rank's values, (N,), -> those of all ranks; the median is theirs.
     """
     with torch.no_grad():
-        teacher, ref = teacher_logits_NV.log_softmax(-1), ref_logits_NV.log_softmax(-1)
-        before = before_logits_NV.log_softmax(-1)
+        teacher, ref = log_probabilities(teacher_logits_NV), log_probabilities(ref_logits_NV)
+        before = log_probabilities(before_logits_NV)
         changed = jensen_shannon(teacher, ref)
         changed = torch.where(changed < JS_NOISE, 0.0, changed)
         median = all_ranks(changed).median()
         weight_N = changed / (changed + median).clamp_min(torch.finfo(changed.dtype).tiny)
         agreed_N = (before.argmax(-1) == ref.argmax(-1)).to(weight_N.dtype)
-    student = student_logits_NV.log_softmax(-1)
+    student = log_probabilities(student_logits_NV)
     return (
         weight_N * kl(teacher, student) + (1 - weight_N) * agreed_N * kl(before, student)
     ).mean()

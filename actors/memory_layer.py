@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actors.layer_spec import MemoryLayerSpec
+from actors.precision import in_float32, widen
 
 NO_SEGMENT = -2  # history before a sequence's first token: the same document as nothing
 TAU_INIT = math.log(10.0)
@@ -25,9 +26,9 @@ TAU_INIT = math.log(10.0)
 
 @dataclass(frozen=True)
 class EncoderState:
-    """What the encoder remembers of the tokens before.
+    """What the encoder remembers of the tokens before; the batch is each tensor's first dim.
 
-    One tensor of past inputs per convolution.
+    Of convolutions, one tensor of past inputs each; of a frozen copy, keys and values by turns.
     """
 
     inputs: tuple[
@@ -185,9 +186,16 @@ class MemoryLayer(nn.Module):
         spec: sizes.
         vocab_rows: rows of the data layer's output matrix.
         num_tokens: ids that the tokenizer has; rows beyond it are never predicted.
+        encoder: makes encodings of width d_m, as `Encoder` does; by default one of convolutions.
     """
 
-    def __init__(self, spec: MemoryLayerSpec, vocab_rows: int, num_tokens: int) -> None:
+    def __init__(
+        self,
+        spec: MemoryLayerSpec,
+        vocab_rows: int,
+        num_tokens: int,
+        encoder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         if num_tokens > vocab_rows:
             raise ValueError(
@@ -197,14 +205,14 @@ class MemoryLayer(nn.Module):
         self.num_tokens = num_tokens
         self.vocab_rows = vocab_rows
         dim, heads = spec.dim, spec.heads
-        self.encoder = Encoder(spec, vocab_rows)
+        self.encoder = Encoder(spec, vocab_rows) if encoder is None else encoder
         self.query = nn.Linear(dim, heads * 2 * spec.key_dim, bias=False)
         self.keys = nn.Parameter(torch.randn(heads, 2, spec.slots_side, spec.key_dim))
         self.tau = nn.Parameter(torch.full((heads,), TAU_INIT))
         self.values = nn.Parameter(torch.randn(spec.num_slots, dim) / math.sqrt(dim))
         self.gate = nn.Linear(dim, dim, bias=False)
         self.project = nn.Linear(dim, dim, bias=False)
-        self.out = None if spec.tie_embeddings else nn.Linear(dim, vocab_rows, bias=False)
+        self.out = None if spec.ties_output else nn.Linear(dim, vocab_rows, bias=False)
 
     def encode(
         self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
@@ -218,16 +226,17 @@ class MemoryLayer(nn.Module):
             state: what an earlier call returned, when a sequence is fed piece by piece.
         """
         u_BTD, after = self.encoder(tokens_BT, segments_BT, state)
-        return u_BTD, after
+        return widen(u_BTD), after
 
     def side_scores(self, u: Tensor) -> Tensor:
         """Scores of both half keys, (2, ..., H, S).
 
         e^tau times the cosine of half query and key.
         """
-        q = self.query(u).unflatten(-1, (self.spec.heads, 2, self.spec.key_dim))
-        q, keys = F.normalize(q, dim=-1), F.normalize(self.keys, dim=-1)
-        return torch.einsum("...hsd,hsnd->s...hn", q, keys) * self.tau.exp()[:, None]
+        with in_float32(u.device):  # rounding would move a token to another slot
+            q = self.query(widen(u)).unflatten(-1, (self.spec.heads, 2, self.spec.key_dim))
+            q, keys = F.normalize(q, dim=-1), F.normalize(self.keys, dim=-1)
+            return torch.einsum("...hsd,hsnd->s...hn", q, keys) * self.tau.exp()[:, None]
 
     def read_at(self, u: Tensor) -> Read:
         """What the memory says where the encoding is u (..., D): y = m * silu(W_1 u).
@@ -253,5 +262,10 @@ class MemoryLayer(nn.Module):
 
     def predict(self, y: Tensor) -> Tensor:
         """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only."""
-        rows = self.encoder.embed.weight if self.out is None else self.out.weight
-        return F.linear(rms(self.project(y)), rows[: self.num_tokens])
+        return F.linear(rms(self.project(y)), self._output_rows()[: self.num_tokens])
+
+    def _output_rows(self) -> Tensor:
+        if self.out is not None:
+            return self.out.weight
+        assert isinstance(self.encoder, Encoder)
+        return self.encoder.embed.weight

@@ -17,6 +17,7 @@ from torch import Tensor
 from actors import losses
 from actors.corpus import PADDING, Piece, Windows, WindowStream, pack
 from actors.evaluation import agreement
+from actors.execution import prepare_training
 from actors.flat import FlatParameters
 from actors.interval import Measured, within
 from actors.layers import (
@@ -74,6 +75,7 @@ class MemoryTrainer(Trainer):
         self.sampled = Windows.empty(spec.corpus.window)
         self.heldout: Batch | None = None
         self.choices = self.generator(0)
+        prepare_training(self.layer)
 
     def before_adopt(self) -> None:
         """theta_ref is the data layer with which the memory last trained."""

@@ -1,15 +1,13 @@
 """Writes a pair of layers in the formats people use, and reads it back. No pickle on either side.
 
-    DIR/data_layer/    config.json, model.safetensors, tokenizer.json …   loads with
-    AutoModelForCausalLM DIR/memory_port/   port.json, port.safetensors                         what
-    from_pretrained would drop DIR/memory_layer/  memory.json, memory.safetensors
-
-`DIR` may be any fsspec URL: files are written to a local folder first and copied, the marker
-`export.json` last.
+`exports` says what lies where. `DIR` may be any fsspec URL: files are written to a local folder
+first and copied, the marker `export.json` last. Called by the evaluator, `tandem evaluate` and
+`tandem ask`.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from pathlib import Path
@@ -18,39 +16,52 @@ from typing import Any
 import fsspec
 import safetensors.torch
 import torch
+from tokenizers import Tokenizer as HFTokenizer
+from torch import nn
 
-from actors.data_layer import DataLayer, build_model
+from actors.causal_lm import model_of, quietly
+from actors.copy_encoder import CopyEncoder
+from actors.data_layer import DataLayer
 from actors.evaluation import Pair
-from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
-from actors.memory_layer import MemoryLayer
+from actors.exports import (
+    DATA_LAYER,
+    MARKER,
+    MEMORY_LAYER,
+    MEMORY_PORT,
+    TOKENIZER,
+    describe_memory,
+    describe_port,
+    explained,
+    local_copy,
+    port_tensors,
+)
+from actors.layer_spec import DataLayerSpec
+from actors.pretrained import checkpoint, load_model
 from actors.spec import RunSpec
-from actors.tokenizer import END_OF_TEXT, Tokenizer
+from actors.starting import memory_at
+from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
 FORMAT = 1
-MARKER = "export.json"
 
 
 def export(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
     """Writes both layers and the port under `directory`."""
     with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
         root = Path(temporary)
-        _write_data_layer(spec, tokenizer, pair.data, root / "data_layer")
-        port = {
-            name: t.detach().cpu().contiguous() for name, t in pair.data.port.state_dict().items()
+        (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
+        _write_data_layer(tokenizer, pair.data, root / DATA_LAYER)
+        layer, memory = spec.data.layer, pair.memory
+        port = {"read_layers": list(layer.read_layers), "memory_dim": spec.memory.layer.dim}
+        _write_part(root / MEMORY_PORT, "port", pair.data.port, port)
+        copied = memory.encoder.config if isinstance(memory.encoder, CopyEncoder) else None
+        described = {
+            "layer": memory.spec.model_copy(update={"start_from": None}).model_dump(mode="json"),
+            "vocab_rows": memory.vocab_rows,
+            "num_tokens": memory.num_tokens,
+            "copied": copied,
         }
-        memory = {
-            name: t.detach().cpu().contiguous() for name, t in pair.memory.state_dict().items()
-        }
-        layer = spec.data.layer
-        described = {"read_layers": list(layer.read_layers), "memory_dim": spec.memory.layer.dim}
-        _write_part(root / "memory_port", "port", port, described)
-        described_memory = {
-            "layer": spec.memory.layer.model_dump(mode="json"),
-            "vocab_rows": pair.memory.vocab_rows,
-            "num_tokens": pair.memory.num_tokens,
-        }
-        _write_part(root / "memory_layer", "memory", memory, described_memory)
+        _write_part(root / MEMORY_LAYER, "memory", memory, described)
         fs, target = fsspec.core.url_to_fs(directory, auto_mkdir=True)
         for path in sorted(p for p in root.rglob("*") if p.is_file()):
             fs.put_file(str(path), f"{target}/{path.relative_to(root).as_posix()}")
@@ -58,27 +69,46 @@ def export(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> N
             json.dump({"format": FORMAT, "num_tokens": tokenizer.size}, handle)
 
 
-def _write_data_layer(spec: RunSpec, tokenizer: Tokenizer, data: DataLayer, folder: Path) -> None:
+def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> None:
+    """A plain model of these weights, as if there had never been a port."""
+    with torch.device("meta"):
+        plain = model_of(copy.deepcopy(data.model.config))
+    plain.load_state_dict(_tensors(data.model), assign=True)
+    plain.tie_weights()  # type: ignore[operator]
+    generation = getattr(data.model, "generation_config", None)
+    if generation is not None:
+        plain.generation_config = copy.deepcopy(generation)
+    with quietly():
+        plain.save_pretrained(folder)  # type: ignore[operator]
+    _write_tokenizer(tokenizer, folder)
+
+
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """The tokenizer as transformers takes it."""
     from transformers import PreTrainedTokenizerFast
 
-    plain = build_model(spec.data.layer, data.vocab_rows)
-    plain.load_state_dict({k: v.detach().cpu().clone() for k, v in data.model.state_dict().items()})
-    plain.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
-    (folder / "tandem_tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    text = tokenizer.to_json()
+    end_of_text = HFTokenizer.from_str(text).id_to_token(tokenizer.end_of_text)
+    written = folder / "tandem_tokenizer.json"
+    written.write_text(text, encoding="utf-8")
     fast = PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tandem_tokenizer.json"),
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
+        tokenizer_file=str(written), bos_token=end_of_text, eos_token=end_of_text
     )
     fast.save_pretrained(folder)
-    (folder / "tandem_tokenizer.json").unlink()
+    written.unlink()
 
 
-def _write_part(
-    folder: Path, name: str, tensors: dict[str, torch.Tensor], described: dict[str, Any]
-) -> None:
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The module's tensors by name, each its own memory on the CPU."""
+    return {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _write_part(folder: Path, name: str, module: nn.Module, described: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
-    safetensors.torch.save_file(tensors, str(folder / f"{name}.safetensors"))
+    safetensors.torch.save_file(_tensors(module), str(folder / f"{name}.safetensors"))
     (folder / f"{name}.json").write_text(
         json.dumps({"format": FORMAT, **described}, indent=2), encoding="utf-8"
     )
@@ -90,39 +120,27 @@ def load(directory: str) -> tuple[Pair, Tokenizer]:
     Raises:
         ConfigError: there is no finished export, or one of its files is missing or does not fit.
     """
-    from transformers import AutoModelForCausalLM
-
     fs, source = fsspec.core.url_to_fs(directory)
     if not fs.exists(f"{source}/{MARKER}"):
         raise ConfigError(
             f"{directory}: no finished export there ({MARKER} is missing); give a run that has "
             "ended"
         )
-    with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
-        root = Path(temporary)
-        for path in fs.find(source):
-            local = root / str(path)[len(source) :].lstrip("/")
-            local.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(path, str(local))
-        try:
-            tokenizer = Tokenizer.from_json(
-                (root / "data_layer" / "tokenizer.json").read_text(encoding="utf-8")
-            )
-            port = json.loads((root / "memory_port" / "port.json").read_text(encoding="utf-8"))
-            described = json.loads(
-                (root / "memory_layer" / "memory.json").read_text(encoding="utf-8")
-            )
-            model = AutoModelForCausalLM.from_pretrained(root / "data_layer", local_files_only=True)
-            layer_spec = DataLayerSpec(read_layers=tuple(port["read_layers"]))
-            data = DataLayer(model, layer_spec, int(port["memory_dim"]), described["num_tokens"])
-            data.port.load_state_dict(
-                safetensors.torch.load_file(str(root / "memory_port" / "port.safetensors"))
-            )
-            spec = MemoryLayerSpec(**described["layer"])
-            memory = MemoryLayer(spec, described["vocab_rows"], described["num_tokens"])
-            memory.load_state_dict(
-                safetensors.torch.load_file(str(root / "memory_layer" / "memory.safetensors"))
-            )
-        except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as err:
-            raise ConfigError(f"{directory}: the export can't be loaded: {err}") from err
+    with local_copy(directory) as root, explained(directory):
+        tokenizer = Tokenizer.from_json((root / TOKENIZER).read_text(encoding="utf-8"))
+        port, described = describe_port(root), describe_memory(root)
+        layer = DataLayerSpec(read_layers=port.read_layers)
+        model = _load_model(root / DATA_LAYER, directory)
+        data = DataLayer(model, layer, port.memory_dim, described.num_tokens)
+        data.port.load_state_dict(port_tensors(root))
+        memory = memory_at(root, described, described.spec)
     return Pair(data.eval().requires_grad_(False), memory.requires_grad_(False)), tokenizer
+
+
+def _load_model(folder: Path, directory: str) -> nn.Module:
+    spec = DataLayerSpec(pretrained=str(folder))
+    try:
+        with checkpoint(spec) as place:
+            return load_model(spec, place)
+    except ConfigError as err:
+        raise ConfigError(f"{directory}: the export can't be loaded: {err}") from err

@@ -312,6 +312,16 @@ class RunSpec(Spec):
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
     exchange: ExchangeSpec = Field(default_factory=ExchangeSpec)
 
+    @model_validator(mode="after")
+    def _a_copy_has_something_to_copy(self) -> Self:
+        layer = self.memory.layer
+        if layer.encoder == "frozen_copy" and not (self.data.layer.pretrained or layer.start_from):
+            raise ValueError(
+                "memory.layer.encoder frozen_copy needs data.layer.pretrained (or "
+                "memory.layer.start_from): a frozen copy of fresh weights knows nothing"
+            )
+        return self
+
     def group(self, name: str) -> DataGroupSpec | MemoryGroupSpec:
         """The settings of the group of that name."""
         return self.data if name == DATA else self.memory

@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from actors.flat import ByteArray, FlatParameters
 from actors.interval import Measured, Outcome
 from actors.layers import Batch, add_noise, seed_everything, seed_of, to_batch
 from actors.optim import DenseOptimizer, section_of
+from actors.precision import autocast
 from actors.process_group import ProcessGroup
 from actors.ranges import from_lists, merge_ranges, to_lists
 from actors.snapshot import BFLOAT16, STORED, adopt, publish, wire_bytes
@@ -149,10 +150,8 @@ class Trainer(ABC):
         return add_noise(batch, noise, self.tokenizer.size, self.tokenizer.end_of_text, choices)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Forward passes in the group's precision."""
-        if self.own_spec.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+        """Forward passes in the group's precision; backward passes and steps stay outside."""
+        return autocast(self.own_spec.precision, self.device)
 
     def reduce(self) -> None:
         """Adds the dense gradients over all ranks."""

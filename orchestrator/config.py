@@ -38,7 +38,8 @@ RESUMABLE = (
     "profile",
     "storage",
 )
-PATH_FIELDS = (("corpus", "paths"), ("corpus", "templates"))
+PATH_FIELDS = (("corpus", "paths"), ("corpus", "templates"), ("memory", "layer", "start_from"))
+PATH_OR_NAME_FIELDS = (("data", "layer", "pretrained"),)  # a Hugging Face name where no file is
 
 
 class DeadlineSpec(Spec):
@@ -303,18 +304,24 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _anchor_paths(values: dict[str, Any], folder: str) -> None:
-    """Makes the corpus paths absolute; anything with a scheme stays."""
+    """Makes paths absolute; anything with a scheme stays, and so does a name that is no path."""
 
-    def anchored(path: Any) -> Any:
+    def anchored(path: Any, must_be_path: bool) -> Any:
         path = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(path, str) or "://" in path or os.path.isabs(path):
             return path
-        return posixpath.normpath(f"{folder}/{path}")
+        there = posixpath.normpath(f"{folder}/{path}")
+        return there if must_be_path or path.startswith(".") or os.path.exists(there) else path
 
-    for section, field in PATH_FIELDS:
-        inside = values.get(section)
+    for *sections, field in (*PATH_FIELDS, *PATH_OR_NAME_FIELDS):
+        inside: Any = values
+        for section in sections:
+            inside = inside.get(section) if isinstance(inside, dict) else None
         if isinstance(inside, dict) and field in inside:
             value = inside[field]
+            must = (*sections, field) in PATH_FIELDS
             inside[field] = (
-                [anchored(p) for p in value] if isinstance(value, list | tuple) else anchored(value)
+                [anchored(p, must) for p in value]
+                if isinstance(value, list | tuple)
+                else anchored(value, must)
             )

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from actors.causal_lm import build_model
 from actors.data_layer import (
     DataLayer,
     MemoryPort,
     ReadGate,
-    build_model,
     decoder_layers,
     mix_distributions,
     packed_inputs,
@@ -221,6 +221,19 @@ def test_positions_restart_with_each_document() -> None:
     segments = torch.tensor([[0, 0, 0, 1, 1, 2, -1, -1]])
     positions = packed_inputs(segments, torch.float32)["position_ids"]
     assert positions.tolist() == [[0, 1, 2, 0, 1, 0, 0, 1]]
+
+
+def test_padding_inside_a_document_takes_no_position() -> None:
+    segments = torch.tensor([[-1, 0, 0, -1, 0]])
+    assert packed_inputs(segments)["position_ids"].tolist() == [[0, 0, 1, 1, 2]]
+
+
+def test_with_a_past_mask_and_positions_are_the_rows_of_the_whole_window() -> None:
+    segments = torch.tensor([[0, 0, 0, 1, 1, 1, -1], [0, 1, 1, 1, 2, 2, 2]])
+    whole = packed_inputs(segments)
+    got = packed_inputs(segments[:, 4:], past_BR=segments[:, :4])
+    assert torch.equal(got["attention_mask"], whole["attention_mask"][:, :, 4:])
+    assert torch.equal(got["position_ids"], whole["position_ids"][:, 4:])
 
 
 def test_the_mask_lets_a_token_see_its_document_up_to_itself() -> None:

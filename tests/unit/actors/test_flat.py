@@ -209,3 +209,22 @@ def test_a_read_only_chunk_is_copied_in_at_its_offset() -> None:
 def test_a_parameter_is_found_by_its_name() -> None:
     ours = module()
     assert FlatParameters(ours, section_of).parameter("3.weight") is ours[3].weight
+
+
+def test_what_is_frozen_stays_where_it_is() -> None:
+    ours = module()
+    frozen = ours[0].weight
+    before = frozen.data_ptr()
+    rule = lambda name, p: "frozen" if name == "0.weight" else section_of(name, p)  # noqa: E731
+    parameters = FlatParameters(ours, rule)
+    assert "0.weight" not in [e.name for e in parameters.entries]
+    parameters.buffer.zero_()
+    assert (frozen.data_ptr(), bool(frozen.any())) == (before, True)
+
+
+def test_the_digest_leaves_out_what_is_frozen() -> None:
+    rule = lambda name, p: "frozen" if name == "0.weight" else section_of(name, p)  # noqa: E731
+    one, other = module(), module()
+    with torch.no_grad():
+        other[0].weight.add_(1)
+    assert FlatParameters(one, rule).digest() == FlatParameters(other, rule).digest()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actors.flat import FlatParameters
+from actors.flat import FROZEN, FlatParameters
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
 from actors.process_group import ProcessGroup
 from actors.spec import OptimizerSpec
@@ -233,3 +233,10 @@ def test_moments_are_live_and_steps_can_be_set() -> None:
     assert all(float(moment.abs().sum()) > 0 for moment in dense.moments().values())
     dense.set_steps(7)
     assert {float(state["step"]) for state in dense.adamw.state.values()} == {7.0}
+
+
+def test_a_frozen_copy_is_in_a_section_that_is_not_laid_out() -> None:
+    matrix, vector = torch.zeros(2, 2), torch.zeros(2)
+    named = {"encoder.copy.layers.0.mlp.weight": matrix, "encoder.copy.norm.weight": vector}
+    assert {section_of(*item) for item in named.items()} == {FROZEN}
+    assert section_of("encoder.project.weight", matrix) == "decay"

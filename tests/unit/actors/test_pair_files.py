@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,17 +11,28 @@ from uuid import uuid4
 import fsspec
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.corpus_spec import CorpusSpec
 from actors.evaluation import Pair
+from actors.flat import FlatParameters
 from actors.layers import build_data_layer, build_memory_layer
+from actors.optim import section_of
 from actors.pair_files import export, load
 from actors.probing import VOICES, Voice, speak
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
-from tests.unit.actors.tiny import FAMILIES, one_document, open_gates, run_spec, tokens
+from tests.unit.actors.tiny import (
+    FAMILIES,
+    memory_spec,
+    one_document,
+    open_gates,
+    run_spec,
+    save_checkpoint,
+    tokens,
+)
 
 CPU = torch.device("cpu")
 
@@ -31,13 +43,37 @@ def exported_pair(spec: RunSpec, tokenizer: Tokenizer) -> Pair:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in (*data.model.parameters(), *memory.parameters()):
+            if not parameter.requires_grad:
+                continue
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return Pair(data, memory)
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
-def family_spec(request: pytest.FixtureRequest, facts_corpus: CorpusSpec) -> RunSpec:
-    layer = {"model_type": request.param, "fields": FAMILIES[request.param], "read_layers": (1,)}
+def pretrained_spec(family: str, corpus: CorpusSpec, rows: int, folder: Path) -> RunSpec:
+    """A run from a checkpoint with a padded vocabulary and generation settings of its own."""
+    place = save_checkpoint(folder, family, rows)
+    settings = {"do_sample": True, "temperature": 0.7, "eos_token_id": [0, 5]}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    memory = memory_spec(encoder="frozen_copy", copy_layers=1)
+    return run_spec(
+        corpus,
+        data__layer={"pretrained": place, "read_layers": (1,)},
+        memory__layer=memory.model_dump(),
+    )
+
+
+@pytest.fixture(scope="module", params=["fresh llama", *(f"pretrained {f}" for f in FAMILIES)])
+def family_spec(
+    request: pytest.FixtureRequest,
+    facts_corpus: CorpusSpec,
+    tokenizer: Tokenizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> RunSpec:
+    kind, family = request.param.split()
+    if kind == "pretrained":
+        folder = tmp_path_factory.mktemp("checkpoint")
+        return pretrained_spec(family, facts_corpus, tokenizer.size + 24, folder)
+    layer = {"model_type": family, "fields": FAMILIES[family], "read_layers": (1,)}
     return run_spec(facts_corpus, data__layer=layer)
 
 
@@ -76,7 +112,47 @@ def test_the_data_layer_loads_as_a_plain_model_with_equal_logits(pair: Pair, fol
     model = AutoModelForCausalLM.from_pretrained(folder / "data_layer", local_files_only=True)
     ids = tokens(2, 9)
     want = pair.data(ids, one_document(ids)).logits_BTV
-    assert torch.equal(model(input_ids=ids).logits, want)
+    assert torch.equal(model(input_ids=ids).logits[..., : want.shape[-1]], want)
+    assert len(model.get_output_embeddings().weight) == pair.data.vocab_rows
+
+
+def test_the_exported_data_layer_is_the_plain_model_and_nothing_else(
+    pair: Pair, folder: Path
+) -> None:
+    tied = bool(getattr(pair.data.model, "all_tied_weights_keys", {}))
+    names = set(pair.data.model.state_dict()) - ({"lm_head.weight"} if tied else set())
+    with safe_open(folder / "data_layer" / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == names
+    config = json.loads((folder / "data_layer" / "config.json").read_text())
+    assert config["dtype"] == "float32"
+
+
+def test_generation_settings_of_a_checkpoint_are_kept(family_spec: RunSpec, folder: Path) -> None:
+    kept = json.loads((folder / "data_layer" / "generation_config.json").read_text())
+    if family_spec.data.layer.pretrained is not None:
+        assert (kept["do_sample"], kept["temperature"]) == (True, 0.7)
+        assert kept["eos_token_id"] == [0, 5]
+
+
+def test_an_export_names_no_place_of_the_machine_that_made_it(
+    family_spec: RunSpec, folder: Path
+) -> None:
+    place = family_spec.data.layer.pretrained or str(folder)
+    texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.json")]
+    assert not any(place in text for text in texts)
+
+
+def test_a_layer_whose_parameters_share_one_buffer_is_exported(
+    family_spec: RunSpec, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    pair = exported_pair(family_spec, tokenizer)
+    FlatParameters(pair.data, section_of)
+    FlatParameters(pair.memory, section_of)
+    export(family_spec, tokenizer, pair, str(tmp_path))
+    loaded, _ = load(str(tmp_path))
+    ids = tokens(1, 5)
+    got, want = (speak(p, "help", ids, one_document(ids)).logp_BTV for p in (loaded, pair))
+    assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("voice", VOICES)
@@ -167,7 +243,7 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 FILES = [
     "data_layer/config.json",
     "data_layer/model.safetensors",
-    "data_layer/tokenizer.json",
+    "tokenizer.json",
     "memory_port/port.json",
     "memory_port/port.safetensors",
     "memory_layer/memory.json",

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.causal_lm import build_model
 from actors.corpus_spec import CorpusSpec
-from actors.data_layer import DataLayer, DataOutput, build_model
+from actors.data_layer import DataLayer, DataOutput
 from actors.data_trainer import DataTrainer
 from actors.evaluation import Pair
 from actors.flat import ByteArray
@@ -38,7 +39,12 @@ LLAMA: dict[str, Any] = {
     "intermediate_size": 64,
 }
 GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 2}
-FAMILIES: dict[str, dict[str, Any]] = {"llama": LLAMA, "gpt2": GPT2, "qwen2": LLAMA}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": LLAMA,
+    "gpt2": GPT2,
+    "qwen2": {**LLAMA, "tie_word_embeddings": True},
+    "qwen3": {**LLAMA, "head_dim": 16},
+}
 
 COUNTRIES = [
     ("Avaria", "Korvik"),
@@ -178,6 +184,19 @@ def build(
         models.append(build_model(spec, rows).eval())
     torch.manual_seed(8)
     return DataLayer(models[0], spec, 16, num_tokens or rows).eval(), models[1]
+
+
+def save_checkpoint(
+    folder: Path, family: str = "llama", rows: int = 60, seed: int = 11, **fields: Any
+) -> str:
+    """A checkpoint of a family's tiny model, with weights large enough to tell apart."""
+    torch.manual_seed(seed)
+    model = build_model(DataLayerSpec(model_type=family, fields=FAMILIES[family] | fields), rows)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    model.save_pretrained(folder)
+    return str(folder)
 
 
 def open_gates(layer: DataLayer, seed: int = 5) -> DataLayer:

@@ -302,3 +302,25 @@ def test_reading_a_config_imports_neither_torch_nor_ray() -> None:
     code = "import sys, orchestrator.config; print(sorted({'torch', 'ray'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_pretrained_folder_beside_the_file_is_relative_to_it(file: Path) -> None:
+    (file.parent / "models" / "small").mkdir(parents=True)
+    file.write_text("corpus: {paths: [a]}\ndata: {layer: {pretrained: models/small}}\n")
+    assert load_config(str(file)).data.layer.pretrained == str(file.parent / "models" / "small")
+
+
+def test_a_hub_name_stays_a_name(file: Path) -> None:
+    file.write_text("corpus: {paths: [a]}\ndata: {layer: {pretrained: owner/model}}\n")
+    assert load_config(str(file)).data.layer.pretrained == "owner/model"
+
+
+def test_a_dotted_path_is_a_path_though_nothing_is_there(file: Path) -> None:
+    config = load_config(str(file), ["data.layer.pretrained=./gone"])
+    assert config.data.layer.pretrained == f"{Path.cwd()}/gone"
+
+
+def test_a_run_to_start_from_is_relative_to_the_file(file: Path) -> None:
+    file.write_text("corpus: {paths: [a]}\nmemory: {layer: {start_from: ../runs/a}}\n")
+    want = str(file.parent.parent / "runs" / "a")
+    assert load_config(str(file)).memory.layer.start_from == want

@@ -1,0 +1,136 @@
+"""An export as it lies on disk: where a run has it, and what its parts say of themselves.
+
+    DIR/tokenizer.json                                                   the run's own
+    DIR/data_layer/    config.json, model.safetensors, tokenizer.json …  loads with
+                       AutoModelForCausalLM
+    DIR/memory_port/   port.json, port.safetensors                       what that would drop
+    DIR/memory_layer/  memory.json, memory.safetensors
+
+Reads, and never writes: `pair_files` writes. Called by `pair_files` (a pair to use), `layers` and
+`causal_lm` (a run that starts from an earlier one).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import safetensors.torch
+from fsspec.implementations.local import LocalFileSystem
+from torch import Tensor
+
+from actors.layer_spec import MemoryLayerSpec
+from actors.wire import ConfigError
+
+MARKER = "export.json"
+FOLDER = "export"  # of a run directory
+TOKENIZER = "tokenizer.json"
+DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
+
+
+def find_export(location: str) -> str | None:
+    """The finished export at `location`, an export or a run's directory; None: there is none.
+
+    Raises:
+        ConfigError: a run without an export, since it has not ended, or a place that can't be read.
+    """
+    place = location.rstrip("/") or "/"
+    try:
+        fs, path = fsspec.core.url_to_fs(place)
+        if fs.exists(f"{path}/{MARKER}"):
+            return place
+        if fs.exists(f"{path}/{FOLDER}/{MARKER}"):
+            return f"{place}/{FOLDER}"
+        unfinished = fs.exists(f"{path}/config.yaml") and not fs.exists(f"{path}/config.json")
+    except (OSError, ValueError, ImportError) as err:
+        raise ConfigError(f"{location}: can't be looked into: {err}") from err
+    if unfinished:
+        raise ConfigError(
+            f"{location}: a run's directory, but without {FOLDER}/{MARKER}: that run has written "
+            "no export; let it end, or give another run"
+        )
+    return None
+
+
+@contextmanager
+def local_copy(directory: str) -> Iterator[Path]:
+    """The directory as a local folder: itself, or for other file systems a temporary copy."""
+    fs, source = fsspec.core.url_to_fs(directory)
+    if isinstance(fs, LocalFileSystem):
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
+        for path in fs.find(source):
+            local = Path(temporary) / str(path)[len(source) :].lstrip("/")
+            local.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(path, str(local))
+        yield Path(temporary)
+
+
+@contextmanager
+def explained(directory: str) -> Iterator[None]:
+    """Turns what reading a damaged export raises into a ConfigError that names it.
+
+    A ConfigError from inside has its own words and passes.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as err:
+        raise ConfigError(f"{directory}: the export can't be loaded: {err}") from err
+    except safetensors.SafetensorError as err:
+        raise ConfigError(
+            f"{directory}: the export can't be loaded, a file is truncated or altered: {err}"
+        ) from err
+
+
+@dataclass(frozen=True)
+class PortDescription:
+    """Where an exported port reads, and how wide a read is."""
+
+    read_layers: tuple[int, ...]
+    memory_dim: int
+
+
+@dataclass(frozen=True)
+class MemoryDescription:
+    """What an exported memory layer is."""
+
+    spec: MemoryLayerSpec
+    vocab_rows: int
+    num_tokens: int
+    copied: dict[str, Any] | None  # config of the frozen copy, where the encoder is one
+
+
+def describe_port(root: Path) -> PortDescription:
+    """What the port under `root` is. Raises as `explained` catches."""
+    port = _read_json(root / MEMORY_PORT / "port.json")
+    return PortDescription(tuple(port["read_layers"]), int(port["memory_dim"]))
+
+
+def describe_memory(root: Path) -> MemoryDescription:
+    """What the memory layer under `root` is. Raises as `explained` catches."""
+    memory = _read_json(root / MEMORY_LAYER / "memory.json")
+    spec = MemoryLayerSpec(**memory["layer"])
+    return MemoryDescription(spec, memory["vocab_rows"], memory["num_tokens"], memory.get("copied"))
+
+
+def port_tensors(root: Path) -> dict[str, Tensor]:
+    """The port's tensors by name. Raises as `explained` catches."""
+    return safetensors.torch.load_file(str(root / MEMORY_PORT / "port.safetensors"))
+
+
+def memory_tensors(root: Path) -> dict[str, Tensor]:
+    """The memory layer's tensors by name. Raises as `explained` catches."""
+    return safetensors.torch.load_file(str(root / MEMORY_LAYER / "memory.safetensors"))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
