@@ -15,6 +15,7 @@ from actors.paths import File
 from actors.wire import CorpusError
 
 SLACK_BYTES = 4096  # read beyond a range, so that its last line mostly needs no second request
+MORE_BYTES = 64 << 10  # the second request; each further one reads twice as much
 LONGEST_LINE_BYTES = 64 << 20
 COUNTED_BYTES = 1 << 30  # of a file at most, to name the line of a mistake
 
@@ -36,7 +37,7 @@ def lines_between(path: str, read: Read, size: int, start: int, stop: int) -> tu
             return stop, b""  # an earlier line covers the whole range
         raw = raw[begin - first :]
     searched = stop - 1 - begin
-    more = 16 * SLACK_BYTES
+    more = MORE_BYTES
     while (end := raw.find(b"\n", searched)) < 0 and begin + len(raw) < size:
         if len(raw) > LONGEST_LINE_BYTES + (stop - start):
             raise CorpusError(

@@ -24,7 +24,7 @@ from actors.evaluation import Pair
 from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
 from actors.memory_layer import MemoryLayer
 from actors.spec import RunSpec
-from actors.tokenizer import END_OF_TEXT, Tokenizer
+from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
 FORMAT = 1
@@ -64,11 +64,11 @@ def _write_data_layer(spec: RunSpec, tokenizer: Tokenizer, data: DataLayer, fold
     plain = build_model(spec.data.layer, data.vocab_rows)
     plain.load_state_dict({k: v.detach().cpu().clone() for k, v in data.model.state_dict().items()})
     plain.save_pretrained(folder, safe_serialization=True)  # type: ignore[operator]
-    (folder / "tandem_tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    (folder / "tandem_tokenizer.json").write_text(tokenizer.export_json(), encoding="utf-8")
     fast = PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tandem_tokenizer.json"),
-        bos_token=END_OF_TEXT,
-        eos_token=END_OF_TEXT,
+        bos_token=tokenizer.begin_token,
+        eos_token=tokenizer.end_token,
     )
     fast.save_pretrained(folder)
     (folder / "tandem_tokenizer.json").unlink()
@@ -105,9 +105,7 @@ def load(directory: str) -> tuple[Pair, Tokenizer]:
             local.parent.mkdir(parents=True, exist_ok=True)
             fs.get_file(path, str(local))
         try:
-            tokenizer = Tokenizer.from_json(
-                (root / "data_layer" / "tokenizer.json").read_text(encoding="utf-8")
-            )
+            tokenizer = Tokenizer.from_pretrained(str(root / "data_layer"))
             port = json.loads((root / "memory_port" / "port.json").read_text(encoding="utf-8"))
             described = json.loads(
                 (root / "memory_layer" / "memory.json").read_text(encoding="utf-8")

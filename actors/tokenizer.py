@@ -150,7 +150,7 @@ class Tokenizer:
 
         The text is encoded as it follows, apart from what is given, so that a prompt has the tokens
         that it has alone. Where the tokenizer puts a space before each text, both are encoded
-        together, and a token across their border is the given's.
+        together, and a token across their border is the text's.
         """
         if not self._prefixes:
             given = self.encode_batch([g for g, _ in pairs])
@@ -158,7 +158,7 @@ class Tokenizer:
             return [([*g, *t], len(g)) for g, t in zip(given, texts, strict=True)]
         whole = self._hf.encode_batch([g + t for g, t in pairs], add_special_tokens=False)
         return [
-            (list(e.ids), sum(start < len(given) for start, _ in e.offsets) if given else 0)
+            (list(e.ids), sum(stop <= len(given) for _, stop in e.offsets) if given else 0)
             for e, (given, _) in zip(whole, pairs, strict=True)
         ]
 

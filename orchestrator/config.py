@@ -11,7 +11,7 @@ import difflib
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +19,18 @@ import fsspec
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from actors.pretrained_tokenizer import looks_local
 from actors.settings import Spec
 from actors.spec import RunSpec
 from actors.wire import ConfigError
 
-PATH_FIELDS = (("corpus", "paths"), ("corpus", "templates"))
+PATH_FIELDS = (  # `*`: of every entry
+    ("corpus", "paths"),
+    ("corpus", "sources", "*", "paths"),
+    ("corpus", "templates"),
+    ("corpus", "spool"),
+)
+PATH_OR_HUB_FIELDS = (("tokenizer", "pretrained"),)
 
 
 class ExchangeSpec(Spec):
@@ -224,17 +231,36 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _anchor_paths(values: dict[str, Any], folder: str) -> None:
-    """Makes the corpus paths absolute; anything with a scheme stays."""
+    """Makes local paths absolute; anything with a scheme stays, and so do names of the hub."""
 
-    def anchored(path: Any) -> Any:
-        if not isinstance(path, str) or "://" in path or os.path.isabs(path):
-            return path
-        return posixpath.normpath(f"{folder}/{path}")
+    def path(value: Any) -> Any:
+        if not isinstance(value, str) or "://" in value or os.path.isabs(value):
+            return value
+        if value.startswith("~"):
+            return os.path.expanduser(value)
+        return posixpath.normpath(f"{folder}/{value}")
 
-    for section, field in PATH_FIELDS:
-        inside = values.get(section)
-        if isinstance(inside, dict) and field in inside:
-            value = inside[field]
-            inside[field] = (
-                [anchored(p) for p in value] if isinstance(value, list) else anchored(value)
-            )
+    def path_or_hub_name(value: Any) -> Any:
+        anchored = path(value)
+        if isinstance(value, str) and (looks_local(value) or os.path.exists(anchored)):
+            return anchored
+        return value
+
+    for keys in PATH_FIELDS:
+        _change(values, keys, path)
+    for keys in PATH_OR_HUB_FIELDS:
+        _change(values, keys, path_or_hub_name)
+
+
+def _change(values: Any, keys: Sequence[str], change: Callable[[Any], Any]) -> None:
+    """Changes what stands under `keys`, a plain value or each of a list, where it is there."""
+    key, *rest = keys
+    if key == "*":
+        for entry in values if isinstance(values, list) else []:
+            _change(entry, rest, change)
+    elif isinstance(values, dict) and key in values:
+        if rest:
+            _change(values[key], rest, change)
+        else:
+            value = values[key]
+            values[key] = [*map(change, value)] if isinstance(value, list) else change(value)

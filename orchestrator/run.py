@@ -21,7 +21,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from rich.console import Console
 
-from actors.corpus import train_tokenizer
+from actors.corpus import build_tokenizer
 from actors.spec import GROUPS
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError, Description, Evaluation, Report, TandemError
@@ -111,7 +111,7 @@ def train(
     ):
         progress.phase("reading the corpus and starting Ray")
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
-            tokenizing = pool.submit(train_tokenizer, config)
+            tokenizing = pool.submit(build_tokenizer, config)
             with _ray(config, verbose):
                 tokenizer = tokenizing.result()
                 return _train_on_ray(
