@@ -38,7 +38,7 @@ KEPT_CHUNKS = 4  # a corpus of so many chunks is kept tokenised
 HELDOUT_BLOCKS = 1024  # of the held-out split that are read, at least
 BYTES_PER_TOKEN = 8  # more than tokenizers get out of text, so that enough is read
 TOKENIZER_BYTES = 64 << 20  # text that the tokenizer is trained on, at most
-MEASURED_BYTES = 512 << 10  # text of a source that is tokenised to learn the length of its tokens
+MEASURED_BYTES = 256 << 10  # text of a source that is tokenised to learn the length of its tokens
 
 
 class Corpus:
@@ -60,8 +60,12 @@ class Corpus:
         self.tokenizer = tokenizer
         self.facts = facts
         self._sources = sources
-        self._shares = block_shares(spec, sources, lambda text: len(tokenizer.encode(text)))
-        self._draw = Draw(sources, spec.seed, spec.corpus.shuffle_blocks, self._shares)
+
+        def count_tokens(documents: Sequence[Document]) -> int:
+            return sum(len(piece.tokens) for piece in encode(tokenizer, documents))
+
+        shares = block_shares(spec, sources, count_tokens)
+        self._draw = Draw(sources, spec.seed, spec.corpus.shuffle_blocks, shares)
         kept = KEPT_CHUNKS * spec.corpus.shuffle_blocks
         self._reader = Reader(tokenizer, sources, kept, shard)
         self._lock = Lock()  # readers keep files open between blocks
@@ -216,22 +220,23 @@ def normalised_weights(sources: Sequence[SourceSpec]) -> list[float]:
     return [source.weight / total for source in sources]
 
 
-def block_shares(
-    spec: RunSpec, sources: Sequence[Source], count: Callable[[str], int]
-) -> list[float]:
-    """Each source's share of the blocks that are drawn, so that what `count` counts in them is
-    shared as the weights say: a block of one source may hold more than one of another.
+Measure = Callable[[Sequence[Document]], int]
+
+
+def block_shares(spec: RunSpec, sources: Sequence[Source], measure: Measure) -> list[float]:
+    """Each source's share of the blocks that are drawn, so that what is measured in them is shared
+    as the weights say: a block of one source may hold more than one of another.
     """
     if len(sources) == 1:
         return [1.0]
     wanted = normalised_weights(spec.corpus.files)
-    lengths = [_block_length(s, count) for s in sources if isinstance(s, FileSource)]
+    lengths = [_block_length(s, measure) for s in sources if isinstance(s, FileSource)]
     blocks = [share / length for share, length in zip(wanted, lengths, strict=True)]
     return [share / sum(blocks) for share in blocks]
 
 
-def _block_length(source: FileSource, count: Callable[[str], int]) -> float:
-    """What `count` counts in a block of the source, on the average, estimated from a sample."""
+def _block_length(source: FileSource, measure: Measure) -> float:
+    """What is measured in a block of the source, on the average, estimated from a sample."""
     sample = source.sample()
     num_bytes = sum(d.num_bytes for d in sample.documents)
     if num_bytes == 0:
@@ -239,10 +244,8 @@ def _block_length(source: FileSource, count: Callable[[str], int]) -> float:
             f"corpus {source.described}: no text in any of {sample.num_blocks:.0f} blocks spread "
             "over it; a source that is mixed must hold some everywhere"
         )
-    step = max(1, num_bytes // MEASURED_BYTES)
-    measured = sample.documents[::step]
-    counted = sum(count(d.given) + count(d.text) for d in measured)
-    per_byte = counted / max(1, sum(d.num_bytes for d in measured))
+    measured = sample.documents[:: max(1, num_bytes // MEASURED_BYTES)]
+    per_byte = measure(measured) / max(1, sum(d.num_bytes for d in measured))
     return max(1e-9, per_byte * num_bytes / sample.num_blocks)
 
 
@@ -264,7 +267,7 @@ def train_tokenizer(spec: RunSpec) -> Tokenizer:
     weights say.
     """
     sources, _ = open_sources(spec.corpus, spec.seed)
-    shares = block_shares(spec, sources, lambda text: len(text.encode()))
+    shares = block_shares(spec, sources, lambda documents: sum(d.num_bytes for d in documents))
     draw = Draw(sources, spec.seed, spec.corpus.shuffle_blocks, shares)
 
     def documents() -> Iterator[Document]:
