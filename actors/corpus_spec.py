@@ -165,7 +165,7 @@ class CorpusSpec(FilesSpec):
         if self.paths and self.sources:
             raise ValueError("`paths` and `sources` exclude each other; put the paths in a source")
         if not self.paths and not self.sources:
-            raise ValueError("paths is missing (or `sources`, for several with weights)")
+            raise ValueError("`paths` is missing (or `sources`, for several with weights)")
         return self
 
     @model_validator(mode="after")
