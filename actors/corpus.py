@@ -1,216 +1,155 @@
 """From documents to windows: tokenise, shuffle, pack, and resume at the exact next batch.
 
-A stream is an endless list of chunks; a chunk is `shuffle_blocks` blocks of the source whose
+A stream is an endless list of chunks; a chunk is `shuffle_blocks` blocks of the sources whose
 documents are shuffled, packed into windows and shuffled again, all from (seed, stream, chunk). So a
 position is (chunk, window), a group's trained ranges are a few integers in a header, and any
-process can read them again.
+process can read them again. The chunk after the one in use is made in the background.
 
-Shapes: N windows, T tokens of a window. Called by the trainers and the evaluator.
+Called by the trainers and the evaluator.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 
+from actors.corpus_spec import SourceSpec
+from actors.documents import Document, Source
+from actors.draw import Draw, rng_of
 from actors.facts import FactTable
-from actors.sources import Document, Source, open_source
+from actors.file_source import FileSource
+from actors.reader import Reader, encode
+from actors.shard import Shard
+from actors.sources import open_sources
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
+from actors.windows import PADDING as PADDING
+from actors.windows import Piece as Piece
+from actors.windows import Windows as Windows
+from actors.windows import pack as pack
 from actors.wire import CorpusError, Range
 
-IntArray = npt.NDArray[np.int32]
-
-PADDING = -1  # segment of positions that hold no token
-OPEN_WINDOWS = 16  # windows that packing tries before it closes the fullest
 CACHED_CHUNKS = 3
+KEPT_CHUNKS = 4  # a corpus of so many chunks is kept tokenised
+HELDOUT_BLOCKS = 1024  # of the held-out split that are read, at least
+BYTES_PER_TOKEN = 8  # more than tokenizers get out of text, so that enough is read
 TOKENIZER_BYTES = 64 << 20  # text that the tokenizer is trained on, at most
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Packed sequences.
-
-    Attributes:
-        tokens_NT: token ids.
-        segments_NT: which document of the window each position belongs to; -1: padding.
-        learn_NT: whether the token at that position is something to predict.
-    """
-
-    tokens_NT: IntArray
-    segments_NT: IntArray
-    learn_NT: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return int(self.tokens_NT.shape[0])
-
-    def __getitem__(self, rows: slice | IntArray | npt.NDArray[np.int64]) -> Windows:
-        return Windows(self.tokens_NT[rows], self.segments_NT[rows], self.learn_NT[rows])
-
-    @property
-    def num_tokens(self) -> int:
-        """Positions that hold a token."""
-        return int((self.segments_NT != PADDING).sum())
-
-    @classmethod
-    def concat(cls, parts: Sequence[Windows]) -> Windows:
-        """All windows of `parts`, in order."""
-        arrays = zip(*((p.tokens_NT, p.segments_NT, p.learn_NT) for p in parts), strict=True)
-        return cls(*(np.concatenate(column) for column in arrays))
-
-    @classmethod
-    def empty(cls, window: int) -> Windows:
-        """No windows, of the right width."""
-        return cls(
-            np.zeros((0, window), np.int32),
-            np.zeros((0, window), np.int32),
-            np.zeros((0, window), np.bool_),
-        )
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A document's tokens, or a part of them; of the first `num_given` none is to be predicted."""
-
-    tokens: Sequence[int]
-    num_given: int = 0
-    subject: str | None = None
-
-    def cut(self, start: int, stop: int) -> Piece:
-        """The tokens [start, stop)."""
-        return Piece(self.tokens[start:stop], max(0, self.num_given - start), self.subject)
-
-
-def pack(documents: Iterable[Piece], window: int, fill: int) -> Windows:
-    """Packs token lists into windows, first fit among the open ones, no subject twice in a window.
-
-    A document longer than the window is cut; its full pieces stand alone, its rest is packed like a
-    short one.
-    """
-    closed: list[list[Piece]] = []
-    open_: list[list[Piece]] = []
-    used: list[int] = []
-    subjects: list[set[str]] = []  # of each open window; sets, since this loop is the hot one
-    for document in documents:
-        for start in range(0, len(document.tokens), window):
-            piece = document.cut(start, start + window)
-            size, named = len(piece.tokens), () if piece.subject is None else (piece.subject,)
-            if size < 2 or piece.num_given >= size:
-                continue  # nothing in it is to be predicted
-            for slot, pieces in enumerate(open_):
-                if used[slot] + size <= window and piece.subject not in subjects[slot]:
-                    pieces.append(piece)
-                    used[slot] += size
-                    subjects[slot].update(named)
-                    break
-            else:
-                open_.append([piece])
-                used.append(size)
-                subjects.append(set(named))
-                if len(open_) > OPEN_WINDOWS:
-                    fullest = max(range(len(open_)), key=used.__getitem__)
-                    closed.append(open_.pop(fullest))
-                    used.pop(fullest)
-                    subjects.pop(fullest)
-    closed.extend(open_)
-    windows = Windows(
-        np.full((len(closed), window), fill, np.int32),
-        np.full((len(closed), window), PADDING, np.int32),
-        np.zeros((len(closed), window), np.bool_),
-    )
-    for row, pieces in enumerate(closed):
-        at = 0
-        for segment, piece in enumerate(pieces):
-            end = at + len(piece.tokens)
-            windows.tokens_NT[row, at:end] = piece.tokens
-            windows.segments_NT[row, at:end] = segment
-            windows.learn_NT[row, at + piece.num_given : end] = True
-            at = end
-    return windows
+MEASURED_BYTES = 256 << 10  # text of a source that is tokenised to learn the length of its tokens
 
 
 class Corpus:
     """A tokenised corpus.
 
-    Streams of training windows, held-out windows, and facts where there are some.
+    Streams of training windows, held-out windows, and facts where there are some. The windows are
+    the same for any number of ranks that share the reading.
     """
 
     def __init__(
-        self, spec: RunSpec, tokenizer: Tokenizer, source: Source, facts: FactTable | None
+        self,
+        spec: RunSpec,
+        tokenizer: Tokenizer,
+        sources: Sequence[Source],
+        facts: FactTable | None,
+        shard: Shard | None = None,
     ) -> None:
-        self._spec = spec
+        self._spec = spec.corpus
         self.tokenizer = tokenizer
-        self._source = source
         self.facts = facts
-        self._blocks: OrderedDict[int, list[Piece]] = OrderedDict()
+        self._sources = sources
+
+        def count_tokens(documents: Sequence[Document]) -> int:
+            return sum(len(piece.tokens) for piece in encode(tokenizer, documents))
+
+        shares = block_shares(spec, sources, count_tokens)
+        self._draw = Draw(sources, spec.seed, spec.corpus.shuffle_blocks, shares)
+        kept = KEPT_CHUNKS * spec.corpus.shuffle_blocks
+        self._reader = Reader(tokenizer, sources, kept, shard)
+        self._lock = Lock()  # readers keep files open between blocks
+        background = shard is None or shard.num_ranks == 1 or shard.background
+        self._pool = ThreadPoolExecutor(1, "tandem-chunks") if background else None
 
     @classmethod
-    def open(cls, spec: RunSpec, tokenizer: Tokenizer) -> Corpus:
-        """Opens the corpus that `spec` names, split as its seed says."""
-        source, facts = open_source(spec.corpus, spec.seed)
-        return cls(spec, tokenizer, source, facts)
+    def open(cls, spec: RunSpec, tokenizer: Tokenizer, shard: Shard | None = None) -> Corpus:
+        """Opens the corpus that `spec` names, split as its seed says; of its reading, this process
+        does the share that `shard` says.
+        """
+        sources, facts = open_sources(spec.corpus, spec.seed)
+        return cls(spec, tokenizer, sources, facts, shard)
+
+    def share_reading(self, shard: Shard) -> None:
+        """From now on this process reads only its share; before anything was read."""
+        self._reader.share(shard)
+        if not shard.background and self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
     @property
     def window(self) -> int:
         """Tokens of a window."""
-        return self._spec.corpus.window
+        return self._spec.window
 
     @property
     def chunks_per_epoch(self) -> int:
-        """Chunks in one pass over the training split."""
-        return -(-self._source.num_blocks // self._spec.corpus.shuffle_blocks)
-
-    def _encode(self, documents: Sequence[Document]) -> list[Piece]:
-        mark = self.tokenizer.end_of_text
-        given = self.tokenizer.encode_batch([d.given for d in documents])
-        rest = self.tokenizer.encode_batch([d.text for d in documents])
-        return [
-            Piece([mark, *g, *r, mark], 1 + len(g) if g else 0, d.subject)
-            for g, r, d in zip(given, rest, documents, strict=True)
-        ]
-
-    def _block(self, index: int) -> list[Piece]:
-        if index not in self._blocks:
-            self._blocks[index] = self._encode(self._source.block(index))
-            while len(self._blocks) > 2 * self._spec.corpus.shuffle_blocks:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(index)
-        return self._blocks[index]
+        """Chunks after which all of the training split was read."""
+        return self._draw.chunks_per_epoch
 
     def chunk(self, stream: str, index: int) -> Windows:
         """The windows of one chunk of the named stream.
 
-        A pure function of spec, stream and index.
+        A pure function of spec, stream and index. Where ranks share the reading, all of them must
+        ask for the same chunks in the same order.
         """
-        epoch, within = divmod(index, self.chunks_per_epoch)
-        blocks = _rng(self._spec.seed, stream, epoch).permutation(self._source.num_blocks)
-        size = self._spec.corpus.shuffle_blocks
-        documents = [
-            d for b in blocks[within * size : (within + 1) * size] for d in self._block(int(b))
-        ]
-        rng = _rng(self._spec.seed, stream, epoch, within)
-        shuffled = [documents[i] for i in rng.permutation(len(documents))]
-        windows = pack(shuffled, self._spec.corpus.window, self.tokenizer.end_of_text)
-        return windows[rng.permutation(len(windows))]
+        drawn = self._draw.chunk(stream, index)
+        with self._lock:
+            documents = [d for block in self._reader.read(drawn.places) for d in block]
+        shuffled = [documents[i] for i in drawn.rng.permutation(len(documents))]
+        windows = pack(shuffled, self._spec.window, self.tokenizer.end_of_text)
+        return windows[drawn.rng.permutation(len(windows))]
+
+    def request(self, stream: str, index: int, ahead: bool = False) -> Future[Windows] | None:
+        """The chunk when it is made; `ahead` of its need only where there is a thread for it.
+
+        One thread makes all chunks in the order in which they were asked for, so that ranks gather
+        in one order.
+        """
+        if self._pool is not None:
+            return self._pool.submit(self.chunk, stream, index)
+        if ahead:
+            return None
+        made: Future[Windows] = Future()
+        made.set_result(self.chunk(stream, index))
+        return made
 
     def heldout(self, limit: int) -> Windows:
         """Up to `limit` windows of the held-out split, evenly spread over it.
 
+        Of several sources each has its share by weight, at least one window.
+
         Raises:
-            CorpusError: the split is empty.
+            CorpusError: the split, or a source's part of it, is empty.
         """
-        windows = pack(
-            self._encode(list(self._source.heldout())),
-            self._spec.corpus.window,
-            self.tokenizer.end_of_text,
-        )
+        shares = normalised_weights(self._spec.files)
+        order = sorted(range(len(shares)), key=lambda i: -shares[i])[:limit]
+        counts = {i: max(1, int(limit * shares[i])) for i in order}
+        while sum(counts.values()) > limit:
+            counts[max(counts, key=counts.__getitem__)] -= 1
+        counts[order[0]] += limit - sum(counts.values())
+        return Windows.concat([self._heldout(i, counts[i]) for i in sorted(counts)])
+
+    def _heldout(self, source: int, limit: int) -> Windows:
+        needed = limit * self._spec.window * BYTES_PER_TOKEN // self._spec.block_bytes
+        with self._lock:
+            documents = [*self._sources[source].heldout(max(HELDOUT_BLOCKS, needed))]
+        pieces = encode(self.tokenizer, documents)
+        windows = pack(pieces, self._spec.window, self.tokenizer.end_of_text)
         if len(windows) == 0:
             raise CorpusError(
-                "corpus: the held-out split is empty; raise corpus.heldout_frac or give more text"
+                f"corpus {self._spec.files[source].described}: the held-out split is empty; raise "
+                "corpus.heldout_frac or give more text"
             )
         return windows[
             np.unique(
@@ -229,15 +168,22 @@ class WindowStream:
         self._corpus = corpus
         self._name = name
         self.state = state
-        self._chunks: OrderedDict[int, Windows] = OrderedDict()
+        self._chunks: OrderedDict[int, Future[Windows]] = OrderedDict()
 
-    def _chunk(self, index: int) -> Windows:
+    def _request(self, index: int, ahead: bool = False) -> None:
+        """Has a chunk made that is not there yet."""
         if index not in self._chunks:
-            self._chunks[index] = self._corpus.chunk(self._name, index)
+            made = self._corpus.request(self._name, index, ahead)
+            if made is None:
+                return
+            self._chunks[index] = made
             while len(self._chunks) > CACHED_CHUNKS:
                 self._chunks.popitem(last=False)
         self._chunks.move_to_end(index)
-        return self._chunks[index]
+
+    def _chunk(self, index: int) -> Windows:
+        self._request(index)
+        return self._chunks[index].result()
 
     def next_batch(self, num: int) -> tuple[Windows, list[Range]]:
         """The next `num` windows and where they stand.
@@ -250,6 +196,7 @@ class WindowStream:
         while num > 0:
             chunk, start = self.state
             available = len(self._chunk(chunk))
+            self._request(chunk + 1, ahead=True)
             take = min(num, available - start)
             empty = empty + 1 if available == 0 else 0
             if empty > self._corpus.chunks_per_epoch:
@@ -269,25 +216,77 @@ class WindowStream:
         return Windows.concat([empty, *(self._chunk(r.chunk)[r.start : r.stop] for r in ranges)])
 
 
+def normalised_weights(sources: Sequence[SourceSpec]) -> list[float]:
+    """Each source's share of the training tokens."""
+    total = sum(source.weight for source in sources)
+    return [source.weight / total for source in sources]
+
+
+Measure = Callable[[Sequence[Document]], int]
+
+
+def block_shares(spec: RunSpec, sources: Sequence[Source], measure: Measure) -> list[float]:
+    """Each source's share of the blocks that are drawn, so that what is measured in them is shared
+    as the weights say: a block of one source may hold more than one of another.
+    """
+    if len(sources) == 1:
+        return [1.0]
+    wanted = normalised_weights(spec.corpus.files)
+    lengths = [_block_length(s, measure) for s in sources if isinstance(s, FileSource)]
+    blocks = [share / length for share, length in zip(wanted, lengths, strict=True)]
+    return [share / sum(blocks) for share in blocks]
+
+
+def _block_length(source: FileSource, measure: Measure) -> float:
+    """What is measured in a block of the source, on the average, estimated from a sample."""
+    sample = source.sample()
+    num_bytes = sum(d.num_bytes for d in sample.documents)
+    if num_bytes == 0:
+        raise CorpusError(
+            f"corpus {source.described}: no text in any of {sample.num_blocks:.0f} blocks spread "
+            "over it; a source that is mixed must hold some everywhere"
+        )
+    measured = sample.documents[:: max(1, num_bytes // MEASURED_BYTES)]
+    per_byte = measure(measured) / max(1, sum(d.num_bytes for d in measured))
+    return max(1e-9, per_byte * num_bytes / sample.num_blocks)
+
+
+def build_tokenizer(spec: RunSpec) -> Tokenizer:
+    """The run's tokenizer: the pretrained one that `spec` names, or one trained for it.
+
+    Raises:
+        ConfigError: the pretrained one can't be had; CorpusError: as `train_tokenizer`.
+    """
+    if spec.tokenizer.pretrained is not None:
+        return Tokenizer.from_pretrained(spec.tokenizer.pretrained)
+    return train_tokenizer(spec)
+
+
 def train_tokenizer(spec: RunSpec) -> Tokenizer:
     """A tokenizer of the training split alone.
 
-    Blocks spread over the corpus where it is larger than 64 MiB.
+    Blocks spread over the corpus where it is larger than 64 MiB; of several sources, as their
+    weights say.
     """
-    source, _ = open_source(spec.corpus, spec.seed)
+    sources, _ = open_sources(spec.corpus, spec.seed)
+    shares = block_shares(spec, sources, lambda documents: sum(d.num_bytes for d in documents))
+    draw = Draw(sources, spec.seed, spec.corpus.shuffle_blocks, shares)
+
+    def documents() -> Iterator[Document]:
+        if len(sources) == 1:
+            for index in sources[0].order(rng_of(spec.seed, "tokenizer")):
+                yield from sources[0].block(int(index))
+            return
+        for number in range(draw.chunks_per_epoch):
+            for place in draw.chunk("tokenizer", number).places:
+                yield from sources[place.source].block(place.block)
 
     def texts() -> Iterator[str]:
-        order = _rng(spec.seed, "tokenizer").permutation(source.num_blocks)
         used = 0
-        for index in order:
-            for document in source.block(int(index)):
-                yield document.given + document.text
-                used += len(document.given) + len(document.text)
+        for document in documents():
+            yield document.given + document.text
+            used += len(document.given) + len(document.text)
             if used > TOKENIZER_BYTES:
                 return
 
     return Tokenizer.train(texts(), spec.tokenizer.vocab_size)
-
-
-def _rng(seed: int, stream: str, *more: int) -> np.random.Generator:
-    return np.random.default_rng([seed, *stream.encode(), *more])

@@ -16,7 +16,6 @@ from typing import Any
 import fsspec
 import safetensors.torch
 import torch
-from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
 from actors.causal_lm import model_of, quietly
@@ -87,12 +86,12 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """The tokenizer as transformers takes it."""
     from transformers import PreTrainedTokenizerFast
 
-    text = tokenizer.to_json()
-    end_of_text = HFTokenizer.from_str(text).id_to_token(tokenizer.end_of_text)
     written = folder / "tandem_tokenizer.json"
-    written.write_text(text, encoding="utf-8")
+    written.write_text(tokenizer.export_json(), encoding="utf-8")
     fast = PreTrainedTokenizerFast(
-        tokenizer_file=str(written), bos_token=end_of_text, eos_token=end_of_text
+        tokenizer_file=str(written),
+        bos_token=tokenizer.begin_token,
+        eos_token=tokenizer.end_token,
     )
     fast.save_pretrained(folder)
     written.unlink()

@@ -71,7 +71,7 @@ def answer_tokens(tokenizer: Tokenizer, answer: str) -> list[int]:
 
 def prompt_tokens(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """A prompt as the start of a document."""
-    return [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+    return [tokenizer.begin, *tokenizer.encode(prompt)]
 
 
 def _device(pair: Pair) -> torch.device:

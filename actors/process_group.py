@@ -47,6 +47,7 @@ class ProcessGroup:
         backend: `nccl` sums device tensors on the cards; all else goes over gloo.
         timeout_s: longest wait for a partner. A partner that was killed raises at once, one that
             was stopped only after this.
+        purpose: groups of the same ranks for different purposes don't get in each other's way.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class ProcessGroup:
         host: str = "127.0.0.1",
         backend: str = GLOO,
         timeout_s: float = 600.0,
+        purpose: str = "ranks",
     ) -> None:
         self.rank, self.num_ranks = rank, num_ranks
+        self._arguments = (store, host, timeout_s)
         self._gloo: Any = None
         self._nccl: Any = None
         if num_ranks == 1:
@@ -68,13 +71,22 @@ class ProcessGroup:
         options = gloo._Options()
         options._timeout = _span(timeout_s)
         options._devices = [gloo.create_device(hostname=host)]
-        self._gloo = dist.ProcessGroupGloo(PrefixStore(GLOO, store), rank, num_ranks, options)
+        self._gloo = dist.ProcessGroupGloo(
+            PrefixStore(f"{purpose}/{GLOO}", store), rank, num_ranks, options
+        )
         if backend == NCCL:
             nccl_options = dist.ProcessGroupNCCL.Options()
             nccl_options._timeout = _span(timeout_s)
             self._nccl = dist.ProcessGroupNCCL(
-                PrefixStore(NCCL, store), rank, num_ranks, nccl_options
+                PrefixStore(f"{purpose}/{NCCL}", store), rank, num_ranks, nccl_options
             )
+
+    def sibling(self, purpose: str) -> ProcessGroup:
+        """Another group of the same ranks over gloo, for another thread; all ranks must make it."""
+        store, host, timeout_s = self._arguments
+        return ProcessGroup(
+            self.rank, self.num_ranks, store, host, timeout_s=timeout_s, purpose=purpose
+        )
 
     def add(self, tensor: Tensor) -> Tensor:
         """The sum of every rank's `tensor`, in place; of one shape and dtype on all ranks."""

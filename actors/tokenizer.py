@@ -1,29 +1,58 @@
-"""A byte-level BPE: trained on the training split, kept with the run as JSON, the same in every
-process.
+"""A tokenizer: a byte-level BPE trained on the training split, or a pretrained one; kept with the
+run as JSON, the same in every process.
 
-Does no packing and knows no corpus. Called by the driver (training) and by trainers (encoding).
+Does no packing and knows no corpus. Called by the driver (training, loading) and by trainers
+(encoding).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from actors.pretrained_tokenizer import read_pretrained
 
 END_OF_TEXT = "<|endoftext|>"
+BEGIN, END = "begin", "end"  # names of the marks in the post-processor that `to_json` writes
 
 
 class Tokenizer:
-    """Text to token ids and back; id `end_of_text` opens and closes every document."""
+    """Text to token ids and back.
 
-    def __init__(self, hf_tokenizer: HFTokenizer) -> None:
-        end_of_text = hf_tokenizer.token_to_id(END_OF_TEXT)
-        if end_of_text is None:
-            raise ValueError(f"tokenizer has no {END_OF_TEXT} token")
-        hf_tokenizer.encode_special_tokens = True  # a mark that stands in a text is text
+    Attributes:
+        begin, end: ids that open and close every document; the same one in many tokenizers.
+        begin_token, end_token: how these are written.
+    """
+
+    def __init__(
+        self, hf_tokenizer: HFTokenizer, begin: str = END_OF_TEXT, end: str = END_OF_TEXT
+    ) -> None:
+        begin_id, end_id = hf_tokenizer.token_to_id(begin), hf_tokenizer.token_to_id(end)
+        if begin_id is None or end_id is None:
+            raise ValueError(f"tokenizer has no {begin if begin_id is None else end} token")
+        self.begin_token, self.end_token = begin, end
+        self.begin, self.end = begin_id, end_id
+        # Special tokens that stand in a text are text; so they must be known as special ones.
+        hf_tokenizer.add_special_tokens([AddedToken(t, special=True) for t in {begin, end}])
+        hf_tokenizer.encode_special_tokens = True
+        hf_tokenizer.no_truncation()
+        hf_tokenizer.no_padding()
         self._hf = hf_tokenizer
-        self.end_of_text: int = end_of_text
+        self._check_marks_stay_text()
+        # SentencePiece tokenizers put a space before whatever they encode.
+        newline, alone = self.encode("\na"), self.encode("a")
+        self._prefixes = newline[-len(alone) :] != alone
+
+    def _check_marks_stay_text(self) -> None:
+        for text in (f"a{self.begin_token}b{self.end_token}", f" {self.end_token} "):
+            if {self.begin, self.end} & set(self.encode(text)):
+                raise ValueError(
+                    f"text that reads {text!r} becomes a document mark; its model knows the mark "
+                    "as an ordinary piece of text"
+                )
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -41,21 +70,72 @@ class Tokenizer:
         return cls(hf_tokenizer)
 
     @classmethod
+    def from_pretrained(cls, name: str) -> Tokenizer:
+        """A folder with tokenizer.json, such a file, or a Hugging Face hub name.
+
+        Raises:
+            ConfigError: there is none, it is not a fast one, the hub can't be reached, or nothing
+                in it can close a document.
+        """
+        return read_pretrained(name, cls.with_marks)
+
+    @classmethod
+    def with_marks(cls, text: str, begin: str, end: str) -> Tokenizer:
+        """That of a tokenizer.json, with these marks. Raises: ValueError: as `from_json`."""
+        tokenizer = cls(_parse(text), begin, end)
+        if (begin, end) != (END_OF_TEXT, END_OF_TEXT):
+            tokenizer._hf.post_processor = processors.TemplateProcessing(
+                single=[BEGIN, "$A", END],
+                pair=[BEGIN, "$A", "$B", END],
+                special_tokens=[
+                    {"id": BEGIN, "ids": [tokenizer.begin], "tokens": [begin]},
+                    {"id": END, "ids": [tokenizer.end], "tokens": [end]},
+                ],
+            )
+        return tokenizer
+
+    @classmethod
     def from_json(cls, text: str) -> Tokenizer:
         """The tokenizer that `to_json` wrote. Raises: ValueError where it is not one."""
-        try:
-            return cls(HFTokenizer.from_str(text))
-        except Exception as err:  # the library raises nothing narrower
-            raise ValueError(f"not a tokenizer: {err}") from err
+        hf_tokenizer = _parse(text)
+        processor = json.loads(text).get("post_processor") or {}
+        marks = processor.get("special_tokens") or {}
+        if processor.get("type") == "TemplateProcessing" and {BEGIN, END} <= set(marks):
+            return cls(hf_tokenizer, marks[BEGIN]["tokens"][0], marks[END]["tokens"][0])
+        return cls(hf_tokenizer)
 
     def to_json(self) -> str:
-        """The whole tokenizer as JSON (the format of `tokenizer.json`)."""
+        """The whole tokenizer as JSON (the format of `tokenizer.json`).
+
+        Its post-processor puts the document marks round a text, which is how they are known again.
+        """
         return str(self._hf.to_str())
+
+    def export_json(self) -> str:
+        """The same for use with a prompt: it opens a text where a mark of its own does that, and
+        never closes it.
+        """
+        if self.begin_token == self.end_token:
+            mark_nothing = json.loads(self.to_json())
+            mark_nothing["post_processor"] = None
+            return json.dumps(mark_nothing, ensure_ascii=False)
+        copy = HFTokenizer.from_str(self.to_json())
+        copy.post_processor = processors.TemplateProcessing(
+            single=[BEGIN, "$A"],
+            pair=[BEGIN, "$A", "$B"],
+            special_tokens=[{"id": BEGIN, "ids": [self.begin], "tokens": [self.begin_token]}],
+        )
+        return str(copy.to_str())
+
+    @property
+    def end_of_text(self) -> int:
+        """The id that closes every document, and fills what no token needs."""
+        return self.end
 
     @property
     def size(self) -> int:
-        """Number of token ids."""
-        return int(self._hf.get_vocab_size())
+        """Rows that a model needs: the largest token id and one; ids may leave holes."""
+        return max(self._hf.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without document marks."""
@@ -65,8 +145,31 @@ class Tokenizer:
         """Token ids of each text, without document marks."""
         return [list(e.ids) for e in self._hf.encode_batch(list(texts), add_special_tokens=False)]
 
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
+        """Token ids of each (given, text), one after the other, and how many are the given's.
+
+        The text is encoded as it follows, apart from what is given, so that a prompt has the tokens
+        that it has alone. Where the tokenizer puts a space before each text, both are encoded
+        together, and a token across their border is the text's.
+        """
+        if not self._prefixes:
+            given = self.encode_batch([g for g, _ in pairs])
+            texts = self.encode_batch([t for _, t in pairs])
+            return [([*g, *t], len(g)) for g, t in zip(given, texts, strict=True)]
+        whole = self._hf.encode_batch([g + t for g, t in pairs], add_special_tokens=False)
+        return [
+            (list(e.ids), sum(stop <= len(given) for _, stop in e.offsets) if given else 0)
+            for e, (given, _) in zip(whole, pairs, strict=True)
+        ]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, document marks left out."""
-        return str(
-            self._hf.decode([i for i in ids if i != self.end_of_text], skip_special_tokens=False)
-        )
+        marks = (self.begin, self.end)
+        return str(self._hf.decode([i for i in ids if i not in marks], skip_special_tokens=False))
+
+
+def _parse(text: str) -> HFTokenizer:
+    try:
+        return HFTokenizer.from_str(text)
+    except Exception as err:  # the library raises nothing narrower
+        raise ValueError(f"not a tokenizer: {err}") from err

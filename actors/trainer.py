@@ -34,6 +34,7 @@ from actors.optim import DenseOptimizer, section_of
 from actors.precision import autocast
 from actors.process_group import ProcessGroup
 from actors.ranges import from_lists, merge_ranges, to_lists
+from actors.shard import Shard
 from actors.snapshot import BFLOAT16, STORED, adopt, publish, wire_bytes
 from actors.spec import RunSpec, peer_of
 from actors.tokenizer import Tokenizer
@@ -111,6 +112,8 @@ class Trainer(ABC):
         """
         assert (ranks.rank, ranks.num_ranks) == (self.rank, self.num_ranks)
         self.ranks = ranks
+        gather = ranks.sibling("reading").gather  # from the corpus' own thread, beside the steps
+        self.corpus.share_reading(Shard(self.rank, self.num_ranks, gather, background=True))
         digests = ranks.gather(self.own.digest().encode())
         if len(set(digests)) > 1:
             odd = next(r for r, digest in enumerate(digests) if digest != digests[0])

@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from actors.settings import Spec
 from actors.spec import RunSpec
 from actors.wire import ConfigError
+from orchestrator.config_paths import anchor_paths
 
 # What a resumed run may set anew: nothing of it changes what is computed, but for rounding.
 RESUMABLE = (
@@ -38,8 +39,6 @@ RESUMABLE = (
     "profile",
     "storage",
 )
-PATH_FIELDS = (("corpus", "paths"), ("corpus", "templates"), ("memory", "layer", "start_from"))
-PATH_OR_NAME_FIELDS = (("data", "layer", "pretrained"),)  # a Hugging Face name where no file is
 
 
 class DeadlineSpec(Spec):
@@ -172,7 +171,7 @@ def load_config(
         name = os.fspath(source)
         folder = posixpath.dirname(name) if "://" in name else str(Path(name).resolve().parent)
         raw = _read_yaml(name)
-    _anchor_paths(raw, folder)
+    anchor_paths(raw, folder)
     for override in overrides:
         _override(raw, override)
     return make_config(raw, source=name)
@@ -294,34 +293,10 @@ def _override(values: dict[str, Any], override: str) -> None:
     for parent in reversed(parents):  # from the working directory, not from the file's folder
         leaf, value = parent, {leaf: value}
     nested = {leaf: value}
-    _anchor_paths(nested, os.getcwd())
+    anchor_paths(nested, os.getcwd())
     for parent in parents:
         nested = nested[parent]
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise ConfigError(f"override {override!r}: {parent} already has a plain value")
     values.update(nested)
-
-
-def _anchor_paths(values: dict[str, Any], folder: str) -> None:
-    """Makes paths absolute; anything with a scheme stays, and so does a name that is no path."""
-
-    def anchored(path: Any, must_be_path: bool) -> Any:
-        path = os.fspath(path) if isinstance(path, os.PathLike) else path
-        if not isinstance(path, str) or "://" in path or os.path.isabs(path):
-            return path
-        there = posixpath.normpath(f"{folder}/{path}")
-        return there if must_be_path or path.startswith(".") or os.path.exists(there) else path
-
-    for *sections, field in (*PATH_FIELDS, *PATH_OR_NAME_FIELDS):
-        inside: Any = values
-        for section in sections:
-            inside = inside.get(section) if isinstance(inside, dict) else None
-        if isinstance(inside, dict) and field in inside:
-            value = inside[field]
-            must = (*sections, field) in PATH_FIELDS
-            inside[field] = (
-                [anchored(p, must) for p in value]
-                if isinstance(value, list | tuple)
-                else anchored(value, must)
-            )

@@ -18,7 +18,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from rich.console import Console
 
-from actors.corpus import train_tokenizer
+from actors.corpus import build_tokenizer
 from actors.spec import GROUPS
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError, Description, Evaluation, Report, TandemError
@@ -158,7 +158,7 @@ def refuse_other_run(run_dir: RunDir, config: Config) -> None:
 def _tokenizer(config: Config, resumed: RunDir | None) -> Tokenizer:
     if resumed is not None and resumed.exists(TOKENIZER):
         return Tokenizer.from_json(resumed.read(TOKENIZER))
-    return train_tokenizer(config)
+    return build_tokenizer(config)
 
 
 @dataclass(frozen=True)

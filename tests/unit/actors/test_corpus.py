@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import threading
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +16,23 @@ import pytest
 from actors.corpus import (
     PADDING,
     Corpus,
-    Piece,
     Windows,
     WindowStream,
-    pack,
+    build_tokenizer,
     train_tokenizer,
 )
 from actors.corpus_spec import CorpusSpec
 from actors.facts import FactTable
 from actors.ranges import merge_ranges
-from actors.sources import TextSource
+from actors.shard import Shard
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import CorpusError
+from tests.unit.actors.test_file_source import opened, write_rows
+from tests.unit.actors.test_pretrained_tokenizer import byte_level, marks, saved
+from tests.unit.actors.test_reader import on_ranks
+from tests.unit.actors.test_windows import documents_of
 from tests.unit.actors.tiny import numbered_lines, run_spec, write_facts, write_text
-
-FILL = 99
-
-
-def piece(num: int, first: int = 0, given: int = 0, subject: str | None = None) -> Piece:
-    return Piece(list(range(first, first + num)), given, subject)
-
-
-def documents_of(windows: Windows) -> list[tuple[int, tuple[int, ...]]]:
-    """(window, tokens) of every packed document, read off its segments."""
-    found = []
-    for row in range(len(windows)):
-        segments = windows.segments_NT[row].tolist()
-        for _, group in itertools.groupby(
-            (i for i, s in enumerate(segments) if s != PADDING), key=segments.__getitem__
-        ):
-            at = list(group)
-            found.append((row, tuple(windows.tokens_NT[row, at[0] : at[-1] + 1].tolist())))
-    return found
 
 
 def same(one: Windows, other: Windows) -> bool:
@@ -100,71 +87,6 @@ def blocks(tmp_path: Path, text_tokenizer: Tokenizer) -> Corpus:
         run_spec(write_text(tmp_path, numbered_lines(40), block_bytes=256, shuffle_blocks=1)),
         text_tokenizer,
     )
-
-
-# packing
-
-
-def test_short_documents_share_a_window_in_order() -> None:
-    windows = pack([piece(3), piece(4, 10)], 10, FILL)
-    assert windows.tokens_NT.tolist() == [[0, 1, 2, 10, 11, 12, 13, FILL, FILL, FILL]]
-    assert windows.segments_NT.tolist() == [[0, 0, 0, 1, 1, 1, 1, -1, -1, -1]]
-
-
-def test_what_is_given_is_not_learned() -> None:
-    windows = pack([piece(4, given=3), piece(3, 10, given=1)], 10, FILL)
-    assert windows.learn_NT.tolist() == [[*[False] * 3, True, False, True, True, *[False] * 3]]
-
-
-def test_a_document_longer_than_a_window_is_cut() -> None:
-    windows = pack([piece(25)], 10, FILL)
-    assert [tokens for _, tokens in documents_of(windows)] == [
-        tuple(range(10)),
-        tuple(range(10, 20)),
-        tuple(range(20, 25)),
-    ]
-
-
-def test_the_rest_of_a_long_document_is_packed_with_others() -> None:
-    rows = [row for row, tokens in documents_of(pack([piece(14), piece(5, 50)], 10, FILL))]
-    assert rows == [0, 1, 1]
-
-
-def test_a_single_token_that_is_left_over_is_dropped() -> None:
-    assert len(documents_of(pack([piece(21)], 10, FILL))) == 2
-
-
-def test_what_is_given_of_a_long_document_stays_given_in_its_rest() -> None:
-    windows = pack([piece(18, given=13)], 10, FILL)
-    learned = windows.tokens_NT[windows.learn_NT].tolist()
-    assert learned == [13, 14, 15, 16, 17]
-
-
-def test_no_subject_comes_twice_in_a_window() -> None:
-    documents = [piece(3, 10 * i, subject="ab"[i % 2]) for i in range(6)]
-    rows = [(row, tokens[0] // 10 % 2) for row, tokens in documents_of(pack(documents, 30, FILL))]
-    assert len(set(rows)) == 6
-
-
-def test_documents_without_a_subject_may_share_a_window() -> None:
-    assert len(pack([piece(3), piece(3), piece(3)], 10, FILL)) == 1
-
-
-def test_packing_keeps_every_document_once() -> None:
-    rng = np.random.default_rng(0)
-    documents = [piece(int(n), 1000 * i) for i, n in enumerate(rng.integers(2, 31, 200))]
-    packed = [tokens for _, tokens in documents_of(pack(documents, 32, FILL))]
-    assert sorted(packed) == [tuple(d.tokens) for d in documents]
-
-
-def test_packing_wastes_little() -> None:
-    rng = np.random.default_rng(0)
-    windows = pack([piece(int(n)) for n in rng.integers(2, 31, 500)], 64, FILL)
-    assert windows.num_tokens / windows.tokens_NT.size > 0.9
-
-
-def test_nothing_packs_into_no_windows() -> None:
-    assert pack([], 10, FILL).tokens_NT.shape == (0, 10)
 
 
 # streams
@@ -266,7 +188,10 @@ def test_every_fact_is_trained_on_once_per_epoch_in_each_training_wording(
 def test_every_block_of_text_is_trained_on_once_per_epoch(
     text: Corpus, text_spec: RunSpec, text_tokenizer: Tokenizer
 ) -> None:
-    source, mark = TextSource(text_spec.corpus, text_spec.seed), text_tokenizer.end_of_text
+    source, mark = (
+        opened(text_spec.corpus, text_spec.seed),
+        text_tokenizer.end_of_text,
+    )
     want: Counter[tuple[int, ...]] = Counter()
     for index in range(source.num_blocks):
         for document in source.block(index):
@@ -369,7 +294,7 @@ def test_the_tokenizer_is_trained_on_the_training_split_alone(tmp_path: Path) ->
     spec = write_text(tmp_path, lines, block_bytes=256, heldout_frac=0.25)
     run = run_spec(spec)
     before = train_tokenizer(run).to_json()
-    heldout = {line for d in TextSource(spec, run.seed).heldout() for line in d.text.split("\n")}
+    heldout = {line for d in opened(spec, run.seed).heldout() for line in d.text.split("\n")}
     changed = ["#" + "z" * (len(line) - 1) if line in heldout else line for line in lines]
     assert changed != lines
     write_text(tmp_path, changed)
@@ -384,3 +309,243 @@ def test_training_windows_depend_on_the_seed(
         for seed in (1, 2)
     )
     assert not same(one, other)
+
+
+# as it was before there were several kinds of files
+
+
+def digest(corpus: Corpus) -> str:
+    whole = hashlib.sha256()
+    windows = [corpus.chunk(stream, i) for stream in ("data", "memory") for i in range(5)]
+    for part in (*windows, corpus.heldout(7), corpus.heldout(10_000)):
+        for array in (part.tokens_NT, part.segments_NT, part.learn_NT):
+            whole.update(str(array.dtype).encode() + str(array.shape).encode() + array.tobytes())
+    return whole.hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("kind", "want"),
+    [
+        ("all", "2c3792c6359ad1ce"),
+        ("answers", "adef14eb48b2e741"),
+        ("text", "bfd2e71c01468ca8"),
+    ],
+)
+def test_text_and_facts_give_the_windows_that_they_always_gave(
+    tmp_path: Path, kind: str, want: str
+) -> None:
+    if kind == "text":
+        corpus = write_text(tmp_path, numbered_lines(200))
+    else:
+        corpus = write_facts(tmp_path, loss_on=kind)
+    spec = run_spec(corpus)
+    assert digest(Corpus.open(spec, train_tokenizer(spec))) == want
+
+
+# several sources
+
+
+MixedSpec = Callable[..., RunSpec]
+
+
+@pytest.fixture(scope="module")
+def mixed_spec(tmp_path_factory: pytest.TempPathFactory) -> MixedSpec:
+    """Makes specs of a mixture of text, JSONL with other columns, and Parquet of short rows."""
+    folder = tmp_path_factory.mktemp("mixed")
+    rng = np.random.default_rng(0)
+
+    def words(mark: str, num: int) -> str:
+        return f"{mark} " + " ".join(str(n) for n in rng.integers(0, 999, num))
+
+    write_text(folder, [words("text", 20) for _ in range(600)])
+    rows = [{"meta": "m" * 200, "body": words("jsonl", 30)} for _ in range(450)]
+    write_rows(folder / "b.jsonl.gz", rows)
+    pairs = [{"q": words("parquet", 5), "a": words("", 3)} for _ in range(750)]
+    write_rows(folder / "c.parquet", pairs, row_group_size=100)
+    sources = [
+        {"paths": [str(folder / "text.txt")]},
+        {"paths": [str(folder / "b.jsonl.gz")], "text_column": "body"},
+        {"paths": [str(folder / "c.parquet")], "prompt_column": "q", "completion_column": "a"},
+    ]
+
+    def spec(*weights: float, **fields: Any) -> RunSpec:
+        corpus = {
+            "sources": [{**s, "weight": w} for s, w in zip(sources, weights, strict=True)],
+            "block_bytes": 512,
+            "window": 48,
+            "shuffle_blocks": 16,
+            "spool": str(folder / "spool"),
+            **fields,
+        }
+        return run_spec(CorpusSpec.model_validate(corpus), tokenizer__vocab_size=320)
+
+    return spec
+
+
+@pytest.fixture(scope="module")
+def mixed_tokenizer(mixed_spec: MixedSpec) -> Tokenizer:
+    return train_tokenizer(mixed_spec(1.0, 1.0, 1.0))
+
+
+SOURCE_MARKS = ("text", "jsonl", "parquet")
+
+
+def tokens_by_source(corpus: Corpus, windows: Sequence[Windows]) -> list[int]:
+    """Tokens of each source, by the word that its documents begin with; cut ones count on."""
+    counts = dict.fromkeys(SOURCE_MARKS, 0)
+    for part in windows:
+        for _, ids in documents_of(part):
+            text = corpus.tokenizer.decode(ids)
+            found = [mark for mark in SOURCE_MARKS if mark in text]
+            if len(found) == 1:
+                counts[found[0]] += len(ids)
+    return [counts[mark] for mark in SOURCE_MARKS]
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 2.0), (6.0, 1.0, 3.0)])
+def test_sources_have_the_shares_of_the_tokens_that_their_weights_say(
+    mixed_spec: MixedSpec, mixed_tokenizer: Tokenizer, weights: tuple[float, ...]
+) -> None:
+    corpus = Corpus.open(mixed_spec(*weights, window=4096), mixed_tokenizer)
+    counts = tokens_by_source(corpus, [corpus.chunk("data", i) for i in range(60)])
+    shares = [count / sum(counts) for count in counts]
+    assert shares == pytest.approx([w / sum(weights) for w in weights], rel=0.05)
+
+
+def test_the_held_out_windows_hold_every_source_by_its_weight(
+    mixed_spec: MixedSpec, mixed_tokenizer: Tokenizer
+) -> None:
+    corpus = Corpus.open(mixed_spec(6.0, 1.0, 3.0), mixed_tokenizer)
+    assert [len(corpus.heldout(limit)) for limit in (1, 3, 10, 20)] == [1, 3, 10, 20]
+    counts = tokens_by_source(corpus, [corpus.heldout(10)])
+    assert all(counts)
+    assert counts[0] > counts[2] > counts[1]
+
+
+def test_no_held_out_document_of_a_mixture_is_trained_on(
+    mixed_spec: MixedSpec, mixed_tokenizer: Tokenizer
+) -> None:
+    corpus = Corpus.open(mixed_spec(1.0, 1.0, 1.0, window=4096), mixed_tokenizer)
+    chunks = [corpus.chunk("data", i) for i in range(corpus.chunks_per_epoch)]
+    trained = {ids for chunk in chunks for _, ids in documents_of(chunk)}
+    heldout = {ids for _, ids in documents_of(corpus.heldout(100))}
+    assert heldout
+    assert not heldout & trained
+
+
+def test_a_stream_of_a_mixture_resumes_at_the_exact_next_batch(
+    mixed_spec: MixedSpec, mixed_tokenizer: Tokenizer
+) -> None:
+    spec = mixed_spec(2.0, 0.3, 1.0)
+    whole = WindowStream(Corpus.open(spec, mixed_tokenizer), "data")
+    for _ in range(4):
+        resumed = WindowStream(Corpus.open(spec, mixed_tokenizer), "data", whole.state)
+        assert same(resumed.next_batch(133)[0], whole.next_batch(133)[0])
+    assert whole.state[0] > 4
+
+
+def test_the_tokenizer_of_a_mixture_is_trained_on_every_source(mixed_tokenizer: Tokenizer) -> None:
+    assert all(len(mixed_tokenizer.encode(mark)) <= 3 for mark in SOURCE_MARKS)
+
+
+def test_a_source_without_text_is_refused_by_name(tmp_path: Path) -> None:
+    for name, line in (("blank", ""), ("full", "x" * 99)):
+        (tmp_path / f"{name}.txt").write_text(f"{line}\n" * 9000)
+    sources = [{"paths": [str(tmp_path / f"{name}.txt")]} for name in ("blank", "full")]
+    spec = run_spec(CorpusSpec.model_validate({"sources": sources, "block_bytes": 512}))
+    with pytest.raises(CorpusError, match=r"blank\.txt: no text in any of"):
+        train_tokenizer(spec)
+
+
+# ranks that share the reading
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("kind", ["facts_corpus", "text_spec", "mixed_spec"])
+@pytest.mark.parametrize("background", [False, True])
+def test_every_rank_has_the_windows_of_a_single_process(
+    num_ranks: int,
+    kind: str,
+    background: bool,
+    mixed_tokenizer: Tokenizer,
+    request: pytest.FixtureRequest,
+) -> None:
+    made = request.getfixturevalue(kind)
+    if kind != "text_spec":
+        made = run_spec(made) if kind == "facts_corpus" else made(2.0, 1.0, 1.0)
+    spec, tokenizer = made, mixed_tokenizer
+
+    def batches(shard: Shard | None) -> list[Windows]:
+        corpus = Corpus.open(spec, tokenizer, shard)
+        own, peer = WindowStream(corpus, "data"), WindowStream(corpus, "memory")
+        return [s.next_batch(num)[0] for num in (1, 7, 30, 2) for s in (own, peer)]
+
+    want = batches(None)
+    for got in on_ranks(num_ranks, batches, background):
+        assert all(same(one, other) for one, other in zip(got, want, strict=True))
+
+
+# chunks made ahead
+
+
+def chunk_threads(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    made: list[tuple[int, str]] = []
+    chunk = Corpus.chunk
+
+    def noted(self: Corpus, stream: str, index: int) -> Windows:
+        made.append((index, threading.current_thread().name))
+        return chunk(self, stream, index)
+
+    monkeypatch.setattr(Corpus, "chunk", noted)
+    return made
+
+
+def test_the_next_chunk_is_made_ahead_in_the_background(
+    blocks: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = chunk_threads(blocks, monkeypatch)
+    stream = WindowStream(blocks, "data")
+    stream.next_batch(1)
+    stream._chunk(1)  # waits for what is under way
+    assert [index for index, _ in made] == [0, 1]
+    assert all(name.startswith("tandem-chunks") for _, name in made)
+
+
+def test_ranks_that_gather_on_the_trainer_s_thread_make_nothing_ahead(
+    text_spec: RunSpec, text_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = Shard(0, 2, lambda payload: [payload, payload])
+    corpus = Corpus.open(text_spec, text_tokenizer, shard)
+    monkeypatch.setattr(corpus._reader, "read", lambda places: [[] for _ in places])
+    made = chunk_threads(corpus, monkeypatch)
+    corpus.request("data", 0)
+    assert corpus.request("data", 1, ahead=True) is None
+    assert made == [(0, threading.main_thread().name)]
+
+
+def test_an_error_in_the_background_is_raised_where_the_chunk_is_wanted(
+    tmp_path: Path, text_tokenizer: Tokenizer
+) -> None:
+    spec = run_spec(write_text(tmp_path, numbered_lines(40), block_bytes=256, shuffle_blocks=1))
+    stream = WindowStream(Corpus.open(spec, text_tokenizer), "data")
+    stream.next_batch(1)
+    (tmp_path / "text.txt").unlink()
+    with pytest.raises(CorpusError, match=r"text\.txt: can't be read"):
+        stream.next_batch(500)
+
+
+# tokenizers
+
+
+def test_a_pretrained_tokenizer_is_used_where_one_is_named(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "tokenizer", byte_level("<s>", "</s>"))
+    spec = run_spec(write_text(tmp_path, numbered_lines(40)), tokenizer__pretrained=folder)
+    tokenizer = build_tokenizer(spec)
+    assert marks(tokenizer) == ("<s>", "</s>")
+    windows = Corpus.open(spec, Tokenizer.from_json(tokenizer.to_json())).chunk("data", 0)
+    tokens = windows.tokens_NT[windows.segments_NT >= 0]
+    assert {tokenizer.begin, tokenizer.end} <= set(tokens.tolist())
+
+
+def test_without_a_name_a_tokenizer_is_trained(text_spec: RunSpec) -> None:
+    assert build_tokenizer(text_spec).to_json() == train_tokenizer(text_spec).to_json()

@@ -161,7 +161,9 @@ def test_each_mistake_has_its_own_line(file: Path) -> None:
 
 def test_missing_corpus_paths_are_named(file: Path) -> None:
     file.write_text("corpus: {window: 32}\n")
-    assert error_of(file) == f"{file}: corpus.paths is missing"
+    said = error_of(file)
+    assert said.startswith(f"{file}: corpus: `paths` is missing")
+    assert len(said.splitlines()) == 1
 
 
 def test_a_missing_corpus_is_named(file: Path) -> None:
@@ -324,3 +326,41 @@ def test_a_run_to_start_from_is_relative_to_the_file(file: Path) -> None:
     file.write_text("corpus: {paths: [a]}\nmemory: {layer: {start_from: ../runs/a}}\n")
     want = str(file.parent.parent / "runs" / "a")
     assert load_config(str(file)).memory.layer.start_from == want
+
+
+def test_paths_of_several_sources_are_relative_to_the_file(file: Path) -> None:
+    file.write_text(
+        "corpus: {spool: tmp, sources: [{paths: [../a, /b]}, {paths: ['s3://c/*.parquet']}]}\n"
+    )
+    corpus = load_config(str(file)).corpus
+    folder = file.parent
+    assert [source.paths for source in corpus.sources] == [
+        (str(folder.parent / "a"), "/b"),
+        ("s3://c/*.parquet",),
+    ]
+    assert corpus.spool == str(folder / "tmp")
+
+
+def test_paths_in_the_home_directory_are_found_there(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert load_config(str(file), ["corpus.paths=['~/a.txt']"]).corpus.paths == (
+        "/home/someone/a.txt",
+    )
+
+
+def test_a_tokenizer_is_a_path_where_there_is_one_and_a_hub_name_otherwise(file: Path) -> None:
+    (file.parent / "llama").mkdir()
+    for written, want in (
+        ("llama", str(file.parent / "llama")),
+        ("./gone", str(file.parent / "gone")),
+        ("openai-community/gpt2", "openai-community/gpt2"),
+    ):
+        file.write_text(f"corpus: {{paths: [a.txt]}}\ntokenizer: {{pretrained: {written}}}\n")
+        assert load_config(str(file)).tokenizer.pretrained == want
+
+
+def test_an_unknown_key_of_a_source_is_named(file: Path) -> None:
+    file.write_text("corpus: {sources: [{paths: [a], wieght: 2}]}\n")
+    assert "unknown key corpus.sources.0.wieght" in error_of(file)

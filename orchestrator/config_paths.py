@@ -1,0 +1,57 @@
+"""Which settings are paths, and where relative ones lie. No torch. Called by `config`."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.pretrained_tokenizer import looks_local
+
+PATH_FIELDS = (  # `*`: of every entry
+    ("corpus", "paths"),
+    ("corpus", "sources", "*", "paths"),
+    ("corpus", "templates"),
+    ("corpus", "spool"),
+    ("memory", "layer", "start_from"),
+)
+PATH_OR_HUB_FIELDS = (("tokenizer", "pretrained"), ("data", "layer", "pretrained"))
+
+
+def anchor_paths(values: dict[str, Any], folder: str) -> None:
+    """Makes local paths absolute; anything with a scheme stays, and so do names of the hub."""
+
+    def path(value: Any) -> Any:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(value, str) or "://" in value or os.path.isabs(value):
+            return value
+        if value.startswith("~"):
+            return os.path.expanduser(value)
+        return posixpath.normpath(f"{folder}/{value}")
+
+    def path_or_hub_name(value: Any) -> Any:
+        anchored = path(value)
+        if isinstance(value, str) and (looks_local(value) or os.path.exists(anchored)):
+            return anchored
+        return value
+
+    for keys in PATH_FIELDS:
+        _change(values, keys, path)
+    for keys in PATH_OR_HUB_FIELDS:
+        _change(values, keys, path_or_hub_name)
+
+
+def _change(values: Any, keys: Sequence[str], change: Callable[[Any], Any]) -> None:
+    """Changes what stands under `keys`, a plain value or each of a list, where it is there."""
+    key, *rest = keys
+    if key == "*":
+        for entry in values if isinstance(values, list | tuple) else []:
+            _change(entry, rest, change)
+    elif isinstance(values, dict) and key in values:
+        if rest:
+            _change(values[key], rest, change)
+        else:
+            value = values[key]
+            several = isinstance(value, list | tuple)
+            values[key] = [*map(change, value)] if several else change(value)
