@@ -14,13 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from actors import host_memory
+from actors.host_memory import ByteArray as ByteArray
 from actors.snapshot_layout import ALIGN_BYTES
-
-ByteArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,11 @@ class FlatParameters:
             offset += self.entries[-1].num_bytes
         self.total_bytes = -(-offset // ALIGN_BYTES) * ALIGN_BYTES
         device = named[0][1].device
-        self.buffer = torch.zeros(self.total_bytes, dtype=torch.uint8, device=device)
+        self.buffer = (
+            host_memory.zeros(self.total_bytes)
+            if device.type == "cpu"
+            else torch.zeros(self.total_bytes, dtype=torch.uint8, device=device)
+        )
         self._parameters = dict(named)
         for entry in self.entries:
             view = self._view(entry)
@@ -108,7 +111,7 @@ class FlatParameters:
         `chunk` may be a read-only view of an object store.
         """
         if self.buffer.device.type == "cpu":
-            np.copyto(self.buffer.numpy()[offset : offset + chunk.size], chunk)
+            host_memory.copy(self.buffer.numpy()[offset : offset + chunk.size], chunk)
         else:
             self.buffer[offset : offset + chunk.size].copy_(torch.from_numpy(chunk.copy()))
 

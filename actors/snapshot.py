@@ -10,20 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import xxhash
-
-from actors.flat import ByteArray, FlatParameters
+from actors.flat import FlatParameters
+from actors.host_memory import ByteArray, checksum
 from actors.snapshot_layout import bucket_bounds, rank_buckets
 from actors.wire import Header, SnapshotError
-
-
-def checksum(bucket: ByteArray) -> int:
-    """64-bit checksum of a bucket (xxh3.
-
-    About memory speed, where crc32 takes 19 ms per 64 MiB).
-    """
-    return int(xxhash.xxh3_64_intdigest(np.ascontiguousarray(bucket).data))
 
 
 def publish(
