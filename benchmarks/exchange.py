@@ -27,7 +27,7 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -246,7 +246,9 @@ class Exchange:
                 raise RuntimeError(f"{way.__name__}, state_dict: {got} arrived, {sent} was sent")
 
 
-def figures(mib: int, samples: dict[str, Sequence[float]], cold_rounds: int = 0) -> dict[str, Any]:
+def figures(
+    mib: int, samples: Mapping[str, Sequence[float]], cold_rounds: int = 0
+) -> dict[str, Any]:
     """A size's medians and their ratios."""
     middle = {name: statistics.median(samples[name]) for name in MEASURES}
     return {

@@ -37,8 +37,9 @@ from orchestrator.recorder import Recorder
 from orchestrator.report import render_report
 from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
 from orchestrator.summary import summarise, summarise_failure
+from orchestrator.trackers import check_installed, start_trackers
 
-INTERRUPTED, FAILED = "interrupted", "failed"
+FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def train(
     began = time.time() if started_at is None else started_at
     run_dir = RunDir(config.run_url)
     run_dir.refuse_existing()
+    check_installed(config.trackers)
     with (
         Progress(config, console or Console(quiet=True)) as progress,
         _stop_signals() as stop_requested,
@@ -138,7 +140,9 @@ def _train_on_ray(
         check_fits(sizes, ray.cluster_resources().get("object_store_memory", 0.0))
         run_dir.write(CONFIG, config.to_yaml())
         run_dir.write(TOKENIZER, tokenizer.to_json())
-        recorder = Recorder(run_dir, metrics, progress.warning)
+        trackers = start_trackers(config, progress.warning)
+        recorder = Recorder(run_dir, metrics, progress.warning, trackers)
+        ended = FAILED
         try:
             listener = _Listener(metrics, recorder, progress)
             listener.on_start(descriptions)
@@ -146,13 +150,14 @@ def _train_on_ray(
             outcome = coordinator.run()
             progress.phase("exporting")
             digests = cluster.export(run_dir.path(EXPORT))
+            ended = FINISHED
         except TandemError as err:
-            status = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
-            summary = summarise_failure(config, metrics, status, str(err), time.time() - began)
+            ended = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
+            summary = summarise_failure(config, metrics, ended, str(err), time.time() - began)
             run_dir.write_json(SUMMARY, summary)
             raise
         finally:
-            recorder.close()
+            recorder.close(ended)
         summary = summarise(config, metrics, coordinator, outcome, digests, time.time() - began)
         run_dir.write(REPORT, render_report(config, summary, metrics))
         run_dir.write_json(SUMMARY, summary)  # last: who finds it finds the rest
