@@ -139,10 +139,12 @@ def relay(
             failed("it failed a moment ago", lost)
             return
         try:
-            backend = backend or start(opening)
             if message is not None and "status" in message:
-                backend.end(message["status"])
-            elif message is not None:
+                if backend is not None:  # opening a run for nothing but its end helps nobody
+                    backend.end(message["status"])
+                return
+            backend = backend or start(opening)
+            if message is not None:
                 backend.log(message)
         except Exception as err:  # whatever a tracker's library raises is a warning
             retry_at = clock() + RETRY_S

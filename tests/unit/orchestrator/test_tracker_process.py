@@ -95,6 +95,11 @@ def test_the_end_is_tried_even_right_after_a_failure() -> None:
     assert server.got == [("start", "run"), "interrupted"]
 
 
+def test_a_run_that_never_opened_is_not_opened_for_its_end() -> None:
+    server = play(Server(down={0}), [OPENING, *rows(1), {"status": "finished"}], pause_s=1.0)
+    assert server.calls == 1
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
