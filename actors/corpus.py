@@ -274,10 +274,10 @@ def merge_ranges(ranges: Iterable[Range]) -> tuple[Range, ...]:
     return tuple(merged)
 
 
-def train_tokenizer(spec: RunSpec) -> Tokenizer:
+def train_tokenizer(spec: RunSpec, limit_bytes: int = TOKENIZER_BYTES) -> Tokenizer:
     """A tokenizer of the training split alone.
 
-    Blocks spread over the corpus where it is larger than 64 MiB.
+    Blocks spread over the corpus where it is larger than `limit_bytes`.
     """
     source, _ = open_source(spec.corpus, spec.seed)
 
@@ -288,7 +288,7 @@ def train_tokenizer(spec: RunSpec) -> Tokenizer:
             for document in source.block(int(index)):
                 yield document.given + document.text
                 used += len(document.given) + len(document.text)
-            if used > TOKENIZER_BYTES:
+            if used > limit_bytes:
                 return
 
     return Tokenizer.train(texts(), spec.tokenizer.vocab_size)

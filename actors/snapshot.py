@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.flat import FlatParameters
-from actors.host_memory import ByteArray, checksum
+from actors.host_memory import ByteArray
+from actors.host_memory import checksum as checksum
 from actors.snapshot_layout import bucket_bounds, rank_buckets
 from actors.wire import Header, SnapshotError
 

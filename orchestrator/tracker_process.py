@@ -13,8 +13,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
+
+from orchestrator.dotted import leaves
 
 RETRY_S = 30.0
 PARAMS_PER_CALL, PARAM_CHARACTERS = 100, 500  # MLflow's limits
@@ -101,15 +103,6 @@ class MlflowRun:
         known = {INTERRUPTED: "KILLED"}
         ended = "FINISHED" if status.startswith(FINISHED) else known.get(status, "FAILED")
         self._client.set_terminated(self._id, status=ended)
-
-
-def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and plain values of a nested dict; `(none)` stands for an empty one."""
-    if not isinstance(values, dict) or not values:
-        yield prefix, "(none)" if values == {} else values
-        return
-    for name, value in values.items():
-        yield from leaves(value, f"{prefix}.{name}" if prefix else name)
 
 
 def relay(

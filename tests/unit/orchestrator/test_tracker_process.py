@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
-
-from orchestrator.tracker_process import RETRY_S, leaves, relay
+from orchestrator.tracker_process import RETRY_S, relay
 from tests.unit.orchestrator.scripted import Clock
 
 OPENING = {"name": "run"}
@@ -98,14 +96,3 @@ def test_the_end_is_tried_even_right_after_a_failure() -> None:
 def test_a_run_that_never_opened_is_not_opened_for_its_end() -> None:
     server = play(Server(down={0}), [OPENING, *rows(1), {"status": "finished"}], pause_s=1.0)
     assert server.calls == 1
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"a": {"b": 1, "c": [2]}, "d": None}, [("a.b", 1), ("a.c", [2]), ("d", None)]),
-        ({"a": {}}, [("a", "(none)")]),
-    ],
-)
-def test_leaves_have_dotted_keys(values: Any, expected: list[tuple[str, Any]]) -> None:
-    assert list(leaves(values)) == expected
