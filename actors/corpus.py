@@ -262,11 +262,11 @@ def build_tokenizer(spec: RunSpec) -> Tokenizer:
     return train_tokenizer(spec)
 
 
-def train_tokenizer(spec: RunSpec) -> Tokenizer:
+def train_tokenizer(spec: RunSpec, limit_bytes: int = TOKENIZER_BYTES) -> Tokenizer:
     """A tokenizer of the training split alone.
 
-    Blocks spread over the corpus where it is larger than 64 MiB; of several sources, as their
-    weights say.
+    Blocks spread over the corpus where it is larger than `limit_bytes`; of several sources, as
+    their weights say.
     """
     sources, _ = open_sources(spec.corpus, spec.seed)
     shares = block_shares(spec, sources, lambda documents: sum(d.num_bytes for d in documents))
@@ -286,7 +286,7 @@ def train_tokenizer(spec: RunSpec) -> Tokenizer:
         for document in documents():
             yield document.given + document.text
             used += len(document.given) + len(document.text)
-            if used > TOKENIZER_BYTES:
+            if used > limit_bytes:
                 return
 
     return Tokenizer.train(texts(), spec.tokenizer.vocab_size)

@@ -24,7 +24,7 @@ from actors.starting import check_memory, check_positions, make_encoder, require
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a run's layers; each is 4 bytes in memory."""
+    """Parameters of a run's layers, each 4 bytes in memory, and the shape of the data layer."""
 
     data: int  # the causal LM, without the port
     port: int
@@ -32,6 +32,8 @@ class ParameterCounts:
     value_table: int
     frozen: int  # the memory's frozen copy: in every process, never trained nor published
     vocab_rows: int
+    hidden_size: int
+    num_layers: int
 
 
 def count_parameters(spec: RunSpec, num_tokens: int) -> ParameterCounts:
@@ -63,6 +65,8 @@ def count_parameters(spec: RunSpec, num_tokens: int) -> ParameterCounts:
         value_table=memory.values.numel(),
         frozen=frozen,
         vocab_rows=data.vocab_rows,
+        hidden_size=int(model.config.hidden_size),  # type: ignore[union-attr,arg-type]
+        num_layers=int(model.config.num_hidden_layers),  # type: ignore[union-attr,arg-type]
     )
 
 

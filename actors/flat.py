@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from actors import host_memory
+from actors.host_memory import ByteArray as ByteArray
 from actors.snapshot_layout import ALIGN_BYTES
 
-ByteArray = npt.NDArray[np.uint8]
 FROZEN = "frozen"  # the section of what every process has already: left where it is
 
 
@@ -70,7 +70,11 @@ class FlatParameters:
             offset += self.entries[-1].num_bytes
         self.total_bytes = -(-offset // ALIGN_BYTES) * ALIGN_BYTES
         device = named[0][1].device
-        self.buffer = torch.zeros(self.total_bytes, dtype=torch.uint8, device=device)
+        self.buffer = (
+            torch.from_numpy(host_memory.zeros(self.total_bytes))
+            if device.type == "cpu"
+            else torch.zeros(self.total_bytes, dtype=torch.uint8, device=device)
+        )
         self._parameters = dict(named)
         for entry in self.entries:
             view = self._view(entry)
@@ -109,7 +113,7 @@ class FlatParameters:
         `chunk` may be a read-only view of an object store.
         """
         if self.buffer.device.type == "cpu":
-            np.copyto(self.buffer.numpy()[offset : offset + chunk.size], chunk)
+            host_memory.copy(self.buffer.numpy()[offset : offset + chunk.size], chunk)
         else:
             self.buffer[offset : offset + chunk.size].copy_(torch.from_numpy(chunk.copy()))
 

@@ -10,22 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import xxhash
-
-from actors.flat import ByteArray, FlatParameters
+from actors.flat import FlatParameters
+from actors.host_memory import ByteArray
+from actors.host_memory import checksum as checksum
 from actors.snapshot_layout import bucket_bounds, rank_buckets
 from actors.wire import Header, SnapshotError
 
 STORED, BFLOAT16 = "stored", "bfloat16"
-
-
-def checksum(bucket: ByteArray) -> int:
-    """64-bit checksum of a bucket (xxh3.
-
-    About memory speed, where crc32 takes 19 ms per 64 MiB).
-    """
-    return int(xxhash.xxh3_64_intdigest(np.ascontiguousarray(bucket).data))
 
 
 def wire_bytes(flat: FlatParameters, dtype: str) -> int:

@@ -35,6 +35,7 @@ Overrides = Annotated[
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run directory, e.g. runs/quickstart.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.callback()
@@ -69,9 +70,48 @@ def train(
 
 
 @app.command()
+def init(
+    path: Annotated[str, typer.Argument(metavar="[PATH]", help="The file.")] = "tandem.yaml",
+    kind: Annotated[str, typer.Option("--kind", help="Of corpus: text or facts.")] = "text",
+    everything: Annotated[bool, typer.Option("--all", help="Rarely turned fields too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+) -> None:
+    """Writes a config file with its fields explained."""
+    from jobs.init import run_init
+
+    with _exit_codes():
+        run_init(path, kind, everything, force, Console())
+
+
+@app.command()
+def check(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file.")],
+    overrides: Overrides = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Validates a config and says what its run would take, before anything starts."""
+    from jobs.check import run_check
+
+    with _exit_codes():
+        run_check(config, overrides or [], Console(), as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run directories.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Shows runs side by side, and what differs in their configs."""
+    from jobs.compare import run_compare
+
+    with _exit_codes():
+        run_compare(runs, Console(), as_json)
+
+
+@app.command()
 def evaluate(
     run: RunArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Recomputes a run's held-out figures from its exports."""
     from jobs.evaluate import run_evaluation

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import ray
 import safetensors.numpy
 import xxhash
 from safetensors import SafetensorError
 
+from actors.host_memory import checksum
 from actors.spec import GROUPS
 from actors.wire import CheckpointError, CheckpointHeader, ConfigError
 from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, Tally
@@ -155,7 +155,7 @@ def _load_group(
             array = safetensors.numpy.load(run_dir.read_bytes(where))[TENSOR]
         except (SafetensorError, KeyError) as err:
             raise CheckpointError(f"{run_dir.path(where)}: truncated or altered: {err}") from err
-        if (got := xxhash.xxh3_64_intdigest(np.ascontiguousarray(array).data)) != expected:
+        if (got := checksum(array)) != expected:
             raise CheckpointError(
                 f"{run_dir.path(where)}: checksum {got:016x} != {expected:016x}; its bytes were "
                 "altered"

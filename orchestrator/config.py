@@ -15,10 +15,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 import fsspec
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from actors.settings import Spec
 from actors.spec import RunSpec
@@ -38,6 +39,7 @@ RESUMABLE = (
     "exchange.catchup_intervals",
     "profile",
     "storage",
+    "trackers.",
 )
 
 
@@ -105,6 +107,44 @@ class RaySpec(Spec):
     )
 
 
+class TrackersSpec(Spec):
+    """Where a run's figures go besides its directory, whose TensorBoard events are always there.
+
+    Keys and passwords never stand here: each tracker reads its own environment variables.
+    """
+
+    wandb: str | None = Field(
+        None,
+        pattern=r"^[^/\s]+(/[^/\s]+)?$",
+        description="Weights & Biases: `project` or `entity/project`; the key is WANDB_API_KEY. "
+        "Needs tandem-memory[wandb].",
+    )
+    mlflow: str | None = Field(
+        None,
+        min_length=1,
+        description="MLflow tracking URI, e.g. http://host:5000; credentials are "
+        "MLFLOW_TRACKING_USERNAME and _PASSWORD or _TOKEN. Needs tandem-memory[mlflow].",
+    )
+    mlflow_experiment: str = Field(
+        "tandem", min_length=1, description="MLflow experiment that the run is put in."
+    )
+    timeout_s: float = Field(
+        20.0,
+        gt=0,
+        description="Longest that the end of a run waits for a tracker; then it is given up.",
+    )
+
+    @field_validator("mlflow")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and urlsplit(uri).password is not None:
+            raise ValueError(
+                "the URI holds a password, which would be kept with the run; set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            )
+        return uri
+
+
 class Config(RunSpec):
     """Everything about a run; its resolved copy is the run's first artifact."""
 
@@ -127,6 +167,7 @@ class Config(RunSpec):
     checkpoints: CheckpointSpec = Field(default_factory=CheckpointSpec)
     deadlines: DeadlineSpec = Field(default_factory=DeadlineSpec)
     ray: RaySpec = Field(default_factory=RaySpec)
+    trackers: TrackersSpec = Field(default_factory=TrackersSpec)
 
     @model_validator(mode="after")
     def _checkpoints_fall_on_versions(self) -> Self:

@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,12 @@ def kept_versions(staleness: int) -> int:
     return staleness + 1
 
 
+def needed_bytes(snapshots: Iterable[int], checkpoints: Iterable[int], staleness: int) -> int:
+    """Bytes of the object store that a run's versions and checkpoints take at most."""
+    copies = kept_versions(staleness) + IN_FLIGHT_VERSIONS
+    return copies * sum(snapshots) + IN_FLIGHT_CHECKPOINTS * sum(checkpoints)
+
+
 def check_fits(
     snapshot_bytes: Mapping[str, int],
     checkpoint_bytes: Mapping[str, int],
@@ -129,9 +135,8 @@ def check_fits(
     Raises:
         StoreTooSmallError: needed and available, and what to turn.
     """
-    copies = kept_versions(staleness) + IN_FLIGHT_VERSIONS
-    versions, saved = sum(snapshot_bytes.values()), sum(checkpoint_bytes.values())
-    needed = copies * versions + IN_FLIGHT_CHECKPOINTS * saved
+    copies, saved = kept_versions(staleness) + IN_FLIGHT_VERSIONS, sum(checkpoint_bytes.values())
+    needed = needed_bytes(snapshot_bytes.values(), checkpoint_bytes.values(), staleness)
     if needed > STORE_SHARE * store_bytes:
         sizes = ", ".join(
             f"{group} {size / 2**20:,.1f} MiB" for group, size in sorted(snapshot_bytes.items())

@@ -68,6 +68,16 @@ def shortages(config: Config, available: Mapping[str, float]) -> list[str]:
     return lines
 
 
+def check_resources(config: Config, available: Mapping[str, float]) -> None:
+    """Raises: PlacementError where more is asked for than there is at all."""
+    if missing := shortages(config, available):
+        raise PlacementError(
+            "not enough resources: "
+            + "; ".join(missing)
+            + "; lower data.workers or memory.workers, or add nodes"
+        )
+
+
 def reserve(config: Config, stop_requested: Callable[[], str | None]) -> PlacementGroup:
     """A ready placement group for both groups.
 
@@ -79,12 +89,7 @@ def reserve(config: Config, stop_requested: Callable[[], str | None]) -> Placeme
         PlacementError: more asked than the cluster has, or not free within `deadlines.start_s`.
         InterruptedRunError: a stop was requested meanwhile.
     """
-    if missing := shortages(config, ray.cluster_resources()):
-        raise PlacementError(
-            "not enough resources: "
-            + "; ".join(missing)
-            + "; lower data.workers or memory.workers, or add nodes"
-        )
+    check_resources(config, ray.cluster_resources())
     group = placement_group(bundles(config), strategy="PACK")
     deadline = time.monotonic() + config.deadlines.start_s
     while not group.wait(min(1.0, max(0.01, deadline - time.monotonic()))):

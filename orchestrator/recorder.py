@@ -1,5 +1,5 @@
-"""Writes a run's metrics while it runs: Parquet, TensorBoard, evaluations. On its own thread, off
-the driver's loop.
+"""Writes a run's metrics while it runs: Parquet, TensorBoard, evaluations, trackers. On its own
+thread, off the driver's loop.
 
 A write that fails is a warning, never the end of training. Called by `run`.
 """
@@ -12,12 +12,13 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.metrics import Metrics, Row
 from orchestrator.run_dir import EVALUATIONS, EVENTS, METRICS, RunDir
+from orchestrator.trackers import Tracker, figures_of
 
 WRITE_EVERY_S = 15.0
 
@@ -29,10 +30,18 @@ class Recorder:
         run_dir: where to write.
         metrics: the rows, appended to by the driver.
         warn: told about writes that failed.
+        trackers: get every row too, and are closed with the recorder.
     """
 
-    def __init__(self, run_dir: RunDir, metrics: Metrics, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run_dir: RunDir,
+        metrics: Metrics,
+        warn: Callable[[str], None],
+        trackers: Sequence[Tracker] = (),
+    ) -> None:
         self._run_dir = run_dir
+        self._trackers = trackers
         self._metrics = metrics
         self._warn = warn
         self._queue: queue.SimpleQueue[tuple[str, Row] | None] = queue.SimpleQueue()
@@ -42,11 +51,19 @@ class Recorder:
     def record(self, kind: str, row: Row) -> None:
         """Takes a row (`interval` or `evaluation`) and returns at once."""
         self._queue.put((kind, row))
+        for tracker in self._trackers:
+            tracker.record(kind, row)
 
-    def close(self) -> None:
-        """Writes what is left and ends the thread."""
+    def close(self, status: str = "finished") -> None:
+        """Writes what is left, tells the trackers the run's status, and ends the thread."""
+        closing = [
+            threading.Thread(target=tracker.close, args=(status,)) for tracker in self._trackers
+        ]
+        for thread in closing:  # their time-outs run at the same time
+            thread.start()
         self._queue.put(None)
-        self._thread.join()
+        for thread in (self._thread, *closing):
+            thread.join()
 
     def _work(self) -> None:
         from tensorboardX import (
@@ -93,11 +110,6 @@ def to_parquet(rows: list[Row]) -> bytes:
 
 
 def _to_tensorboard(writer: Any, kind: str, row: Row) -> None:
-    if kind == "interval":
-        for name, value in row.items():
-            if isinstance(value, int | float) and name not in ("interval", "step", "incarnation"):
-                writer.add_scalar(f"{row['group']}/{name}", value, row["step"])
-    else:
-        for name, value in row.items():
-            if name.startswith(("heldout.", "accuracy")) and isinstance(value, int | float):
-                writer.add_scalar(name.replace(".", "/"), value, row["data_version"])
+    _, figures, step = figures_of(kind, row)
+    for name, value in figures.items():
+        writer.add_scalar(name, value, step)

@@ -38,6 +38,7 @@ from orchestrator.report import render_report
 from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
 from orchestrator.stop_signals import StopFlag, stop_signals
 from orchestrator.summary import summarise, summarise_failure
+from orchestrator.trackers import check_installed, start_trackers
 
 INTERRUPTED, FAILED, FINISHED = "interrupted", "failed", "finished"
 
@@ -121,6 +122,7 @@ def train(
         refuse_other_run(run_dir, config)
     else:
         run_dir.refuse_existing()
+    check_installed(config.trackers)
     with (
         Progress(config, console or Console(quiet=True)) as progress,
         stop_signals() as stop_requested,
@@ -209,7 +211,8 @@ class _Job:
         restored: Restored | None,
     ) -> RunResult:
         config, run_dir, warn = self.config, self.run_dir, self.progress.warning
-        recorder = Recorder(run_dir, metrics, warn)
+        recorder = Recorder(run_dir, metrics, warn, start_trackers(config, warn))
+        ended = FAILED
         writer = CheckpointWriter(run_dir, config.checkpoints, warn)
         for row in metrics.evaluations:
             writer.measured(row["data_version"], held_out(row))
@@ -222,15 +225,16 @@ class _Job:
             outcome = coordinator.run()
             self.progress.phase("exporting")
             digests = cluster.export(run_dir.path(EXPORT))
+            ended = FINISHED
         except TandemError as err:
-            status = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
+            ended = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
             wall_s = time.time() - metrics.started_at
-            summary = summarise_failure(config, metrics, status, str(err), wall_s)
+            summary = summarise_failure(config, metrics, ended, str(err), wall_s)
             run_dir.write_json(SUMMARY, summary)
             raise
         finally:
             writer.close()
-            recorder.close()
+            recorder.close(ended)
         wall_s = time.time() - metrics.started_at
         summary = summarise(config, metrics, coordinator, outcome, digests, wall_s)
         summary["checkpoints"] = {"written": writer.num_written, "bytes": writer.num_bytes}

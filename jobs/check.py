@@ -1,0 +1,220 @@
+"""`tandem check`: everything that can be wrong or too small, said before anything starts.
+
+Validates as `tandem train` does and with its messages: the config, the run directory, the corpus
+(its first chunk is read), the layers (built without memory), CPUs, GPUs and the object store. Then
+says what the run will take. Starts no process and no training; with a Ray address it asks that
+cluster what it has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from actors.corpus import Corpus, build_tokenizer, train_tokenizer
+from actors.estimate import ParameterCounts, count_parameters
+from actors.spec import DATA, GROUPS
+from actors.wire import CorpusError
+from jobs import footprint
+from jobs.machine import Machine, free_disk, machine_of
+from orchestrator.config import Config, load_config
+from orchestrator.exchange import check_fits
+from orchestrator.placement import bundles, check_resources
+from orchestrator.run_dir import RunDir
+from orchestrator.trackers import check_installed
+
+MIB = 1 << 20
+SAMPLE_BYTES = 4 << 20  # of text for a tokenizer that is like the run's
+EPOCHS_TO_MENTION = 20
+
+
+def run_check(path: str, overrides: Sequence[str], console: Console, as_json: bool) -> None:
+    """Checks a config and prints what its run takes.
+
+    Raises:
+        ConfigError: what `tandem train` would refuse, in the same words.
+    """
+    config = load_config(path, overrides)
+    result = check(config)
+    if as_json:
+        console.print_json(json.dumps(result))
+    else:
+        show(result, console)
+
+
+def check(config: Config) -> dict[str, Any]:
+    """What a run of `config` takes.
+
+    Raises:
+        ConfigError: as `run_check`.
+    """
+    run_dir = RunDir(config.run_url)
+    run_dir.refuse_existing()
+    check_installed(config.trackers)
+    corpus, num_tokens = look_at_corpus(config)
+    machine = machine_of(config)
+    check_resources(config, machine.resources)
+    counts = count_parameters(config, num_tokens)
+    store = machine.resources.get("object_store_memory", 0.0)
+    saved = footprint.checkpoint_bytes(config, counts) if config.checkpoints.every else 0
+    snapshots = footprint.snapshot_bytes(counts)
+    check_fits(snapshots, {"both": saved}, config.exchange.staleness, store)
+    workers = footprint.worker_memory(config, counts)
+    memory = {
+        group: {
+            **asdict(part),
+            "total": part.total,
+            "num_workers": config.group(group).workers.num_workers,
+        }
+        for group, part in workers.items()
+    }
+    result: dict[str, Any] = {
+        "status": "ok",
+        "name": config.name,
+        "parameters": asdict(counts),
+        "worker_bytes": memory,
+        "evaluator_bytes": footprint.evaluator_memory(counts),
+        "store": {
+            "needed_bytes": footprint.store_bytes(config, counts),
+            "available_bytes": int(store),
+        },
+        "disk": {
+            "export_bytes": footprint.export_bytes(counts),
+            "checkpoint_bytes": footprint.checkpoint_bytes(config, counts),
+            "free_bytes": free_disk(config.run_url),
+        },
+        "resources": {
+            name: {
+                "asked": sum(b.get(name, 0.0) for b in bundles(config)),
+                "available": machine.resources.get(name, 0.0),
+            }
+            for name in ("CPU", "GPU")
+        },
+        "machine": {"where": machine.where, "free_bytes": machine.free_bytes},
+        "corpus": asdict(corpus),
+        **footprint.workload(config, corpus),
+    }
+    result["warnings"] = warnings(config, result, machine)
+    return result
+
+
+def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int]:
+    """What the first chunk says of the whole, and the number of token ids.
+
+    The tokenizer is one of a sample: a large corpus fills the vocabulary, a small one is the
+    sample.
+
+    Raises:
+        CorpusError: as the trainers.
+    """
+    pretrained = config.tokenizer.pretrained is not None
+    tokenizer = build_tokenizer(config) if pretrained else train_tokenizer(config, SAMPLE_BYTES)
+    corpus = Corpus.open(config, tokenizer)
+    windows = corpus.chunk(DATA, 0)
+    if len(windows) == 0:
+        raise CorpusError(
+            "corpus: the first chunk of the training split holds no text to train on; give more, "
+            "and with corpus.loss_on 'answers' at least one training wording that ends in [Y]"
+        )
+    chunks = corpus.chunks_per_epoch
+    size = footprint.CorpusSize(
+        tokens_per_window=windows.num_tokens / len(windows),
+        tokens_per_epoch=float(windows.num_tokens * chunks),
+    )
+    whole = chunks == 1 or pretrained
+    return size, tokenizer.size if whole else config.tokenizer.vocab_size
+
+
+def warnings(config: Config, result: dict[str, Any], machine: Machine) -> list[str]:
+    """What is not wrong and yet unlikely to be wanted."""
+    found = []
+    on_host = result["evaluator_bytes"] + result["store"]["needed_bytes"]
+    for group in GROUPS:
+        memory, workers = result["worker_bytes"][group], config.group(group).workers
+        if workers.gpus == 0:
+            on_host += memory["total"] * workers.num_workers
+        elif machine.gpu_bytes is not None:
+            share = machine.gpu_bytes * min(1.0, workers.gpus)
+            needed = memory["total"] - memory["libraries"]
+            if needed > share:
+                found.append(
+                    f"{group} worker: about {_size(needed)}, its share of a GPU is "
+                    f"{_size(share)}; lower {group}.batch_size or make the layers smaller"
+                )
+    if machine.free_bytes is not None and on_host > machine.free_bytes:
+        found.append(
+            f"memory: all processes and the store take about {_size(on_host)}, "
+            f"{_size(machine.free_bytes)} are free; lower the batch sizes or make the layers "
+            "smaller"
+        )
+    disk = result["disk"]
+    if disk["free_bytes"] is not None and disk["export_bytes"] > disk["free_bytes"]:
+        found.append(
+            f"disk: the exports take {_size(disk['export_bytes'])}, {_size(disk['free_bytes'])} "
+            "are free; choose another storage"
+        )
+    if result[DATA]["epochs"] > EPOCHS_TO_MENTION and config.corpus.kind == "text":
+        found.append(
+            f"the data layer reads the whole corpus {result[DATA]['epochs']:.0f} times; more text "
+            "or fewer intervals would overfit less"
+        )
+    return found
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """The result as tables."""
+    counts = ParameterCounts(**result["parameters"])
+    console.print(
+        f"parameters: data layer {_count(counts.data)} + memory port {_count(counts.port)}, "
+        f"memory layer {_count(counts.memory)} (value table {_count(counts.value_table)})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(title="memory of one worker (activations are rough)", title_justify="left")
+    for heading in ("", *GROUPS):
+        table.add_column(heading, justify="right" if heading else "left")
+    memory = result["worker_bytes"]
+    for part in (name for name in memory[DATA] if name != "num_workers"):
+        table.add_row(part, *(_size(memory[group][part]) for group in GROUPS))
+    table.add_row("workers", *(str(memory[group]["num_workers"]) for group in GROUPS))
+    console.print(table)
+    work = Table(title="work", title_justify="left")
+    for heading in ("group", "steps", "tokens per interval", "tokens", "epochs"):
+        work.add_column(heading, justify="left" if heading == "group" else "right")
+    for group in GROUPS:
+        row = result[group]
+        numbers = [f"{row[name]:,}" for name in ("steps", "tokens_per_interval", "tokens")]
+        work.add_row(group, *numbers, f"{row['epochs']:.2f}")
+    console.print(work)
+    store, disk, corpus = result["store"], result["disk"], result["corpus"]
+    free = "" if disk["free_bytes"] is None else f", {_size(disk['free_bytes'])} free"
+    lines = [
+        f"corpus: about {corpus['tokens_per_epoch']:,.0f} tokens per epoch",
+        f"evaluator: {_size(result['evaluator_bytes'])} of memory",
+        f"object store: {_size(store['needed_bytes'])} of {_size(store['available_bytes'])}",
+        f"disk: exports {_size(disk['export_bytes'])}, one checkpoint "
+        f"{_size(disk['checkpoint_bytes'])}{free}",
+        *(
+            f"{name}: asked {amount['asked']:g}, {result['machine']['where']} has "
+            f"{amount['available']:g}"
+            for name, amount in result["resources"].items()
+        ),
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    for warning in result["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+    console.print(f"{result['name']} can be trained", highlight=False)
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:,.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / MIB:,.0f} MiB"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} B" if number >= 10**9 else f"{number / 1e6:.2f} M"

@@ -1,0 +1,239 @@
+"""`tandem compare`: runs side by side, with what differs in their configs.
+
+Reads run directories, wherever they are, and changes nothing. A run that has no summary (it runs,
+or its driver is gone) shows what it measured so far; only finished runs compete for the best value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+import pyarrow.parquet as pq
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from actors.spec import GROUPS
+from actors.wire import ConfigError
+from orchestrator.dotted import leaves
+from orchestrator.metrics import group_totals
+from orchestrator.run_dir import CONFIG, EVALUATIONS, METRICS, SUMMARY, RunDir
+
+FINISHED = ("finished", "finished_unreflected")
+MISSING, UNFINISHED, UNREADABLE = "missing", "unfinished", "unreadable"
+NO_FIGURES = ("status", "name", "cause", "reflects_final_reason", "digest", "questions")
+HIGHER = (
+    "tokens_per_s",
+    "help_gain",
+    "recall_agreement",
+    "reflection_rate",
+    "accuracy.own",
+    "accuracy.help",
+    "accuracy.memory",
+    "accuracy_seen.own",
+    "accuracy_seen.help",
+    "accuracy_seen.memory",
+    "reflects_final",
+    "mfu",
+)
+LOWER = ("_loss", "_kl", "stall_frac", "wait_frac", "wall_s", "first_step_s", "eval_s", "max_lag")
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of one run.
+
+    Attributes:
+        url: its directory, as it was given.
+        status: the summary's, or `missing`, `unfinished`, `unreadable`.
+        cause: why it failed or can't be read.
+        figures: by dotted name.
+        config: its resolved config by dotted key, without the name.
+    """
+
+    url: str
+    status: str
+    cause: str | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def run_compare(urls: Sequence[str], console: Console, as_json: bool) -> None:
+    """Prints the runs side by side.
+
+    Raises:
+        ConfigError: none of them is there.
+    """
+    runs = [read_run(url) for url in urls]
+    if all(run.status == MISSING for run in runs):
+        raise ConfigError(
+            f"no run in {', '.join(urls)}; give run directories, e.g. runs/quickstart"
+        )
+    best, differences = best_of(runs), config_differences(runs)
+    if as_json:
+        shown = [
+            {"run": r.url, "status": r.status, "cause": r.cause, "figures": r.figures} for r in runs
+        ]
+        result = {"runs": shown, "best": best, "differences": differences}
+        console.print_json(json.dumps(result))
+        return
+    console.print(_figures_table(runs, best))
+    if any(best.values()):
+        console.print("* best of the finished runs", highlight=False)
+    for run in runs:
+        if run.cause:
+            console.print(f"{run.url}: {run.cause}", highlight=False, markup=False, soft_wrap=True)
+    if differences:
+        console.print(_differences_table(runs, differences))
+    else:
+        console.print("their configs do not differ", highlight=False)
+
+
+def read_run(url: str) -> Run:
+    """A run as its directory says it."""
+    try:
+        run_dir = RunDir(url)
+        if not run_dir.exists(CONFIG):
+            return Run(
+                url, MISSING, "no such run" if not run_dir.exists() else f"no {CONFIG} there"
+            )
+        config = yaml.safe_load(run_dir.read(CONFIG))
+        keys = {key: value for key, value in leaves(config) if key != "name"}
+        if run_dir.exists(SUMMARY):
+            summary = json.loads(run_dir.read(SUMMARY))
+            return Run(
+                url, summary["status"], summary.get("cause"), figures_in(summary), config=keys
+            )
+        return Run(url, UNFINISHED, "no summary: it still runs, or its driver is gone",
+                   figures_in(_so_far(run_dir)), keys)  # fmt: skip
+    except (OSError, ImportError, ConfigError) as err:
+        return Run(url, UNREADABLE, str(err))
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as err:
+        return Run(url, UNREADABLE, f"its files are damaged: {type(err).__name__}: {err}")
+
+
+def _so_far(run_dir: RunDir) -> dict[str, Any]:
+    """The part of a summary that the metrics of an unfinished run hold."""
+    found: dict[str, Any] = {}
+    if run_dir.exists(METRICS):
+        with fsspec.open(run_dir.path(METRICS), "rb") as file:
+            rows = pq.read_table(file).to_pylist()
+        for group in GROUPS:
+            mine = [
+                {name: value for name, value in row.items() if value is not None}
+                for row in rows
+                if row["group"] == group
+            ]
+            if mine:
+                found[group] = group_totals(mine)
+    evaluations = json.loads(run_dir.read(EVALUATIONS)) if run_dir.exists(EVALUATIONS) else []
+    if evaluations:
+        found |= {
+            name: value
+            for name, value in evaluations[-1].items()
+            if name.startswith(("heldout.", "accuracy"))
+        }
+    return found
+
+
+def figures_in(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary's figures by dotted name."""
+    kept = {name: value for name, value in summary.items() if name not in NO_FIGURES}
+    return {
+        name: value
+        for name, value in leaves(kept)
+        if isinstance(value, int | float) or value is None
+    }
+
+
+def direction(figure: str) -> int:
+    """1 where more of a figure is better, -1 where less is, 0 where neither can be said."""
+    if figure.endswith(HIGHER):
+        return 1
+    return -1 if figure.endswith(LOWER) else 0
+
+
+def best_of(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """For each figure in which finished runs differ, the URLs of the best ones."""
+    best: dict[str, list[str]] = {}
+    for name in _names(runs):
+        have = {
+            run.url: sign * float(value)
+            for run in runs
+            if run.status in FINISHED
+            and (sign := direction(name))
+            and (value := run.figures.get(name)) is not None
+        }
+        if len(set(have.values())) > 1:
+            top = max(have.values())
+            best[name] = [url for url, value in have.items() if value == top]
+    return best
+
+
+def config_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Dotted keys whose values differ among the runs that have a config, one value per run.
+
+    A run that lacks the key has None there.
+    """
+    known = [run for run in runs if run.config]
+    keys = dict.fromkeys(key for run in known for key in run.config)
+    return {
+        key: [run.config.get(key) for run in runs]
+        for key in keys
+        if any(run.config.get(key, ABSENT) != known[0].config.get(key, ABSENT) for run in known)
+    }
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Figures that any run has, in the order of the fullest one, the others' after it."""
+    fullest = sorted(runs, key=lambda run: -len(run.figures))
+    return list(dict.fromkeys(name for run in fullest for name in run.figures))
+
+
+def _heads(runs: Sequence[Run]) -> list[str]:
+    """The last part of each URL, or the whole where two are the same."""
+    last = [run.url.rstrip("/").rpartition("/")[2] for run in runs]
+    return last if len(set(last)) == len(last) else [run.url for run in runs]
+
+
+def _figures_table(runs: Sequence[Run], best: dict[str, list[str]]) -> Table:
+    table = Table(title="runs", title_justify="left")
+    table.add_column("figure")
+    for head in _heads(runs):
+        table.add_column(head, justify="right", overflow="fold")
+    table.add_row("status", *(run.status for run in runs))
+    for name in _names(runs):
+        cells = []
+        for run in runs:
+            text = _figure(run.figures.get(name))
+            first = run.url in best.get(name, ())
+            cells.append(f"[bold green]{text} *[/]" if first else text)
+        table.add_row(name, *cells)
+    return table
+
+
+def _differences_table(runs: Sequence[Run], differences: dict[str, list[Any]]) -> Table:
+    table = Table(title="config differences", title_justify="left")
+    table.add_column("key", overflow="fold")
+    for head in _heads(runs):
+        table.add_column(head, overflow="fold")
+    for key, values in differences.items():
+        cells = [ABSENT if key not in run.config else json.dumps(value, ensure_ascii=False)
+                 for run, value in zip(runs, values, strict=True)]  # fmt: skip
+        table.add_row(key, *(cell.replace("[", "\\[") for cell in cells))
+    return table
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:,.{0 if abs(value) >= 1000 else 4}f}"
+    )

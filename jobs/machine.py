@@ -1,0 +1,86 @@
+"""What there is to run on: this machine, or the Ray cluster that a config names.
+
+Called by `check`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from actors.wire import ConfigError
+from orchestrator.config import Config
+
+MIB = 1 << 20
+RAY_STORE_FRAC = 0.3  # Ray's own choice of its object store, of the memory that is free
+RAY_SHM_FRAC = 0.95
+RAY_STORE_MAX_BYTES = 200 * 10**9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to run on.
+
+    Attributes:
+        where: in words.
+        resources: CPUs, GPUs and `object_store_memory`, as Ray counts them.
+        free_bytes: memory that is free; None where it is not this machine's.
+        gpu_bytes: memory of its smallest GPU; None without one, or where it can't be seen.
+    """
+
+    where: str
+    resources: Mapping[str, float]
+    free_bytes: int | None
+    gpu_bytes: int | None
+
+
+def machine_of(config: Config) -> Machine:
+    """What the config's Ray would give out: this machine's, or a running cluster's.
+
+    Raises:
+        ConfigError: the cluster can't be reached.
+    """
+    if address := config.ray.address or os.environ.get("RAY_ADDRESS"):
+        return Machine(f"the Ray cluster at {address}", _cluster_resources(address), None, None)
+    memory = psutil.virtual_memory()
+    store = min(RAY_STORE_FRAC * memory.available, RAY_STORE_MAX_BYTES)
+    if os.path.isdir("/dev/shm"):
+        store = min(store, RAY_SHM_FRAC * psutil.disk_usage("/dev/shm").total)
+    if config.ray.object_store_mib is not None:
+        store = config.ray.object_store_mib * MIB
+    cards = torch.cuda.device_count()
+    resources = {
+        "CPU": float(config.ray.num_cpus or os.cpu_count() or 1),
+        "GPU": float(cards if config.ray.num_gpus is None else config.ray.num_gpus),
+        "object_store_memory": float(store),
+    }
+    sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(cards)]
+    return Machine("this machine", resources, int(memory.available), min(sizes, default=None))
+
+
+def _cluster_resources(address: str) -> dict[str, float]:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
+    except (ConnectionError, RuntimeError, ValueError) as err:
+        raise ConfigError(f"Ray at {address} can't be used: {err}") from err
+    try:
+        return {str(name): float(amount) for name, amount in ray.cluster_resources().items()}
+    finally:
+        ray.shutdown()
+
+
+def free_disk(url: str) -> int | None:
+    """Free bytes where a local run would be written; None for other storage."""
+    if "://" in url:
+        return None
+    place = Path(url).absolute()
+    while not place.exists():
+        place = place.parent
+    return int(psutil.disk_usage(str(place)).free)

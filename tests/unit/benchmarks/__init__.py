@@ -1,0 +1,1 @@
+"""Unit tests of the benchmarks: their arithmetic, not their figures."""

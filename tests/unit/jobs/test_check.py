@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from actors.wire import ConfigError, CorpusError
+from jobs.check import check, show, warnings
+from jobs.machine import Machine
+from orchestrator.config import Config, load_config
+from orchestrator.errors import PlacementError, RunExistsError, StoreTooSmallError
+from tests.integration.tiny import write_config, write_corpora
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write_corpora(tmp_path)
+    return str(write_config(tmp_path))
+
+
+def checked(config: str, *overrides: str) -> dict[str, Any]:
+    return check(load_config(config, overrides))
+
+
+def test_a_good_config_says_what_its_run_takes(config: str) -> None:
+    found = checked(config)
+    assert found["status"] == "ok"
+    assert found["parameters"]["value_table"] == 64 * 16
+    assert found["store"]["needed_bytes"] < found["store"]["available_bytes"]
+    assert found["resources"]["CPU"] == {"asked": 2, "available": 2}
+    assert found["data"]["steps"] == 9
+    # 60 facts of three wordings, each of 5 to 32 tokens
+    assert 60 * 3 * 5 < found["corpus"]["tokens_per_epoch"] < 60 * 3 * 32
+    assert found["warnings"] == []
+
+
+def test_plain_text_is_looked_at_too(config: str, tmp_path: Path) -> None:
+    corpus = {"kind": "text", "paths": [str(tmp_path / "text.txt")], "window": 32}
+    found = checked(config, f"corpus={corpus}", "corpus.block_bytes=1024")
+    assert 10_000 / 8 < found["corpus"]["tokens_per_epoch"] < 10_000
+
+
+REFUSED: list[tuple[tuple[str, ...], type[ConfigError], str]] = [
+    (("losses.hlep=1",), ConfigError, "did you mean losses.help"),
+    (("corpus.paths=[none.jsonl]",), CorpusError, "no such file"),
+    (("data.workers.cpus=64",), PlacementError, "CPU: asked 65"),
+    (("data.workers.gpus=2", "ray.num_gpus=1"), PlacementError, "GPU: asked 2"),
+    (("data.layer.read_layers=[0, 9]",), ConfigError, "layer 9 does not exist"),
+    (("data.layer.fields.hiden=1",), ConfigError, "llama has no field hiden"),
+    (("corpus.window=64",), ConfigError, "longer than the model's 32 positions"),
+    (("memory.layer.slots_side=1024", "ray.object_store_mib=80"), StoreTooSmallError, "too small"),
+    (("trackers.mlflow=file:x",), ConfigError, "tandem-memory"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "error", "message"), REFUSED)
+def test_what_train_would_refuse_is_refused_in_its_words(
+    overrides: tuple[str, ...],
+    error: type[ConfigError],
+    message: str,
+    config: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no tracker is installed
+    with pytest.raises(error, match=message):
+        checked(config, *overrides)
+
+
+def test_a_run_that_is_there_already_is_refused(config: str, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    with pytest.raises(RunExistsError):
+        checked(config)
+
+
+def test_checking_leaves_nothing_behind(config: str, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    checked(config)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.fixture
+def found(config: str) -> tuple[Config, dict[str, Any]]:
+    return load_config(config), checked(config)
+
+
+def test_too_little_memory_is_a_warning(found: tuple[Config, dict[str, Any]]) -> None:
+    (said,) = warnings(*found, Machine("here", {}, free_bytes=2**20, gpu_bytes=None))
+    assert said.startswith("memory: all processes and the store take about")
+
+
+def test_too_little_disk_is_a_warning(found: tuple[Config, dict[str, Any]]) -> None:
+    config, result = found
+    full = result | {"disk": {**result["disk"], "free_bytes": 10}}
+    (said,) = warnings(config, full, Machine("here", {}, None, None))
+    assert said.startswith("disk: the exports take")
+
+
+def test_a_share_of_a_gpu_that_is_too_small_is_a_warning(config: str) -> None:
+    shared = load_config(config, ["data.workers.gpus=0.5", "ray.num_gpus=1"])
+    machine = Machine("here", {}, free_bytes=2**40, gpu_bytes=2**20)
+    (said,) = warnings(shared, check(shared), machine)
+    assert said.startswith("data worker: about")
+    assert "lower data.batch_size" in said
+
+
+def test_tables_hold_parameters_memory_store_and_tokens(
+    found: tuple[Config, dict[str, Any]],
+) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    show(found[1] | {"warnings": ["mind this"]}, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("value table", "optimizer", "object store", "tokens per interval", "mind this"):
+        assert part in text
+    assert "run can be trained" in text
