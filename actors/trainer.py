@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from actors import checkpoint, profiling
 from actors.corpus import Corpus, Windows
 from actors.flat import ByteArray, FlatParameters
+from actors.flops import peak, utilisation
 from actors.interval import Measured, Outcome
 from actors.layers import Batch, add_noise, seed_everything, seed_of, to_batch
 from actors.optim import DenseOptimizer, section_of
@@ -103,6 +104,12 @@ class Trainer(ABC):
         """Lays out both layers; the mirror is only ever copied into."""
         self.own = FlatParameters(own, section_of)
         self.mirror = FlatParameters(mirror.requires_grad_(False), section_of)
+        self._size = sum(e.num_bytes // e.dtype.itemsize for e in self.own.entries)
+        self._peak = peak(self._device_name, self.own_spec.precision)
+
+    @property
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
 
     def join(self, ranks: ProcessGroup) -> None:
         """Meets the group's other ranks; a group of one needs no call.
@@ -198,12 +205,10 @@ class Trainer(ABC):
 
     def description(self) -> dict[str, Any]:
         """Sizes that the driver plans with, and the layout that it compares."""
-        entries = self.own.entries
         rounded = self.spec.exchange.wire == "bf16"
-        on_gpu = self.device.type == "cuda"
         return {
-            "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-            "num_parameters": sum(e.num_bytes // e.dtype.itemsize for e in entries),
+            "device": self._device_name,
+            "num_parameters": self._size,
             "snapshot_bytes": self.own.total_bytes,
             "wire_bytes": wire_bytes(self.own, BFLOAT16 if rounded else STORED),
             "checkpoint_bytes": checkpoint.checkpoint_bytes(self.tensors()),
@@ -273,6 +278,11 @@ class Trainer(ABC):
         with profiling.traced(order.profile, f"{self.group}-{self.rank}-{order.interval}"):
             measured, first_step_at = self._steps(order)
         stepped = time.perf_counter()
+        used = utilisation(
+            self.dense.gradient.numel(), measured.num_tokens, stepped - adopted, self._peak
+        )
+        if used is not None:
+            measured.metrics["mfu"] = used
         self.mark("measuring")
         agreement = self.measure_agreement() if order.measure else None
         measured_at = time.perf_counter()

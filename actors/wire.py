@@ -138,7 +138,8 @@ class Location:
     pid: int
     node_id: str
     host: str
-    gpu_ids: tuple[str, ...]
+    gpu_ids: tuple[str, ...]  # as Ray counts them on the node
+    visible_devices: str  # CUDA_VISIBLE_DEVICES of the process
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class RankActor:
             node_id=context.get_node_id(),
             host=ray.util.get_node_ip_address(),
             gpu_ids=tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])),
+            visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         )
 
     def start(self, incarnation: int) -> Description:
