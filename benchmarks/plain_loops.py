@@ -3,7 +3,7 @@ Ray or intervals.
 
 Same layers, losses, batches and threads; the parameters stay where the modules have them, gradients
 are dropped and made anew, clipping and AdamW are the library's. Prints one JSON object: seconds and
-tokens of the timed steps.
+tokens of the timed steps, and the process' peak resident memory.
 
     python -m benchmarks.plain_loops CONFIG data|memory|alternating --steps N --threads T
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
 from collections.abc import Callable
 
@@ -134,7 +135,9 @@ def main() -> None:
             step()
     begin = time.perf_counter()
     tokens = sum(step() for step, num in todo for _ in range(num))
-    print(json.dumps({"seconds": time.perf_counter() - begin, "tokens": tokens}))
+    seconds = time.perf_counter() - begin
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
+    print(json.dumps({"seconds": seconds, "tokens": tokens, "peak_mib": peak_mib}))
 
 
 if __name__ == "__main__":

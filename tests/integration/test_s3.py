@@ -1,0 +1,103 @@
+"""A Parquet corpus and the run directory on an S3 server: killed, resumed, and the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from moto.server import ThreadedMotoServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def environment(own_tmp: Path) -> Iterator[dict[str, str]]:
+    """The variables by which boto finds the server, here and in the runs' processes."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        fs = fsspec.filesystem("s3", skip_instance_cache=True)
+        fs.mkdir("tandem")
+        yield {**os.environ, **variables}
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def corpus(environment: dict[str, str], workplace: Path) -> str:
+    """The workplace's text as two Parquet files of a column of its own name."""
+    lines = (workplace / "text.txt").read_text().splitlines()
+    fs = fsspec.filesystem("s3", skip_instance_cache=True)
+    for number in range(2):
+        rows = [" ".join(lines[i : i + 5]) for i in range(number * 5, len(lines) - 5, 10)]
+        with fs.open(f"tandem/corpus/part-{number}.parquet", "wb") as handle:
+            pq.write_table(pa.table({"body": rows, "id": range(len(rows))}), handle)
+    return "s3://tandem/corpus/*.parquet"
+
+
+def command(workplace: Path, corpus: str, name: str) -> list[str]:
+    text = f"corpus={{kind: text, paths: ['{corpus}'], text_column: body, window: 24, "
+    return [
+        *(sys.executable, "-m", "jobs.cli", "train", str(workplace / "tiny.yaml")),
+        text + "block_bytes: 512}",
+        "storage=s3://tandem/runs",
+        f"name={name}",
+        "intervals=4",
+        "checkpoints.every=1",
+        "evaluation.every=0",
+    ]
+
+
+def summary_of(name: str) -> dict[str, Any]:
+    fs = fsspec.filesystem("s3", skip_instance_cache=True)
+    return dict(json.loads(fs.cat_file(f"tandem/runs/{name}/summary.json")))
+
+
+def ended(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode in (0, 3), done.stderr
+
+
+def test_a_killed_run_on_s3_is_resumed_to_the_bits_of_an_undisturbed_one(
+    environment: dict[str, str], corpus: str, workplace: Path
+) -> None:
+    options: dict[str, Any] = {"env": environment, "cwd": ROOT, "text": True}
+    whole = command(workplace, corpus, "whole")
+    ended(subprocess.run(whole, capture_output=True, timeout=PATIENCE_S, check=False, **options))
+    stopped = command(workplace, corpus, "stopped")
+    process = subprocess.Popen(
+        stopped, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+    )
+    fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    deadline = time.monotonic() + PATIENCE_S
+    while not fs.exists("tandem/runs/stopped/checkpoints/000001/manifest.json"):
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.02)
+        fs.invalidate_cache()
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    resumed = [*stopped, "--resume"]
+    done = subprocess.run(resumed, capture_output=True, timeout=PATIENCE_S, check=False, **options)
+    ended(done)
+    assert "resuming after interval" in done.stdout
+    assert summary_of("stopped")["digest"] == summary_of("whole")["digest"]
