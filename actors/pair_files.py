@@ -38,6 +38,7 @@ from actors.layer_spec import DataLayerSpec
 from actors.pretrained import checkpoint, load_model
 from actors.spec import RunSpec
 from actors.starting import memory_at
+from actors.storage import writable
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
@@ -61,7 +62,7 @@ def export(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> N
             "copied": copied,
         }
         _write_part(root / MEMORY_LAYER, "memory", memory, described)
-        fs, target = fsspec.core.url_to_fs(directory, auto_mkdir=True)
+        fs, target = writable(directory)
         for path in sorted(p for p in root.rglob("*") if p.is_file()):
             fs.put_file(str(path), f"{target}/{path.relative_to(root).as_posix()}")
         with fs.open(f"{target}/{MARKER}", "w") as handle:

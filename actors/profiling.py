@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import fsspec
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from actors.storage import writable
 
 
 @contextmanager
@@ -29,5 +30,5 @@ def traced(folder: str | None, name: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="tandem-trace-") as temporary:
         local = Path(temporary) / f"{name}.json.gz"
         profiler.export_chrome_trace(str(local))
-        fs, target = fsspec.core.url_to_fs(folder, auto_mkdir=True)
+        fs, target = writable(folder)
         fs.put_file(str(local), f"{target}/{local.name}")

@@ -11,8 +11,7 @@ import json
 import os
 from typing import Any
 
-import fsspec
-
+from actors.storage import writable
 from actors.wire import ConfigError
 from orchestrator.errors import RunExistsError
 
@@ -32,7 +31,7 @@ class RunDir:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(self.url, auto_mkdir=True)
+            self._fs, self._root = writable(self.url)
         except (ImportError, ValueError) as err:
             raise ConfigError(f"storage {url}: {err}") from err
 
