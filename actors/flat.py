@@ -113,7 +113,8 @@ class FlatParameters:
         `chunk` may be a read-only view of an object store.
         """
         if self.buffer.device.type == "cpu":
-            host_memory.copy(self.buffer.numpy()[offset : offset + chunk.size], chunk)
+            target = self.buffer.numpy()[offset : offset + chunk.size]
+            host_memory.copy(target, chunk, torch.get_num_threads())
         else:
             self.buffer[offset : offset + chunk.size].copy_(torch.from_numpy(chunk.copy()))
 

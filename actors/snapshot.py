@@ -10,13 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from actors import host_memory
 from actors.flat import FlatParameters
 from actors.host_memory import ByteArray
-from actors.host_memory import checksum as checksum
 from actors.snapshot_layout import bucket_bounds, rank_buckets
 from actors.wire import Header, SnapshotError
 
 STORED, BFLOAT16 = "stored", "bfloat16"
+
+
+def checksum(bucket: ByteArray) -> int:
+    """64-bit checksum of a bucket, by as many threads as torch has."""
+    return host_memory.checksum(bucket, torch.get_num_threads())
 
 
 def wire_bytes(flat: FlatParameters, dtype: str) -> int:

@@ -80,8 +80,15 @@ class Slowed:
         return SlowedCluster
 
 
-@pytest.mark.parametrize("staleness", [1, 4])
-@pytest.mark.parametrize("slow", [DATA, MEMORY])
+@pytest.mark.parametrize(
+    ("slow", "staleness"),
+    [
+        (DATA, 1),
+        (MEMORY, 4),
+        pytest.param(MEMORY, 1, marks=pytest.mark.long),
+        pytest.param(DATA, 4, marks=pytest.mark.long),
+    ],
+)
 def test_the_faster_group_waits_at_the_bound_and_says_so(
     workplace: Path, staleness: int, slow: str
 ) -> None:

@@ -57,7 +57,10 @@ def stopped_at(workplace: Path, name: str, *intervals: int) -> Path:
     return target
 
 
-@pytest.mark.parametrize("interval", [1, 3, 4])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize("interval", [pytest.param(1, marks=LONG), 3, pytest.param(4, marks=LONG)])
 def test_a_resumed_run_ends_with_the_bits_of_the_undisturbed_one(
     workplace: Path, whole: dict[str, Any], interval: int
 ) -> None:
@@ -104,6 +107,7 @@ def test_an_altered_checkpoint_is_named_and_the_one_before_is_used(
     assert "resuming after interval 2" in told
 
 
+@LONG
 def test_a_pair_whose_manifest_was_never_written_is_no_pair(
     workplace: Path, whole: dict[str, Any]
 ) -> None:
@@ -124,6 +128,7 @@ def test_where_no_checkpoint_is_sound_the_run_is_refused(
         run(workplace, "name=broken", resume=True)
 
 
+@LONG
 def test_a_run_without_a_checkpoint_is_resumed_from_its_beginning(
     workplace: Path, whole: dict[str, Any]
 ) -> None:
@@ -133,6 +138,7 @@ def test_a_run_without_a_checkpoint_is_resumed_from_its_beginning(
     assert "from its beginning" in told
 
 
+@LONG
 def test_resuming_a_run_that_is_not_there_starts_it(workplace: Path, whole: dict[str, Any]) -> None:
     assert run(workplace, "name=anew", resume=True)["digest"] == whole["digest"]
 
@@ -164,6 +170,7 @@ def test_the_rows_of_a_resumed_run_have_no_gap_and_no_double(
     assert starts == sorted(starts)
 
 
+@LONG
 def test_several_workers_resume_with_another_number_of_them(
     workplace: Path, whole: dict[str, Any]
 ) -> None:

@@ -29,15 +29,14 @@ def test_every_byte_is_copied(size: int) -> None:
     assert target.tolist() == source.tolist()
 
 
-@pytest.mark.parametrize("cpus", [1, 3])
+@pytest.mark.parametrize("threads", [1, 3])
 def test_the_checksum_is_the_xxh3_of_the_chunks_xxh3_at_any_number_of_threads(
-    cpus: int, monkeypatch: pytest.MonkeyPatch
+    threads: int,
 ) -> None:
-    monkeypatch.setattr(host_memory, "_usable_cpus", lambda: cpus)
     bucket = data(5 * CHUNK + 3)
     parts = [bucket[i : i + CHUNK].tobytes() for i in range(0, bucket.size, CHUNK)]
     want = xxhash.xxh3_64_intdigest(b"".join(xxhash.xxh3_64_digest(part) for part in parts))
-    assert host_memory.checksum(bucket) == want
+    assert host_memory.checksum(bucket, threads) == want
 
 
 def test_the_checksum_changes_when_two_chunks_change_places() -> None:
@@ -46,13 +45,12 @@ def test_the_checksum_changes_when_two_chunks_change_places() -> None:
     assert host_memory.checksum(bucket) != host_memory.checksum(swapped)
 
 
-def test_several_threads_share_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_memory, "_usable_cpus", lambda: 3)
+def test_several_threads_share_the_chunks() -> None:
     import threading
 
     barrier = threading.Barrier(3, timeout=10)  # passes only when three chunks run at once
     names = host_memory._in_chunks(
-        lambda _chunk: barrier.wait() is not None and threading.current_thread().name, 3 * CHUNK
+        lambda _chunk: barrier.wait() is not None and threading.current_thread().name, 3 * CHUNK, 3
     )
     assert len(set(names)) == 3
 
