@@ -35,7 +35,8 @@ from actors.wire import CorpusError, Range
 
 CACHED_CHUNKS = 3
 KEPT_CHUNKS = 4  # a corpus of so many chunks is kept tokenised
-HELDOUT_BLOCKS = 1024  # of the held-out split that are read, at least
+HELDOUT_BYTES = 4 << 20  # of the held-out split that are read, at least where there are more
+HELDOUT_BLOCKS = 16  # and so many blocks of it
 BYTES_PER_TOKEN = 8  # more than tokenizers get out of text, so that enough is read
 TOKENIZER_BYTES = 64 << 20  # text that the tokenizer is trained on, at most
 MEASURED_BYTES = 256 << 10  # text of a source that is tokenised to learn the length of its tokens
@@ -141,10 +142,10 @@ class Corpus:
         return Windows.concat([self._heldout(i, counts[i]) for i in sorted(counts)])
 
     def _heldout(self, source: int, limit: int) -> Windows:
-        needed = limit * self._spec.window * BYTES_PER_TOKEN // self._spec.block_bytes
+        needed = max(HELDOUT_BYTES, limit * self._spec.window * BYTES_PER_TOKEN)
+        num_blocks = max(HELDOUT_BLOCKS, needed // self._spec.block_bytes)
         with self._lock:
-            documents = [*self._sources[source].heldout(max(HELDOUT_BLOCKS, needed))]
-        pieces = encode(self.tokenizer, documents)
+            pieces = encode(self.tokenizer, self._sources[source].heldout(num_blocks))
         windows = pack(pieces, self._spec.window, self.tokenizer.end_of_text)
         if len(windows) == 0:
             raise CorpusError(

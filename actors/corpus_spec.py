@@ -146,11 +146,14 @@ class CorpusSpec(FilesSpec):
     block_bytes: int = Field(
         16384,
         ge=256,
-        description="text only: bytes read, split off or held out as one unit. Raise it (256 KiB "
-        "to 1 MiB) for corpora of many gigabytes and for remote ones: fewer requests.",
+        description="text only: bytes read, split off or held out as one unit. Raise it (131072, "
+        "with shuffle_blocks 32) for corpora of many gigabytes and remote ones: fewer requests.",
     )
     shuffle_blocks: int = Field(
-        64, ge=1, description="Blocks shuffled together; more mixes better and takes more memory."
+        64,
+        ge=1,
+        description="Blocks that are read, tokenised and shuffled together; more mixes better and "
+        "takes more memory: about 20 bytes for each of their bytes.",
     )
     spool: str | None = Field(
         None,

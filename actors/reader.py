@@ -6,7 +6,7 @@ Small corpora are kept tokenised. Where ranks share, each keeps only what it rea
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,18 +17,31 @@ from actors.tokenizer import Tokenizer
 from actors.windows import Piece
 from actors.wire import CorpusError
 
+BATCH_CHARACTERS = 1 << 20  # tokenised at a time, which takes a hundred times as many bytes
 
-def encode(tokenizer: Tokenizer, documents: Sequence[Document]) -> list[Piece]:
+
+def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> list[Piece]:
     """Each document's tokens between the marks that open and close it."""
-    encoded = tokenizer.encode_pairs([(d.given, d.text) for d in documents])
-    return [
-        Piece(
-            np.array([tokenizer.begin, *ids, tokenizer.end], np.int32),
-            1 + num_given if num_given else 0,
-            document.subject,
-        )
-        for (ids, num_given), document in zip(encoded, documents, strict=True)
-    ]
+    pieces: list[Piece] = []
+    for some in _batches(documents):
+        encoded = tokenizer.encode_pairs([(d.given, d.text) for d in some])
+        for (ids, num_given), document in zip(encoded, some, strict=True):
+            tokens = np.array([tokenizer.begin, *ids, tokenizer.end], np.int32)
+            pieces.append(Piece(tokens, 1 + num_given if num_given else 0, document.subject))
+    return pieces
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.given) + len(document.text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class Reader:

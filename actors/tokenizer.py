@@ -143,7 +143,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without document marks."""
-        return [list(e.ids) for e in self._hf.encode_batch(list(texts), add_special_tokens=False)]
+        encoded = self._hf.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [e.ids for e in encoded]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
         """Token ids of each (given, text), one after the other, and how many are the given's.
@@ -158,7 +159,7 @@ class Tokenizer:
             return [([*g, *t], len(g)) for g, t in zip(given, texts, strict=True)]
         whole = self._hf.encode_batch([g + t for g, t in pairs], add_special_tokens=False)
         return [
-            (list(e.ids), sum(stop <= len(given) for _, stop in e.offsets) if given else 0)
+            (e.ids, sum(stop <= len(given) for _, stop in e.offsets) if given else 0)
             for e, (given, _) in zip(whole, pairs, strict=True)
         ]
 
