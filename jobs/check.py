@@ -61,7 +61,10 @@ def check(config: Config) -> dict[str, Any]:
     check_resources(config, machine.resources)
     counts = count_parameters(config, num_tokens)
     store = machine.resources.get("object_store_memory", 0.0)
-    saved = footprint.checkpoint_bytes(config, counts) if config.checkpoints.every else 0
+    saves = config.checkpoints.every > 0
+    saved = footprint.checkpoint_bytes(config, counts) if saves else 0
+    # One more is there while the newest is being written.
+    kept = config.checkpoints.keep_last + config.checkpoints.keep_best + 1 if saves else 0
     snapshots = footprint.snapshot_bytes(counts)
     check_fits(snapshots, {"both": saved}, config.exchange.staleness, store)
     workers = footprint.worker_memory(config, counts)
@@ -86,6 +89,7 @@ def check(config: Config) -> dict[str, Any]:
         "disk": {
             "export_bytes": footprint.export_bytes(counts),
             "checkpoint_bytes": footprint.checkpoint_bytes(config, counts),
+            "checkpoints_kept": kept,
             "free_bytes": free_disk(config.run_url),
         },
         "resources": {
@@ -153,10 +157,11 @@ def warnings(config: Config, result: dict[str, Any], machine: Machine) -> list[s
             "smaller"
         )
     disk = result["disk"]
-    if disk["free_bytes"] is not None and disk["export_bytes"] > disk["free_bytes"]:
+    taken = disk["export_bytes"] + disk["checkpoints_kept"] * disk["checkpoint_bytes"]
+    if disk["free_bytes"] is not None and taken > disk["free_bytes"]:
         found.append(
-            f"disk: the exports take {_size(disk['export_bytes'])}, {_size(disk['free_bytes'])} "
-            "are free; choose another storage"
+            f"disk: exports and checkpoints take {_size(taken)}, {_size(disk['free_bytes'])} are "
+            "free; choose another storage, or lower checkpoints.keep_last"
         )
     if result[DATA]["epochs"] > EPOCHS_TO_MENTION and config.corpus.kind == "text":
         found.append(
@@ -197,8 +202,8 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"corpus: about {corpus['tokens_per_epoch']:,.0f} tokens per epoch",
         f"evaluator: {_size(result['evaluator_bytes'])} of memory",
         f"object store: {_size(store['needed_bytes'])} of {_size(store['available_bytes'])}",
-        f"disk: exports {_size(disk['export_bytes'])}, one checkpoint "
-        f"{_size(disk['checkpoint_bytes'])}{free}",
+        f"disk: exports {_size(disk['export_bytes'])}, at most {disk['checkpoints_kept']} "
+        f"checkpoints of {_size(disk['checkpoint_bytes'])}{free}",
         *(
             f"{name}: asked {amount['asked']:g}, {result['machine']['where']} has "
             f"{amount['available']:g}"

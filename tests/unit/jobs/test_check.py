@@ -96,7 +96,7 @@ def test_too_little_disk_is_a_warning(found: tuple[Config, dict[str, Any]]) -> N
     config, result = found
     full = result | {"disk": {**result["disk"], "free_bytes": 10}}
     (said,) = warnings(config, full, Machine("here", {}, None, None))
-    assert said.startswith("disk: the exports take")
+    assert said.startswith("disk: exports and checkpoints take")
 
 
 def test_a_share_of_a_gpu_that_is_too_small_is_a_warning(config: str) -> None:
