@@ -259,6 +259,7 @@ def build_tokenizer(spec: RunSpec) -> Tokenizer:
         ConfigError: the pretrained one can't be had; CorpusError: as `train_tokenizer`.
     """
     if spec.tokenizer.pretrained is not None:
+        open_sources(spec.corpus, spec.seed)  # what is wrong with them shows before a worker starts
         return Tokenizer.from_pretrained(spec.tokenizer.pretrained)
     return train_tokenizer(spec)
 

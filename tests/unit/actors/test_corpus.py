@@ -547,5 +547,12 @@ def test_a_pretrained_tokenizer_is_used_where_one_is_named(tmp_path: Path) -> No
     assert {tokenizer.begin, tokenizer.end} <= set(tokens.tolist())
 
 
+def test_a_missing_file_shows_with_a_pretrained_tokenizer_too(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "tokenizer", byte_level("</s>"))
+    spec = run_spec(CorpusSpec(paths=(str(tmp_path / "gone"),)), tokenizer__pretrained=folder)
+    with pytest.raises(CorpusError, match="gone: no such file"):
+        build_tokenizer(spec)
+
+
 def test_without_a_name_a_tokenizer_is_trained(text_spec: RunSpec) -> None:
     assert build_tokenizer(text_spec).to_json() == train_tokenizer(text_spec).to_json()
