@@ -6,6 +6,7 @@ Called by the trainers (own layer and mirror of the peer's), the evaluator and `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +79,11 @@ def to_batch(windows: Windows, device: torch.device) -> Batch:
 
 
 def add_noise(
-    batch: Batch, noise_frac: float, num_tokens: int, end_of_text: int, choices: torch.Generator
+    batch: Batch,
+    noise_frac: float,
+    num_tokens: int,
+    marks: Sequence[int],
+    choices: torch.Generator,
 ) -> Batch:
     """The batch with a share of its input tokens replaced by random ones; targets and document
     marks stay.
@@ -86,7 +91,8 @@ def add_noise(
     if noise_frac == 0:
         return batch
     shape = batch.tokens_BT.shape
-    noised = (torch.rand(shape, generator=choices) < noise_frac) & (batch.tokens_BT != end_of_text)
+    is_mark = torch.isin(batch.tokens_BT, torch.tensor(marks))
+    noised = (torch.rand(shape, generator=choices) < noise_frac) & ~is_mark
     random = torch.randint(num_tokens, shape, generator=choices)
     tokens = torch.where(noised, random, batch.tokens_BT)
     return Batch(tokens, batch.segments_BT, batch.valid_BT, batch.targets_BT)

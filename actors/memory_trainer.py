@@ -106,11 +106,11 @@ class MemoryTrainer(Trainer):
         """At most `num_windows` windows of documents sampled from the adopted data layer, reads
         off; each rank samples its share, all get all.
         """
-        window, mark = self.spec.corpus.window, self.tokenizer.end_of_text
+        window, begin, end = self.spec.corpus.window, self.tokenizer.begin, self.tokenizer.end
         num = len(range(self.rank, num_windows, self.num_ranks))
-        rows = torch.full((num, window), mark, dtype=torch.int32)
+        rows = torch.full((num, window), end, dtype=torch.int32)
         if num:
-            prompts = torch.full((num, 1), mark, device=self.device)
+            prompts = torch.full((num, 1), begin, device=self.device)
             with self.autocast():
                 out = self.teacher.model.generate(  # type: ignore[operator]
                     prompts,
@@ -118,16 +118,16 @@ class MemoryTrainer(Trainer):
                     do_sample=True,
                     top_k=0,
                     max_new_tokens=window - 1,
-                    eos_token_id=mark,
-                    pad_token_id=mark,
+                    eos_token_id=end,
+                    pad_token_id=end,
                 )
             rows[:, : out.shape[1]] = out.clamp_max(self.tokenizer.size - 1).cpu()
         documents = []
         for row in torch.cat(self.ranks.gather_rows(rows)).tolist():
-            end = row.index(mark, 1) + 1 if mark in row[1:] else len(row)
-            if end > 2:
-                documents.append(Piece(row[:end]))
-        return pack(documents, window, mark)[:num_windows] if documents else Windows.empty(window)
+            length = row.index(end, 1) + 1 if end in row[1:] else len(row)
+            if length > 2:
+                documents.append(Piece(row[:length]))
+        return pack(documents, window, end)[:num_windows] if documents else Windows.empty(window)
 
     def next_windows(self) -> tuple[Windows, int]:
         """A batch by the configured mix, and how many sequences at its front are real text.

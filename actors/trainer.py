@@ -157,7 +157,8 @@ class Trainer(ABC):
             seed_of(self.spec.seed, self.group, self.step, "noise")
         )
         batch = to_batch(windows, torch.device("cpu"))
-        return add_noise(batch, noise, self.tokenizer.size, self.tokenizer.end_of_text, choices)
+        marks = (self.tokenizer.begin, self.tokenizer.end)
+        return add_noise(batch, noise, self.tokenizer.size, marks, choices)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes in the group's precision; backward passes and steps stay outside."""

@@ -46,7 +46,7 @@ def batch_of(ids: Tensor, segments: Tensor | None = None) -> Batch:
 
 def noisy(noise_frac: float) -> tuple[Batch, Batch]:
     batch = batch_of(tokens(20, 50))
-    return batch, add_noise(batch, noise_frac, 60, 0, torch.Generator().manual_seed(1))
+    return batch, add_noise(batch, noise_frac, 60, (0, 7), torch.Generator().manual_seed(1))
 
 
 def test_a_position_is_valid_where_the_next_token_is_learned_in_the_same_document() -> None:
@@ -79,9 +79,10 @@ def test_noise_leaves_the_targets() -> None:
 
 def test_noise_leaves_document_marks() -> None:
     batch, noised = noisy(0.9)
-    marks = batch.tokens_BT == 0
-    assert marks.any()
-    assert bool((noised.tokens_BT[marks] == 0).all())
+    for mark in (0, 7):
+        marks = batch.tokens_BT == mark
+        assert marks.any()
+        assert bool((noised.tokens_BT[marks] == mark).all())
 
 
 def test_no_noise_changes_no_token() -> None:

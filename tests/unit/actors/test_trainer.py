@@ -29,6 +29,7 @@ from tests.unit.actors.tiny import (
     copied,
     order,
     run_spec,
+    values,
     write_facts,
 )
 
@@ -298,3 +299,32 @@ def test_publishing_copies_nothing(fresh: Exchange) -> None:
     fresh.data.own.buffer.fill_(1)
     assert bool((buckets[0] == 1).all())
     assert not bool((before[1][0] == 1).all())
+
+
+def test_bf16_passes_train_nearly_what_float32_ones_train_over_float32_weights(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    mix = {"just_trained": 0.25, "fresh": 0.25, "replay": 0.25, "sampled": 0.25}
+    settings = {"mix": mix, "losses__assist": 0.5}
+    half = {"data__precision": "bf16", "memory__precision": "bf16"}
+    runs = [
+        Exchange(run_spec(facts_corpus, **settings, **more), tokenizer.to_json()).run(2)
+        for more in ({}, half)
+    ]
+    for at in (0, 1):
+        full, rounded = (values(each.reports[-1][at]) for each in runs)
+        assert rounded["loss"] == pytest.approx(full["loss"], rel=0.02)
+        assert rounded["loss"] != full["loss"]
+    assert {e.dtype for e in runs[1].data.own.entries} == {torch.float32}
+
+
+def test_recomputed_activations_train_the_same_bits(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    layer = run_spec(facts_corpus).data.layer
+    recomputed = layer.model_copy(update={"gradient_checkpointing": True}).model_dump()
+    runs = [
+        Exchange(run_spec(facts_corpus, **more), tokenizer.to_json()).run(1)
+        for more in ({}, {"data__layer": recomputed})
+    ]
+    assert runs[0].data.own.digest() == runs[1].data.own.digest()
