@@ -28,7 +28,7 @@ class CheckpointWriter:
 
     def __init__(self, run_dir: RunDir, spec: CheckpointSpec, warn: Callable[[str], None]) -> None:
         self._run_dir, self._spec, self._warn = run_dir, spec, warn
-        self._figures: dict[int, float | None] = {}  # by interval; None: not measured yet
+        self._figures: dict[int, float] = {}  # by interval, of those that were measured
         self._waiting: tuple[PairCheckpoint, SavedRows] | None = None
         self._changed = threading.Condition()
         self._closing = False
@@ -91,9 +91,7 @@ class CheckpointWriter:
             checkpoints.remove(self._run_dir, interval)
 
 
-def superfluous(
-    there: list[int], figures: dict[int, float | None], spec: CheckpointSpec
-) -> list[int]:
+def superfluous(there: list[int], figures: dict[int, float], spec: CheckpointSpec) -> list[int]:
     """Pairs that are neither among the newest nor among the best.
 
     Args:
@@ -102,7 +100,7 @@ def superfluous(
         spec: how many to keep.
     """
     kept = set(there[-spec.keep_last :])
-    known = [i for i in there if figures.get(i) is not None]
+    known = [i for i in there if i in figures]
     sign = 1 if spec.best_is == "min" else -1
-    kept.update(sorted(known, key=lambda i: (sign * (figures[i] or 0.0), -i))[: spec.keep_best])
+    kept.update(sorted(known, key=lambda i: (sign * figures[i], -i))[: spec.keep_best])
     return [i for i in there if i not in kept]

@@ -87,12 +87,10 @@ def load(run_dir: RunDir, warn: Callable[[str], None]) -> Restored | None:
     broken: list[str] = []
     for interval in reversed(intervals(run_dir)):
         try:
-            restored = _load_one(run_dir, interval)
+            return _load_one(run_dir, interval)
         except CheckpointError as err:
             warn(f"{err}; the pair before it is tried")
             broken.append(str(err))
-            continue
-        return restored
     if broken:
         raise CheckpointError(
             f"no checkpoint of {run_dir.url} can be used: {broken[0]}; start again under another "

@@ -39,12 +39,12 @@ def a_pair(interval: int) -> PairCheckpoint:
 def test_pairs_that_are_neither_new_nor_good_are_let_go(
     spec: dict[str, Any], gone: list[int]
 ) -> None:
-    figures: dict[int, float | None] = {1: 3.0, 2: 1.0, 4: 2.0}  # 3 and 5 were not measured
+    figures: dict[int, float] = {1: 3.0, 2: 1.0, 4: 2.0}  # 3 and 5 were not measured
     assert superfluous([1, 2, 3, 4, 5], figures, CheckpointSpec(**spec)) == gone
 
 
 def test_of_equal_figures_the_newer_pair_is_kept() -> None:
-    figures: dict[int, float | None] = {1: 1.0, 2: 1.0}
+    figures: dict[int, float] = {1: 1.0, 2: 1.0}
     assert superfluous([1, 2, 3], figures, CheckpointSpec(keep_last=1, keep_best=1)) == [1]
 
 
