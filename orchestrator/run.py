@@ -131,6 +131,7 @@ def train(
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
             tokenizing = pool.submit(_tokenizer, config, run_dir if going_on else None)
             with ray_session(config, verbose):
+                stop_requested.arm()
                 tokenizer = tokenizing.result()
                 restored = load(run_dir, progress.warning) if going_on else None
                 if going_on:

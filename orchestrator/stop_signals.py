@@ -8,12 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopFlag:
     """Set by the first SIGINT or SIGTERM, read by the coordinator once a tick."""
 
     def __init__(self) -> None:
         self._reason: str | None = None
+
+    def arm(self) -> None:
+        """Takes the signals again: starting Ray gives SIGTERM to a handler of its own, which would
+        end the driver where it stands. In the main thread only, the others get no signals.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                signal.signal(signum, self.set)
 
     def reason(self) -> str | None:
         """Why the run should end, or None."""
@@ -37,7 +47,8 @@ def stop_signals() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag  # a Tune trial: Tune ends it, signals go to the main thread
         return
-    before = {s: signal.signal(s, flag.set) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    flag.arm()
     try:
         yield flag
     finally:
