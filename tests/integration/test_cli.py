@@ -257,15 +257,3 @@ def test_ctrl_c_ends_a_run_with_130_a_summary_and_no_process_left(
     assert "SIGINT" in summary["cause"]
     _, left = psutil.wait_procs(children, timeout=15)
     assert left == []
-
-
-def test_a_schedulers_sigterm_ends_a_run_with_130_and_a_summary(
-    training: tuple[subprocess.Popen[str], Path],
-) -> None:
-    process, run = training
-    process.send_signal(signal.SIGTERM)  # to the driver alone
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    summary = summary_of(run)
-    assert summary["status"] == "interrupted"
-    assert "SIGTERM" in summary["cause"]
