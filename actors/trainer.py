@@ -91,6 +91,7 @@ class Trainer(ABC):
         self.ranks = ProcessGroup()
         self.corpus = Corpus.open(spec, self.tokenizer)
         self.interval_done, self.step, self.peer_version = 0, 0, -1
+        self.mirrored = -1  # version whose bytes the mirror holds
         self.ranges: list[Range] = []
         self.published_ranges: tuple[Range, ...] = ()
         self.costs_s: defaultdict[str, float] = defaultdict(float)
@@ -245,9 +246,9 @@ class Trainer(ABC):
                 f"expected {self.run}/{peer_of(self.group)}"
             )
         self.before_adopt()
-        if headers[0].version != self.peer_version:
+        if headers[0].version != self.mirrored:
             adopt(self.mirror, headers, buckets)
-            self.peer_version = headers[0].version
+            self.peer_version = self.mirrored = headers[0].version
 
     def interval(
         self, order: Order, headers: Sequence[Header], buckets: Sequence[ByteArray]
@@ -389,6 +390,7 @@ class Trainer(ABC):
         Raises:
             CheckpointError: it is another run's, or not whole.
         """
+        self.mirrored = -1  # the peer's bytes are adopted again
         self.set_scalars(checkpoint.restore(self.tensors(), headers, buckets))
 
     def generator(self, interval: int) -> torch.Generator:

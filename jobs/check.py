@@ -66,7 +66,7 @@ def check(config: Config) -> dict[str, Any]:
     # One more is there while the newest is being written.
     kept = config.checkpoints.keep_last + config.checkpoints.keep_best + 1 if saves else 0
     snapshots = footprint.snapshot_bytes(counts)
-    check_fits(snapshots, {"both": saved}, config.exchange.staleness, store)
+    check_fits(snapshots, {"both": saved}, config.retention, store)
     workers = footprint.worker_memory(config, counts)
     memory = {
         group: {

@@ -12,7 +12,6 @@ from typing import Any
 from actors.estimate import ParameterCounts
 from actors.spec import DATA, GROUPS, MEMORY
 from orchestrator.config import Config
-from orchestrator.exchange import needed_bytes
 
 FLOAT_BYTES = 4
 ROW_STATE_BYTES = 8  # of the value table's optimizer, per row: second moment and count
@@ -108,7 +107,7 @@ def store_bytes(config: Config, counts: ParameterCounts) -> int:
     """Bytes of the object store that the versions and checkpoints of a run take at most."""
     saves = config.checkpoints.every > 0
     saved = checkpoint_bytes(config, counts) if saves else 0
-    return needed_bytes(snapshot_bytes(counts).values(), [saved], config.exchange.staleness)
+    return config.retention.needed_bytes(snapshot_bytes(counts).values(), [saved])
 
 
 def export_bytes(counts: ParameterCounts) -> int:

@@ -21,7 +21,7 @@ import safetensors.numpy
 import xxhash
 from safetensors import SafetensorError
 
-from actors.host_memory import checksum
+from actors.host_memory import ByteArray, checksum
 from actors.spec import GROUPS
 from actors.wire import CheckpointError, CheckpointHeader, ConfigError
 from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, Tally
@@ -160,6 +160,16 @@ def _load_group(
             )
         refs.append(ray.put(array))
     return GroupCheckpoint(name, headers[0].interval, headers, tuple(refs))
+
+
+def stored_part(run_dir: RunDir, saved: GroupCheckpoint, index: int) -> ByteArray | None:
+    """One part of a group's checkpoint as written; None where it was not, or is not whole."""
+    try:
+        content = run_dir.read_bytes(f"{folder(saved.interval)}/{_part(saved.group, index)}")
+        part: ByteArray = safetensors.numpy.load(content)[TENSOR]
+        return part
+    except (ConfigError, SafetensorError, KeyError):
+        return None
 
 
 def _header(values: Mapping[str, Any]) -> CheckpointHeader:

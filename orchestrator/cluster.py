@@ -1,35 +1,36 @@
-"""Both groups and the evaluator as the coordinator sees them: started, asked, polled, stopped.
+"""Both groups and the evaluator as the coordinator sees them: started, asked, polled, restarted,
+stopped.
 
 A group is returned started or not at all. What Ray raises becomes `Failed` events here; whose
-failure it is follows from which group's call it was, never from the exception's type. Owns every
-actor handle; no call blocks for long but `start`, `export` and `stop`.
+failure it is follows from which group's call it was, never from the exception's type. No call
+blocks for long but `start`, `export` and `stop`: a restart has its own thread, and comes back as an
+event.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-import psutil
 import ray
+from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.spec import GROUPS, RunSpec
-from actors.wire import Description, Location, Order
+from actors.spec import GROUPS
+from actors.wire import CheckpointError, Description, Location, Order
 from orchestrator.config import Config
-from orchestrator.errors import (
-    GroupFailedError,
-    InterruptedRunError,
-    as_group_error,
-    root_cause,
-)
-from orchestrator.events import Evaluated, Event, Failed
+from orchestrator.errors import GroupFailedError, root_cause
+from orchestrator.events import Evaluated, Event, Failed, Restarted
 from orchestrator.exchange import GroupCheckpoint, Version
-from orchestrator.groups import EvaluatorActor, RankActor
-from orchestrator.placement import EVALUATOR, bundle, bundle_index, evaluator_bundle
-from orchestrator.rank_group import AwaitAll, RankGroup, Waiting
+from orchestrator.groups import EvaluatorActor
+from orchestrator.launch import Launcher, places
+from orchestrator.placement import EVALUATOR, evaluator_bundle
+from orchestrator.rank_group import RankGroup
+from orchestrator.refetch import StoredPart, refetch_checkpoint, refetch_version
+
+EXPORT_TRIES = 3  # of the export, where the evaluator's process dies
 
 
 class Cluster:
@@ -39,35 +40,27 @@ class Cluster:
         config: the run.
         tokenizer_json: the run's tokenizer.
         placement: bundles as `placement.bundles` orders them.
+        stored_part: reads a part of a checkpoint back from storage, should the store's be bad.
     """
 
-    def __init__(self, config: Config, tokenizer_json: str, placement: PlacementGroup) -> None:
+    def __init__(
+        self,
+        config: Config,
+        tokenizer_json: str,
+        placement: PlacementGroup,
+        stored_part: StoredPart = lambda saved, index: None,
+    ) -> None:
         self._config = config
         self._tokenizer_json = tokenizer_json
-        self._placement = placement
+        self._launcher = Launcher(config, tokenizer_json, placement)
+        self._stored_part = stored_part
         self._groups: dict[str, RankGroup] = {}
-        self._actors: list[tuple[Any, int | None]] = []  # with the pid where it is known
+        self._restarts: dict[str, Future[Restarted]] = {}
+        self._restarter = ThreadPoolExecutor(len(GROUPS), "tandem-restart")
+        self._stopping = False
         self._evaluator: Any = None
         self._evaluations: list[Any] = []
-        self._stop_requested: Callable[[], str | None] = lambda: None
-
-    def _options(self, name: str, rank: int, resources: Mapping[str, float]) -> dict[str, Any]:
-        strategy = PlacementGroupSchedulingStrategy(
-            self._placement, placement_group_bundle_index=bundle_index(self._config, name, rank)
-        )
-        return {
-            "num_cpus": resources.get("CPU", 0.0),
-            "num_gpus": resources.get("GPU", 0.0),
-            "scheduling_strategy": strategy if resources else "DEFAULT",
-        }
-
-    @property
-    def _spec(self) -> RunSpec:
-        return RunSpec.model_validate(
-            {name: getattr(self._config, name) for name in RunSpec.model_fields},
-            by_name=True,
-            by_alias=True,
-        )
+        self._last_pair: tuple[Version, Version] | None = None
 
     def start(
         self,
@@ -87,24 +80,14 @@ class Cluster:
             CheckpointError: a checkpoint is not this run's.
             GroupFailedError: a rank died or was not ready within `deadlines.start_s`.
         """
-        self._stop_requested = stop_requested
-        deadline = time.monotonic() + self._config.deadlines.start_s
-
-        def await_all(waiting: Waiting, what: str) -> dict[Any, Any]:
-            return self._await_all(waiting, deadline, what)
-
-        self._place(await_all)
+        self._groups = self._launcher.make(GROUPS, stop_requested)
         groups = self._groups.values()
-        starting = {ref: who for g in groups for ref, who in g.call_all("start", 0).items()}
-        described = await_all(starting, "was not ready")
+        self._launcher.begin(groups, 0, resume or {}, stop_requested)
         for group in groups:
-            mine = [d for d in described.values() if d.group == group.name]
-            group.descriptions = sorted(mine, key=lambda d: d.rank)
-            group.meet(await_all)
-            if resume is not None:
-                group.restore(resume[group.name], await_all)
             number = resume[group.name].interval if resume is not None else 0
-            group.publish_first(number, number >= self._config.intervals, await_all)
+            exact = number >= self._config.intervals
+            self._launcher.publish_first(group, number, exact, stop_requested)
+        self._warm_spares()
         return {group.name: group.descriptions for group in groups}
 
     def locate(self, stop_requested: Callable[[], str | None]) -> dict[str, list[Location]]:
@@ -112,41 +95,8 @@ class Cluster:
 
         Raises: as `start`.
         """
-        self._stop_requested = stop_requested
-        deadline = time.monotonic() + self._config.deadlines.start_s
-        self._place(lambda waiting, what: self._await_all(waiting, deadline, what))
-        return {group.name: group.locations for group in self._groups.values()}
-
-    def _place(self, await_all: AwaitAll) -> None:
-        locating: dict[Any, tuple[str, int]] = {}
-        for name in GROUPS:
-            workers = self._config.group(name).workers
-            actors = []
-            for rank in range(workers.num_workers):
-                options = self._options(name, rank, bundle(workers))
-                actors.append(
-                    RankActor.options(**options).remote(  # type: ignore[attr-defined]
-                        self._spec,
-                        self._tokenizer_json,
-                        self._config.name,
-                        name,
-                        rank,
-                        workers.num_workers,
-                    )
-                )
-                self._actors.append((actors[-1], None))
-            group = RankGroup(name, actors, self._config.deadlines.heartbeat_s)
-            self._groups[name] = group
-            locating |= group.call_all("locate")
-        located = await_all(locating, "has no process yet")
-        for group in self._groups.values():
-            mine = [where for where in located.values() if where.group == group.name]
-            group.locations = sorted(mine, key=lambda where: where.rank)
-        self._actors = [
-            (actor, where.pid)
-            for group in self._groups.values()
-            for actor, where in zip(group.actors, group.locations, strict=True)
-        ]
+        self._groups = self._launcher.make(GROUPS, stop_requested)
+        return places(self._groups)
 
     def first_version(self, group: str) -> Version:
         """The version that the group began with."""
@@ -154,44 +104,69 @@ class Cluster:
         assert version is not None, f"{group}: not started"
         return version
 
-    def _await_all(
-        self, waiting: Mapping[Any, tuple[str, int]], deadline: float, what: str
-    ) -> dict[Any, Any]:
-        results: dict[Any, Any] = {}
-        pending = list(waiting)
-        while pending:
-            if reason := self._stop_requested():
-                raise InterruptedRunError(reason)
-            ready, pending = ray.wait(
-                pending, timeout=max(0.0, min(0.5, deadline - time.monotonic()))
-            )
-            for ref in ready:
-                group, rank = waiting[ref]
-                try:
-                    results[ref] = ray.get(ref)
-                except Exception as err:
-                    raise as_group_error(group, rank, err, "while starting") from err
-            if pending and time.monotonic() > deadline:
-                group, rank = waiting[pending[0]]
-                raise GroupFailedError(
-                    f"{group} rank {rank}: {what} after {self._config.deadlines.start_s:g} s; "
-                    "raise deadlines.start_s, or look at the node's load"
-                )
-        return results
-
     def submit(self, group: str, order: Order, peer: Version) -> None:
         """Starts a group's next interval on a committed version of its peer."""
         self._groups[group].submit(order, peer)
+
+    def restart(
+        self,
+        group: str,
+        incarnation: int,
+        checkpoint: GroupCheckpoint | None,
+        refetch: Version | None,
+    ) -> None:
+        """Begins to end a group's processes and to make new ones; `poll` says when they stand."""
+        old = self._groups.pop(group, None)
+        self._restarts[group] = self._restarter.submit(
+            self._restart, old, group, incarnation, checkpoint, refetch
+        )
+
+    def _restart(
+        self,
+        old: RankGroup | None,
+        name: str,
+        incarnation: int,
+        checkpoint: GroupCheckpoint | None,
+        refetch: Version | None,
+    ) -> Restarted:
+        if old is not None:
+            self._launcher.end(old.actors)
+        fresh = refetch_version(refetch) if refetch is not None else None
+        group = self._launcher.make([name], self._stop_reason)[name]
+        try:
+            saved = {name: checkpoint} if checkpoint is not None else {}
+            try:
+                self._launcher.begin([group], incarnation, saved, self._stop_reason)
+            except CheckpointError:
+                if checkpoint is None:
+                    raise
+                whole = refetch_checkpoint(checkpoint, self._stored_part)
+                self._launcher.begin([group], incarnation, {name: whole}, self._stop_reason)
+        except BaseException:
+            self._launcher.end(group.actors)
+            raise
+        self._groups[name] = group
+        return Restarted(name, incarnation, fresh)
+
+    def _stop_reason(self) -> str | None:
+        return "the run has ended" if self._stopping else None
+
+    def _warm_spares(self) -> None:
+        if self._config.recovery.warm_spares:
+            for name in GROUPS:
+                self._launcher.warm(name)
 
     def evaluate(self, data: Version, memory: Version, final: bool) -> None:
         """Starts an evaluation of a committed pair; `poll` says when it is done."""
         if self._evaluator is None:
             resources = evaluator_bundle(self._config)
-            options = self._options(EVALUATOR, 0, resources)
+            options = self._launcher.options(EVALUATOR, 0, resources) if resources else {
+                "num_cpus": 0
+            }  # fmt: skip
             self._evaluator = EvaluatorActor.options(**options).remote(  # type: ignore[attr-defined]
-                self._spec, self._tokenizer_json
+                self._launcher.spec, self._tokenizer_json
             )
-            self._actors.append((self._evaluator, None))
+        self._last_pair = data, memory
         refs = (*data.bucket_refs, *memory.bucket_refs)
         self._evaluations.append(
             self._evaluator.evaluate.remote(
@@ -201,31 +176,51 @@ class Cluster:
 
     def export(self, directory: str) -> dict[str, str]:
         """Writes the exports of the pair last evaluated; returns the digests."""
-        try:
-            digests: dict[str, str] = ray.get(
-                self._evaluator.export.remote(directory),
-                timeout=self._config.deadlines.evaluation_s,
-            )
-        except Exception as err:
-            raise GroupFailedError(
-                f"evaluator: the export to {directory} failed: {root_cause(err)}"
-            ) from err
-        return digests
+        limit_s = self._config.deadlines.evaluation_s
+        for left in reversed(range(EXPORT_TRIES)):
+            try:
+                digests: dict[str, str] = ray.get(
+                    self._evaluator.export.remote(directory), timeout=limit_s
+                )
+                return digests
+            except Exception as err:
+                if not left or not isinstance(err, RayActorError) or self._last_pair is None:
+                    raise GroupFailedError(
+                        f"evaluator: the export to {directory} failed: {root_cause(err)}"
+                    ) from err
+                self._evaluator = None
+                self.evaluate(*self._last_pair, final=True)  # what it exports is what it evaluated
+        raise AssertionError("unreachable: the last try returns or raises")
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What happened, failures first; waits at most `timeout_s` for something."""
         waiting = list(self._evaluations)
-        for group in self._groups.values():
+        for group in list(self._groups.values()):
             waiting.extend(_unfinished(group.report_refs))
         if waiting:
             ray.wait(waiting, timeout=timeout_s)
+        elif self._restarts:
+            wait(self._restarts.values(), timeout=timeout_s)
         else:
             time.sleep(timeout_s)
-        events: list[Event] = []
-        for group in self._groups.values():
+        events: list[Event] = self._collect_restarts()
+        for group in list(self._groups.values()):
             events.extend(group.collect())
         events.extend(self._collect_evaluations())
         return sorted(events, key=lambda e: not isinstance(e, Failed))
+
+    def _collect_restarts(self) -> list[Event]:
+        events: list[Event] = []
+        for name, restart in list(self._restarts.items()):
+            if not restart.done():
+                continue
+            del self._restarts[name]
+            try:
+                events.append(restart.result())
+                self._warm_spares()
+            except Exception as err:  # the thread's border; it becomes an event
+                events.append(Failed(name, 0, err))
+        return events
 
     def _collect_evaluations(self) -> list[Event]:
         if not self._evaluations:
@@ -238,7 +233,10 @@ class Cluster:
             try:
                 events.append(Evaluated(ray.get(ref)))
             except Exception as err:
-                events.append(Evaluated(None, root_cause(err)))
+                died = isinstance(err, RayActorError)
+                if died:
+                    self._evaluator = None  # the next evaluation makes another
+                events.append(Evaluated(None, root_cause(err), died))
         return events
 
     @property
@@ -247,18 +245,18 @@ class Cluster:
         return len(self._evaluations)
 
     def late_beats(self) -> list[Failed]:
-        """Ranks whose heartbeat is overdue."""
-        return [late for group in self._groups.values() for late in group.late_beats()]
+        """Ranks that are dead, or whose heartbeat is overdue."""
+        return [late for group in list(self._groups.values()) for late in group.late_beats()]
 
     def stop(self) -> None:
         """Kills every actor and waits until the local ones are gone."""
-        for actor, _ in self._actors:
-            ray.kill(actor, no_restart=True)
-        deadline = time.monotonic() + self._config.deadlines.stop_s
-        for _, pid in self._actors:
-            while pid is not None and _is_rank(pid) and time.monotonic() < deadline:
-                time.sleep(0.05)
-        self._actors, self._groups, self._evaluations, self._evaluator = [], {}, [], None
+        self._stopping = True
+        self._restarter.shutdown(cancel_futures=True)
+        if self._evaluator is not None:
+            ray.kill(self._evaluator, no_restart=True)
+        self._launcher.end_all()
+        self._groups, self._restarts = {}, {}
+        self._evaluations, self._evaluator = [], None
 
 
 def _unfinished(refs: Sequence[Any]) -> Sequence[Any]:
@@ -269,14 +267,3 @@ def _unfinished(refs: Sequence[Any]) -> Sequence[Any]:
         return refs
     _, pending = ray.wait(list(refs), num_returns=len(refs), timeout=0)
     return pending or refs
-
-
-def _is_rank(pid: int) -> bool:
-    """True while `pid` is one of our actors' processes on this machine."""
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and "RankActor" in " ".join(
-            process.cmdline()
-        )
-    except psutil.Error:
-        return False

@@ -25,12 +25,14 @@ from actors.settings import Spec
 from actors.spec import RunSpec
 from actors.wire import ConfigError
 from orchestrator.config_paths import anchor_paths
+from orchestrator.exchange import Retention
 
 # What a resumed run may set anew: nothing of it changes what is computed, but for rounding.
 RESUMABLE = (
     "deadlines.",
     "ray.",
     "checkpoints.",
+    "recovery.",
     "evaluation.",
     "data.workers.",
     "memory.workers.",
@@ -70,7 +72,8 @@ class CheckpointSpec(Spec):
         10,
         ge=0,
         description="Intervals between checkpoints, a multiple of exchange.publish_every; 0: none. "
-        "After a stop at most so many intervals are trained again.",
+        "After a stop, or when a group's process died, at most so many intervals are trained "
+        "again; each keeps one more version of both groups in the object store.",
     )
     keep_last: int = Field(2, ge=1, description="Newest checkpoints kept.")
     keep_best: int = Field(
@@ -85,6 +88,28 @@ class CheckpointSpec(Spec):
     )
     best_is: Literal["min", "max"] = Field(
         "min", description="Whether a smaller or a larger figure is better."
+    )
+
+
+class RecoverySpec(Spec):
+    """What happens when a group's process dies, and when the run is told to stop."""
+
+    max_failures: int = Field(
+        10,
+        ge=-1,
+        description="Restarts of each group over the run, as in Ray's FailureConfig; 0: the first "
+        "failure ends the run; -1: any number. Needs checkpoints.every.",
+    )
+    warm_spares: bool = Field(
+        False,
+        description="Keep one more process per worker that has imported everything and takes a "
+        "dead one's place; saves seconds of a restart, costs some 400 MB of host memory each.",
+    )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        description="On Ctrl-C, SIGTERM or the notice that a node is taken away: seconds for a "
+        "last checkpoint; 0: none. A second Ctrl-C ends the run at once.",
     )
 
 
@@ -165,6 +190,7 @@ class Config(RunSpec):
         "open them with Perfetto. Traced intervals are slower.",
     )
     checkpoints: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    recovery: RecoverySpec = Field(default_factory=RecoverySpec)
     deadlines: DeadlineSpec = Field(default_factory=DeadlineSpec)
     ray: RaySpec = Field(default_factory=RaySpec)
     trackers: TrackersSpec = Field(default_factory=TrackersSpec)
@@ -178,6 +204,16 @@ class Config(RunSpec):
                 "versions that both groups published"
             )
         return self
+
+    @property
+    def recovers(self) -> bool:
+        """Whether a group that failed is restarted."""
+        return self.checkpoints.every > 0 and self.recovery.max_failures != 0
+
+    @property
+    def retention(self) -> Retention:
+        """How much of the run the object store holds at a time."""
+        return Retention.of(self.exchange, self.checkpoints.every, self.recovers)
 
     @property
     def run_url(self) -> str:

@@ -1,13 +1,14 @@
-"""The loop of a run: submits intervals on committed inputs, commits what comes back, evaluates,
-catches up, ends.
+"""The loop of a run: submits intervals on committed inputs, commits what comes back, restarts what
+died, catches up, ends.
 
         +--> schedule.next_interval(data) ----> submit ----+
         |    schedule.next_interval(memory) --> submit --+ |        lockstep: i adopts v(i-1)
         |                                                v v        async: the newest, within bounds
-        |    cluster.poll ----- Committed -> ring.commit -> listener.on_interval
+        |    cluster.poll ----- Committed -> journal, ring -> listener.on_interval
         |                                +-> both groups' checkpoints -> listener.on_checkpoint
-        |                 ----- Evaluated -----------------> listener.on_evaluation
-        +--               ----- Failed, late beat, deadline -> raise: the first cause ends the run
+        |                 ----- Failed, late beat, deadline -> cluster.restart, the peer goes on
+        |                 ----- Restarted -> the journal's orders again, compared by checksum
+        +--               ----- Evaluated -> listener.on_evaluation
 
 Never blocks longer than a tick and touches no file: listeners hand work to their own threads. Knows
 Ray only through `Cluster`, so that tests drive it with scripted events.
@@ -17,72 +18,30 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from actors.ranges import merge_ranges
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
-from actors.wire import Description, Evaluation, Order, Range, Report
+from actors.wire import Evaluation, Order, Range, SnapshotError
 from orchestrator.config import Config, profiled_intervals
 from orchestrator.errors import GroupFailedError, InterruptedRunError
-from orchestrator.events import Committed, Evaluated, Event, Failed
+from orchestrator.evaluations import Evaluations
+from orchestrator.events import Committed, Evaluated, Event, Failed, Restarted
 from orchestrator.exchange import (
     GroupCheckpoint,
     PairCheckpoint,
     Ring,
     Tally,
     Version,
-    kept_versions,
 )
-from orchestrator.run_dir import PROFILES
+from orchestrator.ports import ClusterPort, Listener
+from orchestrator.recovery import Entry, Failure, Journal, Recovery, refuse_restart
+from orchestrator.run_dir import PROFILES, resume_command
 from orchestrator.schedule import CatchUp, Next, Plan, Progress, finished, next_interval
 
 TICK_S = 0.2  # longest wait for an event; how late Ctrl-C may be noticed
 BEAT_EVERY_S = 2.0
-QUEUED_EVALUATIONS = 2  # more would keep old versions alive in the store
-
-
-class ClusterPort(Protocol):
-    """What the coordinator asks of the two groups."""
-
-    def first_version(self, group: str) -> Version:
-        """The group's version 0."""
-
-    def submit(self, group: str, order: Order, peer: Version) -> None:
-        """Starts a group's next interval."""
-
-    def evaluate(self, data: Version, memory: Version, final: bool) -> None:
-        """Starts an evaluation of a committed pair."""
-
-    def poll(self, timeout_s: float) -> Sequence[Event]:
-        """What happened, waiting at most `timeout_s` for something."""
-
-    def late_beats(self) -> Sequence[Failed]:
-        """Ranks whose heartbeat is overdue."""
-
-    @property
-    def evaluations_running(self) -> int:
-        """Evaluations that have not come back."""
-
-
-class Listener(Protocol):
-    """Who is told what happens; must return at once."""
-
-    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
-        """Both groups are ready."""
-
-    def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None:
-        """A group committed an interval, before which it had waited `wait_s`."""
-
-    def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
-        """An evaluation came back."""
-
-    def on_checkpoint(self, pair: PairCheckpoint) -> None:
-        """Both groups' states after one interval are in."""
-
-    def on_warning(self, message: str) -> None:
-        """Something happened that the run survives."""
 
 
 @dataclass
@@ -90,9 +49,20 @@ class GroupState:
     """What the coordinator knows of one group."""
 
     progress: Progress = field(default_factory=Progress)
+    recovery: Recovery = field(default_factory=Recovery)
     submitted_at: float = 0.0
+    waited_s: float = 0.0  # before the interval in flight
     idle_since: float | None = None  # monotonic time at which the last interval was committed
     lengths_s: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Drain:
+    """A run that is to stop, with a last checkpoint of both groups after an interval."""
+
+    interval: int
+    until: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -131,29 +101,31 @@ class Coordinator:
         self._listener = listener
         self._stop_requested = stop_requested
         self._clock = clock
-        exchange = config.exchange
-        self._plan = Plan.of(config.intervals, exchange, config.checkpoints.every)
+        self._plan = Plan.of(config.intervals, config.exchange, config.checkpoints.every)
         self._groups = {group: GroupState() for group in GROUPS}
         self._catch_up = CatchUp()
         self._next_beat = 0.0
-        self._evaluated: set[int] = set()
         self._data_ranges: dict[int, tuple[Range, ...]] = {}  # by version, for the memory's mix
         self._saved: dict[str, dict[int, GroupCheckpoint]] = {group: {} for group in GROUPS}
         self._profiled = profiled_intervals(config.profile)
-        self.ring = Ring(kept_versions(exchange.staleness))
+        self._drain: Drain | None = None
+        self._refetched: set[tuple[str, int]] = set()  # versions of which a second copy was made
+        self.ring = Ring(config.retention.newest)
         self.max_lag = 0
         self._resumed = resume
+        done = resume.interval if resume is not None else 0
+        self._evaluations = Evaluations(config, self._plan, cluster, listener, done)
         if resume is not None:
             self._resume(resume)
 
     def _resume(self, pair: PairCheckpoint) -> None:
         self._catch_up = CatchUp(before=pair.tally.agreement_before)
         self.max_lag = pair.tally.max_lag
-        self._evaluated = set(range(pair.interval + 1))
         for group, state in self._groups.items():
             saved = pair.groups[group]
             adopted = max(0, saved.peer_version)
             state.progress = Progress(pair.interval, False, pair.interval, adopted)
+            state.recovery.journal = Journal(saved)
 
     def run(self) -> Outcome:
         """Trains until both groups are done and the final pair is evaluated.
@@ -169,7 +141,13 @@ class Coordinator:
         while not finished(self._progress, self._plan, self._catch_up):
             self._submit_what_can_start()
             self._turn()
-        return self._evaluate_final()
+        final = self._evaluations.final(self.ring, self._poll, self._clock)
+        return Outcome(self.ring.newest(DATA), self.ring.newest(MEMORY), self._catch_up, final)
+
+    def _poll(self) -> Sequence[Event]:
+        if reason := self._stop_requested():
+            raise InterruptedRunError(reason)
+        return self._cluster.poll(TICK_S)
 
     @property
     def _progress(self) -> dict[str, Progress]:
@@ -177,31 +155,38 @@ class Coordinator:
 
     def _submit_what_can_start(self) -> None:
         for group in GROUPS:
-            if (
-                step := next_interval(group, self._progress, self._plan, self._catch_up)
-            ) is not None:
+            step = next_interval(group, self._progress, self._plan, self._catch_up)
+            if step is not None and (self._drain is None or step.interval <= self._drain.interval):
                 self._submit(step)
 
     def _submit(self, step: Next) -> None:
         state, now = self._groups[step.group], self._clock()
         before = state.progress.adopted
+        drains = self._drain is not None and step.interval == self._drain.interval
         order = Order(
             run=self._config.name,
-            incarnation=0,
+            incarnation=state.recovery.incarnation,
             interval=step.interval,
             num_steps=self._config.group(step.group).steps_per_interval,
             measure=step.measure,
             publish=step.publish,
             exact=step.exact,
-            checkpoint=step.checkpoint,
+            checkpoint=step.checkpoint or drains,
             ranges=self._ranges_since(before, step.peer_version) if step.group == MEMORY else (),
             profile=f"{self._config.run_url}/{PROFILES}" if step.interval in self._profiled
             else None,
         )  # fmt: skip
-        adopted = self.ring.get(peer_of(step.group), step.peer_version)
-        self._cluster.submit(step.group, order, adopted)
+        state.waited_s = now - state.idle_since if state.idle_since is not None else 0.0
         state.progress = replace(state.progress, running=True, adopted=step.peer_version)
-        state.submitted_at = now
+        state.recovery.journal.submit(order, step.peer_version)
+        self._send(step.group, Entry(order, step.peer_version))
+
+    def _send(self, group: str, entry: Entry) -> None:
+        """Gives a group an order, with its own incarnation on it."""
+        state = self._groups[group]
+        state.recovery.sent, state.submitted_at = entry, self._clock()
+        order = replace(entry.order, incarnation=state.recovery.incarnation)
+        self._cluster.submit(group, order, self.ring.get(peer_of(group), entry.peer_version))
 
     def _ranges_since(self, before: int, version: int) -> tuple[Range, ...]:
         """What the data group trained on between two of its versions."""
@@ -213,30 +198,50 @@ class Coordinator:
 
     def _turn(self) -> None:
         """One wait for events, and all that follows from them."""
-        if reason := self._stop_requested():
-            raise InterruptedRunError(reason)
+        self._heed_stop()
         for event in self._cluster.poll(TICK_S):
             if isinstance(event, Failed):
-                raise event.cause
-            if isinstance(event, Committed):
-                self._commit(event)
+                self._fail(event)
+            elif isinstance(event, Restarted):
+                self._stand(event)
+            elif isinstance(event, Committed):
+                self._take(event)
             elif isinstance(event, Evaluated):
-                self._on_evaluated(event)
+                self._evaluations.take(event)
         now = self._clock()
         if now >= self._next_beat:
             self._next_beat = now + BEAT_EVERY_S
             for late in self._cluster.late_beats():
-                raise late.cause
+                self._fail(late)
         for group, state in self._groups.items():
-            if state.progress.running and now - state.submitted_at > (
-                limit := self._deadline_s(state)
-            ):
-                raise GroupFailedError(
+            gone_s, limit_s = now - state.submitted_at, self._deadline_s(state)
+            if state.progress.running and not state.recovery.restarting and gone_s > limit_s:
+                cause = GroupFailedError(
                     f"{group}: interval {state.progress.committed + 1} did not end after "
-                    f"{now - state.submitted_at:.0f} s "
-                    f"(deadline {limit:.0f} s); raise deadlines.interval_factor or "
-                    "interval_floor_s, or look for what hangs"
+                    f"{gone_s:.0f} s (deadline {limit_s:.0f} s); raise deadlines.interval_factor "
+                    "or interval_floor_s, or look for what hangs"
                 )
+                self._fail(Failed(group, 0, cause))
+
+    def _heed_stop(self) -> None:
+        """Begins to stop where that was asked for, and ends the run when there is no more time."""
+        if self._drain is not None:
+            if self._clock() > self._drain.until:
+                raise InterruptedRunError(
+                    f"{self._drain.reason}; no new checkpoint came within recovery.drain_s "
+                    f"({self._config.recovery.drain_s:g} s)"
+                )
+            return
+        if (reason := self._stop_requested()) is None:
+            return
+        begun = max(p.committed + p.running for p in self._progress.values())
+        every = self._plan.publish_every
+        interval = (begun // every + 1) * every  # the first that no group has begun
+        drain_s = self._config.recovery.drain_s if self._config.checkpoints.every else 0.0
+        if drain_s == 0 or interval > self._plan.intervals:
+            raise InterruptedRunError(reason)
+        self._drain = Drain(interval, self._clock() + drain_s, reason)
+        self._listener.on_drain(interval, reason)
 
     def _deadline_s(self, state: GroupState) -> float:
         deadlines = self._config.deadlines
@@ -247,6 +252,90 @@ class Coordinator:
             deadlines.interval_factor * statistics.median(state.lengths_s),
         )
 
+    def _fail(self, event: Failed) -> None:
+        """Begins to restart a group that failed, or raises the cause."""
+        group, state, now = event.group, self._groups[event.group], self._clock()
+        recovery = state.recovery
+        if group == DATA and state.progress.committed >= self._plan.intervals:
+            return  # it has nothing left to do, and its versions are in the ring
+        refuse_restart(
+            event.cause,
+            recovery.failures,
+            self._config.recovery.max_failures if self._config.recovers else 0,
+            f"go on with: {resume_command(self._config.run_url)}",
+        )
+        refetch = self._to_refetch(event)
+        failure = Failure(
+            group=group,
+            rank=event.rank,
+            interval=state.progress.committed + 1,
+            cause=str(event.cause),
+            incarnation=recovery.incarnation,
+            replayed=len(recovery.journal.again()),
+        )
+        recovery.fail(failure, now)
+        state.progress = replace(state.progress, running=True)
+        self._cluster.restart(group, recovery.incarnation, recovery.journal.checkpoint, refetch)
+        self._listener.on_failure(failure)
+
+    def _to_refetch(self, event: Failed) -> Version | None:
+        """The version whose bytes a group found bad, where that is why it failed.
+
+        Raises: the cause where it was fetched again before.
+        """
+        sent = self._groups[event.group].recovery.sent
+        if not isinstance(event.cause, SnapshotError) or sent is None:
+            return None
+        version = self.ring.get(peer_of(event.group), sent.peer_version)
+        if (version.group, version.number) in self._refetched:
+            raise event.cause
+        self._refetched.add((version.group, version.number))
+        return version
+
+    def _stand(self, event: Restarted) -> None:
+        """A group's new processes stand: it is given its journal again."""
+        recovery = self._groups[event.group].recovery
+        if event.incarnation != recovery.incarnation:
+            return
+        if event.refetched is not None:
+            self.ring.replace(event.refetched)
+        recovery.stand(self._clock())
+        self._replay(event.group)
+
+    def _replay(self, group: str) -> None:
+        """Gives a group the next order of its journal; after the last one it is where it was."""
+        state, now = self._groups[group], self._clock()
+        recovery = state.recovery
+        entry = recovery.next_again()
+        if entry is None or entry == recovery.journal.in_flight:
+            restart_s = recovery.stood_at - recovery.failed_at
+            self._listener.on_recovery(group, restart_s, now - recovery.stood_at)
+        if entry is None:
+            state.progress = replace(state.progress, running=False)
+        else:
+            self._send(group, entry)
+
+    def _take(self, event: Committed) -> None:
+        """An interval came back: for the first time, or again in a replay."""
+        state = self._groups[event.group]
+        if event.reports[0].incarnation != state.recovery.incarnation:
+            return  # of processes that were given up
+        if event.interval > state.progress.committed:
+            self._commit(event)
+            return
+        if state.recovery.differs(event.version):
+            message = (
+                f"{event.group}: interval {event.interval}, done again, did not end with the bytes "
+                "of the first time; the first ones stay in force"
+            )
+            if not self._config.group(event.group).workers.gpus:
+                raise GroupFailedError(
+                    f"{message}. On CPUs that must not be: look for a faulty machine, or for nodes "
+                    "with different processors or libraries"
+                )
+            self._listener.on_warning(message)
+        self._replay(event.group)
+
     def _commit(self, event: Committed) -> None:
         state, now = self._groups[event.group], self._clock()
         expected = state.progress.committed + 1
@@ -255,13 +344,18 @@ class Coordinator:
         )
         state.progress = replace(state.progress, committed=event.interval, running=False)
         state.lengths_s.append(now - state.submitted_at)
+        state.idle_since = now
+        if self._config.recovers:
+            state.recovery.journal.commit(event.version, event.checkpoint)
+        else:
+            state.recovery.journal = Journal()
         if event.version is not None:
             self._publish(event.version)
-        waited = state.submitted_at - state.idle_since if state.idle_since is not None else 0.0
-        state.idle_since = now
+        for group in GROUPS:
+            self.ring.let_go(group, self._groups[peer_of(group)].recovery.journal.adopted)
         behind = self._plan.lag(event.interval, event.reports[0].peer_version)
         self.max_lag = max(self.max_lag, behind)
-        self._listener.on_interval(event.reports, waited, behind)
+        self._listener.on_interval(event.reports, state.waited_s, behind)
         if event.group == MEMORY and event.reports[0].agreement is not None:
             if state.progress.adopted == self._plan.intervals:
                 after = (*self._catch_up.after, event.reports[0].agreement)
@@ -270,7 +364,7 @@ class Coordinator:
                 self._catch_up = replace(self._catch_up, before=event.reports[0].agreement)
         if event.checkpoint is not None:
             self._save(event.checkpoint)
-        self._evaluate_if_due()
+        self._evaluations.start_if_due(min(p.committed for p in self._progress.values()), self.ring)
 
     def _publish(self, version: Version) -> None:
         self.ring.commit(version)
@@ -293,57 +387,5 @@ class Coordinator:
             num_bytes=self.ring.num_bytes,
         )
         self._listener.on_checkpoint(PairCheckpoint(interval, groups, tally))
-
-    def _evaluate_if_due(self) -> None:
-        """Starts an evaluation once both versions of an interval that is due are committed."""
-        every = self._config.evaluation.every
-        interval = min(p.committed for p in self._progress.values())
-        if not every or interval % every or interval >= self._plan.intervals:
-            return  # the final evaluation follows the catch-up
-        version = self._plan.version_at(interval)
-        if version == 0 or version in self._evaluated:
-            return
-        self._evaluated.add(version)
-        if self._cluster.evaluations_running >= QUEUED_EVALUATIONS:
-            self._listener.on_warning(
-                f"evaluation of interval {interval} skipped: the last ones are still running"
-            )
-            return
-        self._cluster.evaluate(
-            self.ring.get(DATA, version), self.ring.get(MEMORY, version), final=False
-        )
-
-    def _on_evaluated(self, event: Evaluated) -> None:
-        if event.evaluation is None:
-            self._listener.on_warning(f"an evaluation failed and was left out: {event.cause}")
-        else:
-            self._listener.on_evaluation(event.evaluation, final=False)
-
-    def _evaluate_final(self) -> Outcome:
-        data, memory = self.ring.newest(DATA), self.ring.newest(MEMORY)
-        earlier = (
-            self._cluster.evaluations_running
-        )  # they come back in the order they were asked for
-        self._cluster.evaluate(data, memory, final=True)
-        deadline = self._clock() + self._config.deadlines.evaluation_s
-        while True:
-            if reason := self._stop_requested():
-                raise InterruptedRunError(reason)
-            for event in self._cluster.poll(TICK_S):
-                if not isinstance(event, Evaluated):
-                    continue  # a rank that dies now has nothing left to do
-                if earlier:
-                    earlier -= 1
-                    self._on_evaluated(event)
-                    continue
-                if event.evaluation is None:
-                    raise GroupFailedError(f"evaluator: the final evaluation failed: {event.cause}")
-                self._listener.on_evaluation(event.evaluation, final=True)
-                return Outcome(data, memory, self._catch_up, event.evaluation)
-            if self._clock() > deadline:
-                raise GroupFailedError(
-                    "evaluator: the final evaluation did not end after "
-                    f"{self._config.deadlines.evaluation_s:g} s; "
-                    "raise deadlines.evaluation_s or lower evaluation.final_windows and "
-                    "final_probes"
-                )
+        if self._drain is not None and interval == self._drain.interval:
+            raise InterruptedRunError(self._drain.reason)

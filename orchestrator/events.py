@@ -29,11 +29,21 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Restarted:
+    """A group stands again as its checkpoint has it."""
+
+    group: str
+    incarnation: int
+    refetched: Version | None = None  # another copy of the version whose bytes were bad
+
+
+@dataclass(frozen=True)
 class Evaluated:
-    """An evaluation ended; `cause` where it failed."""
+    """An evaluation ended; `cause` where it failed, `died` where its process did."""
 
     evaluation: Evaluation | None
     cause: BaseException | None = None
+    died: bool = False
 
 
-Event = Committed | Failed | Evaluated
+Event = Committed | Failed | Restarted | Evaluated

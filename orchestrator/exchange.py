@@ -7,11 +7,11 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.spec import GROUPS
+from actors.spec import GROUPS, ExchangeSpec
 from actors.wire import CheckpointHeader, Header
 from orchestrator.errors import StoreTooSmallError
 
@@ -70,10 +70,10 @@ class PairCheckpoint:
 
 
 class Ring:
-    """The newest versions of each group.
+    """The newest versions of each group, and older ones that a replay would need.
 
     Args:
-        kept: versions of each group; see `kept_versions`.
+        kept: newest versions of each group that are always there.
     """
 
     def __init__(self, kept: int) -> None:
@@ -83,15 +83,25 @@ class Ring:
         self.num_bytes = 0
 
     def commit(self, version: Version) -> None:
-        """Adds a group's next version; the oldest beyond the ring's size are let go."""
+        """Adds a group's next version."""
         versions = self._versions[version.group]
         newest = max(versions, default=-1)
         assert version.number > newest, f"{version.group}: version {version.number} after {newest}"
         versions[version.number] = version
-        for number in sorted(versions)[: -self._kept]:
-            del versions[number]
         self.num_published += 1
         self.num_bytes += version.num_bytes
+
+    def let_go(self, group: str, needed: Collection[int]) -> None:
+        """Lets go of a group's versions that are neither among the newest nor needed."""
+        versions = self._versions[group]
+        for number in sorted(versions)[: -self._kept]:
+            if number not in needed:
+                del versions[number]
+
+    def replace(self, version: Version) -> None:
+        """Puts another copy of a version's bytes where the first one was."""
+        self.get(version.group, version.number)
+        self._versions[version.group][version.number] = version
 
     def get(self, group: str, number: int) -> Version:
         """A version that is still kept. Raises: KeyError naming what is kept."""
@@ -107,45 +117,72 @@ class Ring:
         return self.get(group, max(self._versions[group], default=-1))
 
 
-def kept_versions(staleness: int) -> int:
-    """Versions that the ring keeps: the newest, and as many as the slower group may be behind."""
-    return staleness + 1
+@dataclass(frozen=True)
+class Retention:
+    """How much of a run the object store holds at a time.
 
+    Attributes:
+        newest: versions of each group that are always kept: the newest, and as many as the slower
+            group may be behind.
+        replayed: older ones at most, which a group that died would adopt again.
+        checkpoints: of each group: kept, just returned, and being written.
+    """
 
-def needed_bytes(snapshots: Iterable[int], checkpoints: Iterable[int], staleness: int) -> int:
-    """Bytes of the object store that a run's versions and checkpoints take at most."""
-    copies = kept_versions(staleness) + IN_FLIGHT_VERSIONS
-    return copies * sum(snapshots) + IN_FLIGHT_CHECKPOINTS * sum(checkpoints)
+    newest: int
+    replayed: int
+    checkpoints: int
+
+    @classmethod
+    def of(cls, exchange: ExchangeSpec, checkpoint_every: int, recovers: bool = True) -> Retention:
+        """What the settings make of it; a group that is not restarted needs no old versions."""
+        newest = exchange.staleness + 1
+        if not checkpoint_every:
+            return cls(newest, 0, 0)
+        if not recovers:
+            return cls(newest, 0, IN_FLIGHT_CHECKPOINTS)
+        lockstep = exchange.mode == "lockstep"
+        adopted = checkpoint_every // (exchange.publish_every if lockstep else 1)
+        return cls(newest, max(0, adopted - 1), 1 + IN_FLIGHT_CHECKPOINTS)
+
+    def needed_bytes(self, snapshots: Iterable[int], checkpoints: Iterable[int]) -> int:
+        """Bytes of the object store that a run's versions and checkpoints take at most."""
+        return self.versions * sum(snapshots) + self.checkpoints * sum(checkpoints)
+
+    @property
+    def versions(self) -> int:
+        """Versions of each group at most."""
+        return self.newest + self.replayed + IN_FLIGHT_VERSIONS
 
 
 def check_fits(
     snapshot_bytes: Mapping[str, int],
     checkpoint_bytes: Mapping[str, int],
-    staleness: int,
+    retention: Retention,
     store_bytes: float,
 ) -> None:
     """Refuses a run whose kept versions and checkpoints would not fit the object store.
 
     Args:
         snapshot_bytes: of one version, by group.
-        checkpoint_bytes: of one checkpoint, by group; empty where none are made.
-        staleness: `exchange.staleness`.
+        checkpoint_bytes: of one checkpoint, by group.
+        retention: how many of them are kept.
         store_bytes: of the whole cluster's object store.
 
     Raises:
         StoreTooSmallError: needed and available, and what to turn.
     """
-    copies, saved = kept_versions(staleness) + IN_FLIGHT_VERSIONS, sum(checkpoint_bytes.values())
-    needed = needed_bytes(snapshot_bytes.values(), checkpoint_bytes.values(), staleness)
+    saved = sum(checkpoint_bytes.values())
+    needed = retention.needed_bytes(snapshot_bytes.values(), checkpoint_bytes.values())
     if needed > STORE_SHARE * store_bytes:
         sizes = ", ".join(
             f"{group} {size / 2**20:,.1f} MiB" for group, size in sorted(snapshot_bytes.items())
         )
         raise StoreTooSmallError(
-            f"the object store is too small: {copies} versions of each group ({sizes}) and "
-            f"{IN_FLIGHT_CHECKPOINTS} checkpoints ({saved / 2**20:,.1f} MiB) need "
+            f"the object store is too small: {retention.versions} versions of each group ({sizes}) "
+            f"and {retention.checkpoints} checkpoints ({saved / 2**20:,.1f} MiB) need "
             f"{needed / 2**20:,.0f} MiB, "
             f"{STORE_SHARE:.0%} of the store are {STORE_SHARE * store_bytes / 2**20:,.0f} MiB; "
+            "lower checkpoints.every (a replay needs the versions since the last checkpoint), "
             "raise ray.object_store_mib (embedded) or the nodes' object store, or make the layers "
             "smaller"
         )

@@ -24,11 +24,9 @@ from actors.wire import (
 )
 
 
-@ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_retries=0)
-class RankActor:
-    """One rank's process.
-
-    A plain trainer and the messages to it. Imports torch in `start`, never in the driver.
+class Rank:
+    """One rank's process: a plain trainer and the messages to it. Imports torch in `warm` or
+    `start`, never in the driver.
     """
 
     def __init__(
@@ -53,13 +51,18 @@ class RankActor:
             visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         )
 
+    def warm(self) -> None:
+        """Imports what `start` will need; a spare does so and waits."""
+        _trainer_class(self._group)
+
+    def take_over(self, visible_devices: str) -> None:
+        """A spare, which reserved nothing, takes the place and the cards of one that died."""
+        if visible_devices:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices
+
     def start(self, incarnation: int) -> Description:
         """Builds the layer; everything that can be wrong with the config shows here."""
-        if self._group == DATA:
-            from actors.data_trainer import DataTrainer as trainer_class
-        else:
-            from actors.memory_trainer import MemoryTrainer as trainer_class  # type: ignore[assignment]
-        self._trainer = trainer_class(*self._arguments, incarnation)
+        self._trainer = _trainer_class(self._group)(*self._arguments, incarnation)
         return Description(
             group=self._group,
             rank=self._rank,
@@ -112,6 +115,19 @@ class RankActor:
     def beat(self) -> Beat | None:
         """What the main thread last wrote about itself."""
         return self._trainer.beat if self._trainer is not None else None
+
+
+RankActor = ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_retries=0)(Rank)
+
+
+def _trainer_class(group: str) -> Any:
+    if group == DATA:
+        from actors.data_trainer import DataTrainer
+
+        return DataTrainer
+    from actors.memory_trainer import MemoryTrainer
+
+    return MemoryTrainer
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from actors.wire import Evaluation, Report
+from orchestrator.recovery import Failure
 
 Row = dict[str, Any]
 
@@ -22,11 +23,13 @@ class SavedRows:
     Attributes:
         intervals, evaluations: rows up to its interval.
         elapsed_s: seconds of the run until then.
+        restarts: rows of groups that failed and came back.
     """
 
     intervals: list[Row]
     evaluations: list[Row]
     elapsed_s: float
+    restarts: list[Row] = field(default_factory=list)
 
 
 @dataclass
@@ -36,11 +39,17 @@ class Metrics:
     started_at: float = field(default_factory=time.time)
     intervals: list[Row] = field(default_factory=list)
     evaluations: list[Row] = field(default_factory=list)
+    restarts: list[Row] = field(default_factory=list)
 
     @classmethod
     def resumed(cls, rows: SavedRows) -> Metrics:
         """Those of a run that goes on; its clock stood still in between."""
-        return cls(time.time() - rows.elapsed_s, list(rows.intervals), list(rows.evaluations))
+        return cls(
+            time.time() - rows.elapsed_s,
+            list(rows.intervals),
+            list(rows.evaluations),
+            list(rows.restarts),
+        )
 
     def until(self, interval: int) -> SavedRows:
         """What is known of the first so many intervals of both groups."""
@@ -48,6 +57,7 @@ class Metrics:
             [row for row in self.intervals if row["interval"] <= interval],
             [row for row in self.evaluations if row["data_version"] <= interval],
             time.time() - self.started_at,
+            list(self.restarts),
         )
 
     def add_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> Row:
@@ -103,6 +113,18 @@ class Metrics:
             "answers": [asdict(answer) for answer in evaluation.answers],
         }
         self.evaluations.append(row)
+        return row
+
+    def add_failure(self, failure: Failure) -> Row:
+        """A row of a group that failed and is restarted."""
+        row: Row = {**asdict(failure), "at_s": time.time() - self.started_at}
+        self.restarts.append(row)
+        return row
+
+    def add_recovery(self, group: str, restart_s: float, replay_s: float) -> Row:
+        """Completes the group's last row: how long it took to stand and to be where it was."""
+        row = next(row for row in reversed(self.restarts) if row["group"] == group)
+        row |= {"restart_s": restart_s, "replay_s": replay_s}
         return row
 
     def of_group(self, group: str) -> list[Row]:

@@ -14,10 +14,11 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from actors.spec import DATA, GROUPS, MEMORY
+from actors.spec import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Description
 from orchestrator.config import Config
 from orchestrator.metrics import Row
+from orchestrator.recovery import Failure
 
 LINE_EVERY_S = 10.0
 LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
@@ -60,9 +61,7 @@ class Progress:
         """What the run is doing now."""
         self._phase = text
         if self._live is None:
-            self._console.print(
-                f"[{self._elapsed():6.1f} s] {text}", highlight=False, markup=False, soft_wrap=True
-            )
+            self._say(text)
 
     def resuming(self, interval: int) -> None:
         """An earlier run goes on."""
@@ -102,12 +101,33 @@ class Progress:
         """An evaluation came back."""
         self._evaluation = row
         if self._live is None:
-            self._console.print(
-                f"[{self._elapsed():6.1f} s] {self._heldout()}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            self._say(self._heldout())
+
+    def failure(self, failure: Failure) -> None:
+        """A group died and is restarted."""
+        other = peer_of(failure.group)
+        self.warning(
+            f"{failure.cause}; the {failure.group} group is restarted (its failure "
+            f"{failure.incarnation + 1}) and does {failure.replayed} interval(s) again; the "
+            f"{other} group goes on as far as it can"
+        )
+
+    def recovery(self, row: Row) -> None:
+        """The group is where it was."""
+        self._say(
+            f"the {row['group']} group is back: {row['restart_s']:.1f} s to stand again, "
+            f"{row['replay_s']:.1f} s for what it did again"
+        )
+
+    def draining(self, interval: int) -> None:
+        """The run stops after a last checkpoint."""
+        self._phase = f"stopping after a checkpoint of interval {interval}"
+        self._say(f"{self._phase}; Ctrl-C once more ends the run at once")
+
+    def _say(self, text: str) -> None:
+        self._console.print(
+            f"[{self._elapsed():6.1f} s] {text}", highlight=False, markup=False, soft_wrap=True
+        )
 
     def warning(self, message: str) -> None:
         """Something that the run survives."""

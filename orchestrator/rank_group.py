@@ -1,8 +1,8 @@
 """One trainer group on Ray: its actors, the interval in flight, its heartbeats.
 
 Whose failure it is follows from which group's call it was, never from the exception's type; within
-a group the rank that died comes before those that only lost their partner. Blocks only in `start`'s
-waits, which `cluster` hands in. Called by `cluster`.
+a group the rank that died comes before those that only lost their partner. Blocks only in the waits
+of a start, which `launch` hands in. Called by `cluster` and `launch`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class RankGroup:
     descriptions: list[Description] = field(default_factory=list)
     first_version: Version | None = None
     _call: _Call | None = None
+    _failing_since: float | None = None
     _adopted: int = -1
     _beat_refs: dict[Any, int] = field(default_factory=dict)
     _beats: dict[int, float] = field(default_factory=dict)  # rank -> when the last one came back
@@ -86,7 +87,6 @@ class RankGroup:
         ordered = tuple(headers[row[0]] for row in refs)
         buckets = tuple(ref for row in refs for ref in row[1:])
         self.first_version = Version(self.name, number, ordered, buckets)
-        self._beats = dict.fromkeys(range(len(self.actors)), time.monotonic())
 
     def submit(self, order: Order, peer: Version) -> None:
         """Starts the next interval on a committed version of the peer."""
@@ -123,9 +123,11 @@ class RankGroup:
         ready, pending = ray.wait(refs, num_returns=len(refs), timeout=0)
         reports, errors = self._take(refs, ready)
         if errors:
-            if pending:
-                ready, _ = ray.wait(pending, num_returns=len(pending), timeout=REST_S)
-                errors |= self._take(refs, ready)[1]
+            now = time.monotonic()
+            self._failing_since = self._failing_since or now
+            died = any(_kind(err) == 0 for err in errors.values())
+            if pending and not died and now - self._failing_since < REST_S:
+                return []
             rank = min(errors, key=lambda r: (_kind(errors[r]), r))
             cause = as_group_error(self.name, rank, errors[rank], f"in interval {call.interval}")
             return [Failed(self.name, rank, cause)]
@@ -159,18 +161,28 @@ class RankGroup:
         return reports, errors
 
     def late_beats(self) -> list[Failed]:
-        """Asks every rank for a heartbeat, and names those whose last one is too old."""
+        """Asks every rank for a heartbeat, and names those that are dead or whose last one is too
+        old.
+        """
         now = time.monotonic()
+        failed = []
         if self._beat_refs:
             refs = list(self._beat_refs)
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
             for ref in ready:
-                self._beats[self._beat_refs.pop(ref)] = now
+                rank = self._beat_refs.pop(ref)
+                try:
+                    ray.get(ref)
+                    self._beats[rank] = now
+                except Exception as err:  # the process is gone, or not to be reached
+                    cause = as_group_error(self.name, rank, err, "between two intervals")
+                    failed.append(Failed(self.name, rank, cause))
         asked = set(self._beat_refs.values())
         for rank, actor in enumerate(self.actors):
+            self._beats.setdefault(rank, now)
             if rank not in asked:
                 self._beat_refs[actor.beat.remote()] = rank
-        return [
+        return failed or [
             Failed(self.name, rank, self._late(rank, now - at))
             for rank, at in self._beats.items()
             if now - at > self.heartbeat_s

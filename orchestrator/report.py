@@ -53,6 +53,8 @@ def render_report(config: Config, summary: dict[str, Any], metrics: Metrics) -> 
         "<h2>The two groups</h2>",
         _table(("", DATA, MEMORY), _group_rows(summary)),
     ]
+    if restarts := summary["restarts"]:
+        parts += ["<h2>What failed and came back</h2>", _table(RESTARTS, _restart_rows(restarts))]
     if answers:
         parts += ["<h2>A few questions</h2>", _answers(answers)]
     parts += [f"<h2>Config</h2><pre>{escape(config.to_yaml())}</pre></main></body></html>"]
@@ -146,6 +148,26 @@ def _group_rows(summary: dict[str, Any]) -> Iterable[Sequence[str]]:
         ("wait_frac", "share of wall time waiting for the other group"),
     ):
         yield label, *(_number(summary[group][key]) for group in GROUPS)
+
+
+RESTARTS = (
+    "at", "group", "rank", "in interval", "cause", "seconds to stand again", "intervals done again",
+    "seconds for those",
+)  # fmt: skip
+
+
+def _restart_rows(restarts: Sequence[dict[str, Any]]) -> Iterable[Sequence[str]]:
+    for row in restarts:
+        yield (
+            f"{row['at_s']:.0f} s",
+            row["group"],
+            str(row["rank"]),
+            str(row["interval"]),
+            row["cause"],
+            _number(row.get("restart_s")),
+            str(row["replayed"]),
+            _number(row.get("replay_s")),
+        )
 
 
 def _answers(answers: Sequence[dict[str, str]]) -> str:

@@ -19,21 +19,23 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from rich.console import Console
 
 from actors.corpus import build_tokenizer
+from actors.host_memory import ByteArray
 from actors.spec import GROUPS
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError, Description, Evaluation, Report, TandemError
 from orchestrator.checkpoint_writer import CheckpointWriter
-from orchestrator.checkpoints import Restored, load, remove_unfinished
+from orchestrator.checkpoints import Restored, load, remove_unfinished, stored_part
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, changed_keys, load_config
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import InterruptedRunError
-from orchestrator.exchange import PairCheckpoint, check_fits
+from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, check_fits
 from orchestrator.metrics import Metrics, held_out
 from orchestrator.placement import reserve
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
+from orchestrator.recovery import Failure
 from orchestrator.report import render_report
 from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
 from orchestrator.stop_signals import StopFlag, stop_signals
@@ -84,6 +86,16 @@ class _Listener:
 
     def on_checkpoint(self, pair: PairCheckpoint) -> None:
         self._writer.write(pair, self._metrics.until(pair.interval))
+
+    def on_failure(self, failure: Failure) -> None:
+        self._metrics.add_failure(failure)
+        self._progress.failure(failure)
+
+    def on_recovery(self, group: str, restart_s: float, replay_s: float) -> None:
+        self._progress.recovery(self._metrics.add_recovery(group, restart_s, replay_s))
+
+    def on_drain(self, interval: int, reason: str) -> None:
+        self._progress.draining(interval)
 
     def on_warning(self, message: str) -> None:
         self._progress.warning(message)
@@ -180,7 +192,9 @@ class _Job:
         """From the placement to the summary; leaves no actor and no placement group."""
         reason = self.stop_requested.reason
         own_placement = reserve(self.config, reason) if self.placement is None else None
-        cluster = Cluster(self.config, self.tokenizer.to_json(), self.placement or own_placement)
+        placement, tokenizer = self.placement or own_placement, self.tokenizer.to_json()
+        assert placement is not None
+        cluster = Cluster(self.config, tokenizer, placement, self._stored_part)
         try:
             self.progress.phase("starting both groups")
             descriptions = cluster.start(reason, restored.pair.groups if restored else None)
@@ -196,13 +210,15 @@ class _Job:
             if own_placement is not None:
                 remove_placement_group(own_placement)
 
+    def _stored_part(self, saved: GroupCheckpoint, index: int) -> ByteArray | None:
+        return stored_part(self.run_dir, saved, index)
+
     def _check_store(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         first = {group: descriptions[group][0] for group in GROUPS}
         snapshots = {group: d.snapshot_bytes for group, d in first.items()}
         saved = {group: d.checkpoint_bytes for group, d in first.items()}
         store = ray.cluster_resources().get("object_store_memory", 0.0)
-        saves = self.config.checkpoints.every > 0
-        check_fits(snapshots, saved if saves else {}, self.config.exchange.staleness, store)
+        check_fits(snapshots, saved, self.config.retention, store)
 
     def _train(
         self,

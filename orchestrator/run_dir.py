@@ -119,6 +119,11 @@ class RunDir:
         self._fs.put_file(local, f"{self._root}/{name}")
 
 
+def resume_command(url: str) -> str:
+    """What a person types to go on with a run."""
+    return f"tandem train {url}/{CONFIG} --resume"
+
+
 def find_export(url: str | os.PathLike[str]) -> str:
     """The finished export of a run, or the export itself where `url` is one.
 

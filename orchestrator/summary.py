@@ -55,6 +55,7 @@ def summarise(
         "reflects_final": outcome.catch_up.reflects_final,
         "reflects_final_reason": outcome.catch_up.reason(plan),
         "catchup_intervals": len(outcome.catch_up.after),
+        "restarts": metrics.restarts,
         "heldout": {
             **figures,
             "reflection_rate": pooled_reflection(metrics),
@@ -84,6 +85,7 @@ def summarise_failure(
         MEMORY: group_totals(metrics.of_group(MEMORY)),
         "reflects_final": False,
         "reflects_final_reason": cause,
+        "restarts": metrics.restarts,
     }
 
 

@@ -131,6 +131,6 @@ def actor_processes(root: psutil.Process) -> list[psutil.Process]:
             title = " ".join(process.cmdline())
         except psutil.Error:
             continue  # ended between listing and looking
-        if "RankActor" in title or "EvaluatorActor" in title:
+        if "ray::Rank" in title or "EvaluatorActor" in title:
             found.append(process)
     return found

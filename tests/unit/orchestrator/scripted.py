@@ -10,9 +10,10 @@ from actors.spec import DATA, MEMORY
 from actors.wire import Answer, Description, Evaluation, Header, Order, Report
 from orchestrator.config import Config, make_config
 from orchestrator.coordinator import Coordinator, Outcome
-from orchestrator.events import Committed, Evaluated, Event, Failed
-from orchestrator.exchange import PairCheckpoint, Version
+from orchestrator.events import Committed, Evaluated, Event, Failed, Restarted
+from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, Version
 from orchestrator.metrics import Metrics
+from orchestrator.recovery import Failure
 from orchestrator.summary import summarise
 
 VERSION_BYTES = 100
@@ -177,12 +178,26 @@ class ScriptedCluster:
             return []
         if isinstance(entry, Committed):
             self.log.append(f"committed {entry.group} {entry.interval}")
+        elif isinstance(entry, Restarted):
+            self.log.append(f"restarted {entry.group}")
         elif isinstance(entry, Evaluated):
             self.evaluations_running -= 1
         return [entry]
 
+    def restart(
+        self,
+        group: str,
+        incarnation: int,
+        checkpoint: GroupCheckpoint | None,
+        refetch: Version | None,
+    ) -> None:
+        since = f"interval {checkpoint.interval}" if checkpoint else "the beginning"
+        again = f", fetching {refetch.group} {refetch.number} again" if refetch else ""
+        self.log.append(f"restart {group} as {incarnation} from {since}{again}")
+
     def late_beats(self) -> Sequence[Failed]:
-        return self.late
+        late, self.late = self.late, ()
+        return late
 
 
 @dataclass
@@ -193,6 +208,18 @@ class RecordingListener:
     evaluations: list[tuple[Evaluation, bool]] = field(default_factory=list)
     checkpoints: list[PairCheckpoint] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    recoveries: list[tuple[str, float, float]] = field(default_factory=list)
+    drains: list[int] = field(default_factory=list)
+
+    def on_failure(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+    def on_recovery(self, group: str, restart_s: float, replay_s: float) -> None:
+        self.recoveries.append((group, restart_s, replay_s))
+
+    def on_drain(self, interval: int, reason: str) -> None:
+        self.drains.append(interval)
 
     def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         raise AssertionError("the coordinator does not start groups")

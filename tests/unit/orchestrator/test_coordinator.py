@@ -24,6 +24,7 @@ from tests.unit.orchestrator.scripted import (
     evaluated,
 )
 
+NO_RESTARTS = {"max_failures": 0}
 STARTED = ["submit data 1 on memory 0", "submit memory 1 on data 0"]
 WHOLE_RUN = [*both(1), *both(2, agreement=0.5), catch_up(3, 0.6), evaluated(2, 3)]
 
@@ -187,7 +188,8 @@ def test_a_failure_raises_its_cause() -> None:
 
 
 def test_nothing_is_submitted_after_a_failure() -> None:
-    run = Run([committed(DATA, 1), Failed(MEMORY, 0, GroupFailedError("memory rank 0 died"))])
+    script = [committed(DATA, 1), Failed(MEMORY, 0, GroupFailedError("memory rank 0 died"))]
+    run = Run(script, recovery=NO_RESTARTS)
     with pytest.raises(GroupFailedError):
         run.to_its_end()
     assert run.cluster.log == [*STARTED, "committed data 1"]
@@ -196,11 +198,11 @@ def test_nothing_is_submitted_after_a_failure() -> None:
 def test_a_late_beat_raises_its_cause() -> None:
     late = Failed(MEMORY, 1, GroupFailedError("memory rank 1: no heartbeat"))
     with pytest.raises(GroupFailedError, match="memory rank 1: no heartbeat"):
-        Run([Pass(1.0)], late=[late]).to_its_end()
+        Run([Pass(1.0)], late=[late], recovery=NO_RESTARTS).to_its_end()
 
 
 def test_an_interval_past_its_deadline_names_group_interval_and_seconds() -> None:
-    run = Run([Pass(31.0)], deadlines={"first_interval_s": 30})
+    run = Run([Pass(31.0)], deadlines={"first_interval_s": 30}, recovery=NO_RESTARTS)
     with pytest.raises(GroupFailedError, match=r"data: interval 1 .* 31 s \(deadline 30 s\)"):
         run.to_its_end()
 
@@ -208,7 +210,7 @@ def test_an_interval_past_its_deadline_names_group_interval_and_seconds() -> Non
 def test_the_deadline_error_names_the_interval_that_hangs_and_not_the_committed_one() -> None:
     script = [committed(DATA, 1), Pass(31.0)]
     with pytest.raises(GroupFailedError, match=r"memory: interval 1 did not end"):
-        Run(script, deadlines={"first_interval_s": 30}).to_its_end()
+        Run(script, deadlines={"first_interval_s": 30}, recovery=NO_RESTARTS).to_its_end()
 
 
 def test_an_interval_at_its_deadline_is_still_waited_for() -> None:
@@ -219,7 +221,7 @@ def test_an_interval_at_its_deadline_is_still_waited_for() -> None:
 def test_later_deadlines_are_a_multiple_of_the_median_interval() -> None:
     deadlines = {"first_interval_s": 30, "interval_factor": 3, "interval_floor_s": 1}
     script = [Pass(10.0), *both(1), Pass(20.0), *both(2), Pass(2.0), *both(3), Pass(30.5)]
-    run = Run(script, intervals=9, deadlines=deadlines)
+    run = Run(script, intervals=9, deadlines=deadlines, recovery=NO_RESTARTS)
     with pytest.raises(GroupFailedError, match=r"data: interval 4 .* \(deadline 30 s\)"):
         run.to_its_end()
 
@@ -238,7 +240,7 @@ def test_a_group_that_waits_for_its_peer_has_no_deadline() -> None:
 
 def test_a_stop_request_raises_its_reason() -> None:
     with pytest.raises(InterruptedRunError, match="stopped by SIGINT"):
-        Run([Pass(1.0)], stop=lambda: "stopped by SIGINT").to_its_end()
+        Run([Pass(1.0)], stop=lambda: "stopped by SIGINT", recovery={"drain_s": 0}).to_its_end()
 
 
 def test_a_stop_request_is_heard_while_the_final_evaluation_runs() -> None:

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 import pytest
 
-from actors.spec import DATA, GROUPS, MEMORY
+from actors.spec import DATA, GROUPS, MEMORY, ExchangeSpec
 from orchestrator.errors import StoreTooSmallError
-from orchestrator.exchange import Ring, check_fits, kept_versions
+from orchestrator.exchange import Retention, Ring, check_fits
 from tests.unit.orchestrator.scripted import VERSION_BYTES, a_version
 
 MIB = 2**20
 
 
-def ring_with(data_versions: int, kept: int = 2) -> Ring:
+def ring_with(data_versions: int, kept: int = 2, needed: Collection[int] = ()) -> Ring:
     ring = Ring(kept)
     for number in range(data_versions):
         ring.commit(a_version(DATA, number))
+        ring.let_go(DATA, needed)
     return ring
 
 
@@ -56,19 +60,60 @@ def test_what_was_let_go_still_counts_as_published() -> None:
     assert (ring.num_published, ring.num_bytes) == (5, 5 * VERSION_BYTES)
 
 
+def test_older_versions_are_kept_as_long_as_a_replay_needs_them() -> None:
+    ring = ring_with(7, needed={1, 3})
+    assert [ring.get(DATA, n).number for n in (1, 3, 5, 6)] == [1, 3, 5, 6]
+    with pytest.raises(KeyError):
+        ring.get(DATA, 4)
+    ring.let_go(DATA, {3})
+    with pytest.raises(KeyError, match=r"holds \[3, 5, 6\]"):
+        ring.get(DATA, 1)
+
+
+def test_another_copy_takes_a_versions_place() -> None:
+    ring = ring_with(3)
+    copy = replace(a_version(DATA, 2), bucket_refs=("another",))
+    ring.replace(copy)
+    assert ring.newest(DATA) is copy
+    assert ring.num_published == 3
+
+
+def lockstep(every: int, publish_every: int = 1, recovers: bool = True) -> Retention:
+    exchange = ExchangeSpec(publish_every=publish_every)
+    return Retention.of(exchange, every, recovers)
+
+
+@pytest.mark.parametrize(
+    ("retention", "versions", "checkpoints"),
+    [
+        (lockstep(0), 2 + 2, 0),
+        (lockstep(10, recovers=False), 2 + 2, 2),
+        (lockstep(1), 2 + 2, 3),
+        (lockstep(10), 2 + 9 + 2, 3),
+        (lockstep(10, publish_every=5), 2 + 1 + 2, 3),
+        (Retention.of(ExchangeSpec(mode="async", staleness=4), 10), 5 + 9 + 2, 3),
+    ],
+)
+def test_the_store_holds_what_a_replay_since_the_last_checkpoint_adopts(
+    retention: Retention, versions: int, checkpoints: int
+) -> None:
+    assert (retention.versions, retention.checkpoints) == (versions, checkpoints)
+    assert retention.needed_bytes([3, 4], [5, 6]) == 7 * versions + 11 * checkpoints
+
+
 def test_a_ring_that_fits_the_store_is_accepted() -> None:
-    check_fits({DATA: 10 * MIB, MEMORY: 10 * MIB}, {}, 1, 100 * MIB)
+    check_fits({DATA: 10 * MIB, MEMORY: 10 * MIB}, {}, lockstep(0), 100 * MIB)
 
 
 def test_checkpoints_take_their_room_too() -> None:
     saved = {DATA: MIB, MEMORY: MIB}
-    with pytest.raises(StoreTooSmallError, match=r"2 checkpoints \(2.0 MiB\) need 84 MiB"):
-        check_fits({DATA: 10 * MIB, MEMORY: 10 * MIB}, saved, 1, 100 * MIB)
+    with pytest.raises(StoreTooSmallError, match=r"3 checkpoints \(2.0 MiB\) need 86 MiB"):
+        check_fits({DATA: 10 * MIB, MEMORY: 10 * MIB}, saved, lockstep(1), 100 * MIB)
 
 
-def test_more_staleness_needs_more_room() -> None:
-    with pytest.raises(StoreTooSmallError, match="5 versions of each group"):
-        check_fits({DATA: 10 * MIB, MEMORY: 10 * MIB}, {}, 2, 100 * MIB)
+def test_more_intervals_between_checkpoints_need_more_room() -> None:
+    with pytest.raises(StoreTooSmallError, match=r"7 versions of each group.*checkpoints\.every"):
+        check_fits({DATA: 10 * MIB, MEMORY: 10 * MIB}, {}, lockstep(4), 100 * MIB)
 
 
 def test_versions_may_leave_numbers_out() -> None:
@@ -77,13 +122,9 @@ def test_versions_may_leave_numbers_out() -> None:
     assert ring.newest(DATA).number == 8
 
 
-def test_the_ring_keeps_what_the_slower_group_may_be_behind() -> None:
-    assert [kept_versions(s) for s in (1, 4)] == [2, 5]
-
-
 def test_a_ring_that_does_not_fit_names_sizes_need_share_and_knob() -> None:
     with pytest.raises(StoreTooSmallError) as raised:
-        check_fits({DATA: 10 * MIB, MEMORY: 11 * MIB}, {}, 1, 100 * MIB)
+        check_fits({DATA: 10 * MIB, MEMORY: 11 * MIB}, {}, lockstep(0), 100 * MIB)
     message = str(raised.value)
     assert "data 10.0 MiB, memory 11.0 MiB" in message
     assert "need 84 MiB" in message

@@ -7,8 +7,8 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from actors.wire import ConfigError, DivergedError, TandemError
-from orchestrator.cluster import _is_rank
 from orchestrator.errors import GroupFailedError, as_group_error, root_cause
+from orchestrator.launch import is_rank
 
 
 def as_ray_raises(cause: Exception) -> BaseException:
@@ -72,4 +72,4 @@ def test_a_group_error_survives_pickling() -> None:
 
 
 def test_a_process_that_is_not_ours_is_not_taken_for_a_rank() -> None:
-    assert not _is_rank(os.getpid())
+    assert not is_rank(os.getpid())

@@ -1,0 +1,248 @@
+"""Brings a group's processes up and ends them: placed, started, met, restored; spares kept warm.
+
+Everything here waits, each wait with a deadline, so it runs at a run's start or on a thread of
+`cluster`. Owns every actor of the two groups and its process id, so that none is left behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.spec import RunSpec
+from actors.wire import Location
+from orchestrator.config import Config
+from orchestrator.errors import GroupFailedError, InterruptedRunError, as_group_error
+from orchestrator.exchange import GroupCheckpoint
+from orchestrator.groups import RankActor
+from orchestrator.placement import bundle, bundle_index
+from orchestrator.rank_group import RankGroup, Waiting
+
+POLL_S = 0.5  # how late a stop is noticed while starting
+GONE_S = 0.02  # between two looks at a process that is ending
+
+
+@dataclass
+class _Process:
+    """An actor, and its process id where that is on this machine."""
+
+    actor: Any
+    local_pid: int | None = None
+
+
+class Launcher:
+    """Makes and ends the processes of both groups.
+
+    Args:
+        config: the run.
+        tokenizer_json: the run's tokenizer.
+        placement: bundles as `placement.bundles` orders them.
+    """
+
+    def __init__(self, config: Config, tokenizer_json: str, placement: PlacementGroup) -> None:
+        self._config = config
+        self._tokenizer_json = tokenizer_json
+        self._placement = placement
+        self._processes: dict[Any, _Process] = {}
+        self._spares: dict[tuple[str, int], tuple[Any, Any]] = {}  # actor, and ref of its warming
+        self._cards: dict[tuple[str, int], str] = {}  # visible devices of each rank's bundle
+
+    @property
+    def spec(self) -> RunSpec:
+        """What a trainer's process is told of the run."""
+        return RunSpec.model_validate(
+            {name: getattr(self._config, name) for name in RunSpec.model_fields},
+            by_name=True,
+            by_alias=True,
+        )
+
+    def options(self, name: str, rank: int, resources: Mapping[str, float]) -> dict[str, Any]:
+        """Ray's options of an actor in the bundle that is its own."""
+        strategy = PlacementGroupSchedulingStrategy(
+            self._placement, placement_group_bundle_index=bundle_index(self._config, name, rank)
+        )
+        return {
+            "num_cpus": resources.get("CPU", 0.0),
+            "num_gpus": resources.get("GPU", 0.0),
+            "scheduling_strategy": strategy,
+        }
+
+    def make(self, names: Iterable[str], stop: Callable[[], str | None]) -> dict[str, RankGroup]:
+        """Groups whose processes are there and have built nothing yet.
+
+        Args:
+            names: of the groups.
+            stop: asked twice a second; a reason ends the wait.
+
+        Raises:
+            InterruptedRunError: a stop was requested meanwhile.
+            GroupFailedError: a rank has no process within `deadlines.start_s`.
+        """
+        deadline = time.monotonic() + self._config.deadlines.start_s
+        groups: dict[str, RankGroup] = {}
+        locating: dict[Any, tuple[str, int]] = {}
+        for name in names:
+            num_ranks = self._config.group(name).workers.num_workers
+            actors = [self._spare(name, r) or self._actor(name, r) for r in range(num_ranks)]
+            groups[name] = RankGroup(name, actors, self._config.deadlines.heartbeat_s)
+            locating |= groups[name].call_all("locate")
+        located = self.await_all(locating, deadline, "has no process yet", stop)
+        here = ray.get_runtime_context().get_node_id()
+        for group in groups.values():
+            mine = [where for where in located.values() if where.group == group.name]
+            group.locations = sorted(mine, key=lambda where: where.rank)
+            for actor, where in zip(group.actors, group.locations, strict=True):
+                self._processes[actor].local_pid = where.pid if where.node_id == here else None
+                self._cards.setdefault((group.name, where.rank), where.visible_devices)
+        return groups
+
+    def begin(
+        self,
+        groups: Iterable[RankGroup],
+        incarnation: int,
+        checkpoints: Mapping[str, GroupCheckpoint],
+        stop: Callable[[], str | None],
+    ) -> None:
+        """Builds the layers, lets each group's ranks meet, and takes them back to a checkpoint.
+
+        Args:
+            groups: as `make` returned them.
+            incarnation: of their processes.
+            checkpoints: by group, where there is one.
+            stop: as in `make`.
+
+        Raises:
+            InterruptedRunError: a stop was requested meanwhile.
+            ConfigError: what a rank found wrong with the config.
+            CheckpointError: a checkpoint is not this run's, or its bytes were altered.
+            GroupFailedError: a rank died or was not ready within `deadlines.start_s`.
+        """
+        deadline = time.monotonic() + self._config.deadlines.start_s
+
+        def await_all(waiting: Waiting, what: str) -> dict[Any, Any]:
+            return self.await_all(waiting, deadline, what, stop)
+
+        groups = list(groups)
+        starting = {
+            ref: who for g in groups for ref, who in g.call_all("start", incarnation).items()
+        }
+        described = await_all(starting, "was not ready")
+        for group in groups:
+            mine = [d for d in described.values() if d.group == group.name]
+            group.descriptions = sorted(mine, key=lambda d: d.rank)
+            group.meet(await_all)
+            if (saved := checkpoints.get(group.name)) is not None:
+                group.restore(saved, await_all)
+
+    def publish_first(
+        self, group: RankGroup, number: int, exact: bool, stop: Callable[[], str | None]
+    ) -> None:
+        """Lets a group publish what it begins with, as that version."""
+        deadline = time.monotonic() + self._config.deadlines.start_s
+        group.publish_first(
+            number, exact, lambda refs, what: self.await_all(refs, deadline, what, stop)
+        )
+
+    def warm(self, name: str) -> None:
+        """Makes the group's missing spares; returns at once."""
+        for rank in range(self._config.group(name).workers.num_workers):
+            if (name, rank) not in self._spares:
+                actor = self._actor(name, rank, spare=True)
+                self._spares[name, rank] = actor, actor.warm.remote()
+
+    def end(self, actors: Iterable[Any]) -> None:
+        """Kills processes and waits until those on this machine are gone."""
+        ending = [self._processes.pop(actor) for actor in actors if actor in self._processes]
+        for process in ending:
+            ray.kill(process.actor, no_restart=True)
+        deadline = time.monotonic() + self._config.deadlines.stop_s
+        for process in ending:
+            if process.local_pid is not None and is_rank(process.local_pid):
+                _kill(process.local_pid)  # Ray asks first, and one that is stopped can't answer
+                while is_rank(process.local_pid) and time.monotonic() < deadline:
+                    time.sleep(GONE_S)
+
+    def end_all(self) -> None:
+        """Ends every process, the spares too."""
+        self._spares.clear()
+        self.end(list(self._processes))
+
+    def await_all(
+        self, waiting: Waiting, deadline: float, what: str, stop: Callable[[], str | None]
+    ) -> dict[Any, Any]:
+        """Results by ref; the first failure of a rank is raised."""
+        results: dict[Any, Any] = {}
+        pending = list(waiting)
+        while pending:
+            if reason := stop():
+                raise InterruptedRunError(reason)
+            ready, pending = ray.wait(
+                pending, timeout=max(0.0, min(POLL_S, deadline - time.monotonic()))
+            )
+            for ref in ready:
+                group, rank = waiting[ref]
+                try:
+                    results[ref] = ray.get(ref)
+                except Exception as err:
+                    raise as_group_error(group, rank, err, "while starting") from err
+            if pending and time.monotonic() > deadline:
+                group, rank = waiting[pending[0]]
+                raise GroupFailedError(
+                    f"{group} rank {rank}: {what} after {self._config.deadlines.start_s:g} s; "
+                    "raise deadlines.start_s, or look at the node's load"
+                )
+        return results
+
+    def _actor(self, name: str, rank: int, spare: bool = False) -> Any:
+        workers = self._config.group(name).workers
+        options = self.options(name, rank, {} if spare else bundle(workers))
+        actor = RankActor.options(**options).remote(
+            self.spec, self._tokenizer_json, self._config.name, name, rank, workers.num_workers
+        )
+        self._processes[actor] = _Process(actor)
+        return actor
+
+    def _spare(self, name: str, rank: int) -> Any:
+        """The rank's spare where it is warm, ready to take its place; None where there is none."""
+        actor, warming = self._spares.pop((name, rank), (None, None))
+        if actor is None:
+            return None
+        ready, _ = ray.wait([warming], timeout=0)
+        try:
+            if ready:
+                ray.get(warming)
+                actor.take_over.remote(self._cards.get((name, rank), ""))
+                return actor
+        except Exception:  # it died while it waited
+            pass
+        self.end([actor])
+        return None
+
+
+def is_rank(pid: int) -> bool:
+    """True while `pid` is one of our actors' processes on this machine."""
+    try:
+        process = psutil.Process(pid)
+        title = " ".join(process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and "ray::Rank" in title
+    except psutil.Error:
+        return False
+
+
+def _kill(pid: int) -> None:
+    try:
+        psutil.Process(pid).kill()
+    except psutil.Error:
+        return  # it was faster
+
+
+def places(groups: Mapping[str, RankGroup]) -> dict[str, list[Location]]:
+    """Where every rank's process runs."""
+    return {name: group.locations for name, group in groups.items()}
