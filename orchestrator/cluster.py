@@ -29,6 +29,7 @@ from orchestrator.launch import Launcher, places
 from orchestrator.placement import EVALUATOR, evaluator_bundle
 from orchestrator.rank_group import RankGroup
 from orchestrator.refetch import StoredPart, refetch_checkpoint, refetch_version
+from orchestrator.run_dir import RETRY_S
 
 EXPORT_TRIES = 3  # of the export, where the evaluator's process dies
 
@@ -175,22 +176,31 @@ class Cluster:
         )
 
     def export(self, directory: str) -> dict[str, str]:
-        """Writes the exports of the pair last evaluated; returns the digests."""
-        limit_s = self._config.deadlines.evaluation_s
-        for left in reversed(range(EXPORT_TRIES)):
+        """Writes the exports of the pair last evaluated; returns the digests. Tries again where the
+        evaluator dies or the storage is away.
+
+        Raises: GroupFailedError where it failed for `deadlines.storage_s`, or too often.
+        """
+        deadlines = self._config.deadlines
+        deadline, deaths = time.monotonic() + deadlines.storage_s, 0
+        while True:
             try:
                 digests: dict[str, str] = ray.get(
-                    self._evaluator.export.remote(directory), timeout=limit_s
+                    self._evaluator.export.remote(directory), timeout=deadlines.evaluation_s
                 )
                 return digests
             except Exception as err:
-                if not left or not isinstance(err, RayActorError) or self._last_pair is None:
+                died = isinstance(err, RayActorError)
+                deaths += died
+                if deaths == EXPORT_TRIES or (not died and time.monotonic() > deadline):
                     raise GroupFailedError(
                         f"evaluator: the export to {directory} failed: {root_cause(err)}"
                     ) from err
-                self._evaluator = None
-                self.evaluate(*self._last_pair, final=True)  # what it exports is what it evaluated
-        raise AssertionError("unreachable: the last try returns or raises")
+                if died and self._last_pair is not None:
+                    self._evaluator = None  # what it exports is what it evaluated
+                    self.evaluate(*self._last_pair, final=True)
+                else:
+                    time.sleep(RETRY_S)
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What happened, failures first; waits at most `timeout_s` for something."""

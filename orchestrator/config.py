@@ -62,6 +62,9 @@ class DeadlineSpec(Spec):
         60.0, ge=10, description="Without a heartbeat; needs the GIL, so not below 10."
     )
     evaluation_s: float = Field(1800.0, gt=0, description="For one evaluation or the export.")
+    storage_s: float = Field(
+        120.0, ge=0, description="For storage that is away when the run's results are written."
+    )
     stop_s: float = Field(10.0, gt=0, description="For killed processes to be gone.")
 
 

@@ -255,6 +255,9 @@ class _Job:
         wall_s = time.time() - metrics.started_at
         summary = summarise(config, metrics, coordinator, outcome, digests, wall_s)
         summary["checkpoints"] = {"written": writer.num_written, "bytes": writer.num_bytes}
-        run_dir.write(REPORT, render_report(config, summary, metrics))
-        run_dir.write_json(SUMMARY, summary)  # last: who finds it finds the rest
+        patience_s = config.deadlines.storage_s
+        report = render_report(config, summary, metrics)
+        run_dir.write_patiently(REPORT, report, patience_s, warn)
+        last = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        run_dir.write_patiently(SUMMARY, last, patience_s, warn)  # who finds it finds the rest
         return RunResult(summary["status"], run_dir.url, summary)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 from actors.storage import writable
@@ -18,6 +20,7 @@ from orchestrator.errors import RunExistsError
 CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
 METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
 CHECKPOINTS, PROFILES = "checkpoints", "profiles"
+RETRY_S = 1.0  # between two tries to reach storage that is away
 EXPORT_MARKER = "export.json"  # an export's last file, of `actors.pair_files`
 
 
@@ -65,10 +68,30 @@ class RunDir:
         try:
             self._fs.pipe_file(f"{target}.part", data)
             self._fs.mv(f"{target}.part", target)
-        except OSError as err:
+        except Exception as err:  # clients of remote storage have errors of their own
             raise ConfigError(
                 f"{self.path(name)}: can't be written: {err}; choose another storage=…"
             ) from err
+
+    def write_patiently(
+        self, name: str, content: bytes | str, patience_s: float, warn: Callable[[str], None]
+    ) -> None:
+        """Writes a file whole, again and again for so many seconds where the storage is away.
+
+        Raises: ConfigError where it is away for longer.
+        """
+        deadline, told = time.monotonic() + patience_s, False
+        while True:
+            try:
+                self.write(name, content)
+                return
+            except ConfigError as err:
+                if time.monotonic() + RETRY_S > deadline:
+                    raise
+                if not told:
+                    warn(f"{err}; it is tried again for {patience_s:g} s")
+                told = True
+                time.sleep(RETRY_S)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole."""
@@ -87,7 +110,7 @@ class RunDir:
         """A file's bytes. Raises: ConfigError where it can't be read."""
         try:
             return bytes(self._fs.cat_file(f"{self._root}/{name}"))
-        except OSError as err:
+        except Exception as err:  # clients of remote storage have errors of their own
             raise ConfigError(f"{self.path(name)}: can't be read: {err}") from err
 
     def list_folders(self, name: str) -> list[str]:
@@ -97,7 +120,7 @@ class RunDir:
             found = self._fs.ls(f"{self._root}/{name}", detail=True)
         except FileNotFoundError:
             return []
-        except OSError as err:
+        except Exception as err:  # as above
             raise ConfigError(f"{self.path(name)}: can't be listed: {err}") from err
         return sorted(
             entry["name"].rstrip("/").rpartition("/")[2]
@@ -111,12 +134,15 @@ class RunDir:
             self._fs.rm(f"{self._root}/{name}", recursive=True)
         except FileNotFoundError:
             return
-        except OSError as err:
+        except Exception as err:  # as above
             raise ConfigError(f"{self.path(name)}: can't be removed: {err}") from err
 
     def upload(self, local: str, name: str) -> None:
-        """Copies a local file into the run."""
-        self._fs.put_file(local, f"{self._root}/{name}")
+        """Copies a local file into the run. Raises: ConfigError where it can't be written."""
+        try:
+            self._fs.put_file(local, f"{self._root}/{name}")
+        except Exception as err:  # as above
+            raise ConfigError(f"{self.path(name)}: can't be written: {err}") from err
 
 
 def resume_command(url: str) -> str:

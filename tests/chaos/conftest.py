@@ -1,5 +1,10 @@
 from __future__ import annotations
 
-from tests.integration.conftest import own_tmp, shared_ray, workplace
+from pathlib import Path
 
-__all__ = ["own_tmp", "shared_ray", "workplace"]
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_own_tmp(own_tmp: Path) -> None:
+    """Every process of these tests keeps its temporary files where they are swept up."""

@@ -23,6 +23,7 @@ import ray
 import orchestrator.groups
 
 FOLDER = "TANDEM_TEST_FAULTS"
+HANG_S = 600.0
 
 POINTS = (
     "start-up",
@@ -43,7 +44,7 @@ class Fault:
         group, rank: to whom.
         interval: in which of its intervals; at start-up: at the start of which incarnation.
         point: one of `POINTS`, or `restoring`.
-        kind: a signal's name, or `alter` for one byte of what it is given.
+        kind: a signal's name, `hang`, or `alter` for one byte of what it is given.
         times: how often, each time it comes by.
     """
 
@@ -183,7 +184,10 @@ class Rank(orchestrator.groups.Rank):
                     buckets[-1] = buckets[-1].copy()
                     buckets[-1][len(buckets[-1]) // 2] ^= 1
                     return True
-                os.kill(os.getpid(), getattr(signal, fault.kind))
+                if fault.kind == "hang":
+                    time.sleep(HANG_S)
+                else:
+                    os.kill(os.getpid(), getattr(signal, fault.kind))
                 break
         return False
 

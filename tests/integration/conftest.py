@@ -1,60 +1,10 @@
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
-
-from tests.integration.tiny import write_config, write_corpora
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """TMPDIR of the session and of all processes it starts, so that what is left in it is ours.
-
-    Short, since the paths of Ray's sockets may have 107 characters.
-    """
-    tmp_path_factory.getbasetemp()  # stays where it was, for whoever looks into a failure
-    folder = Path(tempfile.mkdtemp(prefix="td-", dir="/tmp"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(folder))
-        patch.setattr(tempfile, "tempdir", None)
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("PYTHONPATH", str(ROOT))
-        yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with corpora, `tiny.yaml` and, once there are any, `runs/`."""
-    folder = tmp_path_factory.mktemp("workplace")
-    write_corpora(folder)
-    write_config(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def shared_ray(own_tmp: Path) -> Iterator[None]:
-    """One Ray for all runs inside this process, started from a folder that no run knows.
-
-    Its workers find the packages as they would where Tandem is installed.
-    """
-    before = Path.cwd()
-    os.chdir(own_tmp)
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="CRITICAL",
-    )
-    os.chdir(before)
-    yield
-    ray.shutdown()
+def in_own_tmp(own_tmp: Path) -> None:
+    """Every process of these tests keeps its temporary files where they are swept up."""

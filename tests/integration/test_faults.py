@@ -51,7 +51,8 @@ class Fault:
 
 def run_into(fault: Fault, workplace: Path, *overrides: str) -> tuple[str, dict[str, Any]]:
     """The error's message and the summary of a run into which the fault was built."""
-    config = load_config(str(workplace / "tiny.yaml"), overrides)
+    settings = [*overrides, "recovery.max_failures=0"]
+    config = load_config(str(workplace / "tiny.yaml"), settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.run.Cluster", fault.cluster())
         with pytest.raises(GroupFailedError) as raised:
