@@ -21,7 +21,7 @@ from ray.util.placement_group import PlacementGroup
 from actors.spec import GROUPS
 from actors.wire import CheckpointError, Description, Location, Order
 from orchestrator.config import Config
-from orchestrator.errors import GroupFailedError, root_cause
+from orchestrator.errors import GroupFailedError, LostObjectError, root_cause
 from orchestrator.events import Evaluated, Event, Failed, Restarted
 from orchestrator.exchange import GroupCheckpoint, Version
 from orchestrator.groups import EvaluatorActor
@@ -138,7 +138,7 @@ class Cluster:
             saved = {name: checkpoint} if checkpoint is not None else {}
             try:
                 self._launcher.begin([group], incarnation, saved, self._stop_reason)
-            except CheckpointError:
+            except (CheckpointError, LostObjectError):
                 if checkpoint is None:
                     raise
                 whole = refetch_checkpoint(checkpoint, self._stored_part)
@@ -146,8 +146,13 @@ class Cluster:
         except BaseException:
             self._launcher.end(group.actors)
             raise
+        lost_node = old is not None and not _is_alive({where.node_id for where in old.locations})
+        if lost_node:
+            number = checkpoint.interval if checkpoint is not None else 0
+            exact = number >= self._config.intervals
+            self._launcher.publish_first(group, number, exact, self._stop_reason)
         self._groups[name] = group
-        return Restarted(name, incarnation, fresh)
+        return Restarted(name, incarnation, fresh, lost_node, group.first_version)
 
     def _stop_reason(self) -> str | None:
         return "the run has ended" if self._stopping else None
@@ -267,6 +272,11 @@ class Cluster:
         self._launcher.end_all()
         self._groups, self._restarts = {}, {}
         self._evaluations, self._evaluator = [], None
+
+
+def _is_alive(node_ids: set[str]) -> bool:
+    """Whether all these nodes are there."""
+    return node_ids <= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _unfinished(refs: Sequence[Any]) -> Sequence[Any]:

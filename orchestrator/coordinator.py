@@ -21,16 +21,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from actors.ranges import merge_ranges
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
-from actors.wire import Evaluation, Order, Range, SnapshotError
+from actors.wire import Evaluation, Order, SnapshotError
 from orchestrator.config import Config, profiled_intervals
+from orchestrator.drain import Drain, plan_drain
 from orchestrator.errors import GroupFailedError, InterruptedRunError
 from orchestrator.evaluations import Evaluations
 from orchestrator.events import Committed, Evaluated, Event, Failed, Restarted
 from orchestrator.exchange import (
     GroupCheckpoint,
     PairCheckpoint,
+    Pairing,
+    RangeLog,
     Ring,
     Tally,
     Version,
@@ -54,15 +56,6 @@ class GroupState:
     waited_s: float = 0.0  # before the interval in flight
     idle_since: float | None = None  # monotonic time at which the last interval was committed
     lengths_s: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Drain:
-    """A run that is to stop, with a last checkpoint of both groups after an interval."""
-
-    interval: int
-    until: float
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -105,8 +98,8 @@ class Coordinator:
         self._groups = {group: GroupState() for group in GROUPS}
         self._catch_up = CatchUp()
         self._next_beat = 0.0
-        self._data_ranges: dict[int, tuple[Range, ...]] = {}  # by version, for the memory's mix
-        self._saved: dict[str, dict[int, GroupCheckpoint]] = {group: {} for group in GROUPS}
+        self._trained = RangeLog()  # for the memory's mix
+        self._pairing = Pairing()
         self._profiled = profiled_intervals(config.profile)
         self._drain: Drain | None = None
         self._refetched: set[tuple[str, int]] = set()  # versions of which a second copy was made
@@ -172,7 +165,7 @@ class Coordinator:
             publish=step.publish,
             exact=step.exact,
             checkpoint=step.checkpoint or drains,
-            ranges=self._ranges_since(before, step.peer_version) if step.group == MEMORY else (),
+            ranges=self._trained.since(before, step.peer_version) if step.group == MEMORY else (),
             profile=f"{self._config.run_url}/{PROFILES}" if step.interval in self._profiled
             else None,
         )  # fmt: skip
@@ -184,17 +177,13 @@ class Coordinator:
     def _send(self, group: str, entry: Entry) -> None:
         """Gives a group an order, with its own incarnation on it."""
         state = self._groups[group]
+        if self.ring.is_lost(peer_of(group), entry.peer_version):
+            state.recovery.waiting = entry
+            self._refuse_if_gone(peer_of(group), entry.peer_version)
+            return
         state.recovery.sent, state.submitted_at = entry, self._clock()
         order = replace(entry.order, incarnation=state.recovery.incarnation)
         self._cluster.submit(group, order, self.ring.get(peer_of(group), entry.peer_version))
-
-    def _ranges_since(self, before: int, version: int) -> tuple[Range, ...]:
-        """What the data group trained on between two of its versions."""
-        newer = [n for n in sorted(self._data_ranges) if before < n <= version]
-        ranges = merge_ranges(r for n in newer for r in self._data_ranges[n])
-        for number in [n for n in self._data_ranges if n <= version]:
-            del self._data_ranges[number]
-        return ranges
 
     def _turn(self) -> None:
         """One wait for events, and all that follows from them."""
@@ -215,7 +204,7 @@ class Coordinator:
                 self._fail(late)
         for group, state in self._groups.items():
             gone_s, limit_s = now - state.submitted_at, self._deadline_s(state)
-            if state.progress.running and not state.recovery.restarting and gone_s > limit_s:
+            if state.progress.running and state.recovery.is_at_work and gone_s > limit_s:
                 cause = GroupFailedError(
                     f"{group}: interval {state.progress.committed + 1} did not end after "
                     f"{gone_s:.0f} s (deadline {limit_s:.0f} s); raise deadlines.interval_factor "
@@ -227,21 +216,16 @@ class Coordinator:
         """Begins to stop where that was asked for, and ends the run when there is no more time."""
         if self._drain is not None:
             if self._clock() > self._drain.until:
-                raise InterruptedRunError(
-                    f"{self._drain.reason}; no new checkpoint came within recovery.drain_s "
-                    f"({self._config.recovery.drain_s:g} s)"
-                )
+                limit_s = self._config.recovery.drain_s
+                raise InterruptedRunError(self._drain.too_late(limit_s))
             return
         if (reason := self._stop_requested()) is None:
             return
-        begun = max(p.committed + p.running for p in self._progress.values())
-        every = self._plan.publish_every
-        interval = (begun // every + 1) * every  # the first that no group has begun
-        drain_s = self._config.recovery.drain_s if self._config.checkpoints.every else 0.0
-        if drain_s == 0 or interval > self._plan.intervals:
+        now = self._clock()
+        self._drain = plan_drain(self._config, self._plan, self._progress, reason, now)
+        if self._drain is None:
             raise InterruptedRunError(reason)
-        self._drain = Drain(interval, self._clock() + drain_s, reason)
-        self._listener.on_drain(interval, reason)
+        self._listener.on_drain(self._drain.interval, reason)
 
     def _deadline_s(self, state: GroupState) -> float:
         deadlines = self._config.deadlines
@@ -265,6 +249,8 @@ class Coordinator:
             f"go on with: {resume_command(self._config.run_url)}",
         )
         refetch = self._to_refetch(event)
+        if event.missing_input and recovery.sent is not None:
+            self.ring.lose(peer_of(group), recovery.sent.peer_version)
         failure = Failure(
             group=group,
             rank=event.rank,
@@ -299,8 +285,32 @@ class Coordinator:
             return
         if event.refetched is not None:
             self.ring.replace(event.refetched)
+        if event.lost_node:
+            for number in self.ring.numbers(event.group):
+                self.ring.lose(event.group, number)
         recovery.stand(self._clock())
+        if event.published is not None:
+            self._replace(event.published)
         self._replay(event.group)
+
+    def _replace(self, version: Version) -> None:
+        """Another copy of a version is there: whoever waited for it goes on."""
+        self.ring.replace(version)
+        recovery = self._groups[peer_of(version.group)].recovery
+        entry = recovery.waiting
+        if entry is not None and entry.peer_version == version.number:
+            recovery.waiting = None
+            self._send(peer_of(version.group), entry)
+
+    def _refuse_if_gone(self, group: str, number: int) -> None:
+        """Raises where a version that was lost is older than what the group will publish again."""
+        journal = self._groups[group].recovery.journal
+        if journal.checkpoint is not None and number < journal.checkpoint.interval:
+            raise GroupFailedError(
+                f"{group}: version {number} was lost with its node, and the group's newest "
+                f"checkpoint is that of interval {journal.checkpoint.interval}; go on with: "
+                f"{resume_command(self._config.run_url)}"
+            )
 
     def _replay(self, group: str) -> None:
         """Gives a group the next order of its journal; after the last one it is where it was."""
@@ -334,6 +344,8 @@ class Coordinator:
                     "with different processors or libraries"
                 )
             self._listener.on_warning(message)
+        elif event.version is not None and self.ring.is_lost(event.group, event.interval):
+            self._replace(event.version)
         self._replay(event.group)
 
     def _commit(self, event: Committed) -> None:
@@ -356,12 +368,10 @@ class Coordinator:
         behind = self._plan.lag(event.interval, event.reports[0].peer_version)
         self.max_lag = max(self.max_lag, behind)
         self._listener.on_interval(event.reports, state.waited_s, behind)
-        if event.group == MEMORY and event.reports[0].agreement is not None:
-            if state.progress.adopted == self._plan.intervals:
-                after = (*self._catch_up.after, event.reports[0].agreement)
-                self._catch_up = replace(self._catch_up, after=after)
-            else:
-                self._catch_up = replace(self._catch_up, before=event.reports[0].agreement)
+        agreement = event.reports[0].agreement
+        if event.group == MEMORY and agreement is not None:
+            final = state.progress.adopted == self._plan.intervals
+            self._catch_up = self._catch_up.measured(agreement, final)
         if event.checkpoint is not None:
             self._save(event.checkpoint)
         self._evaluations.start_if_due(min(p.committed for p in self._progress.values()), self.ring)
@@ -371,15 +381,13 @@ class Coordinator:
         state = self._groups[version.group]
         state.progress = replace(state.progress, published=version.number)
         if version.group == DATA:
-            self._data_ranges[version.number] = version.headers[0].ranges
+            self._trained.add(version)
 
     def _save(self, checkpoint: GroupCheckpoint) -> None:
         """Keeps a group's checkpoint until the other's of the same interval is in."""
-        interval = checkpoint.interval
-        self._saved[checkpoint.group][interval] = checkpoint
-        if any(interval not in saved for saved in self._saved.values()):
+        if (groups := self._pairing.add(checkpoint)) is None:
             return
-        groups = {group: self._saved[group].pop(interval) for group in GROUPS}
+        interval = checkpoint.interval
         tally = Tally(
             agreement_before=self._catch_up.before,
             max_lag=self.max_lag,

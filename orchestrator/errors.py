@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from actors.wire import ConfigError, TandemError
 
+# Ray's errors for an object of which no copy is left; by name, since this module knows no Ray.
+LOST = ("ObjectLostError", "ObjectReconstructionFailedError", "ObjectFetchTimedOutError",
+        "OwnerDiedError")  # fmt: skip
+
 
 class PlacementError(ConfigError):
     """The cluster can't give what the groups ask for."""
@@ -22,6 +26,10 @@ class RunExistsError(ConfigError):
 
 class GroupFailedError(TandemError):
     """A rank of a group died, hung or raised; the message names it and the first cause."""
+
+
+class LostObjectError(GroupFailedError):
+    """What a rank was given is nowhere any more: it went with its node."""
 
 
 class InterruptedRunError(TandemError):
@@ -45,4 +53,5 @@ def as_group_error(group: str, rank: int, err: BaseException, when: str) -> Tand
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     # A constructor that raised comes as the text of its traceback, whose last line says what.
     line = lines[-1] if "creation task" in lines[0] else lines[0]
-    return GroupFailedError(f"{group} rank {rank} failed {when}: {type(cause).__name__}: {line}")
+    kind = LostObjectError if type(cause).__name__ in LOST else GroupFailedError
+    return kind(f"{group} rank {rank} failed {when}: {type(cause).__name__}: {line}")

@@ -26,6 +26,7 @@ class Failed:
     group: str
     rank: int
     cause: BaseException
+    missing_input: bool = False  # what it was to adopt is nowhere any more
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Restarted:
     group: str
     incarnation: int
     refetched: Version | None = None  # another copy of the version whose bytes were bad
+    lost_node: bool = False  # a node went, and with it the snapshots that only it held
+    published: Version | None = None  # then: the version that belongs to the checkpoint
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from actors.ranges import merge_ranges
 from actors.spec import GROUPS, ExchangeSpec
-from actors.wire import CheckpointHeader, Header
+from actors.wire import CheckpointHeader, Header, Range
 from orchestrator.errors import StoreTooSmallError
 
 IN_FLIGHT_VERSIONS = 2  # being published, and held by a running evaluation
@@ -69,6 +70,44 @@ class PairCheckpoint:
     tally: Tally
 
 
+class Pairing:
+    """Brings the checkpoints of both groups after the same interval together."""
+
+    def __init__(self) -> None:
+        self._saved: dict[str, dict[int, GroupCheckpoint]] = {group: {} for group in GROUPS}
+
+    def add(self, checkpoint: GroupCheckpoint) -> dict[str, GroupCheckpoint] | None:
+        """Takes one; returns both once the other is in. Older ones without a partner are let go."""
+        interval = checkpoint.interval
+        self._saved[checkpoint.group][interval] = checkpoint
+        if any(interval not in saved for saved in self._saved.values()):
+            return None
+        pair = {group: self._saved[group].pop(interval) for group in GROUPS}
+        for saved in self._saved.values():
+            for older in [i for i in saved if i < interval]:
+                del saved[older]
+        return pair
+
+
+class RangeLog:
+    """What the data group trained on, by the version that came of it."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[int, tuple[Range, ...]] = {}
+
+    def add(self, version: Version) -> None:
+        """A version was committed."""
+        self._ranges[version.number] = version.headers[0].ranges
+
+    def since(self, before: int, number: int) -> tuple[Range, ...]:
+        """What it trained on between two of its versions; older ranges are forgotten."""
+        newer = [n for n in sorted(self._ranges) if before < n <= number]
+        ranges = merge_ranges(r for n in newer for r in self._ranges[n])
+        for old in [n for n in self._ranges if n <= number]:
+            del self._ranges[old]
+        return ranges
+
+
 class Ring:
     """The newest versions of each group, and older ones that a replay would need.
 
@@ -79,6 +118,7 @@ class Ring:
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._versions: dict[str, dict[int, Version]] = {group: {} for group in GROUPS}
+        self._lost: set[tuple[str, int]] = set()
         self.num_published = 0
         self.num_bytes = 0
 
@@ -99,9 +139,23 @@ class Ring:
                 del versions[number]
 
     def replace(self, version: Version) -> None:
-        """Puts another copy of a version's bytes where the first one was."""
-        self.get(version.group, version.number)
-        self._versions[version.group][version.number] = version
+        """Puts another copy of a version's bytes where the first one was, if that is still kept."""
+        self._lost.discard((version.group, version.number))
+        if version.number in self._versions[version.group]:
+            self._versions[version.group][version.number] = version
+
+    def lose(self, group: str, number: int) -> None:
+        """A version's bytes went with the node that held them."""
+        if number in self._versions[group]:
+            self._lost.add((group, number))
+
+    def numbers(self, group: str) -> list[int]:
+        """Versions of a group that are kept, ascending."""
+        return sorted(self._versions[group])
+
+    def is_lost(self, group: str, number: int) -> bool:
+        """Whether a version's bytes are gone, until the group has published them again."""
+        return (group, number) in self._lost
 
     def get(self, group: str, number: int) -> Version:
         """A version that is still kept. Raises: KeyError naming what is kept."""

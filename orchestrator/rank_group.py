@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 
 from actors.snapshot_layout import num_buckets
 from actors.wire import Description, Location, Order, Report, TandemError
-from orchestrator.errors import GroupFailedError, as_group_error
+from orchestrator.errors import GroupFailedError, LostObjectError, as_group_error
 from orchestrator.events import Committed, Event, Failed
 from orchestrator.exchange import GroupCheckpoint, Version
 
@@ -130,7 +130,8 @@ class RankGroup:
                 return []
             rank = min(errors, key=lambda r: (_kind(errors[r]), r))
             cause = as_group_error(self.name, rank, errors[rank], f"in interval {call.interval}")
-            return [Failed(self.name, rank, cause)]
+            missing = isinstance(cause, LostObjectError)
+            return [Failed(self.name, rank, cause, missing_input=missing)]
         if pending:
             return []
         headers = ray.get([row[1] for row in call.refs])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
@@ -35,6 +36,24 @@ def ray_session(config: Config, verbose: bool) -> Iterator[None]:
         where = f"at {address}" if address else "on this machine"
         raise ConfigError(f"Ray {where} can't be used: {err}") from err
     try:
-        yield
+        with nullcontext() if verbose else _without_rays_own_notices():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_rays_own_notices() -> Iterator[None]:
+    """Ray prints a paragraph for every process that dies, in the midst of a live view; the run says
+    itself who died and what follows. There is no public switch for it.
+    """
+    module = sys.modules["ray._private.worker"]
+    printed = getattr(module, "print_to_stdstream", None)
+    if printed is None:  # another version of Ray: its notices stay
+        yield
+        return
+    module.print_to_stdstream = lambda *_, **__: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.print_to_stdstream = printed  # type: ignore[attr-defined]

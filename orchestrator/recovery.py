@@ -103,6 +103,7 @@ class Recovery:
     failures: list[Failure] = field(default_factory=list)
     restarting: bool = False
     sent: Entry | None = None
+    waiting: Entry | None = None  # to be sent when its input is there again
     failed_at: float = 0.0
     stood_at: float = 0.0
     _again: list[Entry] = field(default_factory=list)
@@ -111,7 +112,7 @@ class Recovery:
         """The group's processes are given up."""
         self.failures.append(failure)
         self.incarnation += 1
-        self.restarting, self.failed_at = True, now
+        self.restarting, self.failed_at, self.waiting = True, now, None
         self._again = self.journal.again()
 
     def stand(self, now: float) -> None:
@@ -121,6 +122,11 @@ class Recovery:
     def next_again(self) -> Entry | None:
         """What the group must do next to come back to where it was; None: it is there."""
         return self._again.pop(0) if self._again else None
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether its processes stand and have what they need."""
+        return not self.restarting and self.waiting is None
 
     def differs(self, version: Version | None) -> bool:
         """Whether what was just replayed ended in other bytes than the first time."""

@@ -11,11 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError
 
 from actors.host_memory import ByteArray, checksum
 from actors.wire import CheckpointError, SnapshotError
 from orchestrator.exchange import GroupCheckpoint, Version
 
+FETCH_S = 60.0
 StoredPart = Callable[[GroupCheckpoint, int], ByteArray | None]  # of a checkpoint, by its index
 
 
@@ -40,6 +42,15 @@ def refetch_version(version: Version) -> Version:
     return replace(version, bucket_refs=tuple(refs))
 
 
+def _or_none(ref: Any) -> ByteArray | None:
+    """An object, or None where no copy of it is left."""
+    try:
+        found: ByteArray = ray.get(ref, timeout=FETCH_S)
+        return found
+    except (ObjectLostError, GetTimeoutError):
+        return None
+
+
 def refetch_checkpoint(saved: GroupCheckpoint, stored_part: StoredPart) -> GroupCheckpoint:
     """The checkpoint with parts of which each was compared with its checksum: fetched again, or
     read back from storage.
@@ -51,13 +62,13 @@ def refetch_checkpoint(saved: GroupCheckpoint, stored_part: StoredPart) -> Group
     refs: list[Any] = []
     sums = [c for header in saved.headers for c in header.checksums]
     for index, (ref, expected) in enumerate(zip(saved.bucket_refs, sums, strict=True)):
-        part: ByteArray | None = ray.get(ref)
+        part = _or_none(ref)
         if part is None or checksum(part) != expected:
             part = stored_part(saved, index)
         if part is None or checksum(part) != expected:
             raise CheckpointError(
-                f"{name}: part {index} was altered in the object store, and there is no sound copy "
-                "of it on storage"
+                f"{name}: part {index} was lost or altered in the object store, and there is no "
+                "sound copy of it on storage"
             )
         refs.append(ray.put(part))
     return replace(saved, bucket_refs=tuple(refs))

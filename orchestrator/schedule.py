@@ -10,7 +10,7 @@ data group's last interval the memory goes on alone, on the final version, until
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.spec import DATA, MEMORY, ExchangeSpec, peer_of
 
@@ -100,6 +100,12 @@ class CatchUp:
 
     before: float | None = None
     after: tuple[float, ...] = ()
+
+    def measured(self, agreement: float, final: bool) -> CatchUp:
+        """With one more measurement, of the final version or of the one before."""
+        if final:
+            return replace(self, after=(*self.after, agreement))
+        return replace(self, before=agreement)
 
     @property
     def reflects_final(self) -> bool:
