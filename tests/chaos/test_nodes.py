@@ -1,0 +1,91 @@
+"""A node goes away with a group on it: the group comes back on what is left; or the run stops in
+time where it was told before.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from actors.spec import DATA, MEMORY
+from actors.wire import Order
+from orchestrator.cluster import Cluster
+from orchestrator.config import load_config
+from orchestrator.exchange import Version
+from orchestrator.run import train
+
+pytestmark = pytest.mark.long
+
+SETTINGS = ("intervals=6", "checkpoints.every=2", "evaluation.every=0")
+LARGE = ("memory.layer.slots_side=64", "memory.layer.dim=64")  # above what Ray sends inline
+QUICK_TO_NOTICE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 4,
+}
+numbers = itertools.count()
+
+
+@pytest.fixture
+def nodes(own_tmp: Path) -> Iterator[Nodes]:
+    """A head without room for ranks and the driver on it; nodes are added by the tests."""
+    if ray.is_initialized():
+        ray.shutdown()
+    cluster = Nodes(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "_system_config": QUICK_TO_NOTICE},
+    )
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def placed(nodes: Nodes) -> PlacementGroup:
+    """Both groups' bundles on a node each."""
+    group = placement_group([{"CPU": 1}, {"CPU": 1}], strategy="SPREAD")
+    assert group.wait(60)
+    return group
+
+
+@pytest.mark.parametrize("name", [DATA, MEMORY])
+def test_a_group_whose_node_is_lost_comes_back_on_the_spare_one(
+    workplace: Path, nodes: Nodes, name: str
+) -> None:
+    for _ in range(3):
+        nodes.add_node(num_cpus=1)
+    by_id = {node.node_id: node for node in nodes.worker_nodes}
+    lost: list[str] = []
+
+    class LosingCluster(Cluster):
+        def submit(self, group: str, order: Order, peer: Version) -> None:
+            super().submit(group, order, peer)
+            if (group, order.interval) == (name, 4) and not lost:
+                where = self._groups[group].locations[0].node_id
+                lost.append(where)
+                nodes.remove_node(by_id[where], allow_graceful=False)
+
+    config = load_config(
+        str(workplace / "tiny.yaml"), [*SETTINGS, *LARGE, f"name=node-{next(numbers)}"]
+    )
+    placement = placed(nodes)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("orchestrator.run.Cluster", LosingCluster)
+            summary = train(config, placement=placement).summary
+    finally:
+        remove_placement_group(placement)
+    assert lost
+    assert name in {row["group"] for row in summary["restarts"]}
+    assert summary["data"]["steps"] == 18
+    undisturbed = train(
+        load_config(str(workplace / "tiny.yaml"), [*SETTINGS, *LARGE, f"name=node-{next(numbers)}"])
+    ).summary
+    assert summary["digest"] == undisturbed["digest"]
+    assert summary["reflects_final"] == undisturbed["reflects_final"]
