@@ -105,6 +105,11 @@ class Cluster:
         assert version is not None, f"{group}: not started"
         return version
 
+    def node_ids(self) -> set[str]:
+        """Nodes on which the run has processes, the driver's among them."""
+        places = {where.node_id for g in list(self._groups.values()) for where in g.locations}
+        return {*places, ray.get_runtime_context().get_node_id()}
+
     def submit(self, group: str, order: Order, peer: Version) -> None:
         """Starts a group's next interval on a committed version of its peer."""
         self._groups[group].submit(order, peer)

@@ -32,6 +32,7 @@ from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, check_fits
 from orchestrator.metrics import Metrics, held_out
 from orchestrator.placement import reserve
+from orchestrator.preemption import Preemption
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
@@ -237,7 +238,11 @@ class _Job:
             listener = _Listener(metrics, recorder, writer, self.progress)
             listener.on_start(descriptions)
             pair = restored.pair if restored else None
-            reason = self.stop_requested.reason
+            notice = Preemption(cluster.node_ids)
+
+            def reason() -> str | None:
+                return self.stop_requested.reason() or notice.reason()
+
             coordinator = Coordinator(config, cluster, listener, reason, pair)
             outcome = coordinator.run()
             self.progress.phase("exporting")

@@ -5,6 +5,9 @@ time where it was told before.
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from actors.spec import DATA, MEMORY
 from actors.wire import Order
 from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
+from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import Version
 from orchestrator.run import train
 
@@ -52,6 +56,41 @@ def placed(nodes: Nodes) -> PlacementGroup:
     group = placement_group([{"CPU": 1}, {"CPU": 1}], strategy="SPREAD")
     assert group.wait(60)
     return group
+
+
+def test_the_notice_that_a_node_goes_leaves_a_checkpoint_and_the_run_goes_on_to_the_bit(
+    workplace: Path, nodes: Nodes
+) -> None:
+    for _ in range(3):
+        nodes.add_node(num_cpus=1)
+    told: list[str] = []
+
+    class NotifiedCluster(Cluster):
+        def submit(self, group: str, order: Order, peer: Version) -> None:
+            super().submit(group, order, peer)
+            if order.interval == 2 and not told:
+                told.append(self._groups[DATA].locations[0].node_id)
+                threading.Thread(target=drain, args=(nodes.address, told[0])).start()
+
+    many = (*SETTINGS, "intervals=80", "checkpoints.every=100", f"name=drained-{next(numbers)}")
+    config = load_config(str(workplace / "tiny.yaml"), many)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.run.Cluster", NotifiedCluster)
+        with pytest.raises(InterruptedRunError, match=r"stopped because node .* is taken away in"):
+            train(config)
+    (saved,) = (Path(config.run_url) / "checkpoints").iterdir()
+    assert (saved / "manifest.json").exists()
+    resumed = train(config, resume=True).summary
+    plain = load_config(str(workplace / "tiny.yaml"), [*many, f"name=drained-{next(numbers)}"])
+    assert resumed["digest"] == train(plain).summary["digest"]
+
+
+def drain(address: str, node_id: str) -> None:
+    """Tells Ray that a node will be taken away in a minute, as a cloud's notice would."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", address]
+    command += ["--node-id", node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    command += ["--reason-message", "spot", "--deadline-remaining-seconds", "60"]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("name", [DATA, MEMORY])
