@@ -107,7 +107,7 @@ class Progress:
         """A group died and is restarted."""
         other = peer_of(failure.group)
         self.warning(
-            f"{failure.cause}; the {failure.group} group is restarted (its failure "
+            f"{failure.cause.rstrip('.')}; the {failure.group} group is restarted (its failure "
             f"{failure.incarnation + 1}) and does {failure.replayed} interval(s) again; the "
             f"{other} group goes on as far as it can"
         )

@@ -6,8 +6,16 @@ from dataclasses import replace
 import pytest
 
 from actors.spec import DATA, GROUPS, MEMORY, ExchangeSpec
+from actors.wire import Range
 from orchestrator.errors import StoreTooSmallError
-from orchestrator.exchange import Retention, Ring, check_fits
+from orchestrator.exchange import (
+    GroupCheckpoint,
+    Pairing,
+    RangeLog,
+    Retention,
+    Ring,
+    check_fits,
+)
 from tests.unit.orchestrator.scripted import VERSION_BYTES, a_version
 
 MIB = 2**20
@@ -130,3 +138,36 @@ def test_a_ring_that_does_not_fit_names_sizes_need_share_and_knob() -> None:
     assert "need 84 MiB" in message
     assert "80% of the store are 80 MiB" in message
     assert "ray.object_store_mib" in message
+
+
+def test_a_lost_version_is_lost_until_there_is_another_copy() -> None:
+    ring = ring_with(3)
+    ring.lose(DATA, 2)
+    ring.lose(DATA, 0)  # let go already
+    assert [ring.is_lost(DATA, n) for n in (0, 1, 2)] == [False, False, True]
+    ring.replace(a_version(DATA, 2))
+    assert not ring.is_lost(DATA, 2)
+    assert ring.numbers(DATA) == [1, 2]
+
+
+def test_a_pair_is_both_groups_checkpoints_of_one_interval() -> None:
+    pairing = Pairing()
+
+    def saved(group: str, interval: int) -> GroupCheckpoint:
+        return GroupCheckpoint(group, interval, (), ())
+
+    assert pairing.add(saved(DATA, 2)) is None
+    assert pairing.add(saved(DATA, 4)) is None
+    assert pairing.add(saved(MEMORY, 4)) == {g: saved(g, 4) for g in GROUPS}
+    assert pairing.add(saved(MEMORY, 2)) is None  # its partner was let go
+
+
+def test_ranges_are_those_between_two_versions_of_the_data_layer() -> None:
+    log = RangeLog()
+    for number in (1, 2, 3):
+        ranges = (Range(0, 10 * number, 10 * number + 10),)
+        header = replace(a_version(DATA, number).headers[0], ranges=ranges)
+        log.add(replace(a_version(DATA, number), headers=(header,)))
+    assert log.since(0, 2) == (Range(0, 10, 30),)
+    assert log.since(2, 3) == (Range(0, 30, 40),)
+    assert log.since(3, 3) == ()

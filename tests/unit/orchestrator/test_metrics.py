@@ -4,6 +4,7 @@ import pytest
 
 from actors.spec import DATA, MEMORY
 from orchestrator.metrics import Metrics, group_totals, pooled_reflection
+from orchestrator.recovery import Failure
 from tests.unit.orchestrator.scripted import a_report, an_evaluation
 
 STARTED_AT = 5.0
@@ -124,3 +125,18 @@ def test_there_is_no_reflection_rate_where_nothing_changed() -> None:
         an_evaluation(1, 1, reflection_changed=0, reflection_followed=0), final=True
     )
     assert pooled_reflection(metrics) is None
+
+
+def test_a_failure_is_a_row_that_its_recovery_completes(metrics: Metrics) -> None:
+    metrics.add_failure(Failure(DATA, 1, 7, "it died", 0, 3))
+    metrics.add_failure(Failure(MEMORY, 0, 8, "it hung", 0, 1))
+    metrics.add_recovery(DATA, 3.5, 2.0)
+    data, memory = metrics.restarts
+    assert (data["rank"], data["cause"], data["replayed"]) == (1, "it died", 3)
+    assert (data["restart_s"], data["replay_s"]) == (3.5, 2.0)
+    assert "restart_s" not in memory
+
+
+def test_failures_go_with_a_checkpoint_and_are_there_after_a_resume(metrics: Metrics) -> None:
+    metrics.add_failure(Failure(DATA, 1, 2, "it died", 0, 1))
+    assert Metrics.resumed(metrics.until(2)).restarts == metrics.restarts

@@ -8,6 +8,7 @@ from rich.console import Console
 from actors.spec import DATA, GROUPS, MEMORY
 from orchestrator.metrics import Metrics
 from orchestrator.progress import Progress
+from orchestrator.recovery import Failure
 from tests.unit.orchestrator.scripted import (
     a_config,
     a_description,
@@ -74,3 +75,21 @@ def test_a_live_view_can_be_drawn_before_anything_happened() -> None:
     with Progress(a_config(), console):
         pass
     assert "starting" in console.file.getvalue()
+
+
+A_FAILURE = Failure(DATA, 0, 7, "data rank 0 failed in interval 7: it died.", 0, 3)
+
+
+def test_a_failure_its_end_and_a_stop_are_told_in_a_line_each() -> None:
+    sink = io.StringIO()
+    metrics = Metrics(0.0)
+    with Progress(a_config(), Console(file=sink, width=40, color_system=None)) as progress:
+        metrics.add_failure(A_FAILURE)
+        progress.failure(A_FAILURE)
+        progress.recovery(metrics.add_recovery(DATA, 3.4, 2.0))
+        progress.draining(9)
+    failed, back, stopping = sink.getvalue().splitlines()
+    assert "interval 7: it died; the data group is restarted (its failure 1)" in failed
+    assert "does 3 interval(s) again; the memory group goes on" in failed
+    assert "the data group is back: 3.4 s to stand again, 2.0 s for what it did again" in back
+    assert "stopping after a checkpoint of interval 9; Ctrl-C once more ends" in stopping

@@ -16,7 +16,7 @@ from actors.wire import (
     SnapshotError,
 )
 from orchestrator.coordinator import Coordinator
-from orchestrator.errors import GroupFailedError, InterruptedRunError
+from orchestrator.errors import GroupFailedError, InterruptedRunError, LostObjectError
 from orchestrator.events import Committed, Event, Failed, Restarted
 from orchestrator.exchange import GroupCheckpoint
 from orchestrator.recovery import Journal, refuse_restart, sums_of
@@ -284,3 +284,31 @@ def test_a_journal_begins_anew_with_a_checkpoint() -> None:
     assert [entry.order.interval for entry in journal.again()] == [3, 4]
     assert journal.adopted == {2, 3}
     assert [entry.sums for entry in journal.again()] == [sums_of(a_version(DATA, 3)), ()]
+
+
+def test_snapshots_that_went_with_their_node_are_waited_for_and_published_again() -> None:
+    missing = LostObjectError("memory rank 0 failed in interval 4: ObjectLostError")
+    script = [
+        *UNTIL_3,
+        Failed(DATA, 0, DIED),
+        Failed(MEMORY, 0, missing, missing_input=True),
+        Restarted(DATA, 1, lost_node=True, published=a_version(DATA, 2)),
+        Restarted(MEMORY, 1),
+        again(MEMORY, 3, 1),
+    ]
+    log = Run(script).log_after(0)
+    assert log[-3:] == ["restarted memory", "submit memory 3 on data 2", "committed memory 3"]
+    log = Run([*script, again(DATA, 3, 1)]).log_after(0)
+    assert log[-3:] == [
+        "committed data 3",
+        "submit memory 4 on data 3",
+        "submit data 4 on memory 3",
+    ]
+
+
+def test_a_lost_snapshot_that_no_replay_brings_back_ends_the_run_with_the_way_on() -> None:
+    script = [*both(1), saved(committed(DATA, 2)), Failed(DATA, 0, DIED), Failed(MEMORY, 0, DIED)]
+    lost = Restarted(DATA, 1, lost_node=True, published=a_version(DATA, 2))
+    run = Run([*script, lost, Restarted(MEMORY, 1)])
+    with pytest.raises(GroupFailedError, match=r"data: version 0 was lost with its node.*--resume"):
+        run.coordinator.run()

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from actors.wire import Answer
+from orchestrator.recovery import Failure
 from orchestrator.report import render_report
 from tests.unit.orchestrator.scripted import an_evaluation, finish
 
@@ -129,3 +130,17 @@ def test_a_page_says_that_the_memory_does_not_reflect_the_final_version() -> Non
 def test_figures_that_are_not_finite_do_not_stop_the_report() -> None:
     figures = dict.fromkeys(an_evaluation(2, 3).figures, math.nan)
     assert "help_gain" in page(figures=figures).text
+
+
+@pytest.mark.usefixtures("drawn")
+def test_what_failed_and_came_back_is_a_table_only_where_something_did() -> None:
+    run = finish()
+    quiet = render_report(run.config, run.summary(), run.metrics)
+    assert "What failed and came back" not in quiet
+    run.metrics.add_failure(Failure("data", 1, 7, "rank 1 <died>", 0, 3))
+    run.metrics.add_recovery("data", 3.5, 2.0)
+    run.metrics.add_failure(Failure("memory", 0, 9, "it hung", 0, 1))
+    text = Page(render_report(run.config, run.summary(), run.metrics)).text
+    assert "What failed and came back" in text
+    assert "rank 1 <died>3.500032.0000" in text
+    assert "it hung–1–" in text

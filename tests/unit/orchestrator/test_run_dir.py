@@ -9,7 +9,7 @@ import pytest
 
 from actors.wire import ConfigError
 from orchestrator.errors import RunExistsError
-from orchestrator.run_dir import RunDir, find_export
+from orchestrator.run_dir import RunDir, find_export, resume_command
 
 
 @pytest.fixture
@@ -165,3 +165,39 @@ def test_the_marker_is_the_one_that_an_export_ends_with() -> None:
     from orchestrator.run_dir import EXPORT_MARKER
 
     assert EXPORT_MARKER == MARKER
+
+
+def test_storage_that_is_away_is_tried_again_and_told_once(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.run_dir.RETRY_S", 0.01)
+    pipe_file, tries, told = run_dir._fs.pipe_file, [], []
+
+    def away(path: str, data: bytes, **options: Any) -> None:
+        tries.append(path)
+        if len(tries) < 4:
+            raise ValueError("a client's own error")
+        pipe_file(path, data, **options)
+
+    monkeypatch.setattr(run_dir._fs, "pipe_file", away)
+    run_dir.write_patiently("summary.json", "whole", 60.0, told.append)
+    assert run_dir.read("summary.json") == "whole"
+    assert len(tries) == 4
+    (message,) = told
+    assert "a client's own error" in message
+    assert "it is tried again for 60 s" in message
+
+
+def test_storage_that_stays_away_is_an_error_in_the_end(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(path: str, data: bytes, **options: Any) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(run_dir._fs, "pipe_file", away)
+    with pytest.raises(ConfigError, match=r"summary.json: can't be written: gone"):
+        run_dir.write_patiently("summary.json", "whole", 0.0, lambda _: None)
+
+
+def test_the_command_that_goes_on_with_a_run() -> None:
+    assert resume_command("/runs/one") == "tandem train /runs/one/config.yaml --resume"
