@@ -16,7 +16,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
-from ray.util.placement_group import PlacementGroup
 
 from actors.spec import GROUPS
 from actors.wire import CheckpointError, Description, Location, Order
@@ -26,7 +25,7 @@ from orchestrator.events import Evaluated, Event, Failed, Restarted
 from orchestrator.exchange import GroupCheckpoint, Version
 from orchestrator.groups import EvaluatorActor
 from orchestrator.launch import Launcher, places
-from orchestrator.placement import EVALUATOR, evaluator_bundle
+from orchestrator.placement import EVALUATOR, Seats, evaluator_bundle
 from orchestrator.rank_group import RankGroup
 from orchestrator.refetch import StoredPart, refetch_checkpoint, refetch_version
 from orchestrator.run_dir import RETRY_S
@@ -40,7 +39,7 @@ class Cluster:
     Args:
         config: the run.
         tokenizer_json: the run's tokenizer.
-        placement: bundles as `placement.bundles` orders them.
+        seats: bundles as `placement.bundles` orders them.
         stored_part: reads a part of a checkpoint back from storage, should the store's be bad.
     """
 
@@ -48,12 +47,12 @@ class Cluster:
         self,
         config: Config,
         tokenizer_json: str,
-        placement: PlacementGroup,
+        seats: Seats,
         stored_part: StoredPart = lambda saved, index: None,
     ) -> None:
         self._config = config
         self._tokenizer_json = tokenizer_json
-        self._launcher = Launcher(config, tokenizer_json, placement)
+        self._launcher = Launcher(config, tokenizer_json, seats)
         self._stored_part = stored_part
         self._groups: dict[str, RankGroup] = {}
         self._restarts: dict[str, Future[Restarted]] = {}

@@ -12,7 +12,7 @@ import difflib
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -257,6 +257,14 @@ def load_config(
     return make_config(raw, source=name)
 
 
+def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A YAML file's keys and values, with dotted overrides. Raises: ConfigError."""
+    raw = _read_yaml(path)
+    for override in overrides:
+        _override(raw, override)
+    return raw
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with fsspec.open(path, "rt", encoding="utf-8") as handle:
@@ -275,7 +283,7 @@ def make_config(values: dict[str, Any], source: str = "config") -> Config:
     try:
         return Config(**values)
     except ValidationError as err:
-        raise ConfigError("\n".join(f"{source}: {line}" for line in _explain(err))) from err
+        raise ConfigError("\n".join(f"{source}: {line}" for line in explain(err))) from err
 
 
 def profiled_intervals(text: str) -> range:
@@ -344,11 +352,14 @@ def _parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
-def _explain(err: ValidationError) -> Iterator[str]:
+def explain(
+    err: ValidationError, nearest: Callable[[str], str | None] | None = None
+) -> Iterator[str]:
+    """A line for each mistake; `nearest` knows the key that was meant by an unknown one."""
     for problem in err.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = nearest_key(key)
+            near = (nearest or nearest_key)(key)
             yield f"unknown key {key}" + (f"; did you mean {near}?" if near else "")
         elif problem["type"] == "missing":
             yield f"{key} is missing"

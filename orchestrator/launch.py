@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 import ray
-from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.spec import RunSpec
@@ -22,7 +21,7 @@ from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError, InterruptedRunError, as_group_error
 from orchestrator.exchange import GroupCheckpoint
 from orchestrator.groups import RankActor
-from orchestrator.placement import bundle, bundle_index
+from orchestrator.placement import Seats, bundle, bundle_index
 from orchestrator.rank_group import RankGroup, Waiting
 
 POLL_S = 0.5  # how late a stop is noticed while starting
@@ -43,13 +42,13 @@ class Launcher:
     Args:
         config: the run.
         tokenizer_json: the run's tokenizer.
-        placement: bundles as `placement.bundles` orders them.
+        seats: bundles as `placement.bundles` orders them.
     """
 
-    def __init__(self, config: Config, tokenizer_json: str, placement: PlacementGroup) -> None:
+    def __init__(self, config: Config, tokenizer_json: str, seats: Seats) -> None:
         self._config = config
         self._tokenizer_json = tokenizer_json
-        self._placement = placement
+        self._seats = seats
         self._processes: dict[Any, _Process] = {}
         self._spares: dict[tuple[str, int], tuple[Any, Any]] = {}  # actor, and ref of its warming
         self._cards: dict[tuple[str, int], str] = {}  # visible devices of each rank's bundle
@@ -65,8 +64,9 @@ class Launcher:
 
     def options(self, name: str, rank: int, resources: Mapping[str, float]) -> dict[str, Any]:
         """Ray's options of an actor in the bundle that is its own."""
+        index = self._seats.first_bundle + bundle_index(self._config, name, rank)
         strategy = PlacementGroupSchedulingStrategy(
-            self._placement, placement_group_bundle_index=bundle_index(self._config, name, rank)
+            self._seats.group, placement_group_bundle_index=index
         )
         return {
             "num_cpus": resources.get("CPU", 0.0),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -17,6 +18,21 @@ from orchestrator.config import Config
 from orchestrator.errors import InterruptedRunError, PlacementError
 
 Resources = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Seats:
+    """Where a run's processes sit.
+
+    Attributes:
+        group: a placement group that holds `bundles(config)`.
+        first_bundle: index of the first of them; a Tune trial's driver sits before them.
+    """
+
+    group: PlacementGroup
+    first_bundle: int = 0
+
+
 EVALUATOR = "evaluator"
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 from rich.console import Console
 
 from actors.corpus import build_tokenizer
@@ -30,8 +30,8 @@ from orchestrator.config import Config, changed_keys, load_config
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, check_fits
-from orchestrator.metrics import Metrics, held_out
-from orchestrator.placement import reserve
+from orchestrator.metrics import Metrics, Row, held_out
+from orchestrator.placement import Seats, reserve
 from orchestrator.preemption import Preemption
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
@@ -66,10 +66,15 @@ class _Listener:
     """Passes what the coordinator tells to metrics, recorder, checkpoints and progress."""
 
     def __init__(
-        self, metrics: Metrics, recorder: Recorder, writer: CheckpointWriter, progress: Progress
+        self,
+        metrics: Metrics,
+        recorder: Recorder,
+        writer: CheckpointWriter,
+        progress: Progress,
+        told: Callable[[Row], None],
     ) -> None:
         self._metrics, self._recorder, self._writer = metrics, recorder, writer
-        self._progress = progress
+        self._progress, self._told = progress, told
 
     def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         self._progress.started(descriptions)
@@ -84,6 +89,7 @@ class _Listener:
         self._writer.measured(evaluation.data_version, held_out(row))
         self._recorder.record("evaluation", row)
         self._progress.evaluation(row)
+        self._told(row)
 
     def on_checkpoint(self, pair: PairCheckpoint) -> None:
         self._writer.write(pair, self._metrics.until(pair.interval))
@@ -105,22 +111,24 @@ class _Listener:
 def train(
     config: Config,
     console: Console | None = None,
-    placement: PlacementGroup | None = None,
+    seats: Seats | None = None,
     verbose: bool = False,
     started_at: float | None = None,
     resume: bool = False,
+    on_evaluation: Callable[[Row], None] | None = None,
 ) -> RunResult:
     """Runs `config` to its end and returns what it left behind.
 
     Args:
         config: the run.
         console: where progress is shown; default: nowhere.
-        placement: a placement group with `placement.bundles(config)`, e.g. a Tune trial's; default:
+        seats: a placement group with `placement.bundles(config)`, e.g. a Tune trial's; default:
             made and removed.
         verbose: let Ray's own messages through.
         started_at: time.time() at which the command began, for `first_step_s`; default: now.
         resume: go on with an interrupted run of that name from its newest checkpoint; from the
             beginning where it has none yet.
+        on_evaluation: told the figures of each evaluation, as `evaluations.json` holds them.
 
     Raises:
         ConfigError: what is wrong with the input; no run directory is left.
@@ -149,7 +157,8 @@ def train(
                 restored = load(run_dir, progress.warning) if going_on else None
                 if going_on:
                     progress.resuming(restored.pair.interval if restored else 0)
-                job = _Job(config, run_dir, tokenizer, progress, placement, stop_requested, began)
+                told = on_evaluation or (lambda row: None)
+                job = _Job(config, run_dir, tokenizer, progress, seats, stop_requested, began, told)
                 return job.run(restored)
 
 
@@ -185,17 +194,17 @@ class _Job:
     run_dir: RunDir
     tokenizer: Tokenizer
     progress: Progress
-    placement: PlacementGroup | None
+    seats: Seats | None
     stop_requested: StopFlag
     began: float
+    on_evaluation: Callable[[Row], None]
 
     def run(self, restored: Restored | None) -> RunResult:
         """From the placement to the summary; leaves no actor and no placement group."""
         reason = self.stop_requested.reason
-        own_placement = reserve(self.config, reason) if self.placement is None else None
-        placement, tokenizer = self.placement or own_placement, self.tokenizer.to_json()
-        assert placement is not None
-        cluster = Cluster(self.config, tokenizer, placement, self._stored_part)
+        own = None if self.seats else reserve(self.config, reason)
+        seats = self.seats or Seats(own)
+        cluster = Cluster(self.config, self.tokenizer.to_json(), seats, self._stored_part)
         try:
             self.progress.phase("starting both groups")
             descriptions = cluster.start(reason, restored.pair.groups if restored else None)
@@ -208,8 +217,8 @@ class _Job:
             return self._train(cluster, descriptions, metrics, restored)
         finally:
             cluster.stop()
-            if own_placement is not None:
-                remove_placement_group(own_placement)
+            if own is not None:
+                remove_placement_group(own)
 
     def _stored_part(self, saved: GroupCheckpoint, index: int) -> ByteArray | None:
         return stored_part(self.run_dir, saved, index)
@@ -235,7 +244,7 @@ class _Job:
         for row in metrics.evaluations:
             writer.measured(row["data_version"], held_out(row))
         try:
-            listener = _Listener(metrics, recorder, writer, self.progress)
+            listener = _Listener(metrics, recorder, writer, self.progress, self.on_evaluation)
             listener.on_start(descriptions)
             pair = restored.pair if restored else None
             notice = Preemption(cluster.node_ids)

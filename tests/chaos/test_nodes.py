@@ -22,6 +22,7 @@ from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
 from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import Version
+from orchestrator.placement import Seats
 from orchestrator.run import train
 
 pytestmark = pytest.mark.long
@@ -117,7 +118,7 @@ def test_a_group_whose_node_is_lost_comes_back_on_the_spare_one(
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("orchestrator.run.Cluster", LosingCluster)
-            summary = train(config, placement=placement).summary
+            summary = train(config, seats=Seats(placement)).summary
     finally:
         remove_placement_group(placement)
     assert lost

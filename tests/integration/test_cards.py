@@ -16,7 +16,7 @@ import ray
 from ray.util.placement_group import remove_placement_group
 from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
-from orchestrator.placement import reserve
+from orchestrator.placement import Seats, reserve
 
 ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False)
 config = load_config(sys.argv[1], [
@@ -25,7 +25,7 @@ config = load_config(sys.argv[1], [
     "name=cards",
 ])
 placement = reserve(config, lambda: None)
-cluster = Cluster(config, "", placement)
+cluster = Cluster(config, "", Seats(placement))
 try:
     located = cluster.locate(lambda: None)
 finally:
