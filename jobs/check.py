@@ -23,6 +23,7 @@ from actors.wire import CorpusError
 from jobs import footprint
 from jobs.machine import Machine, free_disk, machine_of
 from orchestrator.config import Config, load_config
+from orchestrator.errors import PlacementError
 from orchestrator.exchange import check_fits
 from orchestrator.placement import bundles, check_resources
 from orchestrator.run_dir import RunDir
@@ -58,7 +59,7 @@ def check(config: Config) -> dict[str, Any]:
     check_installed(config.trackers)
     corpus, num_tokens = look_at_corpus(config)
     machine = machine_of(config)
-    check_resources(config, machine.resources)
+    growing = grows(config, machine)
     counts = count_parameters(config, num_tokens)
     store = machine.resources.get("object_store_memory", 0.0)
     saves = config.checkpoints.every > 0
@@ -66,7 +67,8 @@ def check(config: Config) -> dict[str, Any]:
     # One more is there while the newest is being written.
     kept = config.checkpoints.keep_last + config.checkpoints.keep_best + 1 if saves else 0
     snapshots = footprint.snapshot_bytes(counts)
-    check_fits(snapshots, {"both": saved}, config.retention, store)
+    if not growing:  # what nodes still to come have in their stores is not known
+        check_fits(snapshots, {"both": saved}, config.retention, store)
     workers = footprint.worker_memory(config, counts)
     memory = {
         group: {
@@ -103,8 +105,27 @@ def check(config: Config) -> dict[str, Any]:
         "corpus": asdict(corpus),
         **footprint.workload(config, corpus),
     }
-    result["warnings"] = warnings(config, result, machine)
+    result["warnings"] = [*growing, *warnings(config, result, machine)]
     return result
+
+
+def grows(config: Config, machine: Machine) -> list[str]:
+    """A warning where the cluster has too little now and its autoscaler may add the rest; whether
+    it can is only known when a run asks for it.
+
+    Raises:
+        PlacementError: there is too little, and nothing adds to it.
+    """
+    try:
+        check_resources(config, machine.resources, machine.nodes)
+    except PlacementError as err:
+        if not machine.autoscales:
+            raise
+        return [
+            f"{err}; the cluster has an autoscaler: the run will wait up to deadlines.start_s "
+            f"{config.deadlines.start_s:g} s for it to add them"
+        ]
+    return []
 
 
 def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int]:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from actors.wire import ConfigError, CorpusError
-from jobs.check import check, show, warnings
+from jobs.check import check, grows, show, warnings
 from jobs.machine import Machine
 from orchestrator.config import Config, load_config
 from orchestrator.errors import PlacementError, RunExistsError, StoreTooSmallError
@@ -68,6 +68,16 @@ def test_what_train_would_refuse_is_refused_in_its_words(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no tracker is installed
     with pytest.raises(error, match=message):
         checked(config, *overrides)
+
+
+def test_a_cluster_that_has_too_little_now_and_grows_is_a_warning(config: str) -> None:
+    asked = load_config(config, ["data.workers.node_labels.pool=a", "deadlines.start_s=77"])
+    now = {"CPU": 1.0}
+    with pytest.raises(PlacementError, match="CPU: asked 2"):
+        grows(asked, Machine("a cluster", now, None, None))
+    (warning,) = grows(asked, Machine("a cluster", now, None, None, autoscales=True))
+    assert "no node has the labels pool=a" in warning
+    assert "77 s" in warning
 
 
 def test_a_run_that_is_there_already_is_refused(config: str, tmp_path: Path) -> None:
