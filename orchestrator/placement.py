@@ -224,7 +224,7 @@ def reserve(
             if (reason := stop_requested()) is not None:
                 raise InterruptedRunError(reason)
             state = scaler_state()
-            if state is not None and group.id.hex() in state.refused and not _others(group):
+            if state is not None and _is_final(state, group):
                 _refuse(config)
             waiting = waiting_for(config, state)
             if time.monotonic() >= deadline:
@@ -241,35 +241,45 @@ def reserve(
     return group
 
 
-def _others(group: PlacementGroup) -> bool:
-    """Whether other work holds placement groups, which it may give back."""
-    return any(
+def _is_final(state: ScalerState, group: PlacementGroup) -> bool:
+    """Whether the group will never be held: the autoscaler can't, no node is on its way, and no
+    other work holds placement groups that it may give back.
+    """
+    if group.id.hex() not in state.refused or state.starting:
+        return False
+    return not any(
         row["placement_group_id"] != group.id.hex() and row["state"] == "CREATED"
         for row in placement_group_table().values()
     )
 
 
 def _refuse(config: Config) -> None:
-    """Raises: PlacementError that says what neither the nodes nor their types can hold."""
-    nodes = cluster_nodes()
-    missing = shortages(config, ray.cluster_resources()) + label_shortages(config, nodes)
+    """Raises: PlacementError that says what neither the nodes nor their types can hold. What types
+    there are, and their labels, only the autoscaler knows.
+    """
     raise PlacementError(
-        "not enough resources, and no node type of the autoscaler, at its max_workers, could hold "
-        f"them: {'; '.join(missing) or waiting_for(config, None)}; {WHAT_TO_DO}, or correct the "
-        "node types of the cluster's config"
+        "not enough resources: the cluster's autoscaler has no node types that could hold, at "
+        f"their max_workers, {asked_for(config)}; labels of the nodes that are there now: "
+        f"{_seen(cluster_nodes())}; {WHAT_TO_DO}, or correct the cluster's node types"
     )
+
+
+def asked_for(config: Config) -> str:
+    """What each group asks for, and where."""
+    names = _names(config)
+    parts = []
+    for name in dict.fromkeys(names):
+        each = bundles(config)[names.index(name)]
+        what = ", ".join(f"{kind} {amount:g}" for kind, amount in each.items())
+        wanted = labels_of(config, name)
+        where = f" on nodes with {in_words(wanted)}" if wanted else ""
+        parts.append(f"{name} {names.count(name)} x ({what}){where}")
+    return ", ".join(parts)
 
 
 def waiting_for(config: Config, state: ScalerState | None) -> str:
     """What a run waits for, and which nodes are on their way."""
-    parts = []
-    for name in dict.fromkeys(_names(config)):
-        index = _names(config).index(name)
-        what = ", ".join(f"{kind} {amount:g}" for kind, amount in bundles(config)[index].items())
-        wanted = labels_of(config, name)
-        where = f" on nodes with {in_words(wanted)}" if wanted else ""
-        parts.append(f"{name} {_names(config).count(name)} x ({what}){where}")
-    text = f"waiting for {', '.join(parts)}"
+    text = f"waiting for {asked_for(config)}"
     if state is not None and state.starting:
         text += "; starting: " + ", ".join(f"{n} {kind}" for kind, n in state.starting.items())
     return text
