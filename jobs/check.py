@@ -25,7 +25,7 @@ from jobs.machine import Machine, free_disk, machine_of
 from orchestrator.config import Config, load_config
 from orchestrator.errors import PlacementError
 from orchestrator.exchange import check_fits
-from orchestrator.placement import bundles, check_resources
+from orchestrator.placement import asked_for, bundles, check_resources
 from orchestrator.run_dir import RunDir
 from orchestrator.trackers import check_installed
 
@@ -94,6 +94,7 @@ def check(config: Config) -> dict[str, Any]:
             "checkpoints_kept": kept,
             "free_bytes": free_disk(config.run_url),
         },
+        "asks_for": asked_for(config),
         "resources": {
             name: {
                 "asked": sum(b.get(name, 0.0) for b in bundles(config)),
@@ -225,6 +226,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"object store: {_size(store['needed_bytes'])} of {_size(store['available_bytes'])}",
         f"disk: exports {_size(disk['export_bytes'])}, at most {disk['checkpoints_kept']} "
         f"checkpoints of {_size(disk['checkpoint_bytes'])}{free}",
+        f"asks for {result['asks_for']}",
         *(
             f"{name}: asked {amount['asked']:g}, {result['machine']['where']} has "
             f"{amount['available']:g}"

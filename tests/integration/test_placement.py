@@ -17,7 +17,7 @@ from ray.util.placement_group import (
 
 from orchestrator.config import Config, load_config
 from orchestrator.errors import InterruptedRunError, PlacementError
-from orchestrator.placement import reserve
+from orchestrator.placement import make_group, reserve
 from orchestrator.run import train
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
@@ -55,6 +55,14 @@ def test_groups_go_where_their_labels_are(workplace: Path) -> None:
     )
     try:
         assert set(placement_group_table(group)["bundles_to_node_id"].values()) == {node}
+    finally:
+        remove_placement_group(group)
+
+
+def test_a_group_stands_on_no_node_but_those_of_its_label(workplace: Path) -> None:
+    group = make_group(config_of(workplace, "data.workers.node_labels.tandem-group=data"))
+    try:
+        assert not group.wait(2)
     finally:
         remove_placement_group(group)
 

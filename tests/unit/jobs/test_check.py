@@ -32,6 +32,7 @@ def test_a_good_config_says_what_its_run_takes(config: str) -> None:
     assert found["parameters"]["value_table"] == 64 * 16
     assert found["store"]["needed_bytes"] < found["store"]["available_bytes"]
     assert found["resources"]["CPU"] == {"asked": 2, "available": 2}
+    assert found["asks_for"] == "data 1 x (CPU 1), memory 1 x (CPU 1)"
     assert found["data"]["steps"] == 9
     # 60 facts of three wordings, each of 5 to 32 tokens
     assert 60 * 3 * 5 < found["corpus"]["tokens_per_epoch"] < 60 * 3 * 32

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
-from ray.core.generated.autoscaler_pb2 import AutoscalingState
+from types import SimpleNamespace
+from typing import Any
 
-from orchestrator.autoscaler import ScalerState, read_report
+import pytest
+import ray
+from ray.core.generated.autoscaler_pb2 import AutoscalingState, GetClusterStatusReply
+from ray.exceptions import RpcError
+
+from orchestrator.autoscaler import ScalerState, read_report, scaler_state
 
 
 def test_an_empty_report_is_that_of_no_autoscaler() -> None:
@@ -21,3 +27,47 @@ def test_what_the_node_types_can_never_hold_is_refused_by_its_id() -> None:
     report = AutoscalingState(autoscaler_state_version=7)
     report.infeasible_gang_resource_requests.add(details="0a1b:PACK|PENDING")
     assert read_report(report) == ScalerState({}, frozenset({"0a1b"}))
+
+
+def report_of(monkeypatch: pytest.MonkeyPatch, client: Any) -> ScalerState | None:
+    """The state where Ray's client of the control service is another."""
+    context = SimpleNamespace(gcs_address="here:1")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr("ray._raylet.GcsClient", client, raising=False)
+    return scaler_state()
+
+
+def test_what_the_control_service_holds_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = GetClusterStatusReply(autoscaling_state=AutoscalingState(autoscaler_state_version=3))
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            assert address == "here:1"
+
+        def get_cluster_status(self, timeout_s: float) -> bytes:
+            return reply.SerializeToString()
+
+    assert report_of(monkeypatch, Client) == ScalerState({}, frozenset())
+
+
+def test_a_control_service_that_does_not_answer_counts_as_no_autoscaler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Silent:
+        def __init__(self, address: str) -> None:
+            pass
+
+        def get_cluster_status(self, timeout_s: float) -> bytes:
+            raise RpcError("away")
+
+    assert report_of(monkeypatch, Silent) is None
+
+
+def test_a_ray_that_has_no_such_report_counts_as_no_autoscaler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Other:
+        def __init__(self, address: str) -> None:
+            pass
+
+    assert report_of(monkeypatch, Other) is None
