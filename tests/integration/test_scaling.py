@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 import yaml
+from ray._private.authentication_test_utils import reset_auth_token_state
 from rich.console import Console
 
 from actors.spec import DATA, GROUPS, MEMORY
@@ -35,9 +36,22 @@ LABELS = [f"{group}.workers.node_labels.tandem-group={group}" for group in GROUP
 
 @pytest.fixture(scope="module")
 def scaling(own_tmp: Path) -> Iterator[ScalingCluster]:
-    """A head alone, with the worker types of cluster.yaml at one CPU each."""
+    """A head alone, with the worker types of cluster.yaml at one CPU each; it asks for a token, as
+    all clusters of docs/cluster do.
+    """
     if ray.is_initialized():
         ray.shutdown()
+    token = own_tmp / "token"
+    token.write_text("made-up-for-this-test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        reset_auth_token_state()
+        yield from started_cluster()
+    reset_auth_token_state()
+
+
+def started_cluster() -> Iterator[ScalingCluster]:
     file = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
     types = {name: file["available_node_types"][name] for name in GROUPS}
     small = {"resources": {"CPU": 1, "object_store_memory": 100_000_000}, "node_config": {}}
