@@ -25,6 +25,7 @@ from jobs.machine import Machine, free_disk, machine_of
 from orchestrator.config import Config, load_config
 from orchestrator.errors import PlacementError
 from orchestrator.exchange import check_fits
+from orchestrator.nodes import total
 from orchestrator.placement import asked_for, bundles, check_resources
 from orchestrator.run_dir import RunDir
 from orchestrator.trackers import check_installed
@@ -111,17 +112,19 @@ def check(config: Config) -> dict[str, Any]:
 
 
 def grows(config: Config, machine: Machine) -> list[str]:
-    """A warning where the cluster has too little now and its autoscaler may add the rest; whether
-    it can is only known when a run asks for it.
+    """A warning where the cluster has too little now and its autoscaler may add the rest. Where its
+    node types are not known here, only a run's asking for them tells whether it can.
 
     Raises:
-        PlacementError: there is too little, and nothing adds to it.
+        PlacementError: there is too little, and nothing adds to it or could add enough.
     """
     try:
         check_resources(config, machine.resources, machine.nodes)
     except PlacementError as err:
         if not machine.autoscales:
             raise
+        if machine.possible:
+            check_resources(config, total(machine.possible), machine.possible)
         return [
             f"{err}; the cluster has an autoscaler: the run will wait up to deadlines.start_s "
             f"{config.deadlines.start_s:g} s for it to add them"

@@ -15,9 +15,9 @@ import ray
 import torch
 
 from actors.wire import ConfigError
-from orchestrator.autoscaler import scaler_state
+from orchestrator.autoscaler import possible_nodes, scaler_state
 from orchestrator.config import Config
-from orchestrator.placement import Node, cluster_nodes
+from orchestrator.nodes import Node, cluster_nodes
 
 MIB = 1 << 20
 RAY_STORE_FRAC = 0.3  # Ray's own choice of its object store, of the memory that is free
@@ -36,6 +36,7 @@ class Machine:
         gpu_bytes: memory of its smallest GPU; None without one, or where it can't be seen.
         nodes: of a cluster; none for this machine, whose embedded Ray has no labels.
         autoscales: whether a cluster has an autoscaler that may add nodes.
+        possible: all nodes that the cluster could have with it; none where that is not known.
     """
 
     where: str
@@ -44,6 +45,7 @@ class Machine:
     gpu_bytes: int | None
     nodes: Sequence[Node] = ()
     autoscales: bool = False
+    possible: Sequence[Node] = ()
 
 
 def machine_of(config: Config) -> Machine:
@@ -78,7 +80,15 @@ def _cluster(address: str) -> Machine:
     try:
         found = {str(name): float(amount) for name, amount in ray.cluster_resources().items()}
         where = f"the Ray cluster at {address}"
-        return Machine(where, found, None, None, cluster_nodes(), scaler_state() is not None)
+        return Machine(
+            where=where,
+            resources=found,
+            free_bytes=None,
+            gpu_bytes=None,
+            nodes=cluster_nodes(),
+            autoscales=scaler_state() is not None,
+            possible=possible_nodes(),
+        )
     finally:
         ray.shutdown()
 

@@ -8,9 +8,8 @@ A Tune trial hands in its own instead. Called by `run`; nothing else creates pla
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import ray
 from ray.util.placement_group import (
@@ -22,9 +21,10 @@ from ray.util.placement_group import (
 
 from actors.node_labels import in_words, meets
 from actors.spec import DATA, GROUPS, MEMORY, WorkersSpec
-from orchestrator.autoscaler import ScalerState, scaler_state
+from orchestrator.autoscaler import ScalerState, possible_nodes, scaler_state
 from orchestrator.config import Config
 from orchestrator.errors import InterruptedRunError, PlacementError
+from orchestrator.nodes import Node, cluster_nodes, labels_seen, total
 
 Resources = dict[str, float]
 
@@ -42,16 +42,7 @@ class Seats:
     first_bundle: int = 0
 
 
-@dataclass(frozen=True)
-class Node:
-    """What one node has in all, and its labels."""
-
-    resources: Mapping[str, float]
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
 EVALUATOR = "evaluator"
-RAYS_OWN_ID = "ray.io/node-id"  # a label that every node has and no other shares
 
 
 def bundle(workers: WorkersSpec) -> Resources:
@@ -129,7 +120,7 @@ def label_shortages(config: Config, nodes: Sequence[Node]) -> list[str]:
         if not mine:
             lines.append(
                 f"{who}: no node has the labels {in_words(wanted)} (set by "
-                f"{', '.join(map(_labels_key, names))}); labels there are: {_seen(nodes)}"
+                f"{', '.join(map(_labels_key, names))}); labels there are: {labels_seen(nodes)}"
             )
             continue
         for resource in ("CPU", "GPU"):
@@ -157,16 +148,6 @@ def _labels_key(name: str) -> str:
     return "evaluation.node_labels" if name == EVALUATOR else f"{name}.workers.node_labels"
 
 
-def _seen(nodes: Sequence[Node]) -> str:
-    found = Counter(
-        f"{key}={value}"
-        for node in nodes
-        for key, value in node.labels.items()
-        if key != RAYS_OWN_ID
-    )
-    return ", ".join(f"{label} ({n} node(s))" for label, n in sorted(found.items())) or "none"
-
-
 def check_resources(
     config: Config, available: Mapping[str, float], nodes: Sequence[Node] = ()
 ) -> None:
@@ -178,15 +159,6 @@ def check_resources(
 
 
 WHAT_TO_DO = "lower data.workers or memory.workers, correct their node_labels, or add nodes"
-
-
-def cluster_nodes() -> list[Node]:
-    """The nodes that are there now."""
-    return [
-        Node(dict(node["Resources"]), dict(node.get("Labels") or {}))
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
 
 
 def make_group(config: Config) -> PlacementGroup:
@@ -255,12 +227,15 @@ def _is_final(state: ScalerState, group: PlacementGroup) -> bool:
 
 def _refuse(config: Config) -> None:
     """Raises: PlacementError that says what neither the nodes nor their types can hold. What types
-    there are, and their labels, only the autoscaler knows.
+    there are is not always known; the autoscaler's word then stands for itself.
     """
+    types = possible_nodes()
+    missing = shortages(config, total(types)) + label_shortages(config, types) if types else []
+    why = missing or [f"labels of the nodes that are there now: {labels_seen(cluster_nodes())}"]
     raise PlacementError(
         "not enough resources: the cluster's autoscaler has no node types that could hold, at "
-        f"their max_workers, {asked_for(config)}; labels of the nodes that are there now: "
-        f"{_seen(cluster_nodes())}; {WHAT_TO_DO}, or correct the cluster's node types"
+        f"their max_workers, {asked_for(config)}; {'; '.join(why)}; {WHAT_TO_DO}, or correct the "
+        "cluster's node types"
     )
 
 

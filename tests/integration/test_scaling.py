@@ -108,27 +108,33 @@ def test_nodes_come_for_a_run_hold_the_group_of_their_label_and_go_after_it(
     wait_until_only_the_head_is_left()
 
 
-def test_a_label_that_no_node_type_has_is_refused_and_no_node_is_started(
-    workplace: Path, connected: ScalingCluster
+def test_a_label_that_no_node_type_has_is_refused_with_those_that_they_have(
+    workplace: Path, connected: ScalingCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    known = tmp_path / "ray_bootstrap_config.yaml"  # as `ray up` leaves it on the head
+    known.write_text((connected.folder / "cluster.json").read_text())
+    monkeypatch.setenv("HOME", str(tmp_path))
     config = config_of(workplace, "mislabelled", "data.workers.node_labels.tandem-group=dta")
     began = time.monotonic()
     with pytest.raises(PlacementError) as refused:
         train(config)
     assert time.monotonic() - began < config.deadlines.start_s / 4
     message = str(refused.value)
-    assert "autoscaler has no node types that could hold" in message
     assert "data 1 x (CPU 1) on nodes with tandem-group=dta" in message
-    assert "labels of the nodes that are there now: " in message
+    assert "data: no node has the labels tandem-group=dta" in message
+    assert "memory: " not in message
+    assert "tandem-group=data (4 node(s))" in message
+    assert "tandem-group=memory (2 node(s))" in message
     assert labels_of_living_nodes() == []
     assert not Path(config.run_url).exists()
 
 
-def test_more_than_a_node_types_maximum_is_refused(
-    workplace: Path, connected: ScalingCluster
+def test_more_than_a_node_types_maximum_is_refused_also_where_the_types_are_not_known(
+    workplace: Path, connected: ScalingCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     config = config_of(workplace, "too-large", "memory.workers.num_workers=3")  # at most 2
-    with pytest.raises(PlacementError, match=r"at their max_workers, .*memory 3 x \(CPU 1\)"):
+    with pytest.raises(PlacementError, match=r"memory 3 x \(CPU 1\).*that are there now"):
         train(config)
     assert labels_of_living_nodes() == []
 

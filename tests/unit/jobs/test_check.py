@@ -12,6 +12,7 @@ from jobs.check import check, grows, show, warnings
 from jobs.machine import Machine
 from orchestrator.config import Config, load_config
 from orchestrator.errors import PlacementError, RunExistsError, StoreTooSmallError
+from orchestrator.nodes import Node
 from tests.integration.tiny import write_config, write_corpora
 
 
@@ -79,6 +80,15 @@ def test_a_cluster_that_has_too_little_now_and_grows_is_a_warning(config: str) -
     (warning,) = grows(asked, Machine("a cluster", now, None, None, autoscales=True))
     assert "no node has the labels pool=a" in warning
     assert "77 s" in warning
+
+
+def test_a_cluster_whose_node_types_could_never_hold_a_run_is_refused(config: str) -> None:
+    asked = load_config(config, ["data.workers.node_labels.pool=a"])
+    grown = [Node({"CPU": 4.0}, {"pool": "b"})]
+    with pytest.raises(PlacementError, match=r"data: no node has the labels pool=a .*pool=b"):
+        grows(asked, Machine("it", {"CPU": 0.0}, None, None, autoscales=True, possible=grown))
+    enough = [*grown, Node({"CPU": 1.0}, {"pool": "a"})]
+    assert grows(asked, Machine("it", {"CPU": 0.0}, None, None, autoscales=True, possible=enough))
 
 
 def test_a_run_that_is_there_already_is_refused(config: str, tmp_path: Path) -> None:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
+import yaml
 from ray.core.generated.autoscaler_pb2 import AutoscalingState, GetClusterStatusReply
 from ray.exceptions import RpcError
 
-from orchestrator.autoscaler import ScalerState, read_report, scaler_state
+from orchestrator.autoscaler import ScalerState, read_report, scaler_state, startable
+from orchestrator.nodes import Node
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_an_empty_report_is_that_of_no_autoscaler() -> None:
@@ -27,6 +32,21 @@ def test_what_the_node_types_can_never_hold_is_refused_by_its_id() -> None:
     report = AutoscalingState(autoscaler_state_version=7)
     report.infeasible_gang_resource_requests.add(details="0a1b:PACK|PENDING")
     assert read_report(report) == ScalerState({}, frozenset({"0a1b"}))
+
+
+def test_the_startable_nodes_are_the_workers_at_their_maximum() -> None:
+    file = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    nodes = startable(file)
+    data = Node({"CPU": 48, "GPU": 4}, {"tandem-group": "data"})
+    memory = Node({"CPU": 8, "GPU": 1}, {"tandem-group": "memory"})
+    assert nodes == [data] * 4 + [memory] * 2
+    assert startable({**file, "max_workers": 1}) == [data, memory]
+
+
+def test_node_types_without_resources_say_nothing_of_what_could_be_started() -> None:
+    types = {"local.cluster.node": {"resources": {}, "max_workers": 3}}
+    assert startable({"available_node_types": types, "max_workers": 3}) == []
+    assert startable({}) == []
 
 
 def report_of(monkeypatch: pytest.MonkeyPatch, client: Any) -> ScalerState | None:

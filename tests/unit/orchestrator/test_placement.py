@@ -8,9 +8,9 @@ from actors.spec import DATA, MEMORY
 from orchestrator.autoscaler import ScalerState
 from orchestrator.config import Config
 from orchestrator.errors import PlacementError
+from orchestrator.nodes import Node
 from orchestrator.placement import (
     EVALUATOR,
-    Node,
     bundle_index,
     bundle_labels,
     bundles,
