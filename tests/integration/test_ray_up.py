@@ -5,6 +5,7 @@ stand-ins, which write down how they were called.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -101,6 +102,8 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
     hashed = hashlib.sha256(name.encode()).hexdigest()[:10]
     for folder in Path("/tmp").glob(f"ray_ssh_*/{hashed}"):  # for its sockets to ssh; Ray leaves it
         folder.rmdir()
+        with contextlib.suppress(OSError):  # another cluster's are in it
+            folder.parent.rmdir()
 
 
 def ray_up(machines: Machines) -> dict[str, Any]:
