@@ -56,10 +56,18 @@ class Rank:
         """Imports what `start` will need; a spare does so and waits."""
         _trainer_class(self._group)
 
-    def take_over(self, visible_devices: str) -> None:
-        """A spare, which reserved nothing, takes the place and the cards of one that died."""
+    def take_over(self, visible_devices: str, num_ranks: int) -> None:
+        """A spare, which reserved nothing, takes the place and the cards of one that died, in a
+        group that may have been resized since.
+        """
         if visible_devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices
+        self._set_num_ranks(num_ranks)
+
+    def _set_num_ranks(self, num_ranks: int) -> None:
+        self._num_ranks = num_ranks
+        self._arguments = (*self._arguments[:-1], num_ranks)
+        self._workers = self._workers.model_copy(update={"num_workers": num_ranks})
 
     def start(self, incarnation: int) -> Description:
         """Builds the layer; everything that can be wrong with the config shows here."""
@@ -83,8 +91,7 @@ class Rank:
 
     def regroup(self, num_ranks: int, incarnation: int) -> Description:
         """Leaves the group, to meet it again with another number of ranks."""
-        self._num_ranks = num_ranks
-        self._workers = self._workers.model_copy(update={"num_workers": num_ranks})
+        self._set_num_ranks(num_ranks)
         self._rendezvous = None
         self._trainer.regroup(num_ranks, incarnation)
         return self._describe(incarnation)
