@@ -4,8 +4,8 @@
     mailbox/ID.reply.json   what became of it so far
 
 Works on any storage, since files are written whole. A file that is no command, of another run or
-for another driver gets a reply, is removed, and does nothing else. Written and read by the jobs, and
-by the driver's `attendant`.
+for another driver gets a reply, is removed, and does nothing else. Written and read by the jobs,
+and by the driver's `attendant`.
 """
 
 from __future__ import annotations
