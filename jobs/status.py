@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -19,6 +20,7 @@ from orchestrator.run_dir import CONFIG, RunDir
 from orchestrator.status import NO_RUN, RUNNING, SILENT, Seen, look
 
 WATCH_S = 1.0
+LOOKS = 16  # at a time
 MIB = 2**20
 
 
@@ -65,7 +67,9 @@ def run_list(storage: str, address: str | None, console: Console, as_json: bool)
     """
     folder = RunDir(storage)
     there = [name for name in folder.list_folders() if folder.exists(f"{name}/{CONFIG}")]
-    runs = {name: look(RunDir(folder.path(name))) for name in there}
+    with ThreadPoolExecutor(LOOKS) as pool:  # a driver that died takes a second look
+        seen_there = pool.map(lambda name: look(RunDir(folder.path(name))), there)
+        runs = dict(zip(there, seen_there, strict=True))
     jobs = list_jobs(address) if address else []
     if as_json:
         values = [as_values(folder.path(name), seen) for name, seen in runs.items()]

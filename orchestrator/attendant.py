@@ -19,9 +19,10 @@ from orchestrator.command import ACCEPTED, CHECKPOINT, DONE, REFUSED, STOP, Comm
 from orchestrator.config import Config
 from orchestrator.mailbox import Mailbox
 from orchestrator.run_dir import CONFIG, STATUS, RunDir
-from orchestrator.status import Driver, Pulse
+from orchestrator.status import TRAINING, Driver, Pulse
 
 EVERY_S, EVERY_REMOTE_S = 1.0, 5.0  # each refresh of a remote file is a paid request
+CLOSE_S = 60.0  # for storage that hangs, which must not keep a run from ending
 
 StatusOf = Callable[[Config, Driver, Pulse], dict[str, Any]]
 
@@ -60,7 +61,7 @@ class Attendant:
         self._warned = False
         self._loop_at = time.time()
         self._wake, self._closing = threading.Event(), False
-        self.phase = "training"
+        self.phase = TRAINING
         self._refresh()
         self._attempt(self._mailbox.empty)
         self._thread = threading.Thread(target=self._work, name="attendant", daemon=True)
@@ -98,7 +99,10 @@ class Attendant:
         """
         self._closing = True
         self._wake.set()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            self._warn(f"{self._run_dir.url} does not answer; the last status is not written")
+            return
         self._attempt(self._hear)
         self._write_replies()
         for command in list(self._open.values()):

@@ -31,6 +31,7 @@ LOOK_AGAIN_REFRESHES = 2.5  # time that a living driver has to refresh it
 SKEW_S = 2.0  # of two machines' clocks, taken for none
 
 RUNNING, SILENT, STARTING, NO_RUN = "running", "silent", "starting", "no run"
+TRAINING, CATCHING_UP = "training", "catching up, and the final evaluation"
 LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
 Places = Mapping[str, Sequence[tuple[Location, Beat | None]]]  # of every rank that stands
@@ -97,13 +98,16 @@ def status_of(
     """
     evaluation = metrics.evaluations[-1] if metrics.evaluations else {}
     groups = {group: _group(group, config, metrics, places.get(group, ())) for group in GROUPS}
+    interval = min(group["interval"] for group in groups.values())
+    is_last = pulse.phase == TRAINING and interval >= config.intervals
     return {
         "format": FORMAT,
         "run": config.name,
         "driver": asdict(driver),
         **asdict(pulse),
+        "phase": CATCHING_UP if is_last else pulse.phase,
         "wall_s": pulse.at - metrics.started_at,
-        "interval": min(group["interval"] for group in groups.values()),
+        "interval": interval,
         "intervals": config.intervals,
         "groups": groups,
         "checkpoints": {"every": config.checkpoints.every, **checkpoints},
