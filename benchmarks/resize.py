@@ -1,6 +1,6 @@
 """What a resize costs: how long the resized group pauses, and what its peer feels of it.
 
-    python -m benchmarks.resize [--json] [--mode lockstep]
+    python -m benchmarks.resize [--json] [--mode lockstep] [--steps 16]
 
 Trains the quickstart's model with half a CPU per worker and changes each group 1 -> 2 -> 1 workers
 by commands in the run's mailbox, while the other goes on.
@@ -109,7 +109,7 @@ class Client(threading.Thread):
             time.sleep(0.2)
 
 
-def measure(mode: str) -> dict[str, Any]:
+def measure(mode: str, steps: int | None) -> dict[str, Any]:
     """The figures that the module's docstring lists."""
     from orchestrator.config import load_config
     from orchestrator.errors import InterruptedRunError
@@ -127,6 +127,8 @@ def measure(mode: str) -> dict[str, Any]:
             "data.workers.cpus=0.5",
             "memory.workers.cpus=0.5",
         ]
+        if steps is not None:
+            settings += [f"{group}.steps_per_interval={steps}" for group in GROUPS]
         config = load_config(str(CONFIG), settings)
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         client = Client(config.run_url)
@@ -176,8 +178,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--mode", choices=("lockstep", "async"), default="lockstep")
+    parser.add_argument("--steps", type=int, help="steps of an interval; default: the config's")
     arguments = parser.parse_args()
-    result = measure(arguments.mode)
+    result = measure(arguments.mode, arguments.steps)
     if arguments.json:
         print(json.dumps(result))
         return

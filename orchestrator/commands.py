@@ -138,7 +138,7 @@ class Commands:
         """Whether the group's next interval, which would have none, must end with a checkpoint."""
         if interval in self._checkpoints:
             return True
-        if publish and self._may_switch(group):
+        if publish and interval < self._plan.intervals and self._may_switch(group):
             self._alone.add((group, interval))
             return True
         return False

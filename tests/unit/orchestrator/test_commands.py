@@ -311,3 +311,10 @@ def test_a_group_whose_failures_are_not_forgiven_ends_the_run_in_a_switch_too() 
     run = Run(script, resize(memory_workers=2), recovery={"max_failures": 0})
     with pytest.raises(GroupFailedError):
         run.coordinator.run()
+
+
+def test_in_the_last_intervals_and_the_catch_up_nothing_is_saved_for_a_resize() -> None:
+    script = [*both(1), *both(2), Prepared(), *both(3, agreement=0.5), catch_up(4, 0.6, 3)]
+    run = Run([*script, evaluated(3, 4)], resize(memory_workers=2), intervals=3)
+    run.coordinator.run()
+    assert run.asked() == []
