@@ -44,7 +44,8 @@ class RunDir:
         return f"{self.url}/{name}"
 
     def exists(self, name: str = "") -> bool:
-        """Whether the file, or the directory itself, is there."""
+        """Whether the file, or the directory itself, is there now."""
+        self._fs.invalidate_cache()  # another process may have written it since it was listed
         return bool(self._fs.exists(f"{self._root}/{name}" if name else self._root))
 
     def refuse_existing(self) -> None:
