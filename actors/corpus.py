@@ -10,6 +10,7 @@ Called by the trainers and the evaluator.
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -87,6 +88,17 @@ class Corpus:
         if not shard.background and self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+    def alone(self) -> Corpus:
+        """The same corpus for a process that leaves its group: it shares the reading with nobody
+        yet. What the group asked for ahead is let go.
+        """
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        corpus = copy.copy(self)  # the lock stays one: a block may still be read in the old pool
+        corpus._reader = self._reader.alone()
+        corpus._pool = ThreadPoolExecutor(1, "tandem-chunks")
+        return corpus
 
     @property
     def window(self) -> int:

@@ -39,9 +39,13 @@ class DataTrainer(Trainer):
         self.memory = build_memory_layer(spec, self.tokenizer, self.layer.vocab_rows, self.device)
         self._flatten(self.layer, self.memory)
         self.dense = DenseOptimizer(self.own, spec.data.optimizer)
-        self.stream = WindowStream(self.corpus, DATA)
+        self.open_streams()
         self.check_wired()
         prepare_training(self.layer)
+
+    def open_streams(self) -> None:
+        """As `Trainer.open_streams`."""
+        self.stream = WindowStream(self.corpus, DATA)
 
     @property
     def num_readers(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from actors.flat import ByteArray
@@ -22,6 +23,21 @@ class Measured:
     metrics: dict[str, float] = field(default_factory=dict)
     shares: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     num_tokens: int = 0
+
+
+def mean_of(steps: Sequence[Measured]) -> Measured:
+    """What an interval measured: tokens added up, all else means over the steps that have it."""
+    mean, counts = Measured(), defaultdict[str, int](int)
+    for step in steps:
+        mean.num_tokens += step.num_tokens
+        for sums, values in ((mean.metrics, step.metrics), (mean.shares, step.shares)):
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+                counts[name] += 1
+    for sums in (mean.metrics, mean.shares):
+        for name in sums:
+            sums[name] /= counts[name]
+    return mean
 
 
 @dataclass(frozen=True)

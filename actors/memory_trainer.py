@@ -67,8 +67,7 @@ class MemoryTrainer(Trainer):
             self.before_flat = FlatParameters(self.before, section_of)
         self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
         self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
-        self.fresh = WindowStream(self.corpus, MEMORY)
-        self.data_stream = WindowStream(self.corpus, DATA)
+        self.open_streams()
         self.replay = ReplayBuffer(spec.memory.replay_windows, spec.corpus.window)
         self.just_trained = Windows.empty(spec.corpus.window)
         self.just_ranges: list[Range] = []
@@ -76,6 +75,11 @@ class MemoryTrainer(Trainer):
         self.heldout: Batch | None = None
         self.choices = self.generator(0)
         prepare_training(self.layer)
+
+    def open_streams(self) -> None:
+        """As `Trainer.open_streams`: its own, and the data group's, whose ranges it is told."""
+        self.fresh = WindowStream(self.corpus, MEMORY)
+        self.data_stream = WindowStream(self.corpus, DATA)
 
     def before_adopt(self) -> None:
         """theta_ref is the data layer with which the memory last trained."""

@@ -5,6 +5,7 @@ Small corpora are kept tokenised. Where ranks share, each keeps only what it rea
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -70,6 +71,12 @@ class Reader:
     def share(self, shard: Shard) -> None:
         """From now on reads only its share."""
         self._shard = shard if shard.num_ranks > 1 else None
+
+    def alone(self) -> Reader:
+        """Another one that shares with nobody yet, and knows what was kept tokenised."""
+        reader = copy.copy(self)
+        reader._shard = None
+        return reader
 
     def read(self, places: Sequence[Place]) -> list[list[Piece]]:
         """The documents of each block; the same on every rank.

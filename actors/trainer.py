@@ -27,9 +27,10 @@ from torch import Tensor, nn
 
 from actors import checkpoint, profiling
 from actors.corpus import Corpus, Windows
+from actors.device import take_device
 from actors.flat import ByteArray, FlatParameters
 from actors.flops import peak, utilisation
-from actors.interval import Measured, Outcome
+from actors.interval import Measured, Outcome, mean_of
 from actors.layers import Batch, add_noise, seed_everything, seed_of, to_batch
 from actors.optim import DenseOptimizer, section_of
 from actors.precision import autocast
@@ -79,14 +80,7 @@ class Trainer(ABC):
         self.spec, self.own_spec = spec, spec.group(group)
         self.run, self.group, self.rank, self.num_ranks = run, group, rank, num_ranks
         self.incarnation = incarnation
-        workers = self.own_spec.workers
-        torch.set_num_threads(max(1, int(workers.cpus)))
-        if workers.gpus > 0 and not torch.cuda.is_available():
-            raise ConfigError(
-                f"{group}.workers.gpus is {workers.gpus:g}, but torch {torch.__version__} sees no "
-                "CUDA device here; install a CUDA build of torch, or set it to 0"
-            )
-        self.device = torch.device("cuda" if workers.gpus > 0 else "cpu")
+        self.device = take_device(group, self.own_spec.workers)
         self.tokenizer = Tokenizer.from_json(tokenizer_json)
         self.ranks = ProcessGroup()
         self.corpus = Corpus.open(spec, self.tokenizer)
@@ -112,8 +106,27 @@ class Trainer(ABC):
     def _device_name(self) -> str:
         return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
 
-    def join(self, ranks: ProcessGroup) -> None:
+    def regroup(self, num_ranks: int, incarnation: int) -> None:
+        """Leaves the group, to `join` it again with another number of ranks and `restore` where it
+        stands.
+        """
+        self.num_ranks, self.incarnation = num_ranks, incarnation
+        self.ranks = ProcessGroup()
+        self.corpus = self.corpus.alone()
+        self.open_streams()
+        self.mark("resizing")
+
+    @abstractmethod
+    def open_streams(self) -> None:
+        """Begins to read `corpus` anew; `set_scalars` says from where."""
+
+    def join(self, ranks: ProcessGroup, compare: bool = True) -> None:
         """Meets the group's other ranks; a group of one needs no call.
+
+        Args:
+            ranks: this rank's end.
+            compare: refuse ranks with other weights; not where a checkpoint follows that makes
+                them the same.
 
         Raises:
             ConfigError: the ranks did not start with the same weights.
@@ -122,6 +135,8 @@ class Trainer(ABC):
         self.ranks = ranks
         gather = ranks.sibling("reading").gather  # from the corpus' own thread, beside the steps
         self.corpus.share_reading(Shard(self.rank, self.num_ranks, gather, background=True))
+        if not compare:
+            return
         digests = ranks.gather(self.own.digest().encode())
         if len(set(digests)) > 1:
             odd = next(r for r, digest in enumerate(digests) if digest != digests[0])
@@ -175,15 +190,8 @@ class Trainer(ABC):
 
         One attribute store, so that another thread may read it any time.
         """
-        self.beat = Beat(
-            self.group,
-            self.rank,
-            self.incarnation,
-            phase,
-            self.interval_done + 1,
-            self.step,
-            time.time(),
-        )
+        now, interval = time.time(), self.interval_done + 1
+        self.beat = Beat(self.group, self.rank, self.incarnation, phase, interval, self.step, now)
 
     @contextmanager
     def cost(self, part: str) -> Iterator[None]:
@@ -194,16 +202,14 @@ class Trainer(ABC):
 
     def check_finite(self, **values: float) -> None:
         """Raises: DivergedError naming group, rank, interval, step and the last good version."""
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"{self.group} rank {self.rank}: {name} is {value} at step {self.step + 1} of "
-                    "interval "
-                    f"{self.interval_done + 1}; the last good state is version "
-                    f"{self.interval_done}; "
-                    f"lower {self.group}.optimizer.lr or {self.group}.optimizer.clip_norm, or "
-                    "raise warmup_steps"
-                )
+        if odd := [name for name, value in values.items() if not math.isfinite(value)]:
+            done = self.interval_done
+            raise DivergedError(
+                f"{self.group} rank {self.rank}: {odd[0]} is {values[odd[0]]} at step "
+                f"{self.step + 1} of interval {done + 1}; the last good state is version {done}; "
+                f"lower {self.group}.optimizer.lr or {self.group}.optimizer.clip_norm, or raise "
+                "warmup_steps"
+            )
 
     def description(self) -> dict[str, Any]:
         """Sizes that the driver plans with, and the layout that it compares."""
@@ -239,11 +245,10 @@ class Trainer(ABC):
 
     def adopt(self, headers: Sequence[Header], buckets: Sequence[ByteArray]) -> None:
         """Takes over the peer's snapshot, or raises SnapshotError and changes nothing."""
-        if (headers[0].run, headers[0].group) != (self.run, peer_of(self.group)):
+        first, expected = headers[0], f"{self.run}/{peer_of(self.group)}"
+        if (got := f"{first.run}/{first.group}") != expected:
             raise SnapshotError(
-                f"{self.group} rank {self.rank}: got a snapshot of "
-                f"{headers[0].run}/{headers[0].group}, "
-                f"expected {self.run}/{peer_of(self.group)}"
+                f"{self.group} rank {self.rank}: got a snapshot of {got}, expected {expected}"
             )
         self.before_adopt()
         if headers[0].version != self.mirrored:
@@ -330,23 +335,15 @@ class Trainer(ABC):
         Returns the means of what they measured, and time.time() after the first.
         """
         self.begin_interval(order)
-        means, counts = Measured(), defaultdict[str, int](int)  # a step may lack one
+        steps: list[Measured] = []
         first_step_at = 0.0
         for index in range(order.num_steps):
             self.mark("training")
-            step = self.train_step()
-            means.num_tokens += step.num_tokens
-            for sums, values in ((means.metrics, step.metrics), (means.shares, step.shares)):
-                for name, value in values.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                    counts[name] += 1
+            steps.append(self.train_step())
             self.step += 1
             if index == 0:
                 first_step_at = time.time()
-        for sums in (means.metrics, means.shares):
-            for name in sums:
-                sums[name] /= counts[name]
-        return means, first_step_at
+        return mean_of(steps), first_step_at
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a replay needs and that is not small, live, in a fixed layout."""

@@ -168,6 +168,8 @@ class Beat:
     interval: int
     step: int
     at: float
+    host_bytes: int = 0  # of the process' memory
+    gpu_bytes: int = 0  # that its torch holds on its card
 
 
 class TandemError(Exception):

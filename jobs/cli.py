@@ -37,6 +37,11 @@ RunArgument = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show Ray's own messages too.")]
+NoWaitOption = Annotated[
+    bool, typer.Option("--no-wait", help="Return when the run has accepted it.")
+]
+
 
 @app.callback()
 def main() -> None:
@@ -132,6 +137,77 @@ def ask(
 
     with _exit_codes():
         run_ask(run, prompt, Console(), tokens, max_tokens)
+
+
+@app.command()
+def status(
+    run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run directory.")] = "",
+    storage: Annotated[
+        str, typer.Option(help="Without RUN: lists the runs under this folder or URL.")
+    ] = "runs",
+    address: Annotated[
+        str, typer.Option(help="Without RUN: lists the jobs of the cluster there, too.")
+    ] = "",
+    watch: Annotated[bool, typer.Option("--watch", help="Until the run ends.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Shows what a run is doing, from its directory alone; or which runs there are."""
+    from jobs.status import run_list, run_status
+
+    with _exit_codes():
+        if run:
+            run_status(run, Console(), as_json, watch)
+        else:
+            run_list(storage, address or None, Console(), as_json)
+
+
+@app.command()
+def stop(run: RunArgument, no_wait: NoWaitOption = False) -> None:
+    """Stops a running run after a checkpoint of both groups."""
+    from jobs.control import run_stop
+
+    with _exit_codes():
+        run_stop(run, Console(), no_wait)
+
+
+@app.command()
+def checkpoint(run: RunArgument, no_wait: NoWaitOption = False) -> None:
+    """Has a running run write a checkpoint now."""
+    from jobs.control import run_checkpoint
+
+    with _exit_codes():
+        run_checkpoint(run, Console(), no_wait)
+
+
+@app.command()
+def resume(run: RunArgument, overrides: Overrides = None, verbose: VerboseOption = False) -> None:
+    """Goes on with a run that was stopped or broke off, from its newest checkpoint."""
+    from jobs.control import run_resume
+
+    with _exit_codes():
+        if not run_resume(run, overrides or [], Console(), verbose):
+            raise typer.Exit(UNREFLECTED)
+
+
+@app.command()
+def scale(
+    run: RunArgument,
+    data_workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers of the data group from now on.")
+    ] = None,
+    memory_workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers of the memory group from now on.")
+    ] = None,
+    wait_s: Annotated[
+        float, typer.Option("--wait-s", min=0, max=86400, help="For the resources of new ones.")
+    ] = 60.0,
+    no_wait: NoWaitOption = False,
+) -> None:
+    """Gives a group of a running run another number of workers while the other group goes on."""
+    from jobs.control import run_scale
+
+    with _exit_codes():
+        run_scale(run, data_workers, memory_workers, wait_s, Console(), no_wait)
 
 
 @contextmanager

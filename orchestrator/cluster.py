@@ -18,18 +18,20 @@ import ray
 from ray.exceptions import RayActorError
 
 from actors.spec import GROUPS
-from actors.wire import CheckpointError, Description, Location, Order
+from actors.wire import Beat, CheckpointError, Description, Location, Order
 from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError, LostObjectError, root_cause
-from orchestrator.events import Evaluated, Event, Failed, Restarted
+from orchestrator.events import Evaluated, Event, Failed, Prepared, Resized, Restarted
 from orchestrator.exchange import GroupCheckpoint, Version
 from orchestrator.groups import EvaluatorActor
 from orchestrator.launch import Launcher, places
 from orchestrator.placement import EVALUATOR, Seats, evaluator_bundle
 from orchestrator.rank_group import RankGroup
 from orchestrator.refetch import StoredPart, refetch_checkpoint, refetch_version
+from orchestrator.resizer import Resizer
 from orchestrator.run_dir import RETRY_S
 
+RESTART_POLL_S = 0.02  # how late it is noticed that a group stands again
 EXPORT_TRIES = 3  # of the export, where the evaluator's process dies
 
 
@@ -55,8 +57,11 @@ class Cluster:
         self._launcher = Launcher(config, tokenizer_json, seats)
         self._stored_part = stored_part
         self._groups: dict[str, RankGroup] = {}
-        self._restarts: dict[str, Future[Restarted]] = {}
+        self._restarts: dict[str, Future[Restarted | Resized]] = {}  # a switch is one too
         self._restarter = ThreadPoolExecutor(len(GROUPS), "tandem-restart")
+        self._resizer = Resizer(self._launcher)
+        self._preparing: Future[None] | None = None
+        self._helper = ThreadPoolExecutor(1, "tandem-resize")
         self._stopping = False
         self._evaluator: Any = None
         self._evaluations: list[Any] = []
@@ -103,6 +108,13 @@ class Cluster:
         version = self._groups[group].first_version
         assert version is not None, f"{group}: not started"
         return version
+
+    def places(self) -> dict[str, list[tuple[Location, Beat | None]]]:
+        """Where every rank that stands is, and what it last said of itself."""
+        return {
+            name: [(where, group.beats.get(where.rank)) for where in list(group.locations)]
+            for name, group in list(self._groups.items())
+        }
 
     def node_ids(self) -> set[str]:
         """Nodes on which the run has processes, the driver's among them."""
@@ -157,6 +169,23 @@ class Cluster:
             self._launcher.publish_first(group, number, exact, self._stop_reason)
         self._groups[name] = group
         return Restarted(name, incarnation, fresh, lost_node, group.first_version)
+
+    def prepare(self, sizes: Mapping[str, int], wait_s: float) -> None:
+        """Begins to bring up what groups of other sizes lack; `poll` says how that went."""
+        self._preparing = self._helper.submit(
+            self._resizer.prepare, sizes, wait_s, self._stop_reason
+        )
+
+    def switch(self, group: str, incarnation: int, checkpoint: GroupCheckpoint) -> None:
+        """Begins to give a group the size that was prepared for it; `poll` says when it stands."""
+        old = self._groups.pop(group)
+        self._restarts[group] = self._restarter.submit(self._switch, old, incarnation, checkpoint)
+
+    def _switch(self, old: RankGroup, incarnation: int, checkpoint: GroupCheckpoint) -> Resized:
+        group, left = self._resizer.switch(old, incarnation, checkpoint, self._stop_reason)
+        self._groups[group.name] = group
+        self._helper.submit(self._resizer.tidy, group.name, left)
+        return Resized(group.name, len(group.actors))
 
     def _stop_reason(self) -> str | None:
         return "the run has ended" if self._stopping else None
@@ -217,16 +246,22 @@ class Cluster:
         for group in list(self._groups.values()):
             waiting.extend(_unfinished(group.report_refs))
         if waiting:
-            ray.wait(waiting, timeout=timeout_s)
+            ray.wait(waiting, timeout=RESTART_POLL_S if self._restarts else timeout_s)
         elif self._restarts:
             wait(self._restarts.values(), timeout=timeout_s)
         else:
             time.sleep(timeout_s)
-        events: list[Event] = self._collect_restarts()
+        events: list[Event] = [*self._collect_prepared(), *self._collect_restarts()]
         for group in list(self._groups.values()):
             events.extend(group.collect())
         events.extend(self._collect_evaluations())
         return sorted(events, key=lambda e: not isinstance(e, Failed))
+
+    def _collect_prepared(self) -> list[Event]:
+        if self._preparing is None or not self._preparing.done():
+            return []
+        cause, self._preparing = self._preparing.exception(), None
+        return [Prepared(cause)]
 
     def _collect_restarts(self) -> list[Event]:
         events: list[Event] = []
@@ -271,6 +306,7 @@ class Cluster:
         """Kills every actor and waits until the local ones are gone."""
         self._stopping = True
         self._restarter.shutdown(cancel_futures=True)
+        self._helper.shutdown(cancel_futures=True)
         if self._evaluator is not None:
             ray.kill(self._evaluator, no_restart=True)
         self._launcher.end_all()

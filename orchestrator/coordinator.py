@@ -16,18 +16,27 @@ Ray only through `Cluster`, so that tests drive it with scripted events.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Evaluation, Order, SnapshotError
+from orchestrator.command import Command
+from orchestrator.commands import Commands
 from orchestrator.config import Config, profiled_intervals
 from orchestrator.drain import Drain, plan_drain
 from orchestrator.errors import GroupFailedError, InterruptedRunError
 from orchestrator.evaluations import Evaluations
-from orchestrator.events import Committed, Evaluated, Event, Failed, Restarted
+from orchestrator.events import (
+    Committed,
+    Evaluated,
+    Event,
+    Failed,
+    Prepared,
+    Resized,
+    Restarted,
+)
 from orchestrator.exchange import (
     GroupCheckpoint,
     PairCheckpoint,
@@ -37,25 +46,14 @@ from orchestrator.exchange import (
     Tally,
     Version,
 )
+from orchestrator.group_state import GroupState
 from orchestrator.ports import ClusterPort, Listener
-from orchestrator.recovery import Entry, Failure, Journal, Recovery, refuse_restart
+from orchestrator.recovery import Entry, Failure, Journal, refuse_if_gone, refuse_restart
 from orchestrator.run_dir import PROFILES, resume_command
 from orchestrator.schedule import CatchUp, Next, Plan, Progress, finished, next_interval
 
 TICK_S = 0.2  # longest wait for an event; how late Ctrl-C may be noticed
 BEAT_EVERY_S = 2.0
-
-
-@dataclass
-class GroupState:
-    """What the coordinator knows of one group."""
-
-    progress: Progress = field(default_factory=Progress)
-    recovery: Recovery = field(default_factory=Recovery)
-    submitted_at: float = 0.0
-    waited_s: float = 0.0  # before the interval in flight
-    idle_since: float | None = None  # monotonic time at which the last interval was committed
-    lengths_s: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ class Coordinator:
         stop_requested: asked once a tick; a reason ends the run.
         resume: the pair that the groups were restored from.
         clock: monotonic seconds.
+        heard: commands that came since it was last called; asked once a tick.
     """
 
     def __init__(
@@ -88,6 +87,7 @@ class Coordinator:
         stop_requested: Callable[[], str | None],
         resume: PairCheckpoint | None = None,
         clock: Callable[[], float] = time.monotonic,
+        heard: Callable[[], Sequence[Command]] = tuple,
     ) -> None:
         self._config = config
         self._cluster = cluster
@@ -108,6 +108,7 @@ class Coordinator:
         self._resumed = resume
         done = resume.interval if resume is not None else 0
         self._evaluations = Evaluations(config, self._plan, cluster, listener, done)
+        self._commands = Commands(config, self._plan, self._groups, cluster, listener, heard, clock)
         if resume is not None:
             self._resume(resume)
 
@@ -134,6 +135,7 @@ class Coordinator:
         while not finished(self._progress, self._plan, self._catch_up):
             self._submit_what_can_start()
             self._turn()
+        self._commands.end()
         final = self._evaluations.final(self.ring, self._poll, self._clock)
         return Outcome(self.ring.newest(DATA), self.ring.newest(MEMORY), self._catch_up, final)
 
@@ -164,7 +166,9 @@ class Coordinator:
             measure=step.measure,
             publish=step.publish,
             exact=step.exact,
-            checkpoint=step.checkpoint or drains,
+            checkpoint=step.checkpoint
+            or drains
+            or self._commands.need_checkpoint(step.group, step.interval, step.publish),
             ranges=self._trained.since(before, step.peer_version) if step.group == MEMORY else (),
             profile=f"{self._config.run_url}/{PROFILES}" if step.interval in self._profiled
             else None,
@@ -179,7 +183,9 @@ class Coordinator:
         state = self._groups[group]
         if self.ring.is_lost(peer_of(group), entry.peer_version):
             state.recovery.waiting = entry
-            self._refuse_if_gone(peer_of(group), entry.peer_version)
+            peer, then = peer_of(group), f"go on with: {resume_command(self._config.run_url)}"
+            journal = self._groups[peer].recovery.journal
+            refuse_if_gone(peer, entry.peer_version, journal, then)
             return
         state.recovery.sent, state.submitted_at = entry, self._clock()
         order = replace(entry.order, incarnation=state.recovery.incarnation)
@@ -188,11 +194,16 @@ class Coordinator:
     def _turn(self) -> None:
         """One wait for events, and all that follows from them."""
         self._heed_stop()
+        self._commands.hear(stopping=self._drain is not None)
         for event in self._cluster.poll(TICK_S):
             if isinstance(event, Failed):
                 self._fail(event)
             elif isinstance(event, Restarted):
                 self._stand(event)
+            elif isinstance(event, Prepared):
+                self._commands.prepared(event)
+            elif isinstance(event, Resized):
+                self._commands.switched(event)
             elif isinstance(event, Committed):
                 self._take(event)
             elif isinstance(event, Evaluated):
@@ -203,7 +214,7 @@ class Coordinator:
             for late in self._cluster.late_beats():
                 self._fail(late)
         for group, state in self._groups.items():
-            gone_s, limit_s = now - state.submitted_at, self._deadline_s(state)
+            gone_s, limit_s = now - state.submitted_at, state.deadline_s(self._config.deadlines)
             if state.progress.running and state.recovery.is_at_work and gone_s > limit_s:
                 cause = GroupFailedError(
                     f"{group}: interval {state.progress.committed + 1} did not end after "
@@ -226,15 +237,6 @@ class Coordinator:
         if self._drain is None:
             raise InterruptedRunError(reason)
         self._listener.on_drain(self._drain.interval, reason)
-
-    def _deadline_s(self, state: GroupState) -> float:
-        deadlines = self._config.deadlines
-        if not state.lengths_s:
-            return deadlines.first_interval_s
-        return max(
-            deadlines.interval_floor_s,
-            deadlines.interval_factor * statistics.median(state.lengths_s),
-        )
 
     def _fail(self, event: Failed) -> None:
         """Begins to restart a group that failed, or raises the cause."""
@@ -292,6 +294,7 @@ class Coordinator:
         if event.published is not None:
             self._replace(event.published)
         self._replay(event.group)
+        self._commands.stood(event.group)
 
     def _replace(self, version: Version) -> None:
         """Another copy of a version is there: whoever waited for it goes on."""
@@ -301,16 +304,6 @@ class Coordinator:
         if entry is not None and entry.peer_version == version.number:
             recovery.waiting = None
             self._send(peer_of(version.group), entry)
-
-    def _refuse_if_gone(self, group: str, number: int) -> None:
-        """Raises where a version that was lost is older than what the group will publish again."""
-        journal = self._groups[group].recovery.journal
-        if journal.checkpoint is not None and number < journal.checkpoint.interval:
-            raise GroupFailedError(
-                f"{group}: version {number} was lost with its node, and the group's newest "
-                f"checkpoint is that of interval {journal.checkpoint.interval}; go on with: "
-                f"{resume_command(self._config.run_url)}"
-            )
 
     def _replay(self, group: str) -> None:
         """Gives a group the next order of its journal; after the last one it is where it was."""
@@ -374,6 +367,7 @@ class Coordinator:
             self._catch_up = self._catch_up.measured(agreement, final)
         if event.checkpoint is not None:
             self._save(event.checkpoint)
+        self._commands.at_boundary(event.checkpoint)
         self._evaluations.start_if_due(min(p.committed for p in self._progress.values()), self.ring)
 
     def _publish(self, version: Version) -> None:
@@ -384,7 +378,11 @@ class Coordinator:
             self._trained.add(version)
 
     def _save(self, checkpoint: GroupCheckpoint) -> None:
-        """Keeps a group's checkpoint until the other's of the same interval is in."""
+        """Keeps a group's checkpoint until the other's of the same interval is in; one that a
+        resize asked for has no other.
+        """
+        if self._commands.asked_alone(checkpoint):
+            return
         if (groups := self._pairing.add(checkpoint)) is None:
             return
         interval = checkpoint.interval

@@ -31,6 +31,12 @@ class Drain:
         return f"{self.reason}; no new checkpoint came within recovery.drain_s ({limit_s:g} s)"
 
 
+def next_common_version(plan: Plan, progress: Mapping[str, Progress]) -> int:
+    """The first interval with a version that no group has begun."""
+    begun = max(p.committed + p.running for p in progress.values())
+    return (begun // plan.publish_every + 1) * plan.publish_every
+
+
 def plan_drain(
     config: Config, plan: Plan, progress: Mapping[str, Progress], reason: str, now: float
 ) -> Drain | None:
@@ -38,8 +44,7 @@ def plan_drain(
 
     None where there is none left, or where the run makes no checkpoints or takes no time for one.
     """
-    begun = max(p.committed + p.running for p in progress.values())
-    interval = (begun // plan.publish_every + 1) * plan.publish_every
+    interval = next_common_version(plan, progress)
     drain_s = config.recovery.drain_s if config.checkpoints.every else 0.0
     if drain_s == 0 or interval > plan.intervals:
         return None

@@ -41,6 +41,21 @@ class Restarted:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What a resize adds stands beside its group; `cause` where it can't be had."""
+
+    cause: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A group stands with another number of workers, as its checkpoint has it."""
+
+    group: str
+    num_workers: int
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """An evaluation ended; `cause` where it failed, `died` where its process did."""
 
@@ -49,4 +64,4 @@ class Evaluated:
     died: bool = False
 
 
-Event = Committed | Failed | Restarted | Evaluated
+Event = Committed | Failed | Restarted | Prepared | Resized | Evaluated

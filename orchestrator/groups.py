@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -55,14 +56,25 @@ class Rank:
         """Imports what `start` will need; a spare does so and waits."""
         _trainer_class(self._group)
 
-    def take_over(self, visible_devices: str) -> None:
-        """A spare, which reserved nothing, takes the place and the cards of one that died."""
+    def take_over(self, visible_devices: str, num_ranks: int) -> None:
+        """A spare, which reserved nothing, takes the place and the cards of one that died, in a
+        group that may have been resized since.
+        """
         if visible_devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices
+        self._set_num_ranks(num_ranks)
+
+    def _set_num_ranks(self, num_ranks: int) -> None:
+        self._num_ranks = num_ranks
+        self._arguments = (*self._arguments[:-1], num_ranks)
+        self._workers = self._workers.model_copy(update={"num_workers": num_ranks})
 
     def start(self, incarnation: int) -> Description:
         """Builds the layer; everything that can be wrong with the config shows here."""
         self._trainer = _trainer_class(self._group)(*self._arguments, incarnation)
+        return self._describe(incarnation)
+
+    def _describe(self, incarnation: int) -> Description:
         return Description(
             group=self._group,
             rank=self._rank,
@@ -77,8 +89,15 @@ class Rank:
         self._rendezvous = Rendezvous(ray.util.get_node_ip_address())
         return self._rendezvous.host, self._rendezvous.port
 
-    def join(self, host: str, port: int) -> None:
-        """Meets the other ranks of the group."""
+    def regroup(self, num_ranks: int, incarnation: int) -> Description:
+        """Leaves the group, to meet it again with another number of ranks."""
+        self._set_num_ranks(num_ranks)
+        self._rendezvous = None
+        self._trainer.regroup(num_ranks, incarnation)
+        return self._describe(incarnation)
+
+    def join(self, host: str, port: int, compare: bool = True) -> None:
+        """Meets the other ranks of the group; see `Trainer.join`."""
         from actors.process_group import ProcessGroup, Rendezvous
 
         store = self._rendezvous.store if self._rendezvous else Rendezvous.connect(host, port)
@@ -90,7 +109,8 @@ class Rank:
                 ray.util.get_node_ip_address(),
                 self._workers.resolved_backend,
                 self._workers.collective_timeout_s,
-            )
+            ),
+            compare,
         )
 
     def restore(self, headers: Sequence[CheckpointHeader], *buckets: Any) -> None:
@@ -113,8 +133,13 @@ class Rank:
 
     @ray.method(concurrency_group="beat")
     def beat(self) -> Beat | None:
-        """What the main thread last wrote about itself."""
-        return self._trainer.beat if self._trainer is not None else None
+        """What the main thread last wrote about itself, and the memory that the process has."""
+        if self._trainer is None:
+            return None
+        from actors.device import used_bytes
+
+        host_bytes, gpu_bytes = used_bytes(self._trainer.device)
+        return replace(self._trainer.beat, host_bytes=host_bytes, gpu_bytes=gpu_bytes)
 
 
 RankActor = ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_retries=0)(Rank)

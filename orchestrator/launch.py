@@ -21,8 +21,10 @@ from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError, InterruptedRunError, as_group_error
 from orchestrator.exchange import GroupCheckpoint
 from orchestrator.groups import RankActor
-from orchestrator.placement import Seats, bundle, bundle_index
+from orchestrator.placement import Seats, bundle
 from orchestrator.rank_group import RankGroup, Waiting
+from orchestrator.resize import resized
+from orchestrator.seating import Seating
 
 POLL_S = 0.5  # how late a stop is noticed while starting
 GONE_S = 0.02  # between two looks at a process that is ending
@@ -46,9 +48,9 @@ class Launcher:
     """
 
     def __init__(self, config: Config, tokenizer_json: str, seats: Seats) -> None:
-        self._config = config
+        self._config = config  # of the groups as they are now
         self._tokenizer_json = tokenizer_json
-        self._seats = seats
+        self.seating = Seating(config, seats)
         self._processes: dict[Any, _Process] = {}
         self._spares: dict[tuple[str, int], tuple[Any, Any]] = {}  # actor, and ref of its warming
         self._cards: dict[tuple[str, int], str] = {}  # visible devices of each rank's bundle
@@ -56,18 +58,20 @@ class Launcher:
     @property
     def spec(self) -> RunSpec:
         """What a trainer's process is told of the run."""
-        return RunSpec.model_validate(
-            {name: getattr(self._config, name) for name in RunSpec.model_fields},
-            by_name=True,
-            by_alias=True,
-        )
+        return _spec_of(self._config)
+
+    def size(self, name: str) -> int:
+        """Workers of a group."""
+        return self._config.group(name).workers.num_workers
+
+    def set_size(self, name: str, num: int) -> None:
+        """From now on the group is made with so many workers."""
+        self._config = resized(self._config, {name: num})
 
     def options(self, name: str, rank: int, resources: Mapping[str, float]) -> dict[str, Any]:
         """Ray's options of an actor in the bundle that is its own."""
-        index = self._seats.first_bundle + bundle_index(self._config, name, rank)
-        strategy = PlacementGroupSchedulingStrategy(
-            self._seats.group, placement_group_bundle_index=index
-        )
+        group, index = self.seating.of(name, rank)
+        strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
         return {
             "num_cpus": resources.get("CPU", 0.0),
             "num_gpus": resources.get("GPU", 0.0),
@@ -89,19 +93,85 @@ class Launcher:
         groups: dict[str, RankGroup] = {}
         locating: dict[Any, tuple[str, int]] = {}
         for name in names:
-            num_ranks = self._config.group(name).workers.num_workers
-            actors = [self._spare(name, r) or self._actor(name, r) for r in range(num_ranks)]
+            ranks = range(self.size(name))
+            actors = [self._spare(name, r) or self._actor(name, r) for r in ranks]
             groups[name] = RankGroup(name, actors, self._config.deadlines.heartbeat_s)
             locating |= groups[name].call_all("locate")
         located = self.await_all(locating, deadline, "has no process yet", stop)
-        here = ray.get_runtime_context().get_node_id()
         for group in groups.values():
             mine = [where for where in located.values() if where.group == group.name]
             group.locations = sorted(mine, key=lambda where: where.rank)
             for actor, where in zip(group.actors, group.locations, strict=True):
-                self._processes[actor].local_pid = where.pid if where.node_id == here else None
-                self._cards.setdefault((group.name, where.rank), where.visible_devices)
+                self._note(actor, where)
         return groups
+
+    def _note(self, actor: Any, where: Location) -> None:
+        """Remembers where an actor's process is."""
+        here = where.node_id == ray.get_runtime_context().get_node_id()
+        self._processes[actor].local_pid = where.pid if here else None
+        self._cards.setdefault((where.group, where.rank), where.visible_devices)
+
+    def make_added(
+        self, sizes: Mapping[str, int], stop: Callable[[], str | None]
+    ) -> dict[str, list[tuple[Any, Location]]]:
+        """The ranks that groups of these sizes have more than now, with their layers built.
+
+        Raises: as `begin`; then nothing is left of them.
+        """
+        deadline = time.monotonic() + self._config.deadlines.start_s
+        spec = _spec_of(resized(self._config, sizes))
+        made: dict[str, list[Any]] = {
+            name: [self._actor(name, rank, spec=spec) for rank in range(self.size(name), num)]
+            for name, num in sizes.items()
+        }
+        try:
+            found: dict[str, list[tuple[Any, Location]]] = {}
+            for name, actors in made.items():
+                ranks = {a.locate.remote(): (name, self.size(name) + i)
+                         for i, a in enumerate(actors)}  # fmt: skip
+                located = self.await_all(ranks, deadline, "has no process yet", stop)
+                found[name] = [(a, located[ref]) for a, ref in zip(actors, ranks, strict=True)]
+                for actor, where in found[name]:
+                    self._note(actor, where)
+            starting = {actor.start.remote(0): (name, where.rank)
+                        for name, there in found.items() for actor, where in there}  # fmt: skip
+            self.await_all(starting, deadline, "was not ready", stop)
+        except BaseException:
+            self.end(actor for actors in made.values() for actor in actors)
+            raise
+        return found
+
+    def regroup(
+        self,
+        group: RankGroup,
+        incarnation: int,
+        saved: GroupCheckpoint,
+        stop: Callable[[], str | None],
+    ) -> None:
+        """Lets ranks that stood in groups of other sizes meet as one, at a checkpoint.
+
+        Raises: as `begin`.
+        """
+        deadline = time.monotonic() + self._config.deadlines.start_s
+
+        def await_all(waiting: Waiting, what: str) -> dict[Any, Any]:
+            return self.await_all(waiting, deadline, what, stop)
+
+        leaving = group.call_all("regroup", len(group.actors), incarnation)
+        described = await_all(leaving, "did not leave its old group")
+        group.descriptions = sorted(described.values(), key=lambda d: d.rank)
+        group.meet(await_all, compare=False)
+        group.restore(saved, await_all)
+
+    def forget(self, name: str) -> None:
+        """Gives back what ranks that a group has no more left: seats, cards, spares."""
+        gone = [key for key in (*self._spares, *self._cards)
+                if key[0] == name and key[1] >= self.size(name)]  # fmt: skip
+        spares = [self._spares.pop(key)[0] for key in gone if key in self._spares]
+        self.end(spares)
+        for key in gone:
+            self._cards.pop(key, None)
+        self.seating.remove(name, self.size(name))
 
     def begin(
         self,
@@ -152,7 +222,7 @@ class Launcher:
 
     def warm(self, name: str) -> None:
         """Makes the group's missing spares; returns at once."""
-        for rank in range(self._config.group(name).workers.num_workers):
+        for rank in range(self.size(name)):
             if (name, rank) not in self._spares:
                 actor = self._actor(name, rank, spare=True)
                 self._spares[name, rank] = actor, actor.warm.remote()
@@ -170,9 +240,10 @@ class Launcher:
                     time.sleep(GONE_S)
 
     def end_all(self) -> None:
-        """Ends every process, the spares too."""
+        """Ends every process, the spares too, and gives back the seats that were added."""
         self._spares.clear()
         self.end(list(self._processes))
+        self.seating.close()
 
     def await_all(
         self, waiting: Waiting, deadline: float, what: str, stop: Callable[[], str | None]
@@ -200,11 +271,12 @@ class Launcher:
                 )
         return results
 
-    def _actor(self, name: str, rank: int, spare: bool = False) -> Any:
-        workers = self._config.group(name).workers
+    def _actor(self, name: str, rank: int, spare: bool = False, spec: RunSpec | None = None) -> Any:
+        spec = spec or self.spec
+        workers = spec.group(name).workers
         options = self.options(name, rank, {} if spare else bundle(workers))
         actor = RankActor.options(**options).remote(
-            self.spec, self._tokenizer_json, self._config.name, name, rank, workers.num_workers
+            spec, self._tokenizer_json, self._config.name, name, rank, workers.num_workers
         )
         self._processes[actor] = _Process(actor)
         return actor
@@ -218,12 +290,20 @@ class Launcher:
         try:
             if ready:
                 ray.get(warming)
-                actor.take_over.remote(self._cards.get((name, rank), ""))
+                actor.take_over.remote(self._cards.get((name, rank), ""), self.size(name))
                 return actor
         except Exception:  # it died while it waited
             pass
         self.end([actor])
         return None
+
+
+def _spec_of(config: Config) -> RunSpec:
+    return RunSpec.model_validate(
+        {name: getattr(config, name) for name in RunSpec.model_fields},
+        by_name=True,
+        by_alias=True,
+    )
 
 
 def is_rank(pid: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from actors.wire import Evaluation, Report
 from orchestrator.recovery import Failure
+from orchestrator.resize import Resize
 
 Row = dict[str, Any]
 
@@ -24,12 +25,14 @@ class SavedRows:
         intervals, evaluations: rows up to its interval.
         elapsed_s: seconds of the run until then.
         restarts: rows of groups that failed and came back.
+        resizes: rows of groups that were given another number of workers.
     """
 
     intervals: list[Row]
     evaluations: list[Row]
     elapsed_s: float
     restarts: list[Row] = field(default_factory=list)
+    resizes: list[Row] = field(default_factory=list)
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Metrics:
     intervals: list[Row] = field(default_factory=list)
     evaluations: list[Row] = field(default_factory=list)
     restarts: list[Row] = field(default_factory=list)
+    resizes: list[Row] = field(default_factory=list)
 
     @classmethod
     def resumed(cls, rows: SavedRows) -> Metrics:
@@ -49,6 +53,7 @@ class Metrics:
             list(rows.intervals),
             list(rows.evaluations),
             list(rows.restarts),
+            list(rows.resizes),
         )
 
     def until(self, interval: int) -> SavedRows:
@@ -58,6 +63,7 @@ class Metrics:
             [row for row in self.evaluations if row["data_version"] <= interval],
             time.time() - self.started_at,
             list(self.restarts),
+            list(self.resizes),
         )
 
     def add_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> Row:
@@ -73,6 +79,7 @@ class Metrics:
             "group": first.group,
             "interval": first.interval,
             "incarnation": first.incarnation,
+            "num_workers": len(reports),
             "step": first.step,
             "tokens": tokens,
             "peer_version": first.peer_version,
@@ -125,6 +132,12 @@ class Metrics:
         """Completes the group's last row: how long it took to stand and to be where it was."""
         row = next(row for row in reversed(self.restarts) if row["group"] == group)
         row |= {"restart_s": restart_s, "replay_s": replay_s}
+        return row
+
+    def add_resize(self, resize: Resize) -> Row:
+        """A row of a group that has another number of workers."""
+        row: Row = {**asdict(resize), "at_s": time.time() - self.started_at}
+        self.resizes.append(row)
         return row
 
     def of_group(self, group: str) -> list[Row]:

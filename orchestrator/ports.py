@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from actors.wire import Description, Evaluation, Order, Report
+from orchestrator.command import Reply
 from orchestrator.events import Event, Failed
 from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, Version
 from orchestrator.recovery import Failure
+from orchestrator.resize import Resize
 
 
 class ClusterPort(Protocol):
@@ -33,6 +35,20 @@ class ClusterPort(Protocol):
             group, incarnation: who they will be.
             checkpoint: what they begin from; None: the run's beginning.
             refetch: a version of the peer whose bytes were bad, to be fetched again.
+        """
+
+    def prepare(self, sizes: Mapping[str, int], wait_s: float) -> None:
+        """Begins to bring up what groups of other sizes need beside the old ones; `poll` says when
+        it stands, or why it can't be had: then nothing of it is left.
+
+        Args:
+            sizes: numbers of workers of the groups that change.
+            wait_s: for resources.
+        """
+
+    def switch(self, group: str, incarnation: int, checkpoint: GroupCheckpoint) -> None:
+        """Begins to give a group, which is between two intervals, the size that was prepared for
+        it; `poll` says when it stands.
         """
 
     def evaluate(self, data: Version, memory: Version, final: bool) -> None:
@@ -72,6 +88,12 @@ class Listener(Protocol):
 
     def on_drain(self, interval: int, reason: str) -> None:
         """The run will stop with a checkpoint of that interval."""
+
+    def on_resize(self, resize: Resize) -> None:
+        """A group has another number of workers."""
+
+    def on_reply(self, reply: Reply) -> None:
+        """What becomes of a command."""
 
     def on_warning(self, message: str) -> None:
         """Something happened that the run survives."""

@@ -19,6 +19,7 @@ from actors.wire import Description
 from orchestrator.config import Config
 from orchestrator.metrics import Row
 from orchestrator.recovery import Failure
+from orchestrator.resize import Resize
 
 LINE_EVERY_S = 10.0
 LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
@@ -123,6 +124,10 @@ class Progress:
             f"the {row['group']} group is back: {row['restart_s']:.1f} s to stand again, "
             f"{row['replay_s']:.1f} s for what it did again"
         )
+
+    def resize(self, resize: Resize) -> None:
+        """A group has another number of workers."""
+        self._say(str(resize))
 
     def draining(self, interval: int) -> None:
         """The run stops after a last checkpoint."""

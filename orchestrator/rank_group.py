@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from actors.snapshot_layout import num_buckets
-from actors.wire import Description, Location, Order, Report, TandemError
+from actors.wire import Beat, Description, Location, Order, Report, TandemError
 from orchestrator.errors import GroupFailedError, LostObjectError, as_group_error
 from orchestrator.events import Committed, Event, Failed
 from orchestrator.exchange import GroupCheckpoint, Version
@@ -52,6 +52,7 @@ class RankGroup:
     locations: list[Location] = field(default_factory=list)
     descriptions: list[Description] = field(default_factory=list)
     first_version: Version | None = None
+    beats: dict[int, Beat | None] = field(default_factory=dict)  # by rank, what each last said
     _call: _Call | None = None
     _failing_since: float | None = None
     _adopted: int = -1
@@ -65,13 +66,15 @@ class RankGroup:
             for rank, actor in enumerate(self.actors)
         }
 
-    def meet(self, await_all: AwaitAll) -> None:
-        """Lets the ranks find each other, over a fresh store in rank 0's process."""
+    def meet(self, await_all: AwaitAll, compare: bool = True) -> None:
+        """Lets the ranks find each other, over a fresh store in rank 0's process; `compare` their
+        weights where no checkpoint follows that makes them the same.
+        """
         if len(self.actors) == 1:
             return
         opening = {self.actors[0].open_rendezvous.remote(): (self.name, 0)}
         ((host, port),) = await_all(opening, "did not open its rendezvous").values()
-        await_all(self.call_all("join", host, port), "did not meet its group")
+        await_all(self.call_all("join", host, port, compare), "did not meet its group")
 
     def restore(self, saved: GroupCheckpoint, await_all: AwaitAll) -> None:
         """Takes every rank back to a checkpoint."""
@@ -173,7 +176,7 @@ class RankGroup:
             for ref in ready:
                 rank = self._beat_refs.pop(ref)
                 try:
-                    ray.get(ref)
+                    self.beats[rank] = ray.get(ref)
                     self._beats[rank] = now
                 except Exception as err:  # the process is gone, or not to be reached
                     cause = as_group_error(self.name, rank, err, "between two intervals")

@@ -115,6 +115,10 @@ class Recovery:
         self.restarting, self.failed_at, self.waiting = True, now, None
         self._again = self.journal.again()
 
+    def give_way(self, now: float) -> None:
+        """The group's processes are regrouped after a checkpoint: nothing is done again."""
+        self.restarting, self.failed_at, self._again = True, now, []
+
     def stand(self, now: float) -> None:
         """New processes have taken their place."""
         self.restarting, self.stood_at = False, now
@@ -163,3 +167,21 @@ def refuse_restart(
             f"recovery.max_failures is {max_failures}; the first one, in interval "
             f"{first.interval}: {first.cause}; {then}"
         ) from cause
+
+
+def refuse_if_gone(group: str, number: int, journal: Journal, then: str) -> None:
+    """Raises where a version that was lost is older than what its group will publish again.
+
+    Args:
+        group, number: of the version.
+        journal: the group's.
+        then: how the run goes on by hand.
+
+    Raises:
+        GroupFailedError: naming the version and the checkpoint.
+    """
+    if journal.checkpoint is not None and number < journal.checkpoint.interval:
+        raise GroupFailedError(
+            f"{group}: version {number} was lost with its node, and the group's newest checkpoint "
+            f"is that of interval {journal.checkpoint.interval}; {then}"
+        )

@@ -55,6 +55,8 @@ def render_report(config: Config, summary: dict[str, Any], metrics: Metrics) -> 
     ]
     if restarts := summary["restarts"]:
         parts += ["<h2>What failed and came back</h2>", _table(RESTARTS, _restart_rows(restarts))]
+    if resizes := summary["resizes"]:
+        parts += ["<h2>What was resized</h2>", _table(RESIZES, _resize_rows(resizes))]
     if answers:
         parts += ["<h2>A few questions</h2>", _answers(answers)]
     parts += [f"<h2>Config</h2><pre>{escape(config.to_yaml())}</pre></main></body></html>"]
@@ -167,6 +169,25 @@ def _restart_rows(restarts: Sequence[dict[str, Any]]) -> Iterable[Sequence[str]]
             _number(row.get("restart_s")),
             str(row["replayed"]),
             _number(row.get("replay_s")),
+        )
+
+
+RESIZES = (
+    "at", "group", "after interval", "workers before", "workers after",
+    "seconds to make ready, while it trained", "seconds that the group paused",
+)  # fmt: skip
+
+
+def _resize_rows(resizes: Sequence[dict[str, Any]]) -> Iterable[Sequence[str]]:
+    for row in resizes:
+        yield (
+            f"{row['at_s']:.0f} s",
+            row["group"],
+            str(row["interval"]),
+            str(row["before"]),
+            str(row["after"]),
+            _number(row["prepare_s"]),
+            _number(row["pause_s"]),
         )
 
 

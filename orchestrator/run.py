@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,23 +23,25 @@ from actors.corpus import build_tokenizer
 from actors.host_memory import ByteArray
 from actors.spec import GROUPS
 from actors.tokenizer import Tokenizer
-from actors.wire import ConfigError, Description, Evaluation, Report, TandemError
+from actors.wire import ConfigError, Description, TandemError
+from orchestrator.attendant import Attendant, refresh_every_s
 from orchestrator.checkpoint_writer import CheckpointWriter
 from orchestrator.checkpoints import Restored, load, remove_unfinished, stored_part
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, changed_keys, load_config
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import InterruptedRunError
-from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, check_fits
+from orchestrator.exchange import GroupCheckpoint, check_fits
+from orchestrator.listener import RunListener
 from orchestrator.metrics import Metrics, Row, held_out
 from orchestrator.placement import Seats, reserve
 from orchestrator.preemption import Preemption
 from orchestrator.progress import Progress
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
-from orchestrator.recovery import Failure
 from orchestrator.report import render_report
 from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
+from orchestrator.status import RUNNING, Driver, Pulse, look, status_of
 from orchestrator.stop_signals import StopFlag, stop_signals
 from orchestrator.summary import summarise, summarise_failure
 from orchestrator.trackers import check_installed, start_trackers
@@ -60,52 +63,6 @@ class RunResult:
     status: str
     path: str
     summary: dict[str, Any]
-
-
-class _Listener:
-    """Passes what the coordinator tells to metrics, recorder, checkpoints and progress."""
-
-    def __init__(
-        self,
-        metrics: Metrics,
-        recorder: Recorder,
-        writer: CheckpointWriter,
-        progress: Progress,
-        told: Callable[[Row], None],
-    ) -> None:
-        self._metrics, self._recorder, self._writer = metrics, recorder, writer
-        self._progress, self._told = progress, told
-
-    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
-        self._progress.started(descriptions)
-
-    def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None:
-        row = self._metrics.add_interval(reports, wait_s, lag)
-        self._recorder.record("interval", row)
-        self._progress.interval(row)
-
-    def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
-        row = self._metrics.add_evaluation(evaluation, final)
-        self._writer.measured(evaluation.data_version, held_out(row))
-        self._recorder.record("evaluation", row)
-        self._progress.evaluation(row)
-        self._told(row)
-
-    def on_checkpoint(self, pair: PairCheckpoint) -> None:
-        self._writer.write(pair, self._metrics.until(pair.interval))
-
-    def on_failure(self, failure: Failure) -> None:
-        self._metrics.add_failure(failure)
-        self._progress.failure(failure)
-
-    def on_recovery(self, group: str, restart_s: float, replay_s: float) -> None:
-        self._progress.recovery(self._metrics.add_recovery(group, restart_s, replay_s))
-
-    def on_drain(self, interval: int, reason: str) -> None:
-        self._progress.draining(interval)
-
-    def on_warning(self, message: str) -> None:
-        self._progress.warning(message)
 
 
 def train(
@@ -131,7 +88,8 @@ def train(
         on_evaluation: told the figures of each evaluation, as `evaluations.json` holds them.
 
     Raises:
-        ConfigError: what is wrong with the input; no run directory is left.
+        ConfigError: what is wrong with the input, no run directory is left; or the run to resume
+            is running.
         CheckpointError: the run to resume has checkpoints, and none of them is sound.
         InterruptedRunError: SIGINT or SIGTERM; the summary says so.
         TandemError: the first cause of a failed run; the summary says so.
@@ -141,6 +99,7 @@ def train(
     going_on = resume and run_dir.exists(CONFIG)
     if going_on:
         refuse_other_run(run_dir, config)
+        refuse_running(run_dir)
     else:
         run_dir.refuse_existing()
     check_installed(config.trackers)
@@ -177,6 +136,17 @@ def refuse_other_run(run_dir: RunDir, config: Config) -> None:
         raise ConfigError(
             f"run {run_dir.url} can't be resumed with another config ({lines}); set them back, or "
             "start under another name=…"
+        )
+
+
+def refuse_running(run_dir: RunDir) -> None:
+    """Raises: ConfigError where a driver of the run is alive."""
+    seen = look(run_dir)
+    if seen.state == RUNNING:
+        driver = seen.status["driver"]
+        raise ConfigError(
+            f"run {run_dir.url} is running (process {driver['pid']} on {driver['host']}, heard of "
+            f"{seen.age_s:.0f} s ago); stop it first: tandem stop {run_dir.url}"
         )
 
 
@@ -239,26 +209,33 @@ class _Job:
     ) -> RunResult:
         config, run_dir, warn = self.config, self.run_dir, self.progress.warning
         recorder = Recorder(run_dir, metrics, warn, start_trackers(config, warn))
-        ended = FAILED
+        ended, message = FAILED, "the driver failed"
         writer = CheckpointWriter(run_dir, config.checkpoints, warn)
         for row in metrics.evaluations:
             writer.measured(row["data_version"], held_out(row))
+        attendant = self._attend(cluster, metrics, writer)
         try:
-            listener = _Listener(metrics, recorder, writer, self.progress, self.on_evaluation)
+            listener = RunListener(
+                metrics, recorder, writer, self.progress, attendant, self.on_evaluation
+            )
             listener.on_start(descriptions)
             pair = restored.pair if restored else None
             notice = Preemption(cluster.node_ids)
 
             def reason() -> str | None:
-                return self.stop_requested.reason() or notice.reason()
+                return self.stop_requested.reason() or notice.reason() or attendant.stop_reason()
 
-            coordinator = Coordinator(config, cluster, listener, reason, pair)
+            coordinator = Coordinator(
+                config, cluster, listener, reason, pair, heard=attendant.heard
+            )
             outcome = coordinator.run()
+            attendant.phase = "exporting"
             self.progress.phase("exporting")
             digests = cluster.export(run_dir.path(EXPORT))
             ended = FINISHED
         except TandemError as err:
             ended = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
+            message = str(err)
             wall_s = time.time() - metrics.started_at
             summary = summarise_failure(config, metrics, ended, str(err), wall_s)
             run_dir.write_json(SUMMARY, summary)
@@ -266,12 +243,41 @@ class _Job:
         finally:
             writer.close()
             recorder.close(ended)
-        wall_s = time.time() - metrics.started_at
-        summary = summarise(config, metrics, coordinator, outcome, digests, wall_s)
-        summary["checkpoints"] = {"written": writer.num_written, "bytes": writer.num_bytes}
-        patience_s = config.deadlines.storage_s
-        report = render_report(config, summary, metrics)
-        run_dir.write_patiently(REPORT, report, patience_s, warn)
-        last = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-        run_dir.write_patiently(SUMMARY, last, patience_s, warn)  # who finds it finds the rest
-        return RunResult(summary["status"], run_dir.url, summary)
+            if ended != FINISHED:
+                attendant.close(ended, message)
+        ended, message = FAILED, "its results could not be written"
+        try:
+            wall_s = time.time() - metrics.started_at
+            summary = summarise(config, metrics, coordinator, outcome, digests, wall_s)
+            summary["checkpoints"] = {"written": writer.num_written, "bytes": writer.num_bytes}
+            patience_s = config.deadlines.storage_s
+            report = render_report(attendant.config, summary, metrics)
+            run_dir.write_patiently(REPORT, report, patience_s, warn)
+            last = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+            run_dir.write_patiently(SUMMARY, last, patience_s, warn)  # who finds it finds the rest
+            ended = summary["status"]
+            message = f"the run is {ended.replace('_', ' ')}"
+        finally:
+            attendant.close(ended, message)
+        return RunResult(ended, run_dir.url, summary)
+
+    def _attend(self, cluster: Cluster, metrics: Metrics, writer: CheckpointWriter) -> Attendant:
+        """The thread that refreshes the run's status and reads its mailbox."""
+
+        def status(config: Config, driver: Driver, pulse: Pulse) -> dict[str, Any]:
+            written = {
+                "written": writer.num_written,
+                "bytes": writer.num_bytes,
+                "last_interval": writer.last_interval,
+            }
+            return status_of(config, metrics, cluster.places(), written, driver, pulse)
+
+        driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
+        return Attendant(
+            self.run_dir,
+            self.config,
+            driver,
+            status,
+            lambda: writer.last_interval,
+            self.progress.warning,
+        )

@@ -20,6 +20,7 @@ from orchestrator.errors import RunExistsError
 CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
 METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
 CHECKPOINTS, PROFILES = "checkpoints", "profiles"
+STATUS, MAILBOX = "status.json", "mailbox"
 RETRY_S = 1.0  # between two tries to reach storage that is away
 EXPORT_MARKER = "export.json"  # an export's last file, of `actors.pair_files`
 
@@ -43,7 +44,8 @@ class RunDir:
         return f"{self.url}/{name}"
 
     def exists(self, name: str = "") -> bool:
-        """Whether the file, or the directory itself, is there."""
+        """Whether the file, or the directory itself, is there now."""
+        self._fs.invalidate_cache()  # another process may have written it since it was listed
         return bool(self._fs.exists(f"{self._root}/{name}" if name else self._root))
 
     def refuse_existing(self) -> None:
@@ -113,20 +115,28 @@ class RunDir:
         except Exception as err:  # clients of remote storage have errors of their own
             raise ConfigError(f"{self.path(name)}: can't be read: {err}") from err
 
-    def list_folders(self, name: str) -> list[str]:
+    def list_folders(self, name: str = "") -> list[str]:
         """Names of the folders in one of the run's folders; none where there is no such folder."""
+        return sorted(entry for entry, size in self._list(name).items() if size is None)
+
+    def list_files(self, name: str) -> dict[str, int]:
+        """Files in one of the run's folders, with their bytes; none where there is no folder."""
+        return {entry: size for entry, size in self._list(name).items() if size is not None}
+
+    def _list(self, name: str) -> dict[str, int | None]:
         self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(f"{self._root}/{name}", detail=True)
+            found = self._fs.ls(f"{self._root}/{name}".rstrip("/"), detail=True)
         except FileNotFoundError:
-            return []
+            return {}
         except Exception as err:  # as above
             raise ConfigError(f"{self.path(name)}: can't be listed: {err}") from err
-        return sorted(
-            entry["name"].rstrip("/").rpartition("/")[2]
-            for entry in found
+        return {
+            entry["name"].rstrip("/").rpartition("/")[2]: None
             if entry["type"] == "directory"
-        )
+            else int(entry["size"] or 0)
+            for entry in found
+        }
 
     def remove(self, name: str) -> None:
         """Removes a file or a folder with all that is in it; nothing where it is not there."""

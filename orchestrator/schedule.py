@@ -44,6 +44,11 @@ class Plan:
         """Whether an interval ends with a snapshot."""
         return interval % self.publish_every == 0 or interval >= self.intervals
 
+    def saves(self, interval: int) -> bool:
+        """Whether an interval ends with a checkpoint of each group."""
+        every = self.checkpoint_every
+        return every > 0 and interval % every == 0 and interval <= self.intervals
+
     def version_at(self, interval: int) -> int:
         """The newest version that is out when an interval has ended."""
         return interval if self.publishes(interval) else self._before(interval)
@@ -164,9 +169,7 @@ def next_interval(
         measure=group == MEMORY and near_end,
         publish=plan.publishes(interval),
         exact=interval >= plan.intervals,
-        checkpoint=plan.checkpoint_every > 0
-        and interval % plan.checkpoint_every == 0
-        and interval <= plan.intervals,
+        checkpoint=plan.saves(interval),
     )
 
 

@@ -56,6 +56,7 @@ def summarise(
         "reflects_final_reason": outcome.catch_up.reason(plan),
         "catchup_intervals": len(outcome.catch_up.after),
         "restarts": metrics.restarts,
+        "resizes": metrics.resizes,
         "heldout": {
             **figures,
             "reflection_rate": pooled_reflection(metrics),
@@ -86,6 +87,7 @@ def summarise_failure(
         "reflects_final": False,
         "reflects_final_reason": cause,
         "restarts": metrics.restarts,
+        "resizes": metrics.resizes,
     }
 
 

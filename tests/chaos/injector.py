@@ -2,7 +2,8 @@
 
 The ranks of a run under test are `Rank`s of this module: the product's own, with the trainer's
 methods wrapped where a point lies. A fault fires so many times, counted by files in a folder that
-all processes see; the starts of all intervals are written down there too.
+all processes see; the starts of all intervals are written down there too. Intervals can be made to
+begin late, so that a test has time for what it does meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import ray
 import orchestrator.groups
 
 FOLDER = "TANDEM_TEST_FAULTS"
+PACE = "pace"
 HANG_S = 600.0
 
 POINTS = (
@@ -69,6 +71,12 @@ class Faults:
         folder.mkdir()
         (folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in faults]))
 
+    def pace(self, seconds: float) -> None:
+        """From now on every interval begins so many seconds late; 0: no longer."""
+        path = self.folder / PACE
+        (self.folder / "next").write_text(str(seconds))
+        (self.folder / "next").rename(path)
+
     @contextmanager
     def injected(self) -> Iterator[None]:
         """Runs started inside have these faults."""
@@ -113,7 +121,10 @@ class Rank(orchestrator.groups.Rank):
 
     def interval(self, order: Any, headers: Any, *buckets: Any) -> Any:
         name = f"began-{self._group}-{self._rank}-{order.interval}-{os.getpid()}-{time.time_ns()}"
-        (Path(os.environ[FOLDER]) / name).touch()
+        folder = Path(os.environ[FOLDER])
+        (folder / name).touch()
+        if (folder / PACE).exists():
+            time.sleep(float((folder / PACE).read_text()))
         if buckets and self._reach("adopting", order.interval, altered := [*buckets]):
             buckets = tuple(altered)
         return super().interval(order, headers, *buckets)

@@ -18,6 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
+from orchestrator.command import Command, Reply
+from orchestrator.mailbox import Mailbox, new_id
+from orchestrator.run_dir import RunDir
+
 ROOT = Path(__file__).resolve().parents[2]
 NOVELS = ROOT.parent / "shared" / "data" / "text"
 PATIENCE_S = 240.0
@@ -92,6 +96,23 @@ def summary_of(name: str) -> dict[str, Any]:
 
 def ended(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode in (0, 3), done.stderr
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_command_and_its_reply_go_through_a_mailbox_on_s3() -> None:
+    url = "s3://tandem/runs/commanded"
+    client, driver = Mailbox(RunDir(url)), Mailbox(RunDir(url))
+    driver.empty()
+    command = Command(id=new_id(), run="commanded", driver="d", kind="resize", data_workers=2)
+    assert list(driver.take("commanded", "d")) == []
+    client.post(command)
+    assert client.reply_to(command.id) is None
+    assert list(driver.take("commanded", "d")) == [command]
+    for state in ("accepted", "done"):
+        driver.reply(Reply(id=command.id, state=state, message="x"))  # type: ignore[arg-type]
+        assert client.reply_to(command.id) == Reply(id=command.id, state=state, message="x")  # type: ignore[arg-type]
+    assert list(driver.take("commanded", "d")) == []
+    assert list(RunDir(url).list_files("mailbox")) == [f"{command.id}.reply.json"]
 
 
 def same_bits_after_a_kill(

@@ -104,6 +104,48 @@ def test_accumulated_passes_train_what_one_pass_trains(
     )
 
 
+@BOTH
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 2), (2, 1)])
+def test_a_group_of_another_size_goes_on_as_fresh_ranks_from_its_checkpoint_would(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, group: str, before: int, after: int
+) -> None:
+    """Those that stay carry nothing over but the checkpoint: bit for bit."""
+    spec = run_spec(facts_corpus, mix={"just_trained": 0.5, "fresh": 0.25, "replay": 0.25})
+    peer = copied(TRAINERS["memory" if group == "data" else "data"](
+        spec, tokenizer.to_json(), RUN).publish())  # fmt: skip
+    trainers = build(spec, tokenizer, group, before)
+
+    def first_interval(ranks: ProcessGroup) -> Outcome:
+        trainer = trainers[ranks.rank]
+        if before > 1:
+            trainer.join(ranks)
+        ranges = () if group == "data" else stream_ranges(trainer)
+        return trainer.interval(order(1, checkpoint=True, ranges=ranges), [peer[0]], peer[1])
+
+    saved = in_ranks(before, first_interval)
+    headers = [o.checkpoint_header for o in saved if o.checkpoint_header is not None]
+    parts = [bucket for o in saved for bucket in o.checkpoint_buckets]
+
+    def second_interval(group_of: list[Trainer], ranks: ProcessGroup) -> Outcome:
+        trainer = group_of[ranks.rank]
+        if after > 1:
+            trainer.join(ranks, compare=False)
+        trainer.restore(headers, parts)
+        return trainer.interval(order(2, incarnation=4), [peer[0]], peer[1])
+
+    added = build(spec, tokenizer, group, after)[before:]
+    resized = [*trainers[:after], *added]
+    for trainer in resized:
+        trainer.regroup(after, 4)
+    fresh = build(spec, tokenizer, group, after)
+    for trainer in fresh:
+        trainer.incarnation = 4
+    got = in_ranks(after, lambda ranks: second_interval(resized, ranks))
+    wanted = in_ranks(after, lambda ranks: second_interval(fresh, ranks))
+    assert torch.equal(parameters(got), parameters(wanted))
+    assert [o.report.shares for o in got] == [o.report.shares for o in wanted]
+
+
 def test_sampled_text_is_the_same_on_every_rank(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:

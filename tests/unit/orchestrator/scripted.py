@@ -8,12 +8,22 @@ from typing import Any
 
 from actors.spec import DATA, MEMORY
 from actors.wire import Answer, Description, Evaluation, Header, Order, Report
+from orchestrator.command import Reply
 from orchestrator.config import Config, make_config
 from orchestrator.coordinator import Coordinator, Outcome
-from orchestrator.events import Committed, Evaluated, Event, Failed, Restarted
+from orchestrator.events import (
+    Committed,
+    Evaluated,
+    Event,
+    Failed,
+    Prepared,
+    Resized,
+    Restarted,
+)
 from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, Version
 from orchestrator.metrics import Metrics
 from orchestrator.recovery import Failure
+from orchestrator.resize import Resize
 from orchestrator.summary import summarise
 
 VERSION_BYTES = 100
@@ -180,6 +190,10 @@ class ScriptedCluster:
             self.log.append(f"committed {entry.group} {entry.interval}")
         elif isinstance(entry, Restarted):
             self.log.append(f"restarted {entry.group}")
+        elif isinstance(entry, Prepared):
+            self.log.append("could not be prepared" if entry.cause else "prepared")
+        elif isinstance(entry, Resized):
+            self.log.append(f"resized {entry.group}")
         elif isinstance(entry, Evaluated):
             self.evaluations_running -= 1
         return [entry]
@@ -194,6 +208,12 @@ class ScriptedCluster:
         since = f"interval {checkpoint.interval}" if checkpoint else "the beginning"
         again = f", fetching {refetch.group} {refetch.number} again" if refetch else ""
         self.log.append(f"restart {group} as {incarnation} from {since}{again}")
+
+    def prepare(self, sizes: Mapping[str, int], wait_s: float) -> None:
+        self.log.append("prepare " + ", ".join(f"{g} {n}" for g, n in sizes.items()))
+
+    def switch(self, group: str, incarnation: int, checkpoint: GroupCheckpoint) -> None:
+        self.log.append(f"switch {group} as {incarnation} from interval {checkpoint.interval}")
 
     def late_beats(self) -> Sequence[Failed]:
         late, self.late = self.late, ()
@@ -211,6 +231,14 @@ class RecordingListener:
     failures: list[Failure] = field(default_factory=list)
     recoveries: list[tuple[str, float, float]] = field(default_factory=list)
     drains: list[int] = field(default_factory=list)
+    resizes: list[Resize] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+
+    def on_resize(self, resize: Resize) -> None:
+        self.resizes.append(resize)
+
+    def on_reply(self, reply: Reply) -> None:
+        self.replies.append(reply)
 
     def on_failure(self, failure: Failure) -> None:
         self.failures.append(failure)

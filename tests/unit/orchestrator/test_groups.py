@@ -8,7 +8,9 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from actors.wire import ConfigError, DivergedError, TandemError
 from orchestrator.errors import GroupFailedError, as_group_error, root_cause
+from orchestrator.groups import Rank
 from orchestrator.launch import is_rank
+from tests.unit.orchestrator.scripted import a_config
 
 
 def as_ray_raises(cause: Exception) -> BaseException:
@@ -73,3 +75,24 @@ def test_a_group_error_survives_pickling() -> None:
 
 def test_a_process_that_is_not_ours_is_not_taken_for_a_rank() -> None:
     assert not is_rank(os.getpid())
+
+
+class Built:
+    """What a rank builds: only how it was asked to."""
+
+    def __init__(self, *arguments: object) -> None:
+        *_, self.rank, self.num_ranks, self.incarnation = arguments
+
+    def description(self) -> dict[str, object]:
+        sizes = ("num_parameters", "snapshot_bytes", "wire_bytes", "checkpoint_bytes")
+        return {"device": "cpu", "layout_hash": "", **dict.fromkeys(sizes, 0)}
+
+
+def test_a_spare_that_takes_over_in_a_resized_group_has_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.groups._trainer_class", lambda group: Built)
+    rank = Rank(a_config(), "", "run", "data", 0, 1)
+    rank.take_over("", 3)
+    rank.start(2)
+    assert (rank._trainer.rank, rank._trainer.num_ranks, rank._trainer.incarnation) == (0, 3, 2)

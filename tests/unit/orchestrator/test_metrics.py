@@ -5,6 +5,7 @@ import pytest
 from actors.spec import DATA, MEMORY
 from orchestrator.metrics import Metrics, group_totals, pooled_reflection
 from orchestrator.recovery import Failure
+from orchestrator.resize import Resize
 from tests.unit.orchestrator.scripted import a_report, an_evaluation
 
 STARTED_AT = 5.0
@@ -140,3 +141,14 @@ def test_a_failure_is_a_row_that_its_recovery_completes(metrics: Metrics) -> Non
 def test_failures_go_with_a_checkpoint_and_are_there_after_a_resume(metrics: Metrics) -> None:
     metrics.add_failure(Failure(DATA, 1, 2, "it died", 0, 1))
     assert Metrics.resumed(metrics.until(2)).restarts == metrics.restarts
+
+
+def test_resizes_go_with_a_checkpoint_and_are_there_after_a_resume(metrics: Metrics) -> None:
+    row = metrics.add_resize(Resize(DATA, 2, 1, 3, 4.0, 0.5))
+    assert (row["before"], row["after"], row["pause_s"]) == (1, 3, 0.5)
+    assert Metrics.resumed(metrics.until(2)).resizes == metrics.resizes == [row]
+
+
+def test_a_row_says_how_many_workers_the_interval_had(metrics: Metrics) -> None:
+    reports = [a_report(DATA, 1, rank=rank) for rank in range(3)]
+    assert metrics.add_interval(reports, 0.0, 1)["num_workers"] == 3

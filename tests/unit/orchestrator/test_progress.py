@@ -9,6 +9,7 @@ from actors.spec import DATA, GROUPS, MEMORY
 from orchestrator.metrics import Metrics
 from orchestrator.progress import Progress
 from orchestrator.recovery import Failure
+from orchestrator.resize import Resize
 from tests.unit.orchestrator.scripted import (
     a_config,
     a_description,
@@ -93,3 +94,12 @@ def test_a_failure_its_end_and_a_stop_are_told_in_a_line_each() -> None:
     assert "does 3 interval(s) again; the memory group goes on" in failed
     assert "the data group is back: 3.4 s to stand again, 2.0 s for what it did again" in back
     assert "stopping after a checkpoint of interval 9; Ctrl-C once more ends" in stopping
+
+
+def test_a_resize_is_told_in_a_line() -> None:
+    sink = io.StringIO()
+    with Progress(a_config(), Console(file=sink, width=40, color_system=None)) as progress:
+        progress.resize(Resize(MEMORY, 7, 1, 2, 3.25, 0.125))
+    (line,) = sink.getvalue().splitlines()
+    assert "the memory group has 2 worker(s) instead of 1 after interval 7" in line
+    assert "ready in 3.2 s, paused for 0.12 s" in line

@@ -9,6 +9,7 @@ import pytest
 from actors.wire import Answer
 from orchestrator.recovery import Failure
 from orchestrator.report import render_report
+from orchestrator.resize import Resize
 from tests.unit.orchestrator.scripted import an_evaluation, finish
 
 LOADING = {"src", "href", "xlink:href", "data", "srcset", "poster", "action"}
@@ -144,3 +145,13 @@ def test_what_failed_and_came_back_is_a_table_only_where_something_did() -> None
     assert "What failed and came back" in text
     assert "rank 1 <died>3.500032.0000" in text
     assert "it hung–1–" in text
+
+
+def test_what_was_resized_is_a_table_only_where_something_was() -> None:
+    run = finish()
+    quiet = render_report(run.config, run.summary(), run.metrics)
+    assert "What was resized" not in quiet
+    run.metrics.add_resize(Resize("memory", 2, 1, 4, 3.0, 0.25))
+    text = Page(render_report(run.config, run.summary(), run.metrics)).text
+    assert "What was resized" in text
+    assert "0.2500" in text

@@ -201,3 +201,13 @@ def test_storage_that_stays_away_is_an_error_in_the_end(
 
 def test_the_command_that_goes_on_with_a_run() -> None:
     assert resume_command("/runs/one") == "tandem train /runs/one/config.yaml --resume"
+
+
+def test_files_are_listed_with_their_bytes_and_without_folders(tmp_path: Path) -> None:
+    run_dir = RunDir(str(tmp_path / "run"))
+    assert run_dir.list_files("box") == {}
+    run_dir.write("box/a.json", "12345")
+    run_dir.write("box/inner/b.json", "")
+    assert run_dir.list_files("box") == {"a.json": 5}
+    assert run_dir.list_folders("box") == ["inner"]
+    assert run_dir.list_folders() == ["box"]

@@ -1,0 +1,203 @@
+"""`tandem status`: one run as its directory shows it, or all runs under a folder and the jobs of a
+cluster. Reads files only, so that it works wherever the storage is seen.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from actors.spec import GROUPS
+from actors.wire import ConfigError
+from orchestrator.run_dir import CONFIG, RunDir
+from orchestrator.status import NO_RUN, RUNNING, SILENT, Seen, look
+
+WATCH_S = 1.0
+LOOKS = 16  # at a time
+MIB = 2**20
+
+
+def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
+    """Shows one run, once or until it ends.
+
+    Raises:
+        ConfigError: no run there, or its status can't be read.
+    """
+    run_dir = RunDir(run)
+    seen = look(run_dir)
+    if seen.state == NO_RUN:
+        raise ConfigError(
+            f"{run_dir.url}: no run ({CONFIG} is missing); runs under a folder are listed by: "
+            "tandem status --storage FOLDER"
+        )
+    if as_json:
+        while True:
+            print(json.dumps(as_values(run_dir.url, seen), ensure_ascii=False), flush=True)
+            if not watch or seen.state != RUNNING:
+                return
+            time.sleep(WATCH_S)
+            seen = look(run_dir)
+    if not watch:
+        console.print(_page(run_dir.url, seen))
+        return
+    with Live(_page(run_dir.url, seen), console=console, auto_refresh=False) as live:
+        while seen.state == RUNNING:
+            time.sleep(WATCH_S)
+            seen = look(run_dir)
+            live.update(_page(run_dir.url, seen), refresh=True)
+
+
+def as_values(url: str, seen: Seen) -> dict[str, Any]:
+    """A run's state and status as one JSON object."""
+    return {"url": url, "state": seen.state, "age_s": seen.age_s, **seen.status}
+
+
+def run_list(storage: str, address: str | None, console: Console, as_json: bool) -> None:
+    """Lists the runs under a folder, and a cluster's jobs where there is an address.
+
+    Raises:
+        ConfigError: the folder or the cluster can't be reached.
+    """
+    folder = RunDir(storage)
+    there = [name for name in folder.list_folders() if folder.exists(f"{name}/{CONFIG}")]
+    with ThreadPoolExecutor(LOOKS) as pool:  # a driver that died takes a second look
+        seen_there = pool.map(lambda name: look(RunDir(folder.path(name))), there)
+        runs = dict(zip(there, seen_there, strict=True))
+    jobs = list_jobs(address) if address else []
+    if as_json:
+        values = [as_values(folder.path(name), seen) for name, seen in runs.items()]
+        print(json.dumps({"runs": values, "jobs": jobs}, ensure_ascii=False))
+        return
+    table = Table(title=f"runs under {folder.url}", title_justify="left")
+    for heading in ("run", "state", "interval", "data workers", "memory workers", "heard of"):
+        table.add_column(heading)
+    for name, seen in runs.items():
+        table.add_row(name, _state(seen), *_row(seen))
+    console.print(table)
+    if address:
+        table = Table(title=f"jobs at {address}", title_justify="left")
+        for heading in ("job", "state", "command"):
+            table.add_column(heading, overflow="fold")
+        for job in jobs:
+            table.add_row(job["id"], job["state"], job["command"])
+        console.print(table)
+
+
+def list_jobs(address: str) -> list[dict[str, str]]:
+    """The jobs that were submitted to a cluster.
+
+    Raises:
+        ConfigError: it can't be reached.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        found = JobSubmissionClient(address).list_jobs()
+    except (ConnectionError, RuntimeError, ValueError) as err:
+        raise ConfigError(f"the jobs at {address} can't be listed: {err}") from err
+    return [
+        {
+            "id": job.submission_id or job.job_id or "",
+            "state": str(job.status.value),
+            "command": job.entrypoint,
+        }
+        for job in found
+    ]
+
+
+def _state(seen: Seen) -> str:
+    if seen.state == SILENT:
+        return f"silent: its driver died, last heard of {seen.age_s:.0f} s ago"
+    return seen.state.replace("_", " ")
+
+
+def _row(seen: Seen) -> tuple[str, ...]:
+    if not (status := seen.status):
+        return ("–",) * 4
+    workers = (str(status["groups"][group]["workers"]) for group in GROUPS)
+    interval = f"{status['interval']}/{status['intervals']}"
+    return (interval, *workers, f"{max(0.0, seen.age_s):.0f} s ago")
+
+
+def _page(url: str, seen: Seen) -> RenderableType:
+    head = f"{url}: {_state(seen)}"
+    if not (status := seen.status):
+        return head
+    driver = status["driver"]
+    lines = [
+        f"{head}, {status['phase']}; interval {status['interval']}/{status['intervals']}, "
+        f"{status['wall_s']:.0f} s; driver process {driver['pid']} on {driver['host']}, heard of "
+        f"{max(0.0, seen.age_s):.0f} s ago",
+    ]
+    saved = status["checkpoints"]
+    newest = saved.get("last_interval")
+    lines.append(
+        f"checkpoints: {saved.get('written', 0)} written, newest of interval "
+        f"{'–' if newest is None else newest}, {saved.get('bytes', 0) / MIB:,.1f} MiB; restarts: "
+        f"{status['restarts']}"
+    )
+    if status["heldout"]:
+        figures = status["heldout"]
+        lines.append(
+            f"held out at v{figures['data_version']}: own {_figure(figures, 'own_loss')}  help "
+            f"{_figure(figures, 'help_loss')}  recall agreement "
+            f"{_figure(figures, 'recall_agreement')}"
+        )
+    lines += [
+        f"resized: {row['group']} {row['before']} -> {row['after']} after interval "
+        f"{row['interval']}, paused for {row['pause_s']:.2f} s"
+        for row in status["resizes"]
+    ]
+    return Group(*lines, _groups_table(status), _ranks_table(status))
+
+
+def _figure(figures: Mapping[str, Any], name: str) -> str:
+    value = figures.get(f"heldout.{name}")
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _groups_table(status: Mapping[str, Any]) -> Table:
+    table = Table("", *(f"{group} group" for group in GROUPS))
+    groups = [status["groups"][group] for group in GROUPS]
+
+    def number(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    rows = {
+        "workers": [str(g["workers"]) for g in groups],
+        "step": [f"{g['step']}/{max(g['total_steps'], g['step'])}" for g in groups],
+        "steps/s": [number(g["steps_per_s"], ".2f") for g in groups],
+        "tokens/s": [number(g["tokens_per_s"], ",.0f") for g in groups],
+        "losses": ["  ".join(f"{k} {v:.3f}" for k, v in g["losses"].items()) for g in groups],
+        "version": [f"{g['version']}, adopted {g['adopted']}" for g in groups],
+        "lag": [str(g["lag"]) for g in groups],
+        "waiting": [number(g["waiting_frac"], ".0%") for g in groups],
+        "incarnation": [f"{g['incarnation']} ({g['restarts']} restarts)" for g in groups],
+    }
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table
+
+
+def _ranks_table(status: Mapping[str, Any]) -> Table:
+    table = Table("rank", "host", "node", "process", "GPUs", "does", "memory", "GPU memory")
+    for group in GROUPS:
+        for rank in status["groups"][group]["ranks"]:
+            table.add_row(
+                f"{group} {rank['rank']}",
+                rank["host"],
+                rank["node"][:12],
+                str(rank["pid"]),
+                " ".join(rank["gpus"]) or "–",
+                f"{rank['phase']}, interval {rank['interval']}",
+                f"{rank['host_bytes'] / MIB:,.0f} MiB",
+                f"{rank['gpu_bytes'] / MIB:,.0f} MiB" if rank["gpu_bytes"] else "–",
+            )
+    return table
