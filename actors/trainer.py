@@ -198,11 +198,9 @@ class Trainer(ABC):
             if not math.isfinite(value):
                 raise DivergedError(
                     f"{self.group} rank {self.rank}: {name} is {value} at step {self.step + 1} of "
-                    "interval "
-                    f"{self.interval_done + 1}; the last good state is version "
-                    f"{self.interval_done}; "
-                    f"lower {self.group}.optimizer.lr or {self.group}.optimizer.clip_norm, or "
-                    "raise warmup_steps"
+                    f"interval {self.interval_done + 1}; the last good state is version "
+                    f"{self.interval_done}; lower {self.group}.optimizer.lr or "
+                    f"{self.group}.optimizer.clip_norm, or raise warmup_steps"
                 )
 
     def description(self) -> dict[str, Any]:
@@ -321,6 +319,8 @@ class Trainer(ABC):
                 "checkpoint": end - published,
             },
             agreement=agreement,
+            adopted_bytes=sum(bucket.nbytes for bucket in buckets),
+            published_bytes=sum(bucket.nbytes for bucket in out),
         )
         return Outcome(report, header, out, saved_header, saved)
 

@@ -34,6 +34,7 @@ from orchestrator.metrics import Metrics, Row, held_out
 from orchestrator.placement import Seats, reserve
 from orchestrator.preemption import Preemption
 from orchestrator.progress import Progress
+from orchestrator.prometheus import Exporter
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
 from orchestrator.recovery import Failure
@@ -63,7 +64,7 @@ class RunResult:
 
 
 class _Listener:
-    """Passes what the coordinator tells to metrics, recorder, checkpoints and progress."""
+    """Passes on what the coordinator tells: to metrics, files, Prometheus and progress."""
 
     def __init__(
         self,
@@ -71,9 +72,11 @@ class _Listener:
         recorder: Recorder,
         writer: CheckpointWriter,
         progress: Progress,
+        exporter: Exporter,
         told: Callable[[Row], None],
     ) -> None:
         self._metrics, self._recorder, self._writer = metrics, recorder, writer
+        self._exporter = exporter
         self._progress, self._told = progress, told
 
     def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
@@ -82,23 +85,28 @@ class _Listener:
     def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None:
         row = self._metrics.add_interval(reports, wait_s, lag)
         self._recorder.record("interval", row)
+        self._exporter.interval(reports, row)
         self._progress.interval(row)
 
     def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
         row = self._metrics.add_evaluation(evaluation, final)
         self._writer.measured(evaluation.data_version, held_out(row))
         self._recorder.record("evaluation", row)
+        self._exporter.evaluation(row)
         self._progress.evaluation(row)
         self._told(row)
 
     def on_checkpoint(self, pair: PairCheckpoint) -> None:
         self._writer.write(pair, self._metrics.until(pair.interval))
+        self._exporter.checkpoint(pair.interval)
 
     def on_failure(self, failure: Failure) -> None:
         self._metrics.add_failure(failure)
+        self._exporter.failure(failure.group)
         self._progress.failure(failure)
 
     def on_recovery(self, group: str, restart_s: float, replay_s: float) -> None:
+        self._exporter.recovery(group, restart_s, replay_s)
         self._progress.recovery(self._metrics.add_recovery(group, restart_s, replay_s))
 
     def on_drain(self, interval: int, reason: str) -> None:
@@ -241,10 +249,13 @@ class _Job:
         recorder = Recorder(run_dir, metrics, warn, start_trackers(config, warn))
         ended = FAILED
         writer = CheckpointWriter(run_dir, config.checkpoints, warn)
+        exporter = Exporter(config, warn)
         for row in metrics.evaluations:
             writer.measured(row["data_version"], held_out(row))
         try:
-            listener = _Listener(metrics, recorder, writer, self.progress, self.on_evaluation)
+            listener = _Listener(
+                metrics, recorder, writer, self.progress, exporter, self.on_evaluation
+            )
             listener.on_start(descriptions)
             pair = restored.pair if restored else None
             notice = Preemption(cluster.node_ids)
@@ -266,6 +277,7 @@ class _Job:
         finally:
             writer.close()
             recorder.close(ended)
+            exporter.close()
         wall_s = time.time() - metrics.started_at
         summary = summarise(config, metrics, coordinator, outcome, digests, wall_s)
         summary["checkpoints"] = {"written": writer.num_written, "bytes": writer.num_bytes}
