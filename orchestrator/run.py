@@ -145,17 +145,17 @@ def train(
         TandemError: the first cause of a failed run; the summary says so.
     """
     began = time.time() if started_at is None else started_at
-    run_dir = RunDir(config.run_url)
-    going_on = resume and run_dir.exists(CONFIG)
-    if going_on:
-        refuse_other_run(run_dir, config)
-    else:
-        run_dir.refuse_existing()
     check_installed(config.trackers)
     with (
         Progress(config, console or Console(quiet=True)) as progress,
         stop_signals() as stop_requested,
     ):
+        run_dir = RunDir(config.run_url, config.deadlines.storage_s, progress.warning)
+        going_on = resume and run_dir.exists(CONFIG)
+        if going_on:
+            refuse_other_run(run_dir, config)
+        else:
+            run_dir.refuse_existing()
         progress.phase("reading the corpus and starting Ray")
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
             tokenizing = pool.submit(_tokenizer, config, run_dir if going_on else None)
