@@ -18,7 +18,7 @@ from torch import Tensor
 
 from actors.flat import ByteArray
 from actors.snapshot import checksum
-from actors.snapshot_layout import bucket_bounds, rank_buckets
+from actors.snapshot_layout import rank_buckets
 from actors.wire import CheckpointError, CheckpointHeader
 
 
@@ -72,10 +72,13 @@ def restore(
             f"{name}: its tensors are not this run's; differing: {sorted(theirs)[:4]}; resume with "
             "the config that made it"
         )
-    bounds = bucket_bounds(first.total_bytes, first.num_ranks)
-    got = [(o, o + s) for h in headers for o, s in zip(h.offsets, h.sizes, strict=True)]
-    if got != bounds or len(buckets) != len(bounds):
-        raise CheckpointError(f"{name}: parts {got} ({len(buckets)} arrays), expected {bounds}")
+    bounds = [(o, o + s) for h in headers for o, s in zip(h.offsets, h.sizes, strict=True)]
+    starts, stops = [0, *(stop for _, stop in bounds)], [*(o for o, _ in bounds), first.total_bytes]
+    if starts != stops or len(buckets) != len(bounds):
+        raise CheckpointError(
+            f"{name}: parts {bounds} ({len(buckets)} arrays), expected all of "
+            f"{first.total_bytes:,} bytes one after the other"
+        )
     sums = [c for h in headers for c in h.checksums]
     for index, (bucket, want) in enumerate(zip(buckets, sums, strict=True)):
         if (have := checksum(bucket)) != want:

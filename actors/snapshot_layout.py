@@ -8,22 +8,32 @@ from __future__ import annotations
 from itertools import pairwise
 
 BUCKET_BYTES = 256 << 20
+SHARE_BYTES = 4 << 20  # less saves a rank less than another bucket costs the driver and readers
 ALIGN_BYTES = 64
 
 
+def num_shares(total_bytes: int, num_ranks: int) -> int:
+    """How many ranks publish, the first ones: all of them where each has at least 4 MiB.
+
+    Every reader is handed every bucket, so that with a bucket of each rank the driver's work would
+    grow with the square of the ranks.
+    """
+    return max(1, min(num_ranks, total_bytes // SHARE_BYTES))
+
+
 def num_buckets(total_bytes: int, num_ranks: int) -> int:
-    """Buckets that each rank publishes: at least one, none above 256 MiB."""
-    return max(1, -(-total_bytes // (BUCKET_BYTES * num_ranks)))
+    """Buckets that each publishing rank returns: at least one, none above 256 MiB."""
+    return max(1, -(-total_bytes // (BUCKET_BYTES * num_shares(total_bytes, num_ranks))))
 
 
 def bucket_bounds(total_bytes: int, num_ranks: int) -> list[tuple[int, int]]:
-    """Byte ranges of all buckets in order; rank r publishes the r-th equal share of the list."""
-    num = num_buckets(total_bytes, num_ranks) * num_ranks
+    """Byte ranges of all buckets in order; the r-th share of the list is rank r's."""
+    num = num_buckets(total_bytes, num_ranks) * num_shares(total_bytes, num_ranks)
     cuts = [total_bytes * i // num // ALIGN_BYTES * ALIGN_BYTES for i in range(num)] + [total_bytes]
     return list(pairwise(cuts))
 
 
 def rank_buckets(total_bytes: int, rank: int, num_ranks: int) -> list[tuple[int, int]]:
-    """Byte ranges of the buckets that one rank publishes."""
+    """Byte ranges of the buckets that one rank publishes; none where it has no share."""
     each = num_buckets(total_bytes, num_ranks)
     return bucket_bounds(total_bytes, num_ranks)[rank * each : (rank + 1) * each]

@@ -326,6 +326,8 @@ class Trainer(ABC):
                 "checkpoint": end - published,
             },
             agreement=agreement,
+            adopted_bytes=sum(bucket.nbytes for bucket in buckets),
+            published_bytes=sum(bucket.nbytes for bucket in out),
         )
         return Outcome(report, header, out, saved_header, saved)
 

@@ -98,6 +98,8 @@ class Report:
     shares: dict[str, float] = field(default_factory=dict)  # the same, but to be added over ranks
     costs_s: dict[str, float] = field(default_factory=dict)  # seconds by part of the step
     agreement: float | None = None
+    adopted_bytes: int = 0  # of the peer's snapshot; 0 where it was there already
+    published_bytes: int = 0  # of this rank's share of its own snapshot
 
 
 @dataclass(frozen=True)

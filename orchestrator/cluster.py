@@ -10,7 +10,7 @@ event.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -244,7 +244,7 @@ class Cluster:
         """What happened, failures first; waits at most `timeout_s` for something."""
         waiting = list(self._evaluations)
         for group in list(self._groups.values()):
-            waiting.extend(_unfinished(group.report_refs))
+            waiting.extend(group.report_refs)  # not those that are in: the wait would spin
         if waiting:
             ray.wait(waiting, timeout=RESTART_POLL_S if self._restarts else timeout_s)
         elif self._restarts:
@@ -317,13 +317,3 @@ class Cluster:
 def _is_alive(node_ids: set[str]) -> bool:
     """Whether all these nodes are there."""
     return node_ids <= {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
-def _unfinished(refs: Sequence[Any]) -> Sequence[Any]:
-    """Of one interval's reports those that are out, so that an early rank doesn't make the wait
-    spin; all of them where none is.
-    """
-    if not refs:
-        return refs
-    _, pending = ray.wait(list(refs), num_returns=len(refs), timeout=0)
-    return pending or refs

@@ -1,5 +1,5 @@
-"""Passes what the coordinator tells to metrics, recorder, checkpoints, attendant and progress; each
-has its own thread for what takes time. Made by `run`.
+"""Passes what the coordinator tells to metrics, recorder, checkpoints, attendant, Prometheus and
+progress; each has its own thread for what takes time. Made by `run`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from orchestrator.command import Reply
 from orchestrator.exchange import PairCheckpoint
 from orchestrator.metrics import Metrics, Row, held_out
 from orchestrator.progress import Progress
+from orchestrator.prometheus import Exporter
 from orchestrator.recorder import Recorder
 from orchestrator.recovery import Failure
 from orchestrator.resize import Resize, resized
@@ -22,7 +23,7 @@ class RunListener:
     """Implements `ports.Listener` for a run.
 
     Args:
-        metrics, recorder, writer, progress, attendant: told, each what concerns it.
+        metrics, recorder, writer, progress, attendant, exporter: told, each what concerns it.
         told: gets the row of each evaluation.
     """
 
@@ -33,10 +34,12 @@ class RunListener:
         writer: CheckpointWriter,
         progress: Progress,
         attendant: Attendant,
+        exporter: Exporter,
         told: Callable[[Row], None],
     ) -> None:
         self._metrics, self._recorder, self._writer = metrics, recorder, writer
         self._progress, self._attendant, self._told = progress, attendant, told
+        self._exporter = exporter
 
     def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         """As `ports.Listener`, and so all others."""
@@ -46,6 +49,7 @@ class RunListener:
         """A group committed an interval."""
         row = self._metrics.add_interval(reports, wait_s, lag)
         self._recorder.record("interval", row)
+        self._exporter.interval(reports, row)
         self._progress.interval(row)
 
     def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
@@ -53,20 +57,24 @@ class RunListener:
         row = self._metrics.add_evaluation(evaluation, final)
         self._writer.measured(evaluation.data_version, held_out(row))
         self._recorder.record("evaluation", row)
+        self._exporter.evaluation(row)
         self._progress.evaluation(row)
         self._told(row)
 
     def on_checkpoint(self, pair: PairCheckpoint) -> None:
         """Both groups' states are in."""
         self._writer.write(pair, self._metrics.until(pair.interval))
+        self._exporter.checkpoint(pair.interval)
 
     def on_failure(self, failure: Failure) -> None:
         """A group failed and is restarted."""
         self._metrics.add_failure(failure)
+        self._exporter.failure(failure.group)
         self._progress.failure(failure)
 
     def on_recovery(self, group: str, restart_s: float, replay_s: float) -> None:
         """A group is where it was."""
+        self._exporter.recovery(group, restart_s, replay_s)
         self._progress.recovery(self._metrics.add_recovery(group, restart_s, replay_s))
 
     def on_drain(self, interval: int, reason: str) -> None:

@@ -8,19 +8,20 @@ of a start, which `launch` hands in. Called by `cluster` and `launch`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 
-from actors.snapshot_layout import num_buckets
+from actors.snapshot_layout import num_buckets, num_shares
 from actors.wire import Beat, Description, Location, Order, Report, TandemError
 from orchestrator.errors import GroupFailedError, LostObjectError, as_group_error
 from orchestrator.events import Committed, Event, Failed
 from orchestrator.exchange import GroupCheckpoint, Version
 
+GATHER_S = 0.005  # for the other ranks, once one is in: looking at all for each would be quadratic
 REST_S = 2.0  # for the other ranks' errors, once one is in: the first cause may not come first
 
 Waiting = Mapping[Any, tuple[str, int]]  # ref -> group and rank
@@ -28,12 +29,60 @@ AwaitAll = Callable[[Waiting, str], dict[Any, Any]]
 
 
 @dataclass(frozen=True)
+class _Shares:
+    """How a snapshot or a checkpoint is returned: so many buckets by each of the first ranks."""
+
+    num_ranks: int = 0
+    num_buckets: int = 0
+
+    @classmethod
+    def of(cls, total_bytes: int, num_ranks: int) -> _Shares:
+        """Those of so many bytes."""
+        return cls(num_shares(total_bytes, num_ranks), num_buckets(total_bytes, num_ranks))
+
+    def of_rank(self, rank: int) -> int:
+        """Buckets that a rank returns."""
+        return self.num_buckets if rank < self.num_ranks else 0
+
+
+@dataclass(frozen=True)
+class _Returned:
+    """Refs of a snapshot or of a checkpoint in flight: headers by rank, and all buckets."""
+
+    header_refs: list[Any]
+    bucket_refs: tuple[Any, ...]
+
+
+@dataclass
 class _Call:
-    """One interval in flight: each rank's returned refs, and how many of them are snapshot."""
+    """One interval in flight.
+
+    Attributes:
+        interval: its number.
+        pending: refs of the reports that are out, with their ranks.
+        snapshot, saved: what else comes back; no refs where it was not asked for.
+        reports, errors: what came, by rank.
+    """
 
     interval: int
-    refs: list[list[Any]]
-    num_snapshot: int
+    pending: dict[Any, int]
+    snapshot: _Returned
+    saved: _Returned
+    reports: dict[int, Report] = field(default_factory=dict)
+    errors: dict[int, Exception] = field(default_factory=dict)
+
+    def take(self) -> None:
+        """Takes what is in, and what comes right after it."""
+        refs = list(self.pending)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        if 0 < len(ready) < len(refs):
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=GATHER_S)
+        for ref in ready:
+            rank = self.pending.pop(ref)
+            try:
+                self.reports[rank] = ray.get(ref)
+            except Exception as err:  # whatever the remote code raised; it becomes an event
+                self.errors[rank] = err
 
 
 @dataclass
@@ -83,8 +132,12 @@ class RankGroup:
 
     def publish_first(self, number: int, exact: bool, await_all: AwaitAll) -> None:
         """Publishes the layer as it is, as the version that the peer begins with."""
-        returns = 1 + self._num_buckets(exact)
-        refs = [actor.publish.options(num_returns=returns).remote(exact) for actor in self.actors]
+        shares = self._snapshot(exact)
+        returns = 1 + shares.num_buckets
+        refs = [
+            actor.publish.options(num_returns=returns).remote(exact)
+            for actor in self.actors[: shares.num_ranks]
+        ]
         waiting = {row[0]: (self.name, rank) for rank, row in enumerate(refs)}
         headers = await_all(waiting, f"did not publish version {number}")
         ordered = tuple(headers[row[0]] for row in refs)
@@ -95,74 +148,74 @@ class RankGroup:
         """Starts the next interval on a committed version of the peer."""
         assert self._call is None, f"{self.name}: interval {order.interval} while another runs"
         sizes, ranks = self.descriptions[0], len(self.actors)
-        num_snapshot = self._num_buckets(order.exact) if order.publish else 0
-        num_saved = num_buckets(sizes.checkpoint_bytes, ranks) if order.checkpoint else 0
+        snapshot = self._snapshot(order.exact) if order.publish else _Shares()
+        saved = _Shares.of(sizes.checkpoint_bytes, ranks) if order.checkpoint else _Shares()
         # What is adopted already need not travel again.
         bucket_refs = peer.bucket_refs if peer.number != self._adopted else ()
         self._adopted = peer.number
         refs = [
-            actor.interval.options(num_returns=3 + num_snapshot + num_saved).remote(
-                order, peer.headers, *bucket_refs
-            )
-            for actor in self.actors
+            actor.interval.options(
+                num_returns=3 + snapshot.of_rank(rank) + saved.of_rank(rank)
+            ).remote(order, peer.headers, *bucket_refs)
+            for rank, actor in enumerate(self.actors)
         ]
-        self._call = _Call(order.interval, refs, num_snapshot)
+        pending = {row[0]: rank for rank, row in enumerate(refs)}
+        published, kept = refs[: snapshot.num_ranks], refs[: saved.num_ranks]
+        self._call = _Call(
+            order.interval,
+            pending,
+            _Returned(
+                [row[1] for row in published],
+                tuple(ref for row in published for ref in row[3 : 3 + snapshot.num_buckets]),
+            ),
+            _Returned(
+                [row[2] for row in kept],
+                tuple(
+                    ref
+                    for rank, row in enumerate(kept)
+                    for ref in row[3 + snapshot.of_rank(rank) :]
+                ),
+            ),
+        )
 
-    def _num_buckets(self, exact: bool) -> int:
+    def _snapshot(self, exact: bool) -> _Shares:
         sizes = self.descriptions[0]
-        wire_bytes = sizes.snapshot_bytes if exact else sizes.wire_bytes
-        return num_buckets(wire_bytes, len(self.actors))
+        return _Shares.of(sizes.snapshot_bytes if exact else sizes.wire_bytes, len(self.actors))
 
     @property
     def report_refs(self) -> list[Any]:
-        """What comes back first of every rank of the interval in flight."""
-        return [row[0] for row in self._call.refs] if self._call else []
+        """What comes back first of the ranks that are still at the interval in flight."""
+        return list(self._call.pending) if self._call else []
 
     def collect(self) -> list[Event]:
-        """What happened to the interval in flight, without waiting unless a rank has failed."""
+        """What happened to the interval in flight; waits a moment for the ranks that are nearly
+        done.
+        """
         if (call := self._call) is None:
             return []
-        refs = self.report_refs
-        ready, pending = ray.wait(refs, num_returns=len(refs), timeout=0)
-        reports, errors = self._take(refs, ready)
-        if errors:
+        call.take()
+        if errors := call.errors:
             now = time.monotonic()
             self._failing_since = self._failing_since or now
             died = any(_kind(err) == 0 for err in errors.values())
-            if pending and not died and now - self._failing_since < REST_S:
+            if call.pending and not died and now - self._failing_since < REST_S:
                 return []
             rank = min(errors, key=lambda r: (_kind(errors[r]), r))
             cause = as_group_error(self.name, rank, errors[rank], f"in interval {call.interval}")
             missing = isinstance(cause, LostObjectError)
             return [Failed(self.name, rank, cause, missing_input=missing)]
-        if pending:
+        if call.pending:
             return []
-        headers = ray.get([row[1] for row in call.refs])
-        saved = ray.get([row[2] for row in call.refs])
-        stop = 3 + call.num_snapshot
-        version = checkpoint = None
-        if headers[0] is not None:
-            buckets = tuple(ref for row in call.refs for ref in row[3:stop])
-            version = Version(self.name, call.interval, tuple(headers), buckets)
-        if saved[0] is not None:
-            buckets = tuple(ref for row in call.refs for ref in row[stop:])
-            checkpoint = GroupCheckpoint(self.name, call.interval, tuple(saved), buckets)
+        number, version, checkpoint = call.interval, None, None
+        if call.snapshot.header_refs:
+            headers = tuple(ray.get(call.snapshot.header_refs))
+            version = Version(self.name, number, headers, call.snapshot.bucket_refs)
+        if call.saved.header_refs:
+            saved = tuple(ray.get(call.saved.header_refs))
+            checkpoint = GroupCheckpoint(self.name, number, saved, call.saved.bucket_refs)
         self._call = None
-        ordered = tuple(reports[rank] for rank in range(len(refs)))
+        ordered = tuple(call.reports[rank] for rank in range(len(self.actors)))
         return [Committed(self.name, call.interval, ordered, version, checkpoint)]
-
-    @staticmethod
-    def _take(
-        refs: Sequence[Any], ready: Sequence[Any]
-    ) -> tuple[dict[int, Report], dict[int, Exception]]:
-        reports: dict[int, Report] = {}
-        errors: dict[int, Exception] = {}
-        for ref in ready:
-            try:
-                reports[refs.index(ref)] = ray.get(ref)
-            except Exception as err:  # whatever the remote code raised; it becomes an event
-                errors[refs.index(ref)] = err
-        return reports, errors
 
     def late_beats(self) -> list[Failed]:
         """Asks every rank for a heartbeat, and names those that are dead or whose last one is too

@@ -37,6 +37,7 @@ from orchestrator.metrics import Metrics, Row, held_out
 from orchestrator.placement import Seats, reserve
 from orchestrator.preemption import Preemption
 from orchestrator.progress import Progress
+from orchestrator.prometheus import Exporter
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
 from orchestrator.report import render_report
@@ -95,18 +96,18 @@ def train(
         TandemError: the first cause of a failed run; the summary says so.
     """
     began = time.time() if started_at is None else started_at
-    run_dir = RunDir(config.run_url)
-    going_on = resume and run_dir.exists(CONFIG)
-    if going_on:
-        refuse_other_run(run_dir, config)
-        refuse_running(run_dir)
-    else:
-        run_dir.refuse_existing()
     check_installed(config.trackers)
     with (
         Progress(config, console or Console(quiet=True)) as progress,
         stop_signals() as stop_requested,
     ):
+        run_dir = RunDir(config.run_url, config.deadlines.storage_s, progress.warning)
+        going_on = resume and run_dir.exists(CONFIG)
+        if going_on:
+            refuse_other_run(run_dir, config)
+            refuse_running(run_dir)
+        else:
+            run_dir.refuse_existing()
         progress.phase("reading the corpus and starting Ray")
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
             tokenizing = pool.submit(_tokenizer, config, run_dir if going_on else None)
@@ -211,12 +212,13 @@ class _Job:
         recorder = Recorder(run_dir, metrics, warn, start_trackers(config, warn))
         ended, message = FAILED, "the driver failed"
         writer = CheckpointWriter(run_dir, config.checkpoints, warn)
+        exporter = Exporter(config, warn)
         for row in metrics.evaluations:
             writer.measured(row["data_version"], held_out(row))
         attendant = self._attend(cluster, metrics, writer)
         try:
             listener = RunListener(
-                metrics, recorder, writer, self.progress, attendant, self.on_evaluation
+                metrics, recorder, writer, self.progress, attendant, exporter, self.on_evaluation
             )
             listener.on_start(descriptions)
             pair = restored.pair if restored else None
@@ -243,6 +245,7 @@ class _Job:
         finally:
             writer.close()
             recorder.close(ended)
+            exporter.close()
             if ended != FINISHED:
                 attendant.close(ended, message)
         ended, message = FAILED, "its results could not be written"
@@ -274,7 +277,7 @@ class _Job:
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
         return Attendant(
-            self.run_dir,
+            RunDir(self.run_dir.url),  # without patience: it tries again by itself
             self.config,
             driver,
             status,

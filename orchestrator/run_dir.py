@@ -25,15 +25,29 @@ RETRY_S = 1.0  # between two tries to reach storage that is away
 EXPORT_MARKER = "export.json"  # an export's last file, of `actors.pair_files`
 
 
+# What trying again does not change, by type and, for clients of remote storage, by name.
+LASTING = (FileNotFoundError, PermissionError, ValueError)
+LASTING_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
+
+
 class RunDir:
     """One run's files.
 
     Args:
         url: the run's directory.
+        patience_s: how long remote storage that is away is tried again, whatever is asked of it.
+        warn: told once each time that it is away.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        patience_s: float = 0.0,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> None:
         self.url = url.rstrip("/")
+        is_remote = "://" in url and not url.startswith(("file://", "local://", "memory://"))
+        self._patience_s, self._warn = patience_s if is_remote else 0.0, warn
         try:
             self._fs, self._root = writable(self.url)
         except (ImportError, ValueError) as err:
@@ -44,20 +58,45 @@ class RunDir:
         return f"{self.url}/{name}"
 
     def exists(self, name: str = "") -> bool:
-        """Whether the file, or the directory itself, is there now."""
+        """Whether the file, or the directory itself, is there now.
+
+        Raises: ConfigError where the place can't be looked at.
+        """
         self._fs.invalidate_cache()  # another process may have written it since it was listed
-        return bool(self._fs.exists(f"{self._root}/{name}" if name else self._root))
+        there = f"{self._root}/{name}" if name else self._root
+        try:
+            return bool(self._patiently(name, lambda: self._fs.exists(there)))
+        except Exception as err:  # clients of remote storage have errors of their own
+            where = self.path(name) if name else self.url
+            raise ConfigError(f"{where}: can't be read: {err}") from err
+
+    def _patiently(self, name: str, action: Callable[[], Any]) -> Any:
+        """What the action returns, tried again while remote storage is away.
+
+        Raises: what the action raised, if that lasts or the storage is away for too long.
+        """
+        deadline, told = time.monotonic() + self._patience_s, False
+        while True:
+            try:
+                return action()
+            except Exception as err:  # clients of remote storage have errors of their own
+                lasting = isinstance(err, LASTING) or type(err).__name__ in LASTING_NAMES
+                if lasting or time.monotonic() + RETRY_S > deadline:
+                    raise
+                if not told:
+                    self._warn(
+                        f"{self.path(name)}: the storage does not answer ({err}); it is tried "
+                        f"again for {self._patience_s:g} s (deadlines.storage_s)"
+                    )
+                told = True
+                time.sleep(RETRY_S)
 
     def refuse_existing(self) -> None:
         """Raises: RunExistsError if there is a run already.
 
         ConfigError if the place can't be looked at.
         """
-        try:
-            there = self.exists()
-        except OSError as err:
-            raise ConfigError(f"storage {self.url}: can't be read: {err}") from err
-        if there:
+        if self.exists():
             raise RunExistsError(
                 f"run directory {self.url} exists already; choose another name=…, or remove it if "
                 "it is not needed"
@@ -68,12 +107,15 @@ class RunDir:
         data = content.encode() if isinstance(content, str) else content
         target = f"{self._root}/{name}"
         try:
-            self._fs.pipe_file(f"{target}.part", data)
-            self._fs.mv(f"{target}.part", target)
+            self._patiently(name, lambda: self._replace(target, data))
         except Exception as err:  # clients of remote storage have errors of their own
             raise ConfigError(
                 f"{self.path(name)}: can't be written: {err}; choose another storage=…"
             ) from err
+
+    def _replace(self, target: str, data: bytes) -> None:
+        self._fs.pipe_file(f"{target}.part", data)
+        self._fs.mv(f"{target}.part", target)
 
     def write_patiently(
         self, name: str, content: bytes | str, patience_s: float, warn: Callable[[str], None]
@@ -102,8 +144,9 @@ class RunDir:
     def read(self, name: str) -> str:
         """A text file. Raises: ConfigError where it can't be read."""
         try:
-            return str(self._fs.cat_file(f"{self._root}/{name}").decode())
-        except (OSError, UnicodeDecodeError) as err:
+            raw = self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}"))
+            return str(raw.decode())
+        except Exception as err:  # as in `write`
             raise ConfigError(
                 f"{self.path(name)}: can't be read: {err}; is {self.url} the directory of a run?"
             ) from err
@@ -111,7 +154,7 @@ class RunDir:
     def read_bytes(self, name: str) -> bytes:
         """A file's bytes. Raises: ConfigError where it can't be read."""
         try:
-            return bytes(self._fs.cat_file(f"{self._root}/{name}"))
+            return bytes(self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}")))
         except Exception as err:  # clients of remote storage have errors of their own
             raise ConfigError(f"{self.path(name)}: can't be read: {err}") from err
 
@@ -126,7 +169,8 @@ class RunDir:
     def _list(self, name: str) -> dict[str, int | None]:
         self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(f"{self._root}/{name}".rstrip("/"), detail=True)
+            where = f"{self._root}/{name}".rstrip("/")
+            found = self._patiently(name, lambda: self._fs.ls(where, detail=True))
         except FileNotFoundError:
             return {}
         except Exception as err:  # as above
@@ -141,7 +185,7 @@ class RunDir:
     def remove(self, name: str) -> None:
         """Removes a file or a folder with all that is in it; nothing where it is not there."""
         try:
-            self._fs.rm(f"{self._root}/{name}", recursive=True)
+            self._patiently(name, lambda: self._fs.rm(f"{self._root}/{name}", recursive=True))
         except FileNotFoundError:
             return
         except Exception as err:  # as above
@@ -150,7 +194,7 @@ class RunDir:
     def upload(self, local: str, name: str) -> None:
         """Copies a local file into the run. Raises: ConfigError where it can't be written."""
         try:
-            self._fs.put_file(local, f"{self._root}/{name}")
+            self._patiently(name, lambda: self._fs.put_file(local, f"{self._root}/{name}"))
         except Exception as err:  # as above
             raise ConfigError(f"{self.path(name)}: can't be written: {err}") from err
 
@@ -168,14 +212,11 @@ def find_export(url: str | os.PathLike[str]) -> str:
             it is), or a place that can't be read.
     """
     place = RunDir(os.fspath(url))
-    try:
-        if place.exists(EXPORT_MARKER):
-            return place.url
-        if place.exists(f"{EXPORT}/{EXPORT_MARKER}"):
-            return place.path(EXPORT)
-        is_run, has_ended = place.exists(CONFIG), place.exists(SUMMARY)
-    except OSError as err:
-        raise ConfigError(f"{place.url}: can't be read: {err}") from err
+    if place.exists(EXPORT_MARKER):
+        return place.url
+    if place.exists(f"{EXPORT}/{EXPORT_MARKER}"):
+        return place.path(EXPORT)
+    is_run, has_ended = place.exists(CONFIG), place.exists(SUMMARY)
     if not is_run:
         raise ConfigError(
             f"{place.url}: neither a run ({CONFIG} is missing) nor an export ({EXPORT_MARKER} is "

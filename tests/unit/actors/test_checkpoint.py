@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors import checkpoint
+from actors import checkpoint, snapshot_layout
 from actors.corpus_spec import CorpusSpec
 from actors.flat import ByteArray
 from actors.spec import RunSpec
@@ -20,6 +20,11 @@ from tests.unit.actors.tiny import Exchange, copied, order, run_spec, snapshot
 
 FIELDS = {"run": "r", "group": "data", "interval": 4, "step": 80, "peer_version": 3}
 BOTH = pytest.mark.parametrize("group", ["data", "memory"])
+
+
+@pytest.fixture(autouse=True)
+def _small_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_layout, "SHARE_BYTES", 256)
 
 
 def tensors(fill: float | None = None) -> dict[str, Tensor]:
@@ -38,6 +43,19 @@ def saved(num_ranks: int) -> tuple[list[CheckpointHeader], list[ByteArray]]:
         for rank in range(num_ranks)
     ]
     return [h for h, _ in parts], [bucket for _, buckets in parts for bucket in buckets]
+
+
+def test_shares_that_were_cut_otherwise_are_restored_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers, buckets = saved(3)
+    monkeypatch.setattr(snapshot_layout, "SHARE_BYTES", 4 << 20)
+    into = tensors(fill=0)
+    checkpoint.restore(into, headers, buckets)
+    assert all(torch.equal(into[name], tensor) for name, tensor in tensors().items())
+
+
+def test_each_rank_has_a_share_here() -> None:
+    headers, _ = saved(5)
+    assert [len(header.sizes) for header in headers] == [1] * 5
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])

@@ -32,6 +32,7 @@ FIELDS = {
 @pytest.fixture(autouse=True)
 def _small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_layout, "BUCKET_BYTES", 128)
+    monkeypatch.setattr(snapshot_layout, "SHARE_BYTES", 64)
 
 
 def layer(seed: int, width: int = 9) -> FlatParameters:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from actors import snapshot_layout
-from actors.snapshot_layout import ALIGN_BYTES, bucket_bounds, num_buckets, rank_buckets
+from actors.snapshot_layout import (
+    ALIGN_BYTES,
+    bucket_bounds,
+    num_buckets,
+    num_shares,
+    rank_buckets,
+)
 
 SIZES = [64, 128, 64 * 7, 64 * 100, 64 * 1001]
 EACH_CUT = pytest.mark.parametrize(
@@ -16,6 +22,7 @@ EACH_CUT = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def _small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_layout, "BUCKET_BYTES", 1024)
+    monkeypatch.setattr(snapshot_layout, "SHARE_BYTES", 128)
 
 
 @EACH_CUT
@@ -45,9 +52,29 @@ def test_the_ranks_share_the_buckets_in_order(total_bytes: int, num_ranks: int) 
 
 
 @EACH_CUT
-def test_each_rank_publishes_the_same_number_of_buckets(total_bytes: int, num_ranks: int) -> None:
-    shares = {len(rank_buckets(total_bytes, rank, num_ranks)) for rank in range(num_ranks)}
-    assert shares == {num_buckets(total_bytes, num_ranks)}
+def test_the_first_ranks_publish_the_same_number_of_buckets_and_the_others_none(
+    total_bytes: int, num_ranks: int
+) -> None:
+    shares = [len(rank_buckets(total_bytes, rank, num_ranks)) for rank in range(num_ranks)]
+    publishing = num_shares(total_bytes, num_ranks)
+    each = num_buckets(total_bytes, num_ranks)
+    assert shares == [each] * publishing + [0] * (num_ranks - publishing)
+
+
+@EACH_CUT
+def test_no_rank_of_several_publishes_less_than_the_smallest_share(
+    total_bytes: int, num_ranks: int
+) -> None:
+    publishing = num_shares(total_bytes, num_ranks)
+    sizes = [
+        sum(stop - start for start, stop in rank_buckets(total_bytes, rank, num_ranks))
+        for rank in range(publishing)
+    ]
+    assert publishing == 1 or min(sizes) > 128 - ALIGN_BYTES
+
+
+def test_the_buckets_of_a_small_snapshot_do_not_grow_with_the_ranks() -> None:
+    assert {len(bucket_bounds(64 * 7, ranks)) for ranks in (4, 256, 500)} == {3}
 
 
 def test_what_fits_is_one_bucket_per_rank() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from actors.wire import ConfigError
 from orchestrator.errors import RunExistsError
@@ -155,7 +156,7 @@ def test_a_place_that_can_not_be_read_is_refused(
     def refuse(*_: Any) -> bool:
         raise PermissionError("not yours")
 
-    monkeypatch.setattr(RunDir, "exists", refuse)
+    monkeypatch.setattr(LocalFileSystem, "exists", refuse)
     with pytest.raises(ConfigError, match="can't be read: not yours"):
         find_export(run_dir.url)
 
