@@ -1,7 +1,8 @@
-"""The only `ray.remote`: the processes of a rank and of the evaluator, around plain classes.
+"""The only `ray.remote`: the processes of a rank and of the evaluator, around plain classes, and
+the look at a node.
 
-Each imports torch when it starts, so that the driver never does. Called by `rank_group` and
-`cluster`.
+A rank and the evaluator import torch when they start, so that the driver never does. Called by
+`rank_group`, `cluster` and the survey that a submitted job is preceded by.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from actors.wire import (
     Location,
     Order,
 )
+from orchestrator.node_check import check_node
 
 
 class Rank:
@@ -116,6 +118,8 @@ class Rank:
         """What the main thread last wrote about itself."""
         return self._trainer.beat if self._trainer is not None else None
 
+
+check_node_remote = ray.remote(num_cpus=0, max_retries=0)(check_node)
 
 RankActor = ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_retries=0)(Rank)
 

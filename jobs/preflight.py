@@ -1,0 +1,218 @@
+"""Whether a cluster can take a job, said before the job is sent: the judgement on a survey.
+
+The survey (`jobs.survey`) runs on the cluster as a small job and only collects; every expectation
+is held here, on the machine that submits. Called by `submit`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from actors.spec import GROUPS
+from actors.wire import ConfigError
+from jobs.job_server import JobServer
+from jobs.survey import MARKER, QUESTIONS, Questions
+from orchestrator.config import Config
+from orchestrator.placement import EVALUATOR, Resources, bundle, evaluator_bundle
+
+POLL_S = 0.5
+DISTRIBUTION = "tandem-memory"
+JUDGED_ELSEWHERE = frozenset({"ray"})  # against the head's, before anything is sent
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a job needs of a cluster.
+
+    Attributes:
+        bundles: what is reserved on one node each, by who reserves it.
+        storage: where its run directory is made; empty: nothing is written.
+        run: that directory, which must not exist yet; empty: it may.
+        versions: packages as they are installed here.
+    """
+
+    bundles: tuple[tuple[str, Resources], ...]
+    storage: str
+    run: str
+    versions: Mapping[str, str]
+
+
+def wanted_bundles(config: Config | None, driver: Resources) -> tuple[tuple[str, Resources], ...]:
+    """The driver's bundle and those of a run's workers."""
+    found = [("driver", driver)]
+    if config is not None:
+        for group in GROUPS:
+            workers = config.group(group).workers
+            found += [(f"{group} worker", bundle(workers))] * workers.num_workers
+        found.append((EVALUATOR, evaluator_bundle(config)))
+    return tuple((who, need) for who, need in found if any(need.values()))
+
+
+def installed_versions() -> dict[str, str]:
+    """What our package requires, as it is installed here; empty where it is not installed."""
+    try:
+        required = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    names = [
+        match.group() for line in required
+        if "extra ==" not in line and (match := re.match(r"[A-Za-z0-9._-]+", line))
+    ]  # fmt: skip
+    return {n: importlib.metadata.version(n) for n in names if n.lower() not in JUDGED_ELSEWHERE}
+
+
+def other_packages(survey: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str]:
+    """What a node lacks or has another version of: `got` by name. Local parts (`+cu128`) of a
+    version say how it was built and don't count.
+    """
+    found: dict[str, str] = {}
+    for node in survey["nodes"]:
+        for name, version in versions.items():
+            got = node.get("packages", {}).get(name)
+            if not node["error"] and (got is None or _public(got) != _public(version)):
+                found.setdefault(name, f"{got or 'none'} on node {node['address']}")
+    return found
+
+
+def _public(version: str) -> str:
+    return version.partition("+")[0]
+
+
+def problems(survey: Mapping[str, Any], wanted: Wanted, installs: bool) -> list[str]:
+    """One line for each expectation that the cluster does not meet.
+
+    Args:
+        survey: what `jobs.survey` printed.
+        wanted: what the job needs.
+        installs: other packages are no problem, since the job installs them.
+    """
+    found = []
+    if not installs and (other := other_packages(survey, wanted.versions)):
+        lines = "; ".join(f"{n}: expected {wanted.versions[n]}, got {g}" for n, g in other.items())
+        found.append(
+            f"packages: {lines}; install requirements.lock on every node, or submit with --install "
+            "to have the job install these"
+        )
+    if survey["storage_error"]:
+        found.append(
+            f"storage {wanted.storage}: can't be written from the cluster's head: "
+            f"{survey['storage_error']}; choose another storage=…, or give the nodes access "
+            "(credentials: --env)"
+        )
+    for node in survey["nodes"]:
+        if node["error"]:
+            found.append(f"node {node['address']}: {node['error']}; is it healthy (ray status)?")
+            continue
+        if node["storage_error"]:
+            found.append(
+                f"storage {wanted.storage}: node {node['address']}: {node['storage_error']}; "
+                "expected one place that every node reads and writes: a bucket, or a file system "
+                "mounted on all"
+            )
+        for path in node["missing"]:
+            found.append(
+                f"{path}: neither on this machine nor on node {node['address']}; correct it, or "
+                "put it where every node reads it"
+            )
+    if survey["run_exists"] and wanted.run:
+        found.append(
+            f"run directory {wanted.run} exists already; choose another name=…, or go on with it: "
+            "--resume"
+        )
+    found += shortages(wanted.bundles, survey["nodes"], survey["node_types"])
+    return found
+
+
+def shortages(
+    bundles: Sequence[tuple[str, Resources]],
+    nodes: Sequence[Mapping[str, Any]],
+    node_types: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """What can't be placed on what the cluster has and can scale to; biggest bundles first, as they
+    have the fewest places.
+
+    Args:
+        bundles: each wholly on one node.
+        nodes: those there are, with all their `resources`.
+        node_types: those that the autoscaler makes, with `resources` and `max`, or -1 for no limit.
+    """
+    rooms = [dict(node["resources"]) for node in nodes]
+    here = len(rooms)
+    for kind in node_types:
+        # Those that are there count towards the limit; an upper bound, since Ray says no type.
+        number = kind["max"] if kind["max"] >= 0 else len(bundles)
+        rooms += [dict(kind["resources"])] * min(number, len(bundles))
+    rooms = [dict(room) for room in rooms]
+    left: dict[str, tuple[int, Resources]] = {}
+    for who, need in sorted(bundles, key=lambda b: (-b[1].get("GPU", 0), -b[1].get("CPU", 0))):
+        room = next((room for room in rooms if _fits(need, room)), None)
+        if room is None:
+            left[who] = (left.get(who, (0, need))[0] + 1, need)
+            continue
+        for name, amount in need.items():
+            room[name] = room.get(name, 0.0) - amount
+    if not left:
+        return []
+    unplaced = ", ".join(f"{n} x {who} ({_text(need)})" for who, (n, need) in left.items())
+    asked = {name: sum(need.get(name, 0.0) for _, need in bundles) for name in ("CPU", "GPU")}
+    has = "; ".join(_text(node["resources"]) for node in nodes) or "no nodes"
+    scales = "; ".join(f"{k['max']} x {k['name']} ({_text(k['resources'])})" for k in node_types)
+    return [
+        f"resources: asked {_text(asked)} in all, and there is no place for {unplaced}; the "
+        f"cluster has {here} node(s): {has}; and scales to {scales or 'no more'}; lower "
+        "data.workers or memory.workers, or add nodes"
+    ]
+
+
+def _fits(need: Resources, room: Resources) -> bool:
+    return all(room.get(name, 0.0) + 1e-9 >= amount for name, amount in need.items())
+
+
+def _text(resources: Mapping[str, float]) -> str:
+    shown = [f"{amount:g} {name}" for name, amount in resources.items() if amount]
+    return ", ".join(shown) or "nothing"
+
+
+def ask(
+    server: JobServer, questions: Questions, runtime_env: dict[str, Any], python: str
+) -> dict[str, Any]:
+    """Runs the survey on the cluster and returns what it found.
+
+    Raises:
+        ConfigError: it did not run; says why, and for the commonest reason what to do.
+    """
+    command = f"{python} -m jobs.survey"
+    job_id = server.submit(entrypoint=command, runtime_env=runtime_env)
+    deadline = time.monotonic() + questions.timeout_s * 2
+    while not (job := server.job(job_id)).status.is_terminal():
+        if time.monotonic() > deadline:
+            server.stop(job_id)
+            raise ConfigError(
+                f"the pre-flight check has been {job.status.value.lower()} on {server.url} for "
+                f"{questions.timeout_s * 2:g} s: {job.message}; is the head overloaded (ray "
+                "status)? --check-timeout gives it longer"
+            )
+        time.sleep(POLL_S)
+    log = server.log(job_id)
+    answer = next((line for line in log.splitlines() if line.startswith(MARKER)), None)
+    server.delete(job_id)
+    if answer is not None:
+        return dict(json.loads(answer.removeprefix(MARKER)))
+    last = (log.strip().splitlines() or [job.message or "no log"])[-1]
+    if "No module named 'ray'" in log or "not found" in last:
+        raise ConfigError(
+            f"the cluster's {python} is not the Python that Ray runs in there ({last}); name that "
+            "with --python, e.g. --python /home/ray/.venv/bin/python"
+        )
+    raise ConfigError(f"the pre-flight check did not run on {server.url}: {last}")
+
+
+def survey_questions(questions: Questions) -> tuple[str, str]:
+    """Name and content of the file that the survey reads."""
+    return QUESTIONS, json.dumps(asdict(questions))
