@@ -105,6 +105,14 @@ def exposures(address: Address, has_token: bool) -> list[str]:
     return found
 
 
+def token_source() -> str:
+    """Where Ray looks for its token first; for messages, and never with the token."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        if os.environ.get(name):
+            return name
+    return "~/.ray/auth_token"
+
+
 def find_token() -> dict[str, str]:
     """The header with Ray's token; empty where there is none, or RAY_AUTH_MODE is `disabled`.
 
@@ -277,7 +285,7 @@ def _refused(url: str, code: int, has_token: bool) -> ConfigError:
             else f"{url} asks for a token and did not see the one sent; does a proxy remove it?"
         )
     if code == 403:
-        return ConfigError(f"{url} refused the token that was found here as wrong; {GET_A_TOKEN}")
+        return ConfigError(f"{url} refused the token of {token_source()} as wrong; {GET_A_TOKEN}")
     return ConfigError(
         f"{url} answered with HTTP status {code}; expected the dashboard of a Ray cluster with its "
         "job server (ray[default] on the head)"
