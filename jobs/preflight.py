@@ -180,14 +180,14 @@ def _text(resources: Mapping[str, float]) -> str:
 
 
 def ask(
-    server: JobServer, questions: Questions, runtime_env: dict[str, Any], python: str
+    server: JobServer, questions: Questions, runtime_env: dict[str, Any], start: str
 ) -> dict[str, Any]:
     """Runs the survey on the cluster and returns what it found.
 
     Raises:
         ConfigError: it did not run; says why, and for the commonest reason what to do.
     """
-    command = f"{python} -m jobs.survey"
+    command = f"{start} -m jobs.survey"
     job_id = server.submit(entrypoint=command, runtime_env=runtime_env)
     deadline = time.monotonic() + questions.timeout_s * 2
     while not (job := server.job(job_id)).status.is_terminal():
@@ -207,8 +207,8 @@ def ask(
     last = (log.strip().splitlines() or [job.message or "no log"])[-1]
     if "No module named 'ray'" in log or "not found" in last:
         raise ConfigError(
-            f"the cluster's {python} is not the Python that Ray runs in there ({last}); name that "
-            "with --python, e.g. --python /home/ray/.venv/bin/python"
+            f"the cluster's {start.partition(' ')[0]} is not the Python that Ray runs in there "
+            f"({last}); name that with --python, e.g. --python /home/ray/.venv/bin/python"
         )
     raise ConfigError(f"the pre-flight check did not run on {server.url}: {last}")
 

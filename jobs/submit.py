@@ -247,7 +247,7 @@ def check(server: JobServer, job: Job, terms: Terms) -> dict[str, Any]:
     entries = [*code_entries(None), text_entry(*survey_questions(questions)), *_env_entry(terms)]
     with tempfile.TemporaryDirectory(prefix="tandem-submit-") as folder:
         env = _runtime_env(pack(entries), folder, terms)
-        survey = ask(server, questions, env, shlex.quote(terms.python))
+        survey = ask(server, questions, env, _start(shlex.quote(terms.python), terms))
     if found := problems(survey, wanted, terms.install):
         raise ConfigError(f"{server.url} can't take this job:\n" + "\n".join(found))
     return survey
@@ -267,9 +267,10 @@ def send(
     if terms.install and (other := other_packages(survey, versions)):
         pins = [f"{name}=={versions[name]}" for name in other]
         packages, python = {"pip": {"packages": pins, "pip_check": False}}, "python"
-    steps = [f"exec {python} -m jobs.cli {shlex.join(job.arguments)}"]
+    start = _start(python, terms)
+    steps = [f"exec {start} -m jobs.cli {shlex.join(job.arguments)}"]
     if job.has_inputs:
-        steps.insert(0, f"{python} -m jobs.place_inputs {shlex.quote(job.storage)}")
+        steps.insert(0, f"{start} -m jobs.place_inputs {shlex.quote(job.storage)}")
     driver = {name: amount for name, amount in terms.driver.items() if amount}
     metadata = {NAME_KEY: job.name, **({RUN_KEY: job.run.rstrip("/")} if job.run else {})}
     if driver:
@@ -287,6 +288,11 @@ def send(
             entrypoint_num_cpus=driver.get("CPU"),
             entrypoint_num_gpus=driver.get("GPU"),
         )
+
+
+def _start(python: str, terms: Terms) -> str:
+    """Begins a command line: the cluster's Python, with the variables that were given."""
+    return f"{python} -m jobs.given_env {python}" if terms.env else python
 
 
 def _env_entry(terms: Terms) -> list[Entry]:
