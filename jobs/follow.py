@@ -29,7 +29,7 @@ RUN_KEY, NAME_KEY, DRIVER_KEY = "tandem_run", "tandem_name", "tandem_driver"  # 
 RAYS_OWN = re.compile(
     r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+INFO \S+\.py:\d+ -- |^Running entrypoint for job "
 )
-CONTROLS = {code: None for code in (*range(32), 127) if chr(code) not in "\n\t"}
+CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def run_logs(target: str, address: str, insecure: bool, follow: bool, console: Console) -> int:
@@ -129,7 +129,7 @@ def waiting_for(job: JobDetails, status: dict[str, Any]) -> str:
     report = status.get("autoscalerReport") or {}
     coming = [str(node[1]) for node in report.get("pendingNodes") or []]
     coming += [f"{n} x {kind}" for kind, n in (report.get("pendingLaunches") or {}).items()]
-    message = (job.message or "it has not started yet").strip()
+    message = (job.message or "it has not started yet").strip().rstrip(".")
     message = message.removeprefix("Job has not started yet. ")
     text = message[:1].lower() + message[1:]
     if driver:
