@@ -17,7 +17,7 @@ from ray.job_submission import JobDetails, JobStatus
 from rich.console import Console
 
 from actors.wire import ConfigError, TandemError
-from jobs.job_server import JobServer, JobServerError, connect
+from jobs.job_server import JobServer, JobServerError, connect, exposures
 from orchestrator.errors import InterruptedRunError
 
 FAILED, STOPPED = 1, 130
@@ -107,12 +107,12 @@ def follow_job(server: JobServer, job_id: str, console: Console) -> int:
 
 def goes_on(server: JobServer, job_id: str) -> str:
     """That a job goes on, and the commands for it."""
-    flags = (
-        " --insecure" if not server.address.is_loopback and server.address.scheme == "http" else ""
-    )
+    flags = " --insecure" if exposures(server.address, server.has_token) else ""
+    mode = "RAY_AUTH_MODE=token " if server.has_token else ""  # Ray's own command needs telling
     return (
         f"job {job_id} goes on. Follow it: tandem logs {job_id} --follow --address {server.url}"
-        f"{flags}; stop it with a last checkpoint: ray job stop {job_id} --address {server.url}"
+        f"{flags}; stop it with a last checkpoint: {mode}ray job stop {job_id} --address "
+        f"{server.url}"
     )
 
 

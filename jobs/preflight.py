@@ -11,12 +11,13 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors.spec import GROUPS
 from actors.wire import ConfigError
-from jobs.job_server import JobServer
+from jobs.job_server import JobServer, JobServerError
 from jobs.survey import MARKER, QUESTIONS, Questions
 from orchestrator.config import Config
 from orchestrator.placement import EVALUATOR, Resources, bundle, evaluator_bundle
@@ -201,7 +202,8 @@ def ask(
         time.sleep(POLL_S)
     log = server.log(job_id)
     answer = next((line for line in log.splitlines() if line.startswith(MARKER)), None)
-    server.delete(job_id)
+    with suppress(JobServerError):  # it only makes the list of jobs shorter
+        server.delete(job_id)
     if answer is not None:
         return dict(json.loads(answer.removeprefix(MARKER)))
     last = (log.strip().splitlines() or [job.message or "no log"])[-1]
