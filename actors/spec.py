@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from actors.corpus_spec import CorpusSpec, TokenizerSpec
 from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
+from actors.node_labels import NodeLabels
 from actors.settings import Spec
 
 DATA = "data"
@@ -68,6 +69,12 @@ class WorkersSpec(Spec):
         description="CPUs of each worker; its torch threads are this, rounded down, >= 1.",
     )
     gpus: float = Field(0.0, ge=0, description="GPUs of each worker; a fraction shares a card.")
+    node_labels: NodeLabels = Field(
+        default_factory=dict,
+        description="Only nodes with these Ray labels take this group's workers, e.g. "
+        "{tandem-group: data}; also !value, in(a, b), !in(a, b). Set it on a cluster whose node "
+        "types are meant for one group each; empty: any node.",
+    )
     backend: Literal["auto", "gloo", "nccl"] = Field(
         "auto",
         description="How gradients are summed; auto: nccl where every worker has a card of its "
@@ -255,6 +262,18 @@ class EvaluationSpec(Spec):
         0.0, ge=0, description="CPUs reserved for the evaluator; 0 lets it share with the groups."
     )
     gpus: float = Field(0.0, ge=0, description="GPUs reserved for the evaluator.")
+    node_labels: NodeLabels = Field(
+        default_factory=dict,
+        description="Only a node with these Ray labels takes the evaluator; needs cpus or gpus.",
+    )
+
+    @model_validator(mode="after")
+    def _labels_need_a_reservation(self) -> Self:
+        if self.node_labels and not self.cpus and not self.gpus:
+            raise ValueError(
+                "node_labels needs cpus or gpus: an evaluator that reserves nothing sits anywhere"
+            )
+        return self
 
 
 class ExchangeSpec(Spec):

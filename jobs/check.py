@@ -23,8 +23,10 @@ from actors.wire import CorpusError
 from jobs import footprint
 from jobs.machine import Machine, free_disk, machine_of
 from orchestrator.config import Config, load_config
+from orchestrator.errors import PlacementError
 from orchestrator.exchange import check_fits
-from orchestrator.placement import bundles, check_resources
+from orchestrator.nodes import total
+from orchestrator.placement import asked_for, bundles, check_resources
 from orchestrator.run_dir import RunDir
 from orchestrator.trackers import check_installed
 
@@ -58,7 +60,7 @@ def check(config: Config) -> dict[str, Any]:
     check_installed(config.trackers)
     corpus, num_tokens = look_at_corpus(config)
     machine = machine_of(config)
-    check_resources(config, machine.resources)
+    growing = grows(config, machine)
     counts = count_parameters(config, num_tokens)
     store = machine.resources.get("object_store_memory", 0.0)
     saves = config.checkpoints.every > 0
@@ -66,7 +68,8 @@ def check(config: Config) -> dict[str, Any]:
     # One more is there while the newest is being written.
     kept = config.checkpoints.keep_last + config.checkpoints.keep_best + 1 if saves else 0
     snapshots = footprint.snapshot_bytes(counts)
-    check_fits(snapshots, {"both": saved}, config.retention, store)
+    if not growing:  # what nodes still to come have in their stores is not known
+        check_fits(snapshots, {"both": saved}, config.retention, store)
     workers = footprint.worker_memory(config, counts)
     memory = {
         group: {
@@ -92,6 +95,7 @@ def check(config: Config) -> dict[str, Any]:
             "checkpoints_kept": kept,
             "free_bytes": free_disk(config.run_url),
         },
+        "asks_for": asked_for(config),
         "resources": {
             name: {
                 "asked": sum(b.get(name, 0.0) for b in bundles(config)),
@@ -103,8 +107,29 @@ def check(config: Config) -> dict[str, Any]:
         "corpus": asdict(corpus),
         **footprint.workload(config, corpus),
     }
-    result["warnings"] = warnings(config, result, machine)
+    result["warnings"] = [*growing, *warnings(config, result, machine)]
     return result
+
+
+def grows(config: Config, machine: Machine) -> list[str]:
+    """A warning where the cluster has too little now and its autoscaler may add the rest. Where its
+    node types are not known here, only a run's asking for them tells whether it can.
+
+    Raises:
+        PlacementError: there is too little, and nothing adds to it or could add enough.
+    """
+    try:
+        check_resources(config, machine.resources, machine.nodes)
+    except PlacementError as err:
+        if not machine.autoscales:
+            raise
+        if machine.possible:
+            check_resources(config, total(machine.possible), machine.possible)
+        return [
+            f"{err}; the cluster has an autoscaler: the run will wait up to deadlines.start_s "
+            f"{config.deadlines.start_s:g} s for it to add them"
+        ]
+    return []
 
 
 def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int]:
@@ -204,6 +229,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"object store: {_size(store['needed_bytes'])} of {_size(store['available_bytes'])}",
         f"disk: exports {_size(disk['export_bytes'])}, at most {disk['checkpoints_kept']} "
         f"checkpoints of {_size(disk['checkpoint_bytes'])}{free}",
+        f"asks for {result['asks_for']}",
         *(
             f"{name}: asked {amount['asked']:g}, {result['machine']['where']} has "
             f"{amount['available']:g}"

@@ -6,15 +6,18 @@ Called by `check`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import ray
 import torch
 
 from actors.wire import ConfigError
+from orchestrator.autoscaler import possible_nodes, scaler_state
 from orchestrator.config import Config
+from orchestrator.nodes import Node, cluster_nodes
 
 MIB = 1 << 20
 RAY_STORE_FRAC = 0.3  # Ray's own choice of its object store, of the memory that is free
@@ -31,12 +34,18 @@ class Machine:
         resources: CPUs, GPUs and `object_store_memory`, as Ray counts them.
         free_bytes: memory that is free; None where it is not this machine's.
         gpu_bytes: memory of its smallest GPU; None without one, or where it can't be seen.
+        nodes: of a cluster; none for this machine, whose embedded Ray has no labels.
+        autoscales: whether a cluster has an autoscaler that may add nodes.
+        possible: all nodes that the cluster could have with it; none where that is not known.
     """
 
     where: str
     resources: Mapping[str, float]
     free_bytes: int | None
     gpu_bytes: int | None
+    nodes: Sequence[Node] = ()
+    autoscales: bool = False
+    possible: Sequence[Node] = ()
 
 
 def machine_of(config: Config) -> Machine:
@@ -46,7 +55,7 @@ def machine_of(config: Config) -> Machine:
         ConfigError: the cluster can't be reached.
     """
     if address := config.ray.address or os.environ.get("RAY_ADDRESS"):
-        return Machine(f"the Ray cluster at {address}", _cluster_resources(address), None, None)
+        return _cluster(address)
     memory = psutil.virtual_memory()
     store = min(RAY_STORE_FRAC * memory.available, RAY_STORE_MAX_BYTES)
     if os.path.isdir("/dev/shm"):
@@ -63,15 +72,23 @@ def machine_of(config: Config) -> Machine:
     return Machine("this machine", resources, int(memory.available), min(sizes, default=None))
 
 
-def _cluster_resources(address: str) -> dict[str, float]:
-    import ray
-
+def _cluster(address: str) -> Machine:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
     except (ConnectionError, RuntimeError, ValueError) as err:
         raise ConfigError(f"Ray at {address} can't be used: {err}") from err
     try:
-        return {str(name): float(amount) for name, amount in ray.cluster_resources().items()}
+        found = {str(name): float(amount) for name, amount in ray.cluster_resources().items()}
+        where = f"the Ray cluster at {address}"
+        return Machine(
+            where=where,
+            resources=found,
+            free_bytes=None,
+            gpu_bytes=None,
+            nodes=cluster_nodes(),
+            autoscales=scaler_state() is not None,
+            possible=possible_nodes(),
+        )
     finally:
         ray.shutdown()
 

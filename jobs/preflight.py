@@ -10,17 +10,19 @@ import importlib.metadata
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from actors.node_labels import in_words, meets
 from actors.spec import GROUPS
 from actors.wire import ConfigError
 from jobs.job_server import JobServer, JobServerError
 from jobs.survey import MARKER, QUESTIONS, Questions
 from orchestrator.config import Config
-from orchestrator.placement import EVALUATOR, Resources, bundle, evaluator_bundle
+from orchestrator.placement import EVALUATOR, Resources, bundle, evaluator_bundle, labels_of
 
 POLL_S = 0.5
 DISTRIBUTION = "tandem-memory"
@@ -28,31 +30,47 @@ JUDGED_ELSEWHERE = frozenset({"ray"})  # against the head's, before anything is 
 
 
 @dataclass(frozen=True)
+class Place:
+    """What is reserved on one node.
+
+    Attributes:
+        who: reserves it.
+        need: resources.
+        labels: of the nodes that are asked for.
+    """
+
+    who: str
+    need: Resources
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What a job needs of a cluster.
 
     Attributes:
-        bundles: what is reserved on one node each, by who reserves it.
+        places: what is reserved, on one node each.
         storage: where its run directory is made; empty: nothing is written.
         run: that directory, which must not exist yet; empty: it may.
         versions: packages as they are installed here.
     """
 
-    bundles: tuple[tuple[str, Resources], ...]
+    places: tuple[Place, ...]
     storage: str
     run: str
     versions: Mapping[str, str]
 
 
-def wanted_bundles(config: Config | None, driver: Resources) -> tuple[tuple[str, Resources], ...]:
-    """The driver's bundle and those of a run's workers."""
-    found = [("driver", driver)]
+def wanted_places(config: Config | None, driver: Resources) -> tuple[Place, ...]:
+    """The driver's and those of a run's workers."""
+    found = [Place("driver", driver)]
     if config is not None:
         for group in GROUPS:
             workers = config.group(group).workers
-            found += [(f"{group} worker", bundle(workers))] * workers.num_workers
-        found.append((EVALUATOR, evaluator_bundle(config)))
-    return tuple((who, need) for who, need in found if any(need.values()))
+            labels = labels_of(config, group)
+            found += [Place(f"{group} worker", bundle(workers), labels)] * workers.num_workers
+        found.append(Place(EVALUATOR, evaluator_bundle(config), labels_of(config, EVALUATOR)))
+    return tuple(place for place in found if any(place.need.values()))
 
 
 def installed_versions() -> dict[str, str]:
@@ -126,49 +144,65 @@ def problems(survey: Mapping[str, Any], wanted: Wanted, installs: bool) -> list[
             f"run directory {wanted.run} exists already; choose another name=…, or go on with it: "
             "--resume"
         )
-    found += shortages(wanted.bundles, survey["nodes"], survey["node_types"])
+    found += shortages(wanted.places, survey)
     return found
 
 
-def shortages(
-    bundles: Sequence[tuple[str, Resources]],
-    nodes: Sequence[Mapping[str, Any]],
-    node_types: Sequence[Mapping[str, Any]],
-) -> list[str]:
-    """What can't be placed on what the cluster has and can scale to; biggest bundles first, as they
-    have the fewest places.
-
-    Args:
-        bundles: each wholly on one node.
-        nodes: those there are, with all their `resources`.
-        node_types: those that the autoscaler makes, with `resources` and `max`, or -1 for no limit.
+def shortages(places: Sequence[Place], survey: Mapping[str, Any]) -> list[str]:
+    """What can't be placed on the nodes that there are, nor on those that there may be; nothing
+    where an autoscaler's node types are not known, since then only the run's asking tells.
     """
-    rooms = [dict(node["resources"]) for node in nodes]
-    here = len(rooms)
-    for kind in node_types:
-        # Those that are there count towards the limit; an upper bound, since Ray says no type.
-        number = kind["max"] if kind["max"] >= 0 else len(bundles)
-        rooms += [dict(kind["resources"])] * min(number, len(bundles))
-    rooms = [dict(room) for room in rooms]
-    left: dict[str, tuple[int, Resources]] = {}
-    for who, need in sorted(bundles, key=lambda b: (-b[1].get("GPU", 0), -b[1].get("CPU", 0))):
-        room = next((room for room in rooms if _fits(need, room)), None)
-        if room is None:
-            left[who] = (left.get(who, (0, need))[0] + 1, need)
-            continue
-        for name, amount in need.items():
-            room[name] = room.get(name, 0.0) - amount
+    nodes, possible = survey["nodes"], survey["possible"]
+    left = _without_place(places, nodes)
+    if left and survey["autoscales"]:
+        left = _without_place(places, possible) if possible else []
     if not left:
         return []
-    unplaced = ", ".join(f"{n} x {who} ({_text(need)})" for who, (n, need) in left.items())
-    asked = {name: sum(need.get(name, 0.0) for _, need in bundles) for name in ("CPU", "GPU")}
-    has = "; ".join(_text(node["resources"]) for node in nodes) or "no nodes"
-    scales = "; ".join(f"{k['max']} x {k['name']} ({_text(k['resources'])})" for k in node_types)
+    asked = {name: sum(p.need.get(name, 0.0) for p in places) for name in ("CPU", "GPU")}
+    scales = f"could scale to {_several(possible)}" if possible else "does not scale"
     return [
-        f"resources: asked {_text(asked)} in all, and there is no place for {unplaced}; the "
-        f"cluster has {here} node(s): {has}; and scales to {scales or 'no more'}; lower "
-        "data.workers or memory.workers, or add nodes"
+        f"resources: asked {_text(asked)} in all, and there is no place for "
+        f"{_several_places(left)}; the cluster has {_several(nodes) or 'no nodes'} and {scales}; "
+        "lower data.workers or memory.workers, correct their node_labels, or add nodes"
     ]
+
+
+def _without_place(places: Sequence[Place], nodes: Sequence[Mapping[str, Any]]) -> list[Place]:
+    """What has none on these nodes; biggest first, as they have the fewest places."""
+    rooms = [(dict(node["resources"]), node["labels"]) for node in nodes]
+    left = []
+    for place in sorted(places, key=_size, reverse=True):
+        room = next(
+            (r for r, labels in rooms if _fits(place.need, r) and meets(labels, place.labels)), None
+        )
+        if room is None:
+            left.append(place)
+            continue
+        for name, amount in place.need.items():
+            room[name] = room.get(name, 0.0) - amount
+    return left
+
+
+def _several(nodes: Sequence[Mapping[str, Any]]) -> str:
+    counted = Counter(
+        _text(node["resources"])
+        + _labelled({k: v for k, v in node["labels"].items() if "/" not in k})
+        for node in nodes
+    )
+    return ", ".join(f"{n} x ({what})" for what, n in counted.items())
+
+
+def _several_places(places: Sequence[Place]) -> str:
+    counted = Counter(f"{p.who} ({_text(p.need)}{_labelled(p.labels)})" for p in places)
+    return ", ".join(f"{n} x {what}" for what, n in counted.items())
+
+
+def _labelled(labels: Mapping[str, str]) -> str:
+    return f" with {in_words(labels)}" if labels else ""
+
+
+def _size(place: Place) -> tuple[float, bool, float]:
+    return place.need.get("GPU", 0.0), bool(place.labels), place.need.get("CPU", 0.0)
 
 
 def _fits(need: Resources, room: Resources) -> bool:

@@ -42,7 +42,7 @@ from jobs.preflight import (
     other_packages,
     problems,
     survey_questions,
-    wanted_bundles,
+    wanted_places,
 )
 from jobs.survey import Questions
 from orchestrator.config import Config, load_config, read_yaml
@@ -236,7 +236,7 @@ def check(server: JobServer, job: Job, terms: Terms) -> dict[str, Any]:
     """
     versions = installed_versions()
     wanted = Wanted(
-        bundles=wanted_bundles(job.config, terms.driver),
+        places=wanted_places(job.config, terms.driver),
         storage=job.storage,
         run="" if job.may_exist else job.run,
         versions=versions,

@@ -8,7 +8,7 @@ JSON. Decides nothing: `preflight` judges, on the machine that submits.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.package import JOB_FOLDER
+from orchestrator.autoscaler import possible_nodes, scaler_state
 from orchestrator.groups import check_node_remote
 from orchestrator.node_check import NodeCheck, python_version, remove_mark, write_mark
 from orchestrator.run_dir import RunDir
@@ -77,7 +78,11 @@ def survey(questions: Questions) -> dict[str, Any]:
         "storage_error": storage_error,
         "run_exists": exists,
         "nodes": nodes,
-        "node_types": _node_types(),
+        "autoscales": scaler_state() is not None,
+        "possible": [
+            {"resources": _shown(node.resources), "labels": dict(node.labels)}
+            for node in possible_nodes()
+        ],
     }
 
 
@@ -95,7 +100,7 @@ def _ask_nodes(questions: Questions, mark: tuple[str, str] | None) -> list[dict[
     return [
         {
             "address": node["NodeManagerAddress"],
-            "resources": {k: node["Resources"].get(k, 0.0) for k in ("CPU", "GPU")},
+            "resources": _shown(node["Resources"]),
             "labels": dict(node.get("Labels") or {}),
             **_answer(ref, ref in ready, questions),
         }
@@ -113,17 +118,9 @@ def _answer(ref: Any, is_ready: bool, questions: Questions) -> dict[str, Any]:
     return {"error": "", **asdict(check)}
 
 
-def _node_types() -> Sequence[dict[str, Any]]:
-    """What the autoscaler may add: resources and number of nodes by type; none without one."""
-    from ray._private.state import state  # Ray has no public name for its autoscaler's config
-
-    config = state.get_cluster_config()
-    if config is None:
-        return []
-    return [
-        {"name": g.name, "resources": dict(g.resources), "max": g.max_count}
-        for g in config.node_group_configs
-    ]
+def _shown(resources: Mapping[str, float]) -> dict[str, float]:
+    """Those that runs ask for."""
+    return {name: resources.get(name, 0.0) for name in ("CPU", "GPU")}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Reserves the CPUs and GPUs of both groups at once, or says per resource what is missing.
+"""Reserves the CPUs and GPUs of both groups at once, each on nodes with the labels that it asks
+for; waits for nodes that an autoscaler can add; or says what is missing.
 
 One placement group for the run, so that two half-started runs can't each hold what the other needs.
 A Tune trial hands in its own instead. Called by `run`; nothing else creates placement groups.
@@ -7,15 +8,23 @@ A Tune trial hands in its own instead. Called by `run`; nothing else creates pla
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
+from actors.node_labels import in_words, meets
 from actors.spec import DATA, GROUPS, MEMORY, WorkersSpec
+from orchestrator.autoscaler import ScalerState, possible_nodes, scaler_state
 from orchestrator.config import Config
 from orchestrator.errors import InterruptedRunError, PlacementError
+from orchestrator.nodes import Node, cluster_nodes, labels_seen, total
 
 Resources = dict[str, float]
 
@@ -58,6 +67,20 @@ def evaluator_bundle(config: Config) -> Resources:
     return {name: amount for name, amount in wanted.items() if amount}
 
 
+def bundle_labels(config: Config) -> list[dict[str, str]]:
+    """Labels of the nodes that each of the `bundles` asks for, in their order."""
+    wanted = [labels_of(config, DATA)] * config.data.workers.num_workers
+    wanted += [labels_of(config, MEMORY)] * config.memory.workers.num_workers
+    return [*wanted, labels_of(config, EVALUATOR)] if evaluator_bundle(config) else wanted
+
+
+def labels_of(config: Config, name: str) -> dict[str, str]:
+    """Labels of the nodes that a group, or the evaluator, asks for."""
+    if name == EVALUATOR:
+        return config.evaluation.node_labels
+    return config.group(name).workers.node_labels
+
+
 def bundle_index(config: Config, group: str, rank: int) -> int:
     """Index of a worker's bundle."""
     first = {DATA: 0, MEMORY: config.data.workers.num_workers}
@@ -84,40 +107,154 @@ def shortages(config: Config, available: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def check_resources(config: Config, available: Mapping[str, float]) -> None:
-    """Raises: PlacementError where more is asked for than there is at all."""
-    if missing := shortages(config, available):
-        raise PlacementError(
-            "not enough resources: "
-            + "; ".join(missing)
-            + "; lower data.workers or memory.workers, or add nodes"
-        )
+def label_shortages(config: Config, nodes: Sequence[Node]) -> list[str]:
+    """One line per group whose labels no node has, or whose nodes have less than is asked."""
+    asked: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name in dict.fromkeys(_names(config)):
+        if wanted := labels_of(config, name):
+            asked.setdefault(tuple(sorted(wanted.items())), []).append(name)
+    lines = []
+    for key, names in asked.items():
+        wanted, who = dict(key), " and ".join(names)
+        mine = [node for node in nodes if meets(node.labels, wanted)]
+        if not mine:
+            lines.append(
+                f"{who}: no node has the labels {in_words(wanted)} (set by "
+                f"{', '.join(map(_labels_key, names))}); labels there are: {labels_seen(nodes)}"
+            )
+            continue
+        for resource in ("CPU", "GPU"):
+            need = sum(
+                b.get(resource, 0.0)
+                for b, name in zip(bundles(config), _names(config), strict=True)
+                if name in names
+            )
+            have = sum(node.resources.get(resource, 0.0) for node in mine)
+            if need > have + 1e-9:
+                lines.append(
+                    f"{who}: {resource} asked on nodes with {in_words(wanted)}: {need:g}, "
+                    f"available {have:g} on {len(mine)} of them"
+                )
+    return lines
 
 
-def reserve(config: Config, stop_requested: Callable[[], str | None]) -> PlacementGroup:
-    """A ready placement group for both groups.
+def _names(config: Config) -> list[str]:
+    """To whom each of the `bundles` belongs."""
+    names = [group for group in GROUPS for _ in range(config.group(group).workers.num_workers)]
+    return [*names, EVALUATOR] if evaluator_bundle(config) else names
+
+
+def _labels_key(name: str) -> str:
+    return "evaluation.node_labels" if name == EVALUATOR else f"{name}.workers.node_labels"
+
+
+def check_resources(
+    config: Config, available: Mapping[str, float], nodes: Sequence[Node] = ()
+) -> None:
+    """Raises: PlacementError where more is asked for than there is at all, or labels are asked for
+    that none of the nodes has.
+    """
+    if missing := shortages(config, available) + label_shortages(config, nodes):
+        raise PlacementError(f"not enough resources: {'; '.join(missing)}; {WHAT_TO_DO}")
+
+
+WHAT_TO_DO = "lower data.workers or memory.workers, correct their node_labels, or add nodes"
+
+
+def make_group(config: Config) -> PlacementGroup:
+    """A placement group of the run's bundles, each on nodes with its labels; not ready yet."""
+    labels = bundle_labels(config)
+    return placement_group(
+        bundles(config), strategy="PACK", bundle_label_selector=labels if any(labels) else None
+    )
+
+
+def reserve(
+    config: Config,
+    stop_requested: Callable[[], str | None],
+    told: Callable[[str], None] = lambda text: None,
+) -> PlacementGroup:
+    """A ready placement group for both groups. Waits for an autoscaler that can add what is
+    missing.
 
     Args:
         config: the run.
         stop_requested: asked once a second; a reason ends the wait.
+        told: what is waited for, once a second.
 
     Raises:
-        PlacementError: more asked than the cluster has, or not free within `deadlines.start_s`.
+        PlacementError: more asked than the cluster has or can add, or not there within
+            `deadlines.start_s`.
         InterruptedRunError: a stop was requested meanwhile.
     """
-    check_resources(config, ray.cluster_resources())
-    group = placement_group(bundles(config), strategy="PACK")
+    if scaler_state() is None:
+        check_resources(config, ray.cluster_resources(), cluster_nodes())
+    group = make_group(config)
     deadline = time.monotonic() + config.deadlines.start_s
-    while not group.wait(min(1.0, max(0.01, deadline - time.monotonic()))):
-        if (reason := stop_requested()) is None and time.monotonic() < deadline:
-            continue
+    try:
+        while not group.wait(min(1.0, max(0.01, deadline - time.monotonic()))):
+            if (reason := stop_requested()) is not None:
+                raise InterruptedRunError(reason)
+            state = scaler_state()
+            if state is not None and _is_final(state, group):
+                _refuse(config)
+            waiting = waiting_for(config, state)
+            if time.monotonic() >= deadline:
+                free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
+                raise PlacementError(
+                    f"resources not there after {config.deadlines.start_s:g} s: {waiting}; free "
+                    f"now {free}; wait for other jobs to end, or raise deadlines.start_s where "
+                    "nodes take longer to start"
+                )
+            told(waiting)
+    except BaseException:
         remove_placement_group(group)
-        if reason is not None:
-            raise InterruptedRunError(reason)
-        free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
-        raise PlacementError(
-            f"resources not free after {config.deadlines.start_s:g} s: asked {bundles(config)}, "
-            f"free now {free}; "
-            "wait for other jobs to end or raise deadlines.start_s"
-        )
+        raise
     return group
+
+
+def _is_final(state: ScalerState, group: PlacementGroup) -> bool:
+    """Whether the group will never be held: the autoscaler can't, no node is on its way, and no
+    other work holds placement groups that it may give back.
+    """
+    if group.id.hex() not in state.refused or state.starting:
+        return False
+    return not any(
+        row["placement_group_id"] != group.id.hex() and row["state"] == "CREATED"
+        for row in placement_group_table().values()
+    )
+
+
+def _refuse(config: Config) -> None:
+    """Raises: PlacementError that says what neither the nodes nor their types can hold. What types
+    there are is not always known; the autoscaler's word then stands for itself.
+    """
+    types = possible_nodes()
+    missing = shortages(config, total(types)) + label_shortages(config, types) if types else []
+    why = missing or [f"labels of the nodes that are there now: {labels_seen(cluster_nodes())}"]
+    raise PlacementError(
+        "not enough resources: the cluster's autoscaler has no node types that could hold, at "
+        f"their max_workers, {asked_for(config)}; {'; '.join(why)}; {WHAT_TO_DO}, or correct the "
+        "cluster's node types"
+    )
+
+
+def asked_for(config: Config) -> str:
+    """What each group asks for, and where."""
+    names = _names(config)
+    parts = []
+    for name in dict.fromkeys(names):
+        each = bundles(config)[names.index(name)]
+        what = ", ".join(f"{kind} {amount:g}" for kind, amount in each.items())
+        wanted = labels_of(config, name)
+        where = f" on nodes with {in_words(wanted)}" if wanted else ""
+        parts.append(f"{name} {names.count(name)} x ({what}){where}")
+    return ", ".join(parts)
+
+
+def waiting_for(config: Config, state: ScalerState | None) -> str:
+    """What a run waits for, and which nodes are on their way."""
+    text = f"waiting for {asked_for(config)}"
+    if state is not None and state.starting:
+        text += "; starting: " + ", ".join(f"{n} {kind}" for kind, n in state.starting.items())
+    return text

@@ -63,6 +63,11 @@ class Progress:
         if self._live is None:
             self._say(text)
 
+    def waiting(self, text: str) -> None:
+        """What the run waits for before it can start; said again only where it is another thing."""
+        if text != self._phase:
+            self.phase(text)
+
     def resuming(self, interval: int) -> None:
         """An earlier run goes on."""
         where = (

@@ -202,7 +202,7 @@ class _Job:
     def run(self, restored: Restored | None) -> RunResult:
         """From the placement to the summary; leaves no actor and no placement group."""
         reason = self.stop_requested.reason
-        own = None if self.seats else reserve(self.config, reason)
+        own = None if self.seats else reserve(self.config, reason, self.progress.waiting)
         seats = self.seats or Seats(own)
         cluster = Cluster(self.config, self.tokenizer.to_json(), seats, self._stored_part)
         try:

@@ -19,6 +19,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).resolve().parents[2]
+NOVELS = ROOT.parent / "shared" / "data" / "text"
 PATIENCE_S = 240.0
 
 
@@ -43,16 +44,32 @@ def environment(own_tmp: Path) -> Iterator[dict[str, str]]:
     server.stop()
 
 
+def write_parquet(folder: str, number: int, rows: list[str]) -> None:
+    """A file whose column of text has a name of its own, beside another one."""
+    fs = fsspec.filesystem("s3", skip_instance_cache=True)
+    with fs.open(f"tandem/{folder}/part-{number}.parquet", "wb") as handle:
+        pq.write_table(pa.table({"body": rows, "id": range(len(rows))}), handle)
+
+
 @pytest.fixture(scope="module")
 def corpus(environment: dict[str, str], workplace: Path) -> str:
-    """The workplace's text as two Parquet files of a column of its own name."""
+    """The workplace's text as two Parquet files."""
     lines = (workplace / "text.txt").read_text().splitlines()
-    fs = fsspec.filesystem("s3", skip_instance_cache=True)
     for number in range(2):
         rows = [" ".join(lines[i : i + 5]) for i in range(number * 5, len(lines) - 5, 10)]
-        with fs.open(f"tandem/corpus/part-{number}.parquet", "wb") as handle:
-            pq.write_table(pa.table({"body": rows, "id": range(len(rows))}), handle)
+        write_parquet("corpus", number, rows)
     return "s3://tandem/corpus/*.parquet"
+
+
+@pytest.fixture(scope="module")
+def novels(environment: dict[str, str]) -> str:
+    """Two novels as two Parquet files of a row per paragraph."""
+    paths = [NOVELS / "Middlemarch_145.txt", NOVELS / "War-and-Peace_2600.txt"]
+    if not all(path.exists() for path in paths):
+        pytest.skip(f"the novels are not in {NOVELS}")
+    for number, path in enumerate(paths):
+        write_parquet("novels", number, path.read_text(encoding="utf-8").split("\n\n"))
+    return "s3://tandem/novels/*.parquet"
 
 
 def command(workplace: Path, corpus: str, name: str) -> list[str]:
@@ -77,19 +94,19 @@ def ended(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode in (0, 3), done.stderr
 
 
-def test_a_killed_run_on_s3_is_resumed_to_the_bits_of_an_undisturbed_one(
-    environment: dict[str, str], corpus: str, workplace: Path
+def same_bits_after_a_kill(
+    environment: dict[str, str], workplace: Path, corpus: str, name: str
 ) -> None:
     options: dict[str, Any] = {"env": environment, "cwd": ROOT, "text": True}
-    whole = command(workplace, corpus, "whole")
+    whole = command(workplace, corpus, f"{name}-whole")
     ended(subprocess.run(whole, capture_output=True, timeout=PATIENCE_S, check=False, **options))
-    stopped = command(workplace, corpus, "stopped")
+    stopped = command(workplace, corpus, f"{name}-stopped")
     process = subprocess.Popen(
         stopped, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
     )
     fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
     deadline = time.monotonic() + PATIENCE_S
-    while not fs.exists("tandem/runs/stopped/checkpoints/000001/manifest.json"):
+    while not fs.exists(f"tandem/runs/{name}-stopped/checkpoints/000001/manifest.json"):
         assert process.poll() is None, "the run ended before its first checkpoint"
         assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.02)
@@ -100,4 +117,15 @@ def test_a_killed_run_on_s3_is_resumed_to_the_bits_of_an_undisturbed_one(
     done = subprocess.run(resumed, capture_output=True, timeout=PATIENCE_S, check=False, **options)
     ended(done)
     assert "resuming after interval" in done.stdout
-    assert summary_of("stopped")["digest"] == summary_of("whole")["digest"]
+    assert summary_of(f"{name}-stopped")["digest"] == summary_of(f"{name}-whole")["digest"]
+
+
+def test_a_killed_run_on_s3_is_resumed_to_the_bits_of_an_undisturbed_one(
+    environment: dict[str, str], corpus: str, workplace: Path
+) -> None:
+    same_bits_after_a_kill(environment, workplace, corpus, "text")
+
+
+@pytest.mark.long
+def test_so_is_one_on_two_novels(environment: dict[str, str], novels: str, workplace: Path) -> None:
+    same_bits_after_a_kill(environment, workplace, novels, "novels")

@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 
 from actors.wire import ConfigError, CorpusError
-from jobs.check import check, show, warnings
+from jobs.check import check, grows, show, warnings
 from jobs.machine import Machine
 from orchestrator.config import Config, load_config
 from orchestrator.errors import PlacementError, RunExistsError, StoreTooSmallError
+from orchestrator.nodes import Node
 from tests.integration.tiny import write_config, write_corpora
 
 
@@ -32,6 +33,7 @@ def test_a_good_config_says_what_its_run_takes(config: str) -> None:
     assert found["parameters"]["value_table"] == 64 * 16
     assert found["store"]["needed_bytes"] < found["store"]["available_bytes"]
     assert found["resources"]["CPU"] == {"asked": 2, "available": 2}
+    assert found["asks_for"] == "data 1 x (CPU 1), memory 1 x (CPU 1)"
     assert found["data"]["steps"] == 9
     # 60 facts of three wordings, each of 5 to 32 tokens
     assert 60 * 3 * 5 < found["corpus"]["tokens_per_epoch"] < 60 * 3 * 32
@@ -68,6 +70,25 @@ def test_what_train_would_refuse_is_refused_in_its_words(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # no tracker is installed
     with pytest.raises(error, match=message):
         checked(config, *overrides)
+
+
+def test_a_cluster_that_has_too_little_now_and_grows_is_a_warning(config: str) -> None:
+    asked = load_config(config, ["data.workers.node_labels.pool=a", "deadlines.start_s=77"])
+    now = {"CPU": 1.0}
+    with pytest.raises(PlacementError, match="CPU: asked 2"):
+        grows(asked, Machine("a cluster", now, None, None))
+    (warning,) = grows(asked, Machine("a cluster", now, None, None, autoscales=True))
+    assert "no node has the labels pool=a" in warning
+    assert "77 s" in warning
+
+
+def test_a_cluster_whose_node_types_could_never_hold_a_run_is_refused(config: str) -> None:
+    asked = load_config(config, ["data.workers.node_labels.pool=a"])
+    grown = [Node({"CPU": 4.0}, {"pool": "b"})]
+    with pytest.raises(PlacementError, match=r"data: no node has the labels pool=a .*pool=b"):
+        grows(asked, Machine("it", {"CPU": 0.0}, None, None, autoscales=True, possible=grown))
+    enough = [*grown, Node({"CPU": 1.0}, {"pool": "a"})]
+    assert grows(asked, Machine("it", {"CPU": 0.0}, None, None, autoscales=True, possible=enough))
 
 
 def test_a_run_that_is_there_already_is_refused(config: str, tmp_path: Path) -> None:

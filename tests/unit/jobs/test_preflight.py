@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from jobs.preflight import Wanted, other_packages, problems, shortages
+from jobs.preflight import Place, Wanted, other_packages, problems, shortages
 
-WANTED = Wanted((("driver", {"CPU": 1.0}),), "s3://b/runs", "s3://b/runs/r", {"torch": "2.13.0"})
+WANTED = Wanted(
+    (Place("driver", {"CPU": 1.0}),), "s3://b/runs", "s3://b/runs/r", {"torch": "2.13.0"}
+)
 
 
 def node(address: str = "10.0.0.1", **changes: Any) -> dict[str, Any]:
@@ -16,7 +18,7 @@ def node(address: str = "10.0.0.1", **changes: Any) -> dict[str, Any]:
 
 
 def survey(*nodes: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    plain = {"storage_error": "", "run_exists": False, "node_types": []}
+    plain = {"storage_error": "", "run_exists": False, "autoscales": False, "possible": []}
     return {**plain, "nodes": [*nodes] or [node()], **changes}
 
 
@@ -51,22 +53,32 @@ def test_other_packages_are_no_problem_for_a_job_that_installs_them() -> None:
     assert list(other_packages(found, WANTED.versions)) == ["torch"]
 
 
-def test_a_bundle_must_fit_one_node_whatever_the_sum() -> None:
+def test_a_worker_must_fit_one_node_whatever_the_sum() -> None:
     nodes = [node(resources={"CPU": 4.0, "GPU": 0.0})] * 4
-    [line] = shortages((("data worker", {"CPU": 8.0}),), nodes, [])
+    [line] = shortages([Place("data worker", {"CPU": 8.0})], survey(*nodes))
     assert "no place for 1 x data worker (8 CPU)" in line
-    assert "4 node(s): 4 CPU; 4 CPU; 4 CPU; 4 CPU; and scales to no more" in line
+    assert "the cluster has 4 x (4 CPU) and does not scale" in line
+
+
+def test_a_worker_must_have_a_node_with_its_labels() -> None:
+    labelled = [node(labels={"group": name}) for name in ("data", "data")]
+    places = [Place("memory worker", {"CPU": 1.0}, {"group": "memory"})]
+    [line] = shortages(places, survey(*labelled))
+    assert "no place for 1 x memory worker (1 CPU with group=memory)" in line
+    assert "2 x (4 CPU with group=data)" in line
+    assert shortages(places, survey(*labelled, node(labels={"group": "memory"}))) == []
 
 
 def test_what_the_autoscaler_may_add_counts() -> None:
-    worker = ("data worker", {"CPU": 1.0, "GPU": 1.0})
-    kinds = [{"name": "data", "resources": {"CPU": 4, "GPU": 1}, "max": 2}]
-    assert shortages((worker, worker), [node()], kinds) == []
-    [line] = shortages((worker, worker, worker), [node()], kinds)
+    workers = [Place("data worker", {"CPU": 1.0, "GPU": 1.0})] * 2
+    possible = [{"resources": {"CPU": 4, "GPU": 1}, "labels": {}}] * 2
+    scaling = survey(autoscales=True, possible=possible)
+    assert shortages(workers, scaling) == []
+    [line] = shortages([*workers, workers[0]], scaling)
     assert "no place for 1 x data worker" in line
-    assert "scales to 2 x data (4 CPU, 1 GPU)" in line
+    assert "could scale to 2 x (4 CPU, 1 GPU)" in line
 
 
-def test_a_type_without_a_limit_has_room_for_all() -> None:
-    kinds = [{"name": "any", "resources": {"CPU": 1}, "max": -1}]
-    assert shortages((("data worker", {"CPU": 1.0}),) * 50, [], kinds) == []
+def test_an_autoscaler_whose_types_are_not_known_is_left_to_say_so_itself() -> None:
+    places = [Place("data worker", {"GPU": 9.0})]
+    assert shortages(places, survey(autoscales=True)) == []

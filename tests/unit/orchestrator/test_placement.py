@@ -5,7 +5,21 @@ from typing import Any
 import pytest
 
 from actors.spec import DATA, MEMORY
-from orchestrator.placement import EVALUATOR, bundle_index, bundles, evaluator_bundle, shortages
+from orchestrator.autoscaler import ScalerState
+from orchestrator.config import Config
+from orchestrator.errors import PlacementError
+from orchestrator.nodes import Node
+from orchestrator.placement import (
+    EVALUATOR,
+    bundle_index,
+    bundle_labels,
+    bundles,
+    check_resources,
+    evaluator_bundle,
+    label_shortages,
+    shortages,
+    waiting_for,
+)
 from tests.unit.orchestrator.scripted import a_config
 
 
@@ -69,3 +83,72 @@ def test_a_shortage_that_the_evaluator_makes_names_the_evaluator() -> None:
     (line,) = shortages(a_config(evaluation={"cpus": 3}), {"CPU": 4.0})
     assert "asked 5" in line
     assert "evaluator" in line
+
+
+def labelled(**evaluation: Any) -> Config:
+    """Two data workers and a memory worker, each group on nodes of its own."""
+    return a_config(
+        **workers(
+            data={"num_workers": 2, "gpus": 1, "node_labels": {"tandem-group": "data"}},
+            memory={"gpus": 1, "node_labels": {"tandem-group": "memory"}},
+        ),
+        evaluation=evaluation,
+    )
+
+
+def a_node(group: str, cpus: float = 8, gpus: float = 2) -> Node:
+    return Node({"CPU": cpus, "GPU": gpus}, {"tandem-group": group, "ray.io/node-id": group})
+
+
+def test_each_bundle_asks_for_the_labels_of_its_group() -> None:
+    data, memory, head = ({"tandem-group": name} for name in ("data", "memory", "head"))
+    assert bundle_labels(labelled()) == [data, data, memory]
+    assert bundle_labels(labelled(cpus=1, node_labels=head)) == [data, data, memory, head]
+    assert bundle_labels(a_config()) == [{}, {}]
+
+
+def test_groups_whose_labelled_nodes_have_enough_are_not_short() -> None:
+    assert label_shortages(labelled(), [a_node("data"), a_node("memory")]) == []
+
+
+def test_a_label_that_no_node_has_is_named_with_its_group_and_the_labels_there_are() -> None:
+    (line,) = label_shortages(labelled(), [a_node("data"), a_node("data"), Node({"CPU": 1})])
+    assert line == (
+        "memory: no node has the labels tandem-group=memory (set by memory.workers.node_labels); "
+        "labels there are: tandem-group=data (2 node(s))"
+    )
+
+
+def test_too_little_on_the_nodes_of_a_label_is_short_however_much_others_have() -> None:
+    nodes = [a_node("data", gpus=1), a_node("memory", gpus=64)]
+    assert label_shortages(labelled(), nodes) == [
+        "data: GPU asked on nodes with tandem-group=data: 2, available 1 on 1 of them"
+    ]
+
+
+def test_groups_that_ask_for_the_same_label_share_its_nodes() -> None:
+    same = {"node_labels": {"pool": "a"}, "cpus": 2}
+    config = a_config(**workers(data=same, memory=same))
+    (line,) = label_shortages(config, [Node({"CPU": 3}, {"pool": "a"})])
+    assert line.startswith("data and memory: CPU asked on nodes with pool=a: 4, available 3")
+
+
+def test_the_labels_of_an_evaluator_are_looked_for_too() -> None:
+    config = labelled(cpus=1, node_labels={"tandem-group": "head"})
+    (line,) = label_shortages(config, [a_node("data"), a_node("memory")])
+    assert line.startswith("evaluator: no node has the labels tandem-group=head")
+    assert "evaluation.node_labels" in line
+
+
+def test_labels_are_refused_where_no_nodes_are_known() -> None:
+    with pytest.raises(PlacementError, match=r"data: no node has .*labels there are: none"):
+        check_resources(labelled(), {"CPU": 9.0, "GPU": 9.0})
+
+
+def test_a_run_says_what_it_waits_for_and_what_is_starting() -> None:
+    state = ScalerState({"data": 2}, frozenset())
+    assert waiting_for(labelled(cpus=2), state) == (
+        "waiting for data 2 x (CPU 1, GPU 1) on nodes with tandem-group=data, "
+        "memory 1 x (CPU 1, GPU 1) on nodes with tandem-group=memory, evaluator 1 x (CPU 2); "
+        "starting: 2 data"
+    )
