@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -35,8 +35,16 @@ Overrides = Annotated[
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run directory, e.g. runs/quickstart.")
 ]
+AddressOption = Annotated[
+    str,
+    typer.Option("--address", metavar="URL", help="Of the cluster's dashboard.", show_default=True),
+]
+InsecureOption = Annotated[
+    bool,
+    typer.Option("--insecure", help="Also without a token or over plain HTTP to another machine."),
+]
+LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show Ray's own messages too.")]
 NoWaitOption = Annotated[
     bool, typer.Option("--no-wait", help="Return when the run has accepted it.")
@@ -208,6 +216,85 @@ def scale(
 
     with _exit_codes():
         run_scale(run, data_workers, memory_workers, wait_s, Console(), no_wait)
+
+
+@app.command()
+def submit(
+    kind: Annotated[
+        Literal["train", "tune", "evaluate"],
+        typer.Argument(metavar="COMMAND", help="train, tune or evaluate."),
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="The command's config, search or run.")
+    ],
+    overrides: Overrides = None,
+    address: AddressOption = LOCAL_DASHBOARD,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Don't follow the job.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Of train: go on with the run.")] = False,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="KEY[=VALUE]", help="For the job; KEY: as it is here."),
+    ] = None,
+    working_dir: Annotated[
+        str | None,
+        typer.Option("--working-dir", metavar="DIR", help="Send this folder's code."),
+    ] = None,
+    on_cluster: Annotated[
+        list[str] | None,
+        typer.Option("--on-cluster", metavar="PATH", help="Local paths below it are not sent."),
+    ] = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Have the job install what differs there.")
+    ] = False,
+    python: Annotated[
+        str, typer.Option("--python", metavar="COMMAND", help="The cluster's Python.")
+    ] = "python3",
+    driver_cpus: Annotated[float, typer.Option(min=0, help="Reserved for the driver.")] = 1.0,
+    driver_gpus: Annotated[float, typer.Option(min=0, help="Reserved for the driver.")] = 0.0,
+    max_package_mib: Annotated[
+        float, typer.Option("--max-package-mib", min=0, max=500, help="More is not sent.")
+    ] = 100.0,
+    check_timeout: Annotated[
+        float, typer.Option("--check-timeout", min=1, help="Seconds for the nodes to answer.")
+    ] = 60.0,
+    insecure: InsecureOption = False,
+) -> None:
+    """Runs train, tune or evaluate on a Ray cluster; follows it, and exits as it does."""
+    with _exit_codes():
+        from jobs.submit import Terms, parse_env, run_submit
+
+        terms = Terms(
+            address=address,
+            insecure=insecure,
+            wait=not no_wait,
+            env=parse_env(env or []),
+            working_dir=working_dir,
+            on_cluster=on_cluster or (),
+            install=install,
+            python=python,
+            driver={"CPU": driver_cpus, "GPU": driver_gpus},
+            max_package_mib=max_package_mib,
+            check_timeout_s=check_timeout,
+        )
+        if code := run_submit(kind, target, overrides or [], terms, Console(), resume):
+            raise typer.Exit(code)
+
+
+@app.command()
+def logs(
+    job: Annotated[str, typer.Argument(metavar="RUN|JOB", help="A submitted run or job.")],
+    address: AddressOption = LOCAL_DASHBOARD,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="To the job's end; exit as it does.")
+    ] = False,
+    insecure: InsecureOption = False,
+) -> None:
+    """Shows the log of a submitted job."""
+    with _exit_codes():
+        from jobs.follow import run_logs
+
+        if code := run_logs(job, address, insecure, follow, Console()):
+            raise typer.Exit(code)
 
 
 @contextmanager

@@ -37,20 +37,20 @@ def anchor_paths(values: dict[str, Any], folder: str) -> None:
         return value
 
     for keys in PATH_FIELDS:
-        _change(values, keys, path)
+        change_path(values, keys, path)
     for keys in PATH_OR_HUB_FIELDS:
-        _change(values, keys, path_or_hub_name)
+        change_path(values, keys, path_or_hub_name)
 
 
-def _change(values: Any, keys: Sequence[str], change: Callable[[Any], Any]) -> None:
+def change_path(values: Any, keys: Sequence[str], change: Callable[[Any], Any]) -> None:
     """Changes what stands under `keys`, a plain value or each of a list, where it is there."""
     key, *rest = keys
     if key == "*":
         for entry in values if isinstance(values, list | tuple) else []:
-            _change(entry, rest, change)
+            change_path(entry, rest, change)
     elif isinstance(values, dict) and key in values:
         if rest:
-            _change(values[key], rest, change)
+            change_path(values[key], rest, change)
         else:
             value = values[key]
             several = isinstance(value, list | tuple)

@@ -1,7 +1,8 @@
-"""The only `ray.remote`: the processes of a rank and of the evaluator, around plain classes.
+"""The only `ray.remote`: the processes of a rank and of the evaluator, around plain classes, and
+the look at a node.
 
-Each imports torch when it starts, so that the driver never does. Called by `rank_group` and
-`cluster`.
+A rank and the evaluator import torch when they start, so that the driver never does. Called by
+`rank_group`, `cluster` and the survey that a submitted job is preceded by.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from actors.wire import (
     Location,
     Order,
 )
+from orchestrator.node_check import check_node
 
 
 class Rank:
@@ -141,6 +143,8 @@ class Rank:
         host_bytes, gpu_bytes = used_bytes(self._trainer.device)
         return replace(self._trainer.beat, host_bytes=host_bytes, gpu_bytes=gpu_bytes)
 
+
+check_node_remote = ray.remote(num_cpus=0, max_retries=0)(check_node)
 
 RankActor = ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_retries=0)(Rank)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import queue
+import sys
 import tempfile
 import threading
 import time
@@ -66,12 +67,9 @@ class Recorder:
             thread.join()
 
     def _work(self) -> None:
-        from tensorboardX import (
-            SummaryWriter,
-        )  # 2 s of import that the run's start doesn't wait for
-
+        make_writer = _summary_writer()  # an import that the run's start doesn't wait for
         with tempfile.TemporaryDirectory(prefix="tandem-events-") as folder:
-            writer = SummaryWriter(folder, flush_secs=5)
+            writer = make_writer(folder, flush_secs=5)
             next_write = time.monotonic() + WRITE_EVERY_S
             while (item := self._queue.get()) is not None:
                 kind, row = item
@@ -95,6 +93,23 @@ class Recorder:
             self._warn(
                 f"metrics could not be written ({err}); training goes on and they are tried again"
             )
+
+
+def _summary_writer() -> Any:
+    """tensorboardX's writer, without the torch that it imports where there is one.
+
+    The driver needs none: 2 s and 300 MB, and loaded by this thread beside Ray's it has ended jobs
+    on a cluster ("oneMKL FATAL ERROR: Cannot load libtorch_cpu.so").
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden and sys.modules.get("torch") is None:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def to_parquet(rows: list[Row]) -> bytes:

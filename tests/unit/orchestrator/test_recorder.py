@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -56,3 +58,14 @@ def test_a_write_that_fails_is_a_warning_and_training_goes_on(
     monkeypatch.setattr(run_dir, "write", full)
     (warning,) = record(run_dir)
     assert "no space left" in warning
+
+
+def test_the_driver_writes_its_events_without_importing_torch() -> None:
+    script = (
+        "import sys; from orchestrator.recorder import _summary_writer; "
+        "_summary_writer(); print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,172 @@
+"""The local files that a config names, on their way to a cluster.
+
+A corpus, its wordings, a model or an earlier run that lie on this machine travel in the job's
+package and are laid down, once, in the run's storage at STORAGE/.inputs/DIGEST/, where every node
+reads them, and where a resumed run and an evaluation find them again. The config that is sent names
+them there. URLs, names of the hub and paths that only the cluster has stay as they are. Called by
+`submit`.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actors.pretrained_tokenizer import MARK_FILES, TOKENIZER_FILE
+from actors.wire import ConfigError
+from jobs.package import JOB_FOLDER, Entry, check_size
+from orchestrator.config import Config, make_config
+from orchestrator.config_paths import PATH_FIELDS, PATH_OR_HUB_FIELDS, change_path
+from orchestrator.run_dir import EXPORT, EXPORT_MARKER
+
+INPUTS = "inputs"  # in the package
+PLACED = ".inputs"  # in the storage; no run's name begins with a dot
+SPOOL = ("corpus", "spool")  # a folder of each node's own
+TOKENIZER = ("tokenizer", "pretrained")
+DIGEST_CHARS = 16
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A config as the cluster reads it, and what travels with it.
+
+    Attributes:
+        config: every path is one that the nodes have.
+        entries: the files that travel.
+        expected: paths and URLs that the cluster must have already.
+    """
+
+    config: Config
+    entries: tuple[Entry, ...]
+    expected: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Input:
+    """Files of one path of the config, by their names below `root`, and what the path becomes
+    below the place where they are laid down.
+    """
+
+    files: dict[str, Path]
+    rest: str
+
+
+@dataclass
+class _Shipper:
+    storage: str
+    on_cluster: Sequence[str]
+    limit_mib: float
+    entries: dict[str, Entry] = field(default_factory=dict)
+    expected: list[str] = field(default_factory=list)
+
+    def moved(self, keys: Sequence[str]) -> Callable[[Any], Any]:
+        """What changes a value of a field into the one that is sent."""
+
+        def move(value: Any) -> Any:
+            if not isinstance(value, str):
+                return value
+            if "://" in value or not os.path.isabs(value) or self._is_on_cluster(value):
+                found = None
+            else:
+                found = _find(value, tokenizer=tuple(keys) == TOKENIZER)
+            if found is None:
+                if "://" in value or os.path.isabs(value):
+                    self.expected.append(value)
+                return value  # also a name of the hub
+            if tuple(keys) == TOKENIZER and "://" in self.storage:
+                raise ConfigError(
+                    f"tokenizer.pretrained {value} lies on this machine, and from {self.storage} a "
+                    "tokenizer can't be loaded; give a name of the hub, or a path that the "
+                    "cluster's nodes have (--on-cluster PATH)"
+                )
+            return self._ship(found)
+
+        return move
+
+    def _is_on_cluster(self, path: str) -> bool:
+        return any(Path(path).is_relative_to(Path(p).absolute()) for p in self.on_cluster)
+
+    def _ship(self, found: _Input) -> str:
+        sizes = [Entry(n, p.stat().st_size, p) for n, p in sorted(found.files.items())]
+        check_size([*self.entries.values(), *sizes], self.limit_mib)  # before they are read
+        digest = _digest(found.files)
+        for entry in sizes:
+            name = f"{JOB_FOLDER}/{INPUTS}/{digest}/{entry.name}"
+            self.entries[name] = Entry(name, entry.size, entry.source)
+        return f"{self.storage.rstrip('/')}/{PLACED}/{digest}/{found.rest}".rstrip("/")
+
+
+def ship(config: Config, on_cluster: Sequence[str], limit_mib: float) -> Shipment:
+    """The config for the cluster, with the local files that it names.
+
+    Args:
+        config: as it was loaded here.
+        on_cluster: local paths below these mean the cluster's own and are not sent.
+        limit_mib: above which nothing is read or sent.
+
+    Raises:
+        ConfigError: a storage that only this machine has; files above the limit; a tokenizer that
+            could not be loaded from the storage.
+    """
+    check_storage(config.storage)
+    values = config.model_dump(mode="json", by_alias=True)
+    values["ray"] = {}  # the cluster it is sent to, never an address from here
+    shipper = _Shipper(config.storage, on_cluster, limit_mib)
+    for keys in (*PATH_FIELDS, *PATH_OR_HUB_FIELDS):
+        if keys != SPOOL:
+            change_path(values, keys, shipper.moved(keys))
+    return Shipment(
+        make_config(values), tuple(shipper.entries.values()), tuple(dict.fromkeys(shipper.expected))
+    )
+
+
+def check_storage(storage: str) -> None:
+    """Raises: ConfigError where it is relative: the folder of a job ends with it."""
+    if "://" not in storage and not os.path.isabs(storage):
+        raise ConfigError(
+            f"storage {storage}: a job's own folder goes when the job ends; give a place that "
+            "every node reads and writes, e.g. storage=s3://bucket/runs, or an absolute path on "
+            "a shared file system, e.g. storage=/mnt/shared/runs"
+        )
+
+
+def _find(path: str, tokenizer: bool) -> _Input | None:
+    """The files behind a local path, a glob or a folder; None: there are none here."""
+    if any(c in path for c in "*?["):
+        fixed = next(i for i, part in enumerate(Path(path).parts) if any(c in part for c in "*?["))
+        root = Path(*Path(path).parts[:fixed])
+        files = [Path(p) for p in sorted(glob.glob(path, recursive=True)) if Path(p).is_file()]
+        rest = Path(*Path(path).parts[fixed:]).as_posix()
+        return _Input({p.relative_to(root).as_posix(): p for p in files}, rest) if files else None
+    place = Path(path)
+    if place.is_file():
+        beside = [place.parent / name for name in MARK_FILES] if tokenizer else []
+        return _Input({p.name: p for p in [place, *beside] if p.is_file()}, place.name)
+    if not place.is_dir():
+        return None
+    if tokenizer:
+        files = [place / name for name in (TOKENIZER_FILE, *MARK_FILES)]
+        return _Input({p.name: p for p in files if p.is_file()}, "")
+    if (place / EXPORT / EXPORT_MARKER).is_file():
+        place /= EXPORT  # of a run, what it ended with; not its checkpoints
+    inside = {p.relative_to(place).as_posix(): p for p in sorted(place.rglob("*")) if p.is_file()}
+    visible = {n: p for n, p in inside.items() if not any(s[0] == "." for s in n.split("/"))}
+    return _Input(visible, "") if visible else None
+
+
+def _digest(files: dict[str, Path]) -> str:
+    """Of names and contents, so that the same files are laid down once."""
+    total = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        content = hashlib.sha256()
+        with path.open("rb") as handle:
+            while chunk := handle.read(CHUNK):
+                content.update(chunk)
+        total.update(f"{name}\0{content.hexdigest()}\0".encode())
+    return total.hexdigest()[:DIGEST_CHARS]
