@@ -2,7 +2,8 @@
 for; waits for nodes that an autoscaler can add; or says what is missing.
 
 One placement group for the run, so that two half-started runs can't each hold what the other needs.
-A Tune trial hands in its own instead. Called by `run`; nothing else creates placement groups.
+A Tune trial hands in its own instead. Called by `run`; workers that a running run adds get groups
+of their own, made by `seating`.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ with it. The seats that a run began with stay reserved until its end. Called by 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from orchestrator.config import Config
 from orchestrator.errors import InterruptedRunError, PlacementError
-from orchestrator.placement import EVALUATOR, Seats, bundle, bundle_index
+from orchestrator.placement import EVALUATOR, Resources, Seats, bundle, bundle_index, labels_of
 from orchestrator.resize import sizes_of
 
 POLL_S = 0.5  # how late a stop is noticed
@@ -62,7 +62,7 @@ class Seating:
             if (name, rank) not in self._added
         ]
         wanted = {seat: bundle(self._config.group(seat[0]).workers) for seat in missing}
-        made = {seat: placement_group([wanted[seat]], strategy="PACK") for seat in missing}
+        made = {seat: self._make_group(seat[0], wanted[seat]) for seat in missing}
         deadline = time.monotonic() + wait_s
         try:
             for group in made.values():
@@ -70,12 +70,18 @@ class Seating:
                     if reason := stop():
                         raise InterruptedRunError(reason)
                     if time.monotonic() > deadline:
-                        raise PlacementError(shortage(list(wanted.values()), wait_s))
+                        labels = [labels_of(self._config, name) for name in sizes]
+                        raise PlacementError(shortage(list(wanted.values()), labels, wait_s))
         except BaseException:
             for group in made.values():
                 remove_placement_group(group)
             raise
         self._added |= made
+
+    def _make_group(self, name: str, wanted: Resources) -> PlacementGroup:
+        """A seat of its own, on a node with the group's labels."""
+        labels = labels_of(self._config, name)
+        return placement_group([wanted], bundle_label_selector=[labels] if labels else None)
 
     def remove(self, name: str, num: int) -> None:
         """Gives back the added seats of a group from rank `num` on; their processes have ended."""
@@ -88,14 +94,17 @@ class Seating:
             self.remove(name, 0)
 
 
-def shortage(wanted: list[dict[str, float]], wait_s: float) -> str:
-    """What is asked for and what there is, by resource."""
+def shortage(wanted: Sequence[Resources], labels: Sequence[dict[str, str]], wait_s: float) -> str:
+    """What is asked for, on nodes of which labels, and what there is in all, by resource."""
     total, free = ray.cluster_resources(), ray.available_resources()
     lines = []
     for resource in ("CPU", "GPU"):
         if asked := sum(b.get(resource, 0.0) for b in wanted):
             have, of = free.get(resource, 0.0), total.get(resource, 0.0)
             lines.append(f"{resource}: asked {asked:g} more, available {have:g} of {of:g}")
+    asked_labels = sorted({f"{key}={value}" for own in labels for key, value in own.items()})
+    if asked_labels:
+        lines.append(f"on nodes labelled {', '.join(asked_labels)}")
     return (
         f"not enough resources for {len(wanted)} more worker(s) after {wait_s:g} s: "
         f"{'; '.join(lines)}; add nodes, wait for other jobs to end, or ask for fewer"

@@ -17,8 +17,9 @@ from ray.util.placement_group import (
 
 from orchestrator.config import Config, load_config
 from orchestrator.errors import InterruptedRunError, PlacementError
-from orchestrator.placement import make_group, reserve
+from orchestrator.placement import Seats, make_group, reserve
 from orchestrator.run import train
+from orchestrator.seating import Seating
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
@@ -65,6 +66,21 @@ def test_a_group_stands_on_no_node_but_those_of_its_label(workplace: Path) -> No
         assert not group.wait(2)
     finally:
         remove_placement_group(group)
+
+
+def test_a_worker_that_is_added_stands_on_no_node_but_those_of_its_label(workplace: Path) -> None:
+    (node,) = [n["NodeID"] for n in ray.nodes() if n["Alive"]]
+    for labels, fits in ((f"ray.io/node-id: {node}", True), ("tandem-group: memory", False)):
+        settings = ["memory.workers.cpus=0.5", f"memory.workers.node_labels={{{labels}}}"]
+        config = config_of(workplace, *settings)
+        added = Seating(config, Seats(None))  # type: ignore[arg-type]
+        if fits:
+            added.add({"memory": 2}, 10, lambda: None)
+        else:
+            with pytest.raises(PlacementError, match="on nodes labelled tandem-group=memory"):
+                added.add({"memory": 2}, 1, lambda: None)
+        added.close()
+    wait_until_none_is_pending()
 
 
 def test_a_label_that_no_node_has_is_refused_at_once_and_leaves_nothing(workplace: Path) -> None:

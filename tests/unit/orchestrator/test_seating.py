@@ -28,7 +28,9 @@ class Ray:
         self.room = room
         self.held: list[Group] = []
 
-    def placement_group(self, bundles: list[dict[str, float]], strategy: str) -> Group:
+    def placement_group(
+        self, bundles: list[dict[str, float]], bundle_label_selector: list[dict[str, str]] | None
+    ) -> Group:
         group = Group(bundles, len(self.held) < self.room)
         self.held.append(group)
         return group
