@@ -230,13 +230,13 @@ def test_everything_that_the_cluster_lacks_is_said_before_the_job_is_sent(place:
     code, out, err = place.submit(
         "there",
         "corpus.templates=/nowhere/templates.json",
-        "data.workers={num_workers: 40}",
+        "data.workers={cpus: 40}",
         f"storage={place.folder}",
     )
     assert code == 2, out + err
     assert f"run directory {place.folder}/there exists already" in err
     assert "/nowhere/templates.json: neither on this machine nor on node" in err
-    assert "there is no place for 39 x data worker (1 CPU)" in err
+    assert "there is no place for 1 x data worker (40 CPU)" in err
     assert "submitted" not in out
 
 
