@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.search_results import (
     FAILED,
@@ -104,7 +105,7 @@ class SearchProgress:
         if not front:
             return "best so far: none has come to its end yet"
         best = front[0]
-        title = "best so far" if len(goals) == 1 else f"front so far: {len(front)} trials; first"
+        title = "best so far" if len(goals) == 1 else f"first of {len(front)} on the front so far"
         return f"{title}: {best.name}, {self._figures(best.figures)}\n  {shown_values(best.values)}"
 
     def _render(self) -> Group:
@@ -121,7 +122,7 @@ class SearchProgress:
                 clock(result.seconds),
                 *(shown(result.figures.get(name)) for name in names),
             )
-        return Group(table, self._counts(), self._best())
+        return Group(table, Text(self._counts()), Text(self._best()))
 
     def _newest(self) -> list[TrialResult]:
         running = [r for r in self._results.values() if r.status == RUNNING][:SHOWN]

@@ -31,7 +31,7 @@ from rich.table import Table
 from actors.wire import ConfigError
 from jobs.check import look_at_corpus
 from jobs.search_points import PointSearcher, population
-from jobs.search_progress import SearchProgress, shown
+from jobs.search_progress import SearchProgress, shown, shown_values
 from jobs.search_record import SearchRecord
 from jobs.search_schedulers import scheduler_of
 from jobs.search_trackers import tracker_callbacks
@@ -51,6 +51,7 @@ from orchestrator.search_results import (
     TrialResult,
     pareto_front,
     read_results,
+    table_rows,
 )
 from orchestrator.search_space import extremes
 from orchestrator.search_spec import PBT, Search
@@ -80,7 +81,7 @@ def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
         check_fits(search, ray.cluster_resources())
         before = read_results(where, search.num_trials)
         where.write(BASE, search.base.to_yaml())
-        where.write(SEARCH, _as_yaml(search))
+        where.write(SEARCH, as_yaml(search))
         with SearchProgress(search, console, before) as progress:
             record = SearchRecord(search, where, before, progress.event, progress.warning)
             if sum(result.is_over for result in before) < search.num_trials:
@@ -104,7 +105,7 @@ def refuse_other_search(where: RunDir, search: Search) -> None:
     """
     if not where.exists(SEARCH):
         return
-    old, new = yaml.safe_load(where.read(SEARCH)), yaml.safe_load(_as_yaml(search))
+    old, new = yaml.safe_load(where.read(SEARCH)), yaml.safe_load(as_yaml(search))
     differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     lines = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in differing
              if key not in (*CHANGEABLE, "base")]  # fmt: skip
@@ -120,7 +121,8 @@ def refuse_other_search(where: RunDir, search: Search) -> None:
         )
 
 
-def _as_yaml(search: Search) -> str:
+def as_yaml(search: Search) -> str:
+    """The search as it is kept."""
     return str(yaml.safe_dump(search.spec.model_dump(mode="json"), sort_keys=False))
 
 
@@ -244,7 +246,7 @@ def write_results(
     """Writes the tables, the configs of the best and the report; returns the best."""
     goals = search.spec.goals
     best = pareto_front(results, goals)
-    where.write(RESULTS, to_parquet([result.row() for result in results]))
+    where.write(RESULTS, to_parquet(table_rows(results)))
     for index, result in enumerate(best):
         named = {"name": f"{search.spec.name}-{result.name}", "storage": search.spec.storage}
         text = search.config(result.point, **named).to_yaml()
@@ -253,7 +255,7 @@ def write_results(
         if len(goals) > 1:
             where.write(f"{PARETO}/{result.name}.yaml", text)
     if len(goals) > 1:
-        where.write(f"{PARETO}.parquet", to_parquet([result.row() for result in best]))
+        where.write(f"{PARETO}.parquet", to_parquet(table_rows(best)))
     summary = {
         "name": search.spec.name,
         "wall_s": wall_s,
@@ -291,11 +293,12 @@ def print_results(
         return
     title = "the best" if len(goals) == 1 else "the Pareto front"
     table = Table(title=title, title_justify="left")
-    for heading in ("trial", *best[0].values, *(goal.figure for goal in goals)):
+    for heading in ("trial", *(goal.figure for goal in goals)):
         table.add_column(heading, justify="left" if heading == "trial" else "right")
+    table.add_column("settings", overflow="fold", ratio=1)
     for result in best:
-        values = [shown(value) for value in result.values.values()]
-        table.add_row(result.name, *values, *(shown(result.figures[g.figure]) for g in goals))
+        figures = [shown(result.figures[goal.figure]) for goal in goals]
+        table.add_row(result.name, *figures, shown_values(result.values))
     console.print(table)
     for what, name in (("train the best with", BEST), ("report", REPORT)):
         console.print(f"{what}: {search.url}/{name}", highlight=False, soft_wrap=True)

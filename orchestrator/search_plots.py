@@ -36,7 +36,7 @@ def fronts(
         def paint(axes: Axes, x: Objective = x, y: Objective = y) -> None:
             _scatter(axes, results, best, x, y)
 
-        title = f"Pareto front: {x.goal} and {y.goal}"
+        title = f"Front: {x.goal} {_short(x.figure)}, {y.goal} {_short(y.figure)}"
         plots.append(draw(paint, title, x.figure, y.figure))
     return plots
 
@@ -59,6 +59,10 @@ def _scatter(
     for result in best[:MOST_LABELS]:
         where = (result.figures[x.figure], result.figures[y.figure])
         axes.annotate(result.name, where, fontsize=6, textcoords="offset points", xytext=(4, 4))
+
+
+def _short(figure: str) -> str:
+    return figure.rpartition(".")[2].replace("_", " ")
 
 
 def _points(results: Sequence[TrialResult], x: str, y: str) -> list[tuple[float, float]]:
@@ -136,7 +140,7 @@ def parallel(
             low, high = _end_labels(raw, space.get(names[at]))
             axes.text(at, -0.05, low, ha="center", va="top", fontsize=7)
             axes.text(at, 1.05, high, ha="center", va="bottom", fontsize=7)
-        axes.set_xticks(range(len(names)), names, fontsize=8)
+        axes.set_xticks(range(len(names)), [n.replace(".", ".\n") for n in names], fontsize=8)
         axes.tick_params(axis="x", pad=14)
         axes.set_yticks([])
         axes.set_ylim(-0.12, 1.16)

@@ -36,13 +36,11 @@ def render_search_report(
         _plots(fronts(results, best, goals)),
     ]
     if best:
-        heads, rows = _table_of(search, best)
-        parts += [table(heads, rows)]
+        parts += [_wide(search, best)]
     parts += ["<h2>Learning curves</h2>", _plots(learning_curves(results, best, goals))]
     parts += _settings(search, results)
-    heads, rows = _table_of(search, results)
     text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
-    parts += ["<h2>All trials</h2>", table(heads, rows)]
+    parts += ["<h2>All trials</h2>", _wide(search, results)]
     parts += [f"<h2>The search</h2><pre>{escape(text)}</pre></main></body></html>"]
     return "".join(parts)
 
@@ -109,7 +107,8 @@ def _settings(search: Search, results: Sequence[TrialResult]) -> list[str]:
 HOW = (
     "Share of a figure's variance (by rank) that a parabola in one setting alone explains; for "
     "listed values, their means. Black lines: 90 % of resampled trials. Red marks: a setting "
-    "without effect stays below in 95 % of shuffled figures; grey bars do."
+    "without effect stays below in 95 % of shuffled figures; grey bars do. Early figures favour "
+    "settings that learn fast."
 )
 IMPORTANCE = ("figure", "setting", "share", "5 %", "95 %", "chance, 95 %", "")
 
@@ -118,6 +117,15 @@ def _importance_row(one: Importance) -> Sequence[str]:
     numbers = (one.share, one.low, one.high, one.chance)
     verdict = "more than chance" if one.beats_chance else "could be chance"
     return one.name, *(f"{number:.2f}" for number in numbers), verdict
+
+
+def _wide(search: Search, results: Sequence[TrialResult]) -> str:
+    """A table of trials that scrolls where the page is narrow."""
+    heads, rows = _table_of(search, results)
+    text = table(heads, rows)
+    for head in heads:  # long names break at their dots
+        text = text.replace(f"<th>{head}</th>", f"<th>{head.replace('.', '.<wbr>')}</th>")
+    return f"<div style='overflow-x:auto;margin-top:12px;font-size:13px'>{text}</div>"
 
 
 def _table_of(

@@ -111,6 +111,17 @@ def cell(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
+def table_rows(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
+    """All results as rows whose columns each hold values of one kind."""
+    rows = [result.row() for result in results]
+    for name in dict.fromkeys(name for row in rows for name in row):
+        kinds = {type(row[name]) for row in rows if name in row}
+        if len(kinds) > 1 and not kinds <= {int, float}:
+            for row in rows:
+                row[name] = str(row[name]) if name in row else None
+    return rows
+
+
 def write_result(where: RunDir, result: TrialResult) -> None:
     """Keeps a result. Raises: ConfigError where the storage can't be written."""
     where.write(f"{TRIALS}/{result.name}.json", result.to_json())
@@ -160,13 +171,13 @@ def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
 
 
 def latest_common(results: Sequence[TrialResult]) -> tuple[int, list[TrialResult]]:
-    """The latest interval at which at least half of the trials were measured, and those trials:
+    """The latest interval at which at least two thirds of the trials were measured, and those:
     figures of trials that were stopped early compare with others' there only.
     """
     measured = [{int(row["interval"]) for row in r.history} for r in results]
     intervals = sorted(set().union(*measured)) if measured else []
     for interval in reversed(intervals):
         there = [r for r, own in zip(results, measured, strict=True) if interval in own]
-        if 2 * len(there) >= len(results):
+        if 3 * len(there) >= 2 * len(results):
             return interval, there
     return 0, []

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import io
 import itertools
 import random
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from actors.wire import ConfigError
+from orchestrator.recorder import to_parquet
 from orchestrator.run_dir import RunDir
 from orchestrator.search_results import (
     FAILED,
@@ -17,6 +20,7 @@ from orchestrator.search_results import (
     latest_common,
     pareto_front,
     read_results,
+    table_rows,
     write_result,
 )
 from orchestrator.search_spec import Objective
@@ -99,12 +103,20 @@ def test_a_row_holds_lists_as_text() -> None:
     assert (row["config.x"], row["config.y"], row["config.z"]) == ("[1, 2]", 0.5, "null")
 
 
-def test_trials_compare_at_the_latest_interval_that_half_of_them_reached() -> None:
-    curves = {0: (2, 4, 6), 1: (2,), 2: (2, 4), 3: (2,)}
+def test_a_column_of_mixed_values_becomes_text() -> None:
+    mixed = [TrialResult(n, {}, {"x": x, "y": y}) for n, (x, y) in enumerate([(1, 1), ("a", 0.5)])]
+    rows = table_rows(mixed)
+    assert [row["config.x"] for row in rows] == ["1", "a"]
+    assert [row["config.y"] for row in rows] == [1, 0.5]
+    assert pq.read_table(io.BytesIO(to_parquet(rows))).num_rows == 2
+
+
+def test_trials_compare_at_the_latest_interval_that_two_thirds_reached() -> None:
+    curves = {0: (2, 4, 6), 1: (2, 4), 2: (2, 4), 3: (2,)}
     trials = [
         TrialResult(n, {}, {}, history=tuple({"interval": i} for i in curve))
         for n, curve in curves.items()
     ]
     interval, there = latest_common(trials)
-    assert (interval, [t.number for t in there]) == (4, [0, 2])
+    assert (interval, [t.number for t in there]) == (4, [0, 1, 2])
     assert latest_common([]) == (0, [])

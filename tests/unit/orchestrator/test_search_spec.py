@@ -19,7 +19,7 @@ TEXT = {"corpus": {"paths": ["text.txt"]}, "intervals": 8, "evaluation": {"every
 def search(folder: Path, **values: Any) -> Search:
     (folder / "base.yaml").write_text(yaml.safe_dump(TEXT))
     path = folder / "search.yaml"
-    path.write_text(yaml.safe_dump({"base": "base.yaml", "space": OWN, **values}))
+    path.write_text(yaml.safe_dump({"base": "base.yaml", "space": OWN, **values}, sort_keys=False))
     return load_search(str(path))
 
 
