@@ -39,6 +39,7 @@ class SearchProgress:
         self._search, self._console = search, console
         self._began = time.monotonic()
         self._results = {result.number: result for result in before}
+        self._news_at: dict[int, float] = {}  # when a running trial was last heard of
         self._over_before = sum(result.is_over for result in before)
         self._live: Live | None = None
 
@@ -58,6 +59,7 @@ class SearchProgress:
     def event(self, what: str, result: TrialResult) -> None:
         """Something happened to a trial."""
         self._results[result.number] = result
+        self._news_at[result.number] = time.monotonic()
         if self._live is not None or what in ("measured", "ended"):
             return
         line = f"trial {result.name} {what}"
@@ -110,6 +112,8 @@ class SearchProgress:
 
     def _render(self) -> Group:
         spec = self._search.spec
+        if not self._results:
+            return Group(Text(f"tandem tune · {spec.name}: the first trials are starting"))
         table = Table(title=f"tandem tune · {spec.name}", title_justify="left")
         names = [goal.figure for goal in spec.goals]
         for heading in ("trial", "state", "interval", "time", *names):
@@ -119,10 +123,15 @@ class SearchProgress:
                 result.name,
                 f"[{COLORS[result.status]}]{result.status}[/]",
                 f"{result.interval}/{self._search.base.intervals}",
-                clock(result.seconds),
+                clock(self._seconds(result)),
                 *(shown(result.figures.get(name)) for name in names),
             )
         return Group(table, Text(self._counts()), Text(self._best()))
+
+    def _seconds(self, result: TrialResult) -> float:
+        if result.status != RUNNING or result.number not in self._news_at:
+            return result.seconds
+        return result.seconds + time.monotonic() - self._news_at[result.number]
 
     def _newest(self) -> list[TrialResult]:
         running = [r for r in self._results.values() if r.status == RUNNING][:SHOWN]
