@@ -75,7 +75,7 @@ class SearchRecord(Callback):  # type: ignore[misc]
             known = replace(known, point=point, values=values, moves=(*known.moves, move))
             what = f"goes on from {given[DONOR]:03d}"
         else:
-            what = "goes on" if known.history or known.failures else "starts"
+            what = "goes on" if number in self._results else "starts"
         self._keep(what, replace(known, status=RUNNING))
 
     def on_trial_result(
