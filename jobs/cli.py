@@ -83,6 +83,22 @@ def train(
 
 
 @app.command()
+def tune(
+    search: Annotated[str, typer.Argument(metavar="SEARCH", help="YAML file of the search.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="The search's own values, e.g. trials=8."),
+    ] = None,
+) -> None:
+    """Searches the weights of the losses, or any other settings; run again it goes on."""
+    from jobs.tune import run_search
+
+    with _exit_codes():
+        if not run_search(search, overrides or [], Console()):
+            raise typer.Exit(FAILED)
+
+
+@app.command()
 def init(
     path: Annotated[str, typer.Argument(metavar="[PATH]", help="The file.")] = "tandem.yaml",
     kind: Annotated[str, typer.Option("--kind", help="Of corpus: text or facts.")] = "text",

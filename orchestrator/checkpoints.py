@@ -106,6 +106,31 @@ def intervals(run_dir: RunDir) -> list[int]:
     return [i for i in found if run_dir.exists(f"{folder(i)}/{MANIFEST}")]
 
 
+def file_names(run_dir: RunDir, interval: int) -> list[str]:
+    """The files of a pair, in the run's directory; the manifest last.
+
+    Raises:
+        CheckpointError: its manifest can't be read.
+    """
+    root = folder(interval)
+    try:
+        groups = json.loads(run_dir.read(f"{root}/{MANIFEST}"))["body"]["groups"]
+        sizes = {name: sum(len(header["checksums"]) for header in groups[name]) for name in GROUPS}
+    except (ConfigError, ValueError, KeyError, TypeError) as err:
+        raise CheckpointError(f"checkpoint {run_dir.path(root)}: can't be read: {err}") from err
+    parts = [_part(name, index) for name in GROUPS for index in range(sizes[name])]
+    return [f"{root}/{name}" for name in (*parts, ROWS, MANIFEST)]
+
+
+def saved_rows(run_dir: RunDir, interval: int) -> SavedRows:
+    """The metrics that go with a pair. Raises: CheckpointError."""
+    name = f"{folder(interval)}/{ROWS}"
+    try:
+        return SavedRows(**json.loads(gzip.decompress(run_dir.read_bytes(name))))
+    except (ConfigError, OSError, ValueError, TypeError) as err:
+        raise CheckpointError(f"checkpoint {run_dir.path(name)}: can't be read: {err}") from err
+
+
 def remove(run_dir: RunDir, interval: int) -> None:
     """Removes a pair, its manifest first: what is half removed is no pair."""
     run_dir.remove(f"{folder(interval)}/{MANIFEST}")

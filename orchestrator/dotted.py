@@ -13,3 +13,19 @@ def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """One value as the nested dict in which it stands under its dotted key."""
+    *parents, leaf = key.split(".")
+    nested = {leaf: value}
+    for parent in reversed(parents):
+        nested = {parent: nested}
+    return nested
+
+
+def pick(values: Any, key: str) -> Any:
+    """What stands under a dotted key. Raises: KeyError."""
+    for part in key.split("."):
+        values = values[part]
+    return values

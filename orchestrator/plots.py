@@ -25,9 +25,15 @@ COLORS = {
 TOP_SHARE_ALARM = 0.2
 
 
-def draw(paint: Callable[[Axes], None], title: str, xlabel: str, ylabel: str) -> str:
-    """One plot as an `<svg>` element."""
-    figure = Figure(figsize=(5.6, 3.1), layout="constrained")
+def draw(
+    paint: Callable[[Axes], None],
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    size: tuple[float, float] = (5.6, 3.1),
+) -> str:
+    """One plot as an `<svg>` element; its size in inches."""
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     paint(axes)
     axes.set_title(title, fontsize=10, loc="left", fontweight="bold")

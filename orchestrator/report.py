@@ -49,14 +49,14 @@ def render_report(config: Config, summary: dict[str, Any], metrics: Metrics) -> 
         *(f"<div>{svg}</div>" for svg in all_plots(metrics)),
         "</div>",
         "<h2>Held-out figures</h2>",
-        _table(("figure", "value", "what it says"), _figure_rows(summary)),
+        table(("figure", "value", "what it says"), _figure_rows(summary)),
         "<h2>The two groups</h2>",
-        _table(("", DATA, MEMORY), _group_rows(summary)),
+        table(("", DATA, MEMORY), _group_rows(summary)),
     ]
     if restarts := summary["restarts"]:
-        parts += ["<h2>What failed and came back</h2>", _table(RESTARTS, _restart_rows(restarts))]
+        parts += ["<h2>What failed and came back</h2>", table(RESTARTS, _restart_rows(restarts))]
     if resizes := summary["resizes"]:
-        parts += ["<h2>What was resized</h2>", _table(RESIZES, _resize_rows(resizes))]
+        parts += ["<h2>What was resized</h2>", table(RESIZES, _resize_rows(resizes))]
     if answers:
         parts += ["<h2>A few questions</h2>", _answers(answers)]
     parts += [f"<h2>Config</h2><pre>{escape(config.to_yaml())}</pre></main></body></html>"]
@@ -76,23 +76,24 @@ def _cards(summary: dict[str, Any]) -> Iterable[str]:
     accuracy = summary.get("accuracy", {})
     for name in ("own", "help", "memory"):
         if name in accuracy:
-            yield _card(
+            yield card(
                 f"{accuracy[name]:.1%}",
                 f"answers right: {name} (baseline {accuracy['baseline']:.1%})",
             )
     gain, agreement = heldout["help_gain"], heldout["recall_agreement"]
-    yield _card("–" if gain is None else f"{gain:+.3f}", "help gain, nats per token")
-    yield _card("–" if agreement is None else f"{agreement:.1%}", "memory agrees with data layer")
+    yield card("–" if gain is None else f"{gain:+.3f}", "help gain, nats per token")
+    yield card("–" if agreement is None else f"{agreement:.1%}", "memory agrees with data layer")
     rate = heldout["reflection_rate"]
-    yield _card(
+    yield card(
         "–" if rate is None else f"{rate:.1%}",
         f"reflection ({heldout['reflection_probes']} changed)",
     )
-    yield _card("yes" if summary["reflects_final"] else "no", "memory reflects the final version",
+    yield card("yes" if summary["reflects_final"] else "no", "memory reflects the final version",
                 bad=not summary["reflects_final"])  # fmt: skip
 
 
-def _card(value: str, label: str, bad: bool = False) -> str:
+def card(value: str, label: str, bad: bool = False) -> str:
+    """A figure and what it says, in a box."""
     style = "card bad" if bad else "card"
     return f"<div class='{style}'><b>{escape(value)}</b><span>{escape(label)}</span></div>"
 
@@ -207,7 +208,8 @@ def _answers(answers: Sequence[dict[str, str]]) -> str:
     return f"<table><tr>{heads}</tr>{rows}</table>"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of text as a table; what looks like a number stands on the right."""
     head = "".join(f"<th>{escape(h)}</th>" for h in heads)
     body = "".join(
         "<tr>"

@@ -57,6 +57,10 @@ class RunDir:
         """URL of one of the run's files."""
         return f"{self.url}/{name}"
 
+    def file_system(self, name: str) -> tuple[Any, str]:
+        """The fsspec file system, and the path of one of the run's files in it."""
+        return self._fs, f"{self._root}/{name}"
+
     def exists(self, name: str = "") -> bool:
         """Whether the file, or the directory itself, is there now.
 
