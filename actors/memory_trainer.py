@@ -28,6 +28,7 @@ from actors.layers import (
     predict_at,
     to_batch,
 )
+from actors.memory_layer import MemoryLayer
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
 from actors.ranges import from_lists, to_lists
 from actors.replay import ReplayBuffer
@@ -53,17 +54,14 @@ class MemoryTrainer(Trainer):
     ) -> None:
         super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation)
         self.teacher = build_data_layer(spec, self.tokenizer, self.device).eval()
-        rows = self.teacher.vocab_rows
-        self.layer = build_memory_layer(spec, self.tokenizer, rows, self.device)
+        self.layer = self.build_layer()
         self._flatten(self.layer, self.teacher)
         if spec.losses.sync > 0:
             self.ref = (
                 build_data_layer(spec, self.tokenizer, self.device).eval().requires_grad_(False)
             )
             self.ref_flat = FlatParameters(self.ref, section_of)
-            self.before = build_memory_layer(
-                spec, self.tokenizer, rows, self.device
-            ).requires_grad_(False)
+            self.before = self.build_layer().requires_grad_(False)
             self.before_flat = FlatParameters(self.before, section_of)
         self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
         self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
@@ -76,6 +74,10 @@ class MemoryTrainer(Trainer):
         self.heldout: Batch | None = None
         self.choices = self.generator(0)
         prepare_training(self.layer)
+
+    def build_layer(self) -> MemoryLayer:
+        """A memory layer with the run's starting weights; benchmarks put their controls here."""
+        return build_memory_layer(self.spec, self.tokenizer, self.teacher.vocab_rows, self.device)
 
     def before_adopt(self) -> None:
         """theta_ref is the data layer with which the memory last trained."""
