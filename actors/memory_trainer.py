@@ -53,6 +53,8 @@ class MemoryTrainer(Trainer):
         incarnation: int = 0,
     ) -> None:
         super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation)
+        if spec.memory.token_noise is not None:
+            self.token_noise = spec.memory.token_noise
         self.teacher = build_data_layer(spec, self.tokenizer, self.device).eval()
         self.layer = self.build_layer()
         self._flatten(self.layer, self.teacher)
@@ -223,14 +225,18 @@ class MemoryTrainer(Trainer):
             u_BTD, _ = self.layer.encode(part.tokens_BT, part.segments_BT)
             read = self.layer.read_at(u_BTD[part.valid_BT])
             logits_NV = self.layer.predict(read.y)
+        teacher_NV = self._teach(part, rows)
         text_N = is_text_B[of_sequence_N]
         if weights.self_ > 0 and (here := int(text_N.sum())):
-            share = here / counts["self"]
-            terms["self"] = losses.self_(logits_NV[text_N], part.targets_N[text_N]) * share
+            share, targets_N = here / counts["self"], part.targets_N
+            counted_N = self._counted(teacher_NV, targets_N)
+            counted_N = None if counted_N is None else counted_N[text_N]
+            term = losses.self_(logits_NV[text_N], targets_N[text_N], counted_N)
+            terms["self"] = term * share
         balance = losses.balance(read.side_scores, self.ranks.add)
         per_pass = 1 / self.spec.memory.accumulate
         step.metrics["balance"] = step.metrics.get("balance", 0.0) + balance.item() * per_pass
-        terms |= self._taught(part, logits_NV, of_sequence_N, rows, counts)
+        terms |= self._taught(part, teacher_NV, logits_NV, of_sequence_N, rows, counts)
         if "assist" in counts and (num := within(self.num_taught["assist"], rows)):
             with self.cost("assist"):
                 terms |= self._assist(part.rows(slice(None, num)), u_BTD[:num], counts["assist"])
@@ -245,9 +251,29 @@ class MemoryTrainer(Trainer):
             with self.cost("backward"):
                 loss.backward()
 
+    def _teach(self, part: Batch, rows: slice) -> Tensor:
+        """What the adopted data layer says at the front of a pass, as far as a term asks it."""
+        names = self.num_taught.keys() & {"recall", "sync"}
+        most = max((within(self.num_taught[name], rows) for name in names), default=0)
+        asked = part.rows(slice(None, most))
+        if not most:
+            return torch.zeros(0, self.tokenizer.size, device=self.device)
+        with self.cost("teacher"), torch.no_grad(), self.autocast():
+            return self.teacher(asked.tokens_BT, asked.segments_BT).logits_BTV[asked.valid_BT]
+
+    def _counted(self, teacher_NV: Tensor, targets_N: Tensor) -> Tensor | None:
+        """What each position of a pass counts in self; None: all alike."""
+        if not (strength := self.spec.losses.self_yields) or not len(teacher_NV):
+            return None
+        counted_N = torch.ones(len(targets_N), device=self.device)
+        num = len(teacher_NV)
+        counted_N[:num] = losses.yielding(teacher_NV, targets_N[:num], strength)
+        return counted_N
+
     def _taught(
         self,
         part: Batch,
+        teacher_NV: Tensor,
         logits_NV: Tensor,
         of_sequence_N: Tensor,
         rows: slice,
@@ -258,12 +284,6 @@ class MemoryTrainer(Trainer):
                if name in counts}  # fmt: skip
         here = {name: int((of_sequence_N < n).sum()) for name, n in num.items()}
         terms: dict[str, Tensor] = {}
-        teacher_NV = logits_NV[:0]
-        if most := max(num.values(), default=0):
-            asked = part.rows(slice(None, most))
-            with self.cost("teacher"), torch.no_grad(), self.autocast():
-                out = self.teacher(asked.tokens_BT, asked.segments_BT)
-                teacher_NV = out.logits_BTV[asked.valid_BT]
         if count := here.get("recall", 0):
             with self.cost("recall"):
                 recall = losses.recall(teacher_NV[:count], logits_NV[:count])

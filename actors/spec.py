@@ -160,6 +160,14 @@ class MemoryGroupSpec(_GroupSpec):
     sync_frac: float = Field(
         0.25, gt=0, le=1, description="Share of a batch on which sync runs (three more forwards)."
     )
+    token_noise: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="As corpus.token_noise, for the memory alone; unset: the corpus'. Its teacher "
+        "reads what it reads, so that more of it (0.15) teaches what the data layer says in "
+        "wordings that neither has seen. For facts, with recall_frac 1.",
+    )
     replay_windows: int = Field(2048, ge=0, description="Windows kept for replay.")
 
 
@@ -170,6 +178,14 @@ class LossWeights(Spec):
     help: float = Field(1.0, ge=0, description="Data layer with memory.")
     recall: float = Field(1.0, ge=0, description="Memory says what the data layer would say.")
     self_: float = Field(1.0, ge=0, alias="self", description="Memory alone on the text.")
+    self_yields: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How far `self` gives way where the data layer is sure of something else than "
+        "the text: at 1 the text counts nothing there, so that the memory follows a data layer "
+        "that was taught elsewhere. Only on what recall or sync ask (recall_frac, sync_frac).",
+    )
     sync: float = Field(
         0.5, ge=0, description="What just changed in the data layer, and only that, changes here."
     )

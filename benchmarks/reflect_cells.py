@@ -218,9 +218,13 @@ class FactsCells:
         def compute(path: Path) -> Json:
             before, after = self.spec(False, True), self.spec(True, True)
             tokenizer = build_tokenizer(before)
-            phases = [(before, self.last), (after, self.sizes.taught_intervals)]
+            later = [self.sizes.data_steps] * (self.sizes.taught_intervals - 1)
+            phases = [
+                (before, [self.sizes.data_steps] * self.last),
+                (after, [self.sizes.taught_steps, *later]),
+            ]
             track = record(phases, tokenizer.to_json())
-            track.save(path.with_suffix(".track"))
+            track.save(path)
             questions = self._questions(before)
             return {
                 "tokenizer": tokenizer.to_json(),
@@ -235,7 +239,7 @@ class FactsCells:
     def load_track(self) -> Track:
         """What `track` recorded."""
         path = self.cells.path(f"facts-track-{self.seed}", self._track_key())
-        return Track.load(path.with_suffix(".track"))
+        return Track.load(path)
 
     def _answers(
         self,
@@ -279,7 +283,7 @@ class FactsCells:
             trainer, costs = self._trainer(changes, kind, False, track), Costs()
             follow(trainer, self.load_track(), 1, self.last + 1, costs, None)
             header, buckets = trainer.save()
-            save_checkpoint(path.with_suffix(".state"), (header, buckets))
+            save_checkpoint(path, (header, buckets))
             return self._knows(trainer, track) | costs.figures
 
         return self.cells.get(*self._memory_key(name, changes, kind), compute)
@@ -346,7 +350,7 @@ class FactsCells:
 
         def compute(_path: Path) -> Json:
             trainer = self._trainer({**changes, **later}, kind, True, track)
-            state = load_checkpoint(self.cells.path(*key).with_suffix(".state"))
+            state = load_checkpoint(self.cells.path(*key))
             trainer.restore([state[0]], state[1])
             versions, costs, rates = self.load_track(), Costs(), {}
             rates["0"] = self._follows(trainer, track, 0)
@@ -408,8 +412,11 @@ class TextCells:
 
         def compute(path: Path) -> Json:
             tokenizer = build_tokenizer(self.spec)
-            track = record([(self.spec, self.sizes.text_intervals)], tokenizer.to_json())
-            track.save(path.with_suffix(".track"))
+            track = record(
+                [(self.spec, [self.sizes.data_steps] * self.sizes.text_intervals)],
+                tokenizer.to_json(),
+            )
+            track.save(path)
             return {"tokenizer": tokenizer.to_json()}
 
         return self.cells.get(f"text-track-{self.seed}", self._key(), compute)
@@ -421,7 +428,7 @@ class TextCells:
         def compute(_path: Path) -> Json:
             torch.set_num_threads(1)
             track_path = self.cells.path(f"text-track-{self.seed}", self._key())
-            track, costs = Track.load(track_path.with_suffix(".track")), Costs()
+            track, costs = Track.load(track_path), Costs()
             spec = changed_spec(self.spec, changes)
             trainer = TRAINERS.get(kind, MemoryTrainer)(spec, tokenizer_json, RUN)
             follow(trainer, track, 1, self.sizes.text_intervals + 1, costs, None)

@@ -35,6 +35,7 @@ class Sizes:
     facts_intervals: int  # of phase one
     after: tuple[int, ...]  # intervals of phase two after which it is asked
     text_intervals: int
+    taught_steps: int  # of phase two's first interval, in which the data layer learns the edits
     data_steps: int  # per interval
     memory_steps: int
 
@@ -44,8 +45,8 @@ class Sizes:
         return max(self.after)
 
 
-FULL = Sizes(4, 320, 208, 14, (1, 2, 4, 8, 16), 14, 12, 24)
-QUICK = Sizes(4, 320, 208, 10, (1, 2, 4), 8, 12, 24)
+FULL = Sizes(4, 320, 208, 14, (1, 2, 4, 8, 16), 14, 96, 12, 24)
+QUICK = Sizes(4, 320, 208, 10, (1, 2, 4), 8, 96, 12, 24)
 
 
 def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) -> RunSpec:

@@ -2,7 +2,8 @@
 
 It trains alone (`losses.help` 0), so that it is a pure function of the seed and every memory, each
 ablation and each control follows the very same versions. Phase one reads the corpus; in phase two
-it goes on, at the rate where phase one ended, on a corpus whose edited facts have new objects.
+it goes on, at the rate where phase one ended, on a corpus whose edited facts have new objects, and
+learns them in one long interval, so that what is asked later is what was asked before.
 Called by `reflect_cells`.
 """
 
@@ -59,10 +60,10 @@ def _header(row: dict[str, Any]) -> Header:
 
 
 def record(
-    phases: Sequence[tuple[RunSpec, int]],
+    phases: Sequence[tuple[RunSpec, Sequence[int]]],
     tokenizer_json: str,
 ) -> Track:
-    """Trains a data layer through the phases, each a spec and a number of intervals.
+    """Trains a data layer through the phases, each a spec and the steps of its intervals.
 
     A later phase starts from the whole state in which the one before ended.
     """
@@ -70,7 +71,7 @@ def record(
     rows: list[ByteArray] = []
     state: Checkpoint | None = None
     interval = 0
-    for spec, num_intervals in phases:
+    for spec, steps in phases:
         peer_header, peer = MemoryTrainer(spec, tokenizer_json, RUN).publish()
         trainer = DataTrainer(spec, tokenizer_json, RUN)
         if state is None:
@@ -79,9 +80,9 @@ def record(
             rows.append(np.concatenate(buckets))
         else:
             trainer.restore([state[0]], state[1])
-        for _ in range(num_intervals):
+        for num_steps in steps:
             interval += 1
-            order = Order(RUN, 0, interval, spec.data.steps_per_interval)
+            order = Order(RUN, 0, interval, num_steps)
             out = trainer.interval(order, [peer_header], peer)
             assert out.header is not None
             headers.append(out.header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import Range
 from tests.unit.actors.test_data_trainer import gradients_of
-from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec, values
+from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec, values, write_facts
 
 
 @pytest.fixture
@@ -82,6 +83,14 @@ def test_a_batch_is_mixed_as_configured(facts_corpus: CorpusSpec, tokenizer: Tok
     windows, real = trainer.next_windows()
     kinds = [int(row[0]) for row in windows.tokens_NT]
     assert (kinds, real) == ([1, 1, 1, 3, 3, tokenizer.end_of_text, 2, 2], 6)
+
+
+@pytest.mark.parametrize(("own", "share"), [(None, 0.1), (0.0, 0.0), (0.5, 0.5)])
+def test_the_memory_may_have_noise_of_its_own(
+    tmp_path: Path, tokenizer: Tokenizer, own: float | None, share: float
+) -> None:
+    corpus = write_facts(tmp_path, token_noise=0.1)
+    assert build(corpus, tokenizer, memory__token_noise=own).token_noise == share
 
 
 def test_the_reference_is_the_data_layer_of_the_interval_before(trained: Exchange) -> None:
@@ -198,6 +207,27 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
     metrics = values(build(facts_corpus, tokenizer, **only(**weights)).train_step())
     want = sum(weight * metrics[name] for name, weight in weights.items())
     assert metrics["loss"] == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize("asked", [2, 4])
+def test_self_gives_way_where_the_data_layer_was_asked(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    trainer = build(facts_corpus, tokenizer, losses__self_yields=1.0, memory__recall_frac=asked / 4)
+    batch = given(trainer, monkeypatch)
+    sequence_N = batch.valid_BT.nonzero()[:, 0]
+    order = torch.randperm(4, generator=trainer.generator(0))
+    with torch.no_grad():
+        logits_NV = predict_at(trainer.layer, batch)
+        p_NV = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
+        p_NV = p_NV.softmax(-1)
+    rows = torch.arange(len(p_NV))
+    counted_N = 1 - (p_NV.max(-1).values - p_NV[rows, batch.targets_N])
+    is_asked_N = torch.isin(sequence_N, order[:asked])
+    counted_N = torch.where(is_asked_N, counted_N, 1.0)
+    each_N = F.cross_entropy(logits_NV, batch.targets_N, reduction="none")
+    want = float((counted_N * each_N).mean())
+    assert values(trainer.train_step())["self"] == pytest.approx(want, rel=1e-4)
 
 
 def test_a_loss_without_weight_is_not_computed(
