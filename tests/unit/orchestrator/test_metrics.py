@@ -140,3 +140,16 @@ def test_a_failure_is_a_row_that_its_recovery_completes(metrics: Metrics) -> Non
 def test_failures_go_with_a_checkpoint_and_are_there_after_a_resume(metrics: Metrics) -> None:
     metrics.add_failure(Failure(DATA, 1, 2, "it died", 0, 1))
     assert Metrics.resumed(metrics.until(2)).restarts == metrics.restarts
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_rows_written_in_an_interval_are_those_of_its_steps(first: int) -> None:
+    metrics = Metrics(0.0)
+    for interval, rows in ((first, 100.0), (first + 1, 300.0)):
+        metrics.add_interval([a_report(MEMORY, interval, metrics={"rows_written": rows})], 0.0, 1)
+    steps = metrics.intervals[1]["step"] - metrics.intervals[0]["step"]
+    assert group_totals(metrics.intervals)["rows_written_per_interval"] == 200.0 * steps
+
+
+def test_a_group_without_a_table_writes_no_rows(metrics: Metrics) -> None:
+    assert "rows_written_per_interval" not in group_totals(metrics.of_group(DATA))
