@@ -2,8 +2,8 @@
 balance, assist.
 
 Its batches are a mix of what the data layer just trained on (the ranges in its header), its own
-fresh shuffle, replay and text sampled from the data layer. Teachers run without gradient on part of
-a batch; the report says what each costs.
+fresh shuffle, replay and openings that the data layer continues. Teachers run without gradient on
+part of a batch; the report says what each costs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from actors import losses
-from actors.corpus import PADDING, Piece, Windows, WindowStream, pack
+from actors.corpus import PADDING, Windows, WindowStream, pack
 from actors.evaluation import agreement
 from actors.execution import prepare_training
 from actors.flat import FlatParameters
@@ -32,6 +32,7 @@ from actors.memory_layer import MemoryLayer
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
 from actors.ranges import from_lists, to_lists
 from actors.replay import ReplayBuffer
+from actors.sampling import continued, openings, pieces_of
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.trainer import Trainer
 from actors.wire import Order, Range
@@ -53,8 +54,6 @@ class MemoryTrainer(Trainer):
         incarnation: int = 0,
     ) -> None:
         super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation)
-        if spec.memory.token_noise is not None:
-            self.token_noise = spec.memory.token_noise
         self.teacher = build_data_layer(spec, self.tokenizer, self.device).eval()
         self.layer = self.build_layer()
         self._flatten(self.layer, self.teacher)
@@ -105,33 +104,17 @@ class MemoryTrainer(Trainer):
             if counts["sampled"]:
                 self.sampled = self.sample(counts["sampled"] * order.num_steps)
 
-    @torch.no_grad()
     def sample(self, num_windows: int) -> Windows:
-        """At most `num_windows` windows of documents sampled from the adopted data layer, reads
-        off; each rank samples its share, all get all.
+        """At most `num_windows` windows of real openings that the adopted data layer continues,
+        reads off; each rank continues its share, all get all.
         """
-        window, begin, end = self.spec.corpus.window, self.tokenizer.begin, self.tokenizer.end
-        num = len(range(self.rank, num_windows, self.num_ranks))
-        rows = torch.full((num, window), end, dtype=torch.int32)
-        if num:
-            prompts = torch.full((num, 1), begin, device=self.device)
-            with self.autocast():
-                out = self.teacher.model.generate(  # type: ignore[operator]
-                    prompts,
-                    attention_mask=torch.ones_like(prompts),
-                    do_sample=True,
-                    top_k=0,
-                    max_new_tokens=window - 1,
-                    eos_token_id=end,
-                    pad_token_id=end,
-                )
-            rows[:, : out.shape[1]] = out.clamp_max(self.tokenizer.size - 1).cpu()
-        documents = []
-        for row in torch.cat(self.ranks.gather_rows(rows)).tolist():
-            length = row.index(end, 1) + 1 if end in row[1:] else len(row)
-            if length > 2:
-                documents.append(Piece(row[:length]))
-        return pack(documents, window, end)[:num_windows] if documents else Windows.empty(window)
+        window, end = self.spec.corpus.window, self.tokenizer.end
+        opened = openings(self.fresh.next_batch(num_windows)[0])
+        with self.autocast():
+            mine = opened[self.rank :: self.num_ranks]
+            rows_NT = continued(self.teacher, mine, window, end, self.device)
+        pieces = pieces_of(torch.cat(self.ranks.gather_rows(rows_NT)), end)
+        return pack(pieces, window, end)[:num_windows] if pieces else Windows.empty(window)
 
     def next_windows(self) -> tuple[Windows, int]:
         """A batch by the configured mix, and how many sequences at its front are real text.

@@ -160,14 +160,6 @@ class MemoryGroupSpec(_GroupSpec):
     sync_frac: float = Field(
         0.25, gt=0, le=1, description="Share of a batch on which sync runs (three more forwards)."
     )
-    token_noise: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="As corpus.token_noise, for the memory alone; unset: the corpus'. Its teacher "
-        "reads what it reads, so that more of it (0.15) teaches what the data layer says in "
-        "wordings that neither has seen. For facts, with recall_frac 1.",
-    )
     replay_windows: int = Field(2048, ge=0, description="Windows kept for replay.")
 
 
@@ -222,7 +214,13 @@ class MixSpec(Spec):
     )
     fresh: float = Field(0.3, ge=0, description="The memory's own shuffle of the training split.")
     replay: float = Field(0.2, ge=0, description="Windows of earlier intervals.")
-    sampled: float = Field(0.0, ge=0, description="Text sampled from the data layer itself.")
+    sampled: float = Field(
+        0.0,
+        ge=0,
+        description="Openings of the memory's own text (prompts; of plain text half a document) as "
+        "the data layer continues them, so that the memory hears its whole answers. Costs about a "
+        "forward per token continued.",
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Self:

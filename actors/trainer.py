@@ -78,7 +78,7 @@ class Trainer(ABC):
     ) -> None:
         self.spec, self.own_spec = spec, spec.group(group)
         self.run, self.group, self.rank, self.num_ranks = run, group, rank, num_ranks
-        self.incarnation, self.token_noise = incarnation, spec.corpus.token_noise
+        self.incarnation = incarnation
         workers = self.own_spec.workers
         torch.set_num_threads(max(1, int(workers.cpus)))
         if workers.gpus > 0 and not torch.cuda.is_available():
@@ -153,12 +153,13 @@ class Trainer(ABC):
 
     def make_batch(self, windows: Windows) -> Batch:
         """The global batch in host memory, with token noise; the same on every rank."""
+        noise = self.spec.corpus.token_noise
         choices = torch.Generator().manual_seed(
             seed_of(self.spec.seed, self.group, self.step, "noise")
         )
         batch = to_batch(windows, torch.device("cpu"))
         marks = (self.tokenizer.begin, self.tokenizer.end)
-        return add_noise(batch, self.token_noise, self.tokenizer.size, marks, choices)
+        return add_noise(batch, noise, self.tokenizer.size, marks, choices)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes in the group's precision; backward passes and steps stay outside."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,12 @@ from actors.evaluation import Pair, agreement, heldout_figures
 from actors.layers import Batch, predict_at, to_batch
 from actors.memory_layer import MemoryLayer
 from actors.memory_trainer import MemoryTrainer
+from actors.sampling import openings
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import Range
 from tests.unit.actors.test_data_trainer import gradients_of
-from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec, values, write_facts
+from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec, values
 
 
 @pytest.fixture
@@ -83,14 +83,6 @@ def test_a_batch_is_mixed_as_configured(facts_corpus: CorpusSpec, tokenizer: Tok
     windows, real = trainer.next_windows()
     kinds = [int(row[0]) for row in windows.tokens_NT]
     assert (kinds, real) == ([1, 1, 1, 3, 3, tokenizer.end_of_text, 2, 2], 6)
-
-
-@pytest.mark.parametrize(("own", "share"), [(None, 0.1), (0.0, 0.0), (0.5, 0.5)])
-def test_the_memory_may_have_noise_of_its_own(
-    tmp_path: Path, tokenizer: Tokenizer, own: float | None, share: float
-) -> None:
-    corpus = write_facts(tmp_path, token_noise=0.1)
-    assert build(corpus, tokenizer, memory__token_noise=own).token_noise == share
 
 
 def test_the_reference_is_the_data_layer_of_the_interval_before(trained: Exchange) -> None:
@@ -244,15 +236,16 @@ def test_training_leaves_the_teachers_alone(trainer: MemoryTrainer) -> None:
     assert [flat.digest() for flat in flats] == before
 
 
-def test_documents_are_sampled_from_the_data_layer(
+def test_what_is_sampled_begins_as_the_memorys_own_text_does(
     trainer: MemoryTrainer, tokenizer: Tokenizer
 ) -> None:
+    own = openings(WindowStream(trainer.corpus, "memory").next_batch(3)[0])
+    given = {tuple(piece.tokens[: piece.num_given]) for piece in own}
     windows = trainer.sample(3)
-    starts = [(segments == 0).argmax() for segments in windows.segments_NT]
-    marks = [int(row[at]) for row, at in zip(windows.tokens_NT, starts, strict=True)]
+    said = openings(windows)
     assert 0 < len(windows) <= 3
     assert windows.tokens_NT.shape[1] == WINDOW
-    assert set(marks) == {tokenizer.end_of_text}
+    assert {tuple(piece.tokens[: piece.num_given]) for piece in said} <= given
 
 
 def test_what_is_sampled_follows_the_data_layer(
@@ -263,8 +256,9 @@ def test_what_is_sampled_follows_the_data_layer(
     liking = 50 * F.one_hot(torch.tensor(favourite), trainer.tokenizer.size)
     head.register_forward_hook(lambda _module, _args, logits: logits + liking)
     windows = trainer.sample(2)
-    said = windows.tokens_NT[windows.segments_NT >= 0]
-    assert set(said.tolist()) == {tokenizer.end_of_text, favourite}
+    said = windows.tokens_NT[windows.learn_NT]
+    assert len(said) > 0
+    assert set(said.tolist()) == {favourite}
 
 
 def test_training_on_sampled_text_among_others_works(
