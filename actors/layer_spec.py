@@ -105,9 +105,9 @@ class MemoryLayerSpec(Spec):
     topk: int = Field(16, ge=1, description="Slots read per head.")
     key_dim: int = Field(32, ge=4, description="Width of one half key.")
     gate: bool = Field(
-        True,
+        False,
         description="Multiply what was read, element by element, with a gate made from the tokens. "
-        "The gate learns to answer by itself: a run whose memory must be in its slots has none.",
+        "Such a gate learns to answer by itself, so that little of the memory is in its slots.",
     )
     conv_dilations: tuple[int, ...] = Field(
         (1, 2, 4),

@@ -37,7 +37,7 @@ import torch
 from benchmarks import reflect_figures as figures
 from benchmarks.reflect_cells import Cells, FactsCells, OutOfCellsError, TextCells
 from benchmarks.reflect_data import MissingDataError, check_folder
-from benchmarks.reflect_specs import ABLATIONS, FULL, QUICK, SELF_ONLY, Sizes
+from benchmarks.reflect_specs import ABLATIONS, ASKED, FULL, QUICK, Sizes
 
 Json = dict[str, Any]
 SEEDS, QUICK_SEEDS = 3, 1
@@ -68,17 +68,15 @@ AIMS = {
 def full_figures(facts: FactsCells, text: TextCells) -> dict[str, float]:
     """The shipped memory and its controls, for one seed."""
     one, two = facts.memory("full", {}), facts.reflection("full", {})
-    frozen = facts.reflection("full", {}, frozen=True)["after"]
+    frozen = facts.reflection("full", {}, frozen=True, until=ASKED)["after"]
     found = figures.facts_figures(one, two)
     found["reflection_control"] = figures.rate_at(frozen, 4, "taught")
     found["reflection_control_paraphrase"] = figures.rate_at(frozen, 4, "paraphrase")
     found |= simple_controls(facts.track())
     written = figures.text_figures(text.memory("full", {}))
     hidden = figures.text_figures(text.memory("hidden", {}, "hidden"))
-    tableless = figures.text_figures(text.memory("tableless", {}, "tableless"))
     found |= written
     found["recall_gap_closed_hidden"] = hidden["recall_gap_closed"]
-    found["recall_gap_closed_tableless"] = tableless["recall_gap_closed"]
     found["slot_share"] = min(found["slot_share_facts"], found["slot_share_text"])
     return found
 
@@ -105,35 +103,36 @@ def simple_controls(track: Json) -> dict[str, float]:
 def ablation_figures(facts: FactsCells, name: str) -> dict[str, float]:
     """One ablation's figures, for one seed."""
     changes = ABLATIONS[name]
-    return figures.facts_figures(facts.memory(name, changes), facts.reflection(name, changes))
+    two = facts.reflection(name, changes, until=ASKED)
+    return figures.facts_figures(facts.memory(name, changes), two)
 
 
-def measure(cells: Cells, sizes: Sizes, data: Path, seeds: list[int]) -> Json:
-    """The whole table. Raises: OutOfCellsError where only some cells may be computed now."""
+def measure(cells: Cells, sizes: Sizes, data: Path, seeds: list[int], ablated: int) -> Json:
+    """The whole table, its ablations of the first seeds alone.
+
+    Raises: OutOfCellsError where only some cells may be computed now.
+    """
     groups = [
         (FactsCells(cells, sizes, data, seed), TextCells(cells, sizes, data, seed))
         for seed in seeds
     ]
     full = [full_figures(facts, text) for facts, text in groups]
-    ablated = {name: [ablation_figures(facts, name) for facts, _ in groups] for name in ABLATIONS}
-    alone = [facts.memory("self only", SELF_ONLY) for facts, _ in groups]
+    differing = {
+        name: [ablation_figures(facts, name) for facts, _ in groups[:ablated]]
+        for name in ABLATIONS
+        if ablated
+    }
     table = figures.table_row(full)
     return {
         **{key: table[key]["mean"] for key in KEYS},
         "seeds": seeds,
         "alarm_top1pct": table["slots_top1pct_share"]["mean"] > 0.2,
-        "step_s_over_self_only": figures.interval_95(
-            [
-                facts.memory("full", {})["step_s"] / only["step_s"]
-                for (facts, _), only in zip(groups, alone, strict=True)
-            ]
-        )[0],
         "table": table,
         "differences": {
             name: figures.table_row(
-                [{k: row[k] - whole[k] for k in row} for row, whole in zip(rows, full, strict=True)]
+                [{k: row[k] - all_[k] for k in row} for row, all_ in zip(rows, full, strict=False)]
             )
-            for name, rows in ablated.items()
+            for name, rows in differing.items()
         },
         "sizes": vars(sizes),
         "stale_cells": cells.stale,
@@ -164,6 +163,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=None, help="where cells are kept")
     parser.add_argument("--seeds", type=int, default=None, help="how many (default 3; quick 1)")
+    parser.add_argument("--ablations", type=int, help="seeds of these (default: all seeds)")
     parser.add_argument("--cells", type=int, default=None, help="compute so many, then stop")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
@@ -172,7 +172,8 @@ def main() -> int:
     torch.set_num_threads(1)
     try:
         check_folder(arguments.data)
-        result = measure(cells, sizes, arguments.data, list(range(seeds)))
+        ablated = seeds if arguments.ablations is None else arguments.ablations
+        result = measure(cells, sizes, arguments.data, list(range(seeds)), ablated)
     except MissingDataError as err:
         print(err, file=sys.stderr)
         return 2

@@ -43,7 +43,6 @@ HELDOUT_WINDOWS = 64
 TEACHER_COSTS = ("teacher", "recall", "sync", "sample")
 TRAINERS: dict[str, type[MemoryTrainer]] = {
     "hidden": controls.HiddenTrainer,
-    "tableless": controls.TablelessTrainer,
 }
 
 
@@ -334,35 +333,35 @@ class FactsCells:
         changes: Mapping[str, Any],
         kind: str = "plain",
         frozen: bool = False,
-        later: Mapping[str, Any] | None = None,
+        until: int | None = None,
     ) -> Json:
         """Phase two of one memory: what it follows while the data layer alone is taught.
 
         Args:
             name, changes, kind: as `memory`.
             frozen: it gets no snapshots.
-            later: further changes of phase two.
+            until: intervals after which it is asked for the last time; unset: all.
         """
         track = self.track()
         self.memory(name, changes, kind)
         key = self._memory_key(name, changes, kind)
-        later = later or {}
+        after = [k for k in self.sizes.after if until is None or k <= until]
 
         def compute(_path: Path) -> Json:
-            trainer = self._trainer({**changes, **later}, kind, True, track)
+            trainer = self._trainer(changes, kind, True, track)
             state = load_checkpoint(self.cells.path(*key))
             trainer.restore([state[0]], state[1])
             versions, costs, rates = self.load_track(), Costs(), {}
             rates["0"] = self._follows(trainer, track, 0)
             done = 0
-            for k in self.sizes.after:
+            for k in after:
                 first, last = self.last + 2 + done, self.last + 1 + k
                 follow(trainer, versions, first, last, costs, self.last if frozen else None)
                 rates[str(k)] = self._follows(trainer, track, k)
                 done = k
             return {"after": rates} | costs.figures
 
-        extra = {"frozen": frozen, "later": dict(later)}
+        extra = {"frozen": frozen, "after": after}
         name_two = f"{key[0]}-{'frozen' if frozen else 'taught'}"
         return self.cells.get(name_two, key[1] | extra, compute)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from actors import losses
 from actors.data_layer import DataLayer
 from actors.layers import Batch, seed_everything
-from actors.memory_layer import EncoderState, MemoryLayer, Read, product_topk, rms
+from actors.memory_layer import EncoderState, MemoryLayer, product_topk, rms
 from actors.memory_trainer import MemoryTrainer
 from actors.spec import MEMORY
 from actors.tokenizer import Tokenizer
@@ -60,24 +60,6 @@ class HiddenTrainer(MemoryTrainer):
         width = int(self.teacher.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         encoder = HiddenEncoder(lambda: self.teacher, width, spec.dim)
         return MemoryLayer(spec, self.teacher.vocab_rows, self.tokenizer.size, encoder)
-
-
-class TablelessLayer(MemoryLayer):
-    """The same layer with a constant in the place of what the slots say."""
-
-    def read_at(self, u: Tensor) -> Read:
-        """The encoding alone."""
-        read = super().read_at(u)
-        return Read(u + 0.0 * read.y, read.slots, read.weights, read.side_scores)
-
-
-class TablelessTrainer(MemoryTrainer):
-    """A memory of an encoder alone, trained like the others."""
-
-    def build_layer(self) -> MemoryLayer:
-        """A memory layer that does not use its table."""
-        seed_everything(self.spec.seed, MEMORY, "weights")
-        return TablelessLayer(self.spec.memory.layer, self.teacher.vocab_rows, self.tokenizer.size)
 
 
 def with_shuffled_slots(memory: MemoryLayer, seed: int) -> MemoryLayer:

@@ -14,15 +14,23 @@ from actors.spec import RunSpec
 
 FINAL_LR_FRAC = 0.25  # phase one ends at this share of its peak rates, and phase two stays there
 
-# Changes of the memory's spec, by dotted name.
+# Changes of the memory's spec, by dotted name: each term away, and what the memory was changed by.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "without sync": {"losses.sync": 0.0},
     "without recall": {"losses.recall": 0.0},
     "without self": {"losses.self": 0.0},
     "without just-trained": {"mix.just_trained": 0.0},
     "without balance": {"losses.balance": 0.0},
+    "self alone": {"losses.sync": 0.0, "losses.recall": 0.0, "mix.sampled": 0.0},
+    "without yielding": {"losses.self_yields": 0.0},
+    "without sampled": {"mix.sampled": 0.0},
+    "with gate": {"memory.layer.gate": True},
+    "with long convolutions": {
+        "memory.layer.conv_dilations": (1, 2, 4),
+        "memory.layer.conv_taps": 4,
+    },
 }
-SELF_ONLY = {"losses.sync": 0.0, "losses.recall": 0.0}  # what teachers cost is measured beside it
+ASKED = 4  # intervals after which ablations and controls are asked for the last time
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,8 @@ class Sizes:
         return max(self.after)
 
 
-FULL = Sizes(4, 320, 208, 14, (1, 2, 4, 8, 16), 14, 96, 12, 24)
-QUICK = Sizes(4, 320, 208, 10, (1, 2, 4), 8, 96, 12, 24)
+FULL = Sizes(4, 320, 208, 16, (1, 2, 4, 8, 16), 14, 96, 12, 24)
+QUICK = Sizes(4, 320, 208, 12, (1, 2, 4), 8, 96, 12, 24)
 
 
 def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) -> RunSpec:
@@ -80,12 +88,19 @@ def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) 
                 "steps_per_interval": sizes.data_steps,
             },
             "memory": {
-                "layer": {"dim": 64, "slots_side": 48},
+                "layer": {
+                    "dim": 64,
+                    "slots_side": 48,
+                    "conv_dilations": (1, 1),  # short: longer ones see the wording everywhere
+                    "conv_taps": 2,
+                },
                 "optimizer": optimizer,
-                "value_lr": 4e-2 * (FINAL_LR_FRAC if taught else 1.0),
+                "value_lr": 4e-2,
+                "recall_frac": 1.0,
                 "steps_per_interval": sizes.memory_steps,
             },
-            "losses": {"help": 0.0, "balance": 0.1},
+            "losses": {"help": 0.0, "balance": 0.1, "recall": 2.0, "self_yields": 1.0},
+            "mix": {"just_trained": 0.25, "fresh": 0.25, "replay": 0.0, "sampled": 0.5},
         }
     )
 
@@ -112,9 +127,10 @@ def text_spec(sizes: Sizes, data: Path, seed: int) -> RunSpec:
                 "layer": {"dim": 64, "slots_side": 48},
                 "optimizer": optimizer,
                 "value_lr": 4e-2,
+                "recall_frac": 1.0,
                 "steps_per_interval": sizes.memory_steps,
             },
-            "losses": {"help": 0.0, "balance": 0.1},
+            "losses": {"help": 0.0, "balance": 0.1, "recall": 2.0},
         }
     )
 
