@@ -104,6 +104,11 @@ class MemoryLayerSpec(Spec):
     heads: int = Field(2, ge=1, description="Independent searches per token.")
     topk: int = Field(16, ge=1, description="Slots read per head.")
     key_dim: int = Field(32, ge=4, description="Width of one half key.")
+    gate: bool = Field(
+        False,
+        description="Multiply what was read, element by element, with a gate made from the tokens. "
+        "Such a gate learns to answer by itself, so that little of the memory is in its slots.",
+    )
     conv_dilations: tuple[int, ...] = Field(
         (1, 2, 4),
         min_length=1,

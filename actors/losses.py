@@ -38,9 +38,27 @@ def help_(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:
     return F.nll_loss(log_mixed_NV, targets_N)
 
 
-def self_(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """L_self = -E log q_phi(y | x), the memory alone; nats per token."""
-    return F.cross_entropy(widen(logits_NV), targets_N)
+def self_(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor | None = None) -> Tensor:
+    """L_self = -E log q_phi(y | x), the memory alone; nats per token.
+
+    Args:
+        weight_N: what each position counts, at most 1; the mean is over all positions all the same.
+    """
+    if weight_N is None:
+        return F.cross_entropy(widen(logits_NV), targets_N)
+    loss_N = F.cross_entropy(widen(logits_NV), targets_N, reduction="none")
+    return (weight_N * loss_N).mean()
+
+
+def yielding(teacher_logits_NV: Tensor, targets_N: Tensor, strength: float) -> Tensor:
+    """1 - strength (max p_theta - p_theta(y)) of each position, (N,): what the text counts.
+
+    All where the data layer holds the text's token likeliest, little where it is sure of another.
+    """
+    with torch.no_grad():
+        p_NV = log_probabilities(teacher_logits_NV).exp()
+        margin_N = p_NV.max(-1).values - p_NV.gather(1, targets_N[:, None])[:, 0]
+        return 1.0 - strength * margin_N
 
 
 def kl(teacher_logp_NV: Tensor, student_logp_NV: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ class MemoryLayer(nn.Module):
         self.keys = nn.Parameter(torch.randn(heads, 2, spec.slots_side, spec.key_dim))
         self.tau = nn.Parameter(torch.full((heads,), TAU_INIT))
         self.values = nn.Parameter(torch.randn(spec.num_slots, dim) / math.sqrt(dim))
-        self.gate = nn.Linear(dim, dim, bias=False)
+        self.gate = nn.Linear(dim, dim, bias=False) if spec.gate else None
         self.project = nn.Linear(dim, dim, bias=False)
         self.out = None if spec.ties_output else nn.Linear(dim, vocab_rows, bias=False)
 
@@ -239,7 +239,7 @@ class MemoryLayer(nn.Module):
             return torch.einsum("...hsd,hsnd->s...hn", q, keys) * self.tau.exp()[:, None]
 
     def read_at(self, u: Tensor) -> Read:
-        """What the memory says where the encoding is u (..., D): y = m * silu(W_1 u).
+        """What the memory says where the encoding is u (..., D): y = m, or m * silu(W_1 u) gated.
 
         m is the weighted sum of the slots found. Training reads only where there is something to
         predict, so that no other row gets a gradient, even a zero one.
@@ -254,7 +254,11 @@ class MemoryLayer(nn.Module):
             mode="sum",
             sparse=self.values.requires_grad,  # gradient and optimizer work follow the rows
         ).view_as(u)
-        return Read(m * F.silu(self.gate(u)), slots, weights, sides)
+        return Read(self.gated(m, u), slots, weights, sides)
+
+    def gated(self, m: Tensor, u: Tensor) -> Tensor:
+        """What was read, through the gate where there is one."""
+        return m if self.gate is None else m * F.silu(self.gate(u))
 
     def read(self, tokens_BT: Tensor, segments_BT: Tensor) -> Read:
         """`encode` and `read_at` of every position."""

@@ -2,8 +2,8 @@
 balance, assist.
 
 Its batches are a mix of what the data layer just trained on (the ranges in its header), its own
-fresh shuffle, replay and text sampled from the data layer. Teachers run without gradient on part of
-a batch; the report says what each costs.
+fresh shuffle, replay and openings that the data layer continues. Teachers run without gradient on
+part of a batch; the report says what each costs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from actors import losses
-from actors.corpus import PADDING, Piece, Windows, WindowStream, pack
+from actors.corpus import PADDING, Windows, WindowStream, pack
 from actors.evaluation import agreement
 from actors.execution import prepare_training
 from actors.flat import FlatParameters
@@ -28,9 +28,11 @@ from actors.layers import (
     predict_at,
     to_batch,
 )
+from actors.memory_layer import MemoryLayer
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
 from actors.ranges import from_lists, to_lists
 from actors.replay import ReplayBuffer
+from actors.sampling import continued, openings, pieces_of
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.trainer import Trainer
 from actors.wire import Order, Range
@@ -53,17 +55,14 @@ class MemoryTrainer(Trainer):
     ) -> None:
         super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation)
         self.teacher = build_data_layer(spec, self.tokenizer, self.device).eval()
-        rows = self.teacher.vocab_rows
-        self.layer = build_memory_layer(spec, self.tokenizer, rows, self.device)
+        self.layer = self.build_layer()
         self._flatten(self.layer, self.teacher)
         if spec.losses.sync > 0:
             self.ref = (
                 build_data_layer(spec, self.tokenizer, self.device).eval().requires_grad_(False)
             )
             self.ref_flat = FlatParameters(self.ref, section_of)
-            self.before = build_memory_layer(
-                spec, self.tokenizer, rows, self.device
-            ).requires_grad_(False)
+            self.before = self.build_layer().requires_grad_(False)
             self.before_flat = FlatParameters(self.before, section_of)
         self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
         self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
@@ -80,6 +79,10 @@ class MemoryTrainer(Trainer):
         """As `Trainer.open_streams`: its own, and the data group's, whose ranges it is told."""
         self.fresh = WindowStream(self.corpus, MEMORY)
         self.data_stream = WindowStream(self.corpus, DATA)
+
+    def build_layer(self) -> MemoryLayer:
+        """A memory layer with the run's starting weights; benchmarks put their controls here."""
+        return build_memory_layer(self.spec, self.tokenizer, self.teacher.vocab_rows, self.device)
 
     def before_adopt(self) -> None:
         """theta_ref is the data layer with which the memory last trained."""
@@ -105,33 +108,17 @@ class MemoryTrainer(Trainer):
             if counts["sampled"]:
                 self.sampled = self.sample(counts["sampled"] * order.num_steps)
 
-    @torch.no_grad()
     def sample(self, num_windows: int) -> Windows:
-        """At most `num_windows` windows of documents sampled from the adopted data layer, reads
-        off; each rank samples its share, all get all.
+        """At most `num_windows` windows of real openings that the adopted data layer continues,
+        reads off; each rank continues its share, all get all.
         """
-        window, begin, end = self.spec.corpus.window, self.tokenizer.begin, self.tokenizer.end
-        num = len(range(self.rank, num_windows, self.num_ranks))
-        rows = torch.full((num, window), end, dtype=torch.int32)
-        if num:
-            prompts = torch.full((num, 1), begin, device=self.device)
-            with self.autocast():
-                out = self.teacher.model.generate(  # type: ignore[operator]
-                    prompts,
-                    attention_mask=torch.ones_like(prompts),
-                    do_sample=True,
-                    top_k=0,
-                    max_new_tokens=window - 1,
-                    eos_token_id=end,
-                    pad_token_id=end,
-                )
-            rows[:, : out.shape[1]] = out.clamp_max(self.tokenizer.size - 1).cpu()
-        documents = []
-        for row in torch.cat(self.ranks.gather_rows(rows)).tolist():
-            length = row.index(end, 1) + 1 if end in row[1:] else len(row)
-            if length > 2:
-                documents.append(Piece(row[:length]))
-        return pack(documents, window, end)[:num_windows] if documents else Windows.empty(window)
+        window, end = self.spec.corpus.window, self.tokenizer.end
+        opened = openings(self.fresh.next_batch(num_windows)[0])
+        with self.autocast():
+            mine = opened[self.rank :: self.num_ranks]
+            rows_NT = continued(self.teacher, mine, window, end, self.device)
+        pieces = pieces_of(torch.cat(self.ranks.gather_rows(rows_NT)), end)
+        return pack(pieces, window, end)[:num_windows] if pieces else Windows.empty(window)
 
     def next_windows(self) -> tuple[Windows, int]:
         """A batch by the configured mix, and how many sequences at its front are real text.
@@ -225,14 +212,18 @@ class MemoryTrainer(Trainer):
             u_BTD, _ = self.layer.encode(part.tokens_BT, part.segments_BT)
             read = self.layer.read_at(u_BTD[part.valid_BT])
             logits_NV = self.layer.predict(read.y)
+        teacher_NV = self._teach(part, rows)
         text_N = is_text_B[of_sequence_N]
         if weights.self_ > 0 and (here := int(text_N.sum())):
-            share = here / counts["self"]
-            terms["self"] = losses.self_(logits_NV[text_N], part.targets_N[text_N]) * share
+            share, targets_N = here / counts["self"], part.targets_N
+            counted_N = self._counted(teacher_NV, targets_N)
+            counted_N = None if counted_N is None else counted_N[text_N]
+            term = losses.self_(logits_NV[text_N], targets_N[text_N], counted_N)
+            terms["self"] = term * share
         balance = losses.balance(read.side_scores, self.ranks.add)
         per_pass = 1 / self.spec.memory.accumulate
         step.metrics["balance"] = step.metrics.get("balance", 0.0) + balance.item() * per_pass
-        terms |= self._taught(part, logits_NV, of_sequence_N, rows, counts)
+        terms |= self._taught(part, teacher_NV, logits_NV, of_sequence_N, rows, counts)
         if "assist" in counts and (num := within(self.num_taught["assist"], rows)):
             with self.cost("assist"):
                 terms |= self._assist(part.rows(slice(None, num)), u_BTD[:num], counts["assist"])
@@ -247,9 +238,29 @@ class MemoryTrainer(Trainer):
             with self.cost("backward"):
                 loss.backward()
 
+    def _teach(self, part: Batch, rows: slice) -> Tensor:
+        """What the adopted data layer says at the front of a pass, as far as a term asks it."""
+        names = self.num_taught.keys() & {"recall", "sync"}
+        most = max((within(self.num_taught[name], rows) for name in names), default=0)
+        asked = part.rows(slice(None, most))
+        if not most:
+            return torch.zeros(0, self.tokenizer.size, device=self.device)
+        with self.cost("teacher"), torch.no_grad(), self.autocast():
+            return self.teacher(asked.tokens_BT, asked.segments_BT).logits_BTV[asked.valid_BT]
+
+    def _counted(self, teacher_NV: Tensor, targets_N: Tensor) -> Tensor | None:
+        """What each position of a pass counts in self; None: all alike."""
+        if not (strength := self.spec.losses.self_yields) or not len(teacher_NV):
+            return None
+        counted_N = torch.ones(len(targets_N), device=self.device)
+        num = len(teacher_NV)
+        counted_N[:num] = losses.yielding(teacher_NV, targets_N[:num], strength)
+        return counted_N
+
     def _taught(
         self,
         part: Batch,
+        teacher_NV: Tensor,
         logits_NV: Tensor,
         of_sequence_N: Tensor,
         rows: slice,
@@ -260,12 +271,6 @@ class MemoryTrainer(Trainer):
                if name in counts}  # fmt: skip
         here = {name: int((of_sequence_N < n).sum()) for name, n in num.items()}
         terms: dict[str, Tensor] = {}
-        teacher_NV = logits_NV[:0]
-        if most := max(num.values(), default=0):
-            asked = part.rows(slice(None, most))
-            with self.cost("teacher"), torch.no_grad(), self.autocast():
-                out = self.teacher(asked.tokens_BT, asked.segments_BT)
-                teacher_NV = out.logits_BTV[asked.valid_BT]
         if count := here.get("recall", 0):
             with self.cost("recall"):
                 recall = losses.recall(teacher_NV[:count], logits_NV[:count])

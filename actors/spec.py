@@ -177,6 +177,14 @@ class LossWeights(Spec):
     help: float = Field(1.0, ge=0, description="Data layer with memory.")
     recall: float = Field(1.0, ge=0, description="Memory says what the data layer would say.")
     self_: float = Field(1.0, ge=0, alias="self", description="Memory alone on the text.")
+    self_yields: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How far `self` gives way where the data layer is sure of something else than "
+        "the text: at 1 the text counts nothing there, so that the memory follows a data layer "
+        "that was taught elsewhere. Only on what recall or sync ask (recall_frac, sync_frac).",
+    )
     sync: float = Field(
         0.5, ge=0, description="What just changed in the data layer, and only that, changes here."
     )
@@ -213,7 +221,13 @@ class MixSpec(Spec):
     )
     fresh: float = Field(0.3, ge=0, description="The memory's own shuffle of the training split.")
     replay: float = Field(0.2, ge=0, description="Windows of earlier intervals.")
-    sampled: float = Field(0.0, ge=0, description="Text sampled from the data layer itself.")
+    sampled: float = Field(
+        0.0,
+        ge=0,
+        description="Openings of the memory's own text (prompts; of plain text half a document) as "
+        "the data layer continues them, so that the memory hears its whole answers. Costs about a "
+        "forward per token continued.",
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Self:

@@ -168,7 +168,8 @@ def pooled_reflection(metrics: Metrics) -> float | None:
 def group_totals(rows: Sequence[Row]) -> Row:
     """A group's totals.
 
-    Steps, tokens, tokens_per_s and the share of wall time neither in steps nor in measuring.
+    Steps, tokens, tokens_per_s and the share of wall time neither in steps nor in measuring; of the
+    memory group, how often a row of its table was written in an interval, on the average.
     """
     if not rows:
         return {
@@ -190,4 +191,17 @@ def group_totals(rows: Sequence[Row]) -> Row:
         "stall_frac": max(0.0, 1.0 - busy / wall),
         "wait_frac": sum(row["wait_s"] for row in rows) / wall,
         "wall_s": wall,
+        **rows_written(rows),
     }
+
+
+def rows_written(rows: Sequence[Row]) -> Row:
+    """Writes to rows of the value table per interval, the same row once a step; none where the
+    group has no table.
+    """
+    if "train.rows_written" not in rows[-1]:
+        return {}
+    first, last = rows[0]["step"], rows[-1]["step"]  # a resumed run's rows begin in the middle
+    steps = (last - first) / (len(rows) - 1) if len(rows) > 1 else first
+    per_step = sum(row["train.rows_written"] for row in rows) / len(rows)
+    return {"rows_written_per_interval": per_step * steps}

@@ -149,8 +149,9 @@ def _group_rows(summary: dict[str, Any]) -> Iterable[Sequence[str]]:
         ("tokens_per_s", "tokens per second"),
         ("stall_frac", "share of wall time neither in steps nor in evaluation"),
         ("wait_frac", "share of wall time waiting for the other group"),
+        ("rows_written_per_interval", "rows of the value table written per interval"),
     ):
-        yield label, *(_number(summary[group][key]) for group in GROUPS)
+        yield label, *(_number(summary[group].get(key)) for group in GROUPS)
 
 
 RESTARTS = (

@@ -216,3 +216,16 @@ def test_lowering_balance_spreads_the_use() -> None:
     assert scores.grad is not None
     assert bool((scores.grad[..., 0] > 0).all())
     assert bool((scores.grad[..., 1:] < 0).all())
+
+
+def test_the_text_counts_less_the_surer_the_data_layer_is_of_something_else() -> None:
+    logits_NV = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [1 / 3] * 3]).log()
+    counted_N = losses.yielding(logits_NV, torch.tensor([0, 1, 2]), 0.8)
+    assert counted_N.tolist() == pytest.approx([1.0, 1 - 0.8 * 0.5, 1.0])
+
+
+def test_a_position_that_counts_half_gives_half_its_loss_and_is_still_counted() -> None:
+    logits_NV, targets_N = torch.randn(3, 5), torch.tensor([0, 4, 2])
+    each_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
+    got = losses.self_(logits_NV, targets_N, torch.tensor([1.0, 0.5, 0.0]))
+    assert float(got) == pytest.approx(float(each_N[0] + 0.5 * each_N[1]) / 3, rel=1e-5)

@@ -53,8 +53,9 @@ def test_product_topk_names_the_slots_of_an_exhaustive_search(side: int, k: int)
         assert slots[n, h].tolist() == sorted(every, key=lambda slot: -every[slot])[:k]
 
 
-def test_a_read_is_the_gated_weighted_sum_of_the_best_slots() -> None:
-    memory = build_memory().requires_grad_(False)
+@pytest.mark.parametrize("gated", [True, False])
+def test_a_read_is_the_weighted_sum_of_the_best_slots_through_the_gate(gated: bool) -> None:
+    memory = build_memory(gate=gated).requires_grad_(False)
     u = torch.randn(3, 16)
     got = memory.read_at(u).y
     for n in range(3):
@@ -74,8 +75,17 @@ def test_a_read_is_the_gated_weighted_sum_of_the_best_slots() -> None:
             norm = sum(math.exp(scores[slot]) for slot in best)
             for slot in best:
                 total += math.exp(scores[slot]) / norm * memory.values[slot]
-        gate = memory.gate.weight @ u[n]
-        torch.testing.assert_close(got[n], total * gate * torch.sigmoid(gate))
+        if memory.gate is not None:
+            gate = memory.gate.weight @ u[n]
+            total = total * gate * torch.sigmoid(gate)
+        torch.testing.assert_close(got[n], total)
+
+
+def test_without_a_gate_equal_slots_make_every_read_the_same() -> None:
+    memory = build_memory(gate=False).requires_grad_(False)
+    memory.values.copy_(memory.values[:1].expand_as(memory.values))
+    y = memory.read(tokens(2, 5), one_document(tokens(2, 5))).y
+    torch.testing.assert_close(y, y[:1, :1].expand_as(y))
 
 
 def test_the_weights_of_a_head_sum_to_one() -> None:
@@ -192,7 +202,8 @@ def test_the_gradient_of_the_values_is_sparse_over_exactly_the_rows_read() -> No
 
 
 def test_the_sparse_gradient_equals_the_dense_one() -> None:
-    memory = build_memory()
+    memory = build_memory(gate=True)
+    assert memory.gate is not None
     ids, upstream = tokens(1, 3), torch.randn(1, 3, 16)
     read = memory.read(ids, one_document(ids))
     read.y.backward(upstream)
@@ -207,8 +218,9 @@ def test_the_sparse_gradient_equals_the_dense_one() -> None:
 
 
 @TIED
-def test_every_parameter_learns_from_the_prediction(tied: bool) -> None:
-    memory = build_memory(tie_embeddings=tied)
+@pytest.mark.parametrize("gated", [True, False])
+def test_every_parameter_learns_from_the_prediction(tied: bool, gated: bool) -> None:
+    memory = build_memory(tie_embeddings=tied, gate=gated)
     ids = tokens(4, 12)
     logits = memory.predict(memory.read(ids, one_document(ids)).y)
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten()).backward()

@@ -16,6 +16,7 @@ from actors.evaluation import Pair, agreement, heldout_figures
 from actors.layers import Batch, predict_at, to_batch
 from actors.memory_layer import MemoryLayer
 from actors.memory_trainer import MemoryTrainer
+from actors.sampling import openings
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import Range
@@ -200,6 +201,27 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
     assert metrics["loss"] == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.parametrize("asked", [2, 4])
+def test_self_gives_way_where_the_data_layer_was_asked(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    trainer = build(facts_corpus, tokenizer, losses__self_yields=1.0, memory__recall_frac=asked / 4)
+    batch = given(trainer, monkeypatch)
+    sequence_N = batch.valid_BT.nonzero()[:, 0]
+    order = torch.randperm(4, generator=trainer.generator(0))
+    with torch.no_grad():
+        logits_NV = predict_at(trainer.layer, batch)
+        p_NV = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
+        p_NV = p_NV.softmax(-1)
+    rows = torch.arange(len(p_NV))
+    counted_N = 1 - (p_NV.max(-1).values - p_NV[rows, batch.targets_N])
+    is_asked_N = torch.isin(sequence_N, order[:asked])
+    counted_N = torch.where(is_asked_N, counted_N, 1.0)
+    each_N = F.cross_entropy(logits_NV, batch.targets_N, reduction="none")
+    want = float((counted_N * each_N).mean())
+    assert values(trainer.train_step())["self"] == pytest.approx(want, rel=1e-4)
+
+
 def test_a_loss_without_weight_is_not_computed(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
@@ -214,15 +236,16 @@ def test_training_leaves_the_teachers_alone(trainer: MemoryTrainer) -> None:
     assert [flat.digest() for flat in flats] == before
 
 
-def test_documents_are_sampled_from_the_data_layer(
+def test_what_is_sampled_begins_as_the_memorys_own_text_does(
     trainer: MemoryTrainer, tokenizer: Tokenizer
 ) -> None:
+    own = openings(WindowStream(trainer.corpus, "memory").next_batch(3)[0])
+    given = {tuple(piece.tokens[: piece.num_given]) for piece in own}
     windows = trainer.sample(3)
-    starts = [(segments == 0).argmax() for segments in windows.segments_NT]
-    marks = [int(row[at]) for row, at in zip(windows.tokens_NT, starts, strict=True)]
+    said = openings(windows)
     assert 0 < len(windows) <= 3
     assert windows.tokens_NT.shape[1] == WINDOW
-    assert set(marks) == {tokenizer.end_of_text}
+    assert {tuple(piece.tokens[: piece.num_given]) for piece in said} <= given
 
 
 def test_what_is_sampled_follows_the_data_layer(
@@ -233,8 +256,9 @@ def test_what_is_sampled_follows_the_data_layer(
     liking = 50 * F.one_hot(torch.tensor(favourite), trainer.tokenizer.size)
     head.register_forward_hook(lambda _module, _args, logits: logits + liking)
     windows = trainer.sample(2)
-    said = windows.tokens_NT[windows.segments_NT >= 0]
-    assert set(said.tolist()) == {tokenizer.end_of_text, favourite}
+    said = windows.tokens_NT[windows.learn_NT]
+    assert len(said) > 0
+    assert set(said.tolist()) == {favourite}
 
 
 def test_training_on_sampled_text_among_others_works(

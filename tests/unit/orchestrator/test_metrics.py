@@ -152,3 +152,16 @@ def test_resizes_go_with_a_checkpoint_and_are_there_after_a_resume(metrics: Metr
 def test_a_row_says_how_many_workers_the_interval_had(metrics: Metrics) -> None:
     reports = [a_report(DATA, 1, rank=rank) for rank in range(3)]
     assert metrics.add_interval(reports, 0.0, 1)["num_workers"] == 3
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_rows_written_in_an_interval_are_those_of_its_steps(first: int) -> None:
+    metrics = Metrics(0.0)
+    for interval, rows in ((first, 100.0), (first + 1, 300.0)):
+        metrics.add_interval([a_report(MEMORY, interval, metrics={"rows_written": rows})], 0.0, 1)
+    steps = metrics.intervals[1]["step"] - metrics.intervals[0]["step"]
+    assert group_totals(metrics.intervals)["rows_written_per_interval"] == 200.0 * steps
+
+
+def test_a_group_without_a_table_writes_no_rows(metrics: Metrics) -> None:
+    assert "rows_written_per_interval" not in group_totals(metrics.of_group(DATA))

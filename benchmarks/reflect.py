@@ -1,0 +1,191 @@
+"""Whether the memory remembers what the data layer knows, and reflects every change of it.
+
+    python -m benchmarks.reflect --json [--quick] [--data ../shared/data] [--cache DIR]
+
+Drives both trainers in one process, which is what a lockstep run computes. A data layer is trained
+on real facts (ParaRel) and then, alone, taught counterfactuals (CounterFact) that the memory's
+stream never contains; another one on a novel. Each memory follows their published versions: the
+shipped one, one without each of its terms, and the controls. Cells are kept in --cache: the same
+command goes on where it was interrupted.
+
+    recall_agreement_seen, _unseen   of all questions, those where the memory gives the data layer's
+                                     whole answer, in wordings trained on and in held-out ones
+    recall_gap_closed                share of the KL between a unigram and the data layer that the
+                                     memory closes on held-out text
+    slot_share                       share of what it knows that is in the slots; the lower of facts
+                                     and text
+    reflection_rate, _paraphrase     of the answers that the teaching changed (margin > 0.1), those
+                                     that the memory gives after 4 intervals on taught versions
+    reflection_control               the same for a memory that gets no snapshots
+    unchanged_lost                   agreement on facts that nobody changed, before minus after
+    teacher_frac                     share of the memory's steps that its teachers take
+    differences                      each ablation minus the full memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import reflect_figures as figures
+from benchmarks.reflect_cells import Cells, FactsCells, OutOfCellsError, TextCells
+from benchmarks.reflect_data import MissingDataError, check_folder
+from benchmarks.reflect_specs import ABLATIONS, ASKED, FULL, QUICK, Sizes
+
+Json = dict[str, Any]
+SEEDS, QUICK_SEEDS = 3, 1
+KEYS = (
+    "recall_agreement_seen",
+    "recall_agreement_unseen",
+    "recall_gap_closed",
+    "slot_share",
+    "reflection_rate",
+    "reflection_rate_paraphrase",
+    "reflection_control",
+    "unchanged_lost",
+    "teacher_frac",
+)
+AIMS = {
+    "recall_agreement_seen": ">= 0.95",
+    "recall_agreement_unseen": ">= 0.85",
+    "recall_gap_closed": ">= 0.8",
+    "slot_share": ">= 0.8",
+    "reflection_rate": ">= 0.9",
+    "reflection_rate_paraphrase": ">= 0.75",
+    "reflection_control": "near 0",
+    "unchanged_lost": "<= 0.02",
+    "teacher_frac": "small",
+}
+
+
+def full_figures(facts: FactsCells, text: TextCells) -> dict[str, float]:
+    """The shipped memory and its controls, for one seed."""
+    one, two = facts.memory("full", {}), facts.reflection("full", {})
+    frozen = facts.reflection("full", {}, frozen=True, until=ASKED)["after"]
+    found = figures.facts_figures(one, two)
+    found["reflection_control"] = figures.rate_at(frozen, 4, "taught")
+    found["reflection_control_paraphrase"] = figures.rate_at(frozen, 4, "paraphrase")
+    found |= simple_controls(facts.track())
+    written = figures.text_figures(text.memory("full", {}))
+    hidden = figures.text_figures(text.memory("hidden", {}, "hidden"))
+    found |= written
+    found["recall_gap_closed_hidden"] = hidden["recall_gap_closed"]
+    found["slot_share"] = min(found["slot_share_facts"], found["slot_share_text"])
+    return found
+
+
+def simple_controls(track: Json) -> dict[str, float]:
+    """How often a relation's most frequent answer and an n-gram table give the data layer's."""
+    questions, said = track["questions"], track["answers"]["0"]["said"]
+    most = {
+        relation: Counter(
+            tuple(a) for a, q in zip(said, questions, strict=True) if q["relation"] == relation
+        ).most_common(1)[0][0]
+        for relation in {q["relation"] for q in questions}
+    }
+    found = {}
+    for side, seen in (("seen", True), ("unseen", False)):
+        at = [i for i, question in enumerate(questions) if question["seen"] is seen]
+        theirs = [said[i] for i in at]
+        found[f"ngram_{side}"] = figures.share_same([track["ngram"][i] for i in at], theirs)
+        majority = [most[questions[i]["relation"]] for i in at]
+        found[f"majority_{side}"] = figures.share_same(majority, theirs)
+    return found
+
+
+def ablation_figures(facts: FactsCells, name: str) -> dict[str, float]:
+    """One ablation's figures, for one seed."""
+    changes = ABLATIONS[name]
+    two = facts.reflection(name, changes, until=ASKED)
+    return figures.facts_figures(facts.memory(name, changes), two)
+
+
+def measure(cells: Cells, sizes: Sizes, data: Path, seeds: list[int], ablated: int) -> Json:
+    """The whole table, its ablations of the first seeds alone.
+
+    Raises: OutOfCellsError where only some cells may be computed now.
+    """
+    groups = [
+        (FactsCells(cells, sizes, data, seed), TextCells(cells, sizes, data, seed))
+        for seed in seeds
+    ]
+    full = [full_figures(facts, text) for facts, text in groups]
+    differing = {
+        name: [ablation_figures(facts, name) for facts, _ in groups[:ablated]]
+        for name in ABLATIONS
+        if ablated
+    }
+    table = figures.table_row(full)
+    return {
+        **{key: table[key]["mean"] for key in KEYS},
+        "seeds": seeds,
+        "alarm_top1pct": table["slots_top1pct_share"]["mean"] > 0.2,
+        "table": table,
+        "differences": {
+            name: figures.table_row(
+                [{k: row[k] - all_[k] for k in row} for row, all_ in zip(rows, full, strict=False)]
+            )
+            for name, rows in differing.items()
+        },
+        "sizes": vars(sizes),
+        "stale_cells": cells.stale,
+    }
+
+
+def lines(result: Json) -> Iterator[str]:
+    """The table as a person reads it."""
+    yield f"{'figure':34} {'mean':>8} {'95 %':>9}   aim"
+    names = [*KEYS, *(name for name in result["table"] if name not in KEYS)]
+    for name in names:
+        row = result["table"][name]
+        yield f"{name:34} {row['mean']:8.3f} ±{row['half_95']:8.3f}   {AIMS.get(name, '')}"
+    shown = ("recall_agreement_seen", "recall_agreement_unseen", "reflection_rate",
+             "reflection_rate_paraphrase", "unchanged_lost", "slots_top1pct_share")  # fmt: skip
+    for name, rows in result["differences"].items():
+        yield f"\n{name}, minus the full memory"
+        yield from (
+            f"  {key:32} {rows[key]['mean']:+8.3f} ±{rows[key]['half_95']:8.3f}" for key in shown
+        )
+
+
+def main() -> int:
+    """Measures and prints; 2 where the data is missing, 3 where cells are left to do."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quick", action="store_true", help="one seed, small")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--cache", type=Path, default=None, help="where cells are kept")
+    parser.add_argument("--seeds", type=int, default=None, help="how many (default 3; quick 1)")
+    parser.add_argument("--ablations", type=int, help="seeds of these (default: all seeds)")
+    parser.add_argument("--cells", type=int, default=None, help="compute so many, then stop")
+    arguments = parser.parse_args()
+    sizes = QUICK if arguments.quick else FULL
+    seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else SEEDS)
+    cells = Cells(arguments.cache or Path("runs/reflect"), arguments.cells)
+    torch.set_num_threads(1)
+    try:
+        check_folder(arguments.data)
+        ablated = seeds if arguments.ablations is None else arguments.ablations
+        result = measure(cells, sizes, arguments.data, list(range(seeds)), ablated)
+    except MissingDataError as err:
+        print(err, file=sys.stderr)
+        return 2
+    except OutOfCellsError as err:
+        print(f"stopped before cell {err}; the same command goes on", file=sys.stderr)
+        return 3
+    if cells.stale:
+        print(f"{cells.stale} cells in {cells.folder} were computed by other code; remove them to "
+              "have them done again", file=sys.stderr)  # fmt: skip
+    print(json.dumps(result) if arguments.json else "\n".join(lines(result)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""What layers answer: greedy answers of the data layer, by how much a new one leads, agreement.
+
+Called by `reflect_cells` and `reflect_controls`.
+
+Shapes: V token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from actors.evaluation import MARGIN, Pair
+from actors.probing import pad_right, prompt_tokens, says, speak, tell
+from actors.tokenizer import Tokenizer
+from benchmarks.reflect_data import Question
+
+Tokens = tuple[int, ...]
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one version of the data layer answers to every question.
+
+    Attributes:
+        said: greedy answers, as token ids.
+        lead: probability of the answer's first token that differs from the answer before teaching,
+            minus that of the old one in its place; 0 where both are the same.
+    """
+
+    said: list[Tokens]
+    lead: list[float]
+
+
+def prompts_of(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[list[int]]:
+    """The questions as token ids."""
+    return [prompt_tokens(tokenizer, question.prompt) for question in questions]
+
+
+def answers_of(
+    pair: Pair, prompts: Sequence[Sequence[int]], mark: int, old: Sequence[Tokens] | None
+) -> Answers:
+    """The data layer's answers, and by how much each leads the one in `old`."""
+    said = [told.tokens for told in tell(pair, "own", prompts, mark)]
+    lead = [0.0] * len(said)
+    moved = [i for i, answer in enumerate(said) if old is not None and answer != old[i]]
+    for start in range(0, len(moved), BATCH):
+        some = moved[start : start + BATCH]
+        assert old is not None
+        for i, value in zip(some, _leads(pair, prompts, said, old, some, mark), strict=True):
+            lead[i] = value
+    return Answers(said, lead)
+
+
+def _leads(
+    pair: Pair,
+    prompts: Sequence[Sequence[int]],
+    new: Sequence[Tokens],
+    old: Sequence[Tokens],
+    indices: Sequence[int],
+    mark: int,
+) -> list[float]:
+    shared = [same_start(new[i], old[i]) for i in indices]
+    rows = [[*prompts[i], *new[i][:same]] for i, same in zip(indices, shared, strict=True)]
+    tokens, segments = pad_right(rows, mark, torch.device("cpu"))
+    p_BTV = speak(pair, "own", tokens, segments).logp_BTV.exp()
+    leads = []
+    for at, (i, same) in enumerate(zip(indices, shared, strict=True)):
+        p_V = p_BTV[at, len(rows[at]) - 1]
+        firsts = [answer[same] if same < len(answer) else mark for answer in (new[i], old[i])]
+        leads.append(float(p_V[firsts[0]] - p_V[firsts[1]]))
+    return leads
+
+
+def same_start(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y),
+                min(len(a), len(b)))  # fmt: skip
+
+
+def agrees(
+    pair: Pair, prompts: Sequence[Sequence[int]], answers: Sequence[Tokens], mark: int
+) -> list[bool]:
+    """Whether the memory, greedily, gives each whole answer; an empty one it can't give."""
+    said = says(pair, "memory", prompts, answers, mark)
+    return [ok and len(answer) > 0 for ok, answer in zip(said, answers, strict=True)]
+
+
+def changed(now: Answers, before: Answers) -> list[bool]:
+    """Which answers are other ones than before, by the margin, and not empty."""
+    return [
+        new != old and lead > MARGIN and len(new) > 0 and len(old) > 0
+        for new, old, lead in zip(now.said, before.said, now.lead, strict=True)
+    ]
+
+
+def share(values: Sequence[bool], where: Sequence[bool]) -> float:
+    """Share of the chosen ones that hold; 0 where none is chosen."""
+    chosen = [value for value, here in zip(values, where, strict=True) if here]
+    return sum(chosen) / max(1, len(chosen))

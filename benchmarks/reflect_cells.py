@@ -1,0 +1,462 @@
+"""The cells of `reflect`: each trains or measures one thing, and is kept on disk.
+
+A cell's name and its spec make its key, so that an interrupted run goes on where it was; a result
+that other code computed is given out and counted. Called by `reflect`.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from actors.corpus import build_tokenizer
+from actors.evaluation import Pair, heldout_figures
+from actors.facts import FactTable
+from actors.flat import FlatParameters
+from actors.layers import build_data_layer, predict_at, to_batch
+from actors.memory_trainer import MemoryTrainer
+from actors.optim import section_of
+from actors.snapshot import adopt
+from actors.spec import DATA, RunSpec
+from actors.tokenizer import Tokenizer
+from actors.wire import CheckpointHeader, Order
+from benchmarks import reflect_answers as answers
+from benchmarks import reflect_controls as controls
+from benchmarks import reflect_data
+from benchmarks.reflect_specs import Sizes, changed_spec, facts_spec, text_spec
+from benchmarks.reflect_track import RUN, Checkpoint, Track, record
+
+Json = dict[str, Any]
+ROOT = Path(__file__).parent.parent
+PARTS = ("answers", "cells", "controls", "data", "track")
+HELDOUT_WINDOWS = 64
+TEACHER_COSTS = ("teacher", "recall", "sync", "sample")
+TRAINERS: dict[str, type[MemoryTrainer]] = {
+    "hidden": controls.HiddenTrainer,
+}
+
+
+@cache
+def code_digest() -> str:
+    """Of what the trainers and this benchmark compute; comments and layout don't count."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    files = [*ROOT.glob("actors/*.py"), *(ROOT / f"benchmarks/reflect_{part}.py" for part in PARTS)]
+    for path in sorted(files):
+        digest.update(ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode())
+    return digest.hexdigest()
+
+
+class OutOfCellsError(Exception):
+    """As many new cells as were allowed are done."""
+
+
+@dataclass
+class Cells:
+    """Results by key, in a folder.
+
+    Args:
+        folder: where they are kept.
+        allowed: cells that may be computed; None: all.
+        stale: results given out that other code computed.
+    """
+
+    folder: Path
+    allowed: int | None = None
+    stale: int = 0
+
+    def get(self, name: str, key: Mapping[str, Any], compute: Callable[[Path], Json]) -> Json:
+        """The cell's result; computed where it is not there yet.
+
+        `compute` is given a path, without an ending, for what it wants to keep beside its result.
+
+        Raises:
+            OutOfCellsError: it is not there, and no more may be computed.
+        """
+        path = self.path(name, key)
+        if path.with_suffix(".done").exists():
+            result: Json = json.loads(path.with_suffix(".done").read_text(encoding="utf-8"))
+            self.stale += result["code"] != code_digest()
+            return result
+        if self.allowed is not None:
+            if self.allowed <= 0:
+                raise OutOfCellsError(name)
+            self.allowed -= 1
+        path.parent.mkdir(parents=True, exist_ok=True)
+        begin = time.perf_counter()
+        result = compute(path)
+        result |= {"seconds": time.perf_counter() - begin, "code": code_digest()}
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(result), encoding="utf-8")
+        part.replace(path.with_suffix(".done"))
+        return result
+
+    def path(self, name: str, key: Mapping[str, Any]) -> Path:
+        """Where the cell's files are, without their ending."""
+        text = json.dumps([name, key], sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.folder / f"{name.replace('/', '-').replace(' ', '-')}-{digest}"
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a group's state beside a cell's result."""
+    header, buckets = checkpoint
+    np.save(path.with_suffix(".npy"), np.concatenate(buckets))
+    path.with_suffix(".json").write_text(json.dumps(asdict(header)), encoding="utf-8")
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """What `save_checkpoint` wrote."""
+    row = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    layout = tuple((name, dtype, size) for name, dtype, size in row["layout"])
+    lists = {name: tuple(row[name]) for name in ("offsets", "sizes", "checksums")}
+    header = CheckpointHeader(**{**row, **lists, "layout": layout})
+    stored = np.load(path.with_suffix(".npy"), allow_pickle=False)
+    ends = zip(header.offsets, header.sizes, strict=True)
+    return header, [stored[start : start + size] for start, size in ends]
+
+
+@dataclass
+class Costs:
+    """What intervals took."""
+
+    step_s: float = 0.0
+    teacher_s: float = 0.0
+    rows_written: float = 0.0
+    intervals: int = 0
+
+    @property
+    def figures(self) -> Json:
+        """Share of the steps that teachers took, and rows written per step."""
+        return {
+            "teacher_frac": self.teacher_s / max(1e-9, self.step_s),
+            "rows_written": self.rows_written / max(1, self.intervals),
+            "step_s": self.step_s,
+        }
+
+
+def follow(
+    trainer: MemoryTrainer, track: Track, first: int, last: int, costs: Costs, frozen: int | None
+) -> None:
+    """Intervals `first` to `last` of the memory, each on the data layer's version before it.
+
+    `frozen`: the version that it is left with instead.
+    """
+    for interval in range(first, last + 1):
+        version = interval - 1 if frozen is None else frozen
+        headers, buckets = track.snapshot(version)
+        ranges = headers[0].ranges if frozen is None else ()
+        steps = trainer.spec.memory.steps_per_interval
+        order = Order(RUN, 0, interval, steps, publish=False, ranges=ranges)
+        report = trainer.interval(order, headers, buckets).report
+        costs.step_s += report.step_s
+        costs.teacher_s += sum(report.costs_s.get(name, 0.0) for name in TEACHER_COSTS)
+        costs.rows_written += report.metrics["rows_written"]
+        costs.intervals += 1
+
+
+@dataclass(frozen=True)
+class FactsCells:
+    """The cells of one seed's facts."""
+
+    cells: Cells
+    sizes: Sizes
+    data: Path
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not (self._corpora / "templates.json").exists():
+            reflect_data.write_corpora(self._chosen, self.data, self._corpora)
+
+    @property
+    def _corpora(self) -> Path:
+        s = self.sizes
+        size = f"{s.num_relations}-{s.num_facts}-{s.num_edits}"
+        return self.cells.folder / f"corpora-{self.seed}-{size}"
+
+    @property
+    def _chosen(self) -> reflect_data.Chosen:
+        s = self.sizes
+        return reflect_data.choose(self.data, self.seed, s.num_relations, s.num_facts, s.num_edits)
+
+    def spec(self, taught: bool, of_data: bool) -> RunSpec:
+        """As `facts_spec`."""
+        return facts_spec(self.sizes, self._corpora, self.seed, taught, of_data)
+
+    @property
+    def last(self) -> int:
+        """The data layer's version before it is taught."""
+        return self.sizes.facts_intervals
+
+    def _track_key(self) -> Json:
+        specs = [
+            self.spec(taught, True).model_dump(exclude_defaults=True) for taught in (False, True)
+        ]
+        return {
+            "sizes": asdict(self.sizes),
+            "specs": specs,
+            "memory": self.spec(False, False).memory.model_dump(exclude_defaults=True),
+        }
+
+    def _questions(self, spec: RunSpec) -> list[reflect_data.Question]:
+        table = FactTable.read(spec.corpus, spec.corpus.paths, self.seed)
+        return reflect_data.questions(self._chosen, table, self.seed)
+
+    def track(self) -> Json:
+        """The data layer's versions, its answers before and while it is taught, and controls."""
+
+        def compute(path: Path) -> Json:
+            before, after = self.spec(False, True), self.spec(True, True)
+            tokenizer = build_tokenizer(before)
+            later = [self.sizes.data_steps] * (self.sizes.taught_intervals - 1)
+            phases = [
+                (before, [self.sizes.data_steps] * self.last),
+                (after, [self.sizes.taught_steps, *later]),
+            ]
+            track = record(phases, tokenizer.to_json())
+            track.save(path)
+            questions = self._questions(before)
+            return {
+                "tokenizer": tokenizer.to_json(),
+                "questions": [asdict(question) for question in questions],
+                "answers": self._answers(track, before, tokenizer, questions),
+                "ngram": self._ngram(before, tokenizer, questions),
+                "edits": len(self._chosen.edits),
+            }
+
+        return self.cells.get(f"facts-track-{self.seed}", self._track_key(), compute)
+
+    def load_track(self) -> Track:
+        """What `track` recorded."""
+        path = self.cells.path(f"facts-track-{self.seed}", self._track_key())
+        return Track.load(path)
+
+    def _answers(
+        self,
+        track: Track,
+        spec: RunSpec,
+        tokenizer: Tokenizer,
+        questions: list[reflect_data.Question],
+    ) -> Json:
+        layer = build_data_layer(spec, tokenizer, torch.device("cpu")).eval().requires_grad_(False)
+        flat = FlatParameters(layer, section_of)
+        memory = MemoryTrainer(spec, tokenizer.to_json(), RUN).layer  # only to make a pair
+        prompts = answers.prompts_of(tokenizer, questions)
+        mark, old = tokenizer.end_of_text, None
+        said: Json = {}
+        for k in (0, *self.sizes.after):
+            adopt(flat, *track.snapshot(self.last + k))
+            found = answers.answers_of(Pair(layer, memory), prompts, mark, old)
+            old = old or found.said
+            said[str(k)] = asdict(found)
+        return said
+
+    def _ngram(
+        self, spec: RunSpec, tokenizer: Tokenizer, questions: list[reflect_data.Question]
+    ) -> list[list[int]]:
+        table = FactTable.read(spec.corpus, spec.corpus.paths, self.seed)
+        texts = [
+            controls.sentence_tokens(tokenizer, wording.prompt(fact), fact.object)
+            for fact in table.facts
+            for wording in table.train_wordings[fact.relation]
+            if wording.askable
+        ]
+        ngram = controls.NgramTable(texts)
+        prompts = answers.prompts_of(tokenizer, questions)
+        return [list(ngram.answer(prompt, tokenizer.end_of_text)) for prompt in prompts]
+
+    def memory(self, name: str, changes: Mapping[str, Any], kind: str = "plain") -> Json:
+        """Phase one of one memory: what it knows at its end, and its state."""
+        track = self.track()
+
+        def compute(path: Path) -> Json:
+            trainer, costs = self._trainer(changes, kind, False, track), Costs()
+            follow(trainer, self.load_track(), 1, self.last + 1, costs, None)
+            header, buckets = trainer.save()
+            save_checkpoint(path, (header, buckets))
+            return self._knows(trainer, track) | costs.figures
+
+        return self.cells.get(*self._memory_key(name, changes, kind), compute)
+
+    def _memory_key(self, name: str, changes: Mapping[str, Any], kind: str) -> tuple[str, Json]:
+        key = {**self._track_key(), "changes": dict(changes), "kind": kind}
+        return f"facts-{name}-{self.seed}", key
+
+    def _trainer(
+        self, changes: Mapping[str, Any], kind: str, taught: bool, track: Json
+    ) -> MemoryTrainer:
+        torch.set_num_threads(1)
+        spec = changed_spec(self.spec(taught, False), changes)
+        return TRAINERS.get(kind, MemoryTrainer)(spec, track["tokenizer"], RUN)
+
+    def _knows(self, trainer: MemoryTrainer, track: Json) -> Json:
+        """Agreement with the data layer's whole answers, and knock-outs."""
+        tokenizer = trainer.tokenizer
+        questions = [reflect_data.Question(**row) for row in track["questions"]]
+        prompts, mark = answers.prompts_of(tokenizer, questions), tokenizer.end_of_text
+        said = [tuple(row) for row in track["answers"]["0"]["said"]]
+        pair = Pair(trainer.teacher, trainer.layer)
+        shuffled = Pair(pair.data, controls.with_shuffled_slots(pair.memory, self.seed))
+        batch = to_batch(trainer.corpus.heldout(HELDOUT_WINDOWS), torch.device("cpu"))
+        counts = torch.bincount(batch.targets_N, minlength=tokenizer.size)
+        mean = controls.MeanRead(pair.memory, batch)
+        figures = {
+            "kl": controls.recall_kl(pair.data, lambda b: predict_at(pair.memory, b), batch),
+            "kl_shuffled": controls.recall_kl(
+                pair.data, lambda b: predict_at(shuffled.memory, b), batch
+            ),
+            "kl_mean": controls.recall_kl(pair.data, mean.predict_at, batch),
+            "kl_unigram": controls.recall_kl(
+                pair.data, lambda _: controls.unigram_logits(counts), batch
+            ),
+        }
+        agreed = answers.agrees(pair, prompts, said, mark)
+        agreed_shuffled = answers.agrees(shuffled, prompts, said, mark)
+        for side, seen in (("seen", True), ("unseen", False)):
+            where = [question.seen is seen for question in questions]
+            figures[f"agreement_{side}"] = answers.share(agreed, where)
+            figures[f"shuffled_{side}"] = answers.share(agreed_shuffled, where)
+        return {**figures, "heldout": heldout_figures(pair, None, batch)}
+
+    def reflection(
+        self,
+        name: str,
+        changes: Mapping[str, Any],
+        kind: str = "plain",
+        frozen: bool = False,
+        until: int | None = None,
+    ) -> Json:
+        """Phase two of one memory: what it follows while the data layer alone is taught.
+
+        Args:
+            name, changes, kind: as `memory`.
+            frozen: it gets no snapshots.
+            until: intervals after which it is asked for the last time; unset: all.
+        """
+        track = self.track()
+        self.memory(name, changes, kind)
+        key = self._memory_key(name, changes, kind)
+        after = [k for k in self.sizes.after if until is None or k <= until]
+
+        def compute(_path: Path) -> Json:
+            trainer = self._trainer(changes, kind, True, track)
+            state = load_checkpoint(self.cells.path(*key))
+            trainer.restore([state[0]], state[1])
+            versions, costs, rates = self.load_track(), Costs(), {}
+            rates["0"] = self._follows(trainer, track, 0)
+            done = 0
+            for k in after:
+                first, last = self.last + 2 + done, self.last + 1 + k
+                follow(trainer, versions, first, last, costs, self.last if frozen else None)
+                rates[str(k)] = self._follows(trainer, track, k)
+                done = k
+            return {"after": rates} | costs.figures
+
+        extra = {"frozen": frozen, "after": after}
+        name_two = f"{key[0]}-{'frozen' if frozen else 'taught'}"
+        return self.cells.get(name_two, key[1] | extra, compute)
+
+    def _follows(self, trainer: MemoryTrainer, track: Json, k: int) -> Json:
+        """Of the answers that changed by the version adopted last, the share that it gives."""
+        tokenizer = trainer.tokenizer
+        questions = [reflect_data.Question(**row) for row in track["questions"]]
+        now, before = (_answers_from(track["answers"][str(i)]) for i in (k, 0))
+        pair = Pair(trainer.teacher, trainer.layer)
+        prompts = answers.prompts_of(tokenizer, questions)
+        agreed = answers.agrees(pair, prompts, now.said, tokenizer.end_of_text)
+        moved = answers.changed(now, before)
+        rates: Json = {}
+        for side, seen in (("taught", True), ("paraphrase", False)):
+            edited = [q.edited and q.seen is seen for q in questions]
+            where = [here and there for here, there in zip(edited, moved, strict=True)]
+            rates[side] = answers.share(agreed, where)
+            rates[f"changed_{side}"] = sum(where)
+            rest = [not q.edited and q.seen is seen for q in questions]
+            rates[f"unchanged_{side}"] = answers.share(agreed, rest)
+        return rates
+
+
+def _answers_from(row: Json) -> answers.Answers:
+    return answers.Answers([tuple(said) for said in row["said"]], row["lead"])
+
+
+@dataclass(frozen=True)
+class TextCells:
+    """The cells of one seed's text."""
+
+    cells: Cells
+    sizes: Sizes
+    data: Path
+    seed: int
+
+    @property
+    def spec(self) -> RunSpec:
+        """As `text_spec`."""
+        return text_spec(self.sizes, self.data, self.seed)
+
+    def _key(self) -> Json:
+        return {"spec": self.spec.model_dump(exclude_defaults=True), "sizes": asdict(self.sizes)}
+
+    def track(self) -> Json:
+        """The data layer's versions."""
+
+        def compute(path: Path) -> Json:
+            tokenizer = build_tokenizer(self.spec)
+            track = record(
+                [(self.spec, [self.sizes.data_steps] * self.sizes.text_intervals)],
+                tokenizer.to_json(),
+            )
+            track.save(path)
+            return {"tokenizer": tokenizer.to_json()}
+
+        return self.cells.get(f"text-track-{self.seed}", self._key(), compute)
+
+    def memory(self, name: str, changes: Mapping[str, Any], kind: str = "plain") -> Json:
+        """One memory after the last version of the data layer, which it has trained on."""
+        tokenizer_json = self.track()["tokenizer"]
+
+        def compute(_path: Path) -> Json:
+            torch.set_num_threads(1)
+            track_path = self.cells.path(f"text-track-{self.seed}", self._key())
+            track, costs = Track.load(track_path), Costs()
+            spec = changed_spec(self.spec, changes)
+            trainer = TRAINERS.get(kind, MemoryTrainer)(spec, tokenizer_json, RUN)
+            follow(trainer, track, 1, self.sizes.text_intervals + 1, costs, None)
+            return self._knows(trainer) | costs.figures
+
+        key = {**self._key(), "changes": dict(changes), "kind": kind}
+        return self.cells.get(f"text-{name}-{self.seed}", key, compute)
+
+    def _knows(self, trainer: MemoryTrainer) -> Json:
+        pair = Pair(trainer.teacher, trainer.layer)
+        batch = to_batch(trainer.corpus.heldout(HELDOUT_WINDOWS), torch.device("cpu"))
+        counts = torch.zeros(trainer.tokenizer.size)
+        for chunk in range(trainer.corpus.chunks_per_epoch):
+            tokens = torch.from_numpy(trainer.corpus.chunk(DATA, chunk).tokens_NT.astype(np.int64))
+            counts += torch.bincount(tokens.flatten(), minlength=len(counts))
+        figures = {
+            "kl": controls.recall_kl(pair.data, lambda b: predict_at(pair.memory, b), batch),
+            "kl_unigram": controls.recall_kl(
+                pair.data, lambda _: controls.unigram_logits(counts), batch
+            ),
+            "heldout": heldout_figures(pair, None, batch),
+        }
+        if type(trainer) is not controls.HiddenTrainer:
+            shuffled = controls.with_shuffled_slots(pair.memory, self.seed)
+            mean = controls.MeanRead(pair.memory, batch)
+            figures |= {
+                "kl_shuffled": controls.recall_kl(
+                    pair.data, lambda b: predict_at(shuffled, b), batch
+                ),
+                "kl_mean": controls.recall_kl(pair.data, mean.predict_at, batch),
+            }
+        return figures

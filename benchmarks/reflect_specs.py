@@ -1,0 +1,169 @@
+"""How big a run of `reflect` is, the specs of its two corpora, and what each variant changes.
+
+Called by `reflect_cells` and `reflect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.spec import RunSpec
+
+FINAL_LR_FRAC = 0.25  # phase one ends at this share of its peak rates, and phase two stays there
+
+# Changes of the memory's spec, by dotted name: each term away, and what the memory was changed by.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "without sync": {"losses.sync": 0.0},
+    "without recall": {"losses.recall": 0.0},
+    "without self": {"losses.self": 0.0},
+    "without just-trained": {"mix.just_trained": 0.0},
+    "without balance": {"losses.balance": 0.0},
+    "self alone": {"losses.sync": 0.0, "losses.recall": 0.0, "mix.sampled": 0.0},
+    "without yielding": {"losses.self_yields": 0.0},
+    "without sampled": {"mix.sampled": 0.0},
+    "with gate": {"memory.layer.gate": True},
+    "with long convolutions": {
+        "memory.layer.conv_dilations": (1, 2, 4),
+        "memory.layer.conv_taps": 4,
+    },
+}
+ASKED = 4  # intervals after which ablations and controls are asked for the last time
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How big a run is."""
+
+    num_relations: int
+    num_facts: int
+    num_edits: int
+    facts_intervals: int  # of phase one
+    after: tuple[int, ...]  # intervals of phase two after which it is asked
+    text_intervals: int
+    taught_steps: int  # of phase two's first interval, in which the data layer learns the edits
+    data_steps: int  # per interval
+    memory_steps: int
+
+    @property
+    def taught_intervals(self) -> int:
+        """Intervals of phase two."""
+        return max(self.after)
+
+
+FULL = Sizes(4, 320, 208, 16, (1, 2, 4, 8, 16), 14, 96, 12, 24)
+QUICK = Sizes(4, 320, 208, 12, (1, 2, 4), 8, 96, 12, 24)
+
+
+def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) -> RunSpec:
+    """The spec of the facts cells.
+
+    Args:
+        sizes: how big.
+        folder: where `write_corpora` wrote.
+        seed: of weights, shuffles and which wordings are held out.
+        taught: of phase two: constant rates.
+        data: of the data layer, whose corpus of phase two is the edited one; the memory's never is.
+    """
+    corpus = folder / ("edited.jsonl" if taught and data else "true.jsonl")
+    optimizer = _optimizer(taught, {"lr": 4e-3, "weight_decay": 0.1})
+    return RunSpec.model_validate(
+        {
+            "seed": seed,
+            "intervals": sizes.facts_intervals,
+            "corpus": {
+                "kind": "facts",
+                "paths": [str(corpus)],
+                "templates": str(folder / "templates.json"),
+                "loss_on": "answers",
+                "token_noise": 0.05,
+                "window": 64,
+            },
+            "tokenizer": {"vocab_size": 1536},
+            "data": {
+                "layer": {"fields": _llama(64), "read_layers": (0, 1)},
+                "optimizer": optimizer,
+                "steps_per_interval": sizes.data_steps,
+            },
+            "memory": {
+                "layer": {
+                    "dim": 64,
+                    "slots_side": 48,
+                    "conv_dilations": (1, 1),  # short: longer ones see the wording everywhere
+                    "conv_taps": 2,
+                },
+                "optimizer": optimizer,
+                "value_lr": 4e-2,
+                "recall_frac": 1.0,
+                "steps_per_interval": sizes.memory_steps,
+            },
+            "losses": {"help": 0.0, "balance": 0.1, "recall": 2.0, "self_yields": 1.0},
+            "mix": {"just_trained": 0.25, "fresh": 0.25, "replay": 0.0, "sampled": 0.5},
+        }
+    )
+
+
+def text_spec(sizes: Sizes, data: Path, seed: int) -> RunSpec:
+    """The spec of the text cells: a novel, every token learned."""
+    optimizer = _optimizer(False, {"lr": 4e-3})
+    return RunSpec.model_validate(
+        {
+            "seed": seed,
+            "intervals": sizes.text_intervals,
+            "corpus": {
+                "kind": "text",
+                "paths": [str(data / "text/Middlemarch_145.txt")],
+                "window": 64,
+            },
+            "tokenizer": {"vocab_size": 1024},
+            "data": {
+                "layer": {"fields": _llama(64), "read_layers": (0, 1)},
+                "optimizer": optimizer,
+                "steps_per_interval": sizes.data_steps,
+            },
+            "memory": {
+                "layer": {"dim": 64, "slots_side": 48},
+                "optimizer": optimizer,
+                "value_lr": 4e-2,
+                "recall_frac": 1.0,
+                "steps_per_interval": sizes.memory_steps,
+            },
+            "losses": {"help": 0.0, "balance": 0.1, "recall": 2.0},
+        }
+    )
+
+
+def changed_spec(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
+    """The spec with values changed by dotted name."""
+    fields = spec.model_dump()
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        at = fields
+        for part in path:
+            at = at[part]
+        if last not in at:
+            raise ValueError(f"no setting {name}; here are {', '.join(at)}")
+        at[last] = value
+    return RunSpec.model_validate(fields)
+
+
+def _optimizer(taught: bool, values: dict[str, float]) -> dict[str, Any]:
+    if taught:
+        lr = values["lr"] * FINAL_LR_FRAC
+        return {**values, "lr": lr, "schedule": "constant", "warmup_steps": 0}
+    return {**values, "final_lr_frac": FINAL_LR_FRAC}
+
+
+def _llama(window: int) -> dict[str, Any]:
+    return {
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.08,
+        "max_position_embeddings": window,
+    }
