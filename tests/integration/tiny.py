@@ -54,6 +54,7 @@ GPT2 = {
 UNREFLECTED = (
     "intervals=2",
     "exchange.catchup_intervals=1",
+    "memory.layer.gate=true",
     "data.optimizer.lr=0.3",
     "data.optimizer.final_lr_frac=1",
     "data.optimizer.warmup_steps=0",
