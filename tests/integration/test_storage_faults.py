@@ -24,7 +24,7 @@ from tests.integration.faulty_proxy import CUT, UNAVAILABLE, FaultyProxy
 FAULT_S = 6.0  # longer than the client's own tries
 LONG = pytest.mark.long
 BOTH = pytest.mark.parametrize("mode", [UNAVAILABLE, CUT])
-SETTINGS = ("storage=s3://tandem/runs", "checkpoints={every: 1, keep_last: 9}")
+SETTINGS = ("storage=s3://faults/runs", "checkpoints={every: 1, keep_last: 9}")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def proxy(own_tmp: Path) -> Iterator[FaultyProxy]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_MAX_ATTEMPTS", "2")
         fsspec.filesystem("s3").clear_instance_cache()
-        fsspec.filesystem("s3").mkdir("tandem")
+        fsspec.filesystem("s3").mkdir("faults")  # moto keeps those of other tests in this process
         yield proxy
         fsspec.filesystem("s3").clear_instance_cache()
     proxy.close()
@@ -60,7 +60,7 @@ def run(workplace: Path, name: str, *overrides: str, resume: bool = False) -> tu
 @BOTH
 def test_a_write_waits_for_storage_that_is_away(proxy: FaultyProxy, mode: str) -> None:
     told: list[str] = []
-    run_dir = RunDir(f"s3://tandem/files/{mode}", 60.0, told.append)
+    run_dir = RunDir(f"s3://faults/files/{mode}", 60.0, told.append)
     with proxy.failing(mode):
         back = threading.Timer(FAULT_S, proxy.set, ["pass"])
         back.start()
@@ -76,7 +76,7 @@ def test_a_write_waits_for_storage_that_is_away(proxy: FaultyProxy, mode: str) -
 def test_storage_that_stays_away_is_an_error_that_names_the_file(
     proxy: FaultyProxy, mode: str
 ) -> None:
-    run_dir = RunDir("s3://tandem/files/never", 2.0)
+    run_dir = RunDir("s3://faults/files/never", 2.0)
     began = time.monotonic()
     with proxy.failing(mode), pytest.raises(ConfigError, match=r"summary.json: can't be written"):
         run_dir.write("summary.json", "{}")
@@ -123,8 +123,8 @@ def test_a_run_outlives_faults_at_its_start_in_checkpoints_and_at_its_end(
     fs.invalidate_cache()
     assert summary["checkpoints"]["written"] >= 1
     for left in ("summary.json", "report.html", "metrics.parquet", "export/export.json"):
-        assert fs.exists(f"tandem/runs/{name}/{left}"), left
-    written = json.loads(fs.cat_file(f"tandem/runs/{name}/summary.json"))
+        assert fs.exists(f"faults/runs/{name}/{left}"), left
+    written = json.loads(fs.cat_file(f"faults/runs/{name}/summary.json"))
     assert written["digest"] == summary["digest"]
 
 
