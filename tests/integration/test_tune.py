@@ -28,7 +28,7 @@ from orchestrator.handover import hand_over, take_over
 from orchestrator.run import train
 from orchestrator.run_dir import SUMMARY, RunDir
 from orchestrator.search_file import load_search
-from tests.integration.tiny import actors_left
+from tests.integration.tiny import actor_processes
 
 LONG = pytest.mark.long
 GONE_S = 30.0  # for the processes of a trial that was ended; the machine may be busy
@@ -69,7 +69,7 @@ def what_is_left() -> list[str]:
         p for p in psutil.Process().children(recursive=True)
         if "ImplicitFunc" in " ".join(_title(p))
     ]  # fmt: skip
-    left = [str(p) for p in [*actors_left(psutil.Process()), *trials]]
+    left = [str(p) for p in [*actor_processes(psutil.Process()), *trials]]
     groups = placement_group_table().values()
     left += [str(g) for g in groups if g["state"] != "REMOVED"]
     free, there = ray.available_resources(), ray.cluster_resources()
