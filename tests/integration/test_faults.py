@@ -22,7 +22,7 @@ from orchestrator.errors import GroupFailedError, InterruptedRunError
 from orchestrator.exchange import Version
 from orchestrator.placement import reserve
 from orchestrator.run import train
-from tests.integration.tiny import actors_left
+from tests.integration.tiny import actor_processes
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
@@ -65,7 +65,7 @@ def run_into(fault: Fault, workplace: Path, *overrides: str) -> tuple[str, dict[
 def what_is_left() -> Sequence[object]:
     table = ray.util.placement_group_table().values()
     groups = [row["placement_group_id"] for row in table if row["state"] != "REMOVED"]
-    return [*actors_left(psutil.Process()), *groups]
+    return [*actor_processes(psutil.Process()), *groups]
 
 
 def test_a_rank_that_is_killed_ends_the_run_by_name_and_leaves_nothing(workplace: Path) -> None:
@@ -103,10 +103,10 @@ def test_ctrl_c_while_waiting_for_resources_ends_the_run_at_once(workplace: Path
     held_by_others = reserve(holder, lambda: None)
 
     def reserve_when_interrupted(
-        config: Config, stop_requested: Callable[[], str | None]
+        config: Config, stop_requested: Callable[[], str | None], told: Callable[[str], None]
     ) -> PlacementGroup:
         signal.raise_signal(signal.SIGINT)
-        return reserve(config, stop_requested)
+        return reserve(config, stop_requested, told)
 
     try:
         with pytest.MonkeyPatch.context() as patch:
