@@ -16,6 +16,7 @@ from actors.node_labels import NodeLabels
 from actors.settings import Spec
 
 DATA = "data"
+EVALUATOR = "evaluator"  # no group: a process beside them
 MEMORY = "memory"
 GROUPS = (DATA, MEMORY)
 

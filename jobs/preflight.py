@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from actors.node_labels import in_words, meets
-from actors.spec import GROUPS
+from actors.spec import EVALUATOR, GROUPS
 from actors.wire import ConfigError
 from jobs.job_server import JobServer, JobServerError
 from jobs.survey import MARKER, QUESTIONS, Questions
 from orchestrator.config import Config
-from orchestrator.placement import EVALUATOR, Resources, bundle, evaluator_bundle, labels_of
+from orchestrator.placement import Resources, bundle, evaluator_bundle, labels_of
 
 POLL_S = 0.5
 DISTRIBUTION = "tandem-memory"

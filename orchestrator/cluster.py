@@ -23,9 +23,8 @@ from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError, LostObjectError, root_cause
 from orchestrator.events import Evaluated, Event, Failed, Prepared, Resized, Restarted
 from orchestrator.exchange import GroupCheckpoint, Version
-from orchestrator.groups import EvaluatorActor
 from orchestrator.launch import Launcher, places
-from orchestrator.placement import EVALUATOR, Seats, evaluator_bundle
+from orchestrator.placement import Seats
 from orchestrator.rank_group import RankGroup
 from orchestrator.refetch import StoredPart, refetch_checkpoint, refetch_version
 from orchestrator.resizer import Resizer
@@ -198,13 +197,7 @@ class Cluster:
     def evaluate(self, data: Version, memory: Version, final: bool) -> None:
         """Starts an evaluation of a committed pair; `poll` says when it is done."""
         if self._evaluator is None:
-            resources = evaluator_bundle(self._config)
-            options = self._launcher.options(EVALUATOR, 0, resources) if resources else {
-                "num_cpus": 0
-            }  # fmt: skip
-            self._evaluator = EvaluatorActor.options(**options).remote(  # type: ignore[attr-defined]
-                self._launcher.spec, self._tokenizer_json
-            )
+            self._evaluator = self._launcher.evaluator()
         self._last_pair = data, memory
         refs = (*data.bucket_refs, *memory.bucket_refs)
         self._evaluations.append(
@@ -307,8 +300,6 @@ class Cluster:
         self._stopping = True
         self._restarter.shutdown(cancel_futures=True)
         self._helper.shutdown(cancel_futures=True)
-        if self._evaluator is not None:
-            ray.kill(self._evaluator, no_restart=True)
         self._launcher.end_all()
         self._groups, self._restarts = {}, {}
         self._evaluations, self._evaluator = [], None

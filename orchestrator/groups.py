@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from actors.spec import DATA, RunSpec
+from actors.spec import DATA, EVALUATOR, RunSpec
 from actors.wire import (
     Beat,
     CheckpointHeader,
@@ -43,16 +43,7 @@ class Rank:
 
     def locate(self) -> Location:
         """Where this process runs and which cards are its own."""
-        context = ray.get_runtime_context()
-        return Location(
-            group=self._group,
-            rank=self._rank,
-            pid=os.getpid(),
-            node_id=context.get_node_id(),
-            host=ray.util.get_node_ip_address(),
-            gpu_ids=tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])),
-            visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-        )
+        return _here(self._group, self._rank)
 
     def warm(self) -> None:
         """Imports what `start` will need; a spare does so and waits."""
@@ -149,6 +140,20 @@ check_node_remote = ray.remote(num_cpus=0, max_retries=0)(check_node)
 RankActor = ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_retries=0)(Rank)
 
 
+def _here(group: str, rank: int) -> Location:
+    """Where this process runs and which cards are its own."""
+    context = ray.get_runtime_context()
+    return Location(
+        group=group,
+        rank=rank,
+        pid=os.getpid(),
+        node_id=context.get_node_id(),
+        host=ray.util.get_node_ip_address(),
+        gpu_ids=tuple(str(gpu) for gpu in context.get_accelerator_ids().get("GPU", [])),
+        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+    )
+
+
 def _trainer_class(group: str) -> Any:
     if group == DATA:
         from actors.data_trainer import DataTrainer
@@ -164,9 +169,21 @@ class EvaluatorActor:
     """The evaluator's process."""
 
     def __init__(self, spec: RunSpec, tokenizer_json: str) -> None:
-        from actors.evaluator import Evaluator
+        self._arguments = (spec, tokenizer_json)
+        self._built: Any = None
 
-        self._evaluator = Evaluator(spec, tokenizer_json)
+    def locate(self) -> Location:
+        """Where this process runs."""
+        return _here(EVALUATOR, 0)
+
+    @property
+    def _evaluator(self) -> Any:
+        """Built with the first evaluation: imports and corpus take seconds."""
+        if self._built is None:
+            from actors.evaluator import Evaluator
+
+            self._built = Evaluator(*self._arguments)
+        return self._built
 
     def evaluate(
         self, data_headers: Any, memory_headers: Any, num_data: int, final: bool, *buckets: Any

@@ -1,7 +1,8 @@
 """Brings a group's processes up and ends them: placed, started, met, restored; spares kept warm.
 
 Everything here waits, each wait with a deadline, so it runs at a run's start or on a thread of
-`cluster`. Owns every actor of the two groups and its process id, so that none is left behind.
+`cluster`. Owns every actor of the run, the evaluator too, and its process id, so that none is left
+behind.
 """
 
 from __future__ import annotations
@@ -15,31 +16,33 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.spec import RunSpec
+from actors.spec import EVALUATOR, RunSpec
 from actors.wire import Location
 from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError, InterruptedRunError, as_group_error
 from orchestrator.exchange import GroupCheckpoint
-from orchestrator.groups import RankActor
-from orchestrator.placement import Seats, bundle
+from orchestrator.groups import EvaluatorActor, RankActor
+from orchestrator.placement import Seats, bundle, evaluator_bundle
 from orchestrator.rank_group import RankGroup, Waiting
 from orchestrator.resize import resized
 from orchestrator.seating import Seating
 
 POLL_S = 0.5  # how late a stop is noticed while starting
+TITLES = ("ray::Rank", "ray::EvaluatorActor")  # of our actors' processes
 GONE_S = 0.02  # between two looks at a process that is ending
 
 
 @dataclass
 class _Process:
-    """An actor, and its process id where that is on this machine."""
+    """An actor, the ref of where it is, and its process id where that is on this machine."""
 
     actor: Any
+    locating: Any = None
     local_pid: int | None = None
 
 
 class Launcher:
-    """Makes and ends the processes of both groups.
+    """Makes and ends the processes of both groups and the evaluator's.
 
     Args:
         config: the run.
@@ -96,7 +99,7 @@ class Launcher:
             ranks = range(self.size(name))
             actors = [self._spare(name, r) or self._actor(name, r) for r in ranks]
             groups[name] = RankGroup(name, actors, self._config.deadlines.heartbeat_s)
-            locating |= groups[name].call_all("locate")
+            locating |= {self._locating(a): (name, rank) for rank, a in enumerate(actors)}
         located = self.await_all(locating, deadline, "has no process yet", stop)
         for group in groups.values():
             mine = [where for where in located.values() if where.group == group.name]
@@ -105,10 +108,14 @@ class Launcher:
                 self._note(actor, where)
         return groups
 
+    def _locating(self, actor: Any) -> Any:
+        """The ref of where an actor's process is; it answers as soon as it is there."""
+        ref = self._processes[actor].locating = actor.locate.remote()
+        return ref
+
     def _note(self, actor: Any, where: Location) -> None:
         """Remembers where an actor's process is."""
-        here = where.node_id == ray.get_runtime_context().get_node_id()
-        self._processes[actor].local_pid = where.pid if here else None
+        self._processes[actor].local_pid = _local_pid(where)
         self._cards.setdefault((where.group, where.rank), where.visible_devices)
 
     def make_added(
@@ -127,7 +134,7 @@ class Launcher:
         try:
             found: dict[str, list[tuple[Any, Location]]] = {}
             for name, actors in made.items():
-                ranks = {a.locate.remote(): (name, self.size(name) + i)
+                ranks = {self._locating(a): (name, self.size(name) + i)
                          for i, a in enumerate(actors)}  # fmt: skip
                 located = self.await_all(ranks, deadline, "has no process yet", stop)
                 found[name] = [(a, located[ref]) for a, ref in zip(actors, ranks, strict=True)]
@@ -225,22 +232,48 @@ class Launcher:
         for rank in range(self.size(name)):
             if (name, rank) not in self._spares:
                 actor = self._actor(name, rank, spare=True)
+                self._locating(actor)
                 self._spares[name, rank] = actor, actor.warm.remote()
 
+    def evaluator(self) -> Any:
+        """Makes the evaluator's process; returns at once."""
+        wanted = evaluator_bundle(self._config)
+        options = self.options(EVALUATOR, 0, wanted) if wanted else {"num_cpus": 0}
+        actor = EvaluatorActor.options(**options).remote(self.spec, self._tokenizer_json)  # type: ignore[attr-defined]
+        self._processes[actor] = _Process(actor)
+        self._locating(actor)
+        return actor
+
     def end(self, actors: Iterable[Any]) -> None:
-        """Kills processes and waits until those on this machine are gone."""
+        """Kills processes and waits until those on this machine are gone; one that is just coming
+        up is waited for first, since nobody knows before which it is.
+        """
         ending = [self._processes.pop(actor) for actor in actors if actor in self._processes]
+        deadline = time.monotonic() + self._config.deadlines.stop_s
+        pids = [self._pid_of(process, deadline) for process in ending]
         for process in ending:
             ray.kill(process.actor, no_restart=True)
         deadline = time.monotonic() + self._config.deadlines.stop_s
-        for process in ending:
-            if process.local_pid is not None and is_rank(process.local_pid):
-                _kill(process.local_pid)  # Ray asks first, and one that is stopped can't answer
-                while is_rank(process.local_pid) and time.monotonic() < deadline:
+        for pid in pids:
+            if pid is not None and is_actor(pid):
+                _kill(pid)  # Ray asks first, and one that is stopped can't answer
+                while is_actor(pid) and time.monotonic() < deadline:
                     time.sleep(GONE_S)
 
+    def _pid_of(self, process: _Process, deadline: float) -> int | None:
+        """The process id, where that is on this machine and known in time."""
+        if process.local_pid is not None or process.locating is None:
+            return process.local_pid
+        ready, _ = ray.wait([process.locating], timeout=max(0.0, deadline - time.monotonic()))
+        try:
+            return _local_pid(ray.get(process.locating)) if ready else None
+        except Exception:  # it died before it could say
+            return None
+
     def end_all(self) -> None:
-        """Ends every process, the spares too, and gives back the seats that were added."""
+        """Ends every process, the spares and the evaluator too, and gives back the seats that were
+        added.
+        """
         self._spares.clear()
         self.end(list(self._processes))
         self.seating.close()
@@ -306,12 +339,17 @@ def _spec_of(config: Config) -> RunSpec:
     )
 
 
-def is_rank(pid: int) -> bool:
+def _local_pid(where: Location) -> int | None:
+    here = where.node_id == ray.get_runtime_context().get_node_id()
+    return where.pid if here else None
+
+
+def is_actor(pid: int) -> bool:
     """True while `pid` is one of our actors' processes on this machine."""
     try:
         process = psutil.Process(pid)
         title = " ".join(process.cmdline())
-        return process.status() != psutil.STATUS_ZOMBIE and "ray::Rank" in title
+        return process.status() != psutil.STATUS_ZOMBIE and any(name in title for name in TITLES)
     except psutil.Error:
         return False
 

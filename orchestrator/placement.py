@@ -21,7 +21,7 @@ from ray.util.placement_group import (
 )
 
 from actors.node_labels import in_words, meets
-from actors.spec import DATA, GROUPS, MEMORY, WorkersSpec
+from actors.spec import DATA, EVALUATOR, GROUPS, MEMORY, WorkersSpec
 from orchestrator.autoscaler import ScalerState, possible_nodes, scaler_state
 from orchestrator.config import Config
 from orchestrator.errors import InterruptedRunError, PlacementError
@@ -41,9 +41,6 @@ class Seats:
 
     group: PlacementGroup
     first_bundle: int = 0
-
-
-EVALUATOR = "evaluator"
 
 
 def bundle(workers: WorkersSpec) -> Resources:

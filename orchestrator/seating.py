@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
+from actors.spec import EVALUATOR
 from orchestrator.config import Config
 from orchestrator.errors import InterruptedRunError, PlacementError
-from orchestrator.placement import EVALUATOR, Resources, Seats, bundle, bundle_index, labels_of
+from orchestrator.placement import Resources, Seats, bundle, bundle_index, labels_of
 from orchestrator.resize import sizes_of
 
 POLL_S = 0.5  # how late a stop is noticed

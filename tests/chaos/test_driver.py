@@ -20,7 +20,7 @@ import ray
 
 from orchestrator.config import load_config
 from orchestrator.run import train
-from tests.integration.tiny import actors_left
+from tests.integration.tiny import actor_processes
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 LONG = pytest.mark.long
@@ -154,7 +154,7 @@ def test_a_driver_killed_on_a_cluster_leaves_no_actor_and_no_placement_group(
     time.sleep(GONE_S)
     table = ray.util.placement_group_table().values()
     assert [row for row in table if row["state"] != "REMOVED"] == []
-    assert actors_left(psutil.Process()) == []  # of this Ray; others may run beside it
+    assert actor_processes(psutil.Process()) == []  # of this Ray; others may run beside it
 
 
 def test_sigterm_leaves_a_checkpoint_from_which_the_run_goes_on_to_the_bit(

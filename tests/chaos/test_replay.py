@@ -16,7 +16,7 @@ from orchestrator.config import load_config
 from orchestrator.errors import GroupFailedError
 from orchestrator.run import train
 from tests.chaos.injector import POINTS, Fault, Faults, fail_at
-from tests.integration.tiny import actors_left
+from tests.integration.tiny import actor_processes
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 LONG = pytest.mark.long
@@ -55,7 +55,7 @@ def disturbed(
     with injected.injected():
         summary = run(workplace, *overrides)
     assert injected.fired() == [fault.times for fault in faults], "a fault did not fire"
-    assert actors_left(psutil.Process()) == []
+    assert actor_processes(psutil.Process()) == []
     return summary, injected
 
 
@@ -148,7 +148,7 @@ def test_a_rank_that_dies_too_often_ends_the_run_which_goes_on_by_hand(
     message = str(raised.value)
     assert "failure 2 of the data group, and recovery.max_failures is 1" in message
     assert f"go on with: tandem train {config.run_url}/config.yaml --resume" in message
-    assert actors_left(psutil.Process()) == []
+    assert actor_processes(psutil.Process()) == []
     again = train(load_config(f"{config.run_url}/config.yaml"), resume=True)
     assert again.summary["digest"] == undisturbed()["digest"]
 
@@ -207,7 +207,7 @@ def test_a_snapshot_that_is_altered_twice_ends_the_run_with_its_name(
     with injected.injected(), pytest.raises(SnapshotError, match="snapshot data v3: bucket"):
         run(workplace)
     assert injected.fired() == [2]
-    assert actors_left(psutil.Process()) == []
+    assert actor_processes(psutil.Process()) == []
 
 
 @LONG

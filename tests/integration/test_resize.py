@@ -26,7 +26,7 @@ from orchestrator.run import train
 from orchestrator.run_dir import RunDir
 from orchestrator.status import look
 from tests.chaos.injector import Faults, fail_at
-from tests.integration.tiny import REFLECTED, actors_left
+from tests.integration.tiny import REFLECTED, actor_processes
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 LONG = pytest.mark.long
@@ -88,7 +88,7 @@ def faults(tmp_path: Path) -> Iterator[Callable[..., Faults]]:
         return made
 
     yield paced
-    assert actors_left(psutil.Process()) == []
+    assert actor_processes(psutil.Process()) == []
     assert {row["state"] for row in placement_group_table().values()} <= {"REMOVED"}
 
 

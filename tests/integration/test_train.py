@@ -16,7 +16,7 @@ import ray
 from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
 from orchestrator.run import RunResult, train
-from tests.integration.tiny import GPT2, actor_processes, actors_left
+from tests.integration.tiny import GPT2, actor_processes
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
@@ -53,7 +53,7 @@ def run(workplace: Path, *overrides: str) -> Watched:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.run.Cluster", WatchedCluster)
         result = train(load_config(str(workplace / "tiny.yaml"), overrides))
-    return Watched(result, had, actors_left(psutil.Process()))
+    return Watched(result, had, actor_processes(psutil.Process()))
 
 
 @pytest.fixture(scope="module")

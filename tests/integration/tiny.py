@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +122,6 @@ def write_config(folder: Path, **changes: Any) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config | changes))
     return path
-
-
-def actors_left(root: psutil.Process, patience_s: float = 5.0) -> list[psutil.Process]:
-    """Those below `root` that are still there after so long: Ray ends one that is just starting a
-    moment after it was killed.
-    """
-    deadline = time.monotonic() + patience_s
-    while (found := actor_processes(root)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
 
 
 def actor_processes(root: psutil.Process) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from actors.wire import ConfigError, DivergedError, TandemError
 from orchestrator.errors import GroupFailedError, as_group_error, root_cause
 from orchestrator.groups import Rank
-from orchestrator.launch import is_rank
+from orchestrator.launch import is_actor
 from tests.unit.orchestrator.scripted import a_config
 
 
@@ -74,7 +74,7 @@ def test_a_group_error_survives_pickling() -> None:
 
 
 def test_a_process_that_is_not_ours_is_not_taken_for_a_rank() -> None:
-    assert not is_rank(os.getpid())
+    assert not is_actor(os.getpid())
 
 
 class Built:

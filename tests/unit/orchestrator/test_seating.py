@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from actors.spec import DATA, MEMORY
+from actors.spec import DATA, EVALUATOR, MEMORY
 from orchestrator.errors import InterruptedRunError, PlacementError
-from orchestrator.placement import EVALUATOR, Seats
+from orchestrator.placement import Seats
 from orchestrator.seating import Seating
 from tests.unit.orchestrator.scripted import a_config
 
