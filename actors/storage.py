@@ -7,6 +7,11 @@ from typing import Any
 import fsspec
 
 
+def is_local(url: str) -> bool:
+    """Whether a URL or path is on a file system of this machine."""
+    return "://" not in url or url.startswith(("file://", "local://"))
+
+
 def writable(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it.
 
@@ -15,7 +20,5 @@ def writable(url: str) -> tuple[Any, str]:
     Raises:
         ImportError, ValueError: a protocol that is unknown, or whose package is missing.
     """
-    protocol, _, _ = url.partition("://")
-    local = "://" not in url or protocol in ("file", "local")
-    fs, root = fsspec.core.url_to_fs(url, **({"auto_mkdir": True} if local else {}))
+    fs, root = fsspec.core.url_to_fs(url, **({"auto_mkdir": True} if is_local(url) else {}))
     return fs, root

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
 import shlex
 import tempfile
 import uuid
@@ -46,6 +45,7 @@ from jobs.preflight import (
 )
 from jobs.survey import Questions
 from orchestrator.config import Config, load_config, read_yaml
+from orchestrator.config_paths import beside, folder_of
 from orchestrator.placement import Resources
 
 Kind = Literal["train", "tune", "evaluate"]
@@ -200,12 +200,9 @@ def _search(path: str, overrides: Sequence[str], terms: Terms) -> Job:
     base = values.get("base")
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base is missing: the config that the search varies")
-    if "://" not in base and not os.path.isabs(base):
-        folder = posixpath.dirname(path) if "://" in path else str(Path(path).resolve().parent)
-        base = f"{folder}/{base}"
     storage = str(values.get("storage", "runs"))
     check_storage(storage)
-    shipment = _ship(load_config(base, [f"storage={storage}"]), terms)
+    shipment = _ship(load_config(beside(folder_of(path), base), [f"storage={storage}"]), terms)
     name = str(values.get("name", "search"))
     search = yaml.safe_dump({**values, "base": CONFIG_FILE}, sort_keys=False, allow_unicode=True)
     return Job(

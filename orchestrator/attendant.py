@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.storage import is_local
 from actors.wire import ConfigError
 from orchestrator.command import ACCEPTED, CHECKPOINT, DONE, REFUSED, STOP, Command, Reply
 from orchestrator.config import Config
@@ -178,5 +179,4 @@ class Attendant:
 
 def refresh_every_s(url: str) -> float:
     """How often the status of a run there is refreshed."""
-    is_local = "://" not in url or url.startswith(("file://", "local://"))
-    return EVERY_S if is_local else EVERY_REMOTE_S
+    return EVERY_S if is_local(url) else EVERY_REMOTE_S

@@ -10,10 +10,8 @@ from __future__ import annotations
 import copy
 import difflib
 import os
-import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -24,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from actors.settings import Spec
 from actors.spec import RunSpec
 from actors.wire import ConfigError
-from orchestrator.config_paths import anchor_paths
+from orchestrator.config_paths import anchor_paths, folder_of, url_under
 from orchestrator.exchange import Retention
 
 # What a resumed run may set anew: nothing of it changes what is computed, but for rounding.
@@ -220,9 +218,8 @@ class Config(RunSpec):
 
     @property
     def run_url(self) -> str:
-        """The run's directory; local ones absolute, since workers live in other directories."""
-        storage = self.storage if "://" in self.storage else os.path.abspath(self.storage)
-        return f"{storage.rstrip('/')}/{self.name}"
+        """The run's directory."""
+        return url_under(self.storage, self.name)
 
     def to_yaml(self) -> str:
         """The resolved config, every field included."""
@@ -249,8 +246,7 @@ def load_config(
         name, folder, raw = "config", os.getcwd(), copy.deepcopy(dict(source))
     else:
         name = os.fspath(source)
-        folder = posixpath.dirname(name) if "://" in name else str(Path(name).resolve().parent)
-        raw = _read_yaml(name)
+        folder, raw = folder_of(name), _read_yaml(name)
     anchor_paths(raw, folder)
     for override in overrides:
         _override(raw, override)

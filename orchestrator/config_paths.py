@@ -1,10 +1,13 @@
-"""Which settings are paths, and where relative ones lie. No torch. Called by `config`."""
+"""Which settings are paths, and where relative ones lie. No torch. Called by `config`, and by what
+reads files that name a config.
+"""
 
 from __future__ import annotations
 
 import os
 import posixpath
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from actors.pretrained_tokenizer import looks_local
@@ -17,6 +20,22 @@ PATH_FIELDS = (  # `*`: of every entry
     ("memory", "layer", "start_from"),
 )
 PATH_OR_HUB_FIELDS = (("tokenizer", "pretrained"), ("data", "layer", "pretrained"))
+
+
+def folder_of(path: str) -> str:
+    """The folder of a file, absolute or with its scheme."""
+    return posixpath.dirname(path) if "://" in path else str(Path(path).resolve().parent)
+
+
+def beside(folder: str, path: str) -> str:
+    """A path as a file in that folder means it: URLs and absolute ones stay."""
+    return path if "://" in path or os.path.isabs(path) else f"{folder}/{path}"
+
+
+def url_under(storage: str, name: str) -> str:
+    """The directory of that name; local ones absolute, since workers live in other directories."""
+    root = storage if "://" in storage else os.path.abspath(storage)
+    return f"{root.rstrip('/')}/{name}"
 
 
 def anchor_paths(values: dict[str, Any], folder: str) -> None:

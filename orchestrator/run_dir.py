@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from actors.storage import writable
+from actors.storage import is_local, writable
 from actors.wire import ConfigError
 from orchestrator.errors import RunExistsError
 
@@ -46,8 +46,8 @@ class RunDir:
         warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.url = url.rstrip("/")
-        is_remote = "://" in url and not url.startswith(("file://", "local://", "memory://"))
-        self._patience_s, self._warn = patience_s if is_remote else 0.0, warn
+        never_away = is_local(url) or url.startswith("memory://")
+        self._patience_s, self._warn = 0.0 if never_away else patience_s, warn
         try:
             self._fs, self._root = writable(self.url)
         except (ImportError, ValueError) as err:

@@ -5,17 +5,14 @@ starts. Called by `jobs.tune`.
 from __future__ import annotations
 
 import difflib
-import os
-import posixpath
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from actors.wire import ConfigError
 from orchestrator.config import dotted_keys, explain, load_config, nearest_key, read_yaml
-from orchestrator.config_paths import anchor_paths
+from orchestrator.config_paths import anchor_paths, beside, folder_of, url_under
 from orchestrator.dotted import nest, pick
 from orchestrator.search_space import extremes
 from orchestrator.search_spec import REFLECTION, VOICES, Search, SearchSpec, vary
@@ -51,14 +48,10 @@ def load_search(path: str, overrides: Sequence[str] = ()) -> Search:
     except ValidationError as err:
         lines = explain(err, _nearest)
         raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from err
-    folder = posixpath.dirname(path) if "://" in path else str(Path(path).resolve().parent)
-    base_path = spec.base
-    if "://" not in base_path and not os.path.isabs(base_path):
-        base_path = f"{folder}/{base_path}"
+    folder = folder_of(path)
     _refuse_unknown(path, [*spec.space, *spec.set])
-    base = vary(load_config(base_path), _anchored(spec.set, folder))
-    storage = spec.storage if "://" in spec.storage else os.path.abspath(spec.storage)
-    search = Search(spec, base, f"{storage.rstrip('/')}/{spec.name}")
+    base = vary(load_config(beside(folder, spec.base)), _anchored(spec.set, folder))
+    search = Search(spec, base, url_under(spec.storage, spec.name))
     _check(path, search)
     return search
 
