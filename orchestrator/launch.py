@@ -30,6 +30,7 @@ from orchestrator.seating import Seating
 POLL_S = 0.5  # how late a stop is noticed while starting
 TITLES = ("ray::Rank", "ray::EvaluatorActor")  # of our actors' processes
 GONE_S = 0.02  # between two looks at a process that is ending
+ASKED_S = 5.0  # for a process to end as Ray asks it to; one killed before is reported as lost
 
 
 @dataclass
@@ -253,12 +254,14 @@ class Launcher:
         pids = [self._pid_of(process, deadline) for process in ending]
         for process in ending:
             ray.kill(process.actor, no_restart=True)
+        asked = time.monotonic() + ASKED_S
         deadline = time.monotonic() + self._config.deadlines.stop_s
         for pid in pids:
-            if pid is not None and is_actor(pid):
-                _kill(pid)  # Ray asks first, and one that is stopped can't answer
-                while is_actor(pid) and time.monotonic() < deadline:
-                    time.sleep(GONE_S)
+            if pid is None or not is_actor(pid):
+                continue
+            if _is_stopped(pid) or not _gone(pid, asked):
+                _kill(pid)
+                _gone(pid, deadline)
 
     def _pid_of(self, process: _Process, deadline: float) -> int | None:
         """The process id, where that is on this machine and known in time."""
@@ -350,6 +353,23 @@ def is_actor(pid: int) -> bool:
         process = psutil.Process(pid)
         title = " ".join(process.cmdline())
         return process.status() != psutil.STATUS_ZOMBIE and any(name in title for name in TITLES)
+    except psutil.Error:
+        return False
+
+
+def _gone(pid: int, deadline: float) -> bool:
+    """Waits until an actor's process has ended; False where it has not by then."""
+    while is_actor(pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(GONE_S)
+    return True
+
+
+def _is_stopped(pid: int) -> bool:
+    """True for a process that is stopped, so that it answers nobody."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.Error:
         return False
 

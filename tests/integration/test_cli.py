@@ -67,6 +67,7 @@ def test_a_run_whose_memory_reflects_the_final_version_exits_with_0(
     assert done.returncode == 0, done.stderr
     assert summary_of(run)["reflects_final"] is True
     assert f"{run}/report.html" in done.stdout
+    assert "(raylet)" not in done.stdout  # its own processes it ended itself
 
 
 @pytest.mark.usefixtures("shared_ray")
