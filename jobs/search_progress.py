@@ -116,7 +116,8 @@ class SearchProgress:
             return Group(Text(f"tandem tune · {spec.name}: the first trials are starting"))
         table = Table(title=f"tandem tune · {spec.name}", title_justify="left")
         names = [goal.figure for goal in spec.goals]
-        for heading in ("trial", "state", "interval", "time", *names):
+        folded = [name.replace(".", ".\n") for name in names]  # so that three fit in 80 columns
+        for heading in ("trial", "state", "interval", "time", *folded):
             table.add_column(heading, justify="left" if heading in ("trial", "state") else "right")
         for result in self._newest():
             table.add_row(

@@ -31,7 +31,7 @@ from rich.table import Table
 from actors.wire import ConfigError
 from jobs.check import look_at_corpus
 from jobs.search_points import PointSearcher, population
-from jobs.search_progress import SearchProgress, shown, shown_values
+from jobs.search_progress import SearchProgress, shown
 from jobs.search_record import SearchRecord
 from jobs.search_schedulers import scheduler_of
 from jobs.search_trackers import tracker_callbacks
@@ -61,6 +61,7 @@ from orchestrator.trackers import check_installed
 
 SEARCH, BASE, RESULTS, BEST = "search.yaml", "base.yaml", "results.parquet", "best.yaml"
 PARETO, TUNE = "pareto", "tune"
+COLUMNS = 5  # trials of the front that the last table shows
 # What the same search may be gone on with: more trials, more at a time, more tries.
 CHANGEABLE = ("trials", "at_once", "max_failures", "trackers")
 
@@ -147,7 +148,7 @@ def _fit(
 ) -> None:
     spec = search.spec
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, search=search), lambda config: _seats(search, config)
+        tune.with_parameters(run_trial, search=search), lambda config: seats_of(search, config)
     )
     left = search.num_trials - sum(result.is_over for result in before)
     own: dict[str, Any] = {"search_alg": PointSearcher(search, before), "num_samples": left}
@@ -182,7 +183,7 @@ def _fit(
         ).fit()
 
 
-def _seats(search: Search, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+def seats_of(search: Search, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     """The placement group of a trial: its driver's bundle, and both groups' bundles."""
     cpus = search.spec.driver_cpus
     head = {"CPU": cpus} if cpus else {}
@@ -300,14 +301,24 @@ def print_results(
     if not best:
         console.print("no trial came to its end with all objectives", style="red")
         return
-    title = "the best" if len(goals) == 1 else "the Pareto front"
-    table = Table(title=title, title_justify="left")
-    for heading in ("trial", *(goal.figure for goal in goals)):
-        table.add_column(heading, justify="left" if heading == "trial" else "right")
-    table.add_column("settings", overflow="fold", ratio=1)
-    for result in best:
-        figures = [shown(result.figures[goal.figure]) for goal in goals]
-        table.add_row(result.name, *figures, shown_values(result.values))
-    console.print(table)
+    console.print(_best_table([goal.figure for goal in goals], best[:COLUMNS]))
+    if len(best) > COLUMNS:
+        more = f"and {len(best) - COLUMNS} more on the front: {search.url}/{PARETO}.parquet"
+        console.print(more, highlight=False, soft_wrap=True)
     for what, name in (("train the best with", BEST), ("report", REPORT)):
         console.print(f"{what}: {search.url}/{name}", highlight=False, soft_wrap=True)
+
+
+def _best_table(figures: Sequence[str], best: Sequence[TrialResult]) -> Table:
+    """A column per trial, since a trial may have many settings; objectives first."""
+    title = "the best" if len(figures) == 1 else "the Pareto front"
+    table = Table(title=title, title_justify="left")
+    table.add_column("trial", overflow="fold")
+    for result in best:
+        table.add_column(result.name, justify="right", overflow="fold")
+    for name in figures:
+        table.add_row(name, *(shown(result.figures[name]) for result in best))
+    table.add_section()
+    for name in best[0].values:
+        table.add_row(name, *(shown(result.values[name]) for result in best))
+    return table
