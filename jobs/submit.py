@@ -45,8 +45,9 @@ from jobs.preflight import (
 )
 from jobs.survey import Questions
 from orchestrator.config import Config, load_config, read_yaml
-from orchestrator.config_paths import beside, folder_of
 from orchestrator.placement import Resources
+from orchestrator.search_file import load_search
+from orchestrator.search_spec import vary
 
 Kind = Literal["train", "tune", "evaluate"]
 CONFIG_FILE, SEARCH_FILE = "config.yaml", "search.yaml"
@@ -195,26 +196,23 @@ def make_job(
 
 
 def _search(path: str, overrides: Sequence[str], terms: Terms) -> Job:
-    """A search and the config that it varies; the search itself is checked where it runs."""
-    values = read_yaml(path, overrides)
-    base = values.get("base")
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: base is missing: the config that the search varies")
-    storage = str(values.get("storage", "runs"))
-    check_storage(storage)
-    shipment = _ship(load_config(beside(folder_of(path), base), [f"storage={storage}"]), terms)
-    name = str(values.get("name", "search"))
-    search = yaml.safe_dump({**values, "base": CONFIG_FILE}, sort_keys=False, allow_unicode=True)
+    """A search, checked as `tandem tune` checks it, and the config that its trials vary."""
+    search = load_search(path, overrides)
+    spec = search.spec
+    check_storage(spec.storage)
+    shipment = _ship(vary(search.base, {}, storage=spec.storage), terms)
+    kept = {key: value for key, value in read_yaml(path, overrides).items() if key != "set"}
+    text = yaml.safe_dump({**kept, "base": CONFIG_FILE}, sort_keys=False, allow_unicode=True)
     return Job(
-        name,
+        spec.name,
         ("tune", f"{JOB_FOLDER}/{SEARCH_FILE}"),
-        f"{storage.rstrip('/')}/{name}",
-        storage,
+        search.url,
+        spec.storage,
         shipment.config,
         (
             *shipment.entries,
             text_entry(CONFIG_FILE, shipment.config.to_yaml()),
-            text_entry(SEARCH_FILE, search),
+            text_entry(SEARCH_FILE, text),
         ),
         shipment.expected,
         may_exist=True,

@@ -253,6 +253,13 @@ def load_config(
     return make_config(raw, source=name)
 
 
+def parse_config(text: str, source: str) -> Config:
+    """A config's YAML, as read from `source`; Raises: ConfigError as `load_config`."""
+    raw = _mapping(text, source)
+    anchor_paths(raw, folder_of(source))
+    return make_config(raw, source)
+
+
 def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A YAML file's keys and values, with dotted overrides. Raises: ConfigError."""
     raw = _read_yaml(path)
@@ -264,13 +271,19 @@ def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         with fsspec.open(path, "rt", encoding="utf-8") as handle:
-            raw = _parse_yaml(handle.read())
-    except (OSError, UnicodeDecodeError) as err:
+            text = handle.read()
+    except Exception as err:  # clients of remote storage have errors of their own
         raise ConfigError(f"config {path}: can't be read: {err}") from err
+    return _mapping(text, path)
+
+
+def _mapping(text: str, source: str) -> dict[str, Any]:
+    try:
+        raw = _parse_yaml(text)
     except yaml.YAMLError as err:
-        raise ConfigError(f"config {path}: not YAML: {err}") from err
+        raise ConfigError(f"config {source}: not YAML: {err}") from err
     if not isinstance(raw, dict):
-        raise ConfigError(f"config {path}: expected keys and values, got {type(raw).__name__}")
+        raise ConfigError(f"config {source}: expected keys and values, got {type(raw).__name__}")
     return raw
 
 

@@ -28,7 +28,7 @@ from orchestrator.attendant import Attendant, refresh_every_s
 from orchestrator.checkpoint_writer import CheckpointWriter
 from orchestrator.checkpoints import Restored, load, remove_unfinished, stored_part
 from orchestrator.cluster import Cluster
-from orchestrator.config import Config, changed_keys, load_config
+from orchestrator.config import Config, changed_keys, parse_config
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import GroupCheckpoint, check_fits
@@ -131,7 +131,7 @@ def refuse_other_run(run_dir: RunDir, config: Config) -> None:
                 f"run {run_dir.url} is {status}: there is nothing to resume; train on from its "
                 "exports under another name=…"
             )
-    before = load_config(run_dir.path(CONFIG))
+    before = parse_config(run_dir.read(CONFIG), run_dir.path(CONFIG))
     if changed := changed_keys(before, config):
         lines = "; ".join(f"{key}: was {old!r}, now {new!r}" for key, old, new in changed)
         raise ConfigError(
@@ -255,9 +255,9 @@ class _Job:
             summary["checkpoints"] = {"written": writer.num_written, "bytes": writer.num_bytes}
             patience_s = config.deadlines.storage_s
             report = render_report(attendant.config, summary, metrics)
-            run_dir.write_patiently(REPORT, report, patience_s, warn)
+            run_dir.write(REPORT, report, patience_s)
             last = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-            run_dir.write_patiently(SUMMARY, last, patience_s, warn)  # who finds it finds the rest
+            run_dir.write(SUMMARY, last, patience_s)  # who finds it finds the rest
             ended = summary["status"]
             message = f"the run is {ended.replace('_', ' ')}"
         finally:

@@ -74,12 +74,20 @@ class RunDir:
             where = self.path(name) if name else self.url
             raise ConfigError(f"{where}: can't be read: {err}") from err
 
-    def _patiently(self, name: str, action: Callable[[], Any]) -> Any:
-        """What the action returns, tried again while remote storage is away.
+    def _patiently(
+        self, name: str, action: Callable[[], Any], patience_s: float | None = None
+    ) -> Any:
+        """What the action returns, tried again while the storage is away.
+
+        Args:
+            name: of the file, for people.
+            action: what is tried.
+            patience_s: for how long; None: as long as remote storage is tried.
 
         Raises: what the action raised, if that lasts or the storage is away for too long.
         """
-        deadline, told = time.monotonic() + self._patience_s, False
+        patience_s = self._patience_s if patience_s is None else patience_s
+        deadline, told = time.monotonic() + patience_s, False
         while True:
             try:
                 return action()
@@ -90,7 +98,7 @@ class RunDir:
                 if not told:
                     self._warn(
                         f"{self.path(name)}: the storage does not answer ({err}); it is tried "
-                        f"again for {self._patience_s:g} s (deadlines.storage_s)"
+                        f"again for {patience_s:g} s (deadlines.storage_s)"
                     )
                 told = True
                 time.sleep(RETRY_S)
@@ -106,12 +114,15 @@ class RunDir:
                 "it is not needed"
             )
 
-    def write(self, name: str, content: bytes | str) -> None:
-        """Writes a file whole. Raises: ConfigError where the storage can't be written."""
+    def write(self, name: str, content: bytes | str, patience_s: float | None = None) -> None:
+        """Writes a file whole; on local storage too it is tried for `patience_s`, where given.
+
+        Raises: ConfigError where the storage can't be written.
+        """
         data = content.encode() if isinstance(content, str) else content
         target = f"{self._root}/{name}"
         try:
-            self._patiently(name, lambda: self._replace(target, data))
+            self._patiently(name, lambda: self._replace(target, data), patience_s)
         except Exception as err:  # clients of remote storage have errors of their own
             raise ConfigError(
                 f"{self.path(name)}: can't be written: {err}; choose another storage=…"
@@ -120,26 +131,6 @@ class RunDir:
     def _replace(self, target: str, data: bytes) -> None:
         self._fs.pipe_file(f"{target}.part", data)
         self._fs.mv(f"{target}.part", target)
-
-    def write_patiently(
-        self, name: str, content: bytes | str, patience_s: float, warn: Callable[[str], None]
-    ) -> None:
-        """Writes a file whole, again and again for so many seconds where the storage is away.
-
-        Raises: ConfigError where it is away for longer.
-        """
-        deadline, told = time.monotonic() + patience_s, False
-        while True:
-            try:
-                self.write(name, content)
-                return
-            except ConfigError as err:
-                if time.monotonic() + RETRY_S > deadline:
-                    raise
-                if not told:
-                    warn(f"{err}; it is tried again for {patience_s:g} s")
-                told = True
-                time.sleep(RETRY_S)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole."""

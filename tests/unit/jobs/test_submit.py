@@ -12,6 +12,14 @@ from jobs.submit import Job, Terms, make_job, parse_env
 JOBS = Path(__file__).resolve().parents[3] / "jobs"
 TERMS = Terms("http://127.0.0.1:8265")
 CLIENT = ("submit", "follow", "job_server", "preflight", "package", "inputs")
+SEARCH = """
+base: c.yaml
+name: s
+storage: s3://b/searches
+scheduler: none
+objectives: [min heldout.help_loss]
+space: {losses.own: {uniform: [0.2, 0.9]}}
+"""
 UNPICKLING = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "torch"}
 
 
@@ -40,13 +48,22 @@ def test_a_run_is_sent_as_a_resolved_config_that_travels_along(config: Path) -> 
 
 def test_a_search_is_sent_with_the_config_that_it_varies(config: Path) -> None:
     path = config.parent / "search.yaml"
-    path.write_text("base: c.yaml\nname: s\nstorage: s3://b/searches\nspace: {seed: {grid: [1]}}\n")
+    path.write_text(SEARCH + "set: {intervals: 8}\n")
     job = make_job("tune", str(path), ["trials=3"], TERMS)
     assert job.arguments == ("tune", "tandem_job/search.yaml")
     assert job.run == "s3://b/searches/s"
     search = content(job, "search.yaml")
     assert (search["base"], search["trials"]) == ("config.yaml", 3)
+    assert "set" not in search  # the config has it already, and paths in it travel too
+    assert content(job, "config.yaml")["intervals"] == 8
     assert "s3://b/searches/.inputs/" in str(content(job, "config.yaml")["corpus"])
+
+
+def test_a_search_that_tune_would_refuse_is_not_sent(config: Path) -> None:
+    path = config.parent / "search.yaml"
+    path.write_text(SEARCH.replace("losses.own", "losses.onw"))
+    with pytest.raises(ConfigError, match=r"unknown key losses.onw; did you mean losses.own\?"):
+        make_job("tune", str(path), [], TERMS)
 
 
 def test_an_evaluation_names_a_run_that_the_cluster_sees() -> None:

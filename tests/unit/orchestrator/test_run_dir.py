@@ -169,19 +169,21 @@ def test_the_marker_is_the_one_that_an_export_ends_with() -> None:
 
 
 def test_storage_that_is_away_is_tried_again_and_told_once(
-    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.run_dir.RETRY_S", 0.01)
-    pipe_file, tries, told = run_dir._fs.pipe_file, [], []
+    told: list[str] = []
+    run_dir = RunDir(str(tmp_path / "one"), warn=told.append)
+    pipe_file, tries = run_dir._fs.pipe_file, []
 
     def away(path: str, data: bytes, **options: Any) -> None:
         tries.append(path)
         if len(tries) < 4:
-            raise ValueError("a client's own error")
+            raise RuntimeError("a client's own error")
         pipe_file(path, data, **options)
 
     monkeypatch.setattr(run_dir._fs, "pipe_file", away)
-    run_dir.write_patiently("summary.json", "whole", 60.0, told.append)
+    run_dir.write("summary.json", "whole", patience_s=60.0)
     assert run_dir.read("summary.json") == "whole"
     assert len(tries) == 4
     (message,) = told
@@ -192,12 +194,20 @@ def test_storage_that_is_away_is_tried_again_and_told_once(
 def test_storage_that_stays_away_is_an_error_in_the_end(
     run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("orchestrator.run_dir.RETRY_S", 0.01)
+    tries = []
+
     def away(path: str, data: bytes, **options: Any) -> None:
+        tries.append(path)
         raise OSError("gone")
 
     monkeypatch.setattr(run_dir._fs, "pipe_file", away)
     with pytest.raises(ConfigError, match=r"summary.json: can't be written: gone"):
-        run_dir.write_patiently("summary.json", "whole", 0.0, lambda _: None)
+        run_dir.write("summary.json", "whole")
+    assert len(tries) == 1  # a local disk is never away
+    with pytest.raises(ConfigError, match=r"summary.json: can't be written: gone"):
+        run_dir.write("summary.json", "whole", patience_s=0.05)
+    assert len(tries) > 2
 
 
 def test_the_command_that_goes_on_with_a_run() -> None:
