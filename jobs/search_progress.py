@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.live_view import LiveView
 from orchestrator.search_results import (
     FAILED,
     FINISHED,
@@ -26,7 +26,7 @@ from orchestrator.search_spec import Search
 SHOWN = 12  # trials in the live view: those that run, and the newest
 
 
-class SearchProgress:
+class SearchProgress(LiveView):
     """A live table on a terminal, a line per event without one.
 
     Args:
@@ -36,31 +36,18 @@ class SearchProgress:
     """
 
     def __init__(self, search: Search, console: Console, before: Sequence[TrialResult]) -> None:
-        self._search, self._console = search, console
+        super().__init__(console, refreshes=2)
+        self._search = search
         self._began = time.monotonic()
         self._results = {result.number: result for result in before}
         self._news_at: dict[int, float] = {}  # when a running trial was last heard of
         self._over_before = sum(result.is_over for result in before)
-        self._live: Live | None = None
-
-    def __enter__(self) -> SearchProgress:
-        if self._console.is_terminal:
-            self._live = Live(
-                console=self._console, get_renderable=self._render, refresh_per_second=2
-            )
-            self._live.__enter__()
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        if self._live is not None:
-            self._live.__exit__(*exc)
-            self._live = None
 
     def event(self, what: str, result: TrialResult) -> None:
         """Something happened to a trial."""
         self._results[result.number] = result
         self._news_at[result.number] = time.monotonic()
-        if self._live is not None or what in ("measured", "ended"):
+        if self._is_live or what in ("measured", "ended"):
             return
         line = f"trial {result.name} {what}"
         if result.status == RUNNING:
@@ -77,8 +64,8 @@ class SearchProgress:
 
     def _say(self, text: str) -> None:
         gone = time.monotonic() - self._began
-        line = text if self._live is not None else f"[{gone:7.1f} s] {text}"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        line = text if self._is_live else f"[{gone:7.1f} s] {text}"
+        self._print(line)
 
     def _figures(self, figures: Mapping[str, float]) -> str:
         names = [goal.figure for goal in self._search.spec.goals]

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Description
 from orchestrator.config import Config
+from orchestrator.live_view import LiveView
 from orchestrator.metrics import Row
 from orchestrator.recovery import Failure
 from orchestrator.resize import Resize
@@ -25,7 +24,7 @@ LINE_EVERY_S = 10.0
 LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
 
-class Progress:
+class Progress(LiveView):
     """Shows a run's progress.
 
     Args:
@@ -34,8 +33,8 @@ class Progress:
     """
 
     def __init__(self, config: Config, console: Console) -> None:
+        super().__init__(console, refreshes=4)
         self._config = config
-        self._console = console
         self._rows: dict[str, Row] = {}
         self._waited_s: dict[str, float] = dict.fromkeys(GROUPS, 0.0)
         self._evaluation: Row | None = None
@@ -43,25 +42,11 @@ class Progress:
         self._began = time.monotonic()
         self._first_interval_at: float | None = None
         self._next_line = 0.0
-        self._live: Live | None = None
-
-    def __enter__(self) -> Progress:
-        if self._console.is_terminal:
-            self._live = Live(
-                console=self._console, get_renderable=self._render, refresh_per_second=4
-            )
-            self._live.__enter__()
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        if self._live is not None:
-            self._live.__exit__(*exc)
-            self._live = None
 
     def phase(self, text: str) -> None:
         """What the run is doing now."""
         self._phase = text
-        if self._live is None:
+        if not self._is_live:
             self._say(text)
 
     def waiting(self, text: str) -> None:
@@ -74,7 +59,7 @@ class Progress:
         where = (
             f"after interval {interval}" if interval else "from its beginning: no checkpoint yet"
         )
-        self._console.print(f"resuming {where}", highlight=False, markup=False, soft_wrap=True)
+        self._print(f"resuming {where}")
 
     def started(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         """Both groups are ready."""
@@ -99,14 +84,14 @@ class Progress:
             self._phase = (
                 f"memory catches up with the final data layer (agreement {row['agreement']:.3f})"
             )
-        if self._live is None and time.monotonic() >= self._next_line:
+        if not self._is_live and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY_S
-            self._console.print(self._line(), highlight=False, markup=False, soft_wrap=True)
+            self._print(self._line())
 
     def evaluation(self, row: Row) -> None:
         """An evaluation came back."""
         self._evaluation = row
-        if self._live is None:
+        if not self._is_live:
             self._say(self._heldout())
 
     def failure(self, failure: Failure) -> None:
@@ -135,15 +120,11 @@ class Progress:
         self._say(f"{self._phase}; Ctrl-C once more ends the run at once")
 
     def _say(self, text: str) -> None:
-        self._console.print(
-            f"[{self._elapsed():6.1f} s] {text}", highlight=False, markup=False, soft_wrap=True
-        )
+        self._print(f"[{self._elapsed():6.1f} s] {text}")
 
     def warning(self, message: str) -> None:
         """Something that the run survives."""
-        self._console.print(
-            f"warning: {message}", style="yellow", highlight=False, markup=False, soft_wrap=True
-        )
+        self._print(f"warning: {message}", "yellow")
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began

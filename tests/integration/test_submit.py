@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.integration.tiny import REFLECTED, UNREFLECTED, write_config, write_corpora
 
@@ -278,3 +280,34 @@ def test_ctrl_c_leaves_the_job_and_its_stop_leaves_a_checkpoint(place: Place) ->
     code, out, err = place.submit("left", "intervals=500", "--no-wait")
     assert code == 2
     assert "exists already" in err
+
+
+@pytest.mark.long
+def test_a_submitted_search_leaves_its_results_and_a_trial_of_it_is_evaluated(place: Place) -> None:
+    search = {
+        "base": "tiny.yaml",
+        "name": "searched",
+        "storage": str(place.folder / "searches"),
+        "set": {"intervals": 3, "evaluation.every": 0},
+        "space": {"losses.own": {"uniform": [0.2, 0.9]}},
+        "objectives": ["min heldout.help_loss"],
+        "algorithm": "random",
+        "scheduler": "none",
+        "trials": 2,
+    }
+    path = place.folder / "search.yaml"
+    path.write_text(yaml.safe_dump(search))
+    code, out, err = place.tandem("submit", "tune", str(path))
+    assert code == 0, out + err
+    assert "2 trials: 2 finished" in out
+    folder = place.folder / "searches" / "searched"
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["finished", "finished"]
+    best = min(rows, key=lambda row: row["heldout.help_loss"])
+    assert (folder / "best.yaml").is_file()
+    summary = json.loads((folder / "trials" / best["trial"] / "summary.json").read_text())
+    assert summary["heldout"]["help_loss"] == best["heldout.help_loss"]
+
+    code, out, err = place.tandem("submit", "evaluate", str(folder / "trials" / best["trial"]))
+    assert code == 0, out + err
+    assert "help" in out

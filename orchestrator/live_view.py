@@ -1,0 +1,53 @@
+"""What shows itself live on a terminal, and in lines without one."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+
+class LiveView:
+    """Redraws what `_render` returns where the console is a terminal, from `with` on.
+
+    Args:
+        console: where; its `is_terminal` decides.
+        refreshes: redrawings a second.
+    """
+
+    def __init__(self, console: Console, refreshes: float) -> None:
+        self._console, self._refreshes = console, refreshes
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._render,
+                refresh_per_second=self._refreshes,
+            )
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, traceback)
+            self._live = None
+
+    @property
+    def _is_live(self) -> bool:
+        return self._live is not None
+
+    def _render(self) -> RenderableType:
+        raise NotImplementedError
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        """A line that stays; above the live view where there is one."""
+        self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
