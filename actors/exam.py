@@ -7,6 +7,7 @@ nothing. Called by `jobs.learn` and `fork`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -57,25 +58,30 @@ class Exam:
         self._unseen = self._facts.probes(False, most, spec.seed)[:num] if self._facts else []
         self._seen = self._facts.probes(True, most, spec.seed)[:num] if self._facts else []
 
-    @property
-    def num_probes(self) -> int:
-        """Questions in wordings held out."""
-        return len(self._unseen)
-
     @torch.no_grad()
-    def take(self, pair: Pair) -> Marks:
-        """What the pair knows now."""
+    def take(self, pair: Pair, ask: bool = True) -> Marks:
+        """What the pair knows now; without `ask`, the held-out figures alone."""
         majority = self._facts.majority() if self._facts else {}
+        unseen, seen = (self._unseen, self._seen) if ask else ([], [])
         return Marks(
             heldout_figures(pair, None, self._batch),
-            accuracy_of(pair, self._tokenizer, self._unseen, majority),
-            accuracy_of(pair, self._tokenizer, self._seen, majority),
-            len(self._unseen),
+            accuracy_of(pair, self._tokenizer, unseen, majority),
+            accuracy_of(pair, self._tokenizer, seen, majority),
+            len(unseen),
         )
 
-    def voices(self, pair: Pair) -> dict[str, float]:
-        """As `voice_figures`, of the held-out windows."""
-        return voice_figures(pair, self._batch)
+    @torch.no_grad()
+    def figures(self, pair: Pair) -> dict[str, Any]:
+        """As `voice_figures`, of the held-out windows; and `accuracy` and `accuracy_seen` as in
+        `Marks` where there are facts.
+        """
+        figures: dict[str, Any] = dict(voice_figures(pair, self._batch))
+        if self._facts:
+            majority = self._facts.majority()
+            for name, probes in (("accuracy", self._unseen), ("accuracy_seen", self._seen)):
+                if probes:
+                    figures[name] = accuracy_of(pair, self._tokenizer, probes, majority)
+        return figures
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 A small causal encoder that never sees the data layer turns tokens into addresses of a product-key
 table; what is read there is both what the data layer gets (`read`) and the memory's only source for
-its own prediction (`predict`). Knows no losses, no optimizer and no data layer; `write` is handed what
-is to be lowered.
+its own prediction (`predict`). Knows no losses, no optimizer and no data layer: `write` is handed
+what is to be lowered.
 
 Shapes: B sequences, T tokens, D d_m, H heads, S slots_side (n), K slots read per head, V token ids.
 Sources: Lample et al. 2019 (arXiv 1907.05242), Berges et al. 2024 (arXiv 2412.09764), DESIGN 2.
