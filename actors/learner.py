@@ -31,7 +31,6 @@ from actors.sparse_write import Background
 from actors.spec import RunSpec
 from actors.wire import DivergedError
 
-BACKGROUND_BATCHES = 256  # of old data in which reads are counted
 WARMUP_FRAC = 0.1  # of all steps, at most
 
 
@@ -47,6 +46,7 @@ class LearnPlan:
         old_frac: share of a batch's sequences that are old data.
         assist: weight of the loss through the frozen data layer, beside 1 for the memory alone.
         seed: of batches and noise.
+        background_batches: of old data, in which reads are counted where rows are chosen.
     """
 
     steps: int
@@ -55,6 +55,7 @@ class LearnPlan:
     old_frac: float = 0.5
     assist: float = 1.0
     seed: int = 0
+    background_batches: int = 256
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Learner:
     @torch.no_grad()
     def _old_reads(self) -> Iterator[Tensor]:
         """Slots that batches of old data read, at the positions at which writes read."""
-        for _ in range(BACKGROUND_BATCHES):
+        for _ in range(self._plan.background_batches):
             batch = to_batch(self._old.next_batch(self._spec.memory.batch_size)[0], self._device)
             with self._autocast():
                 u_BTD, _ = self._pair.memory.encode(batch.tokens_BT, batch.segments_BT)

@@ -19,7 +19,7 @@ from actors.corpus_spec import CorpusSpec
 from actors.wire import ConfigError
 from jobs.given_corpus import facts_corpus, text_corpus
 from orchestrator.config import Config, load_config, make_config
-from orchestrator.learn_report import change_table, learned_page
+from orchestrator.learn_report import UNITS, change_table, learned_page
 from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir, find_export
 from orchestrator.schedule import AGREEMENT_TOLERANCE
 
@@ -156,7 +156,7 @@ def _learn(
         say(_line(curve[-1], plan.steps))
 
     point()
-    every = max(1, plan.steps // CURVE_POINTS)
+    every = -(-plan.steps // CURVE_POINTS)
     while learner.step < plan.steps:
         began = time.perf_counter()
         learner.train_step()
@@ -257,8 +257,11 @@ def _line(point: dict[str, Any], steps: int) -> str:
 
 
 def _print(learned: dict[str, Any], console: Console) -> None:
-    for name, title in (("new", "what was learned"), ("old", "what was lost of the run's own")):
-        table = Table(title=title, title_justify="left")
+    for name, title in (
+        ("new", "what was learned"),
+        ("old", "what was kept and lost of the run's own"),
+    ):
+        table = Table(title=f"{title} ({UNITS})", title_justify="left")
         heads, rows = change_table(learned[name]["before"], learned[name]["after"])
         for heading in heads:
             table.add_column(heading, justify="right" if heading else "left")

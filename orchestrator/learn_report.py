@@ -17,8 +17,9 @@ from orchestrator.report import STYLE, card, table
 Json = Mapping[str, Any]
 VOICES = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}
 LOSSES = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}
-UNSEEN, SEEN = "whole answers, wordings held out", "whole answers, wordings trained on"
-ACCURACIES = {"accuracy": UNSEEN, "accuracy_seen": SEEN}
+ACCURACIES = {"accuracy": "wordings held out", "accuracy_seen": "wordings trained on"}
+LOSS = "held-out loss"
+UNITS = "whole answers right; loss in nats per token"
 VOICE_COLORS = {"own": COLORS[DATA], "help": COLORS["third"], "memory": COLORS[MEMORY]}
 
 
@@ -29,7 +30,7 @@ def change_table(before: Json, after: Json) -> tuple[Sequence[str], list[Sequenc
         before, after: `heldout`, `accuracy` and `accuracy_seen`, as in `Marks`.
     """
     sections = [section for section in ACCURACIES if before[section]]
-    heads = ("", *(ACCURACIES[section] for section in sections), "held-out loss, nats per token")
+    heads = ("", *(ACCURACIES[section] for section in sections), LOSS)
     rows: list[Sequence[str]] = []
     for voice, name in VOICES.items():
         shares = [_arrow(before, after, f"{section}.{voice}", ".1%") for section in sections]
@@ -56,7 +57,7 @@ def forks_rows(forks: Json) -> Iterable[tuple[str, ...]]:
     for section, what in ACCURACIES.items():
         if section in without:
             shown = [before[section]["own"], without[section]["own"], with_[section]["help"]]
-            yield what, *(f"{x:.1%}" for x in shown)
+            yield f"answers, {what}", *(f"{x:.1%}" for x in shown)
 
 
 def learned_page(learned: Json) -> str:
@@ -67,16 +68,16 @@ def learned_page(learned: Json) -> str:
         if new["after"][section]:
             for voice in ("help", "memory"):
                 a, b = new["before"][section][voice], new["after"][section][voice]
-                cards.append(card(f"{a:.1%} → {b:.1%}", f"new, {what}: {VOICES[voice]}"))
+                cards.append(card(f"{a:.1%} → {b:.1%}", f"new answers, {what}, {VOICES[voice]}"))
     for label, marks in (("new", new), ("old", old)):
         a, b = (marks[when]["heldout"]["help_loss"] for when in ("before", "after"))
         cards.append(card(f"{b - a:+.3f}", f"{label}: loss with memory, nats per token"))
     written = learned["rows_changed"]
     body = [
         f"<div class=cards>{''.join(cards)}</div>",
-        "<h2>What was learned</h2>",
+        f"<h2>What was learned</h2><p>{UNITS}</p>",
         table(*change_table(new["before"], new["after"])),
-        "<h2>What was lost of the run's own</h2>",
+        "<h2>What was kept and lost of the run's own</h2>",
         table(*change_table(old["before"], old["after"])),
         "<h2>Over time</h2><div class=plots>",
         *(f"<div>{svg}</div>" for svg in _learned_plots(learned["curve"])),
@@ -114,7 +115,7 @@ def forks_plots(forks: Json) -> list[str]:
     for section, what in ACCURACIES.items():
         if section in forks["before"]:
             names = f"{section}.own", f"{section}.help"
-            plots.append(_curves(what.capitalize(), "share right", _fork_points(forks, *names)))
+            plots.append(_curves(f"Answers, {what}", "share right", _fork_points(forks, *names)))
     return plots
 
 
@@ -142,7 +143,7 @@ def _learned_plots(curve: Sequence[Json]) -> list[str]:
     for section, what in ACCURACIES.items():
         if curve[0]["new"][section]:
             found = series(*(f"new.{section}.{voice}" for voice in VOICES))
-            plots.append(_curves(f"New: {what}", "share right", found))
+            plots.append(_curves(f"New answers, {what}", "share right", found))
     for corpus in ("new", "old"):
         found = series(*(f"{corpus}.heldout.{LOSSES[voice]}" for voice in VOICES))
         plots.append(_curves(f"{corpus.capitalize()}: held-out loss", "nats per token", found))
