@@ -49,8 +49,8 @@ def fork_spec(
     values["exchange"] = {}
     layer = values["data"]["layer"]
     dropouts = {k: v for k, v in layer["fields"].items() if k.endswith(DROPOUT_ENDINGS)}
-    layer |= {"pretrained": export, "fields": dropouts, "fresh_port": False}
-    values["memory"]["layer"]["start_from"] = export
+    layer |= {"pretrained": export, "fields": dropouts, "fresh_port": False, "compile": False}
+    values["memory"]["layer"] |= {"start_from": export, "compile": False}  # forks are short
     for name in (DATA, MEMORY):
         group: dict[str, Any] = values[name]
         before = spec.group(name)

@@ -19,11 +19,9 @@ from actors.corpus_spec import CorpusSpec
 from actors.wire import ConfigError
 from jobs.given_corpus import facts_corpus, text_corpus
 from orchestrator.config import Config, load_config, make_config
-from orchestrator.learn_report import UNITS, change_table, learned_page
-from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir, find_export
-from orchestrator.schedule import AGREEMENT_TOLERANCE
+from orchestrator.learn_report import UNITS, change_table
+from orchestrator.run_dir import CONFIG, REPORT, SUMMARY, RunDir, find_export
 
-LEARNED = "learned.json"
 CURVE_POINTS = 6
 LR_OF_VALUE_LR = 0.5  # of the rate at which the run trained its table
 WRITE_LR = 10000.0  # of SGD on single rows, whose gradients are small
@@ -65,7 +63,7 @@ def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict
     config = load_config(run_dir.path(CONFIG))
     corpus = _corpus(config, wanted)
     out = RunDir(wanted.out or f"{run_dir.url}-learned")
-    kept = _config_of(config, out)
+    kept = _config_at(config, out)
     if wanted.lr is not None and not 0 < wanted.lr < float("inf"):
         raise ConfigError(f"--lr {wanted.lr:g}: expected a positive number, e.g. {WRITE_LR:g}")
     if out.exists():
@@ -77,9 +75,11 @@ def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict
         if not as_json:
             console.print(text, highlight=False, soft_wrap=True)
 
+    from jobs.learned_run import write_result
+
     learned, pair, tokenizer = _learn(config, export, corpus, wanted, say)
     learned = {"run": run_dir.url, "out": out.url, "name": kept.name, **learned}
-    _write(out, kept, pair, tokenizer, learned, before)
+    write_result(out, kept, pair, tokenizer, learned, before)
     if as_json:
         console.print_json(json.dumps(learned))
     else:
@@ -98,8 +98,8 @@ def _corpus(config: Config, wanted: Wanted) -> CorpusSpec:
     return text_corpus(config, wanted.text)
 
 
-def _config_of(config: Config, out: RunDir) -> Config:
-    """The run's config, as that of the result. Raises: ConfigError where the name can't be one."""
+def _config_at(config: Config, out: RunDir) -> Config:
+    """The run's config, as that of a run at `out`. Raises: ConfigError: a name that no run has."""
     storage, _, name = out.url.rpartition("/")
     values = config.model_dump(mode="json", by_alias=True)
     return make_config({**values, "name": name, "storage": storage or "."}, source=f"--out {name}")
@@ -197,53 +197,6 @@ def _count(new: Any, old: Any) -> dict[str, int] | None:
         "in_run": sum(there is not None and said in there for said, there in held),
         "contradicting": sum(there is not None and said not in there for said, there in held),
     }
-
-
-def _write(
-    out: RunDir,
-    config: Config,
-    pair: Any,
-    tokenizer: Any,
-    learned: dict[str, Any],
-    before: dict[str, Any],
-) -> None:
-    """The result as a run leaves it, the summary last."""
-    from actors.flat import FlatParameters
-    from actors.optim import section_of
-    from actors.pair_files import export
-
-    out.write(CONFIG, config.to_yaml())
-    out.write(TOKENIZER, tokenizer.to_json())
-    export(config, tokenizer, pair, out.path(EXPORT))
-    out.write_json(LEARNED, learned)
-    out.write(REPORT, learned_page(learned))
-    old = learned["old"]
-    agreed = [old[when]["heldout"]["recall_agreement"] for when in ("before", "after")]
-    reflects = bool(before["reflects_final"]) and agreed[1] >= agreed[0] - AGREEMENT_TOLERANCE
-    summary = {
-        "status": "finished" if reflects else "finished_unreflected",
-        "name": config.name,
-        "seed": config.seed,
-        "learned_from": learned["run"],
-        "wall_s": learned["seconds"],
-        "reflects_final": reflects,
-        "reflects_final_reason": (
-            f"agreement on the run's held-out text {agreed[1]:.4f} after learning, "
-            f"{agreed[0]:.4f} before it"
-        ),
-        "heldout": {
-            **old["after"]["heldout"],
-            "reflection_rate": None,
-            "reflection_probes": 0,
-        },
-        "digest": {
-            "data": FlatParameters(pair.data, section_of).digest(),
-            "memory": FlatParameters(pair.memory, section_of).digest(),
-        },
-    }
-    if old["after"]["accuracy"]:
-        summary |= {k: old["after"][k] for k in ("accuracy", "accuracy_seen", "num_probes")}
-    out.write_json(SUMMARY, summary)
 
 
 def _line(point: dict[str, Any], steps: int) -> str:
