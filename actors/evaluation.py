@@ -32,7 +32,8 @@ class Pair:
     memory: MemoryLayer
 
 
-def _parts(batch: Batch) -> Iterator[Batch]:
+def parts(batch: Batch) -> Iterator[Batch]:
+    """The batch in pieces that one forward pass takes."""
     for start in range(0, len(batch.tokens_BT), BATCH):
         yield batch.rows(slice(start, start + BATCH))
 
@@ -41,7 +42,7 @@ def _parts(batch: Batch) -> Iterator[Batch]:
 def agreement(data: DataLayer, memory: MemoryLayer, batch: Batch) -> float:
     """Share of the valid positions where both layers alone hold the same token likeliest."""
     same = total = 0
-    for part in _parts(batch):
+    for part in parts(batch):
         theirs = data(part.tokens_BT, part.segments_BT).logits_BTV[part.valid_BT].argmax(-1)
         ours = predict_at(memory, part).argmax(-1)
         same += int((theirs == ours).sum())
@@ -62,7 +63,7 @@ def heldout_figures(pair: Pair, before: Pair | None, batch: Batch) -> dict[str, 
         pair.memory.spec.num_slots, dtype=torch.int64, device=batch.tokens_BT.device
     )
     total = 0
-    for part in _parts(batch):
+    for part in parts(batch):
         at, targets, num = part.valid_BT, part.targets_N, int(part.valid_BT.sum())
         if num == 0:
             continue
@@ -117,7 +118,7 @@ class Reflection:
 def token_reflection(pair: Pair, before: Pair, batch: Batch) -> Reflection:
     """Reflection over next tokens: a probe is a valid position, its answer the likeliest token."""
     changed = followed = 0
-    for part in _parts(batch):
+    for part in parts(batch):
         at = part.valid_BT
         old_N = before.data(part.tokens_BT, part.segments_BT).logits_BTV[at].argmax(-1)
         p_NV = F.softmax(pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at], dim=-1)

@@ -14,11 +14,11 @@ import torch
 from actors import pair_files
 from actors.corpus import Corpus
 from actors.evaluation import Pair, heldout_figures, token_reflection
-from actors.facts import Probe, baseline_accuracy
+from actors.facts import Probe
 from actors.flat import ByteArray, FlatParameters
 from actors.layers import Batch, build_data_layer, build_memory_layer, to_batch
 from actors.optim import section_of
-from actors.probing import VOICES, answer_reflection, answers_right, prompt_tokens, tell
+from actors.probing import VOICES, accuracy_of, answer_reflection, prompt_tokens, tell
 from actors.snapshot import adopt, verify
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
@@ -161,11 +161,9 @@ class Evaluator:
 
     def _accuracy(self, probes: Sequence[Probe]) -> dict[str, float]:
         facts = self._corpus.facts
-        if not probes or facts is None:
+        if facts is None:
             return {}
-        right = {v: answers_right(self.pair, v, self._tokenizer, probes) for v in VOICES}
-        accuracy: dict[str, float] = {voice: sum(oks) / len(oks) for voice, oks in right.items()}
-        return {**accuracy, "baseline": baseline_accuracy(probes, facts.majority())}
+        return accuracy_of(self.pair, self._tokenizer, probes, facts.majority())
 
     def _questions(self) -> tuple[Answer, ...]:
         num, tokenizer, mark = (

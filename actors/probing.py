@@ -19,7 +19,7 @@ from torch import Tensor
 from actors.corpus import PADDING
 from actors.data_layer import mix_distributions
 from actors.evaluation import MARGIN, Pair, Reflection
-from actors.facts import Probe
+from actors.facts import Probe, baseline_accuracy
 from actors.tokenizer import Tokenizer
 
 Voice = Literal["own", "help", "memory"]
@@ -117,6 +117,19 @@ def answers_right(
     ):
         right[index] = right[index] or ok
     return right
+
+
+def accuracy_of(
+    pair: Pair, tokenizer: Tokenizer, probes: Sequence[Probe], majority: dict[str, str]
+) -> dict[str, float]:
+    """Share of the probes that each voice answers, and that each relation's `majority` object does
+    (`baseline`); empty without probes.
+    """
+    if not probes:
+        return {}
+    right = {v: answers_right(pair, v, tokenizer, probes) for v in VOICES}
+    accuracy: dict[str, float] = {voice: sum(oks) / len(oks) for voice, oks in right.items()}
+    return {**accuracy, "baseline": baseline_accuracy(probes, majority)}
 
 
 @dataclass(frozen=True)

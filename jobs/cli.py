@@ -46,6 +46,10 @@ InsecureOption = Annotated[
 LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show Ray's own messages too.")]
+TemplatesOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Wordings of new facts, as JSON; default: the run's."),
+]
 NoWaitOption = Annotated[
     bool, typer.Option("--no-wait", help="Return when the run has accepted it.")
 ]
@@ -69,9 +73,7 @@ def train(
     profile: Annotated[
         str, typer.Option(metavar="INTERVALS", help="Trace these intervals, e.g. 3 or 3-5.")
     ] = "",
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show Ray's own messages too.")
-    ] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Trains both layers, decoupled, and leaves a run directory behind."""
     from jobs.train import run_training
@@ -140,13 +142,68 @@ def compare(
 @app.command()
 def evaluate(
     run: RunArgument,
+    learn: Annotated[
+        str | None,
+        typer.Option("--learn", metavar="CORPUS", help="Train two short forks on it instead."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of --learn: steps of each fork; default: 200.")
+    ] = None,
+    templates: TemplatesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recomputes a run's held-out figures from its exports."""
-    from jobs.evaluate import run_evaluation
+    """Recomputes a run's held-out figures; or what it learns of CORPUS without and with memory."""
+    with _exit_codes():
+        if learn is not None:
+            from jobs.forks import run_forks
+
+            run_forks(run, learn, templates, steps or 200, Console(), as_json)
+            return
+        if steps is not None or templates is not None:
+            raise ConfigError("--steps and --templates are of --learn CORPUS, which is not there")
+        from jobs.evaluate import run_evaluation
+
+        run_evaluation(run, Console(), as_json)
+
+
+@app.command()
+def learn(
+    run: RunArgument,
+    facts: Annotated[
+        str | None, typer.Option("--facts", metavar="FILE", help="New facts, as JSON lines.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="CORPUS", help="New text: a file or folder.")
+    ] = None,
+    templates: TemplatesOption = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="The result; default: RUN-learned.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 400,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Of the value table; default: half of the run's, with --rows 10000."),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Write only so many rows of the value table a step, those that old data reads "
+            "least; 0: all that are read. Default: train every weight of the memory.",
+        ),
+    ] = None,
+    old_data: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of each batch that is the run's own data.")
+    ] = 0.5,
+    seed: Annotated[int | None, typer.Option(min=0, help="Default: the run's.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Has a run's memory take in facts or text, the data layer frozen; RUN stays as it is."""
+    from jobs.learn import Wanted, run_learn
 
     with _exit_codes():
-        run_evaluation(run, Console(), as_json)
+        wanted = Wanted(facts, text, templates, out, steps, lr, rows, old_data, seed)
+        run_learn(run, wanted, Console(), as_json)
 
 
 @app.command()

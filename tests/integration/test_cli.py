@@ -18,6 +18,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from jobs.api import load
 from jobs.cli import app
 from tests.integration.tiny import REFLECTED, UNREFLECTED, actor_processes
 
@@ -258,3 +259,156 @@ def test_ctrl_c_ends_a_run_with_130_a_summary_and_no_process_left(
     assert "SIGINT" in summary["cause"]
     _, left = psutil.wait_procs(children, timeout=15)
     assert left == []
+
+
+@pytest.fixture(scope="module")
+def new_facts(workplace: Path) -> Path:
+    """Facts that the run was not trained on."""
+    path = workplace / "new.jsonl"
+    rows = [{"relation": "capital", "subject": f"Zor{i}", "object": f"Quel{i}"} for i in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def learned(
+    finished: tuple[subprocess.CompletedProcess[str], Path], new_facts: Path
+) -> tuple[dict[str, Any], Path, dict[str, bytes]]:
+    """What the run's memory learned, where that is, and the run's files before it."""
+    _, run = finished
+    before = contents(run)
+    how = ("--steps", "12", "--lr", "0.03", "--json")  # the run itself hardly moved
+    arguments = ("learn", str(run), "--facts", str(new_facts), *how)
+    code, stdout, stderr = tandem_here(*arguments)
+    assert code == 0, stderr
+    return json.loads(stdout), run.with_name("cli-learned"), before
+
+
+def test_learn_leaves_the_run_as_it_was_and_the_result_beside_it(
+    finished: tuple[subprocess.CompletedProcess[str], Path],
+    learned: tuple[dict[str, Any], Path, dict[str, bytes]],
+) -> None:
+    said, result, before = learned
+    assert contents(finished[1]) == before
+    assert said["out"] == str(result)
+    assert "what the memory learned" in (result / "report.html").read_text()
+    assert json.loads((result / "learned.json").read_text()) == said
+
+
+def test_learn_says_what_was_learned_and_lost_with_the_data_layer_frozen(
+    finished: tuple[subprocess.CompletedProcess[str], Path],
+    learned: tuple[dict[str, Any], Path, dict[str, bytes]],
+) -> None:
+    said, result, _ = learned
+    new, old = said["new"], said["old"]
+    assert new["after"]["heldout"]["self_loss"] < new["before"]["heldout"]["self_loss"]
+    for corpus in (new, old):
+        assert corpus["after"]["accuracy"].keys() == {"own", "help", "memory", "baseline"}
+        assert corpus["after"]["heldout"]["own_loss"] == corpus["before"]["heldout"]["own_loss"]
+    assert said["facts"] == {"given": 6, "in_run": 0, "contradicting": 0}
+    digest, run_digest = summary_of(result)["digest"], summary_of(finished[1])["digest"]
+    assert digest["data"] == run_digest["data"]
+    assert digest["memory"] != run_digest["memory"]
+    assert old["before"]["accuracy"] == summary_of(finished[1])["accuracy"]
+
+
+def test_evaluate_ask_and_load_take_what_learn_left(
+    learned: tuple[dict[str, Any], Path, dict[str, bytes]],
+) -> None:
+    said, result, _ = learned
+    code, stdout, stderr = tandem_here("evaluate", str(result), "--json")
+    assert code == 0, stderr
+    found, summary = json.loads(stdout), summary_of(result)
+    expected = {name: said["old"]["after"]["heldout"][name] for name in found["heldout"]}
+    assert len(expected) >= 8
+    assert found["heldout"] == pytest.approx(expected, rel=1e-5)
+    for same in ("accuracy", "accuracy_seen", "digest", "reflects_final"):
+        assert found[same] == summary[same]
+    code, stdout, _ = tandem_here("ask", str(result), "The capital of Zor1 is", "--max-tokens", "2")
+    assert (code, "memory alone" in stdout) == (0, True)
+    assert load(result).ask("The capital of Zor1 is", max_new_tokens=1) is not None
+
+
+def test_learn_twice_with_one_seed_gives_the_same_bits(
+    finished: tuple[subprocess.CompletedProcess[str], Path],
+    new_facts: Path,
+    tmp_path: Path,
+) -> None:
+    digests = []
+    for name in ("a", "b"):
+        arguments = ("--rows", "9", "--steps", "3", "--seed", "5", "--out", str(tmp_path / name))
+        code, _, stderr = tandem_here(
+            "learn", str(finished[1]), "--facts", str(new_facts), *arguments
+        )
+        assert code == 0, stderr
+        digests.append(summary_of(tmp_path / name)["digest"])
+    assert digests[0] == digests[1]
+    learned = json.loads((tmp_path / "a" / "learned.json").read_text())
+    assert 9 <= learned["rows_changed"] <= 3 * 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "either --facts FILE or --text CORPUS"),
+        (("--facts", "NEW", "--text", "NEW"), "either --facts FILE or --text CORPUS"),
+        (("--facts", "NONE"), "NONE: no such file"),
+        (("--facts", "BROKEN"), "BROKEN, line 3: not JSON"),
+        (("--facts", "NEW", "--out", "RUN"), "RUN exists already; choose another --out"),
+        (("--facts", "NEW", "--lr", "0"), "--lr 0: expected a positive number"),
+        (("--facts", "NEW", "--rows", "-1"), "--rows"),
+        (("--facts", "NEW", "--stpes", "3"), "--stpes"),
+    ],
+)
+def test_what_learn_can_not_do_is_refused_and_leaves_nothing(
+    finished: tuple[subprocess.CompletedProcess[str], Path],
+    new_facts: Path,
+    broken_facts: Path,
+    arguments: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+) -> None:
+    run = finished[1]
+    out = () if "--out" in arguments else ("--out", str(tmp_path / "refused"))
+    names = {"NEW": new_facts, "BROKEN": broken_facts, "NONE": tmp_path / "none.jsonl", "RUN": run}
+    before = contents(run)
+    given = [str(names.get(argument, argument)) for argument in arguments]
+    code, _, stderr = tandem_here("learn", str(run), *given, *out)
+    assert code == 2
+    for name, path in names.items():
+        said = said.replace(name, str(path)) if said.startswith(name) else said
+    assert said in stderr
+    assert not (tmp_path / "refused").exists()
+    assert contents(run) == before
+
+
+def test_evaluate_learn_compares_two_forks_and_changes_nothing_of_the_run(
+    finished: tuple[subprocess.CompletedProcess[str], Path], workplace: Path
+) -> None:
+    _, run = finished
+    before = contents(run)
+    arguments = ("--learn", str(workplace / "text.txt"), "--steps", "5", "--json")
+    code, stdout, stderr = tandem_here("evaluate", str(run), *arguments)
+    assert code == 0, stderr
+    found = json.loads(stdout)
+    assert contents(run) == before
+    assert found["without"]["curve"][0]["own_loss"] == found["with"]["curve"][0]["own_loss"]
+    for fork in ("without", "with"):
+        assert [row["step"] for row in found[fork]["curve"]] == [0, 3, 5]
+        assert found[fork]["data_tokens"] == found["without"]["data_tokens"] > 0
+    assert found["without"]["memory_tokens"] == 0 < found["with"]["memory_tokens"]
+    assert Path(found["report"]) == run.with_name("cli-forks-text.html")
+    assert Path(found["report"]).read_text().count("<svg") == 2
+
+
+def test_options_of_forks_without_a_corpus_are_refused(
+    finished: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    code, _, stderr = tandem_here("evaluate", str(finished[1]), "--steps", "5")
+    assert code == 2
+    assert "--learn CORPUS" in stderr

@@ -1,0 +1,75 @@
+"""What `tandem learn` leaves behind: a directory that is read as a run's. Called by `learn`.
+
+Config and corpus are those of the run that learned, so that evaluating the directory says what is
+kept of it; what was learned is in `learned.json` and on the report. No checkpoints and no metrics:
+nothing is resumed from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.evaluation import Pair
+from actors.flat import FlatParameters
+from actors.optim import section_of
+from actors.pair_files import export
+from actors.tokenizer import Tokenizer
+from orchestrator.config import Config
+from orchestrator.learn_report import learned_page
+from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
+from orchestrator.schedule import AGREEMENT_TOLERANCE
+
+LEARNED = "learned.json"
+
+
+def write_result(
+    out: RunDir,
+    config: Config,
+    pair: Pair,
+    tokenizer: Tokenizer,
+    learned: dict[str, Any],
+    before: dict[str, Any],
+) -> None:
+    """Writes everything, the summary last.
+
+    Args:
+        out: where to.
+        config: the run's, with the name and storage of `out`.
+        pair, tokenizer: what is exported.
+        learned: what was learned and lost.
+        before: the summary of the run that learned.
+    """
+    out.write(CONFIG, config.to_yaml())
+    out.write(TOKENIZER, tokenizer.to_json())
+    export(config, tokenizer, pair, out.path(EXPORT))
+    out.write_json(LEARNED, learned)
+    out.write(REPORT, learned_page(learned))
+    layers = {"data": pair.data, "memory": pair.memory}
+    digests = {name: FlatParameters(layer, section_of).digest() for name, layer in layers.items()}
+    out.write_json(SUMMARY, _summary(config, learned, before, digests))
+
+
+def _summary(
+    config: Config, learned: dict[str, Any], before: dict[str, Any], digests: dict[str, str]
+) -> dict[str, Any]:
+    after = learned["old"]["after"]
+    agreed = after["heldout"]["recall_agreement"]
+    agreed_before = learned["old"]["before"]["heldout"]["recall_agreement"]
+    reflects = bool(before["reflects_final"]) and agreed >= agreed_before - AGREEMENT_TOLERANCE
+    summary: dict[str, Any] = {
+        "status": "finished" if reflects else "finished_unreflected",
+        "name": config.name,
+        "seed": config.seed,
+        "learned_from": learned["run"],
+        "wall_s": learned["seconds"],
+        "reflects_final": reflects,
+        "reflects_final_reason": (
+            f"agreement on the run's held-out text {agreed:.4f} after learning, "
+            f"{agreed_before:.4f} before it"
+        ),
+        "heldout": {**after["heldout"], "reflection_rate": None, "reflection_probes": 0},
+        "digest": digests,
+    }
+    if after["accuracy"]:
+        summary |= {name: after[name] for name in ("accuracy", "accuracy_seen", "num_probes")}
+    return summary
