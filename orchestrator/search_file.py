@@ -43,18 +43,26 @@ def load_search(path: str, overrides: Sequence[str] = ()) -> Search:
     Raises:
         ConfigError: one line per mistake.
     """
-    values = read_yaml(path, overrides)
+    values, folder = read_yaml(path, overrides), folder_of(path)
+    _anchor_space(values.get("space"), folder)
     try:
         spec = SearchSpec(**values)
     except ValidationError as err:
         lines = explain(err, _nearest)
         raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from err
-    folder = folder_of(path)
     _refuse_unknown(path, [*spec.space, *spec.set])
     base = vary(load_config(beside(folder, spec.base)), _anchored(spec.set, folder))
     search = Search(spec, base, url_under(spec.storage, spec.name))
     _check(path, search)
     return search
+
+
+def _anchor_space(space: Any, folder: str) -> None:
+    """Makes the relative paths that a space offers those from the search's file, in place."""
+    for name, domain in space.items() if isinstance(space, dict) else ():
+        for kind, offered in domain.items() if isinstance(domain, dict) else ():
+            if isinstance(offered, list):
+                domain[kind] = [_anchored({name: value}, folder)[name] for value in offered]
 
 
 def _anchored(values: Mapping[str, Any], folder: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from orchestrator.config import (
     Config,
     TrackersSpec,
     dotted_keys,
-    load_config,
+    make_config,
 )
 from orchestrator.dotted import pick
 from orchestrator.search_space import Constraint, Domain, Point, extremes, grid_points
@@ -224,7 +224,10 @@ class Search:
 
 
 def vary(config: Config, values: Mapping[str, Any], **changes: Any) -> Config:
-    """The config with values by dotted name in the place of its own. Raises: ConfigError."""
+    """The config with values by dotted name in the place of its own; paths are absolute already.
+
+    Raises: ConfigError.
+    """
     nested: dict[str, Any] = {**config.model_dump(mode="json", by_alias=True), **changes}
     for key, value in values.items():
         *parents, leaf = key.split(".")
@@ -232,7 +235,7 @@ def vary(config: Config, values: Mapping[str, Any], **changes: Any) -> Config:
         for parent in parents:
             place = place[parent]
         place[leaf] = value
-    return load_config(nested)
+    return make_config(nested)
 
 
 def dotted_value(config: Config, name: str) -> Any:

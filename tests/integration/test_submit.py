@@ -256,7 +256,7 @@ def test_ctrl_c_leaves_the_job_and_its_stop_leaves_a_checkpoint(place: Place) ->
     from jobs.job_server import connect
 
     process = place.start(
-        *("submit", "train", str(place.config), "name=left", "intervals=500"),
+        *("submit", "train", str(place.config), "name=left", "intervals=9999"),
         *("checkpoints.every=1", "evaluation.every=0"),
     )
     wait_for(lambda: any((place.storage / "left").glob("checkpoints/*")), "checkpoint")
@@ -277,7 +277,7 @@ def test_ctrl_c_leaves_the_job_and_its_stop_leaves_a_checkpoint(place: Place) ->
     assert "stopping after a checkpoint of interval" in out
     assert place.summary("left")["status"] == "interrupted"
 
-    code, out, err = place.submit("left", "intervals=500", "--no-wait")
+    code, out, err = place.submit("left", "intervals=9999", "--no-wait")
     assert code == 2
     assert "exists already" in err
 

@@ -32,6 +32,29 @@ def test_a_search_varies_its_base_by_dotted_names(tmp_path: Path) -> None:
     assert found.base.losses.own != 0.25
 
 
+def test_relative_paths_of_a_space_are_those_from_the_searchs_file(tmp_path: Path) -> None:
+    offered = [["text.txt"], ["more/text.txt", "s3://b/text.txt"]]
+    found = search(tmp_path, space={"corpus.paths": {"choice": offered}})
+    points = [found.config({"corpus.paths": choice}).corpus.paths
+              for choice in found.spec.space["corpus.paths"].ends]  # fmt: skip
+    assert points == [
+        (str(tmp_path / "text.txt"),),
+        (str(tmp_path / "more" / "text.txt"), "s3://b/text.txt"),
+    ]
+
+
+def test_a_point_needs_no_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = search(tmp_path)  # a job's may be laid down anew while it runs
+    monkeypatch.setattr("os.getcwd", _no_directory)
+    assert found.config({"losses.own": 0.25}, name="t1").losses.own == 0.25
+
+
+def _no_directory() -> str:
+    raise FileNotFoundError(2, "No such file or directory")
+
+
 def test_one_setting_of_a_sum_follows_from_the_others(tmp_path: Path) -> None:
     found = search(tmp_path, constraints=["losses.own + losses.help = 1"])
     for own in (0.2, 0.55, 0.9):
