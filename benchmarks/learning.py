@@ -106,8 +106,8 @@ def help_row(cells: TogetherCells) -> Figures:
 
 def loss_row(cells: TogetherCells) -> Figures:
     """Does it help in loss, and what does it cost the data layer?"""
-    pair, plain, ensemble = cells.pair()["final"], cells.plain()["final"], cells.ensemble()
-    gain = ensemble["curve"][-1]["gain"]
+    pair, plain, ensemble = cells.pair()["final"], cells.plain()["final"], cells.ensemble()["final"]
+    gain = ensemble["help_gain"]
     return {
         "help_gain": pair["help_gain"],
         "help_gain_low": figures.gain_low(pair["gains"]),
@@ -116,7 +116,7 @@ def loss_row(cells: TogetherCells) -> Figures:
         "own_cost": pair["own_loss"] - plain["own_loss"],
         "help_over_plain": pair["help_loss"] - plain["own_loss"],
         "help_over_larger": pair["help_loss"] - cells.larger()["final"]["own_loss"],
-        "help_over_ensemble": pair["help_loss"] - ensemble["curve"][-1]["help_loss"],
+        "help_over_ensemble": pair["help_loss"] - ensemble["help_loss"],
         "mixing": pair["mixing"],
     }
 

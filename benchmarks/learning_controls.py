@@ -27,7 +27,7 @@ from actors.spec import DATA, MEMORY, RunSpec
 from actors.wire import Header
 from benchmarks.small_specs import changed_spec
 
-LAMBDAS = (0.1, 0.2, 0.3, 0.4, 0.5)  # shares of the ensemble's memory, the best of which counts
+LAMBDAS = (0.1, 0.3, 0.5)  # shares of the ensemble's memory, the best of which counts
 WIDTH_STEP = 8  # of a data layer that is made wider: an even width per head
 LORA_RANK, LORA_ALPHA = 8, 16
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +95,25 @@ class Exam:
             if window.num_valid
         ]
 
-    def mixtures(self, pair: Pair) -> Json:
-        """Accuracy and loss of an ensemble at the lambda that is best for each."""
-        right, loss = [], []
+    def mixed(self, pair: Pair) -> Json:
+        """Accuracy of an ensemble in unseen wordings, at the best lambda."""
+        return {"help": max(self._over_lambdas(pair, self._help_right))}
+
+    def mixed_final(self, pair: Pair) -> Json:
+        """Its loss and what it gains on the data layer alone, at the best lambda for that."""
+        loss = min(self._over_lambdas(pair, self._help_loss))
+        own = heldout_figures(pair, None, self._heldout)["own_loss"]
+        return {"help_loss": loss, "help_gain": own - loss}
+
+    def _over_lambdas(self, pair: Pair, figure: Callable[[Pair], float]) -> list[float]:
+        found = []
         for share in LAMBDAS:
             with mixed_at(pair.data.port, share):
-                right.append(self.right(pair, "help", self._questions.unseen))
-                loss.append(heldout_figures(pair, None, self._heldout)["help_loss"])
-        own = heldout_figures(pair, None, self._heldout)["own_loss"]
-        return {"help": max(right), "help_loss": min(loss), "gain": own - min(loss)}
+                found.append(figure(pair))
+        return found
+
+    def _help_right(self, pair: Pair) -> float:
+        return self.right(pair, "help", self._questions.unseen)
+
+    def _help_loss(self, pair: Pair) -> float:
+        return heldout_figures(pair, None, self._heldout)["help_loss"]

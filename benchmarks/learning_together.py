@@ -127,8 +127,9 @@ class TogetherCells:
             data = DeafTrainer(plain, self.tokenizer.to_json(), RUN)
             memory = SlotlessTrainer(changed_spec(plain, SELF_ALONE), self.tokenizer.to_json(), RUN)
             sizes, exam = self.sizes, self._exam()
-            driven = drive(data, memory, sizes.intervals, sizes.asked_every, exam.mixtures)
-            return {"curve": driven.curve, "parameters": num_parameters(memory.layer)}
+            driven = drive(data, memory, sizes.intervals, sizes.asked_every, exam.mixed)
+            final = exam.mixed_final(Pair(data.layer.eval(), memory.layer))
+            return _result(driven, final) | {"parameters": num_parameters(memory.layer)}
 
         return self._get("ensemble", compute)
 
