@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -87,7 +88,7 @@ class Cells:
         """Where the cell's files are, without their ending."""
         text = json.dumps([name, key], sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return self.folder / f"{name.replace('/', '-').replace(' ', '-')}-{digest}"
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9]', '-', name)}-{digest}"  # a dot ends a stem
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -288,6 +288,14 @@ def test_a_pair_that_depends_on_something_else_is_another_cell(
         replace(cells, cells=Cells(cells.cells.folder, allowed=0), **other).pair()
 
 
+def test_cells_of_two_rates_are_two_files(tmp_path: Path) -> None:
+    cells = Cells(tmp_path)
+    for rate in (0.001, 0.003):
+        cells.get(f"full-{rate:g}", {"rate": rate}, lambda _, rate=rate: {"rate": rate})
+    assert cells.get("full-0.001", {"rate": 0.001}, lambda _: {})["rate"] == 0.001
+    assert len(list(tmp_path.glob("*.done"))) == 2
+
+
 class Numbers:
     """A stream of windows that all hold one number."""
 
