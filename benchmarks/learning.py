@@ -76,6 +76,14 @@ AIMS = {
     "joint_wall_ratio": "as it comes",
 }
 KEYS = tuple(AIMS)
+WHY_NONE = {  # of what a figure without a value mostly lacks
+    **dict.fromkeys(
+        ("tokens_ratio", "all_tokens_ratio", "core_seconds_ratio"),
+        "plain training's end was never reached",
+    ),
+    "new_paraphrase_ratio": "full fine-tuning is not above the baseline",
+    "forgetting_over_lora": "no LoRA, or one that forgets less than 0.05 nats",
+}
 
 
 def help_row(cells: TogetherCells) -> Figures:
@@ -248,6 +256,7 @@ def table_of(per_seed: Sequence[Figures]) -> dict[str, Json]:
     for name in per_seed[0]:
         values = figures.joined(per_seed, name)
         mean, half = (None, None) if values is None else interval_95(values)
+        half = half if len(per_seed) > 1 else None
         known = sum(row.get(name) is not None for row in per_seed)
         table[name] = {"mean": mean, "half_95": half, "seeds": known}
     if len(per_seed) > 1 and "help_gain_low" in table:
@@ -305,11 +314,12 @@ def lines(result: Json) -> Iterator[str]:
     for name in [*(key for key in KEYS if key in table), *(n for n in table if n not in KEYS)]:
         row = table[name]
         if row["mean"] is None:
-            shown = f"{'n/a':>10} {'':>9}"
+            known = f" ({row['seeds']} of {len(result['seeds'])} seeds have it)"
+            why = f"{WHY_NONE.get(name, '')}{known}"
+            yield f"{name:32} {'n/a':>10} {'':>9}   {AIMS.get(name, '')}   {why}"
         else:
             half = "" if row["half_95"] is None else f"±{row['half_95']:8.3f}"
-            shown = f"{row['mean']:10.3f} {half:>9}"
-        yield f"{name:32} {shown}   {AIMS.get(name, '')}"
+            yield f"{name:32} {row['mean']:10.3f} {half:>9}   {AIMS.get(name, '')}"
     yield from (f"missing: {what}" for what in result["missing"])
 
 

@@ -173,6 +173,7 @@ def test_the_best_rate_is_that_of_the_unseen_wordings() -> None:
 def test_a_figure_that_a_seed_lacks_has_no_mean() -> None:
     table = table_of([{"a": 1.0, "b": None}, {"a": 2.0, "b": 1.0}])
     assert table["a"]["mean"] == 1.5
+    assert table_of([{"a": 1.0}])["a"]["half_95"] is None
     assert table["b"] == {"mean": None, "half_95": None, "seeds": 1}
 
 
