@@ -86,14 +86,17 @@ def until_ceiling(curve: Sequence[Json], highest: float) -> dict[str, float | No
 
 
 def forgotten(cell: Json) -> dict[str, float]:
-    """What a voice lost of the old: nats on text, on facts and of both; accuracy by wordings."""
+    """What a voice lost of the old: nats on text, on facts and of both; accuracy by wordings.
+
+    Of both, a gain on one does not make up for a loss on the other.
+    """
     before, after = cell["before"], cell["after"]
     text = after["text_loss"] - before["text_loss"]
     facts = after["old_loss"] - before["old_loss"]
     lost = {
         f"lost_{side}": before[f"old_{side}"] - after[f"old_{side}"] for side in ("seen", "unseen")
     }
-    return {"text": text, "facts": facts, "nats": (text + facts) / 2, **lost}
+    return {"text": text, "facts": facts, "nats": (max(0.0, text) + max(0.0, facts)) / 2, **lost}
 
 
 def forgetting_over(ours: float, theirs: float) -> float | None:

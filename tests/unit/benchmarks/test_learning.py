@@ -154,6 +154,11 @@ def test_what_is_forgotten_is_the_mean_of_text_and_facts() -> None:
     assert (found["lost_seen"], found["lost_unseen"]) == (pytest.approx(0.3), pytest.approx(0.1))
 
 
+def test_what_is_gained_on_text_does_not_make_up_for_what_is_lost_on_facts() -> None:
+    cell = {"before": known(2.0, 1.0, 0.9, 0.8), "after": known(1.0, 1.4, 0.9, 0.8)}
+    assert figures.forgotten(cell)["nats"] == pytest.approx(0.2)
+
+
 def test_there_is_no_ratio_to_a_lora_that_forgets_nothing() -> None:
     assert figures.forgetting_over(0.01, 0.049) is None
     assert figures.forgetting_over(0.01, 0.05) == pytest.approx(0.2)
