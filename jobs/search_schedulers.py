@@ -58,6 +58,7 @@ class Population(PopulationBasedTraining):  # type: ignore[misc]
             custom_explore_fn=lambda config: config,  # it asks for one; moves are made below
             log_config=False,
             require_attrs=False,  # the reflection rate is none before an answer changes
+            synch=True,  # else a run that is an evaluation ahead is compared with the others' last
         )
         self._search = search
 

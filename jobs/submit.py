@@ -44,10 +44,11 @@ from jobs.preflight import (
     wanted_places,
 )
 from jobs.survey import Questions
-from orchestrator.config import Config, load_config, read_yaml
+from orchestrator.config import Config, load_config
 from orchestrator.placement import Resources
 from orchestrator.search_file import load_search
 from orchestrator.search_spec import vary
+from orchestrator.yaml_file import read_yaml
 
 Kind = Literal["train", "tune", "evaluate"]
 CONFIG_FILE, SEARCH_FILE = "config.yaml", "search.yaml"

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -233,7 +235,9 @@ def _quiet(name: str) -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=re.escape(name))
+            yield
     finally:
         logger.setLevel(before)
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-import fsspec
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -24,6 +23,7 @@ from actors.spec import RunSpec
 from actors.wire import ConfigError
 from orchestrator.config_paths import anchor_paths, folder_of, url_under
 from orchestrator.exchange import Retention
+from orchestrator.yaml_file import override_all, parse_yaml, read_yaml
 
 # What a resumed run may set anew: nothing of it changes what is computed, but for rounding.
 RESUMABLE = (
@@ -246,45 +246,17 @@ def load_config(
         name, folder, raw = "config", os.getcwd(), copy.deepcopy(dict(source))
     else:
         name = os.fspath(source)
-        folder, raw = folder_of(name), _read_yaml(name)
+        folder, raw = folder_of(name), read_yaml(name)
     anchor_paths(raw, folder)
-    for override in overrides:
-        _override(raw, override)
+    override_all(raw, overrides)
     return make_config(raw, source=name)
 
 
 def parse_config(text: str, source: str) -> Config:
     """A config's YAML, as read from `source`; Raises: ConfigError as `load_config`."""
-    raw = _mapping(text, source)
+    raw = parse_yaml(text, source)
     anchor_paths(raw, folder_of(source))
     return make_config(raw, source)
-
-
-def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML file's keys and values, with dotted overrides. Raises: ConfigError."""
-    raw = _read_yaml(path)
-    for override in overrides:
-        _override(raw, override)
-    return raw
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        with fsspec.open(path, "rt", encoding="utf-8") as handle:
-            text = handle.read()
-    except Exception as err:  # clients of remote storage have errors of their own
-        raise ConfigError(f"config {path}: can't be read: {err}") from err
-    return _mapping(text, path)
-
-
-def _mapping(text: str, source: str) -> dict[str, Any]:
-    try:
-        raw = _parse_yaml(text)
-    except yaml.YAMLError as err:
-        raise ConfigError(f"config {source}: not YAML: {err}") from err
-    if not isinstance(raw, dict):
-        raise ConfigError(f"config {source}: expected keys and values, got {type(raw).__name__}")
-    return raw
 
 
 def make_config(values: dict[str, Any], source: str = "config") -> Config:
@@ -346,21 +318,6 @@ def nearest_key(unknown: str) -> str | None:
     return close[0] if close else None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written 1e-3; YAML 1.1 takes that for text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader
-
-
 def explain(
     err: ValidationError, nearest: Callable[[str], str | None] | None = None
 ) -> Iterator[str]:
@@ -376,27 +333,3 @@ def explain(
             message = re.sub(r"^(Value error, |Input )", "", problem["msg"])
             got = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
             yield f"{key + ': ' if key else ''}{message}{got}"
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    """Sets one dotted key; what stood there, a whole section too, is replaced."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(
-            f"override {override!r}: expected key=value, e.g. seed=1 or data.optimizer.lr=1e-3"
-        )
-    try:
-        value = _parse_yaml(text)
-    except yaml.YAMLError as err:
-        raise ConfigError(f"override {override!r}: the value is not YAML: {err}") from err
-    *parents, leaf = key.split(".")
-    for parent in reversed(parents):  # from the working directory, not from the file's folder
-        leaf, value = parent, {leaf: value}
-    nested = {leaf: value}
-    anchor_paths(nested, os.getcwd())
-    for parent in parents:
-        nested = nested[parent]
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"override {override!r}: {parent} already has a plain value")
-    values.update(nested)

@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from actors.wire import ConfigError
-from orchestrator.config import dotted_keys, explain, load_config, nearest_key, read_yaml
+from orchestrator.config import dotted_keys, explain, load_config, nearest_key
 from orchestrator.config_paths import anchor_paths, beside, folder_of, url_under
 from orchestrator.dotted import nest, pick
 from orchestrator.search_space import extremes
 from orchestrator.search_spec import REFLECTION, VOICES, Search, SearchSpec, vary
+from orchestrator.yaml_file import read_yaml
 
 NOT_VARIED = ("name", "storage", "seed", "ray.", "trackers.", "profile")
 # What a running pair can be given anew: it changes neither a tensor's shape nor the way through the
