@@ -175,11 +175,19 @@ class Beat:
 
 
 class TandemError(Exception):
-    """Base of the typed errors; survives pickling because its only state is its arguments."""
+    """Base of the typed errors; survives pickling because its only state is its arguments.
+
+    Attributes:
+        heading: what a person is told first.
+    """
+
+    heading = "the run failed"
 
 
 class ConfigError(TandemError, ValueError):
     """Something that the user gave is wrong; the message says what to change. Exit code 2."""
+
+    heading = "error"
 
 
 class CorpusError(ConfigError):

@@ -1,22 +1,14 @@
-"""The `tandem` command. Parses, calls one job, turns errors into messages and exit codes; decides
-nothing else.
-
-Exit codes: 0 done; 1 the run failed; 2 the input was wrong; 3 done, but the memory does not reflect
-the final data layer; 130 interrupted.
-"""
+"""The `tandem` command. Parses, calls one job, leaves with its exit code; decides nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from actors.wire import ConfigError, TandemError
-
-FAILED, BAD_INPUT, UNREFLECTED, INTERRUPTED = 1, 2, 3, 130
+from actors.wire import ConfigError
+from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 
 app = typer.Typer(
     name="tandem",
@@ -78,7 +70,7 @@ def train(
     """Trains both layers, decoupled, and leaves a run directory behind."""
     from jobs.train import run_training
 
-    with _exit_codes():
+    with exit_codes():
         given = [*(overrides or []), *([f"profile='{profile}'"] if profile else [])]
         if not run_training(config, given, Console(), verbose, resume):
             raise typer.Exit(UNREFLECTED)
@@ -95,7 +87,7 @@ def tune(
     """Searches the weights of the losses, or any other settings; run again it goes on."""
     from jobs.tune import run_search
 
-    with _exit_codes():
+    with exit_codes():
         if not run_search(search, overrides or [], Console()):
             raise typer.Exit(FAILED)
 
@@ -110,7 +102,7 @@ def init(
     """Writes a config file with its fields explained."""
     from jobs.init import run_init
 
-    with _exit_codes():
+    with exit_codes():
         run_init(path, kind, everything, force, Console())
 
 
@@ -123,7 +115,7 @@ def check(
     """Validates a config and says what its run would take, before anything starts."""
     from jobs.check import run_check
 
-    with _exit_codes():
+    with exit_codes():
         run_check(config, overrides or [], Console(), as_json)
 
 
@@ -135,7 +127,7 @@ def compare(
     """Shows runs side by side, and what differs in their configs."""
     from jobs.compare import run_compare
 
-    with _exit_codes():
+    with exit_codes():
         run_compare(runs, Console(), as_json)
 
 
@@ -153,7 +145,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Recomputes a run's held-out figures; or what it learns of CORPUS without and with memory."""
-    with _exit_codes():
+    with exit_codes():
         if learn is not None:
             from jobs.forks import run_forks
 
@@ -201,7 +193,7 @@ def learn(
     """Has a run's memory take in facts or text, the data layer frozen; RUN stays as it is."""
     from jobs.learn import Wanted, run_learn
 
-    with _exit_codes():
+    with exit_codes():
         wanted = Wanted(facts, text, templates, out, steps, lr, rows, old_data, seed)
         run_learn(run, wanted, Console(), as_json)
 
@@ -216,7 +208,7 @@ def ask(
     """Shows what the data layer alone, both together and the memory alone answer."""
     from jobs.ask import run_ask
 
-    with _exit_codes():
+    with exit_codes():
         run_ask(run, prompt, Console(), tokens, max_tokens)
 
 
@@ -235,7 +227,7 @@ def status(
     """Shows what a run is doing, from its directory alone; or which runs there are."""
     from jobs.status import run_list, run_status
 
-    with _exit_codes():
+    with exit_codes():
         if run:
             run_status(run, Console(), as_json, watch)
         else:
@@ -247,7 +239,7 @@ def stop(run: RunArgument, no_wait: NoWaitOption = False) -> None:
     """Stops a running run after a checkpoint of both groups."""
     from jobs.control import run_stop
 
-    with _exit_codes():
+    with exit_codes():
         run_stop(run, Console(), no_wait)
 
 
@@ -256,7 +248,7 @@ def checkpoint(run: RunArgument, no_wait: NoWaitOption = False) -> None:
     """Has a running run write a checkpoint now."""
     from jobs.control import run_checkpoint
 
-    with _exit_codes():
+    with exit_codes():
         run_checkpoint(run, Console(), no_wait)
 
 
@@ -265,7 +257,7 @@ def resume(run: RunArgument, overrides: Overrides = None, verbose: VerboseOption
     """Goes on with a run that was stopped or broke off, from its newest checkpoint."""
     from jobs.control import run_resume
 
-    with _exit_codes():
+    with exit_codes():
         if not run_resume(run, overrides or [], Console(), verbose):
             raise typer.Exit(UNREFLECTED)
 
@@ -287,7 +279,7 @@ def scale(
     """Gives a group of a running run another number of workers while the other group goes on."""
     from jobs.control import run_scale
 
-    with _exit_codes():
+    with exit_codes():
         run_scale(run, data_workers, memory_workers, wait_s, Console(), no_wait)
 
 
@@ -333,7 +325,7 @@ def submit(
     insecure: InsecureOption = False,
 ) -> None:
     """Runs train, tune or evaluate on a Ray cluster; follows it, and exits as it does."""
-    with _exit_codes():
+    with exit_codes():
         from jobs.submit import Terms, parse_env, run_submit
 
         terms = Terms(
@@ -363,33 +355,11 @@ def logs(
     insecure: InsecureOption = False,
 ) -> None:
     """Shows the log of a submitted job."""
-    with _exit_codes():
+    with exit_codes():
         from jobs.follow import run_logs
 
         if code := run_logs(job, address, insecure, follow, Console()):
             raise typer.Exit(code)
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    from orchestrator.errors import InterruptedRunError
-
-    errors = Console(stderr=True)
-    try:
-        yield
-    except ConfigError as err:
-        errors.print(f"error: {err}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(BAD_INPUT) from err
-    except InterruptedRunError as err:
-        errors.print(f"{err}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from err
-    except TandemError as err:
-        errors.print(
-            f"the run failed: {err}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
-        raise typer.Exit(FAILED) from err
-    except KeyboardInterrupt as err:
-        raise typer.Exit(INTERRUPTED) from err
 
 
 if __name__ == "__main__":

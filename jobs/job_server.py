@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,6 +30,9 @@ from ray.job_submission import JobDetails, JobSubmissionClient
 from actors.wire import ConfigError, TandemError
 
 TIMEOUT_S = 15.0  # of one small request
+AGENT_S = 60.0  # for the head's agent to come up; a head that has just started has none yet
+AGENT_POLL_S = 1.0
+NO_AGENT = "No available agent"  # in Ray's answer
 OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray lets these win over an address given
 GET_A_TOKEN = (
     "set RAY_AUTH_TOKEN_PATH to a file with the cluster's token, or RAY_AUTH_TOKEN to the token "
@@ -38,6 +42,8 @@ GET_A_TOKEN = (
 
 class JobServerError(TandemError):
     """The job server did not do what it was asked; the message holds its answer."""
+
+    heading = "error"
 
 
 @dataclass(frozen=True)
@@ -216,10 +222,24 @@ class JobServer:
         """Uploads what is not there yet and starts a job; returns its id.
 
         Raises:
-            JobServerError: refused.
+            JobServerError: refused, or the head's agent, which starts jobs, does not come up.
         """
-        with self._asking("submitting the job"):
-            return str(self._client.submit_job(**job))
+        deadline = time.monotonic() + AGENT_S
+        while True:
+            try:
+                with self._asking("submitting the job"):
+                    return str(self._client.submit_job(**job))
+            except JobServerError as err:
+                if NO_AGENT not in str(err):
+                    raise
+                if time.monotonic() > deadline:
+                    raise JobServerError(
+                        f"{self.url}: the head's dashboard agent, which starts jobs, did not come "
+                        f"up in {AGENT_S:g} s; see dashboard_agent.log in the logs of Ray on the "
+                        "head (is its port, 52365, taken by another Ray there? "
+                        "ray start --dashboard-agent-listen-port gives it another)"
+                    ) from err
+                time.sleep(AGENT_POLL_S)
 
     def job(self, job_id: str) -> JobDetails:
         """A job as it is now. Raises: JobServerError where there is none of that id."""

@@ -44,8 +44,12 @@ def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
                 return
             time.sleep(WATCH_S)
             seen = look(run_dir)
-    if not watch:
+    if not (watch and console.is_terminal):
         console.print(_page(run_dir.url, seen))
+        while watch and seen.state == RUNNING:
+            time.sleep(WATCH_S)
+            seen = look(run_dir)
+            console.print(_page(run_dir.url, seen))
         return
     with Live(_page(run_dir.url, seen), console=console, auto_refresh=False) as live:
         while seen.state == RUNNING:

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from actors.wire import ConfigError
-from jobs.job_server import Address, JobServer, connect, exposures, parse_address
+from jobs.job_server import Address, JobServer, JobServerError, connect, exposures, parse_address
 
 TOKEN = "the-right-one"
 
@@ -22,6 +22,8 @@ class Dashboard(HTTPServer):
 
     ray_version = ray.__version__
     python_version = platform.python_version()
+    without_agent = 0  # so many jobs are refused because the head has no agent
+    submitted = 0
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -39,6 +41,16 @@ class Answers(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps(answer).encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.submitted += 1
+        has_agent = self.server.submitted > self.server.without_agent
+        self.send_response(200 if has_agent else 500)
+        self.end_headers()
+        answer = '{"job_id": "a", "submission_id": "a"}'
+        text = answer if has_agent else "No available agent to submit job, please try again later."
+        self.wfile.write(text.encode())
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -169,3 +181,27 @@ def test_an_address_where_nothing_listens_says_what_to_look_at(dashboard: Dashbo
         port = closed.getsockname()[1]
     with pytest.raises(ConfigError, match="nothing listens there; is the cluster up"):
         JobServer(Address("http", "127.0.0.1", port), {})
+
+
+@pytest.fixture
+def server(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> JobServer:
+    monkeypatch.setattr("jobs.job_server.AGENT_POLL_S", 0.01)
+    return JobServer(at(dashboard), header(TOKEN))
+
+
+def test_a_head_that_has_just_started_is_asked_again_until_its_agent_is_up(
+    dashboard: Dashboard, server: JobServer
+) -> None:
+    dashboard.without_agent = 2
+    assert server.submit(entrypoint="true") == "a"
+    assert dashboard.submitted == 3
+
+
+def test_a_head_whose_agent_does_not_come_up_says_where_to_look(
+    dashboard: Dashboard, server: JobServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.job_server.AGENT_S", 0.05)
+    dashboard.without_agent = 10**9
+    with pytest.raises(JobServerError, match=r"agent, which starts jobs, did not come up in 0.05"):
+        server.submit(entrypoint="true")
+    assert dashboard.submitted > 1
