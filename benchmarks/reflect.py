@@ -35,7 +35,9 @@ from typing import Any
 import torch
 
 from benchmarks import reflect_figures as figures
-from benchmarks.reflect_cells import Cells, FactsCells, OutOfCellsError, TextCells
+from benchmarks.cells import Cells, OutOfCellsError, code_digest
+from benchmarks.intervals import table_row
+from benchmarks.reflect_cells import PARTS, FactsCells, TextCells
 from benchmarks.reflect_data import MissingDataError, check_folder
 from benchmarks.reflect_specs import ABLATIONS, ASKED, FULL, QUICK, Sizes
 
@@ -122,14 +124,14 @@ def measure(cells: Cells, sizes: Sizes, data: Path, seeds: list[int], ablated: i
         for name in ABLATIONS
         if ablated
     }
-    table = figures.table_row(full)
+    table = table_row(full)
     return {
         **{key: table[key]["mean"] for key in KEYS},
         "seeds": seeds,
         "alarm_top1pct": table["slots_top1pct_share"]["mean"] > 0.2,
         "table": table,
         "differences": {
-            name: figures.table_row(
+            name: table_row(
                 [{k: row[k] - all_[k] for k in row} for row, all_ in zip(rows, full, strict=False)]
             )
             for name, rows in differing.items()
@@ -168,7 +170,7 @@ def main() -> int:
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
     seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else SEEDS)
-    cells = Cells(arguments.cache or Path("runs/reflect"), arguments.cells)
+    cells = Cells(arguments.cache or Path("runs/reflect"), arguments.cells, code_digest(PARTS))
     torch.set_num_threads(1)
     try:
         check_folder(arguments.data)

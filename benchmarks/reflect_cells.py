@@ -1,18 +1,12 @@
 """The cells of `reflect`: each trains or measures one thing, and is kept on disk.
 
-A cell's name and its spec make its key, so that an interrupted run goes on where it was; a result
-that other code computed is given out and counted. Called by `reflect`.
+Called by `reflect`.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,100 +23,22 @@ from actors.optim import section_of
 from actors.snapshot import adopt
 from actors.spec import DATA, RunSpec
 from actors.tokenizer import Tokenizer
-from actors.wire import CheckpointHeader, Order
+from actors.wire import Order
 from benchmarks import reflect_answers as answers
 from benchmarks import reflect_controls as controls
 from benchmarks import reflect_data
-from benchmarks.reflect_specs import Sizes, changed_spec, facts_spec, text_spec
-from benchmarks.reflect_track import RUN, Checkpoint, Track, record
+from benchmarks.cells import Cells, load_checkpoint, save_checkpoint
+from benchmarks.reflect_specs import Sizes, facts_spec, text_spec
+from benchmarks.reflect_track import RUN, Track, record
+from benchmarks.small_specs import changed_spec
 
 Json = dict[str, Any]
-ROOT = Path(__file__).parent.parent
-PARTS = ("answers", "cells", "controls", "data", "track")
+PARTS = ("cells", *(f"reflect_{p}" for p in ("answers", "cells", "controls", "data", "track")))
 HELDOUT_WINDOWS = 64
 TEACHER_COSTS = ("teacher", "recall", "sync", "sample")
 TRAINERS: dict[str, type[MemoryTrainer]] = {
     "hidden": controls.HiddenTrainer,
 }
-
-
-@cache
-def code_digest() -> str:
-    """Of what the trainers and this benchmark compute; comments and layout don't count."""
-    digest = hashlib.sha256(torch.__version__.encode())
-    files = [*ROOT.glob("actors/*.py"), *(ROOT / f"benchmarks/reflect_{part}.py" for part in PARTS)]
-    for path in sorted(files):
-        digest.update(ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode())
-    return digest.hexdigest()
-
-
-class OutOfCellsError(Exception):
-    """As many new cells as were allowed are done."""
-
-
-@dataclass
-class Cells:
-    """Results by key, in a folder.
-
-    Args:
-        folder: where they are kept.
-        allowed: cells that may be computed; None: all.
-        stale: results given out that other code computed.
-    """
-
-    folder: Path
-    allowed: int | None = None
-    stale: int = 0
-
-    def get(self, name: str, key: Mapping[str, Any], compute: Callable[[Path], Json]) -> Json:
-        """The cell's result; computed where it is not there yet.
-
-        `compute` is given a path, without an ending, for what it wants to keep beside its result.
-
-        Raises:
-            OutOfCellsError: it is not there, and no more may be computed.
-        """
-        path = self.path(name, key)
-        if path.with_suffix(".done").exists():
-            result: Json = json.loads(path.with_suffix(".done").read_text(encoding="utf-8"))
-            self.stale += result["code"] != code_digest()
-            return result
-        if self.allowed is not None:
-            if self.allowed <= 0:
-                raise OutOfCellsError(name)
-            self.allowed -= 1
-        path.parent.mkdir(parents=True, exist_ok=True)
-        begin = time.perf_counter()
-        result = compute(path)
-        result |= {"seconds": time.perf_counter() - begin, "code": code_digest()}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(result), encoding="utf-8")
-        part.replace(path.with_suffix(".done"))
-        return result
-
-    def path(self, name: str, key: Mapping[str, Any]) -> Path:
-        """Where the cell's files are, without their ending."""
-        text = json.dumps([name, key], sort_keys=True, default=str)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return self.folder / f"{name.replace('/', '-').replace(' ', '-')}-{digest}"
-
-
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a group's state beside a cell's result."""
-    header, buckets = checkpoint
-    np.save(path.with_suffix(".npy"), np.concatenate(buckets))
-    path.with_suffix(".json").write_text(json.dumps(asdict(header)), encoding="utf-8")
-
-
-def load_checkpoint(path: Path) -> Checkpoint:
-    """What `save_checkpoint` wrote."""
-    row = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    layout = tuple((name, dtype, size) for name, dtype, size in row["layout"])
-    lists = {name: tuple(row[name]) for name in ("offsets", "sizes", "checksums")}
-    header = CheckpointHeader(**{**row, **lists, "layout": layout})
-    stored = np.load(path.with_suffix(".npy"), allow_pickle=False)
-    ends = zip(header.offsets, header.sizes, strict=True)
-    return header, [stored[start : start + size] for start, size in ends]
 
 
 @dataclass

@@ -5,12 +5,12 @@ Called by `reflect_cells` and `reflect`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.spec import RunSpec
+from benchmarks.small_specs import small_llama
 
 FINAL_LR_FRAC = 0.25  # phase one ends at this share of its peak rates, and phase two stays there
 
@@ -83,7 +83,7 @@ def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) 
             },
             "tokenizer": {"vocab_size": 1536},
             "data": {
-                "layer": {"fields": _llama(64), "read_layers": (0, 1)},
+                "layer": {"fields": small_llama(64), "read_layers": (0, 1)},
                 "optimizer": optimizer,
                 "steps_per_interval": sizes.data_steps,
             },
@@ -119,7 +119,7 @@ def text_spec(sizes: Sizes, data: Path, seed: int) -> RunSpec:
             },
             "tokenizer": {"vocab_size": 1024},
             "data": {
-                "layer": {"fields": _llama(64), "read_layers": (0, 1)},
+                "layer": {"fields": small_llama(64), "read_layers": (0, 1)},
                 "optimizer": optimizer,
                 "steps_per_interval": sizes.data_steps,
             },
@@ -135,35 +135,8 @@ def text_spec(sizes: Sizes, data: Path, seed: int) -> RunSpec:
     )
 
 
-def changed_spec(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
-    """The spec with values changed by dotted name."""
-    fields = spec.model_dump()
-    for name, value in changes.items():
-        *path, last = name.split(".")
-        at = fields
-        for part in path:
-            at = at[part]
-        if last not in at:
-            raise ValueError(f"no setting {name}; here are {', '.join(at)}")
-        at[last] = value
-    return RunSpec.model_validate(fields)
-
-
 def _optimizer(taught: bool, values: dict[str, float]) -> dict[str, Any]:
     if taught:
         lr = values["lr"] * FINAL_LR_FRAC
         return {**values, "lr": lr, "schedule": "constant", "warmup_steps": 0}
     return {**values, "final_lr_frac": FINAL_LR_FRAC}
-
-
-def _llama(window: int) -> dict[str, Any]:
-    return {
-        "hidden_size": 64,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "tie_word_embeddings": True,
-        "initializer_range": 0.08,
-        "max_position_embeddings": window,
-    }

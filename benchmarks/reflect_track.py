@@ -21,10 +21,10 @@ from actors.data_trainer import DataTrainer
 from actors.flat import ByteArray
 from actors.memory_trainer import MemoryTrainer
 from actors.spec import RunSpec
-from actors.wire import CheckpointHeader, Header, Order, Range
+from actors.wire import Header, Order, Range
+from benchmarks.cells import Checkpoint
 
 RUN = "reflect"
-Checkpoint = tuple[CheckpointHeader, list[ByteArray]]
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ from actors.facts import Fact
 from actors.losses import recall
 from actors.wire import Header, Range
 from benchmarks import reflect_figures as figures
+from benchmarks.cells import Cells, OutOfCellsError
+from benchmarks.intervals import interval_95
 from benchmarks.reflect import KEYS, lines, measure, simple_controls
 from benchmarks.reflect_answers import Answers, changed, same_start, share
-from benchmarks.reflect_cells import Cells, OutOfCellsError
 from benchmarks.reflect_controls import NgramTable, recall_kl, unigram_logits, with_shuffled_slots
 from benchmarks.reflect_data import MissingDataError, candidates, check_folder, choose
-from benchmarks.reflect_specs import FULL, Sizes, changed_spec, facts_spec
+from benchmarks.reflect_specs import FULL, Sizes, facts_spec
 from benchmarks.reflect_track import Track
+from benchmarks.small_specs import changed_spec
 from tests.unit.actors.tiny import (
     bigram_pair,
     build_memory,
@@ -35,13 +37,13 @@ PATTERNS = [{"pattern": f"[X] {verb} in [Y].", "lemma": verb} for verb in ("live
 
 
 def test_an_interval_is_students_over_the_seeds() -> None:
-    mean, half = figures.interval_95([0.8, 0.9, 1.0])
+    mean, half = interval_95([0.8, 0.9, 1.0])
     assert mean == pytest.approx(0.9)
     assert half == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-3)
 
 
 def test_one_seed_has_no_interval() -> None:
-    assert figures.interval_95([0.4]) == (0.4, 0.0)
+    assert interval_95([0.4]) == (0.4, 0.0)
 
 
 @pytest.mark.parametrize(

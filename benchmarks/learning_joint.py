@@ -1,0 +1,102 @@
+"""One loop that trains both layers at once: what decoupling is measured against.
+
+    joint step    data batch: own + help, the gradient of help into both layers;
+                  memory: self on all of it, recall from the same pass, balance
+    memory step   the memory's own batches, up to as many as its group would have had
+
+Nothing is ever stale: the memory is read as it is, and the data layer teaches as it is. So there is
+nothing for sync to follow. Not shipped. Called by the cells of `learning`.
+
+Shapes: B sequences, T tokens, N valid positions, D d_m.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from actors import losses
+from actors.corpus import PADDING, WindowStream
+from actors.evaluation import Pair
+from actors.flat import FlatParameters
+from actors.layers import mixed_forward
+from actors.memory_trainer import MemoryTrainer
+from actors.optim import DenseOptimizer, learning_rate, section_of
+from actors.process_group import ProcessGroup
+from actors.spec import DATA, MEMORY, RunSpec
+from benchmarks.small_specs import changed_spec
+
+
+class JointTrainer(MemoryTrainer):
+    """A memory trainer whose teacher learns too."""
+
+    def __init__(self, spec: RunSpec, tokenizer_json: str, run: str) -> None:
+        super().__init__(changed_spec(spec, {"losses.sync": 0.0}), tokenizer_json, run)
+        self.data = self.teacher.requires_grad_(True).train()
+        self.mirror = FlatParameters(self.data, section_of)
+        self.data_dense = DenseOptimizer(self.mirror, spec.data.optimizer)
+        self.text = WindowStream(self.corpus, DATA)
+        self.joint_steps, self.tokens = 0, {DATA: 0, MEMORY: 0}
+
+    @property
+    def pair(self) -> Pair:
+        """Both layers as they are."""
+        return Pair(self.data, self.layer)
+
+    def joint_step(self) -> None:
+        """One step of every loss on a batch of the data group's stream."""
+        spec, weights = self.spec, self.spec.losses
+        windows, _ = self.text.next_batch(spec.data.batch_size)
+        batch = self.make_batch(windows)
+        readers = min(
+            max(1, round(spec.data.batch_size * spec.data.help_frac)), spec.data.batch_size - 1
+        )
+        reading, alone = batch.rows(slice(None, readers)), batch.rows(slice(readers, None))
+        self.dense.zero_grad()
+        self.data_dense.zero_grad()
+        u_BTD, _ = self.layer.encode(batch.tokens_BT, batch.segments_BT)
+        text_BT = batch.segments_BT != PADDING
+        text_BT[readers:] &= batch.valid_BT[readers:]
+        read = self.layer.read_at(u_BTD[text_BT])
+        y_BTD = torch.zeros_like(u_BTD)
+        y_BTD[text_BT] = read.y
+        mixed = mixed_forward(self.data, self.layer, batch, y_BTD[:readers], reading.valid_BT)
+        own_NV = mixed.data.logits_BTV[readers:][alone.valid_BT]
+        said_NV = self.layer.predict(y_BTD[batch.valid_BT])
+        num_reading = reading.num_valid
+        loss = (
+            weights.own * losses.own(own_NV, alone.targets_N)
+            + weights.help * losses.help_(mixed.log_mixed_NV, reading.targets_N)
+            + weights.self_ * losses.self_(said_NV, batch.targets_N)
+            + weights.recall * losses.recall(own_NV, said_NV[num_reading:])
+            + weights.balance * losses.balance(read.side_scores)
+        )
+        loss.backward()
+        self.check_finite(loss=loss.item())
+        self.data_dense.step(self._rate(spec.data.optimizer.lr, DATA, self.joint_steps))
+        self.dense.step(self._rate(spec.memory.optimizer.lr, MEMORY, self.step))
+        self.rows.step(self._rate(spec.memory.value_lr, MEMORY, self.step), ProcessGroup())
+        self.joint_steps += 1
+        self.step += 1
+        self.tokens[DATA] += batch.num_tokens
+        self.tokens[MEMORY] += batch.num_tokens
+
+    def _rate(self, peak: float, group: str, step: int) -> float:
+        return learning_rate(
+            peak, self.spec.group(group).optimizer, step, self.spec.total_steps(group)
+        )
+
+    def memory_step(self) -> None:
+        """One step of the memory's losses on its own batch; the data layer only teaches."""
+        self.data.requires_grad_(False)
+        self.tokens[MEMORY] += self.train_step().num_tokens
+        self.data.requires_grad_(True)
+        self.step += 1
+
+    def run_interval(self) -> None:
+        """As many steps of both as an interval of both groups has."""
+        data, memory = (self.spec.group(group).steps_per_interval for group in (DATA, MEMORY))
+        for index in range(memory):
+            if index * data // memory != (index + 1) * data // memory:
+                self.joint_step()
+            else:
+                self.memory_step()

@@ -1,0 +1,216 @@
+"""Cells in which both groups learn the same facts, and their controls. Called by `learning`.
+
+A cell's key is its spec, its sizes, the changes and what was read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actors.corpus import build_tokenizer
+from actors.data_trainer import DataTrainer
+from actors.evaluation import Pair
+from actors.memory_trainer import MemoryTrainer
+from actors.probing import Voice
+from actors.spec import DATA, MEMORY, RunSpec
+from actors.tokenizer import Tokenizer
+from benchmarks import learning_data
+from benchmarks.cells import Cells
+from benchmarks.learning_controls import DeafTrainer, SlotlessTrainer, num_parameters, wider_spec
+from benchmarks.learning_drive import RUN, Driven, drive, drive_data
+from benchmarks.learning_exam import Exam, facts_batch
+from benchmarks.learning_joint import JointTrainer
+from benchmarks.learning_specs import TOGETHER, Sizes, together_spec
+from benchmarks.small_specs import changed_spec
+
+Json = dict[str, Any]
+PLAIN: dict[str, Any] = {"losses.help": 0.0}
+SELF_ALONE: dict[str, Any] = {"losses.recall": 0.0, "losses.sync": 0.0, "losses.assist": 0.0}
+TIMED_INTERVALS = 3
+OWN: tuple[Voice, ...] = ("own",)
+
+
+@dataclass(frozen=True)
+class TogetherCells:
+    """The cells of one seed.
+
+    Attributes:
+        cells: where results are kept.
+        sizes: how big.
+        data: the data folder.
+        seed: of facts, weights, shuffles and wordings held out.
+        changes: of the spec of every pair, by dotted name; controls keep theirs.
+    """
+
+    cells: Cells
+    sizes: Sizes
+    data: Path
+    seed: int
+    changes: Mapping[str, Any]
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        """Of the runs, whose corpus is written where it is not there yet."""
+        s = self.sizes
+        folder = self.cells.folder / f"facts-{self.seed}-{s.num_relations}-{s.num_facts}"
+        facts = learning_data.choose(self.data, self.seed, s.num_relations, s.num_facts)
+        learning_data.write_facts(facts, self.data, folder, "facts")
+        return together_spec(s, folder, self.seed)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Of the runs."""
+        return build_tokenizer(self.spec)
+
+    @cached_property
+    def _read(self) -> str:
+        return learning_data.data_digest(self.data)
+
+    def _get(self, name: str, compute: Any, **extra: Any) -> Json:
+        key = {
+            "spec": self.spec.model_dump(exclude_defaults=True),
+            "sizes": self.sizes.only(TOGETHER),
+            "read": self._read,
+            **extra,
+        }
+        return self.cells.get(f"{name}-{self.seed}", key, compute)
+
+    def _exam(self) -> Exam:
+        table = learning_data.read_table(Path(self.spec.corpus.paths[0]), self.seed)
+        questions = learning_data.Questions.of(table, self.sizes.probes, self.seed)
+        heldout = facts_batch(self.spec, self.tokenizer, self.sizes.windows)
+        return Exam(self.tokenizer, questions, heldout)
+
+    def _trainers(self, data: RunSpec, memory: RunSpec) -> tuple[DataTrainer, MemoryTrainer]:
+        tokenizer = self.tokenizer.to_json()
+        return DataTrainer(data, tokenizer, RUN), MemoryTrainer(memory, tokenizer, RUN)
+
+    def plain(self) -> Json:
+        """The same data layer without a memory."""
+        return self._get("plain", lambda _: self._plain(changed_spec(self.spec, PLAIN)))
+
+    def larger(self) -> Json:
+        """A data layer without a memory that has as many parameters as both layers."""
+
+        def compute(_: Path) -> Json:
+            data, memory = self._trainers(self.spec, self.spec)
+            total = num_parameters(data.layer) + num_parameters(memory.layer)
+            wide = wider_spec(changed_spec(self.spec, PLAIN), self.tokenizer.size, total)
+            return self._plain(wide) | {"total_parameters": total}
+
+        return self._get("larger", compute)
+
+    def _plain(self, spec: RunSpec) -> Json:
+        torch.set_num_threads(1)
+        (data, memory), exam = self._trainers(spec, spec), self._exam()
+        sizes, alone = self.sizes, OWN
+        driven = drive_data(data, memory, sizes.intervals, sizes.asked_every,
+                            lambda pair: exam.point(pair, alone))  # fmt: skip
+        parameters = num_parameters(data.layer) - num_parameters(data.layer.port)  # type: ignore[arg-type]
+        return _result(driven, exam.final(Pair(data.layer.eval(), memory.layer), alone)) | {
+            "parameters": parameters
+        }
+
+    def ensemble(self) -> Json:
+        """The plain data layer and a memory without slots, each trained for itself, mixed."""
+
+        def compute(_: Path) -> Json:
+            torch.set_num_threads(1)
+            plain = changed_spec(self.spec, PLAIN)
+            data = DeafTrainer(plain, self.tokenizer.to_json(), RUN)
+            memory = SlotlessTrainer(changed_spec(plain, SELF_ALONE), self.tokenizer.to_json(), RUN)
+            sizes, exam = self.sizes, self._exam()
+            driven = drive(data, memory, sizes.intervals, sizes.asked_every, exam.mixed)
+            final = exam.mixed_final(Pair(data.layer.eval(), memory.layer))
+            return _result(driven, final) | {"parameters": num_parameters(memory.layer)}
+
+        return self._get("ensemble", compute)
+
+    def pair(self) -> Json:
+        """Both layers, side by side, each on the other's last version."""
+
+        def compute(_: Path) -> Json:
+            torch.set_num_threads(1)
+            spec = changed_spec(self.spec, self.changes)
+            (data, memory), exam = self._trainers(spec, spec), self._exam()
+            driven = drive(data, memory, self.sizes.intervals, self.sizes.asked_every, exam.point)
+            found = _result(driven, exam.final(Pair(data.layer.eval(), memory.layer)))
+            return found | {"parameters": num_parameters(memory.layer)}
+
+        return self._get("pair", compute, changes=dict(self.changes))
+
+    def stale(self, staleness: int, publish_every: int) -> Json:
+        """The pair where what is adopted is older."""
+
+        def compute(_: Path) -> Json:
+            torch.set_num_threads(1)
+            spec = changed_spec(self.spec, self.changes)
+            (data, memory), exam = self._trainers(spec, spec), self._exam()
+            sizes = self.sizes
+            driven = drive(data, memory, sizes.intervals, sizes.compared_every, exam.compared,
+                           staleness, publish_every)  # fmt: skip
+            return {"curve": driven.curve}
+
+        extra = {"staleness": staleness, "publish_every": publish_every}
+        return self._get(
+            f"stale-{staleness}-{publish_every}", compute, changes=dict(self.changes), **extra
+        )
+
+    def joint(self) -> Json:
+        """Both layers in one loop, on as many tokens each."""
+
+        def compute(_: Path) -> Json:
+            torch.set_num_threads(1)
+            trainer, exam = self._joint(), self._exam()
+            begin, cpu = time.perf_counter(), time.process_time()
+            for _interval in range(self.sizes.intervals):
+                trainer.run_interval()
+            costs = {"wall_s": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}
+            tokens = {f"{group}_tokens": trainer.tokens[group] for group in (DATA, MEMORY)}
+            trainer.data.eval()
+            return {"final": exam.final(trainer.pair)} | costs | tokens
+
+        return self._get("joint", compute, changes=dict(self.changes))
+
+    def _joint(self) -> JointTrainer:
+        spec = changed_spec(self.spec, self.changes)
+        return JointTrainer(spec, self.tokenizer.to_json(), RUN)
+
+    def joint_times(self) -> Json:
+        """Seconds by the clock of a joint interval by threads, and of one of two processes.
+
+        Measured one after the other on the same machine, the smallest of a few each.
+        """
+
+        def compute(_: Path) -> Json:
+            found: Json = {}
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                trainer = self._joint()
+                found[f"joint_{threads}_s"] = min(
+                    _timed(trainer.run_interval) for _ in range(TIMED_INTERVALS)
+                )
+            torch.set_num_threads(1)
+            spec = changed_spec(self.spec, self.changes)
+            data, memory = self._trainers(spec, spec)
+            driven = drive(data, memory, TIMED_INTERVALS, TIMED_INTERVALS, lambda _: {})
+            return found | {"decoupled_s": min(driven.walls_s)}
+
+        return self._get("joint-times", compute, changes=dict(self.changes))
+
+
+def _timed(run: Any) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def _result(driven: Driven, final: Json) -> Json:
+    return {"curve": driven.curve, "final": final, "wall_s": sum(driven.walls_s)}
