@@ -41,13 +41,27 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_ray(own_tmp: Path) -> Iterator[None]:
+def ray_ends_here(own_tmp: Path) -> Iterator[None]:
+    """Ends, with the session, the Ray that its modules share."""
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def shared_ray(own_tmp: Path, ray_ends_here: None) -> None:
     """One Ray for all runs inside this process, started from a folder that no run knows.
 
-    Its workers find the packages as they would where Tandem is installed.
+    Its workers find the packages as they would where Tandem is installed. A module that needs
+    another Ray shuts it down; the next one that needs this starts it again.
     """
+    if not ray.is_initialized():
+        start_ray(own_tmp)
+
+
+def start_ray(folder: Path) -> None:
+    """Starts a Ray of two CPUs as if from that folder."""
     before = Path.cwd()
-    os.chdir(own_tmp)
+    os.chdir(folder)
     ray.init(
         address="local",
         num_cpus=2,
@@ -56,5 +70,3 @@ def shared_ray(own_tmp: Path) -> Iterator[None]:
         logging_level="CRITICAL",
     )
     os.chdir(before)
-    yield
-    ray.shutdown()

@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 import pytest
+import ray
 from moto.server import ThreadedMotoServer
 from rich.console import Console
 
@@ -19,6 +20,7 @@ from actors.wire import ConfigError, TandemError
 from orchestrator.config import load_config
 from orchestrator.run import train
 from orchestrator.run_dir import RunDir
+from tests.conftest import start_ray
 from tests.integration.faulty_proxy import CUT, UNAVAILABLE, FaultyProxy
 
 FAULT_S = 6.0  # longer than the client's own tries
@@ -45,6 +47,15 @@ def proxy(own_tmp: Path) -> Iterator[FaultyProxy]:
         fsspec.filesystem("s3").clear_instance_cache()
     proxy.close()
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def ray_behind_proxy(proxy: FaultyProxy, own_tmp: Path) -> Iterator[None]:
+    """A Ray whose workers find S3 as this process does: theirs is the environment of its start."""
+    ray.shutdown()
+    start_ray(own_tmp)
+    yield
+    ray.shutdown()
 
 
 def run(workplace: Path, name: str, *overrides: str, resume: bool = False) -> tuple[Any, str]:
@@ -91,7 +102,7 @@ def test_a_bucket_that_is_not_there_is_told_at_once(proxy: FaultyProxy) -> None:
 
 
 @LONG
-@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.usefixtures("ray_behind_proxy")
 @BOTH
 @pytest.mark.parametrize(
     "file", ["config.yaml", "checkpoints/000001/manifest.json", "export/export.json"]
@@ -129,7 +140,7 @@ def test_a_run_outlives_faults_at_its_start_in_checkpoints_and_at_its_end(
 
 
 @LONG
-@pytest.mark.usefixtures("shared_ray")
+@pytest.mark.usefixtures("ray_behind_proxy")
 @BOTH
 def test_a_resume_waits_for_storage_and_takes_the_newest_pair(
     proxy: FaultyProxy, workplace: Path, mode: str, monkeypatch: pytest.MonkeyPatch
