@@ -16,11 +16,12 @@ import logging
 import os
 import re
 import signal
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow.fs
@@ -63,6 +64,7 @@ from orchestrator.trackers import check_installed
 
 SEARCH, BASE, RESULTS, BEST = "search.yaml", "base.yaml", "results.parquet", "best.yaml"
 PARETO, TUNE = "pareto", "tune"
+JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the drivers of jobs
 COLUMNS = 5  # trials of the front that the last table shows
 # What the same search may be gone on with: more trials, more at a time, more tries.
 CHANGEABLE = ("trials", "at_once", "max_failures", "trackers")
@@ -82,7 +84,12 @@ def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
     check_installed(search.spec.trackers)
     look_at_corpus(search.base)
     _still_tune()
-    with ray_session(search.base, verbose=False), _stopped_like_ctrl_c(), _quiet("ray.tune"):
+    with (
+        ray_session(search.base, verbose=False),
+        _stopped_like_ctrl_c(),
+        _quiet("ray.tune"),
+        _in_a_folder_that_stays(),
+    ):
         if scaler_state() is None:  # else what is missing may be added
             check_fits(search, ray.cluster_resources(), cluster_nodes())
         before = read_results(where, search.num_trials)
@@ -240,6 +247,24 @@ def _quiet(name: str) -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def _in_a_folder_that_stays() -> Iterator[None]:
+    """Tune asks for the working directory. A job's is removed and laid down anew where another node
+    on the same machine starts a process of it.
+    """
+    if JOB_MARK not in os.environ:  # here relative paths mean something, a tracker's for one
+        yield
+        return
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix="tandem-tune-") as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                os.chdir(before)
 
 
 @contextmanager
