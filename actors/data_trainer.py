@@ -82,7 +82,7 @@ class DataTrainer(Trainer):
         self.layer.train()
 
     def train_step(self) -> Measured:
-        """One step of w_own L_own + w_help L_help on the stream's next batch."""
+        """One step of w_own L_own + w_help L_help + w_reader L_reader on the next batch."""
         readers, step = self.num_readers, Measured()
         with self.cost("batch"):
             windows, ranges = self.stream.next_batch(self.spec.data.batch_size)
@@ -134,6 +134,10 @@ class DataTrainer(Trainer):
             help_ = losses.help_(mixed.log_mixed_NV, reading.targets_N) * share
             loss = loss + weights.help * help_
             step.shares["help"] += help_.item()
+            said_NV = mixed.data.logits_BTV[:readers][reading.valid_BT]
+            reader = losses.own(said_NV, reading.targets_N) * share
+            loss = loss + weights.reader * reader
+            step.shares["reader"] += reader.item()
             step.shares["lambda"] += mixed.mixing_N.detach().mean().item() * share
         step.shares["loss"] += loss.item()
         if loss.requires_grad:

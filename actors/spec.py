@@ -176,6 +176,12 @@ class LossWeights(Spec):
 
     own: float = Field(1.0, ge=0, description="Data layer alone.")
     help: float = Field(1.0, ge=0, description="Data layer with memory.")
+    reader: float = Field(
+        1.0,
+        ge=0,
+        description="Data layer by itself where it reads, beside help: without it, what the memory "
+        "knows already teaches the data layer little.",
+    )
     recall: float = Field(1.0, ge=0, description="Memory says what the data layer would say.")
     self_: float = Field(1.0, ge=0, alias="self", description="Memory alone on the text.")
     self_yields: float = Field(

@@ -61,11 +61,13 @@ class JointTrainer(MemoryTrainer):
         y_BTD[text_BT] = read.y
         mixed = mixed_forward(self.data, self.layer, batch, y_BTD[:readers], reading.valid_BT)
         own_NV = mixed.data.logits_BTV[readers:][alone.valid_BT]
+        heard_NV = mixed.data.logits_BTV[:readers][reading.valid_BT]
         said_NV = self.layer.predict(y_BTD[batch.valid_BT])
         num_reading = reading.num_valid
         loss = (
             weights.own * losses.own(own_NV, alone.targets_N)
             + weights.help * losses.help_(mixed.log_mixed_NV, reading.targets_N)
+            + weights.reader * losses.own(heard_NV, reading.targets_N)
             + weights.self_ * losses.self_(said_NV, batch.targets_N)
             + weights.recall * losses.recall(own_NV, said_NV[num_reading:])
             + weights.balance * losses.balance(read.side_scores)

@@ -60,7 +60,7 @@ def all_plots(metrics: Metrics) -> list[str]:
         _lines(
             "Data group, training",
             data,
-            {"own": "train.own", "help": "train.help"},
+            {"own": "train.own", "help": "train.help", "reader": "train.reader"},
             "nats per token",
         ),
         _lines(

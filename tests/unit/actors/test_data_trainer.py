@@ -93,7 +93,7 @@ def test_memory_dropout_splits_the_batch_so_that_both_losses_are_measured(
 @pytest.mark.parametrize("only", ["own", "help"])
 def test_one_loss_alone_trains(facts_corpus: CorpusSpec, tokenizer: Tokenizer, only: str) -> None:
     other = "help" if only == "own" else "own"
-    spec = run_spec(facts_corpus, **{f"losses__{other}": 0})
+    spec = run_spec(facts_corpus, losses__reader=0, **{f"losses__{other}": 0})
     metrics = values(DataTrainer(spec, tokenizer.to_json(), RUN).train_step())
     assert metrics["loss"] == pytest.approx(metrics[only])
 
@@ -109,12 +109,36 @@ def test_the_first_own_loss_is_the_plain_models_on_the_sequences_that_do_not_rea
     assert values(trainer.train_step())["own"] == pytest.approx(want, rel=1e-5)
 
 
-def test_the_loss_is_the_weighted_sum_of_own_and_help(
+def test_the_loss_is_the_weighted_sum_of_its_terms(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
-    spec = run_spec(facts_corpus, losses__own=0.3, losses__help=2.0)
+    spec = run_spec(facts_corpus, losses__own=0.3, losses__help=2.0, losses__reader=0.7)
     metrics = values(DataTrainer(spec, tokenizer.to_json(), RUN).train_step())
-    assert metrics["loss"] == pytest.approx(0.3 * metrics["own"] + 2 * metrics["help"], rel=1e-5)
+    terms = 0.3 * metrics["own"] + 2 * metrics["help"] + 0.7 * metrics["reader"]
+    assert metrics["loss"] == pytest.approx(terms, rel=1e-5)
+
+
+def test_the_first_reader_loss_is_the_models_on_what_it_reads(trainer: DataTrainer) -> None:
+    windows, _ = WindowStream(trainer.corpus, "data").next_batch(4)
+    batch = to_batch(windows, trainer.device).rows(slice(None, 2))
+    with torch.no_grad():
+        y_BTD = trainer.memory.read(batch.tokens_BT, batch.segments_BT).y
+        logits = trainer.layer(batch.tokens_BT, batch.segments_BT, y_BTD).logits_BTV
+    want = F.cross_entropy(logits[batch.valid_BT], batch.targets_N).item()
+    assert values(trainer.train_step())["reader"] == pytest.approx(want, rel=1e-5)
+
+
+def test_where_the_memory_knows_the_token_only_reader_teaches_the_model(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    norms = []
+    for weight in (0.0, 1.0):
+        spec = run_spec(facts_corpus, losses__own=0.0, losses__reader=weight)
+        trainer = DataTrainer(spec, tokenizer.to_json(), RUN)
+        with torch.no_grad():
+            trainer.layer.port.mix.bias.fill_(30.0)  # all is said by the memory
+        norms.append(values(trainer.train_step())["gradient_norm"])
+    assert norms[1] > 100 * norms[0]
 
 
 def test_a_step_counts_the_tokens_of_its_batch(trainer: DataTrainer) -> None:
