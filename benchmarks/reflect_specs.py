@@ -53,7 +53,7 @@ class Sizes:
         return max(self.after)
 
 
-FULL = Sizes(4, 320, 208, 16, (1, 2, 4, 8, 16), 14, 96, 12, 24)
+FULL = Sizes(4, 320, 208, 16, (1, 2, 4, 8, 16), 14, 96, 12, 48)
 QUICK = Sizes(4, 320, 208, 12, (1, 2, 4), 8, 96, 12, 24)
 
 
@@ -100,7 +100,7 @@ def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) 
                 "steps_per_interval": sizes.memory_steps,
             },
             "losses": {"help": 0.0, "balance": 0.1, "recall": 2.0, "self_yields": 1.0},
-            "mix": {"just_trained": 0.25, "fresh": 0.25, "replay": 0.0, "sampled": 0.5},
+            "mix": {"just_trained": 0.25, "fresh": 0.5, "replay": 0.0, "sampled": 0.25},
         }
     )
 
