@@ -19,12 +19,12 @@ from actors.evaluation import Pair
 from actors.flat import ByteArray
 from actors.layer_spec import DROPOUT_ENDINGS
 from actors.memory_trainer import MemoryTrainer
+from actors.optim import short_warmup
 from actors.snapshot import publish
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.wire import Header, Order
 
 RUN = "fork"
-WARMUP_FRAC = 0.1  # of all steps, at most
 
 Published = tuple[Header, list[ByteArray]]
 
@@ -56,8 +56,7 @@ def fork_spec(
         before = spec.group(name)
         on_card = gpus and before.workers.gpus > 0
         group["workers"] = {"cpus": before.workers.cpus, "gpus": 1.0 if on_card else 0.0}
-        most = int(WARMUP_FRAC * steps)
-        group["optimizer"]["warmup_steps"] = min(before.optimizer.warmup_steps, most)
+        group["optimizer"]["warmup_steps"] = short_warmup(before.optimizer, steps)
     weights = values["losses"]
     if with_memory:
         weights["help"] = weights["help"] or weights["own"]

@@ -24,14 +24,12 @@ from actors.corpus import PADDING, Corpus, Windows, WindowStream
 from actors.evaluation import Pair
 from actors.flat import FROZEN, FlatParameters
 from actors.layers import Batch, add_noise, mixed_forward, seed_of, to_batch
-from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
+from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of, short_warmup
 from actors.precision import autocast
 from actors.process_group import ProcessGroup
 from actors.sparse_write import Background
 from actors.spec import RunSpec
 from actors.wire import DivergedError
-
-WARMUP_FRAC = 0.1  # of all steps, at most
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,8 @@ class Learner:
         size = spec.memory.batch_size
         self._num_old = min(size - 1, round(plan.old_frac * size))
         self._optimizer = spec.memory.optimizer.model_copy(
-            update={"warmup_steps": min(spec.memory.optimizer.warmup_steps,
-                                        int(WARMUP_FRAC * plan.steps))}
-        )  # fmt: skip
+            update={"warmup_steps": short_warmup(spec.memory.optimizer, plan.steps)}
+        )
         self._start_values = pair.memory.values.detach().clone()
         self.step = 0
         self.taken = Taken()

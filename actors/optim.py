@@ -22,6 +22,7 @@ DECAY, NO_DECAY, ROWS = "decay", "no_decay", "rows"
 ROW_TABLE = "values"
 COPIED = "encoder.copy."  # the memory's frozen copy of a data layer's first layers
 EPS = 1e-8
+WARMUP_FRAC = 0.1  # of all steps at most, where these are few
 
 
 def section_of(name: str, parameter: Tensor) -> str:
@@ -36,6 +37,11 @@ def section_of(name: str, parameter: Tensor) -> str:
     if name == ROW_TABLE:
         return ROWS
     return DECAY if parameter.dim() >= 2 and name != "keys" else NO_DECAY
+
+
+def short_warmup(spec: OptimizerSpec, total_steps: int) -> int:
+    """Steps of warm-up where there are few steps in all: at most a tenth of these."""
+    return min(spec.warmup_steps, int(WARMUP_FRAC * total_steps))
 
 
 def learning_rate(peak: float, spec: OptimizerSpec, step: int, total_steps: int) -> float:

@@ -29,7 +29,6 @@ Not here: `tandem evaluate --learn` and `tandem learn`, which do this to a user'
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,27 +36,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import learning_figures as figures
-from benchmarks.cells import Cells, OutOfCellsError, code_digest
+from benchmarks.cells import Cells, code_digest
+from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of
 from benchmarks.intervals import interval_95
 from benchmarks.learning_alone import AloneCells
 from benchmarks.learning_controls import MissingPeftError
 from benchmarks.learning_data import check_folder
 from benchmarks.learning_specs import FULL, QUICK, Sizes
 from benchmarks.learning_together import TogetherCells
-from benchmarks.reflect_data import MissingDataError
 
 Json = dict[str, Any]
 Figures = dict[str, float | None]
-SEEDS, QUICK_SEEDS = 3, 1
 ROWS = ("help", "loss", "alone", "forget", "write", "joint", "stale")
 PARTS = (
     "cells",
     "intervals",
     "small_specs",
-    *(f"learning_{part}" for part in ("alone", "controls", "data", "drive", "exam", "joint")),
+    *(f"learning_{part}" for part in ("alone", "cells", "controls", "data", "drive", "exam")),
+    "learning_joint",
     "learning_specs",
     "learning_together",
 )
@@ -330,14 +327,8 @@ def changes_of(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measures and prints; 2 where the data is missing, 3 where cells are left to do."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quick", action="store_true", help="one seed, small")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--cache", type=Path, default=None, help="where cells are kept")
-    parser.add_argument("--seeds", type=int, default=None, help="how many (default 3; quick 1)")
-    parser.add_argument("--cells", type=int, default=None, help="compute so many, then stop")
+    """As `measure_and_print`."""
+    parser = cells_parser(__doc__)
     parser.add_argument("--rows", default=",".join(ROWS), help=f"some of {','.join(ROWS)}")
     parser.add_argument("--change", action="append", default=[], metavar="NAME=JSON",
                         help="a setting of every memory and pair, by dotted name")  # fmt: skip
@@ -345,25 +336,14 @@ def main() -> int:
     rows = arguments.rows.split(",")
     if unknown := [row for row in rows if row not in ROWS]:
         parser.error(f"no row {unknown[0]}; there are {', '.join(ROWS)}")
-    seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else SEEDS)
     cells = Cells(arguments.cache or Path("runs/learning"), arguments.cells, code_digest(PARTS))
-    torch.set_num_threads(1)
-    try:
+
+    def measured() -> Json:
         check_folder(arguments.data)
-        result = measure(cells, QUICK if arguments.quick else FULL, arguments.data,
-                         range(seeds), rows, changes_of(arguments.change))  # fmt: skip
-    except MissingDataError as err:
-        print(err, file=sys.stderr)
-        return 2
-    except OutOfCellsError as err:
-        print(f"stopped before cell {err}; the same command goes on", file=sys.stderr)
-        return 3
-    if cells.stale:
-        print(f"{cells.stale} cells in {cells.folder} were computed by other code; remove them to "
-              "have them done again", file=sys.stderr)  # fmt: skip
-    print("\n".join(result["missing"]), file=sys.stderr, end="")
-    print(json.dumps(result) if arguments.json else "\n".join(lines(result)))
-    return 0
+        return measure(cells, QUICK if arguments.quick else FULL, arguments.data,
+                       seeds_of(arguments), rows, changes_of(arguments.change))  # fmt: skip
+
+    return measure_and_print(cells, measured, lines, arguments.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ All of them read the same batches of new and old, as many steps, and are asked t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from actors.corpus import Corpus, Windows, WindowStream, build_tokenizer
+from actors.corpus import Corpus, Windows, WindowStream
 from actors.data_trainer import DataTrainer
 from actors.evaluation import Pair, heldout_figures
 from actors.facts import FactTable, baseline_accuracy
@@ -31,15 +31,14 @@ from actors.memory_trainer import MemoryTrainer
 from actors.optim import section_of
 from actors.probing import Voice, answers_right
 from actors.spec import RunSpec
-from actors.tokenizer import Tokenizer
 from actors.wire import Range
 from benchmarks import learning_data
-from benchmarks.cells import Cells
+from benchmarks.learning_cells import SeedCells
 from benchmarks.learning_controls import LoraTrainer
 from benchmarks.learning_data import Questions
 from benchmarks.learning_drive import RUN, drive
 from benchmarks.learning_exam import LOSS, facts_batch, text_batch
-from benchmarks.learning_specs import ALONE, Sizes, base_spec, facts_of
+from benchmarks.learning_specs import ALONE, base_spec, facts_of
 from benchmarks.small_specs import changed_spec
 
 Json = dict[str, Any]
@@ -78,14 +77,10 @@ class MixedStream:
 
 
 @dataclass(frozen=True)
-class AloneCells:
-    """The cells of one seed; attributes as of `TogetherCells`."""
+class AloneCells(SeedCells):
+    """The cells of one seed in which one layer learns."""
 
-    cells: Cells
-    sizes: Sizes
-    data: Path
-    seed: int
-    changes: Mapping[str, Any]
+    counting = ALONE
 
     @cached_property
     def _folder(self) -> Path:
@@ -107,23 +102,6 @@ class AloneCells:
     def spec(self) -> RunSpec:
         """Of the run in which the old is learned."""
         return changed_spec(base_spec(self.sizes, self._folder, self.seed), self.changes)
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """Of all runs: trained on what is old."""
-        return build_tokenizer(self.spec)
-
-    def _get(self, name: str, compute: Callable[[Path], Json], **extra: Any) -> Json:
-        return self.cells.get(*self._key(name, **extra), compute)
-
-    def _key(self, name: str, **extra: Any) -> tuple[str, Json]:
-        key = {
-            "spec": self.spec.model_dump(exclude_defaults=True),
-            "sizes": self.sizes.only(ALONE),
-            "read": learning_data.data_digest(self.data),
-            **extra,
-        }
-        return f"{name}-{self.seed}", key
 
     def _table(self, name: str) -> FactTable:
         return learning_data.read_table(self._folder / f"{name}.jsonl", self.seed)

@@ -15,7 +15,13 @@ from pathlib import Path
 
 from actors.corpus_spec import CorpusSpec
 from actors.facts import Fact, FactTable, Probe
-from benchmarks.reflect_data import MIN_LEMMAS, MissingDataError, num_lemmas, read_lines
+from benchmarks.reflect_data import (
+    MIN_LEMMAS,
+    MissingDataError,
+    check_files,
+    num_lemmas,
+    read_lines,
+)
 
 FACTS, TEMPLATES = "pararel/facts.jsonl", "pararel/templates.json"
 NOVEL = "text/Middlemarch_145.txt"
@@ -26,12 +32,8 @@ COPIES = 2  # of every sentence, since a corpus of files holds a few of its bloc
 
 def check_folder(folder: Path) -> None:
     """Raises: MissingDataError naming the file, and where it should be."""
-    for name in NEEDED:
-        if not (folder / name).is_file():
-            raise MissingDataError(
-                f"{folder / name} is missing; give the folder that holds {', '.join(NEEDED)} with "
-                "--data (ParaRel: github yanaiela/pararel; the novel: github GITenberg)"
-            )
+    sources = "ParaRel: github yanaiela/pararel; the novel: github GITenberg"
+    check_files(folder, NEEDED, sources)
 
 
 def data_digest(folder: Path) -> str:

@@ -6,7 +6,6 @@ A cell's key is its spec, its sizes, the changes and what was read.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +13,18 @@ from typing import Any
 
 import torch
 
-from actors.corpus import build_tokenizer
 from actors.data_trainer import DataTrainer
 from actors.evaluation import Pair
 from actors.memory_trainer import MemoryTrainer
 from actors.probing import Voice
 from actors.spec import DATA, MEMORY, RunSpec
-from actors.tokenizer import Tokenizer
 from benchmarks import learning_data
-from benchmarks.cells import Cells
+from benchmarks.learning_cells import SeedCells
 from benchmarks.learning_controls import DeafTrainer, SlotlessTrainer, num_parameters, wider_spec
 from benchmarks.learning_drive import RUN, Driven, drive, drive_data
 from benchmarks.learning_exam import Exam, facts_batch
 from benchmarks.learning_joint import JointTrainer
-from benchmarks.learning_specs import TOGETHER, Sizes, together_spec
+from benchmarks.learning_specs import TOGETHER, together_spec
 from benchmarks.small_specs import changed_spec
 
 Json = dict[str, Any]
@@ -38,22 +35,10 @@ OWN: tuple[Voice, ...] = ("own",)
 
 
 @dataclass(frozen=True)
-class TogetherCells:
-    """The cells of one seed.
+class TogetherCells(SeedCells):
+    """The cells of one seed in which both layers learn."""
 
-    Attributes:
-        cells: where results are kept.
-        sizes: how big.
-        data: the data folder.
-        seed: of facts, weights, shuffles and wordings held out.
-        changes: of the spec of every pair, by dotted name; controls keep theirs.
-    """
-
-    cells: Cells
-    sizes: Sizes
-    data: Path
-    seed: int
-    changes: Mapping[str, Any]
+    counting = TOGETHER
 
     @cached_property
     def spec(self) -> RunSpec:
@@ -63,24 +48,6 @@ class TogetherCells:
         facts = learning_data.choose(self.data, self.seed, s.num_relations, s.num_facts)
         learning_data.write_facts(facts, self.data, folder, "facts")
         return together_spec(s, folder, self.seed)
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """Of the runs."""
-        return build_tokenizer(self.spec)
-
-    @cached_property
-    def _read(self) -> str:
-        return learning_data.data_digest(self.data)
-
-    def _get(self, name: str, compute: Any, **extra: Any) -> Json:
-        key = {
-            "spec": self.spec.model_dump(exclude_defaults=True),
-            "sizes": self.sizes.only(TOGETHER),
-            "read": self._read,
-            **extra,
-        }
-        return self.cells.get(f"{name}-{self.seed}", key, compute)
 
     def _exam(self) -> Exam:
         table = learning_data.read_table(Path(self.spec.corpus.paths[0]), self.seed)

@@ -24,25 +24,21 @@ command goes on where it was interrupted.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import reflect_figures as figures
-from benchmarks.cells import Cells, OutOfCellsError, code_digest
+from benchmarks.cells import Cells, code_digest
+from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of
 from benchmarks.intervals import table_row
 from benchmarks.reflect_cells import PARTS, FactsCells, TextCells
-from benchmarks.reflect_data import MissingDataError, check_folder
+from benchmarks.reflect_data import check_folder
 from benchmarks.reflect_specs import ABLATIONS, ASKED, FULL, QUICK, Sizes
 
 Json = dict[str, Any]
-SEEDS, QUICK_SEEDS = 3, 1
 KEYS = (
     "recall_agreement_seen",
     "recall_agreement_unseen",
@@ -158,35 +154,19 @@ def lines(result: Json) -> Iterator[str]:
 
 
 def main() -> int:
-    """Measures and prints; 2 where the data is missing, 3 where cells are left to do."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quick", action="store_true", help="one seed, small")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--cache", type=Path, default=None, help="where cells are kept")
-    parser.add_argument("--seeds", type=int, default=None, help="how many (default 3; quick 1)")
+    """As `measure_and_print`."""
+    parser = cells_parser(__doc__)
     parser.add_argument("--ablations", type=int, help="seeds of these (default: all seeds)")
-    parser.add_argument("--cells", type=int, default=None, help="compute so many, then stop")
     arguments = parser.parse_args()
-    sizes = QUICK if arguments.quick else FULL
-    seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else SEEDS)
+    seeds = seeds_of(arguments)
+    ablated = len(seeds) if arguments.ablations is None else arguments.ablations
     cells = Cells(arguments.cache or Path("runs/reflect"), arguments.cells, code_digest(PARTS))
-    torch.set_num_threads(1)
-    try:
+
+    def measured() -> Json:
         check_folder(arguments.data)
-        ablated = seeds if arguments.ablations is None else arguments.ablations
-        result = measure(cells, sizes, arguments.data, list(range(seeds)), ablated)
-    except MissingDataError as err:
-        print(err, file=sys.stderr)
-        return 2
-    except OutOfCellsError as err:
-        print(f"stopped before cell {err}; the same command goes on", file=sys.stderr)
-        return 3
-    if cells.stale:
-        print(f"{cells.stale} cells in {cells.folder} were computed by other code; remove them to "
-              "have them done again", file=sys.stderr)  # fmt: skip
-    print(json.dumps(result) if arguments.json else "\n".join(lines(result)))
-    return 0
+        return measure(cells, QUICK if arguments.quick else FULL, arguments.data, seeds, ablated)
+
+    return measure_and_print(cells, measured, lines, arguments.json)
 
 
 if __name__ == "__main__":

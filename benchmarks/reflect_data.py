@@ -33,11 +33,17 @@ class MissingDataError(Exception):
 
 def check_folder(folder: Path) -> None:
     """Raises: MissingDataError naming the file, and where it should be."""
-    for name in NEEDED:
+    sources = "ParaRel: github yanaiela/pararel; CounterFact: rome.baulab.info"
+    check_files(folder, NEEDED, sources)
+
+
+def check_files(folder: Path, needed: Sequence[str], sources: str) -> None:
+    """As `check_folder`, for other files; `sources` says where they come from."""
+    for name in needed:
         if not (folder / name).is_file():
             raise MissingDataError(
-                f"{folder / name} is missing; give the folder that holds {', '.join(NEEDED)} with "
-                "--data (ParaRel: github yanaiela/pararel; CounterFact: rome.baulab.info)"
+                f"{folder / name} is missing; give the folder that holds {', '.join(needed)} with "
+                f"--data ({sources})"
             )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from jobs.train import print_summary
-from orchestrator.config import parse_config
-from orchestrator.run_dir import CONFIG, EXPORT, SUMMARY, TOKENIZER, RunDir
+from orchestrator.config import saved_config
+from orchestrator.run_dir import EXPORT, SUMMARY, TOKENIZER, RunDir
 
 
 def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     """
     run_dir = RunDir(run)
     summary = json.loads(run_dir.read(SUMMARY))
-    config = parse_config(run_dir.read(CONFIG), run_dir.path(CONFIG))
+    config = saved_config(run_dir)
     tokenizer_json = run_dir.read(TOKENIZER)
     from actors.evaluator import Evaluator
     from actors.pair_files import load

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from actors.corpus_spec import CorpusSpec
 from jobs.given_corpus import any_corpus
-from orchestrator.config import Config, load_config
+from orchestrator.config import Config, saved_config
 from orchestrator.learn_report import forks_page, forks_rows
-from orchestrator.run_dir import CONFIG, TOKENIZER, RunDir, find_export
+from orchestrator.run_dir import TOKENIZER, RunDir, find_export
 
 CURVE_POINTS = 8
 
@@ -35,7 +35,7 @@ def run_forks(
     """
     run_dir = RunDir(run)
     export = find_export(run)
-    config = load_config(run_dir.path(CONFIG))
+    config = saved_config(run_dir)
     given = any_corpus(config, corpus, templates)
 
     def say(text: str) -> None:

@@ -18,9 +18,9 @@ from rich.table import Table
 from actors.corpus_spec import CorpusSpec
 from actors.wire import ConfigError
 from jobs.given_corpus import facts_corpus, text_corpus
-from orchestrator.config import Config, load_config, make_config
+from orchestrator.config import Config, make_config, saved_config
 from orchestrator.learn_report import UNITS, change_table
-from orchestrator.run_dir import CONFIG, REPORT, SUMMARY, RunDir, find_export
+from orchestrator.run_dir import REPORT, SUMMARY, RunDir, find_export
 
 CURVE_POINTS = 6
 LR_OF_VALUE_LR = 0.5  # of the rate at which the run trained its table
@@ -60,7 +60,7 @@ def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict
     run_dir = RunDir(run)
     export = find_export(run)
     before = json.loads(run_dir.read(SUMMARY))
-    config = load_config(run_dir.path(CONFIG))
+    config = saved_config(run_dir)
     corpus = _corpus(config, wanted)
     out = RunDir(wanted.out or f"{run_dir.url}-learned")
     kept = _config_at(config, out)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,25 +37,26 @@ def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
             f"{run_dir.url}: no run ({CONFIG} is missing); runs under a folder are listed by: "
             "tandem status --storage FOLDER"
         )
+    looks = _looks(run_dir, seen, watch)
     if as_json:
-        while True:
+        for seen in looks:
             print(json.dumps(as_values(run_dir.url, seen), ensure_ascii=False), flush=True)
-            if not watch or seen.state != RUNNING:
-                return
-            time.sleep(WATCH_S)
-            seen = look(run_dir)
-    if not (watch and console.is_terminal):
-        console.print(_page(run_dir.url, seen))
-        while watch and seen.state == RUNNING:
-            time.sleep(WATCH_S)
-            seen = look(run_dir)
+    elif watch and console.is_terminal:
+        with Live(_page(run_dir.url, seen), console=console, auto_refresh=False) as live:
+            for seen in looks:
+                live.update(_page(run_dir.url, seen), refresh=True)
+    else:
+        for seen in looks:
             console.print(_page(run_dir.url, seen))
-        return
-    with Live(_page(run_dir.url, seen), console=console, auto_refresh=False) as live:
-        while seen.state == RUNNING:
-            time.sleep(WATCH_S)
-            seen = look(run_dir)
-            live.update(_page(run_dir.url, seen), refresh=True)
+
+
+def _looks(run_dir: RunDir, seen: Seen, watch: bool) -> Iterator[Seen]:
+    """What was seen, and, where it is watched, what is seen until the run has ended."""
+    yield seen
+    while watch and seen.state == RUNNING:
+        time.sleep(WATCH_S)
+        seen = look(run_dir)
+        yield seen
 
 
 def as_values(url: str, seen: Seen) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from jobs.search_schedulers import scheduler_of
 from jobs.search_trackers import tracker_callbacks
 from jobs.trial import DONOR, GENERATION, GIVEN, NUMBER, POINT, run_trial, trial_config
 from orchestrator.autoscaler import scaler_state
-from orchestrator.config import changed_keys, parse_config
+from orchestrator.config import changed_keys, saved_config
 from orchestrator.errors import InterruptedRunError
 from orchestrator.nodes import Node, cluster_nodes
 from orchestrator.placement import bundle_labels, bundles, check_resources
@@ -125,8 +125,7 @@ def refuse_other_search(where: RunDir, search: Search) -> None:
     if "trials" in differing and search.spec.scheduler == PBT:
         lines.append(f"trials was {old['trials']!r}, now {new['trials']!r}")
     if where.exists(BASE):
-        base = parse_config(where.read(BASE), where.path(BASE))
-        changed = changed_keys(base, search.base)
+        changed = changed_keys(saved_config(where, BASE), search.base)
         lines += [f"{key} was {a!r}, now {b!r}" for key, a, b in changed]
     if lines:
         raise ConfigError(

@@ -23,6 +23,7 @@ from actors.spec import RunSpec
 from actors.wire import ConfigError
 from orchestrator.config_paths import anchor_paths, folder_of, url_under
 from orchestrator.exchange import Retention
+from orchestrator.run_dir import CONFIG, RunDir
 from orchestrator.yaml_file import override_all, parse_yaml, read_yaml
 
 # What a resumed run may set anew: nothing of it changes what is computed, but for rounding.
@@ -252,9 +253,13 @@ def load_config(
     return make_config(raw, source=name)
 
 
-def parse_config(text: str, source: str) -> Config:
-    """A config's YAML, as read from `source`; Raises: ConfigError as `load_config`."""
-    raw = parse_yaml(text, source)
+def saved_config(place: RunDir, name: str = CONFIG) -> Config:
+    """The config that a run or a search keeps, read as patiently as `place` reads.
+
+    Raises: ConfigError as `load_config`.
+    """
+    source = place.path(name)
+    raw = parse_yaml(place.read(name), source)
     anchor_paths(raw, folder_of(source))
     return make_config(raw, source)
 

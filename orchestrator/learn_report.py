@@ -5,14 +5,13 @@ of `tandem evaluate --learn`. Text and tables; pure functions of the JSON that t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from actors.spec import DATA, MEMORY
 from orchestrator.plots import COLORS, draw
-from orchestrator.report import STYLE, card, table
+from orchestrator.report import card, page, table
 
 Json = Mapping[str, Any]
 VOICES = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}
@@ -87,7 +86,7 @@ def learned_page(learned: Json) -> str:
                           "new_tokens", "old_tokens")]
               + [("rows changed", f"{written} of {learned['num_rows']}")]),
     ]  # fmt: skip
-    return _page(f"{learned['name']}: what the memory learned", learned["how"], body)
+    return page(f"{learned['name']}: what the memory learned", learned["how"], body)
 
 
 def forks_page(forks: Json) -> str:
@@ -99,7 +98,7 @@ def forks_page(forks: Json) -> str:
         *(f"<div>{svg}</div>" for svg in forks_plots(forks)),
         "</div>",
     ]
-    return _page(f"{forks['name']}: without and with memory", forks["how"], body)
+    return page(f"{forks['name']}: without and with memory", forks["how"], body)
 
 
 def forks_plots(forks: Json) -> list[str]:
@@ -164,15 +163,3 @@ def _curves(title: str, ylabel: str, series: Series) -> str:
                       linewidth=1.4)  # fmt: skip
 
     return draw(paint, title, "step", ylabel)
-
-
-def _page(title: str, sub: str, body: Sequence[str]) -> str:
-    return "".join(
-        [
-            f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title>"
-            f"<meta name=viewport content='width=device-width'><style>{STYLE}</style></head>",
-            f"<body><main><h1>{escape(title)}</h1><p class=sub>{escape(sub)}</p>",
-            *body,
-            "</main></body></html>",
-        ]
-    )

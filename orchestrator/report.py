@@ -34,15 +34,30 @@ pre{background:#fff;border:1px solid #e2e8f0;border-radius:10px;padding:12px;ove
 """
 
 
+def page(heading: str, sub: str, body: Iterable[str], title: str = "") -> str:
+    """A self-contained page.
+
+    Args:
+        heading, sub: text that stands first.
+        body: HTML below it.
+        title: of the browser's window; by default the heading.
+    """
+    return "".join(
+        [
+            f"<!doctype html><html lang=en><head><meta charset=utf-8><title>"
+            f"{escape(title or heading)}</title>",
+            f"<meta name=viewport content='width=device-width'><style>{STYLE}</style></head>",
+            f"<body><main><h1>{escape(heading)}</h1><p class=sub>{escape(sub)}</p>",
+            *body,
+            "</main></body></html>",
+        ]
+    )
+
+
 def render_report(config: Config, summary: dict[str, Any], metrics: Metrics) -> str:
     """The page as HTML; needs nothing but a browser."""
     answers = metrics.evaluations[-1]["answers"] if metrics.evaluations else []
     parts = [
-        "<!doctype html><html lang=en><head><meta charset=utf-8><title>Tandem: "
-        f"{escape(config.name)}</title>",
-        "<meta name=viewport "
-        f"content='width=device-width'><style>{STYLE}</style></head><body><main>",
-        f"<h1>{escape(config.name)}</h1><p class=sub>{escape(_subtitle(summary))}</p>",
         f"<div class=cards>{''.join(_cards(summary))}</div>",
         *_alarms(summary),
         "<h2>Over time</h2><div class=plots>",
@@ -59,8 +74,8 @@ def render_report(config: Config, summary: dict[str, Any], metrics: Metrics) -> 
         parts += ["<h2>What was resized</h2>", table(RESIZES, _resize_rows(resizes))]
     if answers:
         parts += ["<h2>A few questions</h2>", _answers(answers)]
-    parts += [f"<h2>Config</h2><pre>{escape(config.to_yaml())}</pre></main></body></html>"]
-    return "".join(parts)
+    parts += [f"<h2>Config</h2><pre>{escape(config.to_yaml())}</pre>"]
+    return page(config.name, _subtitle(summary), parts, f"Tandem: {config.name}")
 
 
 def _subtitle(summary: dict[str, Any]) -> str:

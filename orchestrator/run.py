@@ -28,7 +28,7 @@ from orchestrator.attendant import Attendant, refresh_every_s
 from orchestrator.checkpoint_writer import CheckpointWriter
 from orchestrator.checkpoints import Restored, load, remove_unfinished, stored_part
 from orchestrator.cluster import Cluster
-from orchestrator.config import Config, changed_keys, parse_config
+from orchestrator.config import Config, changed_keys, saved_config
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import GroupCheckpoint, check_fits
@@ -131,7 +131,7 @@ def refuse_other_run(run_dir: RunDir, config: Config) -> None:
                 f"run {run_dir.url} is {status}: there is nothing to resume; train on from its "
                 "exports under another name=…"
             )
-    before = parse_config(run_dir.read(CONFIG), run_dir.path(CONFIG))
+    before = saved_config(run_dir)
     if changed := changed_keys(before, config):
         lines = "; ".join(f"{key}: was {old!r}, now {new!r}" for key, old, new in changed)
         raise ConfigError(

@@ -7,7 +7,7 @@ from html import escape
 
 import yaml
 
-from orchestrator.report import STYLE, card, table
+from orchestrator.report import card, page, table
 from orchestrator.search_importance import Importance, importances
 from orchestrator.search_plots import fronts, importance_plot, learning_curves, parallel
 from orchestrator.search_results import (
@@ -26,11 +26,7 @@ def render_search_report(
 ) -> str:
     """The page as HTML; needs nothing but a browser."""
     spec, goals = search.spec, search.spec.goals
-    title = escape(spec.name)
     parts = [
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>Tandem: {title}</title>",
-        f"<meta name=viewport content='width=device-width'><style>{STYLE}</style></head><body>",
-        f"<main><h1>{title}</h1><p class=sub>{escape(_subtitle(search, results))}</p>",
         f"<div class=cards>{''.join(_cards(search, results, best))}</div>",
         f"<h2>{'The Pareto front' if len(goals) > 1 else 'The trials'}</h2>",
         _plots(fronts(results, best, goals)),
@@ -41,8 +37,8 @@ def render_search_report(
     parts += _settings(search, results)
     text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
     parts += ["<h2>All trials</h2>", _wide(search, results)]
-    parts += [f"<h2>The search</h2><pre>{escape(text)}</pre></main></body></html>"]
-    return "".join(parts)
+    parts += [f"<h2>The search</h2><pre>{escape(text)}</pre>"]
+    return page(spec.name, _subtitle(search, results), parts, f"Tandem: {spec.name}")
 
 
 def _plots(plots: Iterable[str]) -> str:

@@ -1,5 +1,5 @@
-"""YAML files of keys and values, as people write them, and `a.b=value` overrides of these. Knows no
-settings.
+"""YAML files of keys and values, as people write them, and `a.b=value` overrides of these. Of
+settings it knows only which are paths.
 """
 
 from __future__ import annotations
