@@ -1,18 +1,25 @@
 """Cells: results that are kept on disk, so that an interrupted benchmark goes on where it was.
 
 A cell's name and its spec make its key; a result that other code computed is given out and counted.
+Several processes may fill one folder: who wants a cell that another one computes waits for it.
 Trains nothing. Called by the cells of `reflect` and of `learning`.
 """
 
 from __future__ import annotations
 
 import ast
+import fcntl
 import hashlib
 import json
 import re
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +31,7 @@ from actors.wire import CheckpointHeader
 
 Json = dict[str, Any]
 Checkpoint = tuple[CheckpointHeader, list[ByteArray]]
+Task = Callable[[], Json]  # asks for one cell
 ROOT = Path(__file__).parent.parent
 
 
@@ -67,15 +75,20 @@ class Cells:
             OutOfCellsError: it is not there, and no more may be computed.
         """
         path = self.path(name, key)
-        if path.with_suffix(".done").exists():
-            result: Json = json.loads(path.with_suffix(".done").read_text(encoding="utf-8"))
-            self.stale += result["code"] != self.code
-            return result
+        if not path.with_suffix(".done").exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(path.with_suffix(".lock")):
+                if not path.with_suffix(".done").exists():
+                    return self._computed(path, name, compute)
+        result: Json = json.loads(path.with_suffix(".done").read_text(encoding="utf-8"))
+        self.stale += result["code"] != self.code
+        return result
+
+    def _computed(self, path: Path, name: str, compute: Callable[[Path], Json]) -> Json:
         if self.allowed is not None:
             if self.allowed <= 0:
                 raise OutOfCellsError(name)
             self.allowed -= 1
-        path.parent.mkdir(parents=True, exist_ok=True)
         begin = time.perf_counter()
         result = compute(path)
         result |= {"seconds": time.perf_counter() - begin, "code": self.code}
@@ -89,6 +102,34 @@ class Cells:
         text = json.dumps([name, key], sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self.folder / f"{re.sub(r'[^A-Za-z0-9]', '-', name)}-{digest}"  # a dot ends a stem
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """The block runs in one process at a time; the file goes away with its folder."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def compute_ahead(tasks: Sequence[Task], jobs: int) -> None:
+    """Computes cells in `jobs` processes, in this order, before a table asks for them.
+
+    A task that fails is told and left to whoever asks for its cell next.
+    """
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+        for failed in pool.map(_failure, tasks):
+            print(failed, file=sys.stderr, end="")
+
+
+def _failure(task: Task) -> str:
+    """What the task failed with; empty where it did not."""
+    try:
+        task()
+    except Exception:  # of any kind: the table's own call meets it again
+        return traceback.format_exc()
+    return ""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -33,17 +33,18 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import learning_figures as figures
-from benchmarks.cells import Cells, code_digest
-from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of
+from benchmarks.cells import Cells, Task, code_digest
+from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of, size_of
 from benchmarks.intervals import interval_95
 from benchmarks.learning_alone import AloneCells
 from benchmarks.learning_controls import MissingPeftError
 from benchmarks.learning_data import check_folder
-from benchmarks.learning_specs import FULL, QUICK, Sizes
+from benchmarks.learning_specs import FULL, LARGE, QUICK, Sizes
 from benchmarks.learning_together import TogetherCells
 
 Json = dict[str, Any]
@@ -212,10 +213,8 @@ def joint_row(cells: TogetherCells) -> Figures:
 
 def stale_row(cells: TogetherCells) -> Figures:
     """What does staleness cost?"""
-    arms = [(s, 1) for s in cells.sizes.staleness]
-    arms += [(1, every) for every in cells.sizes.publish_every if every > 1]
     found: Figures = {}
-    for staleness, every in arms:
+    for staleness, every in cells.arms:
         curve = cells.stale(staleness, every)["curve"]
         changed = sum(row["changed"] for row in curve)
         name = f"stale_{staleness}_{every}"
@@ -267,40 +266,48 @@ def curve_of(table: Mapping[str, Json], prefix: str) -> dict[str, Json]:
     return {n.removeprefix(prefix): row for n, row in table.items() if n.startswith(prefix)}
 
 
-def measure(
-    cells: Cells,
-    sizes: Sizes,
-    data: Path,
-    seeds: Sequence[int],
-    rows: Sequence[str],
-    changes: Mapping[str, Any],
-) -> Json:
+Groups = Sequence[tuple[TogetherCells, AloneCells]]
+
+
+def groups_of(
+    cells: Cells, sizes: Sizes, data: Path, seeds: Sequence[int], changes: Mapping[str, Any]
+) -> Groups:
+    """The cells of every seed."""
+    return [
+        (
+            TogetherCells(cells, sizes, data, seed, changes),
+            AloneCells(cells, sizes, data, seed, changes),
+        )
+        for seed in seeds
+    ]
+
+
+def tasks_of(groups: Groups, rows: Sequence[str]) -> list[Task]:
+    """What `measure` will ask for, what others wait for first."""
+    bases: list[Task] = [partial(alone.base) for _, alone in groups] if "write" in rows else []
+    return bases + [task for pair in groups for cells in pair for task in cells.tasks(rows)]
+
+
+def measure(groups: Groups, rows: Sequence[str]) -> Json:
     """The table of these rows.
 
     Raises: OutOfCellsError where only some cells may be computed now.
     """
     missing: set[str] = set()
-    per_seed = [
-        seed_figures(
-            TogetherCells(cells, sizes, data, seed, changes),
-            AloneCells(cells, sizes, data, seed, changes),
-            rows,
-            missing,
-        )
-        for seed in seeds
-    ]
+    per_seed = [seed_figures(together, alone, rows, missing) for together, alone in groups]
+    first = groups[0][0]
     table = table_of(per_seed)
     return {
         **{key: table[key]["mean"] if key in table else None for key in KEYS},
         "write_curve": curve_of(table, "write_"),
         "stale_curve": curve_of(table, "stale_"),
-        "seeds": list(seeds),
+        "seeds": [together.seed for together, _ in groups],
         "rows": list(rows),
         "table": table,
         "missing": sorted(missing),
-        "changes": dict(changes),
-        "sizes": asdict(sizes),
-        "stale_cells": cells.stale,
+        "changes": dict(first.changes),
+        "sizes": asdict(first.sizes),
+        "stale_cells": first.cells.stale,
     }
 
 
@@ -338,12 +345,18 @@ def main() -> int:
         parser.error(f"no row {unknown[0]}; there are {', '.join(ROWS)}")
     cells = Cells(arguments.cache or Path("runs/learning"), arguments.cells, code_digest(PARTS))
 
-    def measured() -> Json:
+    def groups() -> Groups:
         check_folder(arguments.data)
-        return measure(cells, QUICK if arguments.quick else FULL, arguments.data,
-                       seeds_of(arguments), rows, changes_of(arguments.change))  # fmt: skip
+        return groups_of(cells, size_of(arguments, FULL, QUICK, LARGE), arguments.data,
+                         seeds_of(arguments), changes_of(arguments.change))  # fmt: skip
 
-    return measure_and_print(cells, measured, lines, arguments.json)
+    return measure_and_print(
+        cells,
+        lambda: tasks_of(groups(), rows),
+        lambda: measure(groups(), rows),
+        lines,
+        arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,13 +33,14 @@ from actors.probing import Voice, answers_right
 from actors.spec import RunSpec
 from actors.wire import Range
 from benchmarks import learning_data
+from benchmarks.cells import Task
 from benchmarks.learning_cells import SeedCells
 from benchmarks.learning_controls import LoraTrainer
 from benchmarks.learning_data import Questions
 from benchmarks.learning_drive import RUN, drive
 from benchmarks.learning_exam import LOSS, facts_batch, text_batch
 from benchmarks.learning_specs import ALONE, base_spec, facts_of
-from benchmarks.small_specs import changed_spec
+from benchmarks.small_specs import changed_spec, device_of
 
 Json = dict[str, Any]
 OWN: tuple[Voice, ...] = ("own",)
@@ -102,6 +103,18 @@ class AloneCells(SeedCells):
     def spec(self) -> RunSpec:
         """Of the run in which the old is learned."""
         return changed_spec(base_spec(self.sizes, self._folder, self.seed), self.changes)
+
+    def tasks(self, rows: Sequence[str]) -> list[Task]:
+        """What these rows ask for; all but the first wait for it."""
+        tasks: list[Task] = []
+        if {"alone", "forget"} & set(rows):
+            tasks += [partial(self.base), partial(self.memory)]
+            tasks += [partial(self.lora, rate) for rate in self.sizes.lora_rates]
+            tasks += [partial(self.full, rate) for rate in self.sizes.full_rates]
+        if "write" in rows:
+            sizes = self.sizes
+            tasks += [partial(self.write, t, r) for t in sizes.top_t for r in sizes.write_rates]
+        return tasks
 
     def _table(self, name: str) -> FactTable:
         return learning_data.read_table(self._folder / f"{name}.jsonl", self.seed)
@@ -203,7 +216,7 @@ class AloneCells(SeedCells):
         return found | {"rows_changed": learner.rows_changed}
 
     def _pair(self) -> Pair:
-        device = torch.device("cpu")
+        device = device_of(self.spec)
         data = build_data_layer(self.spec, self.tokenizer, device).eval()
         memory = build_memory_layer(self.spec, self.tokenizer, data.vocab_rows, device)
         for name, layer in (("data", data), ("memory", memory)):
@@ -259,8 +272,8 @@ class AloneCells(SeedCells):
         return found
 
     def _batches(self) -> dict[str, Batch]:
-        limit, window = self.sizes.windows, self.spec.corpus.window
+        limit = self.sizes.windows
         specs = {n: facts_of(self.spec, self._folder / f"{n}.jsonl") for n in ("new", "old")}
         facts = {name: facts_batch(spec, self.tokenizer, limit) for name, spec in specs.items()}
-        text = text_batch(self._folder / "heldout.txt", self.tokenizer, window, limit)
+        text = text_batch(self._folder / "heldout.txt", self.spec, self.tokenizer, limit)
         return {**facts, "text": text}

@@ -28,7 +28,6 @@ from actors.wire import Header
 from benchmarks.small_specs import changed_spec
 
 LAMBDAS = (0.1, 0.3, 0.5)  # shares of the ensemble's memory, the best of which counts
-WIDTH_STEP = 8  # of a data layer that is made wider: an even width per head
 LORA_RANK, LORA_ALPHA = 8, 16
 
 
@@ -100,9 +99,9 @@ def wider_spec(spec: RunSpec, vocab_rows: int, num_parameters: int) -> RunSpec:
     """The spec with the narrowest data layer that has at least so many parameters."""
     fields = dict(spec.data.layer.fields)
     per_width2 = fields["num_hidden_layers"] * (4 + 3 * 3)  # attention; an MLP three times as wide
-    width = WIDTH_STEP
+    width = step = 2 * fields["num_attention_heads"]  # an even width per head
     while vocab_rows * width + per_width2 * width * width < num_parameters:
-        width += WIDTH_STEP
+        width += step
     fields |= {"hidden_size": width, "intermediate_size": 3 * width}
     return changed_spec(spec, {"data.layer.fields": fields})
 

@@ -46,7 +46,7 @@ class JointTrainer(MemoryTrainer):
         """One step of every loss on a batch of the data group's stream."""
         spec, weights = self.spec, self.spec.losses
         windows, _ = self.text.next_batch(spec.data.batch_size)
-        batch = self.make_batch(windows)
+        batch = self.make_batch(windows).to(self.device)
         readers = min(
             max(1, round(spec.data.batch_size * spec.data.help_frac)), spec.data.batch_size - 1
         )

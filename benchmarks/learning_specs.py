@@ -7,12 +7,13 @@ novel, and then one of them learns new facts by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actors.spec import RunSpec
-from benchmarks.small_specs import small_llama
+from benchmarks.small_specs import LARGE as LARGE_LAYERS
+from benchmarks.small_specs import SMALL, Layers
 
 WINDOW = 64
 OLD_TEXT_FRAC = 0.3  # of the tokens that both groups learned before something new came
@@ -23,8 +24,7 @@ class Sizes:
     """How big a run is.
 
     Attributes:
-        width: of the data layer, and of the memory.
-        slots_side: of the memory.
+        layers: how big both layers are.
         num_relations: of which the facts are.
         num_facts: that both groups learn together.
         intervals, data_steps, memory_steps: of the run in which they do.
@@ -44,8 +44,7 @@ class Sizes:
         write_rates: learning rates of writes, the best of which counts.
     """
 
-    width: int
-    slots_side: int
+    layers: Layers
     num_relations: int
     num_facts: int
     intervals: int
@@ -71,7 +70,8 @@ class Sizes:
 
     def only(self, names: Sequence[str]) -> dict[str, Any]:
         """These sizes, as a part of a cell's key."""
-        return {name: getattr(self, name) for name in names}
+        fields = asdict(self)
+        return {name: fields[name] for name in names}
 
     @property
     def chosen_facts(self) -> int:
@@ -81,8 +81,7 @@ class Sizes:
 
 # What cells depend on, by setting; the other sizes say which cells there are.
 MEASURING = (
-    "width",
-    "slots_side",
+    "layers",
     "num_relations",
     "data_steps",
     "memory_steps",
@@ -103,8 +102,7 @@ ALONE = (
 CHOICES = ("staleness", "publish_every", "full_rates", "lora_rates", "top_t", "write_rates")
 
 FULL = Sizes(
-    width=96,
-    slots_side=96,
+    layers=Layers(width=96, head_width=24, dim=96, slots_side=96),
     num_relations=8,
     num_facts=2400,
     intervals=60,
@@ -130,8 +128,7 @@ FULL = Sizes(
 )
 QUICK = replace(
     FULL,
-    width=64,
-    slots_side=48,
+    layers=SMALL,
     num_relations=4,
     num_facts=480,
     intervals=20,
@@ -150,6 +147,16 @@ QUICK = replace(
     background_batches=64,
     top_t=(0, 64, 512),
     write_rates=(1e4,),
+)
+LARGE = replace(
+    FULL,
+    layers=LARGE_LAYERS,
+    intervals=40,
+    memory_steps=24,
+    base_intervals=40,
+    learn_steps=400,
+    full_rates=(3e-5, 1e-4, 3e-4, 1e-3),
+    lora_rates=(3e-4, 1e-3, 3e-3, 1e-2),
 )
 
 
@@ -200,7 +207,8 @@ def _files(sources: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _spec(sizes: Sizes, seed: int, intervals: int, corpus: dict[str, Any]) -> RunSpec:
-    optimizer = {"lr": 4e-3, "weight_decay": 0.1}
+    layers = sizes.layers
+    data, memory = ({"lr": lr, "weight_decay": 0.1} for lr in (layers.data_lr, layers.memory_lr))
     return RunSpec.model_validate(
         {
             "seed": seed,
@@ -208,19 +216,21 @@ def _spec(sizes: Sizes, seed: int, intervals: int, corpus: dict[str, Any]) -> Ru
             "corpus": corpus,
             "tokenizer": {"vocab_size": 1536},
             "data": {
-                "layer": {"fields": small_llama(WINDOW, sizes.width), "read_layers": (0, 1)},
-                "optimizer": optimizer,
+                **layers.group,
+                "layer": {"fields": layers.llama(WINDOW), "read_layers": layers.read_layers},
+                "optimizer": data,
                 "steps_per_interval": sizes.data_steps,
             },
             "memory": {
+                **layers.group,
                 "layer": {
-                    "dim": sizes.width,
-                    "slots_side": sizes.slots_side,
+                    "dim": layers.dim,
+                    "slots_side": layers.slots_side,
                     "conv_dilations": (1, 1),
                     "conv_taps": 2,
                 },
-                "optimizer": optimizer,
-                "value_lr": 4e-2,
+                "optimizer": memory,
+                "value_lr": layers.value_lr,
                 "recall_frac": 0.25,
                 "sync_frac": 0.125,
                 "steps_per_interval": sizes.memory_steps,

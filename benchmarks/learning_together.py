@@ -6,8 +6,9 @@ A cell's key is its spec, its sizes, the changes and what was read.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from actors.memory_trainer import MemoryTrainer
 from actors.probing import Voice
 from actors.spec import DATA, MEMORY, RunSpec
 from benchmarks import learning_data
+from benchmarks.cells import Task
 from benchmarks.learning_cells import SeedCells
 from benchmarks.learning_controls import DeafTrainer, SlotlessTrainer, num_parameters, wider_spec
 from benchmarks.learning_drive import RUN, Driven, drive, drive_data
@@ -48,6 +50,25 @@ class TogetherCells(SeedCells):
         facts = learning_data.choose(self.data, self.seed, s.num_relations, s.num_facts)
         learning_data.write_facts(facts, self.data, folder, "facts")
         return together_spec(s, folder, self.seed)
+
+    @property
+    def arms(self) -> list[tuple[int, int]]:
+        """Staleness and publish_every of the runs whose price is measured."""
+        arms = [(staleness, 1) for staleness in self.sizes.staleness]
+        return arms + [(1, every) for every in self.sizes.publish_every if every > 1]
+
+    def tasks(self, rows: Sequence[str]) -> list[Task]:
+        """What these rows ask for, the longest first, but for what is timed by the clock."""
+        tasks: list[Task] = []
+        if {"help", "loss", "joint"} & set(rows):
+            tasks.append(partial(self.pair))
+        if "joint" in rows:
+            tasks.append(partial(self.joint))
+        if "stale" in rows:
+            tasks += [partial(self.stale, *arm) for arm in self.arms]
+        if {"help", "loss"} & set(rows):
+            tasks += [partial(cell) for cell in (self.ensemble, self.larger, self.plain)]
+        return tasks
 
     def _exam(self) -> Exam:
         table = learning_data.read_table(Path(self.spec.corpus.paths[0]), self.seed)

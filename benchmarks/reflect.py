@@ -26,17 +26,19 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import reflect_figures as figures
-from benchmarks.cells import Cells, code_digest
-from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of
+from benchmarks.cells import Cells, Task, code_digest
+from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of, size_of
 from benchmarks.intervals import table_row
 from benchmarks.reflect_cells import PARTS, FactsCells, TextCells
 from benchmarks.reflect_data import check_folder
-from benchmarks.reflect_specs import ABLATIONS, ASKED, FULL, QUICK, Sizes
+from benchmarks.reflect_specs import ABLATIONS, ASKED, FULL, LARGE, QUICK, Sizes
 
 Json = dict[str, Any]
 KEYS = (
@@ -105,15 +107,38 @@ def ablation_figures(facts: FactsCells, name: str) -> dict[str, float]:
     return figures.facts_figures(facts.memory(name, changes), two)
 
 
-def measure(cells: Cells, sizes: Sizes, data: Path, seeds: list[int], ablated: int) -> Json:
+Groups = Sequence[tuple[FactsCells, TextCells]]
+
+
+def groups_of(cells: Cells, sizes: Sizes, data: Path, seeds: Sequence[int]) -> Groups:
+    """The cells of every seed."""
+    return [
+        (FactsCells(cells, sizes, data, seed), TextCells(cells, sizes, data, seed))
+        for seed in seeds
+    ]
+
+
+def tasks_of(groups: Groups, ablated: int) -> list[Task]:
+    """What `measure` will ask for, what others wait for first."""
+    tasks: list[Task] = [partial(cells.track) for pair in groups for cells in pair]
+    for facts, _ in groups:
+        tasks.append(partial(facts.reflection, "full", {}))
+    for facts, text in groups:
+        tasks.append(partial(facts.reflection, "full", {}, frozen=True, until=ASKED))
+        tasks.append(partial(text.memory, "full", {}))
+        tasks.append(partial(text.memory, "hidden", {}, "hidden"))
+    for facts, _ in groups[:ablated]:
+        for name, changes in ABLATIONS.items():
+            tasks.append(partial(facts.reflection, name, changes, until=ASKED))
+    return tasks
+
+
+def measure(groups: Groups, ablated: int) -> Json:
     """The whole table, its ablations of the first seeds alone.
 
     Raises: OutOfCellsError where only some cells may be computed now.
     """
-    groups = [
-        (FactsCells(cells, sizes, data, seed), TextCells(cells, sizes, data, seed))
-        for seed in seeds
-    ]
+    first = groups[0][0]
     full = [full_figures(facts, text) for facts, text in groups]
     differing = {
         name: [ablation_figures(facts, name) for facts, _ in groups[:ablated]]
@@ -123,7 +148,7 @@ def measure(cells: Cells, sizes: Sizes, data: Path, seeds: list[int], ablated: i
     table = table_row(full)
     return {
         **{key: table[key]["mean"] for key in KEYS},
-        "seeds": seeds,
+        "seeds": [facts.seed for facts, _ in groups],
         "alarm_top1pct": table["slots_top1pct_share"]["mean"] > 0.2,
         "table": table,
         "differences": {
@@ -132,8 +157,8 @@ def measure(cells: Cells, sizes: Sizes, data: Path, seeds: list[int], ablated: i
             )
             for name, rows in differing.items()
         },
-        "sizes": vars(sizes),
-        "stale_cells": cells.stale,
+        "sizes": asdict(first.sizes),
+        "stale_cells": first.cells.stale,
     }
 
 
@@ -162,11 +187,17 @@ def main() -> int:
     ablated = len(seeds) if arguments.ablations is None else arguments.ablations
     cells = Cells(arguments.cache or Path("runs/reflect"), arguments.cells, code_digest(PARTS))
 
-    def measured() -> Json:
+    def groups() -> Groups:
         check_folder(arguments.data)
-        return measure(cells, QUICK if arguments.quick else FULL, arguments.data, seeds, ablated)
+        return groups_of(cells, size_of(arguments, FULL, QUICK, LARGE), arguments.data, seeds)
 
-    return measure_and_print(cells, measured, lines, arguments.json)
+    return measure_and_print(
+        cells,
+        lambda: tasks_of(groups(), ablated),
+        lambda: measure(groups(), ablated),
+        lines,
+        arguments,
+    )
 
 
 if __name__ == "__main__":

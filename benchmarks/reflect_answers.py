@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from actors.evaluation import MARGIN, Pair
 from actors.probing import pad_right, prompt_tokens, says, speak, tell
 from actors.tokenizer import Tokenizer
@@ -65,7 +63,7 @@ def _leads(
 ) -> list[float]:
     shared = [same_start(new[i], old[i]) for i in indices]
     rows = [[*prompts[i], *new[i][:same]] for i, same in zip(indices, shared, strict=True)]
-    tokens, segments = pad_right(rows, mark, torch.device("cpu"))
+    tokens, segments = pad_right(rows, mark, pair.memory.values.device)
     p_BTV = speak(pair, "own", tokens, segments).logp_BTV.exp()
     leads = []
     for at, (i, same) in enumerate(zip(indices, shared, strict=True)):

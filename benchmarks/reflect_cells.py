@@ -30,7 +30,7 @@ from benchmarks import reflect_data
 from benchmarks.cells import Cells, load_checkpoint, save_checkpoint
 from benchmarks.reflect_specs import Sizes, facts_spec, text_spec
 from benchmarks.reflect_track import RUN, Track, record
-from benchmarks.small_specs import changed_spec
+from benchmarks.small_specs import changed_spec, device_of
 
 Json = dict[str, Any]
 PARTS = ("cells", *(f"reflect_{p}" for p in ("answers", "cells", "controls", "data", "track")))
@@ -163,7 +163,7 @@ class FactsCells:
         tokenizer: Tokenizer,
         questions: list[reflect_data.Question],
     ) -> Json:
-        layer = build_data_layer(spec, tokenizer, torch.device("cpu")).eval().requires_grad_(False)
+        layer = build_data_layer(spec, tokenizer, device_of(spec)).eval().requires_grad_(False)
         flat = FlatParameters(layer, section_of)
         memory = MemoryTrainer(spec, tokenizer.to_json(), RUN).layer  # only to make a pair
         prompts = answers.prompts_of(tokenizer, questions)
@@ -222,7 +222,7 @@ class FactsCells:
         said = [tuple(row) for row in track["answers"]["0"]["said"]]
         pair = Pair(trainer.teacher, trainer.layer)
         shuffled = Pair(pair.data, controls.with_shuffled_slots(pair.memory, self.seed))
-        batch = to_batch(trainer.corpus.heldout(HELDOUT_WINDOWS), torch.device("cpu"))
+        batch = to_batch(trainer.corpus.heldout(HELDOUT_WINDOWS), trainer.device)
         counts = torch.bincount(batch.targets_N, minlength=tokenizer.size)
         mean = controls.MeanRead(pair.memory, batch)
         figures = {
@@ -354,11 +354,12 @@ class TextCells:
 
     def _knows(self, trainer: MemoryTrainer) -> Json:
         pair = Pair(trainer.teacher, trainer.layer)
-        batch = to_batch(trainer.corpus.heldout(HELDOUT_WINDOWS), torch.device("cpu"))
+        batch = to_batch(trainer.corpus.heldout(HELDOUT_WINDOWS), trainer.device)
         counts = torch.zeros(trainer.tokenizer.size)
         for chunk in range(trainer.corpus.chunks_per_epoch):
             tokens = torch.from_numpy(trainer.corpus.chunk(DATA, chunk).tokens_NT.astype(np.int64))
             counts += torch.bincount(tokens.flatten(), minlength=len(counts))
+        counts = counts.to(trainer.device)
         figures = {
             "kl": controls.recall_kl(pair.data, lambda b: predict_at(pair.memory, b), batch),
             "kl_unigram": controls.recall_kl(

@@ -60,7 +60,8 @@ class HiddenTrainer(MemoryTrainer):
         spec = self.spec.memory.layer.model_copy(update={"tie_embeddings": False})
         width = int(self.teacher.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         encoder = HiddenEncoder(lambda: self.teacher, width, spec.dim)
-        return MemoryLayer(spec, self.teacher.vocab_rows, self.tokenizer.size, encoder)
+        memory = MemoryLayer(spec, self.teacher.vocab_rows, self.tokenizer.size, encoder)
+        return memory.to(self.device)
 
 
 def with_shuffled_slots(memory: MemoryLayer, seed: int) -> MemoryLayer:

@@ -5,12 +5,13 @@ Called by `reflect_cells` and `reflect`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actors.spec import RunSpec
-from benchmarks.small_specs import small_llama
+from benchmarks.small_specs import LARGE as LARGE_LAYERS
+from benchmarks.small_specs import SMALL, Layers
 
 FINAL_LR_FRAC = 0.25  # phase one ends at this share of its peak rates, and phase two stays there
 
@@ -46,6 +47,7 @@ class Sizes:
     taught_steps: int  # of phase two's first interval, in which the data layer learns the edits
     data_steps: int  # per interval
     memory_steps: int
+    layers: Layers = SMALL
 
     @property
     def taught_intervals(self) -> int:
@@ -55,6 +57,7 @@ class Sizes:
 
 FULL = Sizes(4, 320, 208, 16, (1, 2, 4, 8, 16), 14, 96, 12, 48)
 QUICK = Sizes(4, 320, 208, 12, (1, 2, 4), 8, 96, 12, 24)
+LARGE = replace(FULL, after=(1, 2, 4, 8), data_steps=24, memory_steps=32, layers=LARGE_LAYERS)
 
 
 def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) -> RunSpec:
@@ -68,7 +71,7 @@ def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) 
         data: of the data layer, whose corpus of phase two is the edited one; the memory's never is.
     """
     corpus = folder / ("edited.jsonl" if taught and data else "true.jsonl")
-    optimizer = _optimizer(taught, {"lr": 4e-3, "weight_decay": 0.1})
+    layers, decay = sizes.layers, {"weight_decay": 0.1}
     return RunSpec.model_validate(
         {
             "seed": seed,
@@ -83,19 +86,21 @@ def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) 
             },
             "tokenizer": {"vocab_size": 1536},
             "data": {
-                "layer": {"fields": small_llama(64), "read_layers": (0, 1)},
-                "optimizer": optimizer,
+                **layers.group,
+                "layer": {"fields": layers.llama(64), "read_layers": layers.read_layers},
+                "optimizer": _optimizer(taught, {"lr": layers.data_lr, **decay}),
                 "steps_per_interval": sizes.data_steps,
             },
             "memory": {
+                **layers.group,
                 "layer": {
-                    "dim": 64,
-                    "slots_side": 48,
+                    "dim": layers.dim,
+                    "slots_side": layers.slots_side,
                     "conv_dilations": (1, 1),  # short: longer ones see the wording everywhere
                     "conv_taps": 2,
                 },
-                "optimizer": optimizer,
-                "value_lr": 4e-2,
+                "optimizer": _optimizer(taught, {"lr": layers.memory_lr, **decay}),
+                "value_lr": layers.value_lr,
                 "recall_frac": 1.0,
                 "steps_per_interval": sizes.memory_steps,
             },
@@ -107,7 +112,7 @@ def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) 
 
 def text_spec(sizes: Sizes, data: Path, seed: int) -> RunSpec:
     """The spec of the text cells: a novel, every token learned."""
-    optimizer = _optimizer(False, {"lr": 4e-3})
+    layers = sizes.layers
     return RunSpec.model_validate(
         {
             "seed": seed,
@@ -119,14 +124,16 @@ def text_spec(sizes: Sizes, data: Path, seed: int) -> RunSpec:
             },
             "tokenizer": {"vocab_size": 1024},
             "data": {
-                "layer": {"fields": small_llama(64), "read_layers": (0, 1)},
-                "optimizer": optimizer,
+                **layers.group,
+                "layer": {"fields": layers.llama(64), "read_layers": layers.read_layers},
+                "optimizer": _optimizer(False, {"lr": layers.data_lr}),
                 "steps_per_interval": sizes.data_steps,
             },
             "memory": {
-                "layer": {"dim": 64, "slots_side": 48},
-                "optimizer": optimizer,
-                "value_lr": 4e-2,
+                **layers.group,
+                "layer": {"dim": layers.dim, "slots_side": layers.slots_side},
+                "optimizer": _optimizer(False, {"lr": layers.memory_lr}),
+                "value_lr": layers.value_lr,
                 "recall_frac": 1.0,
                 "steps_per_interval": sizes.memory_steps,
             },

@@ -1,9 +1,14 @@
-"""What the specs of `reflect` and `learning` share: a small Llama, and changes by dotted name."""
+"""What the specs of `reflect` and `learning` share: a Llama and a memory of some size, on some
+device, and changes by dotted name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from actors.spec import RunSpec
 
@@ -22,15 +27,81 @@ def changed_spec(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
     return RunSpec.model_validate(fields)
 
 
-def small_llama(window: int, width: int = 64) -> dict[str, Any]:
-    """Fields of a Llama of two layers."""
-    return {
-        "hidden_size": width,
-        "intermediate_size": 3 * width,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "tie_word_embeddings": True,
-        "initializer_range": 0.08,
-        "max_position_embeddings": window,
-    }
+@dataclass(frozen=True)
+class Layers:
+    """How big both layers are, and the rates that suit them.
+
+    Attributes:
+        width, depth: of the data layer, a Llama with heads of `head_width`.
+        dim, slots_side: of the memory.
+        data_lr, memory_lr, value_lr: peak learning rates.
+        initializer_range: of the data layer's weights.
+        batch_size: sequences per step of either group.
+        precision: of both layers' passes.
+        device: where both compute: cpu or cuda.
+    """
+
+    width: int = 64
+    depth: int = 2
+    head_width: int = 16
+    dim: int = 64
+    slots_side: int = 48
+    data_lr: float = 4e-3
+    memory_lr: float = 4e-3
+    value_lr: float = 4e-2
+    initializer_range: float = 0.08
+    batch_size: int = 16
+    precision: str = "fp32"
+    device: str = "cpu"
+
+    def llama(self, window: int) -> dict[str, Any]:
+        """Fields of the data layer."""
+        heads = self.width // self.head_width
+        return {
+            "hidden_size": self.width,
+            "intermediate_size": 3 * self.width,
+            "num_hidden_layers": self.depth,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "tie_word_embeddings": True,
+            "initializer_range": self.initializer_range,
+            "max_position_embeddings": window,
+        }
+
+    @property
+    def read_layers(self) -> tuple[int, int]:
+        """Of the data layer: where it reads the memory."""
+        return 0, self.depth // 2
+
+    @property
+    def group(self) -> dict[str, Any]:
+        """Fields of both groups."""
+        gpus = 1.0 if self.device == "cuda" else 0.0
+        return {
+            "batch_size": self.batch_size,
+            "precision": self.precision,
+            "workers": {"gpus": gpus},
+        }
+
+
+SMALL = Layers()
+# About 100 million parameters in the data layer: what a card is for.
+LARGE = Layers(
+    width=768,
+    depth=12,
+    head_width=64,
+    dim=256,
+    slots_side=128,
+    data_lr=6e-4,
+    memory_lr=2e-3,
+    value_lr=2e-2,
+    initializer_range=0.02,
+    batch_size=64,
+    precision="bf16",
+    device="cuda",
+)
+
+
+def device_of(spec: RunSpec) -> torch.device:
+    """Where the spec's layers compute."""
+    return torch.device("cuda" if spec.data.workers.gpus > 0 else "cpu")

@@ -17,7 +17,7 @@ import torch
 from actors.data_trainer import DataTrainer
 from benchmarks import learning_figures as figures
 from benchmarks.cells import Cells, OutOfCellsError
-from benchmarks.learning import KEYS, changes_of, lines, measure, table_of
+from benchmarks.learning import KEYS, changes_of, groups_of, lines, measure, table_of
 from benchmarks.learning_alone import MixedStream
 from benchmarks.learning_controls import (
     LoraTrainer,
@@ -33,13 +33,12 @@ from benchmarks.learning_drive import adopted_version
 from benchmarks.learning_specs import ALONE, CHOICES, QUICK, TOGETHER, Sizes, together_spec
 from benchmarks.learning_together import TogetherCells
 from benchmarks.reflect_data import MissingDataError
-from benchmarks.small_specs import changed_spec
+from benchmarks.small_specs import Layers, changed_spec
 from tests.unit.actors.tiny import build_memory, numbered_lines
 
 PATTERNS = [{"pattern": f"[X] {verb} in [Y].", "lemma": verb} for verb in ("lives", "is", "sits")]
 TINY = Sizes(
-    width=16,
-    slots_side=16,
+    layers=Layers(width=16, head_width=4, dim=16, slots_side=16),
     num_relations=1,
     num_facts=12,
     intervals=3,
@@ -260,7 +259,7 @@ def test_without_peft_the_rest_is_measured_and_it_is_said(
 
     monkeypatch.setattr(LoraTrainer, "put_adapters", missing)
     sizes = replace(TINY, lora_rates=(2e-3,))
-    result = measure(Cells(kept), sizes, folder, [0], ["forget"], {})
+    result = measure(groups_of(Cells(kept), sizes, folder, [0], {}), ["forget"])
     assert result["missing"] == ["LoRA needs `peft`"]
     assert result["forgetting_over_lora"] is None
     assert math.isfinite(result["table"]["forgotten_nats_full"]["mean"])
@@ -385,9 +384,10 @@ NEEDS_PEFT = {"alone", "forget"}
 
 @pytest.mark.parametrize("row", ROW_FIGURES)
 def test_a_row_has_its_figures_and_is_computed_once(folder: Path, kept: Path, row: str) -> None:
-    first = measure(Cells(kept), TINY, folder, [0], [row], {})
+    first = measure(groups_of(Cells(kept), TINY, folder, [0], {}), [row])
     lora_cells = [] if importlib.util.find_spec("peft") else ["lora"]
-    again = measure(Cells(kept, allowed=len(lora_cells)), TINY, folder, [0], [row], {})
+    cells = Cells(kept, allowed=len(lora_cells))
+    again = measure(groups_of(cells, TINY, folder, [0], {}), [row])
     assert first == again
     value = first["table"][ROW_FIGURES[row]]["mean"]
     assert math.isfinite(value)

@@ -15,9 +15,9 @@ from actors.facts import Fact
 from actors.losses import recall
 from actors.wire import Header, Range
 from benchmarks import reflect_figures as figures
-from benchmarks.cells import Cells, OutOfCellsError
+from benchmarks.cells import Cells, OutOfCellsError, compute_ahead
 from benchmarks.intervals import interval_95
-from benchmarks.reflect import KEYS, lines, measure, simple_controls
+from benchmarks.reflect import KEYS, groups_of, lines, measure, simple_controls, tasks_of
 from benchmarks.reflect_answers import Answers, changed, same_start, share
 from benchmarks.reflect_controls import NgramTable, recall_kl, unigram_logits, with_shuffled_slots
 from benchmarks.reflect_data import MissingDataError, candidates, check_folder, choose
@@ -158,12 +158,16 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
-def test_the_table_has_every_key_and_its_cells_are_computed_once(tmp_path: Path) -> None:
+def test_the_table_has_every_key_and_its_cells_are_computed_ahead(tmp_path: Path) -> None:
     data = write_data(tmp_path)
     check_folder(data)
     sizes = Sizes(1, 12, 6, 2, (1, 2), 1, 4, 2, 2)
-    first = measure(Cells(tmp_path / "cells"), sizes, data, [0], 0)
-    again = measure(Cells(tmp_path / "cells", allowed=0), sizes, data, [0], 0)
+    tasks = tasks_of(groups_of(Cells(tmp_path / "cells"), sizes, data, [0]), 0)
+    compute_ahead(tasks, 2)
+    first, again = (
+        measure(groups_of(Cells(tmp_path / "cells", allowed=0), sizes, data, [0]), 0)
+        for _ in range(2)
+    )
     assert first == again
     assert all(math.isfinite(first[key]) for key in KEYS)
     assert all(any(key in line for line in lines(first)) for key in KEYS)
@@ -184,6 +188,15 @@ def test_a_cell_is_computed_once_and_counted_against_what_is_allowed(tmp_path: P
     assert cells.get("a", {"x": 1}, lambda _: {"value": 2})["value"] == first["value"] == 1
     with pytest.raises(OutOfCellsError):
         cells.get("a", {"x": 2}, lambda _: {"value": 3})
+
+
+def fail() -> dict[str, Any]:
+    raise ValueError("no such corpus")
+
+
+def test_a_task_that_fails_ahead_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    compute_ahead([fail], 1)
+    assert "no such corpus" in capsys.readouterr().err
 
 
 def test_a_cell_that_failed_is_not_kept(tmp_path: Path) -> None:
