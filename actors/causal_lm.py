@@ -65,13 +65,28 @@ def fresh_config(spec: DataLayerSpec, vocab_rows: int) -> Any:
 
 
 def model_of(config: Any, attention: str = "auto") -> nn.Module:
-    """A causal LM of that config with fresh weights."""
+    """A causal LM of that config with fresh weights, of the padding token too, which marks
+    documents.
+    """
     from transformers import AutoModelForCausalLM
 
+    padded = copy.deepcopy(config)
+    padded.pad_token_id = None  # or transformers makes the mark's row 0, and leaves it there
     model: nn.Module = AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation=kernels(attention)
+        padded, dtype=torch.float32, attn_implementation=kernels(attention)
     )
+    for kept in (model.config, model.generation_config):
+        kept.pad_token_id = config.pad_token_id  # type: ignore[union-attr]
     return model
+
+
+def learn_every_row(model: nn.Module) -> None:
+    """Lets the embedding of the padding token learn too: padding has a segment of its own here, and
+    a text may be marked with that token.
+    """
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    if getattr(embeddings, "padding_idx", None) is not None:
+        embeddings.padding_idx = None
 
 
 def front_config(config: Any, num_layers: int) -> Any:

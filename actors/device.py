@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psutil
 import torch
 
@@ -9,8 +13,12 @@ from actors.spec import WorkersSpec
 from actors.wire import ConfigError
 
 
-def take_device(group: str, workers: WorkersSpec) -> torch.device:
-    """Where a worker computes; sets how many threads torch has.
+def take_device(group: str, workers: WorkersSpec, deterministic: bool = True) -> torch.device:
+    """Where a worker computes; sets how many threads torch has and, on a GPU, which kernels.
+
+    Args:
+        group, workers: whose worker this is.
+        deterministic: as `RunSpec.deterministic`.
 
     Raises:
         ConfigError: GPUs are asked for and torch sees none.
@@ -21,7 +29,26 @@ def take_device(group: str, workers: WorkersSpec) -> torch.device:
             f"{group}.workers.gpus is {workers.gpus:g}, but torch {torch.__version__} sees no "
             "CUDA device here; install a CUDA build of torch, or set it to 0"
         )
+    if workers.gpus > 0 and deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cuda" if workers.gpus > 0 else "cpu")
+
+
+@contextmanager
+def deterministic_or_told() -> Iterator[None]:
+    """Raises: ConfigError where the block needs a kernel that has no deterministic form."""
+    try:
+        yield
+    except RuntimeError as err:
+        if "does not have a deterministic implementation" not in str(err):
+            raise
+        kernel = str(err).split(" does not have")[0]
+        raise ConfigError(
+            f"{kernel} has no form that gives the same bits every time on a GPU; set "
+            "deterministic: false, and replayed intervals may differ in their last bits"
+        ) from err
 
 
 def used_bytes(device: torch.device) -> tuple[int, int]:

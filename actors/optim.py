@@ -186,4 +186,6 @@ def _add_rows(indices: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tens
     rows, inverse = torch.cat(list(indices)).unique(return_inverse=True)
     joined = torch.cat(list(values))
     total_UD = torch.zeros(len(rows), *joined.shape[1:], dtype=joined.dtype, device=joined.device)
+    if total_UD.is_cuda:  # index_add_ adds there in any order
+        return rows, total_UD.index_put_((inverse,), joined, accumulate=True)
     return rows, total_UD.index_add_(0, inverse, joined)

@@ -16,7 +16,14 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from actors.causal_lm import check_decoder, check_fields, front_config, kernels, quietly
+from actors.causal_lm import (
+    check_decoder,
+    check_fields,
+    front_config,
+    kernels,
+    learn_every_row,
+    quietly,
+)
 from actors.exports import DATA_LAYER, find_export, local_copy
 from actors.layer_spec import DataLayerSpec
 from actors.wire import ConfigError
@@ -145,6 +152,7 @@ def _load(auto: Any, place: str, config: Any, spec: DataLayerSpec) -> nn.Module:
             f"{type(model).__name__} needs, e.g. {missing[0]}; the checkpoint is incomplete or of "
             "another model type than its config.json says"
         )
+    learn_every_row(model)
     loaded: nn.Module = model
     return loaded
 

@@ -343,6 +343,12 @@ class RunSpec(Spec):
 
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, shuffles and sampling.")
     intervals: int = Field(40, ge=1, description="Intervals that the data group trains.")
+    deterministic: bool = Field(
+        True,
+        description="On GPUs: kernels that give the same bits every time, so that a lockstep run "
+        "is a pure function of its config there too (on CPUs it always is); false: the fastest "
+        "ones, and models that need a kernel which has no such form.",
+    )
     corpus: CorpusSpec
     tokenizer: TokenizerSpec = Field(default_factory=TokenizerSpec)
     data: DataGroupSpec = Field(default_factory=DataGroupSpec)

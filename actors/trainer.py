@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from actors import checkpoint, profiling
 from actors.corpus import Corpus, Windows
-from actors.device import take_device
+from actors.device import deterministic_or_told, take_device
 from actors.flat import ByteArray, FlatParameters
 from actors.flops import peak, utilisation
 from actors.interval import Measured, Outcome, mean_of
@@ -80,7 +80,7 @@ class Trainer(ABC):
         self.spec, self.own_spec = spec, spec.group(group)
         self.run, self.group, self.rank, self.num_ranks = run, group, rank, num_ranks
         self.incarnation = incarnation
-        self.device = take_device(group, self.own_spec.workers)
+        self.device = take_device(group, self.own_spec.workers, spec.deterministic)
         self.tokenizer = Tokenizer.from_json(tokenizer_json)
         self.ranks = ProcessGroup()
         self.corpus = Corpus.open(spec, self.tokenizer)
@@ -341,7 +341,8 @@ class Trainer(ABC):
         first_step_at = 0.0
         for index in range(order.num_steps):
             self.mark("training")
-            steps.append(self.train_step())
+            with deterministic_or_told():
+                steps.append(self.train_step())
             self.step += 1
             if index == 0:
                 first_step_at = time.time()

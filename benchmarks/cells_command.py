@@ -29,8 +29,9 @@ def cells_parser(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="one seed, small")
-    size.add_argument("--large", action="store_true",
-                      help="one seed, a data layer of 100 million parameters, on a GPU")  # fmt: skip
+    size.add_argument(
+        "--large", action="store_true", help="one seed, a data layer of 100 million parameters"
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=None, help="where cells are kept")
     parser.add_argument("--seeds", type=int, default=None, help="how many (default 3; quick 1)")

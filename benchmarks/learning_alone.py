@@ -137,6 +137,7 @@ class AloneCells(SeedCells):
         return self._get("base", compute)
 
     def _weights(self, name: str) -> torch.Tensor:
+        self.base()
         path = self.cells.path(*self._key("base")).with_suffix(f".{name}.npy")
         return torch.from_numpy(np.load(path, allow_pickle=False))
 

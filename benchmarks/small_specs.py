@@ -96,7 +96,7 @@ LARGE = Layers(
     memory_lr=2e-3,
     value_lr=2e-2,
     initializer_range=0.02,
-    batch_size=64,
+    batch_size=32,
     precision="bf16",
     device="cuda",
 )

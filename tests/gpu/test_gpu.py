@@ -24,6 +24,42 @@ def test_both_groups_train_on_one_shared_gpu(tmp_path: Path) -> None:
     assert result.summary["exchange"]["max_lag"] == 1
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_interval_on_the_gpu_gives_the_same_bits_every_time(
+    tmp_path: Path, precision: str
+) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here: torch.cuda.is_available() is False")
+    from actors.corpus import build_tokenizer
+    from actors.data_trainer import DataTrainer
+    from actors.memory_trainer import MemoryTrainer
+    from actors.wire import Order
+    from benchmarks.small_specs import changed_spec
+    from tests.unit.actors.tiny import run_spec, write_facts
+
+    on_card = {
+        f"{group}.{name}": value
+        for group in ("data", "memory")
+        for name, value in (("workers.gpus", 1.0), ("precision", precision), ("batch_size", 32))
+    }
+    spec = changed_spec(run_spec(write_facts(tmp_path)), on_card)
+    tokenizer = build_tokenizer(spec).to_json()
+    digests = []
+    for _ in range(2):
+        data, memory = DataTrainer(spec, tokenizer, "r"), MemoryTrainer(spec, tokenizer, "r")
+        published = [data.publish(), memory.publish()]
+        for number in (1, 2):
+            out = [
+                trainer.interval(Order("r", 0, number, 8), [header], buckets)
+                for trainer, (header, buckets) in zip((data, memory), published[::-1], strict=True)
+            ]
+            published = [(o.header, o.buckets) for o in out]
+        digests.append((data.own.digest(), memory.own.digest()))
+    assert digests[0] == digests[1]
+
+
 def test_a_model_with_memory_generates_on_the_gpu_with_and_without_a_cache() -> None:
     import torch
 

@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from actors.causal_lm import build_model, check_model, fresh_config, front_config, front_of
 from actors.data_layer import decoder_layers
@@ -80,3 +81,15 @@ def test_a_front_is_made_again_of_its_config() -> None:
     again = front_of(json.loads(json.dumps(first.config.to_dict())))
     again.load_state_dict(first.state_dict())
     assert len(decoder_layers(again)) == 1
+
+
+@EACH_FAMILY
+def test_the_token_that_marks_documents_has_an_embedding_that_learns(family: str) -> None:
+    model = build_model(DataLayerSpec(model_type=family, fields=FAMILIES[family]), 60)
+    assert model.config.pad_token_id == 0  # type: ignore[union-attr]
+    marks = model.get_input_embeddings().weight  # type: ignore[operator]
+    ids_BT = torch.zeros(1, 3, dtype=torch.int64)
+    hidden = model(input_ids=ids_BT, output_hidden_states=True).hidden_states[0]  # type: ignore[operator]
+    (gradient,) = torch.autograd.grad(hidden.square().sum(), marks)
+    assert marks[0].abs().sum() > 0
+    assert gradient[0].abs().sum() > 0

@@ -92,6 +92,12 @@ def test_tied_and_untied_embeddings_stay_as_they_are(
     assert (model.get_input_embeddings().weight is output_matrix(model)) == tied
 
 
+def test_the_padding_token_of_a_checkpoint_learns_too(tmp_path: Path) -> None:
+    model = load(save_checkpoint(tmp_path))
+    assert model.config.pad_token_id == 0
+    assert model.get_input_embeddings().padding_idx is None
+
+
 def test_weights_kept_in_bf16_become_float32(tmp_path: Path) -> None:
     place = save_checkpoint(tmp_path / "wide")
     narrow = AutoModelForCausalLM.from_pretrained(place, dtype=torch.bfloat16)
