@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import re
+import shutil
 import sys
 import time
 import traceback
@@ -96,6 +97,20 @@ class Cells:
         part.write_text(json.dumps(result), encoding="utf-8")
         part.replace(path.with_suffix(".done"))
         return result
+
+    def folder_of(self, name: str, write: Callable[[Path], Any]) -> Path:
+        """A folder that cells read, whole or not there: written once, by one process."""
+        whole = self.folder / name
+        if not whole.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _alone(self.folder / f"{name}.lock"):
+                if not whole.exists():
+                    part = self.folder / f"{name}.part"
+                    shutil.rmtree(part, ignore_errors=True)
+                    part.mkdir()
+                    write(part)
+                    part.rename(whole)
+        return whole
 
     def path(self, name: str, key: Mapping[str, Any]) -> Path:
         """Where the cell's files are, without their ending."""

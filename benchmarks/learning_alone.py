@@ -85,11 +85,13 @@ class AloneCells(SeedCells):
 
     @cached_property
     def _folder(self) -> Path:
-        """Where the corpora are, written anew."""
+        """Where the corpora are."""
         s = self.sizes
-        folder = (
-            self.cells.folder / f"alone-{self.seed}-{s.num_relations}-{s.old_facts}-{s.new_facts}"
-        )
+        name = f"alone-{s.num_relations}-{s.old_facts}-{s.new_facts}"
+        return self._folder_of(name, self._write)
+
+    def _write(self, folder: Path) -> None:
+        s = self.sizes
         facts = learning_data.choose(self.data, self.seed, s.num_relations, s.chosen_facts)
         parts = {"old": facts[: s.old_facts], "new": facts[s.old_facts : s.old_facts + s.new_facts]}
         for name, some in parts.items():
@@ -97,7 +99,6 @@ class AloneCells(SeedCells):
             table = learning_data.read_table(path, self.seed)
             learning_data.write_sentences(table, folder / f"{name}.sentences.jsonl", self.seed)
         learning_data.write_novel(self.data, folder)
-        return folder
 
     @cached_property
     def spec(self) -> RunSpec:

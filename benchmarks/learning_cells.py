@@ -55,6 +55,10 @@ class SeedCells(ABC):
     def _read(self) -> str:
         return learning_data.data_digest(self.data)
 
+    def _folder_of(self, name: str, write: Callable[[Path], None]) -> Path:
+        """As `Cells.folder_of`, for this seed and data."""
+        return self.cells.folder_of(f"{name}-{self.seed}-{self._read[:8]}", write)
+
     def _key(self, name: str, **extra: Any) -> tuple[str, Json]:
         key = {
             "spec": self.spec.model_dump(exclude_defaults=True),

@@ -151,10 +151,12 @@ QUICK = replace(
 LARGE = replace(
     FULL,
     layers=LARGE_LAYERS,
-    intervals=40,
+    intervals=24,
     memory_steps=24,
-    base_intervals=40,
-    learn_steps=400,
+    asked_every=3,
+    base_intervals=24,
+    learn_steps=300,
+    learn_every=50,
     full_rates=(3e-5, 1e-4, 3e-4, 1e-3),
     lora_rates=(3e-4, 1e-3, 3e-3, 1e-2),
 )

@@ -46,9 +46,12 @@ class TogetherCells(SeedCells):
     def spec(self) -> RunSpec:
         """Of the runs, whose corpus is written where it is not there yet."""
         s = self.sizes
-        folder = self.cells.folder / f"facts-{self.seed}-{s.num_relations}-{s.num_facts}"
-        facts = learning_data.choose(self.data, self.seed, s.num_relations, s.num_facts)
-        learning_data.write_facts(facts, self.data, folder, "facts")
+
+        def write(folder: Path) -> None:
+            facts = learning_data.choose(self.data, self.seed, s.num_relations, s.num_facts)
+            learning_data.write_facts(facts, self.data, folder, "facts")
+
+        folder = self._folder_of(f"facts-{s.num_relations}-{s.num_facts}", write)
         return together_spec(s, folder, self.seed)
 
     @property

@@ -89,15 +89,13 @@ class FactsCells:
     data: Path
     seed: int
 
-    def __post_init__(self) -> None:
-        if not (self._corpora / "templates.json").exists():
-            reflect_data.write_corpora(self._chosen, self.data, self._corpora)
-
     @property
     def _corpora(self) -> Path:
         s = self.sizes
-        size = f"{s.num_relations}-{s.num_facts}-{s.num_edits}"
-        return self.cells.folder / f"corpora-{self.seed}-{size}"
+        name = f"corpora-{self.seed}-{s.num_relations}-{s.num_facts}-{s.num_edits}"
+        return self.cells.folder_of(
+            name, lambda folder: reflect_data.write_corpora(self._chosen, self.data, folder)
+        )
 
     @property
     def _chosen(self) -> reflect_data.Chosen:
