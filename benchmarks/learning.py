@@ -269,6 +269,12 @@ def curve_of(table: Mapping[str, Json], prefix: str) -> dict[str, Json]:
 Groups = Sequence[tuple[TogetherCells, AloneCells]]
 
 
+def curves_of(groups: Groups) -> dict[str, list[Json]]:
+    """What the help row was made of: by cell, one curve per seed."""
+    names = ("pair", "plain", "larger", "ensemble")
+    return {name: [getattr(cells, name)()["curve"] for cells, _ in groups] for name in names}
+
+
 def groups_of(
     cells: Cells, sizes: Sizes, data: Path, seeds: Sequence[int], changes: Mapping[str, Any]
 ) -> Groups:
@@ -301,6 +307,7 @@ def measure(groups: Groups, rows: Sequence[str]) -> Json:
         **{key: table[key]["mean"] if key in table else None for key in KEYS},
         "write_curve": curve_of(table, "write_"),
         "stale_curve": curve_of(table, "stale_"),
+        "curves": curves_of(groups) if "help" in rows else {},
         "seeds": [together.seed for together, _ in groups],
         "rows": list(rows),
         "table": table,

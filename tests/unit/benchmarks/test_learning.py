@@ -32,6 +32,7 @@ from benchmarks.learning_data import check_folder, choose
 from benchmarks.learning_drive import adopted_version
 from benchmarks.learning_specs import ALONE, CHOICES, QUICK, TOGETHER, Sizes, together_spec
 from benchmarks.learning_together import TogetherCells
+from benchmarks.plots import VOICES, learning_figure
 from benchmarks.reflect_data import MissingDataError
 from benchmarks.small_specs import Layers, changed_spec
 from tests.unit.actors.tiny import build_memory, numbered_lines
@@ -393,6 +394,14 @@ def test_a_row_has_its_figures_and_is_computed_once(folder: Path, kept: Path, ro
     assert math.isfinite(value)
     assert set(KEYS) < set(first)
     assert any(ROW_FIGURES[row] in line for line in lines(first))
+
+
+def test_curves_are_drawn_for_every_seed_and_as_their_mean(folder: Path, kept: Path) -> None:
+    result = measure(groups_of(Cells(kept), TINY, folder, [0], {}), ["help"])
+    (axes,) = learning_figure(result).axes
+    pair = [row["help"] for row in result["curves"]["pair"][0]]
+    assert len(axes.lines) == 2 * len(VOICES)
+    assert list(axes.lines[1].get_ydata()) == pair
 
 
 def test_two_runs_give_the_same_bits(folder: Path, tmp_path: Path, cells: TogetherCells) -> None:
