@@ -3,8 +3,9 @@
     python -m benchmarks.memory [--json] [--intervals 500]
 
 Trains the model of `throughput` for many short intervals, checkpoints included, and samples each
-process twice a second. Private memory (USS) leaves out what the object store shares; resident
-memory (RSS) holds both. The plain loop is the same step in a process of its own, in the same run.
+process twice a second. Private memory leaves out libraries and what the object store shares,
+resident memory (RSS) holds all. The plain loop is the same step in a process of its own, in the
+same run.
 
     data_peak_mib, plain_peak_mib   peak resident memory of the data worker and of the plain loop
     data_over_plain                 their ratio
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +33,7 @@ import yaml
 
 from actors.spec import DATA, GROUPS, MEMORY
 from actors.wire import Description
+from benchmarks.footprint import MIB, growth, private_mib
 from benchmarks.throughput import CONFIG
 from orchestrator.cluster import Cluster
 from orchestrator.config import load_config
@@ -40,7 +41,6 @@ from orchestrator.exchange import GroupCheckpoint
 
 SAMPLE_S = 0.5
 STEPS = 2
-MIB = 1 << 20
 DRIVER = "driver"
 
 
@@ -61,23 +61,16 @@ class Sampler(threading.Thread):
                 continue  # the ranks are not there yet
             for name, process in self.processes.items():
                 try:
-                    taken = process.memory_full_info()
+                    private, resident = private_mib(process), process.memory_info().rss / MIB
                 except psutil.Error:
                     continue  # ended
-                self.private[name].append(taken.uss / MIB)
-                self.resident[name].append(taken.rss / MIB)
+                self.private[name].append(private)
+                self.resident[name].append(resident)
 
     def stop(self) -> None:
         """Ends the thread."""
         self._done.set()
         self.join()
-
-    def growth(self, name: str) -> float:
-        """Private memory late in the run minus that early in it, in MiB."""
-        samples = self.private[name]
-        tenth = max(1, len(samples) // 10)
-        early, late = samples[2 * tenth : 3 * tenth], samples[-tenth:]
-        return statistics.median(late) - statistics.median(early)
 
 
 def measure(intervals: int) -> dict[str, Any]:
@@ -124,7 +117,7 @@ def measure(intervals: int) -> dict[str, Any]:
         "plain_peak_mib": plain_peak,
         "data_over_plain": data_peak / plain_peak,
         "driver_peak_mib": max(sampler.resident[DRIVER]),
-        **{f"{name}_growth_mib": sampler.growth(name) for name in (DRIVER, *GROUPS)},
+        **{f"{name}_growth_mib": growth(sampler.private[name]) for name in (DRIVER, *GROUPS)},
     }
 
 

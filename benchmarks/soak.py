@@ -33,11 +33,11 @@ import ray
 from ray._private.internal_api import node_stats
 
 from actors.spec import DATA, GROUPS, MEMORY
+from benchmarks.footprint import MIB, growth, private_mib
 from benchmarks.throughput import CONFIG
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, load_config
 
-MIB = 1 << 20
 SAMPLE_S = 1.0
 STEPS = 20
 
@@ -60,18 +60,12 @@ class Watch(threading.Thread):
             node = ray.nodes()[0]
             stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False)
             self.store.append(stats.store_stats.object_store_bytes_used / MIB)
-            self.driver.append(driver.memory_full_info().uss / MIB)
+            self.driver.append(private_mib(driver))
 
     def stop(self) -> None:
         """Ends the thread."""
         self._done.set()
         self.join()
-
-
-def growth(samples: list[float]) -> float:
-    """Median of the last tenth minus that of the tenth after the first fifth."""
-    tenth = max(1, len(samples) // 10)
-    return statistics.median(samples[-tenth:]) - statistics.median(samples[2 * tenth : 3 * tenth])
 
 
 def median_of(restarts: list[dict[str, Any]], name: str) -> float | None:

@@ -6,7 +6,7 @@ import pytest
 
 from actors.spec import DATA, MEMORY
 from benchmarks.recovery import Kills, checkpoint_frac, restarts
-from benchmarks.soak import growth, median_of
+from benchmarks.soak import median_of
 from orchestrator.exchange import GroupCheckpoint
 from tests.unit.orchestrator.scripted import committed
 
@@ -48,10 +48,6 @@ def test_checkpoints_cost_their_copy_and_what_the_commit_takes_longer() -> None:
             report = replace(event.reports[0], costs_s=costs)  # type: ignore[attr-defined]
             kills.events.append((at, replace(event, reports=(report,))))  # type: ignore[arg-type,type-var]
     assert checkpoint_frac(kills) == pytest.approx(0.75 / 38.5)
-
-
-def test_growth_is_from_the_tenth_after_the_first_fifth_to_the_last_one() -> None:
-    assert growth([0.0] * 20 + [5.0] * 10 + [9.0] * 60 + [7.0] * 10) == 2.0
 
 
 def test_a_restart_that_was_killed_in_its_turn_has_no_seconds() -> None:
