@@ -13,6 +13,7 @@ from actors.spec import RunSpec
 from benchmarks.small_specs import LARGE as LARGE_LAYERS
 from benchmarks.small_specs import SMALL, Layers
 
+RECALL = 4.0  # self is 1: more of it, and the memory says less that the data layer doesn't know
 FINAL_LR_FRAC = 0.25  # phase one ends at this share of its peak rates, and phase two stays there
 
 # Changes of the memory's spec, by dotted name: each term away, and what the memory was changed by.
@@ -104,8 +105,8 @@ def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) 
                 "recall_frac": 1.0,
                 "steps_per_interval": sizes.memory_steps,
             },
-            "losses": {"help": 0.0, "balance": 0.1, "recall": 2.0, "self_yields": 1.0},
-            "mix": {"just_trained": 0.25, "fresh": 0.5, "replay": 0.0, "sampled": 0.25},
+            "losses": {"help": 0.0, "balance": 0.1, "recall": RECALL, "self_yields": 1.0},
+            "mix": {"just_trained": 0.5, "fresh": 0.25, "replay": 0.0, "sampled": 0.25},
         }
     )
 
@@ -137,7 +138,7 @@ def text_spec(sizes: Sizes, data: Path, seed: int) -> RunSpec:
                 "recall_frac": 1.0,
                 "steps_per_interval": sizes.memory_steps,
             },
-            "losses": {"help": 0.0, "balance": 0.1, "recall": 2.0},
+            "losses": {"help": 0.0, "balance": 0.1, "recall": RECALL},
         }
     )
 
