@@ -38,7 +38,7 @@ VOICES = {  # of `learning`: cell and voice -> how it is drawn
 
 
 def reflect_figure(results: Mapping[str, Json]) -> Figure:
-    """Figures beside their aims, and what is reflected after how many intervals, by result."""
+    """Figures beside their aims with 95 % intervals, and mean reflection by intervals, by result."""
     figure = Figure(SIZE, dpi=DPI, layout="constrained")
     reached, followed = figure.subplots(1, 2)
     for index, (label, result) in enumerate(results.items()):
@@ -58,9 +58,9 @@ def _aims(axes: Axes) -> None:
     for row, (_, aim) in enumerate(AIMS.values()):
         axes.plot([aim, aim], [row - 0.35, row + 0.35], color="black", linewidth=1.5)
     axes.set_yticks(range(len(AIMS)), [label for label, _ in AIMS.values()], fontsize=8)
-    axes.set(xlim=(0, 1.04), xlabel="share; the black stroke is the aim")
+    axes.set(xlim=(0, 1.04), xlabel="share and its 95 % interval; black: the aim")
     axes.invert_yaxis()
-    axes.legend(fontsize=7, loc="lower left")
+    axes.legend(fontsize=7, loc="upper left")
 
 
 def _reached(axes: Axes, label: str, table: Json, shift: float) -> None:
@@ -87,15 +87,13 @@ def _followed(axes: Axes, label: str, table: Json, color: str) -> None:
             for key, row in table.items()
             if key.startswith(prefix)
         )
-        axes.errorbar(
+        axes.plot(
             [at for at, _ in points],
             [row["mean"] for _, row in points],
-            yerr=[row["half_95"] for _, row in points],
             color=color,
             linestyle=style,
             marker="o",
             markersize=3,
-            capsize=2,
             label=f"{label}, {name}",
         )
     axes.plot([4], [table["reflection_control"]["mean"]], color=color, marker="x", linestyle="",
