@@ -38,7 +38,7 @@ VOICES = {  # of `learning`: cell and voice -> how it is drawn
 
 
 def reflect_figure(results: Mapping[str, Json]) -> Figure:
-    """Figures beside their aims with 95 % intervals, and mean reflection by intervals, by result."""
+    """Figures beside their aims with 95 % intervals, and mean reflection by intervals."""
     figure = Figure(SIZE, dpi=DPI, layout="constrained")
     reached, followed = figure.subplots(1, 2)
     for index, (label, result) in enumerate(results.items()):
