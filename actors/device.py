@@ -33,7 +33,12 @@ def take_device(group: str, workers: WorkersSpec, deterministic: bool = True) ->
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return torch.device("cuda" if workers.gpus > 0 else "cpu")
+    return device_of(workers.gpus)
+
+
+def device_of(gpus: float) -> torch.device:
+    """Where a process computes that reserves so many GPUs."""
+    return torch.device("cuda" if gpus > 0 else "cpu")
 
 
 @contextmanager

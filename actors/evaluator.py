@@ -13,6 +13,7 @@ import torch
 
 from actors import pair_files
 from actors.corpus import Corpus
+from actors.device import device_of
 from actors.evaluation import Pair, heldout_figures, token_reflection
 from actors.facts import Probe
 from actors.flat import ByteArray, FlatParameters
@@ -39,7 +40,7 @@ class Evaluator:
         self._spec = spec
         workers = spec.evaluation
         torch.set_num_threads(max(1, int(workers.cpus)))
-        device = torch.device("cuda" if workers.gpus > 0 else "cpu")
+        device = device_of(workers.gpus)
         self._tokenizer = Tokenizer.from_json(tokenizer_json)
         self._corpus = Corpus.open(spec, self._tokenizer)
         self.pair = self._build_pair(device)

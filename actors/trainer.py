@@ -331,6 +331,7 @@ class Trainer(ABC):
         )
         return Outcome(report, header, out, saved_header, saved)
 
+    @deterministic_or_told()
     def _steps(self, order: Order) -> tuple[Measured, float]:
         """The interval's steps.
 
@@ -341,8 +342,7 @@ class Trainer(ABC):
         first_step_at = 0.0
         for index in range(order.num_steps):
             self.mark("training")
-            with deterministic_or_told():
-                steps.append(self.train_step())
+            steps.append(self.train_step())
             self.step += 1
             if index == 0:
                 first_step_at = time.time()

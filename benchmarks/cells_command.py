@@ -43,6 +43,7 @@ def cells_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 Size = TypeVar("Size", bound="HasLayers")
+Groups = TypeVar("Groups")
 
 
 class HasLayers(Protocol):
@@ -69,8 +70,9 @@ def seeds_of(arguments: argparse.Namespace) -> list[int]:
 
 def measure_and_print(
     cells: Cells,
-    tasks: Callable[[], Sequence[Task]],
-    measure: Callable[[], Json],
+    groups: Callable[[], Groups],
+    tasks: Callable[[Groups], Sequence[Task]],
+    measure: Callable[[Groups], Json],
     lines: Callable[[Json], Iterable[str]],
     arguments: argparse.Namespace,
 ) -> int:
@@ -78,15 +80,17 @@ def measure_and_print(
 
     Args:
         cells: where results are kept.
+        groups: makes the cells of every seed.
         tasks: what can be computed by several processes before it is measured.
         measure, lines: the table, and how a person reads it.
         arguments: as `cells_parser` parsed them.
     """
     torch.set_num_threads(1)
     try:
+        made = groups()
         if arguments.jobs > 1 and arguments.cells is None:
-            compute_ahead(tasks(), arguments.jobs)
-        result = measure()
+            compute_ahead(tasks(made), arguments.jobs)
+        result = measure(made)
     except MissingDataError as err:
         print(err, file=sys.stderr)
         return 2

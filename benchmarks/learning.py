@@ -33,7 +33,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -290,8 +289,7 @@ def groups_of(
 
 def tasks_of(groups: Groups, rows: Sequence[str]) -> list[Task]:
     """What `measure` will ask for, what others wait for first."""
-    bases: list[Task] = [partial(alone.base) for _, alone in groups] if "write" in rows else []
-    return bases + [task for pair in groups for cells in pair for task in cells.tasks(rows)]
+    return [task for pair in groups for cells in pair for task in cells.tasks(rows)]
 
 
 def measure(groups: Groups, rows: Sequence[str]) -> Json:
@@ -359,8 +357,9 @@ def main() -> int:
 
     return measure_and_print(
         cells,
-        lambda: tasks_of(groups(), rows),
-        lambda: measure(groups(), rows),
+        groups,
+        lambda made: tasks_of(made, rows),
+        lambda made: measure(made, rows),
         lines,
         arguments,
     )

@@ -22,6 +22,7 @@ import torch
 
 from actors.corpus import Corpus, Windows, WindowStream
 from actors.data_trainer import DataTrainer
+from actors.device import device_of
 from actors.evaluation import Pair, heldout_figures
 from actors.facts import FactTable, baseline_accuracy
 from actors.flat import FlatParameters
@@ -40,7 +41,7 @@ from benchmarks.learning_data import Questions
 from benchmarks.learning_drive import RUN, drive
 from benchmarks.learning_exam import LOSS, facts_batch, text_batch
 from benchmarks.learning_specs import ALONE, base_spec, facts_of
-from benchmarks.small_specs import changed_spec, device_of
+from benchmarks.small_specs import changed_spec
 
 Json = dict[str, Any]
 OWN: tuple[Voice, ...] = ("own",)
@@ -109,13 +110,13 @@ class AloneCells(SeedCells):
         """What these rows ask for; all but the first wait for it."""
         tasks: list[Task] = []
         if {"alone", "forget"} & set(rows):
-            tasks += [partial(self.base), partial(self.memory)]
+            tasks.append(partial(self.memory))
             tasks += [partial(self.lora, rate) for rate in self.sizes.lora_rates]
             tasks += [partial(self.full, rate) for rate in self.sizes.full_rates]
         if "write" in rows:
             sizes = self.sizes
             tasks += [partial(self.write, t, r) for t in sizes.top_t for r in sizes.write_rates]
-        return tasks
+        return [partial(self.base), *tasks] if tasks else []
 
     def _table(self, name: str) -> FactTable:
         return learning_data.read_table(self._folder / f"{name}.jsonl", self.seed)
@@ -218,7 +219,7 @@ class AloneCells(SeedCells):
         return found | {"rows_changed": learner.rows_changed}
 
     def _pair(self) -> Pair:
-        device = device_of(self.spec)
+        device = device_of(self.spec.data.workers.gpus)
         data = build_data_layer(self.spec, self.tokenizer, device).eval()
         memory = build_memory_layer(self.spec, self.tokenizer, data.vocab_rows, device)
         for name, layer in (("data", data), ("memory", memory)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.corpus import Corpus, pack
+from actors.device import device_of
 from actors.documents import Document
 from actors.evaluation import Pair, heldout_figures
 from actors.facts import Probe, baseline_accuracy
@@ -19,7 +20,6 @@ from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from benchmarks.learning_controls import LAMBDAS, mixed_at
 from benchmarks.learning_data import Questions
-from benchmarks.small_specs import device_of
 
 Json = dict[str, Any]
 LOSS: Mapping[Voice, str] = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}
@@ -27,14 +27,14 @@ LOSS: Mapping[Voice, str] = {"own": "own_loss", "help": "help_loss", "memory": "
 
 def facts_batch(spec: RunSpec, tokenizer: Tokenizer, limit: int) -> Batch:
     """At most `limit` windows of facts in wordings that are held out."""
-    return to_batch(Corpus.open(spec, tokenizer).heldout(limit), device_of(spec))
+    return to_batch(Corpus.open(spec, tokenizer).heldout(limit), device_of(spec.data.workers.gpus))
 
 
 def text_batch(path: Path, spec: RunSpec, tokenizer: Tokenizer, limit: int) -> Batch:
     """At most `limit` windows of a text file."""
     pieces = encode(tokenizer, [Document(path.read_text(encoding="utf-8"))])
     windows = pack(pieces, spec.corpus.window, tokenizer.end_of_text)
-    return to_batch(windows[:limit], device_of(spec))
+    return to_batch(windows[:limit], device_of(spec.data.workers.gpus))
 
 
 class Exam:

@@ -193,8 +193,9 @@ def main() -> int:
 
     return measure_and_print(
         cells,
-        lambda: tasks_of(groups(), ablated),
-        lambda: measure(groups(), ablated),
+        groups,
+        lambda made: tasks_of(made, ablated),
+        lambda made: measure(made, ablated),
         lines,
         arguments,
     )

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from actors.corpus import build_tokenizer
+from actors.device import device_of
 from actors.evaluation import Pair, heldout_figures
 from actors.facts import FactTable
 from actors.flat import FlatParameters
@@ -30,7 +31,7 @@ from benchmarks import reflect_data
 from benchmarks.cells import Cells, load_checkpoint, save_checkpoint
 from benchmarks.reflect_specs import Sizes, facts_spec, text_spec
 from benchmarks.reflect_track import RUN, Track, record
-from benchmarks.small_specs import changed_spec, device_of
+from benchmarks.small_specs import changed_spec
 
 Json = dict[str, Any]
 PARTS = ("cells", *(f"reflect_{p}" for p in ("answers", "cells", "controls", "data", "track")))
@@ -161,7 +162,11 @@ class FactsCells:
         tokenizer: Tokenizer,
         questions: list[reflect_data.Question],
     ) -> Json:
-        layer = build_data_layer(spec, tokenizer, device_of(spec)).eval().requires_grad_(False)
+        layer = (
+            build_data_layer(spec, tokenizer, device_of(spec.data.workers.gpus))
+            .eval()
+            .requires_grad_(False)
+        )
         flat = FlatParameters(layer, section_of)
         memory = MemoryTrainer(spec, tokenizer.to_json(), RUN).layer  # only to make a pair
         prompts = answers.prompts_of(tokenizer, questions)

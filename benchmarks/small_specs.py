@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from actors.spec import RunSpec
 
 
@@ -100,8 +98,3 @@ LARGE = Layers(
     precision="bf16",
     device="cuda",
 )
-
-
-def device_of(spec: RunSpec) -> torch.device:
-    """Where the spec's layers compute."""
-    return torch.device("cuda" if spec.data.workers.gpus > 0 else "cpu")

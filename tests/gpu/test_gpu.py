@@ -8,11 +8,15 @@ from orchestrator.config import load_config
 from tests.integration.tiny import write_config, write_corpora
 
 
-def test_both_groups_train_on_one_shared_gpu(tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def _card() -> None:
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here: torch.cuda.is_available() is False")
+
+
+def test_both_groups_train_on_one_shared_gpu(tmp_path: Path) -> None:
     from orchestrator.run import train
 
     write_corpora(tmp_path)
@@ -28,10 +32,6 @@ def test_both_groups_train_on_one_shared_gpu(tmp_path: Path) -> None:
 def test_an_interval_on_the_gpu_gives_the_same_bits_every_time(
     tmp_path: Path, precision: str
 ) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device here: torch.cuda.is_available() is False")
     from actors.corpus import build_tokenizer
     from actors.data_trainer import DataTrainer
     from actors.memory_trainer import MemoryTrainer
@@ -63,8 +63,6 @@ def test_an_interval_on_the_gpu_gives_the_same_bits_every_time(
 def test_a_model_with_memory_generates_on_the_gpu_with_and_without_a_cache() -> None:
     import torch
 
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device here: torch.cuda.is_available() is False")
     from tests.unit.actors.tiny import tokens
     from tests.unit.actors.tiny_pair import NUM_TOKENS, tandem
 

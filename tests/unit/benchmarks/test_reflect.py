@@ -17,7 +17,7 @@ from actors.wire import Header, Range
 from benchmarks import reflect_figures as figures
 from benchmarks.cells import Cells, OutOfCellsError, compute_ahead
 from benchmarks.intervals import interval_95
-from benchmarks.plots import AIMS, reflect_figure
+from benchmarks.plots import LABELS, reflect_figure
 from benchmarks.reflect import KEYS, groups_of, lines, measure, simple_controls, tasks_of
 from benchmarks.reflect_answers import Answers, changed, same_start, share
 from benchmarks.reflect_controls import NgramTable, recall_kl, unigram_logits, with_shuffled_slots
@@ -174,7 +174,7 @@ def test_the_table_has_every_key_and_its_cells_are_computed_ahead(tmp_path: Path
     assert all(any(key in line for line in lines(first)) for key in KEYS)
     reached, followed = reflect_figure({"small": first, "large": first}).axes
     labels = [label.get_text() for label in reached.get_yticklabels()]
-    assert labels == [label for label, _ in AIMS.values()]
+    assert labels == list(LABELS.values())
     taught = first["table"]["reflection_rate_after_2"]["mean"]
     assert taught in followed.lines[0].get_ydata()
 
