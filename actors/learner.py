@@ -175,7 +175,10 @@ class Learner:
             u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
             read = memory.read_at(u_BTD[where_BT])
             loss = self._loss(batch, where_BT, read.y)
-        whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
+            whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
+            if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
+                guess = losses.self_(memory.guess(u_BTD[batch.valid_BT]), batch.targets_N)
+                whole = whole + self._spec.losses.encoder * guess
         whole.backward()
         self._dense.step(rate * run.optimizer.lr / run.value_lr)
         self._rows.step(rate, ProcessGroup())

@@ -271,6 +271,14 @@ class MemoryLayer(nn.Module):
         """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only."""
         return F.linear(rms(self.project(y)), self._output_rows()[: self.num_tokens])
 
+    def guess(self, u: Tensor) -> Tensor:
+        """What the encoding u (..., D) would say by itself, logits (..., V) = E_out u.
+
+        Training lowers its loss, so that encodings, and with them addresses, carry over to other
+        wordings; no prediction is made of it.
+        """
+        return F.linear(u, self._output_rows()[: self.num_tokens])
+
     def write(
         self,
         tokens_BT: Tensor,

@@ -9,6 +9,7 @@ part of a batch; the report says what each costs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,6 +40,28 @@ from actors.wire import Order, Range
 
 FIELD = {"self": "self_"}  # losses whose weight has another name in Python
 MEASURED_WINDOWS = 48  # held-out windows on which agreement with an adopted version is measured
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one pass learns from.
+
+    Attributes:
+        part: its sequences.
+        num, here: by term, its sequences that ask a teacher, which come first, and their positions.
+        counts: positions of each term in the global batch.
+        is_text_N: positions of real text.
+        teacher_NV: what the adopted data layer says at the front, as far as a term asks it.
+        counted_N: what each position counts in self; None: all alike.
+    """
+
+    part: Batch
+    num: Mapping[str, int]
+    here: Mapping[str, int]
+    counts: Mapping[str, int]
+    is_text_N: Tensor
+    teacher_NV: Tensor
+    counted_N: Tensor | None
 
 
 class MemoryTrainer(Trainer):
@@ -206,24 +229,25 @@ class MemoryTrainer(Trainer):
             step: gets this pass' shares of the terms.
         """
         weights = self.spec.losses
-        of_sequence_N = part.valid_BT.nonzero()[:, 0]
-        terms: dict[str, Tensor] = {}
         with self.cost("student"), self.autocast():
             u_BTD, _ = self.layer.encode(part.tokens_BT, part.segments_BT)
-            read = self.layer.read_at(u_BTD[part.valid_BT])
+            u_ND = u_BTD[part.valid_BT]
+            read = self.layer.read_at(u_ND)
             logits_NV = self.layer.predict(read.y)
-        teacher_NV = self._teach(part, rows)
-        text_N = is_text_B[of_sequence_N]
-        if weights.self_ > 0 and (here := int(text_N.sum())):
-            share, targets_N = here / counts["self"], part.targets_N
-            counted_N = self._counted(teacher_NV, targets_N)
-            counted_N = None if counted_N is None else counted_N[text_N]
-            term = losses.self_(logits_NV[text_N], targets_N[text_N], counted_N)
-            terms["self"] = term * share
+        lesson = self._lesson(part, is_text_B, rows, counts)
+        terms = self._said(lesson, logits_NV)
+        if weights.encoder > 0 and u_ND.requires_grad:  # not so where nothing of it is trained
+            with self.cost("encoder"), self.autocast():
+                guess = self._said(lesson, self.layer.guess(u_ND))
+                terms["encoder"] = sum(
+                    (self._weight(name) * value for name, value in guess.items()),
+                    torch.zeros((), device=self.device),
+                )
+        if "sync" in counts:
+            terms |= self._synced(lesson, logits_NV)
         balance = losses.balance(read.side_scores, self.ranks.add)
         per_pass = 1 / self.spec.memory.accumulate
         step.metrics["balance"] = step.metrics.get("balance", 0.0) + balance.item() * per_pass
-        terms |= self._taught(part, teacher_NV, logits_NV, of_sequence_N, rows, counts)
         if "assist" in counts and (num := within(self.num_taught["assist"], rows)):
             with self.cost("assist"):
                 terms |= self._assist(part.rows(slice(None, num)), u_BTD[:num], counts["assist"])
@@ -231,20 +255,31 @@ class MemoryTrainer(Trainer):
         step.shares["loss"] += loss.item() / self.num_ranks  # every rank has the whole of it
         for name, value in terms.items():
             step.shares[name] += value.item()
-            weighted = float(getattr(weights, FIELD.get(name, name))) * value
+            weighted = self._weight(name) * value
             step.shares["loss"] += weighted.item()
             loss = loss + weighted
         if loss.requires_grad:
             with self.cost("backward"):
                 loss.backward()
 
-    def _teach(self, part: Batch, rows: slice) -> Tensor:
-        """What the adopted data layer says at the front of a pass, as far as a term asks it."""
-        names = self.num_taught.keys() & {"recall", "sync"}
-        most = max((within(self.num_taught[name], rows) for name in names), default=0)
-        asked = part.rows(slice(None, most))
-        if not most:
+    def _weight(self, name: str) -> float:
+        return float(getattr(self.spec.losses, FIELD.get(name, name)))
+
+    def _lesson(
+        self, part: Batch, is_text_B: Tensor, rows: slice, counts: Mapping[str, int]
+    ) -> Lesson:
+        of_sequence_N = part.valid_BT.nonzero()[:, 0]
+        num = {name: within(num, rows) for name, num in self.num_taught.items()}
+        here = {name: int((of_sequence_N < n).sum()) for name, n in num.items()}
+        teacher_NV = self._teach(part, max(num.get("recall", 0), num.get("sync", 0)))
+        counted_N = self._counted(teacher_NV, part.targets_N)
+        return Lesson(part, num, here, counts, is_text_B[of_sequence_N], teacher_NV, counted_N)
+
+    def _teach(self, part: Batch, num: int) -> Tensor:
+        """What the adopted data layer says of the first `num` sequences of a pass."""
+        if not num:
             return torch.zeros(0, self.tokenizer.size, device=self.device)
+        asked = part.rows(slice(None, num))
         with self.cost("teacher"), torch.no_grad(), self.autocast():
             return self.teacher(asked.tokens_BT, asked.segments_BT).logits_BTV[asked.valid_BT]
 
@@ -257,39 +292,35 @@ class MemoryTrainer(Trainer):
         counted_N[:num] = losses.yielding(teacher_NV, targets_N[:num], strength)
         return counted_N
 
-    def _taught(
-        self,
-        part: Batch,
-        teacher_NV: Tensor,
-        logits_NV: Tensor,
-        of_sequence_N: Tensor,
-        rows: slice,
-        counts: Mapping[str, int],
-    ) -> dict[str, Tensor]:
-        """This pass' shares of the terms that ask a teacher what it would say."""
-        num = {name: within(self.num_taught[name], rows) for name in ("recall", "sync")
-               if name in counts}  # fmt: skip
-        here = {name: int((of_sequence_N < n).sum()) for name, n in num.items()}
+    def _said(self, lesson: Lesson, logits_NV: Tensor) -> dict[str, Tensor]:
+        """This pass' shares of self and recall, of what some prediction says."""
         terms: dict[str, Tensor] = {}
-        if count := here.get("recall", 0):
+        text_N, counted_N = lesson.is_text_N, lesson.counted_N
+        if self.spec.losses.self_ > 0 and (here := int(text_N.sum())):
+            targets_N = lesson.part.targets_N[text_N]
+            counted_N = None if counted_N is None else counted_N[text_N]
+            term = losses.self_(logits_NV[text_N], targets_N, counted_N)
+            terms["self"] = term * (here / lesson.counts["self"])
+        if count := lesson.here.get("recall", 0):
             with self.cost("recall"):
-                recall = losses.recall(teacher_NV[:count], logits_NV[:count])
-                terms["recall"] = recall * (count / counts["recall"])
-        if "sync" in num:
-            with self.cost("sync"):
-                if count := here["sync"]:
-                    asked = part.rows(slice(None, num["sync"]))
-                    sync = self._sync(asked, teacher_NV[:count], logits_NV[:count])
-                    terms["sync"] = sync * (count / counts["sync"])
-                else:  # the median is of all ranks, so that none may stay away
-                    self._all_ranks(torch.zeros(0, device=self.device))
+                recall = losses.recall(lesson.teacher_NV[:count], logits_NV[:count])
+                terms["recall"] = recall * (count / lesson.counts["recall"])
         return terms
 
-    def _sync(self, part: Batch, teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
-        with torch.no_grad(), self.autocast():
-            ref_NV = self.ref(part.tokens_BT, part.segments_BT).logits_BTV[part.valid_BT]
-            before_NV = predict_at(self.before, part)
-        return losses.sync(teacher_NV, ref_NV, before_NV, student_NV, self._all_ranks)
+    def _synced(self, lesson: Lesson, logits_NV: Tensor) -> dict[str, Tensor]:
+        """This pass' share of sync."""
+        with self.cost("sync"):
+            if not (count := lesson.here["sync"]):
+                # the median is of all ranks, so that none may stay away
+                self._all_ranks(torch.zeros(0, device=self.device))
+                return {}
+            asked = lesson.part.rows(slice(None, lesson.num["sync"]))
+            with torch.no_grad(), self.autocast():
+                ref_NV = self.ref(asked.tokens_BT, asked.segments_BT).logits_BTV[asked.valid_BT]
+                before_NV = predict_at(self.before, asked)
+            said_NV, student_NV = lesson.teacher_NV[:count], logits_NV[:count]
+            sync = losses.sync(said_NV, ref_NV, before_NV, student_NV, self._all_ranks)
+            return {"sync": sync * (count / lesson.counts["sync"])}
 
     def _all_ranks(self, values_N: Tensor) -> Tensor:
         return torch.cat(self.ranks.gather_rows(values_N))

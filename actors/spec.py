@@ -192,6 +192,13 @@ class LossWeights(Spec):
         "the text: at 1 the text counts nothing there, so that the memory follows a data layer "
         "that was taught elsewhere. Only on what recall or sync ask (recall_frac, sync_frac).",
     )
+    encoder: float = Field(
+        1.0,
+        ge=0,
+        description="Recall and self of what the memory's encoder would say without its slots, at "
+        "their weights: what it then makes addresses of carries over to wordings that it never "
+        "saw. In training alone.",
+    )
     sync: float = Field(
         0.5, ge=0, description="What just changed in the data layer, and only that, changes here."
     )

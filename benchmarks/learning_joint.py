@@ -13,6 +13,7 @@ Shapes: B sequences, T tokens, N valid positions, D d_m.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from actors import losses
 from actors.corpus import PADDING, WindowStream
@@ -63,13 +64,13 @@ class JointTrainer(MemoryTrainer):
         own_NV = mixed.data.logits_BTV[readers:][alone.valid_BT]
         heard_NV = mixed.data.logits_BTV[:readers][reading.valid_BT]
         said_NV = self.layer.predict(y_BTD[batch.valid_BT])
-        num_reading = reading.num_valid
+        guess_NV = self.layer.guess(u_BTD[batch.valid_BT])
         loss = (
             weights.own * losses.own(own_NV, alone.targets_N)
             + weights.help * losses.help_(mixed.log_mixed_NV, reading.targets_N)
             + weights.reader * losses.own(heard_NV, reading.targets_N)
-            + weights.self_ * losses.self_(said_NV, batch.targets_N)
-            + weights.recall * losses.recall(own_NV, said_NV[num_reading:])
+            + self._imitation(own_NV, said_NV, batch.targets_N)
+            + weights.encoder * self._imitation(own_NV, guess_NV, batch.targets_N)
             + weights.balance * losses.balance(read.side_scores)
         )
         loss.backward()
@@ -81,6 +82,12 @@ class JointTrainer(MemoryTrainer):
         self.step += 1
         self.tokens[DATA] += batch.num_tokens
         self.tokens[MEMORY] += batch.num_tokens
+
+    def _imitation(self, own_NV: Tensor, said_NV: Tensor, targets_N: Tensor) -> Tensor:
+        """Self of what is said, and recall at the last positions, of which `own_NV` is known."""
+        recall = losses.recall(own_NV, said_NV[len(said_NV) - len(own_NV) :])
+        weights = self.spec.losses
+        return weights.self_ * losses.self_(said_NV, targets_N) + weights.recall * recall
 
     def _rate(self, peak: float, group: str, step: int) -> float:
         return learning_rate(

@@ -237,6 +237,6 @@ def _spec(sizes: Sizes, seed: int, intervals: int, corpus: dict[str, Any]) -> Ru
                 "sync_frac": 0.125,
                 "steps_per_interval": sizes.memory_steps,
             },
-            "losses": {"balance": 0.1},
+            "losses": {"balance": 0.3},
         }
     )

@@ -85,10 +85,10 @@ def memory_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         nonlocal steps
         batch = to_batch(stream.next_batch(size)[0], device)
         u_BTD, _ = layer.encode(batch.tokens_BT, batch.segments_BT)
-        read = layer.read_at(u_BTD[batch.valid_BT])
+        u_ND = u_BTD[batch.valid_BT]
+        read = layer.read_at(u_ND)
         logits_NV, of_sequence_N = layer.predict(read.y), batch.valid_BT.nonzero()[:, 0]
-        loss = weights.self_ * losses.self_(logits_NV, batch.targets_N)
-        loss = loss + weights.balance * losses.balance(read.side_scores)
+        loss = weights.balance * losses.balance(read.side_scores)
         part = batch.rows(slice(None, max(num_recall, num_sync)))
         synced = batch.rows(slice(None, num_sync))
         with torch.no_grad():
@@ -96,7 +96,10 @@ def memory_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
             old = ref(synced.tokens_BT, synced.segments_BT).logits_BTV[synced.valid_BT]
             was = predict_at(before, synced)
         recalled = int((of_sequence_N < num_recall).sum())
-        loss = loss + weights.recall * losses.recall(taught[:recalled], logits_NV[:recalled])
+        for weight, said_NV in ((1.0, logits_NV), (weights.encoder, layer.guess(u_ND))):
+            self_ = losses.self_(said_NV, batch.targets_N)
+            recall = losses.recall(taught[:recalled], said_NV[:recalled])
+            loss = loss + weight * (weights.self_ * self_ + weights.recall * recall)
         count = int((of_sequence_N < num_sync).sum())
         loss = loss + weights.sync * losses.sync(taught[:count], old, was, logits_NV[:count])
         adamw.zero_grad()

@@ -105,7 +105,7 @@ def facts_spec(sizes: Sizes, folder: Path, seed: int, taught: bool, data: bool) 
                 "recall_frac": 1.0,
                 "steps_per_interval": sizes.memory_steps,
             },
-            "losses": {"help": 0.0, "balance": 0.1, "recall": RECALL, "self_yields": 1.0},
+            "losses": {"help": 0.0, "balance": 0.3, "recall": RECALL, "self_yields": 1.0},
             "mix": {"just_trained": 0.5, "fresh": 0.25, "replay": 0.0, "sampled": 0.25},
         }
     )
@@ -138,7 +138,7 @@ def text_spec(sizes: Sizes, data: Path, seed: int) -> RunSpec:
                 "recall_frac": 1.0,
                 "steps_per_interval": sizes.memory_steps,
             },
-            "losses": {"help": 0.0, "balance": 0.1, "recall": RECALL},
+            "losses": {"help": 0.0, "balance": 0.3, "recall": RECALL},
         }
     )
 

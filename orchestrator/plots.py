@@ -69,6 +69,7 @@ def all_plots(metrics: Metrics) -> list[str]:
             {
                 "self": "train.self",
                 "recall": "train.recall",
+                "encoder": "train.encoder",
                 "sync": "train.sync",
                 "assist": "train.assist",
             },

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from actors import losses
 from actors.corpus import Corpus
 from actors.evaluation import Pair
-from actors.layers import build_data_layer, build_memory_layer
+from actors.layers import build_data_layer, build_memory_layer, to_batch
 from actors.learner import Learner, LearnPlan
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
@@ -116,6 +117,23 @@ def test_assist_is_a_part_of_the_loss(
     with_assist = Learner(spec, pair, *corpora, ROWS).train_step()
     alone = Learner(spec, pair, *corpora, replace(ROWS, assist=0.0)).train_step()
     assert with_assist > 1.5 * alone
+
+
+def test_what_the_encoder_guesses_of_new_text_gets_better(
+    spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus]
+) -> None:
+    start = {name: value.clone() for name, value in pair.memory.state_dict().items()}
+    batch = to_batch(corpora[0].heldout(4), torch.device("cpu"))
+
+    def guessed(weight: float) -> float:
+        pair.memory.load_state_dict(start)
+        weights = spec.losses.model_copy(update={"encoder": weight})
+        changed = spec.model_copy(update={"losses": weights})
+        learn(changed, pair, corpora, replace(PLAN, steps=10, lr=0.02, old_frac=0.0))
+        u_ND = pair.memory.encode(batch.tokens_BT, batch.segments_BT)[0][batch.valid_BT]
+        return losses.self_(pair.memory.guess(u_ND), batch.targets_N).item()
+
+    assert guessed(1.0) < guessed(0.0)
 
 
 @pytest.mark.parametrize(("old_frac", "old_share"), [(0.0, 0), (0.5, 2 / 4), (0.99, 3 / 4)])

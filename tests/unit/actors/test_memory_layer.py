@@ -231,9 +231,21 @@ def test_every_parameter_learns_from_the_prediction(tied: bool, gated: bool) -> 
 
 
 @TIED
+def test_the_encodings_guess_teaches_encoder_and_output_matrix_alone(tied: bool) -> None:
+    memory = build_memory(tie_embeddings=tied)
+    ids = tokens(4, 12)
+    u, _ = memory.encode(ids, one_document(ids))
+    torch.nn.functional.cross_entropy(memory.guess(u).flatten(0, 1), ids.flatten()).backward()
+    learns = {n for n, p in memory.named_parameters() if p.grad is not None and p.grad.any()}
+    encoder = {n for n, _ in memory.named_parameters() if n.startswith(("encoder.", "out."))}
+    assert learns == encoder
+
+
+@TIED
 def test_rows_beyond_the_tokenizer_are_not_predicted(tied: bool) -> None:
     memory = build_memory(rows=64, num_tokens=60, tie_embeddings=tied)
     assert memory.predict(torch.randn(2, 3, 16)).shape == (2, 3, 60)
+    assert memory.guess(torch.randn(2, 3, 16)).shape == (2, 3, 60)
 
 
 @TIED

@@ -31,7 +31,7 @@ def trainer(spec: RunSpec, tokenizer: Tokenizer) -> MemoryTrainer:
 
 def only(*kept: str, **weights: float) -> dict[str, float]:
     """Weights under which the memory trains on these losses alone."""
-    names = ("recall", "self", "sync", "balance", "assist")
+    names = ("recall", "self", "encoder", "sync", "balance", "assist")
     return {f"losses__{n}": weights.get(n, float(n in kept)) for n in names}
 
 
@@ -195,10 +195,32 @@ def test_assist_over_the_whole_batch_is_the_help_loss(
     assert values(trainer.train_step())["assist"] == pytest.approx(want, rel=1e-4)
 
 
+def test_the_encoder_learns_to_say_what_the_memory_learns_to_say(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"recall": 0.3, "self": 0.5, "encoder": 1.0}
+    trainer = build(facts_corpus, tokenizer, memory__recall_frac=1.0, **only(**weights))
+    batch = given(trainer, monkeypatch)
+    with torch.no_grad():
+        p = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
+        u = trainer.layer.encode(batch.tokens_BT, batch.segments_BT)[0][batch.valid_BT]
+        q = trainer.layer.guess(u)
+        recall = F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean")
+        want = 0.3 * recall + 0.5 * F.cross_entropy(q, batch.targets_N)
+    assert values(trainer.train_step())["encoder"] == pytest.approx(want.item(), rel=1e-4)
+
+
 def test_the_loss_is_the_weighted_sum_of_its_terms(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
-    weights = {"recall": 0.3, "self": 0.5, "sync": 2.0, "balance": 0.7, "assist": 1.1}
+    weights = {
+        "recall": 0.3,
+        "self": 0.5,
+        "encoder": 0.2,
+        "sync": 2.0,
+        "balance": 0.7,
+        "assist": 1.1,
+    }
     metrics = values(build(facts_corpus, tokenizer, **only(**weights)).train_step())
     want = sum(weight * metrics[name] for name, weight in weights.items())
     assert metrics["loss"] == pytest.approx(want, rel=1e-5)
@@ -229,7 +251,7 @@ def test_a_loss_without_weight_is_not_computed(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
     metrics = values(build(facts_corpus, tokenizer, **only("self")).train_step())
-    assert not {"recall", "sync", "assist"} & set(metrics)
+    assert not {"recall", "encoder", "sync", "assist"} & set(metrics)
 
 
 def test_training_leaves_the_teachers_alone(trainer: MemoryTrainer) -> None:
