@@ -193,7 +193,7 @@ class LossWeights(Spec):
         "that was taught elsewhere. Only on what recall or sync ask (recall_frac, sync_frac).",
     )
     encoder: float = Field(
-        1.0,
+        3.0,
         ge=0,
         description="Recall and self of what the memory's encoder would say without its slots, at "
         "their weights: what it then makes addresses of carries over to wordings that it never "
