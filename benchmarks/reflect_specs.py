@@ -21,6 +21,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "without sync": {"losses.sync": 0.0},
     "without recall": {"losses.recall": 0.0},
     "without self": {"losses.self": 0.0},
+    "without the encoder's": {"losses.encoder": 0.0},
     "without just-trained": {"mix.just_trained": 0.0},
     "without balance": {"losses.balance": 0.0},
     "self alone": {"losses.sync": 0.0, "losses.recall": 0.0, "mix.sampled": 0.0},
