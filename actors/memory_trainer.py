@@ -238,11 +238,10 @@ class MemoryTrainer(Trainer):
         terms = self._said(lesson, logits_NV)
         if weights.encoder > 0 and u_ND.requires_grad:  # not so where nothing of it is trained
             with self.cost("encoder"), self.autocast():
-                guess = self._said(lesson, self.layer.guess(u_ND))
-                terms["encoder"] = sum(
-                    (self._weight(name) * value for name, value in guess.items()),
-                    torch.zeros((), device=self.device),
-                )
+                guessed_NV = self.layer.guess(u_ND)
+            guessed = self._said(lesson, guessed_NV)
+            nothing = torch.zeros((), device=self.device)
+            terms["encoder"] = sum((self._weight(n) * v for n, v in guessed.items()), nothing)
         if "sync" in counts:
             terms |= self._synced(lesson, logits_NV)
         balance = losses.balance(read.side_scores, self.ranks.add)

@@ -117,6 +117,16 @@ def test_activations_grow_with_batch_and_window(config: Config, counts: Paramete
         assert larger.total - now.total == now.activations
 
 
+def test_an_encoder_that_guesses_keeps_a_second_output(
+    config: Config, counts: ParameterCounts
+) -> None:
+    silent = make_config(config.model_dump(by_alias=True) | {"losses": {"encoder": 0.0}})
+    less, more = (footprint.worker_memory(c, counts)[MEMORY] for c in (silent, config))
+    tokens = config.memory.batch_size * config.corpus.window
+    floats = footprint.OUTPUT_FLOATS * counts.vocab_rows * tokens
+    assert more.activations - less.activations == footprint.FLOAT_BYTES * floats
+
+
 def test_work_counts_steps_tokens_and_epochs(config: Config) -> None:
     # 4 intervals of 4 steps of 4 sequences
     found = footprint.workload(config, footprint.CorpusSize(40.0, 1280.0))
