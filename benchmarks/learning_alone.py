@@ -46,7 +46,7 @@ from benchmarks.small_specs import changed_spec
 Json = dict[str, Any]
 OWN: tuple[Voice, ...] = ("own",)
 PAIR: tuple[Voice, ...] = ("help", "memory")
-LR_OF_VALUE_LR = 2.0  # as `tandem learn` does it
+LR_OF_VALUE_LR = 0.5  # as `tandem learn` does it
 Trained = TypeVar("Trained", bound=DataTrainer)
 
 

@@ -23,7 +23,7 @@ from orchestrator.learn_report import UNITS, change_table
 from orchestrator.run_dir import REPORT, SUMMARY, RunDir, find_export
 
 CURVE_POINTS = 6
-LR_OF_VALUE_LR = 2.0  # of the rate at which the run trained its table
+LR_OF_VALUE_LR = 0.5  # of the rate at which the run trained its table
 WRITE_LR = 10000.0  # of SGD on single rows, whose gradients are small
 
 
