@@ -269,7 +269,7 @@ class MemoryLayer(nn.Module):
 
     def predict(self, y: Tensor) -> Tensor:
         """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only."""
-        return F.linear(rms(self.project(y)), self._output_rows()[: self.num_tokens])
+        return self._logits(rms(self.project(y)))
 
     def guess(self, u: Tensor) -> Tensor:
         """What the encoding u (..., D) would say by itself, logits (..., V) = E_out u.
@@ -277,7 +277,7 @@ class MemoryLayer(nn.Module):
         Training lowers its loss, so that encodings, and with them addresses, carry over to other
         wordings; no prediction is made of it.
         """
-        return F.linear(u, self._output_rows()[: self.num_tokens])
+        return self._logits(u)
 
     def write(
         self,
@@ -329,8 +329,10 @@ class MemoryLayer(nn.Module):
         descend(self.values, gradient_RD, rows_U, lr)
         return Written(float(value.detach()), rows_U)
 
-    def _output_rows(self) -> Tensor:
+    def _logits(self, x: Tensor) -> Tensor:
         if self.out is not None:
-            return self.out.weight
-        assert isinstance(self.encoder, Encoder)
-        return self.encoder.embed.weight
+            rows = self.out.weight
+        else:
+            assert isinstance(self.encoder, Encoder)
+            rows = self.encoder.embed.weight
+        return F.linear(x, rows[: self.num_tokens])

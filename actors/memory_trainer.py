@@ -48,7 +48,8 @@ class Lesson:
 
     Attributes:
         part: its sequences.
-        num, here: by term, its sequences that ask a teacher, which come first, and their positions.
+        num: by term, its sequences that ask a teacher, which come first.
+        here: of recall and sync, the positions of these.
         counts: positions of each term in the global batch.
         is_text_N: positions of real text.
         teacher_NV: what the adopted data layer says at the front, as far as a term asks it.
@@ -247,7 +248,7 @@ class MemoryTrainer(Trainer):
         balance = losses.balance(read.side_scores, self.ranks.add)
         per_pass = 1 / self.spec.memory.accumulate
         step.metrics["balance"] = step.metrics.get("balance", 0.0) + balance.item() * per_pass
-        if "assist" in counts and (num := within(self.num_taught["assist"], rows)):
+        if num := lesson.num.get("assist", 0):
             with self.cost("assist"):
                 terms |= self._assist(part.rows(slice(None, num)), u_BTD[:num], counts["assist"])
         loss = weights.balance * per_pass * balance
@@ -269,8 +270,9 @@ class MemoryTrainer(Trainer):
     ) -> Lesson:
         of_sequence_N = part.valid_BT.nonzero()[:, 0]
         num = {name: within(num, rows) for name, num in self.num_taught.items()}
-        here = {name: int((of_sequence_N < n).sum()) for name, n in num.items()}
-        teacher_NV = self._teach(part, max(num.get("recall", 0), num.get("sync", 0)))
+        asked = {name: n for name, n in num.items() if name != "assist"}
+        here = {name: int((of_sequence_N < n).sum()) for name, n in asked.items()}
+        teacher_NV = self._teach(part, max(asked.values(), default=0))
         counted_N = self._counted(teacher_NV, part.targets_N)
         return Lesson(part, num, here, counts, is_text_B[of_sequence_N], teacher_NV, counted_N)
 
