@@ -16,6 +16,8 @@ command goes on where it was interrupted.
                                      and text
     reflection_rate, _paraphrase     of the answers that the teaching changed (margin > 0.1), those
                                      that the memory gives after 4 intervals on taught versions
+    …_known                          either, of the answers alone that the data layer gives rightly
+                                     (after the teaching: as taught); known_…: how many these are
     reflection_control               the same for a memory that gets no snapshots
     unchanged_lost                   agreement on facts that nobody changed, before minus after
     teacher_frac                     share of the memory's steps that its teachers take

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.evaluation import MARGIN, Pair
-from actors.probing import pad_right, prompt_tokens, says, speak, tell
+from actors.probing import answer_tokens, pad_right, prompt_tokens, says, speak, tell
 from actors.tokenizer import Tokenizer
 from benchmarks.reflect_data import Question
 
@@ -85,6 +85,14 @@ def agrees(
     """Whether the memory, greedily, gives each whole answer; an empty one it can't give."""
     said = says(pair, "memory", prompts, answers, mark)
     return [ok and len(answer) > 0 for ok, answer in zip(said, answers, strict=True)]
+
+
+def gives(tokenizer: Tokenizer, said: Sequence[Tokens], objects: Sequence[str]) -> list[bool]:
+    """Which answers are these objects, whole."""
+    return [
+        list(answer) == answer_tokens(tokenizer, object_)
+        for answer, object_ in zip(said, objects, strict=True)
+    ]
 
 
 def changed(now: Answers, before: Answers) -> list[bool]:

@@ -240,10 +240,12 @@ class FactsCells:
         }
         agreed = answers.agrees(pair, prompts, said, mark)
         agreed_shuffled = answers.agrees(shuffled, prompts, said, mark)
+        known = answers.gives(tokenizer, said, [question.answer for question in questions])
         for side, seen in (("seen", True), ("unseen", False)):
             where = [question.seen is seen for question in questions]
             figures[f"agreement_{side}"] = answers.share(agreed, where)
             figures[f"shuffled_{side}"] = answers.share(agreed_shuffled, where)
+            figures |= of_known(known, agreed, where, side)
         return {**figures, "heldout": heldout_figures(pair, None, batch)}
 
     def reflection(
@@ -293,15 +295,28 @@ class FactsCells:
         prompts = answers.prompts_of(tokenizer, questions)
         agreed = answers.agrees(pair, prompts, now.said, tokenizer.end_of_text)
         moved = answers.changed(now, before)
+        known = answers.gives(tokenizer, now.said, [question.taught for question in questions])
         rates: Json = {}
         for side, seen in (("taught", True), ("paraphrase", False)):
             edited = [q.edited and q.seen is seen for q in questions]
             where = [here and there for here, there in zip(edited, moved, strict=True)]
             rates[side] = answers.share(agreed, where)
             rates[f"changed_{side}"] = sum(where)
+            rates |= of_known(known, agreed, where, side)
             rest = [not q.edited and q.seen is seen for q in questions]
             rates[f"unchanged_{side}"] = answers.share(agreed, rest)
         return rates
+
+
+def of_known(known: list[bool], agreed: list[bool], where: list[bool], side: str) -> Json:
+    """Of the chosen questions, the share that the data layer answers rightly, which is what it
+    knows, and the memory's agreement with it on these.
+    """
+    both = [here and ok for here, ok in zip(where, known, strict=True)]
+    return {
+        f"known_{side}": answers.share(known, where),
+        f"agreement_{side}_known": answers.share(agreed, both),
+    }
 
 
 def _answers_from(row: Json) -> answers.Answers:

@@ -70,7 +70,8 @@ class Question:
     relation: str
     prompt: str
     answer: str  # the true one
-    edited: bool  # whether the data layer is taught another one
+    taught: str  # the one that the data layer is taught in the end; of most facts another one
+    edited: bool  # whether it is another one
     seen: bool  # in a wording that is trained on
 
 
@@ -156,11 +157,12 @@ def questions(chosen: Chosen, table: FactTable, seed: int) -> list[Question]:
     """
     rng = random.Random(f"questions:{seed}")
     asked: dict[str, list[Question]] = {}
-    for index, fact in enumerate(chosen.facts):
+    for index, (fact, after) in enumerate(zip(chosen.facts, chosen.edited, strict=True)):
+        edited = index in chosen.edits
         for seen, side in ((True, table.train_wordings), (False, table.heldout_wordings)):
             wordings = [w for w in side[fact.relation] if w.askable]
             if wordings:
                 prompt = rng.choice(wordings).prompt(fact)
-                question = Question(fact.relation, prompt, fact.object, index in chosen.edits, seen)
+                question = Question(fact.relation, prompt, fact.object, after.object, edited, seen)
                 asked.setdefault(prompt, []).append(question)
     return [rows[0] for rows in asked.values() if len(rows) == 1]

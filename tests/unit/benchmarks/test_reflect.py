@@ -13,13 +13,16 @@ import torch
 
 from actors.facts import Fact
 from actors.losses import recall
+from actors.probing import answer_tokens
+from actors.tokenizer import Tokenizer
 from actors.wire import Header, Range
 from benchmarks import reflect_figures as figures
 from benchmarks.cells import Cells, OutOfCellsError, compute_ahead
 from benchmarks.intervals import interval_95
 from benchmarks.plots import LABELS, reflect_figure
 from benchmarks.reflect import KEYS, groups_of, lines, measure, simple_controls, tasks_of
-from benchmarks.reflect_answers import Answers, changed, same_start, share
+from benchmarks.reflect_answers import Answers, changed, gives, same_start, share
+from benchmarks.reflect_cells import of_known
 from benchmarks.reflect_controls import NgramTable, recall_kl, unigram_logits, with_shuffled_slots
 from benchmarks.reflect_data import MissingDataError, candidates, check_folder, choose
 from benchmarks.reflect_specs import FULL, Sizes, facts_spec
@@ -85,6 +88,24 @@ def test_an_answer_changed_where_it_leads_the_old_one_by_the_margin() -> None:
 
 def test_a_share_is_of_the_chosen_alone() -> None:
     assert share([True, False, True], [True, True, False]) == 0.5
+
+
+def test_an_object_is_given_by_the_whole_answer_alone() -> None:
+    tokenizer = Tokenizer.train(["Paris is big.", "Rome is old."], 270)
+    whole = tuple(answer_tokens(tokenizer, "Paris"))
+    said = [whole, whole[:-1], (*whole, 3), whole]
+    assert gives(tokenizer, said, ["Paris", "Paris", "Paris", "Rome"]) == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_of_what_is_known_only_right_answers_count() -> None:
+    known, agreed = [True, True, False, True], [True, False, True, True]
+    found = of_known(known, agreed, [True, True, True, False], "unseen")
+    assert found == {"known_unseen": pytest.approx(2 / 3), "agreement_unseen_known": 0.5}
 
 
 @pytest.mark.parametrize(("a", "b", "same"), [([1, 2], [1, 3], 1), ([1], [1, 2], 1), ([], [1], 0)])
