@@ -31,6 +31,8 @@ from actors.sparse_write import Background
 from actors.spec import RunSpec
 from actors.wire import DivergedError
 
+LR_OF_VALUE_LR = 0.2  # of the rate at which the run trained its table; more of it forgets more
+
 
 @dataclass(frozen=True)
 class LearnPlan:
@@ -50,7 +52,7 @@ class LearnPlan:
     steps: int
     lr: float
     rows: int | None = None
-    old_frac: float = 0.5
+    old_frac: float = 0.25
     assist: float = 1.0
     seed: int = 0
     background_batches: int = 256

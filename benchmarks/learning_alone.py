@@ -27,7 +27,7 @@ from actors.evaluation import Pair, heldout_figures
 from actors.facts import FactTable, baseline_accuracy
 from actors.flat import FlatParameters
 from actors.layers import Batch, build_data_layer, build_memory_layer
-from actors.learner import Learner, LearnPlan
+from actors.learner import LR_OF_VALUE_LR, Learner, LearnPlan
 from actors.memory_trainer import MemoryTrainer
 from actors.optim import section_of
 from actors.probing import Voice, answers_right
@@ -46,7 +46,6 @@ from benchmarks.small_specs import changed_spec
 Json = dict[str, Any]
 OWN: tuple[Voice, ...] = ("own",)
 PAIR: tuple[Voice, ...] = ("help", "memory")
-LR_OF_VALUE_LR = 0.5  # as `tandem learn` does it
 Trained = TypeVar("Trained", bound=DataTrainer)
 
 

@@ -174,7 +174,7 @@ def learn(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 400,
     lr: Annotated[
         float | None,
-        typer.Option(help="Of the value table; default: half of the run's, with --rows 10000."),
+        typer.Option(help="Of the value table; default: a fifth of the run's, with --rows 10000."),
     ] = None,
     rows: Annotated[
         int | None,
@@ -186,7 +186,7 @@ def learn(
     ] = None,
     old_data: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of each batch that is the run's own data.")
-    ] = 0.5,
+    ] = 0.25,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the run's.")] = None,
     as_json: JsonOption = False,
 ) -> None:

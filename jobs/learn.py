@@ -23,7 +23,6 @@ from orchestrator.learn_report import UNITS, change_table
 from orchestrator.run_dir import REPORT, SUMMARY, RunDir, find_export
 
 CURVE_POINTS = 6
-LR_OF_VALUE_LR = 0.5  # of the rate at which the run trained its table
 WRITE_LR = 10000.0  # of SGD on single rows, whose gradients are small
 
 
@@ -45,7 +44,7 @@ class Wanted:
     steps: int = 400
     lr: float | None = None
     rows: int | None = None
-    old_frac: float = 0.5
+    old_frac: float = 0.25
     seed: int | None = None
 
 
@@ -113,7 +112,7 @@ def _learn(
 
     from actors.corpus import Corpus
     from actors.exam import Exam
-    from actors.learner import Learner, LearnPlan
+    from actors.learner import LR_OF_VALUE_LR, Learner, LearnPlan
     from actors.pair_files import load
 
     workers = config.memory.workers
