@@ -61,7 +61,7 @@ class SeedCells(ABC):
 
     def _key(self, name: str, **extra: Any) -> tuple[str, Json]:
         key = {
-            "spec": self.spec.model_dump(exclude_defaults=True),
+            "spec": self.spec.model_dump(),
             "sizes": self.sizes.only(self.counting),
             "read": self._read,
             **extra,

@@ -113,13 +113,11 @@ class FactsCells:
         return self.sizes.facts_intervals
 
     def _track_key(self) -> Json:
-        specs = [
-            self.spec(taught, True).model_dump(exclude_defaults=True) for taught in (False, True)
-        ]
+        specs = [self.spec(taught, True).model_dump() for taught in (False, True)]
         return {
             "sizes": asdict(self.sizes),
             "specs": specs,
-            "memory": self.spec(False, False).memory.model_dump(exclude_defaults=True),
+            "memory": self.spec(False, False).memory.model_dump(),
         }
 
     def _questions(self, spec: RunSpec) -> list[reflect_data.Question]:
@@ -338,7 +336,7 @@ class TextCells:
         return text_spec(self.sizes, self.data, self.seed)
 
     def _key(self) -> Json:
-        return {"spec": self.spec.model_dump(exclude_defaults=True), "sizes": asdict(self.sizes)}
+        return {"spec": self.spec.model_dump(), "sizes": asdict(self.sizes)}
 
     def track(self) -> Json:
         """The data layer's versions."""
