@@ -71,8 +71,12 @@ class Question:
     prompt: str
     answer: str  # the true one
     taught: str  # the one that the data layer is taught in the end; of most facts another one
-    edited: bool  # whether it is another one
     seen: bool  # in a wording that is trained on
+
+    @property
+    def edited(self) -> bool:
+        """Whether the data layer is taught another answer."""
+        return self.taught != self.answer
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -157,12 +161,11 @@ def questions(chosen: Chosen, table: FactTable, seed: int) -> list[Question]:
     """
     rng = random.Random(f"questions:{seed}")
     asked: dict[str, list[Question]] = {}
-    for index, (fact, after) in enumerate(zip(chosen.facts, chosen.edited, strict=True)):
-        edited = index in chosen.edits
+    for fact, after in zip(chosen.facts, chosen.edited, strict=True):
         for seen, side in ((True, table.train_wordings), (False, table.heldout_wordings)):
             wordings = [w for w in side[fact.relation] if w.askable]
             if wordings:
                 prompt = rng.choice(wordings).prompt(fact)
-                question = Question(fact.relation, prompt, fact.object, after.object, edited, seen)
+                question = Question(fact.relation, prompt, fact.object, after.object, seen)
                 asked.setdefault(prompt, []).append(question)
     return [rows[0] for rows in asked.values() if len(rows) == 1]
