@@ -158,7 +158,12 @@ class Mixed:
 
 
 def mixed_forward(
-    data: DataLayer, memory: MemoryLayer, batch: Batch, y_RTD: Tensor, where_RT: Tensor
+    data: DataLayer,
+    memory: MemoryLayer,
+    batch: Batch,
+    y_RTD: Tensor,
+    where_RT: Tensor,
+    scale_RT: Tensor | None = None,
 ) -> Mixed:
     """One data-layer pass in which the first R sequences read; their mixture at `where_RT`.
 
@@ -167,9 +172,12 @@ def mixed_forward(
         batch: all sequences; those after the first R have their reads off.
         y_RTD: what the first R sequences read.
         where_RT: positions of which the mixture is wanted.
+        scale_RT: of what the data layer hears of each read, as dropout scales; the memory's own
+            prediction is of the whole read. None: all is heard as it is.
     """
     readers = len(y_RTD)
-    out = data(batch.tokens_BT, batch.segments_BT, y_RTD if readers else None)
+    heard_RTD = y_RTD if scale_RT is None else y_RTD * scale_RT.unsqueeze(-1)
+    out = data(batch.tokens_BT, batch.segments_BT, heard_RTD if readers else None)
     y_N = y_RTD[where_RT]
     logp_NV = log_probabilities(out.logits_BTV[:readers][where_RT])
     logq_NV = log_probabilities(memory.predict(y_N))

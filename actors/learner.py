@@ -5,8 +5,10 @@
     rows:          `MemoryLayer.write`, the rows of the value table that old data reads least
 
 No exchange and no other process: the data layer never changes. What is minimised is what the memory
-says alone (self) and what both say together, through the frozen data layer (assist); without the
-second the new would be known and never said. Called by `jobs.learn`.
+says alone (self), and through the frozen data layer what both say together (assist) and what the
+data layer says by itself where it reads (reader); without these the new would be known and never
+said. It hears half of the reads meanwhile, so that no answer hangs on one of them. Called by
+`jobs.learn`.
 
 Shapes: B sequences, T tokens, N positions that read, D d_m.
 """
@@ -31,7 +33,8 @@ from actors.sparse_write import Background
 from actors.spec import RunSpec
 from actors.wire import DivergedError
 
-LR_OF_VALUE_LR = 0.2  # of the rate at which the run trained its table; more of it forgets more
+LR_OF_VALUE_LR = 0.35  # of the rate at which the run trained its table; more of it forgets more
+READ_DROPOUT = 0.5  # share of positions whose read the data layer does not hear meanwhile
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class LearnPlan:
         rows: None: every weight of the memory is trained; else only the value table is written,
             by SGD, this many rows a step; 0: all that the batch reads.
         old_frac: share of a batch's sequences that are old data.
-        assist: weight of the loss through the frozen data layer, beside 1 for the memory alone.
+        assist: weight of the losses through the frozen data layer, beside 1 for the memory alone:
+            of both together, and at the run's `losses.reader` of the data layer where it reads.
         seed: of batches and noise.
         background_batches: of old data, in which reads are counted where rows are chosen.
     """
@@ -124,19 +128,21 @@ class Learner:
         """Where the memory is read: all of the text where the data layer hears it too."""
         return batch.segments_BT != PADDING if self._plan.assist > 0 else batch.valid_BT
 
+    def _choices(self, what: str) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_of(self._plan.seed, what, self.step))
+
     def _next_batch(self) -> Batch:
         num_new = self._spec.memory.batch_size - self._num_old
         new, _ = self._new.next_batch(num_new)
         old, _ = self._old.next_batch(self._num_old)
         self.taken.new_tokens += new.num_tokens
         self.taken.old_tokens += old.num_tokens
-        choices = torch.Generator().manual_seed(seed_of(self._plan.seed, "learn", self.step))
         return add_noise(
             to_batch(Windows.concat([new, old]), torch.device("cpu")),
             self._spec.corpus.token_noise,
             self._tokenizer.size,
             (self._tokenizer.begin, self._tokenizer.end),
-            choices,
+            self._choices("learn"),
         ).to(self._device)
 
     def train_step(self) -> float:
@@ -187,12 +193,16 @@ class Learner:
         return float(loss.detach())
 
     def _loss(self, batch: Batch, where_BT: Tensor, y_ND: Tensor) -> Tensor:
-        """Self, and at its weight assist."""
+        """Self, and at their weight assist and reader."""
         memory, targets_N = self._pair.memory, batch.targets_N
         alone = losses.self_(memory.predict(y_ND[batch.valid_BT[where_BT]]), targets_N)
         if not self._plan.assist:
             return alone
         y_BTD = y_ND.new_zeros(*where_BT.shape, y_ND.shape[-1])
         y_BTD[where_BT] = y_ND
-        mixed = mixed_forward(self._pair.data, memory, batch, y_BTD, batch.valid_BT)
-        return alone + self._plan.assist * losses.assist(mixed.log_mixed_NV, targets_N)
+        heard_BT = torch.rand(where_BT.shape, generator=self._choices("heard")) >= READ_DROPOUT
+        scale_BT = heard_BT.to(y_BTD) / (1 - READ_DROPOUT)
+        mixed = mixed_forward(self._pair.data, memory, batch, y_BTD, batch.valid_BT, scale_BT)
+        reader = losses.own(mixed.data.logits_BTV[batch.valid_BT], targets_N)
+        through = losses.assist(mixed.log_mixed_NV, targets_N) + self._spec.losses.reader * reader
+        return alone + self._plan.assist * through

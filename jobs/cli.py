@@ -174,7 +174,9 @@ def learn(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 400,
     lr: Annotated[
         float | None,
-        typer.Option(help="Of the value table; default: a fifth of the run's, with --rows 10000."),
+        typer.Option(
+            help="Of the value table; default: about a third of the run's, with --rows 10000."
+        ),
     ] = None,
     rows: Annotated[
         int | None,

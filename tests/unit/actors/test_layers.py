@@ -163,6 +163,26 @@ def test_the_rest_of_a_batch_is_as_with_reads_off() -> None:
 
 
 @torch.no_grad()
+def test_a_read_that_is_dropped_is_not_heard_and_still_part_of_the_mixture() -> None:
+    data, memory = open_gates(build("llama")[0]), build_memory()
+    batch = batch_of(tokens(3, 9))
+    y = memory.read(batch.tokens_BT, batch.segments_BT).y
+    scale = torch.ones(3, 9)
+    scale[:2] = 0.0
+    mixed = mixed_forward(data, memory, batch, y, batch.valid_BT, scale)
+    off, on = (data(batch.tokens_BT, batch.segments_BT, reads).logits_BTV for reads in (None, y))
+    torch.testing.assert_close(mixed.data.logits_BTV[:2], off[:2])
+    torch.testing.assert_close(mixed.data.logits_BTV[2:], on[2:])
+    p, q = (
+        logits[batch.valid_BT].softmax(-1) for logits in (mixed.data.logits_BTV, memory.predict(y))
+    )
+    lam = mixed.mixing_N.unsqueeze(-1)
+    torch.testing.assert_close(
+        mixed.log_mixed_NV.exp(), (1 - lam) * p + lam * q, atol=1e-5, rtol=1e-4
+    )
+
+
+@torch.no_grad()
 def test_a_batch_without_readers_has_an_empty_mixture() -> None:
     data, memory = open_gates(build("llama")[0]), build_memory()
     batch = batch_of(tokens(3, 9))

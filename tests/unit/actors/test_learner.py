@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actors import losses
-from actors.corpus import Corpus
+from actors.corpus import Corpus, WindowStream
 from actors.evaluation import Pair
 from actors.layers import build_data_layer, build_memory_layer, to_batch
 from actors.learner import Learner, LearnPlan
@@ -117,6 +117,26 @@ def test_assist_is_a_part_of_the_loss(
     with_assist = Learner(spec, pair, *corpora, ROWS).train_step()
     alone = Learner(spec, pair, *corpora, replace(ROWS, assist=0.0)).train_step()
     assert with_assist > 1.5 * alone
+
+
+def test_where_it_reads_the_data_layer_learns_to_say_the_new_by_itself(
+    spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus]
+) -> None:
+    start = {name: value.clone() for name, value in pair.memory.state_dict().items()}
+    windows, _ = WindowStream(corpora[0], "asked").next_batch(8)
+    batch = to_batch(windows, torch.device("cpu"))
+
+    def said(weight: float) -> float:
+        pair.memory.load_state_dict(start)
+        weights = spec.losses.model_copy(update={"reader": weight})
+        changed = spec.model_copy(update={"losses": weights})
+        learn(changed, pair, corpora, replace(PLAN, steps=20, lr=0.05, old_frac=0.0))
+        with torch.no_grad():
+            y_BTD = pair.memory.read(batch.tokens_BT, batch.segments_BT).y
+            heard = pair.data(batch.tokens_BT, batch.segments_BT, y_BTD).logits_BTV
+        return losses.own(heard[batch.valid_BT], batch.targets_N).item()
+
+    assert said(4.0) < said(0.0) - 0.02  # of a data layer with random weights
 
 
 def test_what_the_encoder_guesses_of_new_text_gets_better(
