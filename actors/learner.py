@@ -5,10 +5,10 @@
     rows:          `MemoryLayer.write`, the rows of the value table that old data reads least
 
 No exchange and no other process: the data layer never changes. What is minimised is what the memory
-says alone (self), and through the frozen data layer what both say together (assist) and what the
-data layer says by itself where it reads (reader); without these the new would be known and never
-said. It hears half of the reads meanwhile, so that no answer hangs on one of them. Called by
-`jobs.learn`.
+says alone (self) and what both say together, through the frozen data layer (assist); without the
+second the new would be known and never said. Where every weight is trained, so is what the data
+layer says by itself where it reads (reader), and it hears half of the reads meanwhile, so that no
+answer hangs on one of them. Called by `jobs.learn`.
 
 Shapes: B sequences, T tokens, N positions that read, D d_m.
 """
@@ -48,7 +48,7 @@ class LearnPlan:
             by SGD, this many rows a step; 0: all that the batch reads.
         old_frac: share of a batch's sequences that are old data.
         assist: weight of the losses through the frozen data layer, beside 1 for the memory alone:
-            of both together, and at the run's `losses.reader` of the data layer where it reads.
+            of both together, and, at the run's `losses.reader`, of the data layer where it reads.
         seed: of batches and noise.
         background_batches: of old data, in which reads are counted where rows are chosen.
     """
@@ -193,16 +193,24 @@ class Learner:
         return float(loss.detach())
 
     def _loss(self, batch: Batch, where_BT: Tensor, y_ND: Tensor) -> Tensor:
-        """Self, and at their weight assist and reader."""
+        """Self, and at their weight assist and, where every weight is trained, reader."""
         memory, targets_N = self._pair.memory, batch.targets_N
         alone = losses.self_(memory.predict(y_ND[batch.valid_BT[where_BT]]), targets_N)
         if not self._plan.assist:
             return alone
         y_BTD = y_ND.new_zeros(*where_BT.shape, y_ND.shape[-1])
         y_BTD[where_BT] = y_ND
-        heard_BT = torch.rand(where_BT.shape, generator=self._choices("heard")) >= READ_DROPOUT
-        scale_BT = heard_BT.to(y_BTD) / (1 - READ_DROPOUT)
+        scale_BT = self._heard(where_BT)
         mixed = mixed_forward(self._pair.data, memory, batch, y_BTD, batch.valid_BT, scale_BT)
-        reader = losses.own(mixed.data.logits_BTV[batch.valid_BT], targets_N)
-        through = losses.assist(mixed.log_mixed_NV, targets_N) + self._spec.losses.reader * reader
+        through = losses.assist(mixed.log_mixed_NV, targets_N)
+        if self._plan.rows is None:
+            reader = losses.own(mixed.data.logits_BTV[batch.valid_BT], targets_N)
+            through = through + self._spec.losses.reader * reader
         return alone + self._plan.assist * through
+
+    def _heard(self, where_BT: Tensor) -> Tensor | None:
+        """Scale of what the data layer hears of each read; rows are written with all of it."""
+        if self._plan.rows is not None:
+            return None
+        heard_BT = torch.rand(where_BT.shape, generator=self._choices("heard")) >= READ_DROPOUT
+        return heard_BT.to(where_BT.device) / (1 - READ_DROPOUT)
