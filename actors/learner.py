@@ -200,17 +200,16 @@ class Learner:
             return alone
         y_BTD = y_ND.new_zeros(*where_BT.shape, y_ND.shape[-1])
         y_BTD[where_BT] = y_ND
-        scale_BT = self._heard(where_BT)
+        every_weight = self._plan.rows is None
+        scale_BT = self._heard(where_BT) if every_weight else None
         mixed = mixed_forward(self._pair.data, memory, batch, y_BTD, batch.valid_BT, scale_BT)
         through = losses.assist(mixed.log_mixed_NV, targets_N)
-        if self._plan.rows is None:
+        if every_weight:
             reader = losses.own(mixed.data.logits_BTV[batch.valid_BT], targets_N)
             through = through + self._spec.losses.reader * reader
         return alone + self._plan.assist * through
 
-    def _heard(self, where_BT: Tensor) -> Tensor | None:
-        """Scale of what the data layer hears of each read; rows are written with all of it."""
-        if self._plan.rows is not None:
-            return None
+    def _heard(self, where_BT: Tensor) -> Tensor:
+        """Scale of what the data layer hears of each read, (B, T): 0, or what makes up for it."""
         heard_BT = torch.rand(where_BT.shape, generator=self._choices("heard")) >= READ_DROPOUT
         return heard_BT.to(where_BT.device) / (1 - READ_DROPOUT)
