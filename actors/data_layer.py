@@ -76,13 +76,16 @@ class MemoryPort(nn.Module):
             assert isinstance(gate, ReadGate)
             yield layer, gate
 
-    def mixing_logit(self, hidden: Tensor, y: Tensor, logp: Tensor, logq: Tensor) -> Tensor:
+    def mixing_logit(
+        self, hidden: Tensor, y: Tensor, logp: Tensor, logq: Tensor, fixed: bool = False
+    ) -> Tensor:
         """logit(lambda) (...) from the last hidden state, the read and the entropies of both
         distributions.
 
         Args:
             hidden: (..., D); y: (..., M); logp, logq: (..., V) log probabilities of data and memory
                 layer.
+            fixed: the weights of lambda get no gradient.
         """
         with (
             torch.no_grad()
@@ -90,7 +93,11 @@ class MemoryPort(nn.Module):
             entropies = torch.stack([-(lp.exp() * lp).sum(-1) for lp in (logp, logq)], dim=-1)
         features = torch.cat([rms(widen(hidden)), rms(widen(y)), entropies], dim=-1)
         with in_float32(hidden.device):  # one column: nothing to save, and lambda is a loss's base
-            return self.mix(features).squeeze(-1)
+            weight: Tensor = self.mix.weight
+            bias: Tensor = self.mix.bias
+            if fixed:
+                weight, bias = weight.detach(), bias.detach()
+            return F.linear(features, weight, bias).squeeze(-1)
 
 
 class DataLayer(nn.Module):

@@ -1,6 +1,8 @@
 """Trains the data layer.
 
-Own and help from one forward pass, by memory dropout; the memory's mirror is frozen.
+Own and help from one forward pass, by memory dropout; the memory's mirror is frozen. The weights of
+lambda learn in a forward pass of their own, where much of the text is replaced: what both layers
+know by heart doesn't tell which of them to believe elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from actors import losses
 from actors.corpus import WindowStream
 from actors.execution import prepare_training
 from actors.interval import Measured, within
-from actors.layers import Batch, build_data_layer, build_memory_layer, mixed_forward
+from actors.layers import (
+    Batch,
+    add_noise,
+    both_voices,
+    build_data_layer,
+    build_memory_layer,
+    mix,
+    seed_of,
+)
 from actors.optim import DenseOptimizer, learning_rate
 from actors.spec import DATA, RunSpec
 from actors.trainer import Trainer
@@ -90,11 +100,13 @@ class DataTrainer(Trainer):
             batch = self.make_batch(windows)
             num_help = batch.rows(slice(None, readers)).num_valid
             num_own = batch.num_valid - num_help
+            strange = self.make_strange(batch)
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
             self._backward(part, within(readers, rows), num_own, num_help, step)
+            self._learn_mixing(strange.rows(rows).to(self.device), strange.num_valid, step)
         self.reduce()
         with self.cost("optimizer"):
             spec = self.spec.data.optimizer
@@ -122,7 +134,8 @@ class DataTrainer(Trainer):
             with self.cost("read"), torch.no_grad():
                 y_RTD = self._read(reading)
             with self.cost("forward"):
-                mixed = mixed_forward(self.layer, self.memory, part, y_RTD, reading.valid_BT)
+                said = both_voices(self.layer, self.memory, part, y_RTD, reading.valid_BT)
+                mixed = mix(self.layer.port, said, fixed=self.spec.data.mixing_noise > 0)
         loss = torch.zeros((), device=self.device)
         if own_here := alone.num_valid:
             own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
@@ -143,6 +156,34 @@ class DataTrainer(Trainer):
         if loss.requires_grad:
             with self.cost("backward"):
                 loss.backward()
+
+    def make_strange(self, batch: Batch) -> Batch:
+        """The sequences of the global batch on which lambda learns, with many of their tokens
+        replaced: the first half of those that read; none where it learns from help itself.
+        """
+        noise = self.spec.data.mixing_noise
+        num = -(-self.num_readers // 2) if noise > 0 else 0
+        choices = torch.Generator().manual_seed(
+            seed_of(self.spec.seed, self.group, self.step, "mixing")
+        )
+        marks = (self.tokenizer.begin, self.tokenizer.end)
+        some = batch.rows(slice(None, num))
+        return add_noise(some, noise, self.tokenizer.size, marks, choices)
+
+    def _learn_mixing(self, part: Batch, num: int, step: Measured) -> None:
+        """Gradient of help on strange text, `num` positions in the global batch, into lambda's
+        weights alone.
+        """
+        if not (here := part.num_valid):
+            return
+        with self.cost("mixing"):
+            with self.autocast(), torch.no_grad():
+                y_BTD = self._read(part)
+                said = both_voices(self.layer, self.memory, part, y_BTD, part.valid_BT)
+            log_mixed_NV = mix(self.layer.port, said).log_mixed_NV
+            loss = losses.help_(log_mixed_NV, part.targets_N) * (here / num)
+            (self.spec.losses.help * loss).backward()
+        step.shares["mixing"] += loss.item()
 
     def _read(self, part: Batch) -> Tensor:
         if len(part.tokens_BT):

@@ -101,8 +101,8 @@ class MemoryLayerSpec(Spec):
     slots_side: int = Field(
         128, ge=4, description="n of the n*n slots; more slots hold more and cost table memory."
     )
-    heads: int = Field(2, ge=1, description="Independent searches per token.")
-    topk: int = Field(16, ge=1, description="Slots read per head.")
+    heads: int = Field(4, ge=1, description="Independent searches per token.")
+    topk: int = Field(32, ge=1, description="Slots read per head.")
     key_dim: int = Field(32, ge=4, description="Width of one half key.")
     gate: bool = Field(
         False,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from actors.causal_lm import build_model, check_model
 from actors.corpus import PADDING, Windows
-from actors.data_layer import DataLayer, DataOutput, mix_distributions
+from actors.data_layer import DataLayer, DataOutput, MemoryPort, mix_distributions
 from actors.losses import log_probabilities
 from actors.memory_layer import MemoryLayer
 from actors.pretrained import checkpoint, load_model
@@ -149,12 +149,57 @@ def build_memory_layer(
 
 
 @dataclass(frozen=True)
+class Voices:
+    """What data and memory layer say at N positions, each by itself, and what lambda is made of."""
+
+    logp_NV: Tensor
+    logq_NV: Tensor
+    hidden_ND: Tensor
+    y_ND: Tensor
+    data: DataOutput
+
+
+@dataclass(frozen=True)
 class Mixed:
     """What data layer and memory say together at N positions."""
 
     log_mixed_NV: Tensor
     mixing_N: Tensor  # lambda
     data: DataOutput
+
+
+def both_voices(
+    data: DataLayer,
+    memory: MemoryLayer,
+    batch: Batch,
+    y_RTD: Tensor,
+    where_RT: Tensor,
+    scale_RT: Tensor | None = None,
+) -> Voices:
+    """One data-layer pass in which the first R sequences read; both voices at `where_RT`.
+
+    Args:
+        data, memory: the layers.
+        batch: all sequences; those after the first R have their reads off.
+        y_RTD: what the first R sequences read.
+        where_RT: positions of which the voices are wanted.
+        scale_RT: of what the data layer hears of each read, as dropout scales; the memory's own
+            prediction is of the whole read. None: all is heard as it is.
+    """
+    readers = len(y_RTD)
+    heard_RTD = y_RTD if scale_RT is None else y_RTD * scale_RT.unsqueeze(-1)
+    out = data(batch.tokens_BT, batch.segments_BT, heard_RTD if readers else None)
+    y_ND = y_RTD[where_RT]
+    logp_NV = log_probabilities(out.logits_BTV[:readers][where_RT])
+    logq_NV = log_probabilities(memory.predict(y_ND))
+    return Voices(logp_NV, logq_NV, out.hidden_BTD[:readers][where_RT], y_ND, out)
+
+
+def mix(port: MemoryPort, said: Voices, fixed: bool = False) -> Mixed:
+    """The mixture of both voices; `fixed`: the weights of lambda get no gradient."""
+    logit_N = port.mixing_logit(said.hidden_ND, said.y_ND, said.logp_NV, said.logq_NV, fixed)
+    log_mixed_NV = mix_distributions(said.logp_NV, said.logq_NV, logit_N)
+    return Mixed(log_mixed_NV, torch.sigmoid(logit_N), said.data)
 
 
 def mixed_forward(
@@ -165,25 +210,8 @@ def mixed_forward(
     where_RT: Tensor,
     scale_RT: Tensor | None = None,
 ) -> Mixed:
-    """One data-layer pass in which the first R sequences read; their mixture at `where_RT`.
-
-    Args:
-        data, memory: the layers.
-        batch: all sequences; those after the first R have their reads off.
-        y_RTD: what the first R sequences read.
-        where_RT: positions of which the mixture is wanted.
-        scale_RT: of what the data layer hears of each read, as dropout scales; the memory's own
-            prediction is of the whole read. None: all is heard as it is.
-    """
-    readers = len(y_RTD)
-    heard_RTD = y_RTD if scale_RT is None else y_RTD * scale_RT.unsqueeze(-1)
-    out = data(batch.tokens_BT, batch.segments_BT, heard_RTD if readers else None)
-    y_N = y_RTD[where_RT]
-    logp_NV = log_probabilities(out.logits_BTV[:readers][where_RT])
-    logq_NV = log_probabilities(memory.predict(y_N))
-    hidden_N = out.hidden_BTD[:readers][where_RT]
-    logit_N = data.port.mixing_logit(hidden_N, y_N, logp_NV, logq_NV)
-    return Mixed(mix_distributions(logp_NV, logq_NV, logit_N), torch.sigmoid(logit_N), out)
+    """As `both_voices`, mixed."""
+    return mix(data.port, both_voices(data, memory, batch, y_RTD, where_RT, scale_RT))
 
 
 def predict_at(memory: MemoryLayer, batch: Batch) -> Tensor:

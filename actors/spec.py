@@ -150,6 +150,14 @@ class DataGroupSpec(_GroupSpec):
         le=1,
         description="Memory dropout: share of a batch's sequences that read the memory.",
     )
+    mixing_noise: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="Share of the input tokens replaced where the mixing weight λ is learned, a "
+        "pass of its own over half of what reads: of text that the memory has by heart λ would "
+        "learn to believe the memory everywhere. 0: λ is learned from help itself.",
+    )
 
 
 class MemoryGroupSpec(_GroupSpec):
