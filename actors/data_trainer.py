@@ -17,15 +17,8 @@ from actors import losses
 from actors.corpus import WindowStream
 from actors.execution import prepare_training
 from actors.interval import Measured, within
-from actors.layers import (
-    Batch,
-    add_noise,
-    both_voices,
-    build_data_layer,
-    build_memory_layer,
-    mix,
-    seed_of,
-)
+from actors.layers import Batch, both_voices, build_data_layer, build_memory_layer, mix
+from actors.mixing import mixing_loss, strange_sequences
 from actors.optim import DenseOptimizer, learning_rate
 from actors.spec import DATA, RunSpec
 from actors.trainer import Trainer
@@ -100,7 +93,7 @@ class DataTrainer(Trainer):
             batch = self.make_batch(windows)
             num_help = batch.rows(slice(None, readers)).num_valid
             num_own = batch.num_valid - num_help
-            strange = self.make_strange(batch)
+            strange = strange_sequences(self.spec, self.tokenizer, batch, readers, self.step)
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
@@ -157,31 +150,17 @@ class DataTrainer(Trainer):
             with self.cost("backward"):
                 loss.backward()
 
-    def make_strange(self, batch: Batch) -> Batch:
-        """The sequences of the global batch on which lambda learns, with many of their tokens
-        replaced: the first half of those that read; none where it learns from help itself.
-        """
-        noise = self.spec.data.mixing_noise
-        num = -(-self.num_readers // 2) if noise > 0 else 0
-        choices = torch.Generator().manual_seed(
-            seed_of(self.spec.seed, self.group, self.step, "mixing")
-        )
-        marks = (self.tokenizer.begin, self.tokenizer.end)
-        some = batch.rows(slice(None, num))
-        return add_noise(some, noise, self.tokenizer.size, marks, choices)
-
     def _learn_mixing(self, part: Batch, num: int, step: Measured) -> None:
-        """Gradient of help on strange text, `num` positions in the global batch, into lambda's
-        weights alone.
+        """Gradient of lambda's weights on one pass' strange sequences; `num` positions of these in
+        the global batch.
         """
         if not (here := part.num_valid):
             return
         with self.cost("mixing"):
-            with self.autocast(), torch.no_grad():
-                y_BTD = self._read(part)
-                said = both_voices(self.layer, self.memory, part, y_BTD, part.valid_BT)
-            log_mixed_NV = mix(self.layer.port, said).log_mixed_NV
-            loss = losses.help_(log_mixed_NV, part.targets_N) * (here / num)
+            with self.autocast():
+                with torch.no_grad():
+                    y_BTD = self._read(part)
+                loss = mixing_loss(self.layer, self.memory, part, y_BTD) * (here / num)
             (self.spec.losses.help * loss).backward()
         step.shares["mixing"] += loss.item()
 

@@ -19,8 +19,9 @@ from actors import losses
 from actors.corpus import PADDING, WindowStream
 from actors.evaluation import Pair
 from actors.flat import FlatParameters
-from actors.layers import mixed_forward
+from actors.layers import both_voices, mix
 from actors.memory_trainer import MemoryTrainer
+from actors.mixing import mixing_loss, strange_sequences
 from actors.optim import DenseOptimizer, learning_rate, section_of
 from actors.process_group import ProcessGroup
 from actors.spec import DATA, MEMORY, RunSpec
@@ -60,7 +61,8 @@ class JointTrainer(MemoryTrainer):
         read = self.layer.read_at(u_BTD[text_BT])
         y_BTD = torch.zeros_like(u_BTD)
         y_BTD[text_BT] = read.y
-        mixed = mixed_forward(self.data, self.layer, batch, y_BTD[:readers], reading.valid_BT)
+        said = both_voices(self.data, self.layer, batch, y_BTD[:readers], reading.valid_BT)
+        mixed = mix(self.data.port, said, fixed=spec.data.mixing_noise > 0)
         own_NV = mixed.data.logits_BTV[readers:][alone.valid_BT]
         heard_NV = mixed.data.logits_BTV[:readers][reading.valid_BT]
         said_NV = self.layer.predict(y_BTD[batch.valid_BT])
@@ -74,6 +76,12 @@ class JointTrainer(MemoryTrainer):
             + weights.balance * losses.balance(read.side_scores)
         )
         loss.backward()
+        strange = strange_sequences(spec, self.tokenizer, batch, readers, self.joint_steps)
+        if strange.num_valid:
+            with torch.no_grad():
+                strange_BTD = self.layer.read(strange.tokens_BT, strange.segments_BT).y
+            mixing = mixing_loss(self.data, self.layer, strange, strange_BTD)
+            (weights.help * mixing).backward()
         self.check_finite(loss=loss.item())
         self.data_dense.step(self._rate(spec.data.optimizer.lr, DATA, self.joint_steps))
         self.dense.step(self._rate(spec.memory.optimizer.lr, MEMORY, self.step))

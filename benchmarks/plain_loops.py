@@ -20,7 +20,15 @@ import torch
 
 from actors import losses
 from actors.corpus import Corpus, WindowStream, train_tokenizer
-from actors.layers import build_data_layer, build_memory_layer, mixed_forward, predict_at, to_batch
+from actors.layers import (
+    both_voices,
+    build_data_layer,
+    build_memory_layer,
+    mix,
+    predict_at,
+    to_batch,
+)
+from actors.mixing import mixing_loss, strange_sequences
 from actors.optim import RowAdam, learning_rate
 from actors.process_group import ProcessGroup
 from actors.spec import DATA, MEMORY, RunSpec
@@ -47,12 +55,17 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         batch = to_batch(stream.next_batch(spec.data.batch_size)[0], device)
         with torch.no_grad():
             read = memory.read(batch.tokens_BT[:readers], batch.segments_BT[:readers])
-        mixed = mixed_forward(layer, memory, batch, read.y, batch.valid_BT[:readers])
+            strange = strange_sequences(spec, corpus.tokenizer, batch, readers, steps)
+            strange_BTD = memory.read(strange.tokens_BT, strange.segments_BT).y
+        said = both_voices(layer, memory, batch, read.y, batch.valid_BT[:readers])
+        mixed = mix(layer.port, said, fixed=spec.data.mixing_noise > 0)
         alone = batch.rows(slice(readers, None))
         own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
         help_ = losses.help_(mixed.log_mixed_NV, batch.rows(slice(None, readers)).targets_N)
         adamw.zero_grad()
         (spec.losses.own * own + spec.losses.help * help_).backward()
+        if strange.num_valid:
+            (spec.losses.help * mixing_loss(layer, memory, strange, strange_BTD)).backward()
         torch.nn.utils.clip_grad_norm_(layer.parameters(), optimizer.clip_norm)
         lr = learning_rate(optimizer.lr, optimizer, steps, spec.total_steps(DATA))
         for group in adamw.param_groups:

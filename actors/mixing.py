@@ -1,0 +1,53 @@
+"""How the mixing weight lambda learns: from help, on text of which many tokens are replaced.
+
+Of text that both layers have by heart lambda would learn to believe the memory everywhere, and of
+text that neither has seen a run may have none. With many of its tokens replaced a text is strange
+to both. Called by the data group's trainer.
+
+Shapes: B sequences, T tokens, D d_m.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from actors import losses
+from actors.data_layer import DataLayer
+from actors.layers import Batch, add_noise, both_voices, mix, seed_of
+from actors.memory_layer import MemoryLayer
+from actors.spec import DATA, RunSpec
+from actors.tokenizer import Tokenizer
+
+
+def strange_sequences(
+    spec: RunSpec, tokenizer: Tokenizer, batch: Batch, readers: int, step: int
+) -> Batch:
+    """The sequences on which lambda learns, with a share of their tokens replaced.
+
+    The first half of those that read; none where lambda learns from help itself.
+
+    Args:
+        spec, tokenizer: the run's.
+        batch: the global batch; the same on every rank, and so is what is returned.
+        readers: sequences at its front that read.
+        step: of the run, from which the choice of tokens is drawn.
+    """
+    noise = spec.data.mixing_noise
+    some = batch.rows(slice(None, -(-readers // 2) if noise > 0 else 0))
+    choices = torch.Generator().manual_seed(seed_of(spec.seed, DATA, step, "mixing"))
+    marks = (tokenizer.begin, tokenizer.end)
+    return add_noise(some, noise, tokenizer.size, marks, choices)
+
+
+def mixing_loss(data: DataLayer, memory: MemoryLayer, strange: Batch, y_BTD: Tensor) -> Tensor:
+    """Help on strange sequences, of which lambda's weights alone get a gradient; nats per token.
+
+    Args:
+        data, memory: the layers.
+        strange: sequences with something to predict.
+        y_BTD: what they read.
+    """
+    with torch.no_grad():
+        said = both_voices(data, memory, strange, y_BTD, strange.valid_BT)
+    return losses.help_(mix(data.port, said).log_mixed_NV, strange.targets_N)
