@@ -24,7 +24,7 @@ from actors.precision import in_float32, widen
 from actors.sparse_write import Background, Written, choose_rows, descend
 
 NO_SEGMENT = -2  # history before a sequence's first token: the same document as nothing
-TAU_INIT = 0.0  # log of what a cosine is multiplied with: soft, so that many slots answer together
+TAU_INIT = 1.0  # soft: the many slots that are found answer together
 
 
 @dataclass(frozen=True)
