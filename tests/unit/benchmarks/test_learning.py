@@ -39,7 +39,7 @@ from tests.unit.actors.tiny import build_memory, numbered_lines
 
 PATTERNS = [{"pattern": f"[X] {verb} in [Y].", "lemma": verb} for verb in ("lives", "is", "sits")]
 TINY = Sizes(
-    layers=Layers(width=16, head_width=4, dim=16, slots_side=16),
+    layers=Layers(width=16, head_width=4, dim=16, slots_side=32),
     num_relations=1,
     num_facts=12,
     intervals=3,
