@@ -91,6 +91,7 @@ def _memory_activations(config: Config, counts: ParameterCounts) -> int:
     layer = config.memory.layer
     blocks = len(layer.conv_dilations) + bool(layer.attention_heads)
     per_token = blocks * BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
+    per_token += layer.heads * layer.topk * layer.dim  # gradients of the rows that were read
     outputs = 1 + (config.losses.encoder > 0)
     per_token += outputs * OUTPUT_FLOATS * counts.vocab_rows
     return FLOAT_BYTES * per_token * _tokens_per_pass(config, MEMORY)
