@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -73,12 +74,24 @@ def product_topk(s1: Tensor, s2: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Source: Lample et al. 2019, section 3.1.
     """
-    top1, i1 = s1.topk(k, dim=-1)
-    top2, i2 = s2.topk(k, dim=-1)
-    sums = (top1.unsqueeze(-1) + top2.unsqueeze(-2)).flatten(-2)
-    scores, flat = sums.topk(k, dim=-1)
-    rows = i1.gather(-1, flat // k) * s1.shape[-1] + i2.gather(-1, flat % k)
-    return scores, rows
+    with torch.no_grad():
+        top1, i1 = s1.topk(k, dim=-1)
+        top2, i2 = s2.topk(k, dim=-1)
+        first_P, second_P = _pairs(k, s1.device)
+        best = (top1[..., first_P] + top2[..., second_P]).topk(k, dim=-1).indices
+        i, j = i1.gather(-1, first_P[best]), i2.gather(-1, second_P[best])
+    return s1.gather(-1, i) + s2.gather(-1, j), i * s1.shape[-1] + j
+
+
+@lru_cache(maxsize=8)
+def _pairs(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Places (i, j) in two descending lists of which the sum may be among the k largest.
+
+    (i + 1)(j + 1) - 1 others are at least as large, so about k ln k pairs will do for k * k.
+    """
+    pairs = [(i, j) for i in range(k) for j in range(k) if (i + 1) * (j + 1) <= k]
+    first_P, second_P = torch.tensor(pairs, device=device).T
+    return first_P, second_P
 
 
 class GatedConv(nn.Module):

@@ -12,9 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actors import losses
-from actors.data_layer import DataLayer
-from actors.layers import Batch, add_noise, both_voices, mix, seed_of
+from actors.data_layer import DataLayer, mix_distributions
+from actors.layers import Batch, add_noise, both_voices, seed_of
 from actors.memory_layer import MemoryLayer
 from actors.spec import DATA, RunSpec
 from actors.tokenizer import Tokenizer
@@ -50,4 +49,7 @@ def mixing_loss(data: DataLayer, memory: MemoryLayer, strange: Batch, y_BTD: Ten
     """
     with torch.no_grad():
         said = both_voices(data, memory, strange, y_BTD, strange.valid_BT)
-    return losses.help_(mix(data.port, said).log_mixed_NV, strange.targets_N)
+    logit_N = data.port.mixing_logit(said.hidden_ND, said.y_ND, said.logp_NV, said.logq_NV)
+    targets_N1 = strange.targets_N[:, None]  # of no other token is anything needed
+    logp_N1, logq_N1 = said.logp_NV.gather(1, targets_N1), said.logq_NV.gather(1, targets_N1)
+    return -mix_distributions(logp_N1, logq_N1, logit_N).mean()

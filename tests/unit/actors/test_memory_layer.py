@@ -35,7 +35,7 @@ def fed_in_pieces(memory: MemoryLayer, ids: Tensor, segments: Tensor, sizes: lis
     return torch.cat(pieces, dim=1)
 
 
-@pytest.mark.parametrize(("side", "k"), [(4, 1), (4, 4), (9, 5)])
+@pytest.mark.parametrize(("side", "k"), [(4, 1), (4, 4), (9, 5), (20, 16), (40, 32)])
 def test_product_topk_finds_the_scores_of_an_exhaustive_search(side: int, k: int) -> None:
     s1, s2 = torch.randn(20, 2, side), torch.randn(20, 2, side)
     scores, _ = product_topk(s1, s2, k)
@@ -45,7 +45,7 @@ def test_product_topk_finds_the_scores_of_an_exhaustive_search(side: int, k: int
         assert scores[n, h].tolist() == pytest.approx(every[:k])
 
 
-@pytest.mark.parametrize(("side", "k"), [(4, 1), (4, 4), (9, 5)])
+@pytest.mark.parametrize(("side", "k"), [(4, 1), (4, 4), (9, 5), (20, 16), (40, 32)])
 def test_product_topk_names_the_slots_of_an_exhaustive_search(side: int, k: int) -> None:
     s1, s2 = torch.randn(20, 2, side), torch.randn(20, 2, side)
     _, slots = product_topk(s1, s2, k)
