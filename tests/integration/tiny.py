@@ -50,8 +50,7 @@ GPT2 = {
     "read_layers": [0, 1],
 }
 # Each interval of the data layer throws it far from where it was, and the memory's learning rate is
-# 0 once the catch-up begins: agreement falls. λ learns with the rest, so that nothing else moves the
-# data layer.
+# 0 once the catch-up begins: agreement falls. λ learns from help, as when these rates were chosen.
 UNREFLECTED = (
     "intervals=2",
     "exchange.catchup_intervals=1",
