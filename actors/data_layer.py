@@ -93,10 +93,7 @@ class MemoryPort(nn.Module):
             entropies = torch.stack([-(lp.exp() * lp).sum(-1) for lp in (logp, logq)], dim=-1)
         features = torch.cat([rms(widen(hidden)), rms(widen(y)), entropies], dim=-1)
         with in_float32(hidden.device):  # one column: nothing to save, and lambda is a loss's base
-            weight: Tensor = self.mix.weight
-            bias: Tensor = self.mix.bias
-            if fixed:
-                weight, bias = weight.detach(), bias.detach()
+            weight, bias = (p.detach() if fixed else p for p in (self.mix.weight, self.mix.bias))
             return F.linear(features, weight, bias).squeeze(-1)
 
 

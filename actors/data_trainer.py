@@ -17,7 +17,7 @@ from actors import losses
 from actors.corpus import WindowStream
 from actors.execution import prepare_training
 from actors.interval import Measured, within
-from actors.layers import Batch, both_voices, build_data_layer, build_memory_layer, mix
+from actors.layers import Batch, both_voices, build_data_layer, build_memory_layer
 from actors.mixing import mixing_loss, strange_sequences
 from actors.optim import DenseOptimizer, learning_rate
 from actors.spec import DATA, RunSpec
@@ -94,12 +94,13 @@ class DataTrainer(Trainer):
             num_help = batch.rows(slice(None, readers)).num_valid
             num_own = batch.num_valid - num_help
             strange = strange_sequences(self.spec, self.tokenizer, batch, readers, self.step)
+            num_strange = strange.num_valid
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
             self._backward(part, within(readers, rows), num_own, num_help, step)
-            self._learn_mixing(strange.rows(rows).to(self.device), strange.num_valid, step)
+            self._learn_mixing(strange.rows(rows).to(self.device), num_strange, step)
         self.reduce()
         with self.cost("optimizer"):
             spec = self.spec.data.optimizer
@@ -128,7 +129,7 @@ class DataTrainer(Trainer):
                 y_RTD = self._read(reading)
             with self.cost("forward"):
                 said = both_voices(self.layer, self.memory, part, y_RTD, reading.valid_BT)
-                mixed = mix(self.layer.port, said, fixed=self.spec.data.mixing_noise > 0)
+                mixed = said.mixed(fixed=self.spec.data.mixing_noise > 0)
         loss = torch.zeros((), device=self.device)
         if own_here := alone.num_valid:
             own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
@@ -158,9 +159,7 @@ class DataTrainer(Trainer):
             return
         with self.cost("mixing"):
             with self.autocast():
-                with torch.no_grad():
-                    y_BTD = self._read(part)
-                loss = mixing_loss(self.layer, self.memory, part, y_BTD) * (here / num)
+                loss = mixing_loss(self.layer, self.memory, part) * (here / num)
             (self.spec.losses.help * loss).backward()
         step.shares["mixing"] += loss.item()
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from actors import losses
 from actors.data_layer import DataLayer
-from actors.layers import Batch, mixed_forward, predict_at
+from actors.layers import Batch, both_voices, predict_at
 from actors.memory_layer import MemoryLayer
 
 BATCH = 16  # sequences per forward pass
@@ -70,7 +70,7 @@ def heldout_figures(pair: Pair, before: Pair | None, batch: Batch) -> dict[str, 
         read = pair.memory.read(part.tokens_BT, part.segments_BT)
         own_NV = pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at]
         memory_NV = pair.memory.predict(read.y[at])
-        mixed = mixed_forward(pair.data, pair.memory, part, read.y, at)
+        mixed = both_voices(pair.data, pair.memory, part, read.y, at).mixed()
         figures = {
             "own_loss": losses.own(own_NV, targets),
             "help_loss": losses.help_(mixed.log_mixed_NV, targets),

@@ -14,7 +14,7 @@ import torch
 from actors import losses
 from actors.corpus import Corpus
 from actors.evaluation import Pair, heldout_figures, parts
-from actors.layers import Batch, mixed_forward, to_batch
+from actors.layers import Batch, both_voices, to_batch
 from actors.probing import accuracy_of
 from actors.spec import RunSpec
 
@@ -94,7 +94,7 @@ def voice_figures(pair: Pair, batch: Batch) -> dict[str, float]:
     for part in parts(batch):
         at, targets_N = part.valid_BT, part.targets_N
         y_BTD = pair.memory.read(part.tokens_BT, part.segments_BT).y
-        mixed = mixed_forward(pair.data, pair.memory, part, y_BTD, at)
+        mixed = both_voices(pair.data, pair.memory, part, y_BTD, at).mixed()
         own_NV = pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at]
         said = {
             "own": losses.log_probabilities(own_NV),

@@ -149,6 +149,15 @@ def build_memory_layer(
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """What data layer and memory say together at N positions."""
+
+    log_mixed_NV: Tensor
+    mixing_N: Tensor  # lambda
+    data: DataOutput
+
+
+@dataclass(frozen=True)
 class Voices:
     """What data and memory layer say at N positions, each by itself, and what lambda is made of."""
 
@@ -157,15 +166,17 @@ class Voices:
     hidden_ND: Tensor
     y_ND: Tensor
     data: DataOutput
+    port: MemoryPort
 
+    def mixing_logit(self, fixed: bool = False) -> Tensor:
+        """logit(lambda) (N,); `fixed`: its weights get no gradient."""
+        return self.port.mixing_logit(self.hidden_ND, self.y_ND, self.logp_NV, self.logq_NV, fixed)
 
-@dataclass(frozen=True)
-class Mixed:
-    """What data layer and memory say together at N positions."""
-
-    log_mixed_NV: Tensor
-    mixing_N: Tensor  # lambda
-    data: DataOutput
+    def mixed(self, fixed: bool = False) -> Mixed:
+        """Both together; `fixed`: the weights of lambda get no gradient."""
+        logit_N = self.mixing_logit(fixed)
+        log_mixed_NV = mix_distributions(self.logp_NV, self.logq_NV, logit_N)
+        return Mixed(log_mixed_NV, torch.sigmoid(logit_N), self.data)
 
 
 def both_voices(
@@ -192,26 +203,8 @@ def both_voices(
     y_ND = y_RTD[where_RT]
     logp_NV = log_probabilities(out.logits_BTV[:readers][where_RT])
     logq_NV = log_probabilities(memory.predict(y_ND))
-    return Voices(logp_NV, logq_NV, out.hidden_BTD[:readers][where_RT], y_ND, out)
-
-
-def mix(port: MemoryPort, said: Voices, fixed: bool = False) -> Mixed:
-    """The mixture of both voices; `fixed`: the weights of lambda get no gradient."""
-    logit_N = port.mixing_logit(said.hidden_ND, said.y_ND, said.logp_NV, said.logq_NV, fixed)
-    log_mixed_NV = mix_distributions(said.logp_NV, said.logq_NV, logit_N)
-    return Mixed(log_mixed_NV, torch.sigmoid(logit_N), said.data)
-
-
-def mixed_forward(
-    data: DataLayer,
-    memory: MemoryLayer,
-    batch: Batch,
-    y_RTD: Tensor,
-    where_RT: Tensor,
-    scale_RT: Tensor | None = None,
-) -> Mixed:
-    """As `both_voices`, mixed."""
-    return mix(data.port, both_voices(data, memory, batch, y_RTD, where_RT, scale_RT))
+    hidden_ND = out.hidden_BTD[:readers][where_RT]
+    return Voices(logp_NV, logq_NV, hidden_ND, y_ND, out, data.port)
 
 
 def predict_at(memory: MemoryLayer, batch: Batch) -> Tensor:

@@ -25,7 +25,7 @@ from actors import losses
 from actors.corpus import PADDING, Corpus, Windows, WindowStream
 from actors.evaluation import Pair
 from actors.flat import FROZEN, FlatParameters
-from actors.layers import Batch, add_noise, mixed_forward, seed_of, to_batch
+from actors.layers import Batch, add_noise, both_voices, seed_of, to_batch
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of, short_warmup
 from actors.precision import autocast
 from actors.process_group import ProcessGroup
@@ -141,7 +141,7 @@ class Learner:
             to_batch(Windows.concat([new, old]), torch.device("cpu")),
             self._spec.corpus.token_noise,
             self._tokenizer.size,
-            (self._tokenizer.begin, self._tokenizer.end),
+            self._tokenizer.marks,
             self._choices("learn"),
         ).to(self._device)
 
@@ -202,7 +202,7 @@ class Learner:
         y_BTD[where_BT] = y_ND
         every_weight = self._plan.rows is None
         scale_BT = self._heard(where_BT) if every_weight else None
-        mixed = mixed_forward(self._pair.data, memory, batch, y_BTD, batch.valid_BT, scale_BT)
+        mixed = both_voices(self._pair.data, memory, batch, y_BTD, batch.valid_BT, scale_BT).mixed()
         through = losses.assist(mixed.log_mixed_NV, targets_N)
         if every_weight:
             reader = losses.own(mixed.data.logits_BTV[batch.valid_BT], targets_N)

@@ -23,9 +23,9 @@ from actors.flat import FlatParameters
 from actors.interval import Measured, within
 from actors.layers import (
     Batch,
+    both_voices,
     build_data_layer,
     build_memory_layer,
-    mixed_forward,
     predict_at,
     to_batch,
 )
@@ -334,7 +334,7 @@ class MemoryTrainer(Trainer):
         with self.autocast():
             y_BTD = torch.zeros_like(u_BTD)
             y_BTD[text_BT] = self.layer.read_at(u_BTD[text_BT]).y.to(y_BTD.dtype)
-            mixed = mixed_forward(self.teacher, self.layer, part, y_BTD, part.valid_BT)
+            mixed = both_voices(self.teacher, self.layer, part, y_BTD, part.valid_BT).mixed()
         return {
             "assist": losses.assist(mixed.log_mixed_NV, part.targets_N) * (part.num_valid / count)
         }

@@ -4,7 +4,7 @@ Of text that both layers have by heart lambda would learn to believe the memory 
 text that neither has seen a run may have none. With many of its tokens replaced a text is strange
 to both. Called by the data group's trainer.
 
-Shapes: B sequences, T tokens, D d_m.
+Shapes: B sequences, T tokens, D d_m, N positions, V token ids.
 """
 
 from __future__ import annotations
@@ -35,21 +35,19 @@ def strange_sequences(
     noise = spec.data.mixing_noise
     some = batch.rows(slice(None, -(-readers // 2) if noise > 0 else 0))
     choices = torch.Generator().manual_seed(seed_of(spec.seed, DATA, step, "mixing"))
-    marks = (tokenizer.begin, tokenizer.end)
-    return add_noise(some, noise, tokenizer.size, marks, choices)
+    return add_noise(some, noise, tokenizer.size, tokenizer.marks, choices)
 
 
-def mixing_loss(data: DataLayer, memory: MemoryLayer, strange: Batch, y_BTD: Tensor) -> Tensor:
+def mixing_loss(data: DataLayer, memory: MemoryLayer, strange: Batch) -> Tensor:
     """Help on strange sequences, of which lambda's weights alone get a gradient; nats per token.
 
     Args:
         data, memory: the layers.
-        strange: sequences with something to predict.
-        y_BTD: what they read.
+        strange: sequences, all of which read, with something to predict.
     """
     with torch.no_grad():
+        y_BTD = memory.read(strange.tokens_BT, strange.segments_BT).y
         said = both_voices(data, memory, strange, y_BTD, strange.valid_BT)
-    logit_N = data.port.mixing_logit(said.hidden_ND, said.y_ND, said.logp_NV, said.logq_NV)
     targets_N1 = strange.targets_N[:, None]  # of no other token is anything needed
     logp_N1, logq_N1 = said.logp_NV.gather(1, targets_N1), said.logq_NV.gather(1, targets_N1)
-    return -mix_distributions(logp_N1, logq_N1, logit_N).mean()
+    return -mix_distributions(logp_N1, logq_N1, said.mixing_logit()).mean()

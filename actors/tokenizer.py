@@ -54,6 +54,11 @@ class Tokenizer:
                     "as an ordinary piece of text"
                 )
 
+    @property
+    def marks(self) -> tuple[int, int]:
+        """Ids that open and close a document."""
+        return self.begin, self.end
+
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
         """Trains on `texts`; the vocabulary may come out smaller than asked on a small corpus."""

@@ -173,8 +173,7 @@ class Trainer(ABC):
             seed_of(self.spec.seed, self.group, self.step, "noise")
         )
         batch = to_batch(windows, torch.device("cpu"))
-        marks = (self.tokenizer.begin, self.tokenizer.end)
-        return add_noise(batch, noise, self.tokenizer.size, marks, choices)
+        return add_noise(batch, noise, self.tokenizer.size, self.tokenizer.marks, choices)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes in the group's precision; backward passes and steps stay outside."""

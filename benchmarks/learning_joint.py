@@ -19,7 +19,7 @@ from actors import losses
 from actors.corpus import PADDING, WindowStream
 from actors.evaluation import Pair
 from actors.flat import FlatParameters
-from actors.layers import both_voices, mix
+from actors.layers import both_voices
 from actors.memory_trainer import MemoryTrainer
 from actors.mixing import mixing_loss, strange_sequences
 from actors.optim import DenseOptimizer, learning_rate, section_of
@@ -62,7 +62,7 @@ class JointTrainer(MemoryTrainer):
         y_BTD = torch.zeros_like(u_BTD)
         y_BTD[text_BT] = read.y
         said = both_voices(self.data, self.layer, batch, y_BTD[:readers], reading.valid_BT)
-        mixed = mix(self.data.port, said, fixed=spec.data.mixing_noise > 0)
+        mixed = said.mixed(fixed=spec.data.mixing_noise > 0)
         own_NV = mixed.data.logits_BTV[readers:][alone.valid_BT]
         heard_NV = mixed.data.logits_BTV[:readers][reading.valid_BT]
         said_NV = self.layer.predict(y_BTD[batch.valid_BT])
@@ -78,10 +78,7 @@ class JointTrainer(MemoryTrainer):
         loss.backward()
         strange = strange_sequences(spec, self.tokenizer, batch, readers, self.joint_steps)
         if strange.num_valid:
-            with torch.no_grad():
-                strange_BTD = self.layer.read(strange.tokens_BT, strange.segments_BT).y
-            mixing = mixing_loss(self.data, self.layer, strange, strange_BTD)
-            (weights.help * mixing).backward()
+            (weights.help * mixing_loss(self.data, self.layer, strange)).backward()
         self.check_finite(loss=loss.item())
         self.data_dense.step(self._rate(spec.data.optimizer.lr, DATA, self.joint_steps))
         self.dense.step(self._rate(spec.memory.optimizer.lr, MEMORY, self.step))

@@ -24,7 +24,6 @@ from actors.layers import (
     both_voices,
     build_data_layer,
     build_memory_layer,
-    mix,
     predict_at,
     to_batch,
 )
@@ -55,17 +54,16 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         batch = to_batch(stream.next_batch(spec.data.batch_size)[0], device)
         with torch.no_grad():
             read = memory.read(batch.tokens_BT[:readers], batch.segments_BT[:readers])
-            strange = strange_sequences(spec, corpus.tokenizer, batch, readers, steps)
-            strange_BTD = memory.read(strange.tokens_BT, strange.segments_BT).y
+        strange = strange_sequences(spec, corpus.tokenizer, batch, readers, steps)
         said = both_voices(layer, memory, batch, read.y, batch.valid_BT[:readers])
-        mixed = mix(layer.port, said, fixed=spec.data.mixing_noise > 0)
+        mixed = said.mixed(fixed=spec.data.mixing_noise > 0)
         alone = batch.rows(slice(readers, None))
         own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
         help_ = losses.help_(mixed.log_mixed_NV, batch.rows(slice(None, readers)).targets_N)
         adamw.zero_grad()
         (spec.losses.own * own + spec.losses.help * help_).backward()
         if strange.num_valid:
-            (spec.losses.help * mixing_loss(layer, memory, strange, strange_BTD)).backward()
+            (spec.losses.help * mixing_loss(layer, memory, strange)).backward()
         torch.nn.utils.clip_grad_norm_(layer.parameters(), optimizer.clip_norm)
         lr = learning_rate(optimizer.lr, optimizer, steps, spec.total_steps(DATA))
         for group in adamw.param_groups:

@@ -14,9 +14,9 @@ from actors.flat import FlatParameters
 from actors.layers import (
     Batch,
     add_noise,
+    both_voices,
     build_data_layer,
     build_memory_layer,
-    mixed_forward,
     predict_at,
     seed_everything,
     seed_of,
@@ -140,7 +140,7 @@ def test_readers_are_answered_by_the_mixture_of_both_layers() -> None:
     batch = batch_of(tokens(3, 9), torch.tensor([[0] * 4 + [1] * 5] * 3))
     read = memory.read(batch.tokens_BT, batch.segments_BT)
     at = batch.valid_BT[:2]
-    mixed = mixed_forward(data, memory, batch, read.y[:2], at)
+    mixed = both_voices(data, memory, batch, read.y[:2], at).mixed()
     alone = batch.rows(slice(0, 2))
     out = data(alone.tokens_BT, alone.segments_BT, read.y[:2])
     p = out.logits_BTV[at].softmax(-1)
@@ -157,7 +157,7 @@ def test_the_rest_of_a_batch_is_as_with_reads_off() -> None:
     data, memory = open_gates(build("llama")[0]), build_memory()
     batch = batch_of(tokens(3, 9))
     read = memory.read(batch.tokens_BT[:1], batch.segments_BT[:1])
-    mixed = mixed_forward(data, memory, batch, read.y[:1], batch.valid_BT[:1])
+    mixed = both_voices(data, memory, batch, read.y[:1], batch.valid_BT[:1]).mixed()
     off = data(batch.tokens_BT, batch.segments_BT).logits_BTV
     assert torch.equal(mixed.data.logits_BTV[1:], off[1:])
 
@@ -169,7 +169,7 @@ def test_a_read_that_is_dropped_is_not_heard_and_still_part_of_the_mixture() -> 
     y = memory.read(batch.tokens_BT, batch.segments_BT).y
     scale = torch.ones(3, 9)
     scale[:2] = 0.0
-    mixed = mixed_forward(data, memory, batch, y, batch.valid_BT, scale)
+    mixed = both_voices(data, memory, batch, y, batch.valid_BT, scale).mixed()
     off, on = (data(batch.tokens_BT, batch.segments_BT, reads).logits_BTV for reads in (None, y))
     torch.testing.assert_close(mixed.data.logits_BTV[:2], off[:2])
     torch.testing.assert_close(mixed.data.logits_BTV[2:], on[2:])
@@ -187,7 +187,7 @@ def test_a_batch_without_readers_has_an_empty_mixture() -> None:
     data, memory = open_gates(build("llama")[0]), build_memory()
     batch = batch_of(tokens(3, 9))
     read = memory.read(batch.tokens_BT[:0], batch.segments_BT[:0])
-    mixed = mixed_forward(data, memory, batch, read.y[:0], batch.valid_BT[:0])
+    mixed = both_voices(data, memory, batch, read.y[:0], batch.valid_BT[:0]).mixed()
     assert mixed.log_mixed_NV.shape == (0, 60)
 
 
@@ -196,7 +196,7 @@ def test_a_mixture_over_a_padded_vocabulary_is_a_distribution_over_the_tokenizer
     data, memory = open_gates(build("llama", 64, 60)[0]), build_memory(64, 60)
     batch = batch_of(tokens(2, 9))
     read = memory.read(batch.tokens_BT, batch.segments_BT)
-    mixed = mixed_forward(data, memory, batch, read.y[:2], batch.valid_BT)
+    mixed = both_voices(data, memory, batch, read.y[:2], batch.valid_BT).mixed()
     assert mixed.log_mixed_NV.shape == (16, 60)
     torch.testing.assert_close(mixed.log_mixed_NV.logsumexp(-1), torch.zeros(16), atol=1e-5, rtol=0)
 
@@ -211,7 +211,7 @@ def test_help_reaches_the_values_by_each_path_alone(path: str) -> None:
             gate.write.weight.zero_()
     batch = batch_of(tokens(2, 9))
     read = memory.read(batch.tokens_BT, batch.segments_BT)
-    mixed = mixed_forward(data, memory, batch, read.y[:2], batch.valid_BT)
+    mixed = both_voices(data, memory, batch, read.y[:2], batch.valid_BT).mixed()
     torch.nn.functional.nll_loss(mixed.log_mixed_NV, batch.targets_N).backward()
     assert memory.values.grad is not None
     assert memory.values.grad.to_dense().norm() > 1e-4

@@ -10,7 +10,7 @@ from torch import Tensor
 from actors.corpus import WindowStream
 from actors.corpus_spec import CorpusSpec
 from actors.data_trainer import DataTrainer
-from actors.layers import Batch, mixed_forward, to_batch
+from actors.layers import Batch, both_voices, to_batch
 from actors.mixing import mixing_loss, strange_sequences
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
@@ -62,16 +62,16 @@ def test_the_mixing_loss_is_help_on_strange_text(trainer: DataTrainer) -> None:
     strange = strange_of(trainer, 8)
     y_BTD = read_of(trainer, strange)
     with torch.no_grad():
-        mixed = mixed_forward(trainer.layer, trainer.memory, strange, y_BTD, strange.valid_BT)
+        mixed = both_voices(trainer.layer, trainer.memory, strange, y_BTD, strange.valid_BT).mixed()
     want = F.nll_loss(mixed.log_mixed_NV, strange.targets_N).item()
-    loss = mixing_loss(trainer.layer, trainer.memory, strange, y_BTD)
+    loss = mixing_loss(trainer.layer, trainer.memory, strange)
     assert loss.item() == pytest.approx(want, rel=1e-6)
 
 
 def test_the_mixing_loss_gives_the_weights_of_lambda_alone_a_gradient(trainer: DataTrainer) -> None:
     strange = strange_of(trainer, 8)
     trainer.dense.zero_grad()
-    mixing_loss(trainer.layer, trainer.memory, strange, read_of(trainer, strange)).backward()
+    mixing_loss(trainer.layer, trainer.memory, strange).backward()
     moved = {
         name
         for name, parameter in trainer.layer.named_parameters()
@@ -89,9 +89,11 @@ def test_a_step_moves_lambda_by_the_text_that_it_is_told_to(
     windows, _ = WindowStream(other.corpus, "data").next_batch(spec.data.batch_size)
     batch = to_batch(windows, other.device)
     some = strange_sequences(spec, tokenizer, batch, 2, 0) if noise else batch.rows(slice(2))
-    mixed = mixed_forward(
-        other.layer, other.memory, some, read_of(other, some), some.valid_BT
-    ).log_mixed_NV
+    mixed = (
+        both_voices(other.layer, other.memory, some, read_of(other, some), some.valid_BT)
+        .mixed()
+        .log_mixed_NV
+    )
     (want,) = torch.autograd.grad(
         2 * F.nll_loss(mixed, some.targets_N), [other.layer.port.mix.bias]
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actors import losses
-from actors.layers import mixed_forward, predict_at
+from actors.layers import both_voices, predict_at
 from actors.memory_layer import MemoryLayer
 from actors.precision import Precision, autocast, compute_dtype, in_float32, widen
 from tests.unit.actors.test_layers import batch_of
@@ -27,7 +27,7 @@ def step(family: str, precision: Precision) -> tuple[float, dict[str, torch.Tens
     batch = batch_of(tokens(4, 11), SEGMENTS)
     with autocast(precision, CPU):
         read = memory.read(batch.tokens_BT[:2], batch.segments_BT[:2])
-        mixed = mixed_forward(data, memory, batch, read.y, batch.valid_BT[:2])
+        mixed = both_voices(data, memory, batch, read.y, batch.valid_BT[:2]).mixed()
         logits_NV = predict_at(memory, batch)
         theirs_NV = mixed.data.logits_BTV[batch.valid_BT]
         loss = losses.own(theirs_NV, batch.targets_N)
