@@ -11,6 +11,7 @@ import ast
 import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -20,8 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -130,12 +132,25 @@ def _alone(path: Path) -> Iterator[None]:
 def compute_ahead(tasks: Sequence[Task], jobs: int) -> None:
     """Computes cells in `jobs` processes, in this order, before a table asks for them.
 
-    A task that fails is told and left to whoever asks for its cell next.
+    A task that fails is told and left to whoever asks for its cell next. Where this process is
+    killed, its workers end too, so that none goes on holding a cell.
     """
     context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
         for failed in pool.map(_failure, tasks):
             print(failed, file=sys.stderr, end="")
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _failure(task: Task) -> str:

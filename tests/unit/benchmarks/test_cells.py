@@ -1,0 +1,49 @@
+"""Cells that several processes compute: what is left of them when the one that asked is killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.cells import ROOT
+
+PATIENCE_S = 60.0
+ASKS = """
+from functools import partial
+from pathlib import Path
+import sys
+
+from benchmarks.cells import compute_ahead
+from tests.unit.benchmarks.test_cells import stays
+
+compute_ahead([partial(stays, Path(sys.argv[1]))], 1)
+"""
+
+
+def stays(told: Path) -> dict[str, Any]:
+    """A cell that is never done."""
+    told.with_suffix(".part").write_text(str(os.getpid()))
+    told.with_suffix(".part").rename(told)
+    time.sleep(10 * PATIENCE_S)
+    return {}
+
+
+def test_workers_end_with_the_process_that_asked_for_them(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    asks = subprocess.Popen([sys.executable, "-c", ASKS, str(told)], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not told.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        worker = psutil.Process(int(told.read_text()))
+    finally:
+        asks.kill()
+        asks.wait(PATIENCE_S)
+    _, left = psutil.wait_procs([worker], timeout=PATIENCE_S)
+    assert left == []
