@@ -33,6 +33,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -288,8 +289,9 @@ def groups_of(
 
 
 def tasks_of(groups: Groups, rows: Sequence[str]) -> list[Task]:
-    """What `measure` will ask for, what others wait for first."""
-    return [task for pair in groups for cells in pair for task in cells.tasks(rows)]
+    """What `measure` will ask for, of every seed by turns: first what others of it wait for."""
+    lists = [cells.tasks(rows) for pair in groups for cells in pair]
+    return [task for turn in zip_longest(*lists) for task in turn if task is not None]
 
 
 def measure(groups: Groups, rows: Sequence[str]) -> Json:

@@ -7,8 +7,9 @@ import json
 import math
 import shutil
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +18,15 @@ import torch
 from actors.data_trainer import DataTrainer
 from benchmarks import learning_figures as figures
 from benchmarks.cells import Cells, OutOfCellsError
-from benchmarks.learning import KEYS, changes_of, groups_of, lines, measure, table_of
+from benchmarks.learning import (
+    KEYS,
+    changes_of,
+    groups_of,
+    lines,
+    measure,
+    table_of,
+    tasks_of,
+)
 from benchmarks.learning_alone import MixedStream
 from benchmarks.learning_controls import (
     LoraTrainer,
@@ -409,3 +418,12 @@ def test_two_runs_give_the_same_bits(folder: Path, tmp_path: Path, cells: Togeth
     first, second = cells.pair()["final"], other.pair()["final"]
     assert first == second
     assert TogetherCells(Cells(tmp_path), TINY, folder, 1, {}).pair()["final"] != first
+
+
+def test_what_others_of_a_seed_wait_for_is_computed_first(folder: Path, kept: Path) -> None:
+    groups = groups_of(Cells(kept), TINY, folder, [0, 1], {})
+    tasks = tasks_of(groups, ["alone"])
+    assert len(tasks) == sum(len(cells.tasks(["alone"])) for pair in groups for cells in pair)
+    first = [cast("partial[Any]", task) for task in tasks[:2]]
+    assert [task.func.__name__ for task in first] == ["base", "base"]
+    assert [task.func.__self__.seed for task in first] == [0, 1]
