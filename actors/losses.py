@@ -67,12 +67,30 @@ def kl(teacher_logp_NV: Tensor, student_logp_NV: Tensor) -> Tensor:
     return (teacher_logp_NV.exp() * (teacher_logp_NV - student_logp_NV)).sum(-1)
 
 
-def recall(teacher_logits_NV: Tensor, student_logits_NV: Tensor) -> Tensor:
-    """L_recall = E KL(p_thetak || q_phi).
+def entropy(logp_NV: Tensor) -> Tensor:
+    """Entropy of each position, (N,), nats."""
+    return -(logp_NV.exp() * logp_NV).sum(-1)
+
+
+def heeding(teacher_logp_NV: Tensor, student_logp_NV: Tensor, yields: float) -> Tensor:
+    """min(1, exp(yields (H(q_phi) - H(p_theta)))) of each position, (N,): what the teacher counts.
+
+    All where the data layer is as sure as the memory or surer, little where the memory knows
+    something and the data layer does not yet. No gradient.
+    """
+    with torch.no_grad():
+        surer_N = entropy(student_logp_NV) - entropy(teacher_logp_NV)
+        return (yields * surer_N).clamp_max(0.0).exp()
+
+
+def recall(teacher_logits_NV: Tensor, student_logits_NV: Tensor, yields: float = 0.0) -> Tensor:
+    """L_recall = E w KL(p_thetak || q_phi), w = 1, or as `heeding` says.
 
     Can the memory say what the data layer would say; nats per token.
     """
-    return kl(log_probabilities(teacher_logits_NV), log_probabilities(student_logits_NV)).mean()
+    teacher, student = log_probabilities(teacher_logits_NV), log_probabilities(student_logits_NV)
+    weight_N = heeding(teacher, student, yields)
+    return (weight_N * kl(teacher, student)).mean()
 
 
 def jensen_shannon(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
@@ -87,9 +105,10 @@ def sync(
     before_logits_NV: Tensor,
     student_logits_NV: Tensor,
     all_ranks: Callable[[Tensor], Tensor] = lambda own: own,
+    yields: float = 0.0,
 ) -> Tensor:
-    """L_sync = E[w KL(p_thetak || q_phi) + (1 - w) a KL(q_phi- || q_phi)], w = JS / (JS + its
-    median over N).
+    """L_sync = E[w h KL(p_thetak || q_phi) + (1 - w) a KL(q_phi- || q_phi)], w = JS / (JS + its
+    median over N), h = 1, or as `heeding` says.
 
     Where the data layer changed since the memory last trained, follow it; where it did not and the
     memory was right, stay. JS is between p_thetak and p_thetaref; a = 1 where q_phi- agreed with
@@ -101,6 +120,7 @@ def sync(
         before_logits_NV: the memory at the start of the interval.
         student_logits_NV: the memory now; the only one that gets a gradient.
         all_ranks: this rank's values, (N,), -> those of all ranks; the median is theirs.
+        yields: as in `heeding`.
     """
     with torch.no_grad():
         teacher, ref = log_probabilities(teacher_logits_NV), log_probabilities(ref_logits_NV)
@@ -111,9 +131,8 @@ def sync(
         weight_N = changed / (changed + median).clamp_min(torch.finfo(changed.dtype).tiny)
         agreed_N = (before.argmax(-1) == ref.argmax(-1)).to(weight_N.dtype)
     student = log_probabilities(student_logits_NV)
-    return (
-        weight_N * kl(teacher, student) + (1 - weight_N) * agreed_N * kl(before, student)
-    ).mean()
+    follow_N = weight_N * heeding(teacher, student, yields) * kl(teacher, student)
+    return (follow_N + (1 - weight_N) * agreed_N * kl(before, student)).mean()
 
 
 def balance(

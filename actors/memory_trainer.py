@@ -304,7 +304,8 @@ class MemoryTrainer(Trainer):
             terms["self"] = term * (here / lesson.counts["self"])
         if count := lesson.here.get("recall", 0):
             with self.cost("recall"):
-                recall = losses.recall(lesson.teacher_NV[:count], logits_NV[:count])
+                yields = self.spec.losses.recall_yields
+                recall = losses.recall(lesson.teacher_NV[:count], logits_NV[:count], yields)
                 terms["recall"] = recall * (count / lesson.counts["recall"])
         return terms
 
@@ -320,7 +321,8 @@ class MemoryTrainer(Trainer):
                 ref_NV = self.ref(asked.tokens_BT, asked.segments_BT).logits_BTV[asked.valid_BT]
                 before_NV = predict_at(self.before, asked)
             said_NV, student_NV = lesson.teacher_NV[:count], logits_NV[:count]
-            sync = losses.sync(said_NV, ref_NV, before_NV, student_NV, self._all_ranks)
+            yields = self.spec.losses.recall_yields
+            sync = losses.sync(said_NV, ref_NV, before_NV, student_NV, self._all_ranks, yields)
             return {"sync": sync * (count / lesson.counts["sync"])}
 
     def _all_ranks(self, values_N: Tensor) -> Tensor:

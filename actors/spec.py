@@ -200,6 +200,14 @@ class LossWeights(Spec):
         "the text: at 1 the text counts nothing there, so that the memory follows a data layer "
         "that was taught elsewhere. Only on what recall or sync ask (recall_frac, sync_frac).",
     )
+    recall_yields: float = Field(
+        1.0,
+        ge=0,
+        description="How far recall and sync give way where the memory is surer than the data "
+        "layer: the teacher counts exp(this times the nats of entropy that it has more). A data "
+        "layer that knows nothing yet then does not keep the memory from learning; one that is "
+        "sure of something else is followed. 0: recall counts everywhere.",
+    )
     encoder: float = Field(
         3.0,
         ge=0,

@@ -90,8 +90,9 @@ class JointTrainer(MemoryTrainer):
 
     def _imitation(self, own_NV: Tensor, said_NV: Tensor, targets_N: Tensor) -> Tensor:
         """Self of what is said, and recall at the last positions, of which `own_NV` is known."""
-        recall = losses.recall(own_NV, said_NV[len(said_NV) - len(own_NV) :])
         weights = self.spec.losses
+        last_NV = said_NV[len(said_NV) - len(own_NV) :]
+        recall = losses.recall(own_NV, last_NV, weights.recall_yields)
         return weights.self_ * losses.self_(said_NV, targets_N) + weights.recall * recall
 
     def _rate(self, peak: float, group: str, step: int) -> float:

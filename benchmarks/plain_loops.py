@@ -109,10 +109,13 @@ def memory_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         recalled = int((of_sequence_N < num_recall).sum())
         for weight, said_NV in ((1.0, logits_NV), (weights.encoder, layer.guess(u_ND))):
             self_ = losses.self_(said_NV, batch.targets_N)
-            recall = losses.recall(taught[:recalled], said_NV[:recalled])
+            recall = losses.recall(taught[:recalled], said_NV[:recalled], weights.recall_yields)
             loss = loss + weight * (weights.self_ * self_ + weights.recall * recall)
         count = int((of_sequence_N < num_sync).sum())
-        loss = loss + weights.sync * losses.sync(taught[:count], old, was, logits_NV[:count])
+        sync = losses.sync(
+            taught[:count], old, was, logits_NV[:count], yields=weights.recall_yields
+        )
+        loss = loss + weights.sync * sync
         adamw.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(dense, optimizer.clip_norm)

@@ -50,7 +50,8 @@ GPT2 = {
     "read_layers": [0, 1],
 }
 # Each interval of the data layer throws it far from where it was, and the memory's learning rate is
-# 0 once the catch-up begins: agreement falls. λ learns from help, as when these rates were chosen.
+# 0 once the catch-up begins: agreement falls. λ learns from help, and recall counts everywhere, as
+# when these rates were chosen.
 UNREFLECTED = (
     "intervals=2",
     "exchange.catchup_intervals=1",
@@ -67,6 +68,7 @@ UNREFLECTED = (
     "memory.recall_frac=1",
     "losses.self=0",
     "losses.sync=0",
+    "losses.recall_yields=0",
 )
 # Neither layer moves, so that the agreement after the catch-up is the one before.
 REFLECTED = ("data.optimizer.lr=1e-12", "memory.optimizer.lr=1e-12", "memory.value_lr=1e-12")

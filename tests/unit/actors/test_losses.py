@@ -35,6 +35,12 @@ def slow_kl(p: Row, q: Row) -> float:
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
 
 
+def slow_heeding(p: Row, q: Row, yields: float) -> float:
+    """What the teacher p counts beside the student q."""
+    has, more = (-sum(a * math.log(a) for a in row) for row in (q, p))
+    return min(1.0, math.exp(yields * (has - more)))
+
+
 def slow_js(p: Row, q: Row) -> float:
     middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
     return (slow_kl(p, middle) + slow_kl(q, middle)) / 2
@@ -106,6 +112,34 @@ def test_recall_is_the_mean_kl_from_data_layer_to_memory() -> None:
     assert losses.recall(teacher, student).item() == pytest.approx(sum(want) / len(want))
 
 
+@pytest.mark.parametrize("yields", [0.5, 1.0, 3.0])
+def test_recall_gives_way_by_what_the_memory_is_surer_than_the_data_layer(yields: float) -> None:
+    teacher, student = logits(seed=1), logits(seed=2)
+    pairs = list(zip(rows(teacher), rows(student), strict=True))
+    counted = [slow_heeding(p, q, yields) for p, q in pairs]
+    assert min(counted) < 0.9
+    assert max(counted) == 1.0
+    want = sum(w * slow_kl(p, q) for w, (p, q) in zip(counted, pairs, strict=True)) / len(pairs)
+    assert losses.recall(teacher, student, yields).item() == pytest.approx(want)
+
+
+def test_a_data_layer_that_is_sure_of_something_else_is_followed_in_full() -> None:
+    sure, sure_of_another = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
+    unsure = torch.zeros(1, 2)
+    plain = losses.recall(sure_of_another, sure).item()
+    assert losses.recall(sure_of_another, sure, 1.0).item() == pytest.approx(plain)
+    assert losses.recall(unsure, sure, 1.0).item() < 0.6 * losses.recall(unsure, sure).item()
+
+
+def test_how_far_recall_gives_way_is_no_reason_to_be_surer() -> None:
+    teacher, student = logits(seed=1), logits(seed=2).requires_grad_()
+    losses.recall(teacher, student, 1.0).backward()
+    pairs = zip(rows(teacher), rows(student.detach()), strict=True)
+    counted_N1 = torch.tensor([[slow_heeding(p, q, 1.0)] for p, q in pairs], dtype=torch.float64)
+    want = counted_N1 * (student.softmax(-1) - teacher.softmax(-1)).detach() / len(student)
+    torch.testing.assert_close(student.grad, want)
+
+
 def test_recall_gives_the_data_layer_no_gradient() -> None:
     teacher, student = logits(seed=1).requires_grad_(), logits(seed=2).requires_grad_()
     losses.recall(teacher, student).backward()
@@ -137,7 +171,8 @@ def test_jensen_shannon_of_equal_distributions_is_never_negative(dtype: torch.dt
     assert losses.jensen_shannon(logp, logp).min().item() >= 0
 
 
-def test_sync_equals_its_formula() -> None:
+@pytest.mark.parametrize("yields", [0.0, 1.0])
+def test_sync_equals_its_formula(yields: float) -> None:
     teacher, ref, before, student = (logits(7, seed=seed) for seed in (1, 2, 3, 4))
     before[:4] = ref[:4]  # the memory agreed there
     changed = [slow_js(p, q) for p, q in zip(rows(teacher), rows(ref), strict=True)]
@@ -148,8 +183,9 @@ def test_sync_equals_its_formula() -> None:
     ):
         weight = js / (js + median)
         agreed = float(b.index(max(b)) == r.index(max(r)))
-        total += weight * slow_kl(t, s) + (1 - weight) * agreed * slow_kl(b, s)
-    got = losses.sync(teacher, ref, before, student).item()
+        followed = weight * slow_heeding(t, s, yields) * slow_kl(t, s)
+        total += followed + (1 - weight) * agreed * slow_kl(b, s)
+    got = losses.sync(teacher, ref, before, student, yields=yields).item()
     assert got == pytest.approx(total / len(changed))
 
 

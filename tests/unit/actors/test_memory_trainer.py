@@ -156,15 +156,16 @@ def test_self_is_taught_by_real_text_alone(
     assert values(trainer.train_step())["self"] == pytest.approx(want, rel=1e-4)
 
 
-def test_recall_over_the_whole_batch_is_the_mean_divergence_from_the_teacher(
-    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("yields", [0.0, 1.0, 30.0])
+def test_recall_over_the_whole_batch_is_the_mean_divergence_from_a_teacher_that_is_as_sure(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, yields: float
 ) -> None:
-    trainer = build(facts_corpus, tokenizer, memory__recall_frac=1.0, **only("recall"))
+    weights = {**only("recall"), "losses__recall_yields": yields}
+    trainer = build(facts_corpus, tokenizer, memory__recall_frac=1.0, **weights)
     batch = given(trainer, monkeypatch)
     with torch.no_grad():
         p = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
-        q = predict_at(trainer.layer, batch)
-        want = F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean").item()
+        want = losses.recall(p, predict_at(trainer.layer, batch), yields).item()
     assert values(trainer.train_step())["recall"] == pytest.approx(want, rel=1e-4)
 
 
@@ -182,7 +183,8 @@ def test_sync_over_the_whole_batch_compares_what_changed_with_what_was_there(
             for data in (trainer.teacher, trainer.ref)
         )
         before, student = (predict_at(m, batch) for m in (trainer.before, trainer.layer))
-        want = losses.sync(teacher, ref, before, student).item()
+        yields = trainer.spec.losses.recall_yields
+        want = losses.sync(teacher, ref, before, student, yields=yields).item()
     assert values(trainer.train_step())["sync"] == pytest.approx(want, rel=1e-4)
 
 
@@ -205,7 +207,7 @@ def test_the_encoder_learns_to_say_what_the_memory_learns_to_say(
         p = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
         u = trainer.layer.encode(batch.tokens_BT, batch.segments_BT)[0][batch.valid_BT]
         q = trainer.layer.guess(u)
-        recall = F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean")
+        recall = losses.recall(p, q, trainer.spec.losses.recall_yields)
         want = 0.3 * recall + 0.5 * F.cross_entropy(q, batch.targets_N)
     assert values(trainer.train_step())["encoder"] == pytest.approx(want.item(), rel=1e-4)
 
