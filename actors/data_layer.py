@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actors.layer_spec import DataLayerSpec
+from actors.losses import entropy
 from actors.memory_layer import rms
 from actors.precision import compute_dtype, in_float32, widen
 from actors.wire import ConfigError
@@ -90,7 +91,7 @@ class MemoryPort(nn.Module):
         with (
             torch.no_grad()
         ):  # as features only: lambda must not be a reason to sharpen or blur either distribution
-            entropies = torch.stack([-(lp.exp() * lp).sum(-1) for lp in (logp, logq)], dim=-1)
+            entropies = torch.stack([entropy(lp) for lp in (logp, logq)], dim=-1)
         features = torch.cat([rms(widen(hidden)), rms(widen(y)), entropies], dim=-1)
         with in_float32(hidden.device):  # one column: nothing to save, and lambda is a loss's base
             weight, bias = (p.detach() if fixed else p for p in (self.mix.weight, self.mix.bias))

@@ -67,9 +67,9 @@ def kl(teacher_logp_NV: Tensor, student_logp_NV: Tensor) -> Tensor:
     return (teacher_logp_NV.exp() * (teacher_logp_NV - student_logp_NV)).sum(-1)
 
 
-def entropy(logp_NV: Tensor) -> Tensor:
-    """Entropy of each position, (N,), nats."""
-    return -(logp_NV.exp() * logp_NV).sum(-1)
+def entropy(logp: Tensor) -> Tensor:
+    """Entropy (...), nats, of distributions given by their log probabilities (..., V)."""
+    return -(logp.exp() * logp).sum(-1)
 
 
 def heeding(teacher_logp_NV: Tensor, student_logp_NV: Tensor, yields: float) -> Tensor:
