@@ -78,6 +78,8 @@ def heeding(teacher_logp_NV: Tensor, student_logp_NV: Tensor, yields: float) -> 
     All where the data layer is as sure as the memory or surer, little where the memory knows
     something and the data layer does not yet. No gradient.
     """
+    if yields == 0:
+        return teacher_logp_NV.new_ones(teacher_logp_NV.shape[:-1])
     with torch.no_grad():
         surer_N = entropy(student_logp_NV) - entropy(teacher_logp_NV)
         return (yields * surer_N).clamp_max(0.0).exp()
