@@ -33,7 +33,7 @@ from actors.sparse_write import Background
 from actors.spec import RunSpec
 from actors.wire import DivergedError
 
-LR_OF_VALUE_LR = 0.25  # of the rate at which the run trained its table; more of it forgets more
+LR_OF_VALUE_LR = 0.35  # of the rate at which the run trained its table; more of it forgets more
 READ_DROPOUT = 0.5  # share of positions whose read the data layer does not hear meanwhile
 
 
