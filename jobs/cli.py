@@ -175,7 +175,7 @@ def learn(
     lr: Annotated[
         float | None,
         typer.Option(
-            help="Of the value table; default: a quarter of the run's, with --rows 10000."
+            help="Of the value table; default: .35 of the run's, with --rows 10000."
         ),
     ] = None,
     rows: Annotated[
