@@ -174,9 +174,7 @@ def learn(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 400,
     lr: Annotated[
         float | None,
-        typer.Option(
-            help="Of the value table; default: .35 of the run's, with --rows 10000."
-        ),
+        typer.Option(help="Of the value table; default: .35 of the run's, with --rows 10000."),
     ] = None,
     rows: Annotated[
         int | None,
