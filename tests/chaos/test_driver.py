@@ -29,7 +29,7 @@ SETTINGS = ("intervals=8", "checkpoints.every=2", "evaluation.every=0")
 PATIENCE_S = 180.0
 GONE_S = 5.0
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-MANY = "intervals=30"  # so that a signal comes before the last of them
+MANY = "intervals=60"  # so that a signal comes before the last of them
 numbers = itertools.count()
 
 
