@@ -26,6 +26,7 @@ from actors.corpus import PADDING, Corpus, Windows, WindowStream
 from actors.evaluation import Pair
 from actors.flat import FROZEN, FlatParameters
 from actors.layers import Batch, add_noise, both_voices, seed_of, to_batch
+from actors.learn_plan import LearnPlan
 from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of, short_warmup
 from actors.precision import autocast
 from actors.process_group import ProcessGroup
@@ -33,33 +34,7 @@ from actors.sparse_write import Background
 from actors.spec import RunSpec
 from actors.wire import DivergedError
 
-LR_OF_VALUE_LR = 0.35  # of the rate at which the run trained its table; more of it forgets more
 READ_DROPOUT = 0.5  # share of positions whose read the data layer does not hear meanwhile
-
-
-@dataclass(frozen=True)
-class LearnPlan:
-    """How much is taken in, and how.
-
-    Attributes:
-        steps: optimizer steps.
-        lr: peak learning rate of the value table; that of the other weights keeps its proportion.
-        rows: None: every weight of the memory is trained; else only the value table is written,
-            by SGD, this many rows a step; 0: all that the batch reads.
-        old_frac: share of a batch's sequences that are old data.
-        assist: weight of the losses through the frozen data layer, beside 1 for the memory alone:
-            of both together, and, at the run's `losses.reader`, of the data layer where it reads.
-        seed: of batches and noise.
-        background_batches: of old data, in which reads are counted where rows are chosen.
-    """
-
-    steps: int
-    lr: float
-    rows: int | None = None
-    old_frac: float = 0.25
-    assist: float = 1.0
-    seed: int = 0
-    background_batches: int = 256
 
 
 @dataclass

@@ -27,7 +27,8 @@ from actors.evaluation import Pair, heldout_figures
 from actors.facts import FactTable, baseline_accuracy
 from actors.flat import FlatParameters
 from actors.layers import Batch, build_data_layer, build_memory_layer
-from actors.learner import LR_OF_VALUE_LR, Learner, LearnPlan
+from actors.learn_plan import LearnPlan, default_lr
+from actors.learner import Learner
 from actors.memory_trainer import MemoryTrainer
 from actors.optim import section_of
 from actors.probing import Voice, answers_right
@@ -194,7 +195,7 @@ class AloneCells(SeedCells):
 
     def memory(self) -> Json:
         """Every weight of the memory learns on, for itself and through the frozen data layer."""
-        rate = LR_OF_VALUE_LR * self.spec.memory.value_lr
+        rate = default_lr(self.spec.memory.value_lr, None)
         return self._get("memory", lambda _: self._taken_in(rate, None), rate=rate)
 
     def write(self, rows: int, rate: float) -> Json:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from actors.learn_plan import LR_OF_VALUE_LR, WRITE_LR
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 
@@ -174,7 +175,10 @@ def learn(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 400,
     lr: Annotated[
         float | None,
-        typer.Option(help="Of the value table; default: .35 of the run's, with --rows 10000."),
+        typer.Option(
+            help=f"Of the value table; default: {LR_OF_VALUE_LR:g} of the run's, with --rows "
+            f"{WRITE_LR:g}."
+        ),
     ] = None,
     rows: Annotated[
         int | None,

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.corpus_spec import CorpusSpec
+from actors.learn_plan import WRITE_LR, LearnPlan, default_lr
 from actors.wire import ConfigError
 from jobs.given_corpus import facts_corpus, text_corpus
 from orchestrator.config import Config, make_config, saved_config
@@ -23,7 +24,6 @@ from orchestrator.learn_report import UNITS, change_table
 from orchestrator.run_dir import REPORT, SUMMARY, RunDir, find_export
 
 CURVE_POINTS = 6
-WRITE_LR = 10000.0  # of SGD on single rows, whose gradients are small
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,17 @@ def _learn(
 
     from actors.corpus import Corpus
     from actors.exam import Exam
-    from actors.learner import LR_OF_VALUE_LR, Learner, LearnPlan
+    from actors.learner import Learner
     from actors.pair_files import load
 
     workers = config.memory.workers
-    default_lr = WRITE_LR if wanted.rows is not None else LR_OF_VALUE_LR * config.memory.value_lr
+    usual_lr = default_lr(config.memory.value_lr, wanted.rows)
     torch.set_num_threads(max(1, int(workers.cpus)))
     on_card = workers.gpus > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_card else "cpu")
     plan = LearnPlan(
         steps=wanted.steps,
-        lr=default_lr if wanted.lr is None else wanted.lr,
+        lr=usual_lr if wanted.lr is None else wanted.lr,
         rows=wanted.rows,
         old_frac=wanted.old_frac,
         seed=config.seed if wanted.seed is None else wanted.seed,

@@ -13,7 +13,8 @@ from actors import losses
 from actors.corpus import Corpus, WindowStream
 from actors.evaluation import Pair
 from actors.layers import build_data_layer, build_memory_layer, to_batch
-from actors.learner import Learner, LearnPlan
+from actors.learn_plan import LearnPlan
+from actors.learner import Learner
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import DivergedError
