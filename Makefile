@@ -20,14 +20,16 @@ $(SETUP): requirements.lock pyproject.toml
 quickstart: $(SETUP)
 	$(BIN)/tandem train jobs/configs/quickstart.yaml name=$(RUN)
 
+# Unit tests in two processes; the others start clusters of two CPUs, one after the other.
 test: $(SETUP)
-	$(BIN)/python -m pytest tests/unit tests/integration tests/chaos -m "not long"
+	$(BIN)/python -m pytest tests/unit -m "not long" -n 2
+	$(BIN)/python -m pytest tests/integration tests/chaos -m "not long"
 
 test-all: $(SETUP)
 	$(BIN)/python -m pytest tests
 
 unit: $(SETUP)
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -n 2
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
