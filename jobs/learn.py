@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.corpus_spec import CorpusSpec
-from actors.learn_plan import WRITE_LR, LearnPlan, default_lr
+from actors.learn_plan import LearnPlan, default_lr
 from actors.wire import ConfigError
 from jobs.given_corpus import facts_corpus, text_corpus
 from orchestrator.config import Config, make_config, saved_config
@@ -63,8 +63,9 @@ def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict
     corpus = _corpus(config, wanted)
     out = RunDir(wanted.out or f"{run_dir.url}-learned")
     kept = _config_at(config, out)
+    usual_lr = default_lr(config.memory.value_lr, wanted.rows)
     if wanted.lr is not None and not 0 < wanted.lr < float("inf"):
-        raise ConfigError(f"--lr {wanted.lr:g}: expected a positive number, e.g. {WRITE_LR:g}")
+        raise ConfigError(f"--lr {wanted.lr:g}: expected a positive number, e.g. {usual_lr:g}")
     if out.exists():
         raise ConfigError(
             f"{out.url} exists already; choose another --out, or remove it if it is not needed"
@@ -116,13 +117,12 @@ def _learn(
     from actors.pair_files import load
 
     workers = config.memory.workers
-    usual_lr = default_lr(config.memory.value_lr, wanted.rows)
     torch.set_num_threads(max(1, int(workers.cpus)))
     on_card = workers.gpus > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_card else "cpu")
     plan = LearnPlan(
         steps=wanted.steps,
-        lr=usual_lr if wanted.lr is None else wanted.lr,
+        lr=default_lr(config.memory.value_lr, wanted.rows) if wanted.lr is None else wanted.lr,
         rows=wanted.rows,
         old_frac=wanted.old_frac,
         seed=config.seed if wanted.seed is None else wanted.seed,
