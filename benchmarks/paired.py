@@ -17,10 +17,10 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.config import Config, load_config
+from orchestrator.console import Console
 from orchestrator.ray_session import ray_session
 from orchestrator.run import FINISHED, train
 from orchestrator.run_dir import SUMMARY, RunDir
@@ -129,7 +129,7 @@ def main() -> None:
                 for which, path in (("first", options.first), ("second", options.second))
             ]
             pairs.append((both[0], both[1]))
-            console.print(f"seed {seed} done", highlight=False)
+            console.say(f"seed {seed} done")
     found = compare(pairs)
     if options.json:
         print(json.dumps({d.figure: {**vars(d), "verdict": d.verdict} for d in found}))

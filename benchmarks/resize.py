@@ -33,9 +33,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import ray
-from rich.console import Console
 
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
+from orchestrator.console import Console
 
 CONFIG = Path(__file__).parents[1] / "jobs" / "configs" / "quickstart.yaml"
 QUIET, BETWEEN = 8, 4  # intervals before the first resize, and between two

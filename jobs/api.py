@@ -14,12 +14,14 @@ from actors.pair_model import load as load_export
 from actors.probing import Voice
 from actors.wire import ConfigError, TandemError
 from orchestrator.config import Config, load_config
+from orchestrator.console import Console
 from orchestrator.run import RunResult, train
 from orchestrator.run_dir import find_export
 
 __all__ = [
     "Config",
     "ConfigError",
+    "Console",
     "RunResult",
     "TandemError",
     "TandemModel",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
+from orchestrator.console import Console
 from orchestrator.run_dir import find_export
 
 NAMES = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}

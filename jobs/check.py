@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from actors.corpus import Corpus, build_tokenizer, train_tokenizer
@@ -23,6 +22,7 @@ from actors.wire import CorpusError
 from jobs import footprint
 from jobs.machine import Machine, free_disk, machine_of
 from orchestrator.config import Config, load_config
+from orchestrator.console import Console
 from orchestrator.errors import PlacementError
 from orchestrator.exchange import check_fits
 from orchestrator.nodes import total

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+import typer.core
 
 from actors.learn_plan import LR_OF_VALUE_LR, WRITE_LR
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
+from orchestrator.console import Console, replace_unencodable
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands of `tandem`."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Runs one; what it prints, and what is said of a mistyped one, can always be encoded."""
+        replace_unencodable()
+        return super().main(*args, **options)
+
 
 app = typer.Typer(
     name="tandem",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -117,7 +129,7 @@ def check(
     from jobs.check import run_check
 
     with exit_codes():
-        run_check(config, overrides or [], Console(), as_json)
+        run_check(config, overrides or [], Console(ends_with_reader=True), as_json)
 
 
 @app.command()
@@ -129,7 +141,7 @@ def compare(
     from jobs.compare import run_compare
 
     with exit_codes():
-        run_compare(runs, Console(), as_json)
+        run_compare(runs, Console(ends_with_reader=True), as_json)
 
 
 @app.command()
@@ -156,7 +168,7 @@ def evaluate(
             raise ConfigError("--steps and --templates are of --learn CORPUS, which is not there")
         from jobs.evaluate import run_evaluation
 
-        run_evaluation(run, Console(), as_json)
+        run_evaluation(run, Console(ends_with_reader=True), as_json)
 
 
 @app.command()
@@ -213,7 +225,7 @@ def ask(
     from jobs.ask import run_ask
 
     with exit_codes():
-        run_ask(run, prompt, Console(), tokens, max_tokens)
+        run_ask(run, prompt, Console(ends_with_reader=True), tokens, max_tokens)
 
 
 @app.command()
@@ -233,9 +245,9 @@ def status(
 
     with exit_codes():
         if run:
-            run_status(run, Console(), as_json, watch)
+            run_status(run, Console(ends_with_reader=True), as_json, watch)
         else:
-            run_list(storage, address or None, Console(), as_json)
+            run_list(storage, address or None, Console(ends_with_reader=True), as_json)
 
 
 @app.command()
@@ -362,7 +374,7 @@ def logs(
     with exit_codes():
         from jobs.follow import run_logs
 
-        if code := run_logs(job, address, insecure, follow, Console()):
+        if code := run_logs(job, address, insecure, follow, Console(ends_with_reader=True)):
             raise typer.Exit(code)
 
 

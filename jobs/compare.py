@@ -14,11 +14,12 @@ from typing import Any
 import fsspec
 import pyarrow.parquet as pq
 import yaml
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from actors.spec import GROUPS
 from actors.wire import ConfigError
+from orchestrator.console import Console
 from orchestrator.dotted import leaves
 from orchestrator.metrics import group_totals
 from orchestrator.run_dir import CONFIG, EVALUATIONS, METRICS, SUMMARY, RunDir
@@ -84,14 +85,14 @@ def run_compare(urls: Sequence[str], console: Console, as_json: bool) -> None:
         return
     console.print(_figures_table(runs, best))
     if any(best.values()):
-        console.print("* best of the finished runs", highlight=False)
+        console.say("* best of the finished runs")
     for run in runs:
         if run.cause:
-            console.print(f"{run.url}: {run.cause}", highlight=False, markup=False, soft_wrap=True)
+            console.say(f"{run.url}: {run.cause}")
     if differences:
         console.print(_differences_table(runs, differences))
     else:
-        console.print("their configs do not differ", highlight=False)
+        console.say("their configs do not differ")
 
 
 def read_run(url: str) -> Run:
@@ -212,7 +213,7 @@ def _figures_table(runs: Sequence[Run], best: dict[str, list[str]]) -> Table:
         for run in runs:
             text = _figure(run.figures.get(name))
             first = run.url in best.get(name, ())
-            cells.append(f"[bold green]{text} *[/]" if first else text)
+            cells.append(Text(f"{text} *", "bold green") if first else Text(text))
         table.add_row(name, *cells)
     return table
 
@@ -225,7 +226,7 @@ def _differences_table(runs: Sequence[Run], differences: dict[str, list[Any]]) -
     for key, values in differences.items():
         cells = [ABSENT if key not in run.config else json.dumps(value, ensure_ascii=False)
                  for run, value in zip(runs, values, strict=True)]  # fmt: skip
-        table.add_row(key, *(cell.replace("[", "\\[") for cell in cells))
+        table.add_row(key, *cells)
     return table
 
 

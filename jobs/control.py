@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from actors.wire import ConfigError, TandemError
 from orchestrator.command import ACCEPTED, CHECKPOINT, DONE, RESIZE, STOP, Command, Reply
 from orchestrator.config import load_config
+from orchestrator.console import Console
 from orchestrator.mailbox import Mailbox, new_id
 from orchestrator.run_dir import CONFIG, RunDir
 from orchestrator.status import NO_RUN, RUNNING, SILENT, STARTING, Seen, look
@@ -180,4 +179,4 @@ def await_reply(
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.say(text)

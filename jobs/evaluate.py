@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich.console import Console
-
 from jobs.train import print_summary
 from orchestrator.config import saved_config
+from orchestrator.console import Console
 from orchestrator.run_dir import EXPORT, SUMMARY, TOKENIZER, RunDir
 
 

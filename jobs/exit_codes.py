@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
 
 from actors.wire import ConfigError, TandemError
+from orchestrator.console import Console
 
 FAILED, BAD_INPUT, UNREFLECTED, INTERRUPTED = 1, 2, 3, 130
 
@@ -29,7 +29,7 @@ def exit_codes() -> Iterator[None]:
         _print_error(errors, err)
         raise typer.Exit(BAD_INPUT) from err
     except InterruptedRunError as err:
-        errors.print(f"{err}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        errors.say(f"{err}", style="yellow")
         raise typer.Exit(INTERRUPTED) from err
     except TandemError as err:
         _print_error(errors, err)
@@ -40,4 +40,4 @@ def exit_codes() -> Iterator[None]:
 
 def _print_error(console: Console, err: TandemError) -> None:
     text = f"{err.heading}: {err}"
-    console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    console.say(text, style="red")

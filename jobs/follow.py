@@ -14,10 +14,10 @@ from typing import Any
 
 import aiohttp
 from ray.job_submission import JobDetails, JobStatus
-from rich.console import Console
 
 from actors.wire import ConfigError, TandemError
 from jobs.job_server import JobServer, JobServerError, connect, exposures
+from orchestrator.console import Console
 from orchestrator.errors import InterruptedRunError
 
 FAILED, STOPPED = 1, 130
@@ -29,7 +29,6 @@ RUN_KEY, NAME_KEY, DRIVER_KEY = "tandem_run", "tandem_name", "tandem_driver"  # 
 RAYS_OWN = re.compile(
     r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+INFO \S+\.py:\d+ -- |^Running entrypoint for job "
 )
-CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def run_logs(target: str, address: str, insecure: bool, follow: bool, console: Console) -> int:
@@ -98,9 +97,7 @@ def follow_job(server: JobServer, job_id: str, console: Console) -> int:
     code = exit_code(job)
     told = job.driver_exit_code is not None and job.status != JobStatus.STOPPED
     if not told and job.message and job.status == JobStatus.FAILED:
-        console.print(
-            f"job {job_id}: {job.message.strip()}", style="red", highlight=False, markup=False
-        )
+        console.say(f"job {job_id}: {job.message.strip()}", "red")
     _say(console, f"job {job_id} {job.status.value.lower()}, exit code {code}")
     return code
 
@@ -144,8 +141,8 @@ def waiting_for(job: JobDetails, status: dict[str, Any]) -> str:
 class LogPrinter:
     """Prints a log that comes in pieces, line by line.
 
-    Leaves out what Ray says of itself, and control characters, so that no log can take over a
-    terminal.
+    Leaves out what Ray says of itself; the console leaves out control characters, so that no log
+    can take over a terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -168,9 +165,7 @@ class LogPrinter:
 
     def _print(self, line: str) -> None:
         if not RAYS_OWN.match(line):
-            self._console.print(
-                line.translate(CONTROLS), highlight=False, markup=False, soft_wrap=True
-            )
+            self._console.say(line)
 
 
 async def _print_log(server: JobServer, job_id: str, log: LogPrinter) -> None:
@@ -252,8 +247,8 @@ def _patiently(
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.say(text)
 
 
 def _warn(console: Console, text: str) -> None:
-    console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    console.say(f"warning: {text}", style="yellow")

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from actors.corpus_spec import CorpusSpec
 from jobs.given_corpus import any_corpus
 from orchestrator.config import Config, saved_config
+from orchestrator.console import Console
 from orchestrator.learn_report import forks_page, forks_rows
 from orchestrator.run_dir import TOKENIZER, RunDir, find_export
 
@@ -40,7 +40,7 @@ def run_forks(
 
     def say(text: str) -> None:
         if not as_json:
-            console.print(text, highlight=False, soft_wrap=True)
+            console.say(text)
 
     storage, _, name = run_dir.url.rpartition("/")
     stem = posixpath.basename(corpus.rstrip("/")).partition(".")[0] or "corpus"
@@ -137,11 +137,9 @@ def _print(forks: dict[str, Any], console: Console) -> None:
         table.add_row(*row)
     console.print(table)
     without, with_ = forks["without"], forks["with"]
-    console.print(
+    console.say(
         f"without: {without['data_tokens']:,} tokens in {without['seconds']:.0f} s; with: "
         f"{with_['data_tokens']:,} of the data layer and {with_['memory_tokens']:,} of the memory "
-        f"in {with_['seconds']:.0f} s, one after the other",
-        highlight=False,
-        soft_wrap=True,
+        f"in {with_['seconds']:.0f} s, one after the other"
     )
-    console.print(f"report: {forks['report']}", highlight=False, soft_wrap=True)
+    console.say(f"report: {forks['report']}")

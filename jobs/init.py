@@ -14,11 +14,11 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from rich.console import Console
 
 from actors.corpus_spec import CorpusSpec
 from actors.wire import ConfigError
 from orchestrator.config import make_config
+from orchestrator.console import Console
 
 EXAMPLES = Path(__file__).parent / "configs"
 WIDTH = 100
@@ -58,12 +58,8 @@ def run_init(path: str, kind: str, everything: bool, force: bool, console: Conso
         target.write_text(config_text(kind, path, everything), encoding="utf-8")
     except OSError as err:
         raise ConfigError(f"{path}: can't be written: {err}") from err
-    console.print(
-        f"wrote {path}; set corpus.paths in it, then:\n"
-        f"  tandem check {path}\n  tandem train {path}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+    console.say(
+        f"wrote {path}; set corpus.paths in it, then:\n  tandem check {path}\n  tandem train {path}"
     )
 
 

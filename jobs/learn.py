@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from actors.corpus_spec import CorpusSpec
@@ -20,6 +19,7 @@ from actors.learn_plan import LearnPlan, default_lr
 from actors.wire import ConfigError
 from jobs.given_corpus import facts_corpus, text_corpus
 from orchestrator.config import Config, make_config, saved_config
+from orchestrator.console import Console
 from orchestrator.learn_report import UNITS, change_table
 from orchestrator.run_dir import REPORT, SUMMARY, RunDir, find_export
 
@@ -73,7 +73,7 @@ def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict
 
     def say(text: str) -> None:
         if not as_json:
-            console.print(text, highlight=False, soft_wrap=True)
+            console.say(text)
 
     from jobs.learned_run import write_result
 
@@ -221,17 +221,13 @@ def _print(learned: dict[str, Any], console: Console) -> None:
             table.add_row(*row)
         console.print(table)
     if facts := learned["facts"]:
-        console.print(
+        console.say(
             f"{facts['given']} facts, of which the run's corpus has {facts['in_run']} and "
-            f"{facts['contradicting']} with another object",
-            highlight=False,
-            soft_wrap=True,
+            f"{facts['contradicting']} with another object"
         )
-    console.print(
+    console.say(
         f"{learned['new_tokens']:,} new and {learned['old_tokens']:,} old tokens in "
         f"{learned['seconds']:.0f} s; {learned['rows_changed']:,} of {learned['num_rows']:,} rows "
-        "of the value table changed; the data layer is the run's",
-        highlight=False,
-        soft_wrap=True,
+        "of the value table changed; the data layer is the run's"
     )
-    console.print(f"report: {learned['out']}/{REPORT}", highlight=False, soft_wrap=True)
+    console.say(f"report: {learned['out']}/{REPORT}")

@@ -8,10 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.console import Console
 from orchestrator.live_view import LiveView
 from orchestrator.search_results import (
     FAILED,
@@ -101,7 +102,8 @@ class SearchProgress(LiveView):
         spec = self._search.spec
         if not self._results:
             return Group(Text(f"tandem tune · {spec.name}: the first trials are starting"))
-        table = Table(title=f"tandem tune · {spec.name}", title_justify="left")
+        title = Text(f"tandem tune · {spec.name}", "table.title")
+        table = Table(title=title, title_justify="left")
         names = [goal.figure for goal in spec.goals]
         folded = [name.replace(".", ".\n") for name in names]  # so that three fit in 80 columns
         for heading in ("trial", "state", "interval", "time", *folded):
@@ -109,7 +111,7 @@ class SearchProgress(LiveView):
         for result in self._newest():
             table.add_row(
                 result.name,
-                f"[{COLORS[result.status]}]{result.status}[/]",
+                Text(result.status, COLORS[result.status]),
                 f"{result.interval}/{self._search.base.intervals}",
                 clock(self._seconds(result)),
                 *(shown(result.figures.get(name)) for name in names),

@@ -4,18 +4,18 @@ cluster. Reads files only, so that it works wherever the storage is seen.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
 from actors.spec import GROUPS
 from actors.wire import ConfigError
+from orchestrator.console import Console
 from orchestrator.run_dir import CONFIG, RunDir
 from orchestrator.status import NO_RUN, RUNNING, SILENT, Seen, look
 
@@ -40,8 +40,8 @@ def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
     looks = _looks(run_dir, seen, watch)
     if as_json:
         for seen in looks:
-            print(json.dumps(as_values(run_dir.url, seen), ensure_ascii=False), flush=True)
-    elif watch and console.is_terminal:
+            console.print_json(data=as_values(run_dir.url, seen), indent=None)
+    elif watch and console.is_interactive:
         with Live(_page(run_dir.url, seen), console=console, auto_refresh=False) as live:
             for seen in looks:
                 live.update(_page(run_dir.url, seen), refresh=True)
@@ -78,7 +78,7 @@ def run_list(storage: str, address: str | None, console: Console, as_json: bool)
     jobs = list_jobs(address) if address else []
     if as_json:
         values = [as_values(folder.path(name), seen) for name, seen in runs.items()]
-        print(json.dumps({"runs": values, "jobs": jobs}, ensure_ascii=False))
+        console.print_json(data={"runs": values, "jobs": jobs}, indent=None)
         return
     table = Table(title=f"runs under {folder.url}", title_justify="left")
     for heading in ("run", "state", "interval", "data workers", "memory workers", "heard of"):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from rich.console import Console
 
 from actors.wire import ConfigError
 from jobs import given_env
@@ -45,6 +44,7 @@ from jobs.preflight import (
 )
 from jobs.survey import Questions
 from orchestrator.config import Config, load_config
+from orchestrator.console import Console
 from orchestrator.placement import Resources
 from orchestrator.search_file import load_search
 from orchestrator.search_spec import vary
@@ -132,7 +132,7 @@ def run_submit(
     """
 
     def say(text: str, style: str | None = None) -> None:
-        console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        console.say(text, style=style)
 
     job = make_job(kind, target, overrides, terms, resume)
     server = connect(terms.address, terms.insecure, lambda text: say(f"warning: {text}", "yellow"))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import psutil
-from rich.console import Console
 from rich.table import Table
 
 from orchestrator.config import load_config
+from orchestrator.console import Console
 from orchestrator.run_dir import REPORT, RunDir
 
 
@@ -31,7 +31,7 @@ def run_training(
 
     result = train(config, console, verbose=verbose, started_at=began, resume=resume)
     print_summary(result.summary, console)
-    console.print(f"report: {result.path}/{REPORT}", highlight=False, soft_wrap=True)
+    console.say(f"report: {result.path}/{REPORT}")
     return bool(result.summary["reflects_final"])
 
 
@@ -52,18 +52,14 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     if "data" in summary:
         for group in ("data", "memory"):
             totals = summary[group]
-            console.print(
+            console.say(
                 f"{group} group: {totals['steps']} steps, {totals['tokens']:,} tokens, "
                 f"{totals['tokens_per_s']:,.0f} tokens/s, "
-                f"waiting {totals['wait_frac']:.0%}",
-                highlight=False,
-                soft_wrap=True,
+                f"waiting {totals['wait_frac']:.0%}"
             )
     verdict = "yes" if summary["reflects_final"] else "NO"
-    console.print(
-        f"memory reflects the final data layer: {verdict} ({summary['reflects_final_reason']})",
-        highlight=False,
-        soft_wrap=True,
+    console.say(
+        f"memory reflects the final data layer: {verdict} ({summary['reflects_final_reason']})"
     )
 
 

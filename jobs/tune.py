@@ -28,7 +28,6 @@ import pyarrow.fs
 import ray
 import yaml
 from ray import tune
-from rich.console import Console
 from rich.table import Table
 
 from actors.wire import ConfigError
@@ -41,6 +40,7 @@ from jobs.search_trackers import tracker_callbacks
 from jobs.trial import DONOR, GENERATION, GIVEN, NUMBER, POINT, run_trial, trial_config
 from orchestrator.autoscaler import scaler_state
 from orchestrator.config import changed_keys, saved_config
+from orchestrator.console import Console
 from orchestrator.errors import InterruptedRunError
 from orchestrator.nodes import Node, cluster_nodes
 from orchestrator.placement import bundle_labels, bundles, check_resources
@@ -320,22 +320,19 @@ def print_results(
 ) -> None:
     """How many did what, and the best with their figures."""
     counts = {s: sum(r.status == s for r in results) for s in (FINISHED, STOPPED, FAILED)}
-    console.print(
-        f"{len(results)} trials: " + ", ".join(f"{n} {s}" for s, n in counts.items()),
-        highlight=False,
-    )
+    console.say(f"{len(results)} trials: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
     for error in sorted({r.error for r in results if r.status == FAILED}):
-        console.print(f"failed: {error}", style="red", markup=False, highlight=False)
+        console.say(f"failed: {error}", "red")
     goals = search.spec.goals
     if not best:
-        console.print("no trial came to its end with all objectives", style="red")
+        console.say("no trial came to its end with all objectives", "red")
         return
     console.print(_best_table([goal.figure for goal in goals], best[:COLUMNS]))
     if len(best) > COLUMNS:
         more = f"and {len(best) - COLUMNS} more on the front: {search.url}/{PARETO}.parquet"
-        console.print(more, highlight=False, soft_wrap=True)
+        console.say(more)
     for what, name in (("train the best with", BEST), ("report", REPORT)):
-        console.print(f"{what}: {search.url}/{name}", highlight=False, soft_wrap=True)
+        console.say(f"{what}: {search.url}/{name}")
 
 
 def _best_table(figures: Sequence[str], best: Sequence[TrialResult]) -> Table:

@@ -1,19 +1,21 @@
-"""What shows itself live on a terminal, and in lines without one."""
+"""What shows itself live on a terminal that can redraw, and in lines without one."""
 
 from __future__ import annotations
 
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
+
+from orchestrator.console import Console
 
 
 class LiveView:
-    """Redraws what `_render` returns where the console is a terminal, from `with` on.
+    """Redraws what `_render` returns where the console can redraw, from `with` on.
 
     Args:
-        console: where; its `is_terminal` decides.
+        console: where; its `is_interactive` decides.
         refreshes: redrawings a second.
     """
 
@@ -22,7 +24,7 @@ class LiveView:
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_interactive:
             self._live = Live(
                 console=self._console,
                 get_renderable=self._render,
@@ -50,4 +52,7 @@ class LiveView:
 
     def _print(self, text: str, style: str | None = None) -> None:
         """A line that stays; above the live view where there is one."""
-        self._console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        # Not `say`: a notebook may have given rich's own console.
+        self._console.print(
+            text, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True
+        )

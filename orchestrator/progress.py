@@ -8,13 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Description
 from orchestrator.config import Config
+from orchestrator.console import Console
 from orchestrator.live_view import LiveView
 from orchestrator.metrics import Row
 from orchestrator.recovery import Failure
@@ -187,7 +189,8 @@ class Progress(LiveView):
         return "  ".join(parts) + (f"  left {_clock(left)}" if left is not None else "")
 
     def _render(self) -> Group:
-        table = Table(title=f"tandem · {self._config.name}", title_justify="left", expand=False)
+        title = Text(f"tandem · {self._config.name}", "table.title")
+        table = Table(title=title, title_justify="left", expand=False)
         table.add_column("")
         for group in GROUPS:
             table.add_column(f"{group} group", min_width=34)
@@ -206,7 +209,7 @@ class Progress(LiveView):
         foot = f"{self._phase} · {_clock(self._elapsed())} gone" + (
             f" · {_clock(left)} left" if left is not None else ""
         )
-        return Group(table, foot, self._heldout())
+        return Group(table, Text(foot), self._heldout())
 
 
 def _clock(seconds: float) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 
 import ray
 from ray.util.placement_group import remove_placement_group
-from rich.console import Console
 
 from actors.corpus import build_tokenizer
 from actors.host_memory import ByteArray
@@ -29,6 +28,7 @@ from orchestrator.checkpoint_writer import CheckpointWriter
 from orchestrator.checkpoints import Restored, load, remove_unfinished, stored_part
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, changed_keys, saved_config
+from orchestrator.console import Console
 from orchestrator.coordinator import Coordinator
 from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import GroupCheckpoint, check_fits

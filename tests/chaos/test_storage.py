@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from rich.console import Console
 
 from orchestrator.config import load_config
+from orchestrator.console import Console
 from orchestrator.run import train
 from tests.integration.tiny import actor_processes
 

@@ -15,13 +15,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from ray.util import placement_group_table
-from rich.console import Console
 
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import ConfigError
 from benchmarks.resize import longest_gap_s, median_interval_s
 from jobs.control import run_scale
 from orchestrator.config import Config, load_config
+from orchestrator.console import Console
 from orchestrator.run import train
 from orchestrator.run_dir import RunDir
 from orchestrator.status import look

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from actors.wire import CheckpointError, ConfigError
 from orchestrator.config import load_config
+from orchestrator.console import Console
 from orchestrator.run import train
 from orchestrator.run_dir import SUMMARY
 

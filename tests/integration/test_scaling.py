@@ -14,7 +14,6 @@ import pytest
 import ray
 import yaml
 from ray._private.authentication_test_utils import reset_auth_token_state
-from rich.console import Console
 
 from actors.spec import DATA, GROUPS, MEMORY
 from actors.wire import Order
@@ -22,6 +21,7 @@ from jobs.check import grows
 from jobs.machine import machine_of
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, load_config
+from orchestrator.console import Console
 from orchestrator.errors import PlacementError
 from orchestrator.exchange import Version
 from orchestrator.run import train

@@ -14,10 +14,10 @@ import fsspec
 import pytest
 import ray
 from moto.server import ThreadedMotoServer
-from rich.console import Console
 
 from actors.wire import ConfigError, TandemError
 from orchestrator.config import load_config
+from orchestrator.console import Console
 from orchestrator.run import train
 from orchestrator.run_dir import RunDir
 from tests.conftest import start_ray

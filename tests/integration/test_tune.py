@@ -19,11 +19,11 @@ import pytest
 import ray
 import yaml
 from ray.util import placement_group_table
-from rich.console import Console
 
 from actors.wire import ConfigError
 from jobs.tune import as_yaml, run_search
 from orchestrator.config import load_config
+from orchestrator.console import Console
 from orchestrator.handover import hand_over, take_over
 from orchestrator.run import train
 from orchestrator.run_dir import SUMMARY, RunDir

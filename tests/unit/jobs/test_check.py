@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from actors.wire import ConfigError, CorpusError
 from jobs.check import check, grows, show, warnings
 from jobs.machine import Machine
 from orchestrator.config import Config, load_config
+from orchestrator.console import Console
 from orchestrator.errors import PlacementError, RunExistsError, StoreTooSmallError
 from orchestrator.nodes import Node
 from tests.integration.tiny import write_config, write_corpora

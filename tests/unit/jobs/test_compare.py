@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from actors.spec import DATA
 from actors.wire import ConfigError
@@ -21,6 +20,7 @@ from jobs.compare import (
     read_run,
     run_compare,
 )
+from orchestrator.console import Console
 from orchestrator.metrics import Metrics
 from orchestrator.recorder import to_parquet
 from orchestrator.run_dir import CONFIG, EVALUATIONS, METRICS, SUMMARY, RunDir

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from actors.wire import ConfigError
 from jobs.control import await_reply, run_checkpoint, run_resume, run_scale, run_stop
 from jobs.status import as_values, run_list, run_status
 from orchestrator.command import Command, Reply
+from orchestrator.console import Console
 from orchestrator.mailbox import Mailbox
 from orchestrator.run_dir import CONFIG, STATUS, RunDir
 from orchestrator.status import look
@@ -162,7 +162,7 @@ def test_a_page_shows_both_groups_and_every_rank(running: RunDir) -> None:
 def test_as_json_a_status_is_one_object(
     running: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_status(running.url, Console(quiet=True), True, False)
+    run_status(running.url, Console(), True, False)
     values = json.loads(capsys.readouterr().out)
     assert (values["state"], values["url"]) == ("running", running.url)
     assert values["groups"] == as_values(running.url, look(running))["groups"]

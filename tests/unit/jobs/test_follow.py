@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from ray.job_submission import JobDetails, JobStatus
-from rich.console import Console
 
 from actors.wire import ConfigError
 from jobs.follow import LogPrinter, exit_code, find_job, waiting_for
+from orchestrator.console import Console
 
 
 def job(**fields: Any) -> JobDetails:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from actors.wire import ConfigError
 from jobs.init import EXAMPLES, RARELY_TURNED, WIDTH, config_text, kinds, run_init
 from orchestrator.config import Config, dotted_keys, load_config
+from orchestrator.console import Console
 from orchestrator.dotted import leaves
 
 QUIET = Console(quiet=True)

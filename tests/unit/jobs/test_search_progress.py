@@ -4,9 +4,9 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from jobs.search_progress import SearchProgress, clock
+from orchestrator.console import Console
 from orchestrator.search_results import FAILED, FINISHED, RUNNING, STOPPED, TrialResult
 from tests.unit.orchestrator.test_search_spec import search
 

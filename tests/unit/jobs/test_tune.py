@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from jobs.trial import GIVEN, NUMBER, POINT
 from jobs.tune import COLUMNS, print_results, seats_of
+from orchestrator.console import Console
 from orchestrator.search_results import FAILED, FINISHED, TrialResult
 from tests.unit.orchestrator.test_search_spec import search
 

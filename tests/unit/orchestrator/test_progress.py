@@ -3,9 +3,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from rich.console import Console
-
 from actors.spec import DATA, GROUPS, MEMORY
+from orchestrator.console import Console
 from orchestrator.metrics import Metrics
 from orchestrator.progress import Progress
 from orchestrator.recovery import Failure
