@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from actors.wire import ConfigError
 from orchestrator.console import Console
 from orchestrator.run_dir import find_export
 
@@ -14,8 +15,14 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
     """Prints what each voice says after `prompt`, greedily.
 
     Raises:
-        ConfigError: no run there, or one without a finished export.
+        ConfigError: no run there, or one without a finished export; a prompt that is no text.
     """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as err:  # the shell passed bytes of another encoding
+        raise ConfigError(
+            f"prompt {prompt!a}: expected UTF-8, got other bytes; set the terminal to UTF-8"
+        ) from err
     export = find_export(run)
     from actors.pair_files import load
     from actors.probing import VOICES, prompt_tokens, tell
@@ -35,7 +42,7 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
         title_justify="left",
     )
     for heading in (NAMES["own"], "p", NAMES["help"], "p", "λ", NAMES["memory"], "p"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for at in range(max(len(t.tokens) for t in told.values())):
         cells = []
         for voice in VOICES:

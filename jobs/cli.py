@@ -239,6 +239,7 @@ def status(
     ] = "",
     watch: Annotated[bool, typer.Option("--watch", help="Until the run ends.")] = False,
     as_json: JsonOption = False,
+    insecure: InsecureOption = False,
 ) -> None:
     """Shows what a run is doing, from its directory alone; or which runs there are."""
     from jobs.status import run_list, run_status
@@ -247,7 +248,8 @@ def status(
         if run:
             run_status(run, Console(ends_with_reader=True), as_json, watch)
         else:
-            run_list(storage, address or None, Console(ends_with_reader=True), as_json)
+            reader = Console(ends_with_reader=True)
+            run_list(storage, address or None, reader, as_json, insecure)
 
 
 @app.command()

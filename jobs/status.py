@@ -64,30 +64,41 @@ def as_values(url: str, seen: Seen) -> dict[str, Any]:
     return {"url": url, "state": seen.state, "age_s": seen.age_s, **seen.status}
 
 
-def run_list(storage: str, address: str | None, console: Console, as_json: bool) -> None:
+def run_list(
+    storage: str, address: str | None, console: Console, as_json: bool, insecure: bool = False
+) -> None:
     """Lists the runs under a folder, and a cluster's jobs where there is an address.
 
+    Args:
+        storage: the folder.
+        address: of the cluster's dashboard.
+        console: where to.
+        as_json: as one JSON object.
+        insecure: also ask a cluster without a token, or over plain HTTP to another machine.
+
     Raises:
-        ConfigError: the folder or the cluster can't be reached.
+        ConfigError: the folder or the cluster can't be reached, or asking it is unsafe.
+        JobServerError: the cluster does not answer as it should.
     """
     folder = RunDir(storage)
     there = [name for name in folder.list_folders() if folder.exists(f"{name}/{CONFIG}")]
     with ThreadPoolExecutor(LOOKS) as pool:  # a driver that died takes a second look
         seen_there = pool.map(lambda name: look(RunDir(folder.path(name))), there)
         runs = dict(zip(there, seen_there, strict=True))
-    jobs = list_jobs(address) if address else []
+    jobs = list_jobs(address, insecure) if address else []
     if as_json:
         values = [as_values(folder.path(name), seen) for name, seen in runs.items()]
         console.print_json(data={"runs": values, "jobs": jobs}, indent=None)
         return
-    table = Table(title=f"runs under {folder.url}", title_justify="left")
-    for heading in ("run", "state", "interval", "data workers", "memory workers", "heard of"):
-        table.add_column(heading)
+    console.say(f"runs under {folder.url}")
+    table = Table("run", "state", "interval", "data workers", "memory workers", "heard of")
+    table.columns[0].overflow = "fold"
     for name, seen in runs.items():
         table.add_row(name, _state(seen), *_row(seen))
     console.print(table)
     if address:
-        table = Table(title=f"jobs at {address}", title_justify="left")
+        console.say(f"jobs at {address}")
+        table = Table()
         for heading in ("job", "state", "command"):
             table.add_column(heading, overflow="fold")
         for job in jobs:
@@ -95,25 +106,21 @@ def run_list(storage: str, address: str | None, console: Console, as_json: bool)
         console.print(table)
 
 
-def list_jobs(address: str) -> list[dict[str, str]]:
-    """The jobs that were submitted to a cluster.
+def list_jobs(address: str, insecure: bool) -> list[dict[str, str]]:
+    """The jobs that were submitted to a cluster, asked as `tandem submit` does.
 
     Raises:
-        ConfigError: it can't be reached.
+        ConfigError: it can't be reached, refuses the token, or asking it is unsafe.
+        JobServerError: it does not answer as it should.
     """
-    from ray.job_submission import JobSubmissionClient
+    from jobs.job_server import connect
 
-    try:
-        found = JobSubmissionClient(address).list_jobs()
-    except (ConnectionError, RuntimeError, ValueError) as err:
-        raise ConfigError(f"the jobs at {address} can't be listed: {err}") from err
+    def warn(text: str) -> None:
+        Console(stderr=True).say(f"warning: {text}", "yellow")
+
     return [
-        {
-            "id": job.submission_id or job.job_id or "",
-            "state": str(job.status.value),
-            "command": job.entrypoint,
-        }
-        for job in found
+        {"id": job.submission_id or "", "state": job.status.value, "command": job.entrypoint}
+        for job in connect(address, insecure, warn).jobs()
     ]
 
 

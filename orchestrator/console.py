@@ -34,6 +34,8 @@ class Console(rich.console.Console):
 
     def __init__(self, ends_with_reader: bool = False, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+        if self.width < 1:  # COLUMNS=0, where nothing would be shown
+            self.width = 80
         self._ends_with_reader = ends_with_reader
 
     def render_str(self, text: str, **options: Any) -> Text:

@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from actors.spec import DATA, GROUPS, MEMORY
 from orchestrator.metrics import Metrics, Row
@@ -44,6 +45,8 @@ def draw(
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7, frameon=False)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]  # a `$` in a setting's value is one
     sink = io.StringIO()
     figure.savefig(sink, format="svg", metadata={"Date": None})
     return sink.getvalue()[sink.getvalue().index("<svg") :]

@@ -103,6 +103,54 @@ def test_actors_are_made_in_one_place_only() -> None:
     assert makers | importers == {"orchestrator/groups.py"}
 
 
+CONSOLE = "orchestrator/console.py"
+PRINTING = (*FILES, *(ROOT / "benchmarks").glob("*.py"))
+# What another program reads: the answers of processes that we start.
+ANSWERS = {"orchestrator/tracker_process.py", "jobs/place_inputs.py", "jobs/survey.py"}
+
+
+def test_text_becomes_terminal_output_in_one_place_which_reads_no_markup() -> None:
+    markup = ("rich.console.Console", "rich.print", "rich.markup", "rich.get_console", "typer.echo",
+              "typer.secho", "rich.prompt", "rich.logging")  # fmt: skip
+    wrong = {
+        path.relative_to(ROOT).as_posix(): name
+        for path in PRINTING
+        for name in imported(path)
+        if name.startswith(markup) and path != ROOT / CONSOLE
+    }
+    wrong |= {
+        path.relative_to(ROOT).as_posix(): node.attr
+        for path in PRINTING
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in ("from_markup", "echo", "secho")
+    }
+    assert wrong == {}
+
+
+def test_commands_print_on_the_console_alone() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if path.relative_to(ROOT).as_posix() not in {*ANSWERS, CONSOLE}
+        and (
+            (isinstance(node, ast.Name) and node.id == "print")
+            or (isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr")
+                and isinstance(node.value, ast.Name) and node.value.id == "sys")
+        )
+    }  # fmt: skip
+    assert wrong == set()
+
+
+def test_clusters_are_asked_in_one_place_which_guards_the_token() -> None:
+    asking = {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        if {"ray.job_submission.JobSubmissionClient", "ray.dashboard"} & set(imported(path))
+    }
+    assert asking == {"jobs/job_server.py"}
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_module_says_in_a_docstring_what_it_is(module: str) -> None:
     assert ast.get_docstring(tree(MODULES[module]))

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 import ray
+from ray._raylet import AuthenticationTokenLoader
 
 from actors.wire import ConfigError
+from jobs.cli import app
 from jobs.job_server import Address, JobServer, JobServerError, connect, exposures, parse_address
 
 TOKEN = "the-right-one"
+JOB = {"type": "SUBMISSION", "status": "RUNNING", "entrypoint": "tandem train [v1].yaml"}
+JOBS = [JOB | {"submission_id": "my-run-1"}, JOB | {"type": "DRIVER", "job_id": "01"}]
 
 
 class Dashboard(HTTPServer):
@@ -36,6 +40,8 @@ class Answers(BaseHTTPRequestHandler):
             self.end_headers()
             return
         answer: dict[str, Any] = {"version": "4", "ray_version": self.server.ray_version}
+        if self.path.endswith("/api/jobs/"):
+            answer = JOBS  # type: ignore[assignment]
         if self.path.endswith("cluster_metadata"):
             answer = {"data": {"pythonVersion": self.server.python_version}}
         self.send_response(200)
@@ -61,8 +67,6 @@ def dashboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Dashb
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
-    from ray._raylet import AuthenticationTokenLoader
-
     AuthenticationTokenLoader.instance().reset_cache()
     server = Dashboard(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -131,6 +135,44 @@ def test_insecure_warns_of_each_and_goes_on(dashboard: Dashboard) -> None:
     with pytest.raises(ConfigError, match="no Ray dashboard at"):
         connect("http://ray.invalid:8265", True, told.append)
     assert len(told) == 2
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of `tandem status`."""
+    with pytest.raises(SystemExit) as ended:
+        app(["status", "--storage", "none", *arguments])
+    return int(ended.value.code or 0), *capsys.readouterr()
+
+
+def test_a_status_asks_no_other_machine_without_token_and_https_but_for_insecure(
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = listed(capsys, "--address", "http://ray.invalid:8265")
+    assert code == 2
+    assert "error: http://ray.invalid:8265 is not this machine: over plain HTTP" in said
+    assert "without a token" in said
+    code, _, said = listed(capsys, "--address", "http://ray.invalid:8265", "--insecure")
+    assert code == 2
+    assert said.count("warning: --insecure: http://ray.invalid:8265") == 2
+    assert "error: no Ray dashboard at http://ray.invalid:8265" in said
+
+
+def test_a_status_sends_the_token_and_lists_the_jobs_that_were_submitted(
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = ("--address", at(dashboard).url)
+    code, _, said = listed(capsys, *address)
+    assert code == 2
+    assert "asks for a token, and none was found here" in said
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    AuthenticationTokenLoader.instance().reset_cache()
+    code, said, _ = listed(capsys, *address)
+    assert code == 0
+    assert "my-run-1" in said
+    assert "tandem train [v1].yaml" in said
+    code, said, errors = listed(capsys, *address, "--json")
+    assert (code, errors) == (0, "")
+    assert [job["id"] for job in json.loads(said)["jobs"]] == ["my-run-1"]
 
 
 def test_without_a_token_the_message_says_how_to_give_one(dashboard: Dashboard) -> None:

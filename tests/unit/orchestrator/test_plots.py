@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
 
@@ -59,3 +59,10 @@ def test_a_run_in_which_no_probe_changed_can_be_plotted() -> None:
         an_evaluation(1, 1, reflection_changed=0, reflection_followed=0), final=True
     )
     assert all_plots(metrics)
+
+
+def test_text_in_a_plot_is_drawn_as_it_is_dollars_and_brackets_too() -> None:
+    hostile = "$\\frac{ <b>[red]"  # no formula, and would be a fault as one
+    svg = draw(lambda axes: axes.text(0, 0, hostile, label=hostile), hostile, hostile, hostile)
+    ElementTree.fromstring(svg)
+    assert "<b>" not in svg

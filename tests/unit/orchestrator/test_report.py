@@ -155,3 +155,16 @@ def test_what_was_resized_is_a_table_only_where_something_was() -> None:
     text = Page(render_report(run.config, run.summary(), run.metrics)).text
     assert "What was resized" in text
     assert "0.2500" in text
+
+
+def test_text_of_data_models_and_errors_is_no_part_of_the_page() -> None:
+    hostile = "<script>x</script> [INST] <i> & \"'"
+    run = finish(an_evaluation(2, 3, answers=(Answer(*[hostile] * 5),)))
+    summary = run.summary() | {"reflects_final_reason": hostile}
+    failure = {"at_s": 1.0, "group": hostile, "rank": 0, "interval": 1, "cause": hostile,
+               "replayed": 1}  # fmt: skip
+    summary["restarts"] = [failure]
+    config = run.config.model_copy(update={"name": hostile})
+    found = Page(render_report(config, summary, run.metrics))
+    assert not {"script", "i"} & {tag for tag, _ in found.tags}
+    assert found.text.count(hostile) >= 5 + 1 + 2 + 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from orchestrator.search_report import render_search_report
 from orchestrator.search_results import FAILED, FINISHED, STOPPED, Move, TrialResult, pareto_front
 from orchestrator.search_spec import Search
+from tests.unit.orchestrator.test_report import Page
 from tests.unit.orchestrator.test_search_spec import search
 
 SPACE = {
@@ -62,3 +64,19 @@ def test_a_search_in_which_nothing_came_to_anything_has_a_page_too(tmp_path: Pat
     found = search(tmp_path, objectives=TWO)
     failed = TrialResult(0, {"losses.own": 0.5}, {"losses.own": 0.5}, FAILED, error="broken")
     assert "broken" in render_search_report(found, [failed], [])
+
+
+def test_settings_and_causes_are_shown_as_they_are(tmp_path: Path) -> None:
+    hostile = ["$\\frac{ <i>[red]$", "<script>x</script>"]
+    space = {"losses.own": SPACE["losses.own"], "corpus.paths": {"choice": [[h] for h in hostile]}}
+    found = search(tmp_path, space=space, objectives=TWO)
+    results = []
+    for one, paths in zip(trials(found, 12), [*found.spec.space["corpus.paths"].ends] * 6,
+                          strict=True):  # fmt: skip
+        point = {"losses.own": one.point["losses.own"], "corpus.paths": paths}
+        results.append(replace(one, point=point, values=point, error=f"<u>{paths}"))
+    html = render_search_report(found, results, pareto_front(results, found.spec.goals))
+    page = Page(html)
+    assert not {"script", "i", "u"} & {tag for tag, _ in page.tags}
+    for path in hostile:
+        assert path in page.text
