@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
+from benchmarks.intervals import interval_95
 from orchestrator.config import Config, load_config
 from orchestrator.console import Console
 from orchestrator.ray_session import ray_session
 from orchestrator.run import FINISHED, train
 from orchestrator.run_dir import SUMMARY, RunDir
 
-# Student's t, 97.5 %, for 1 to 10 degrees of freedom; 2 is near enough from there on.
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 FIGURES = (
     "accuracy.own",
     "accuracy.help",
@@ -73,10 +71,7 @@ class Difference:
 def difference(figure: str, first: list[float], second: list[float]) -> Difference:
     """The paired difference of at least two seeds."""
     gaps = [b - a for a, b in zip(first, second, strict=True)]
-    mean = statistics.fmean(gaps)
-    degrees = len(gaps) - 1
-    t = T[degrees - 1] if degrees <= len(T) else 2.0
-    reach = t * statistics.stdev(gaps) / math.sqrt(len(gaps))
+    mean, reach = interval_95(gaps)
     means = statistics.fmean(first), statistics.fmean(second)
     return Difference(figure, *means, mean, mean - reach, mean + reach, len(gaps))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from actors.wire import Header, Range
 from benchmarks import reflect_figures as figures
 from benchmarks.cells import Cells, OutOfCellsError, compute_ahead
 from benchmarks.intervals import interval_95
+from benchmarks.paired import difference
 from benchmarks.plots import LABELS, reflect_figure
 from benchmarks.reflect import KEYS, groups_of, lines, measure, simple_controls, tasks_of
 from benchmarks.reflect_answers import Answers, changed, gives, same_start, share
@@ -44,6 +46,20 @@ def test_an_interval_is_students_over_the_seeds() -> None:
     mean, half = interval_95([0.8, 0.9, 1.0])
     assert mean == pytest.approx(0.9)
     assert half == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 12.7062), (4, 2.7764), (11, 2.2010), (30, 2.0423), (255, 1.9693)]
+)
+def test_an_interval_has_students_quantile_of_its_degrees_of_freedom(
+    freedom: int, quantile: float
+) -> None:
+    values = [float(number) for number in range(freedom + 1)]
+    _, half = interval_95(values)
+    expected = quantile * statistics.stdev(values) / math.sqrt(freedom + 1)
+    assert half == pytest.approx(expected, rel=1e-4)
+    found = difference("accuracy.help", [0.0] * len(values), values)
+    assert (found.high - found.low) / 2 == pytest.approx(half)
 
 
 def test_one_seed_has_no_interval() -> None:
