@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+CAUSE_CHARS = 600  # of an error that is kept as a cause; some hold a whole report
+
 
 @dataclass(frozen=True)
 class Range:
@@ -212,3 +214,14 @@ class DivergedError(TandemError):
 
 class UnwiredMemoryError(TandemError):
     """The memory does not reach the data layer's output."""
+
+
+def one_line(err: BaseException) -> str:
+    """An error as a cause is kept and shown: its message, with its type's name but where that says
+    all; the name alone where there is no message, as of most timeouts.
+    """
+    text, name = " ".join(str(err).split()), type(err).__name__
+    text = text if len(text) <= CAUSE_CHARS else f"{text[:CAUSE_CHARS]} …"
+    if isinstance(err, TandemError) or (isinstance(err, OSError) and err.strerror):
+        return text or name
+    return f"{name}: {text}" if text else name

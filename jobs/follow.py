@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from ray.job_submission import JobDetails, JobStatus
 
-from actors.wire import ConfigError, TandemError
+from actors.wire import ConfigError, TandemError, one_line
 from jobs.job_server import JobServer, JobServerError, connect, exposures
 from orchestrator.console import Console
 from orchestrator.errors import InterruptedRunError
@@ -186,7 +186,7 @@ async def _print_log(server: JobServer, job_id: str, log: LogPrinter) -> None:
             away_since = now if away_since is None else away_since
             if now - away_since > PATIENCE_S:
                 raise InterruptedRunError(
-                    f"{server.url} has not answered for {PATIENCE_S:g} s ({err}); "
+                    f"{server.url} has not answered for {PATIENCE_S:g} s ({one_line(err)}); "
                     f"{goes_on(server, job_id)}"
                 ) from err
             await asyncio.sleep(POLL_S)
@@ -240,7 +240,7 @@ def _patiently(
         except JobServerError as err:
             if clock() > deadline:
                 raise InterruptedRunError(
-                    f"{server.url} has not answered for {PATIENCE_S:g} s ({err}); "
+                    f"{server.url} has not answered for {PATIENCE_S:g} s ({one_line(err)}); "
                     f"{goes_on(server, job_id)}"
                 ) from err
             time.sleep(POLL_S)

@@ -6,15 +6,20 @@ A file that can't be written is a warning; it is written again with the trial's 
 
 from __future__ import annotations
 
+import pickle
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.tune import Callback
 
-from actors.wire import ConfigError
+from actors.wire import ConfigError, one_line
 from jobs.trial import DONOR, FINAL, GENERATION, GIVEN, INTERVAL, NUMBER, POINT
+from orchestrator.errors import root_cause
 from orchestrator.run_dir import RunDir
 from orchestrator.search_results import (
     FAILED,
@@ -28,6 +33,8 @@ from orchestrator.search_results import (
 from orchestrator.search_spec import Search
 
 FIGURES = ("heldout.", "accuracy.", "spread.")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # Ray colours what it writes
+NO_CAUSE = "Ray Tune kept no cause; see the trial's run directory"
 
 
 class SearchRecord(Callback):  # type: ignore[misc]
@@ -124,7 +131,7 @@ class SearchRecord(Callback):  # type: ignore[misc]
             known,
             status=status,
             failures=known.failures + 1,
-            error=last_line(trial),
+            error=cause_of(trial),
             seconds=self._seconds(known.number),
         )
         self._keep(f"{what}: {failed.error}", failed)
@@ -148,9 +155,34 @@ class SearchRecord(Callback):  # type: ignore[misc]
         self._told(what, result)
 
 
-def last_line(trial: Any) -> str:
-    """What a trial failed with, without the calls that led there."""
-    error = trial.get_pickled_error() or trial.get_error()
-    cause = getattr(error, "cause", None) or error
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    return lines[-1].strip()
+def cause_of(trial: Any) -> str:
+    """What a trial failed with last, in one line, without the calls that led there.
+
+    From the files that Tune has just written for it on this machine. What Tune offers itself reads
+    the trial's storage, to which they are copied later or never.
+    """
+    text = ANSI.sub("", _read(trial.error_file).decode("utf-8", "replace"))
+    newest = text.rpartition("Failure # ")[2].partition("\n")[2]
+    error = _unpickled(_read(trial.pickled_error_file))
+    # An error that is none of Ray's has no pickle, and the one there is of an earlier failure.
+    if error is not None and ANSI.sub("", str(error)).strip() == newest.strip():
+        return one_line(root_cause(error))
+    lines = newest.strip().splitlines()
+    return lines[-1].strip() if lines else NO_CAUSE
+
+
+def _read(path: str | None) -> bytes:
+    """A file's bytes; none where there is no such file."""
+    try:
+        return Path(path).read_bytes() if path else b""
+    except FileNotFoundError:
+        return b""
+
+
+def _unpickled(data: bytes) -> BaseException | None:
+    """The error; None where it can't be read, as one of a package that is not installed here."""
+    try:
+        error = cloudpickle.loads(data)
+    except (pickle.UnpicklingError, EOFError, ImportError, AttributeError, TypeError, ValueError):
+        return None
+    return error if isinstance(error, BaseException) else None

@@ -4,6 +4,7 @@ cluster. Reads files only, so that it works wherever the storage is seen.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,11 @@ from rich.table import Table
 from actors.spec import GROUPS
 from actors.wire import ConfigError
 from orchestrator.console import Console
-from orchestrator.run_dir import CONFIG, RunDir
+from orchestrator.run_dir import CONFIG, SUMMARY, RunDir
 from orchestrator.status import NO_RUN, RUNNING, SILENT, Seen, look
 
 WATCH_S = 1.0
+FAILED, INTERRUPTED = "failed", "interrupted"
 LOOKS = 16  # at a time
 MIB = 2**20
 
@@ -40,7 +42,9 @@ def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
     looks = _looks(run_dir, seen, watch)
     if as_json:
         for seen in looks:
-            console.print_json(data=as_values(run_dir.url, seen), indent=None)
+            console.print_json(
+                data=as_values(run_dir.url, seen, cause_of(run_dir, seen)), indent=None
+            )
     elif watch and console.is_interactive:
         with Live(_page(run_dir.url, seen), console=console, auto_refresh=False) as live:
             for seen in looks:
@@ -48,6 +52,8 @@ def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
     else:
         for seen in looks:
             console.print(_page(run_dir.url, seen))
+    if not as_json and (cause := cause_of(run_dir, seen)):
+        console.say(f"cause: {cause}")
 
 
 def _looks(run_dir: RunDir, seen: Seen, watch: bool) -> Iterator[Seen]:
@@ -59,9 +65,22 @@ def _looks(run_dir: RunDir, seen: Seen, watch: bool) -> Iterator[Seen]:
         yield seen
 
 
-def as_values(url: str, seen: Seen) -> dict[str, Any]:
-    """A run's state and status as one JSON object."""
-    return {"url": url, "state": seen.state, "age_s": seen.age_s, **seen.status}
+def cause_of(run_dir: RunDir, seen: Seen) -> str | None:
+    """Why a run ended before its end, as its summary says; None where it did not, or says nothing.
+
+    Raises:
+        ConfigError: the summary can't be read.
+    """
+    if seen.state not in (FAILED, INTERRUPTED) or not run_dir.exists(SUMMARY):
+        return None
+    cause = json.loads(run_dir.read(SUMMARY)).get("cause")
+    return None if cause is None else str(cause)
+
+
+def as_values(url: str, seen: Seen, cause: str | None = None) -> dict[str, Any]:
+    """A run's state and status as one JSON object, with the cause where it ended by one."""
+    why = {} if cause is None else {"cause": cause}
+    return {"url": url, "state": seen.state, "age_s": seen.age_s, **why, **seen.status}
 
 
 def run_list(

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.wire import one_line
 from jobs.package import JOB_FOLDER
 from orchestrator.autoscaler import possible_nodes, scaler_state
 from orchestrator.groups import check_node_remote
@@ -65,7 +66,7 @@ def survey(questions: Questions) -> dict[str, Any]:
         try:
             mark = write_mark(storage)
         except Exception as err:  # clients of remote storage have errors of their own
-            storage_error = f"{type(err).__name__}: {err}"
+            storage_error = one_line(err)
     try:
         nodes = _ask_nodes(questions, mark if not storage_error else None)
         exists = bool(questions.run) and not storage_error and RunDir(questions.run).exists()
@@ -114,7 +115,7 @@ def _answer(ref: Any, is_ready: bool, questions: Questions) -> dict[str, Any]:
     try:
         check: NodeCheck = ray.get(ref)
     except RayError as err:
-        return {"error": str(err).strip().splitlines()[0]}
+        return {"error": one_line(err)}
     return {"error": "", **asdict(check)}
 
 

@@ -22,7 +22,7 @@ from actors.corpus import build_tokenizer
 from actors.host_memory import ByteArray
 from actors.spec import GROUPS
 from actors.tokenizer import Tokenizer
-from actors.wire import ConfigError, Description, TandemError
+from actors.wire import ConfigError, Description, one_line
 from orchestrator.attendant import Attendant, refresh_every_s
 from orchestrator.checkpoint_writer import CheckpointWriter
 from orchestrator.checkpoints import Restored, load, remove_unfinished, stored_part
@@ -235,11 +235,11 @@ class _Job:
             self.progress.phase("exporting")
             digests = cluster.export(run_dir.path(EXPORT))
             ended = FINISHED
-        except TandemError as err:
+        except Exception as err:  # the border: whatever it is, its cause is kept
             ended = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
-            message = str(err)
+            message = one_line(err)
             wall_s = time.time() - metrics.started_at
-            summary = summarise_failure(config, metrics, ended, str(err), wall_s)
+            summary = summarise_failure(config, metrics, ended, message, wall_s)
             run_dir.write_json(SUMMARY, summary)
             raise
         finally:

@@ -52,7 +52,7 @@ class TrialResult:
         moves: of a population's member.
         seconds: it took, over all its tries.
         failures: times that it failed.
-        error: the last line of what went wrong last.
+        error: what went wrong last, in one line.
     """
 
     number: int

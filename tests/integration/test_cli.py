@@ -4,6 +4,7 @@ session's Ray.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -69,6 +70,38 @@ def test_a_run_whose_memory_reflects_the_final_version_exits_with_0(
     assert summary_of(run)["reflects_final"] is True
     assert f"{run}/report.html" in done.stdout
     assert "(raylet)" not in done.stdout  # its own processes it ended itself
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_terminal_without_unicode_and_a_folder_with_brackets_do_not_end_a_run_that_is_done(
+    config: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    folder = workplace / "my runs [v1] [red] 100% λ"
+    with pytest.raises(SystemExit) as ended:
+        app(["train", config, "name=plain", f"storage={folder}"])
+    assert ended.value.code in (0, 3)
+    said = raw.getvalue().decode("ascii")
+    assert f"report: {workplace}/my runs [v1] [red] 100% ?/plain/report.html" in said
+    assert "+----" in said
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_run_outlives_the_reader_of_its_progress(
+    config: str,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr("sys.stdout", os.fdopen(writer, "w"))
+    with pytest.raises(SystemExit) as ended:
+        app(["train", config, "name=unread"])
+    assert ended.value.code in (0, 3)
+    assert summary_of(workplace / "runs" / "unread")["status"].startswith("finished")
+    assert capsys.readouterr().err.count("warning: the output can't be written any more") == 1
 
 
 @pytest.mark.usefixtures("shared_ray")

@@ -278,3 +278,14 @@ def test_no_temporary_file_of_ours_is_left(
     first: Watched, temporary_before: set[Path], own_tmp: Path
 ) -> None:
     assert set(own_tmp.glob("tandem-*")) - temporary_before == set()
+
+
+def test_a_fault_that_is_none_of_ours_leaves_its_cause_in_the_summary(workplace: Path) -> None:
+    def fail(row: dict[str, Any]) -> None:
+        raise ValueError("too good")
+
+    config = load_config(str(workplace / "tiny.yaml"), ["name=unforeseen"])
+    with pytest.raises(ValueError, match="too good"):
+        train(config, on_evaluation=fail)
+    summary = json.loads((workplace / "runs" / "unforeseen" / "summary.json").read_text())
+    assert (summary["status"], summary["cause"]) == ("failed", "ValueError: too good")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,29 @@ def test_of_three_trials_on_a_cluster_that_holds_one_each_comes_to_what_it_deser
     assert list(folder.glob("tune/0/000/events.*"))
     handed = json.loads(next(folder.glob("tune/0/000/checkpoint_*/pair.json")).read_text())
     assert handed["run"] == str(folder / "trials" / "000")
+
+
+@pytest.mark.usefixtures("leaves_nothing")
+def test_a_trial_that_fails_at_once_leaves_its_cause_in_every_result(workplace: Path) -> None:
+    path = write_search(
+        workplace,
+        "broken",
+        algorithm="grid",
+        space={"data.optimizer.lr": {"grid": [1.0e30]}},
+        scheduler="none",
+        max_failures=0,
+    )
+    said = io.StringIO()
+    folder = path.parent / "searches" / "broken"
+    assert not run_search(str(path), [], Console(file=said, width=300))
+    cause = json.loads((folder / "trials" / "000" / SUMMARY).read_text())["cause"]
+    assert "data" in cause
+    assert results(folder)[0]["error"] == cause
+    assert f"trial 000 failed: {cause}" in said.getvalue()
+    assert f"\nfailed: {cause}\n" in said.getvalue()
+    (row,) = pq.read_table(folder / "results.parquet").to_pylist()
+    assert row["error"] == cause
+    assert escape(cause) in (folder / "report.html").read_text()
 
 
 @LONG

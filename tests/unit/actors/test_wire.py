@@ -71,3 +71,19 @@ def test_every_error_is_a_tandem_error(error: type[Exception]) -> None:
 @pytest.mark.parametrize("error", [wire.ConfigError, wire.CorpusError])
 def test_what_a_user_can_mend_is_a_value_error(error: type[Exception]) -> None:
     assert issubclass(error, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (wire.DivergedError("data rank 0:\n  the loss is nan"), "data rank 0: the loss is nan"),
+        (wire.ConfigError(""), "ConfigError"),
+        (KeyError("own"), "KeyError: 'own'"),
+        (TimeoutError(), "TimeoutError"),
+        (OSError(28, "No space left", "x"), "[Errno 28] No space left: 'x'"),
+        (FileNotFoundError("bucket/x"), "FileNotFoundError: bucket/x"),
+        (ValueError("x" * 9000), f"ValueError: {'x' * wire.CAUSE_CHARS} …"),
+    ],
+)
+def test_no_cause_is_empty_or_longer_than_a_line(error: Exception, line: str) -> None:
+    assert wire.one_line(error) == line

@@ -15,7 +15,7 @@ from jobs.status import as_values, run_list, run_status
 from orchestrator.command import Command, Reply
 from orchestrator.console import Console
 from orchestrator.mailbox import Mailbox
-from orchestrator.run_dir import CONFIG, STATUS, RunDir
+from orchestrator.run_dir import CONFIG, STATUS, SUMMARY, RunDir
 from orchestrator.status import look
 from tests.unit.orchestrator.scripted import a_config
 from tests.unit.orchestrator.test_status import GONE, HERE, a_status
@@ -166,6 +166,18 @@ def test_as_json_a_status_is_one_object(
     values = json.loads(capsys.readouterr().out)
     assert (values["state"], values["url"]) == ("running", running.url)
     assert values["groups"] == as_values(running.url, look(running))["groups"]
+
+
+def test_a_status_says_why_a_run_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = RunDir(str(tmp_path / "run"))
+    run_dir.write(CONFIG, a_config().to_yaml())
+    run_dir.write_json(STATUS, a_status(GONE, ended="failed"))
+    cause = "data rank 0: the loss is nan [v1]"
+    run_dir.write_json(SUMMARY, {"status": "failed", "cause": cause})
+    said = told(lambda console: run_status(run_dir.url, console, False, False))
+    assert said.splitlines()[-1] == f"cause: {cause}"
+    run_status(run_dir.url, Console(), True, False)
+    assert json.loads(capsys.readouterr().out)["cause"] == cause
 
 
 def test_runs_under_a_folder_are_listed(running: RunDir, tmp_path: Path) -> None:
