@@ -46,7 +46,7 @@ def draw(
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7, frameon=False)
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # type: ignore[attr-defined]  # a `$` in a setting's value is one
+        text.set_parse_math(False)  # a `$` in a setting's value is one
     sink = io.StringIO()
     figure.savefig(sink, format="svg", metadata={"Date": None})
     return sink.getvalue()[sink.getvalue().index("<svg") :]

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
+
 from actors.spec import DATA, GROUPS, MEMORY
 from orchestrator.console import Console
 from orchestrator.metrics import Metrics
@@ -102,3 +104,26 @@ def test_a_resize_is_told_in_a_line() -> None:
     (line,) = sink.getvalue().splitlines()
     assert "the memory group has 2 worker(s) instead of 1 after interval 7" in line
     assert "ready in 3.2 s, paused for 0.12 s" in line
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    text = shown(terminal=True)
+    assert "\x1b" not in text
+    assert "data: step 20/40" in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_phases_and_causes_are_shown_as_they_are(terminal: bool) -> None:
+    text, sink = "[INST] [/INST] [red] :smile: {x} <b>", io.StringIO()
+    console = Console(file=sink, force_terminal=terminal, width=300, color_system=None)
+    config = a_config().model_copy(update={"name": text})
+    with Progress(config, console) as progress:
+        progress.phase(f"{text} phase")
+        progress.waiting(f"{text} waits")
+        progress.warning(text)
+        progress.failure(Failure(DATA, 0, 3, f"{text} cause", 0, 2))
+    said = sink.getvalue()
+    for part in (f"{text} waits", f"warning: {text}", f"{text} cause"):
+        assert part in said
+    assert (f"tandem · {text}" in said) is terminal
