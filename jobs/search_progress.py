@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.console import Console
+from orchestrator.console import Console, plain
 from orchestrator.live_view import LiveView
 from orchestrator.search_results import (
     FAILED,
@@ -101,8 +101,8 @@ class SearchProgress(LiveView):
     def _render(self) -> Group:
         spec = self._search.spec
         if not self._results:
-            return Group(Text(f"tandem tune · {spec.name}: the first trials are starting"))
-        title = Text(f"tandem tune · {spec.name}", "table.title")
+            return Group(plain(f"tandem tune · {spec.name}: the first trials are starting"))
+        title = plain(f"tandem tune · {spec.name}", "table.title")
         table = Table(title=title, title_justify="left")
         names = [goal.figure for goal in spec.goals]
         folded = [name.replace(".", ".\n") for name in names]  # so that three fit in 80 columns
@@ -116,7 +116,7 @@ class SearchProgress(LiveView):
                 clock(self._seconds(result)),
                 *(shown(result.figures.get(name)) for name in names),
             )
-        return Group(table, Text(self._counts()), Text(self._best()))
+        return Group(table, plain(self._counts()), plain(self._best()))
 
     def _seconds(self, result: TrialResult) -> float:
         if result.status != RUNNING or result.number not in self._news_at:

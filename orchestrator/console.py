@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from contextlib import suppress
+from json import dumps, loads
 from typing import IO, Any
 
 import rich.console
@@ -19,6 +20,11 @@ from rich.text import Text
 
 READER_GONE = 141  # 128 + SIGPIPE, as a shell says it
 CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def plain(text: str, style: str = "") -> Text:
+    """A text as it is shown, without its control characters; for views that any console shows."""
+    return Text(text.translate(CONTROLS), style)
 
 
 class Console(rich.console.Console):
@@ -48,9 +54,13 @@ class Console(rich.console.Console):
         self.print(text, style=style, soft_wrap=True)
 
     def print_json(self, json: str | None = None, **options: Any) -> None:
-        """As rich's; ASCII where the stream has no Unicode: a `?` would be another value."""
-        options.setdefault("ensure_ascii", not self.encoding.startswith("utf"))
-        super().print_json(json, **options)
+        """As rich's; in ASCII where the stream has no Unicode, since a `?` would be another value,
+        and where there are control characters that JSON leaves as they are.
+        """
+        value = options.pop("data", None) if json is None else loads(json)
+        text = dumps(value, ensure_ascii=False)
+        is_safe = self.encoding.startswith("utf") and text.translate(CONTROLS) == text
+        super().print_json(data=value, **{"ensure_ascii": not is_safe, **options})
 
     @property
     def file(self) -> IO[str]:

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Description
 from orchestrator.config import Config
-from orchestrator.console import Console
+from orchestrator.console import Console, plain
 from orchestrator.live_view import LiveView
 from orchestrator.metrics import Row
 from orchestrator.recovery import Failure
@@ -189,7 +188,7 @@ class Progress(LiveView):
         return "  ".join(parts) + (f"  left {_clock(left)}" if left is not None else "")
 
     def _render(self) -> Group:
-        title = Text(f"tandem · {self._config.name}", "table.title")
+        title = plain(f"tandem · {self._config.name}", "table.title")
         table = Table(title=title, title_justify="left", expand=False)
         table.add_column("")
         for group in GROUPS:
@@ -209,7 +208,7 @@ class Progress(LiveView):
         foot = f"{self._phase} · {_clock(self._elapsed())} gone" + (
             f" · {_clock(left)} left" if left is not None else ""
         )
-        return Group(table, Text(foot), self._heldout())
+        return Group(table, plain(foot), self._heldout())
 
 
 def _clock(seconds: float) -> str:

@@ -82,8 +82,11 @@ def test_a_name_of_a_file_that_is_no_unicode_can_be_printed() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_json_says_the_same_in_every_encoding(encoding: str) -> None:
-    value = {"long": TEXT * 9, "other": "λ\x1b東"}
-    assert json.loads(encoded(encoding, lambda c: c.print_json(data=value))) == value
+    value = {"long": TEXT * 9, "other": "λ\x1b東", "more": "a\x9bb"}
+    for show in (lambda c: c.print_json(data=value), lambda c: c.print_json(json.dumps(value))):
+        said = encoded(encoding, show)
+        assert json.loads(said) == value
+        assert not {"\x1b", "\x9b"} & set(said)
 
 
 class Broken(io.StringIO):
