@@ -326,6 +326,7 @@ def print_results(
     goals = search.spec.goals
     if not best:
         console.say("no trial came to its end with all objectives", "red")
+        console.say(f"report: {search.url}/{REPORT}")
         return
     console.print(_best_table([goal.figure for goal in goals], best[:COLUMNS]))
     if len(best) > COLUMNS:

@@ -150,6 +150,7 @@ def test_a_trial_that_fails_at_once_leaves_its_cause_in_every_result(workplace: 
     assert results(folder)[0]["error"] == cause
     assert f"trial 000 failed: {cause}" in said.getvalue()
     assert f"\nfailed: {cause}\n" in said.getvalue()
+    assert said.getvalue().endswith(f"report: {folder}/report.html\n")
     (row,) = pq.read_table(folder / "results.parquet").to_pylist()
     assert row["error"] == cause
     assert escape(cause) in (folder / "report.html").read_text()

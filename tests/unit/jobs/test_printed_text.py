@@ -164,6 +164,8 @@ def test_a_search_shows_settings_causes_and_paths_as_they_are(tmp_path: Path) ->
     assert f"failed: {TEXT}" in said
     assert f"train the best with: {tmp_path / FOLDER}" in said
     assert said.count(TEXT) == 2
+    said = printed(lambda console: print_results(found, [failed], [], console))
+    assert said.endswith(f"report: {tmp_path / FOLDER}/{found.spec.name}/report.html\n")
 
 
 @pytest.mark.parametrize("terminal", [False, True])
