@@ -166,7 +166,7 @@ class Commands:
         assert self._resizing is not None
         now, state = self._clock(), self._groups[group]
         self._resizing.paused[group] = interval, now
-        state.progress = replace(state.progress, running=True)
+        state.progress, state.is_warm = replace(state.progress, running=True), False
         state.recovery.give_way(now)
         self._cluster.switch(group, state.recovery.incarnation, checkpoint)
 

@@ -51,7 +51,10 @@ class DeadlineSpec(Spec):
         300.0, gt=0, description="For resources and for a group's processes to be ready."
     )
     first_interval_s: float = Field(
-        900.0, gt=0, description="For a group's first interval, whose length is unknown."
+        900.0,
+        gt=0,
+        description="For the first interval of a group's processes, which compile and fill caches: "
+        "at the start, after a restart and after a resize. Raise it where that takes longer.",
     )
     interval_factor: float = Field(
         20.0, gt=1, description="For later intervals: so many times the median so far."
@@ -59,6 +62,13 @@ class DeadlineSpec(Spec):
     interval_floor_s: float = Field(120.0, gt=0, description="But never less than this.")
     heartbeat_s: float = Field(
         60.0, ge=10, description="Without a heartbeat; needs the GIL, so not below 10."
+    )
+    snapshot_s: float = Field(
+        3600.0,
+        gt=0,
+        description="For a snapshot that was lost with its node and is to be published again: time "
+        "without one of its group's intervals being done again. Raise it where a new node and "
+        "start_s take longer.",
     )
     evaluation_s: float = Field(1800.0, gt=0, description="For one evaluation or the export.")
     storage_s: float = Field(

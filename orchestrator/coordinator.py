@@ -6,8 +6,8 @@ died, catches up, ends.
         |                                                v v        async: the newest, within bounds
         |    cluster.poll ----- Committed -> journal, ring -> listener.on_interval
         |                                +-> both groups' checkpoints -> listener.on_checkpoint
-        |                 ----- Failed, late beat, deadline -> cluster.restart, the peer goes on
-        |                 ----- Restarted -> the journal's orders again, compared by checksum
+        |                 ----- Failed, late beat, deadline -> restarts: the peer goes on
+        |                 ----- Restarted -> restarts: the journal's orders again, compared by checksum
         +--               ----- Evaluated -> listener.on_evaluation
 
 Never blocks longer than a tick and touches no file: listeners hand work to their own threads. Knows
@@ -26,7 +26,7 @@ from orchestrator.command import Command
 from orchestrator.commands import Commands
 from orchestrator.config import Config, profiled_intervals
 from orchestrator.drain import Drain, plan_drain
-from orchestrator.errors import GroupFailedError, InterruptedRunError
+from orchestrator.errors import InterruptedRunError
 from orchestrator.evaluations import Evaluations
 from orchestrator.events import (
     Committed,
@@ -48,9 +48,10 @@ from orchestrator.exchange import (
 )
 from orchestrator.group_state import GroupState
 from orchestrator.ports import ClusterPort, Listener
-from orchestrator.recovery import Entry, Failure, Journal, refuse_if_gone, refuse_restart
-from orchestrator.run_dir import PROFILES, resume_command
-from orchestrator.schedule import CatchUp, Next, Plan, Progress, finished, next_interval
+from orchestrator.recovery import Entry, Journal
+from orchestrator.restarts import Restarts
+from orchestrator.run_dir import PROFILES
+from orchestrator.schedule import CatchUp, Next, Plan, Progress, finished, is_done, next_interval
 
 TICK_S = 0.2  # longest wait for an event; how late Ctrl-C may be noticed
 BEAT_EVERY_S = 2.0
@@ -102,8 +103,9 @@ class Coordinator:
         self._pairing = Pairing()
         self._profiled = profiled_intervals(config.profile)
         self._drain: Drain | None = None
-        self._refetched: set[tuple[str, int]] = set()  # versions of which a second copy was made
         self.ring = Ring(config.retention.newest)
+        self._restarts = Restarts(config, self._groups, self.ring, cluster, listener, clock)
+        self._is_ending = False
         self.max_lag = 0
         self._resumed = resume
         done = resume.interval if resume is not None else 0
@@ -134,15 +136,19 @@ class Coordinator:
             self.ring.num_bytes = self._resumed.tally.num_bytes
         while not finished(self._progress, self._plan, self._catch_up):
             self._submit_what_can_start()
-            self._turn()
+            assert self._drain or any(p.running for p in self._progress.values()), (
+                f"neither group can go on: {self._progress}"
+            )
+            for event in self._turn():
+                self._evaluations.take(event)
         self._commands.end()
-        final = self._evaluations.final(self.ring, self._poll, self._clock)
-        return Outcome(self.ring.newest(DATA), self.ring.newest(MEMORY), self._catch_up, final)
+        self._is_ending = True
+        final = self._evaluations.final(self.ring, self._turn, self._clock)
+        return Outcome(*self._final_pair, self._catch_up, final)
 
-    def _poll(self) -> Sequence[Event]:
-        if reason := self._stop_requested():
-            raise InterruptedRunError(reason)
-        return self._cluster.poll(TICK_S)
+    @property
+    def _final_pair(self) -> tuple[Version, Version]:
+        return self.ring.newest(DATA), self.ring.newest(MEMORY)
 
     @property
     def _progress(self) -> dict[str, Progress]:
@@ -176,30 +182,19 @@ class Coordinator:
         state.waited_s = now - state.idle_since if state.idle_since is not None else 0.0
         state.progress = replace(state.progress, running=True, adopted=step.peer_version)
         state.recovery.journal.submit(order, step.peer_version)
-        self._send(step.group, Entry(order, step.peer_version))
+        self._restarts.send(step.group, Entry(order, step.peer_version))
 
-    def _send(self, group: str, entry: Entry) -> None:
-        """Gives a group an order, with its own incarnation on it."""
-        state = self._groups[group]
-        if self.ring.is_lost(peer_of(group), entry.peer_version):
-            state.recovery.waiting = entry
-            peer, then = peer_of(group), f"go on with: {resume_command(self._config.run_url)}"
-            journal = self._groups[peer].recovery.journal
-            refuse_if_gone(peer, entry.peer_version, journal, then)
-            return
-        state.recovery.sent, state.submitted_at = entry, self._clock()
-        order = replace(entry.order, incarnation=state.recovery.incarnation)
-        self._cluster.submit(group, order, self.ring.get(peer_of(group), entry.peer_version))
-
-    def _turn(self) -> None:
-        """One wait for events, and all that follows from them."""
+    def _turn(self) -> list[Evaluated]:
+        """One wait for events, and all that follows from them; returns the evaluations."""
+        evaluated: list[Evaluated] = []
         self._heed_stop()
         self._commands.hear(stopping=self._drain is not None)
         for event in self._cluster.poll(TICK_S):
             if isinstance(event, Failed):
                 self._fail(event)
             elif isinstance(event, Restarted):
-                self._stand(event)
+                if self._restarts.ready(event):
+                    self._commands.stood(event.group)
             elif isinstance(event, Prepared):
                 self._commands.prepared(event)
             elif isinstance(event, Resized):
@@ -207,21 +202,22 @@ class Coordinator:
             elif isinstance(event, Committed):
                 self._take(event)
             elif isinstance(event, Evaluated):
-                self._evaluations.take(event)
+                evaluated.append(event)
         now = self._clock()
         if now >= self._next_beat:
             self._next_beat = now + BEAT_EVERY_S
             for late in self._cluster.late_beats():
-                self._fail(late)
-        for group, state in self._groups.items():
-            gone_s, limit_s = now - state.submitted_at, state.deadline_s(self._config.deadlines)
-            if state.progress.running and state.recovery.is_at_work and gone_s > limit_s:
-                cause = GroupFailedError(
-                    f"{group}: interval {state.progress.committed + 1} did not end after "
-                    f"{gone_s:.0f} s (deadline {limit_s:.0f} s); raise deadlines.interval_factor "
-                    "or interval_floor_s, or look for what hangs"
-                )
-                self._fail(Failed(group, 0, cause))
+                if not self._groups[late.group].recovery.restarting:  # another rank was named too
+                    self._fail(late)
+        self._restarts.watch(self._final_pair if self._is_ending else ())
+        return evaluated
+
+    def _fail(self, event: Failed) -> None:
+        """Restarts a group that failed, unless it has nothing left to do: then it is restarted when
+        a version of it turns out to be lost.
+        """
+        if not is_done(event.group, self._progress, self._plan, self._catch_up):
+            self._restarts.fail(event)
 
     def _heed_stop(self) -> None:
         """Begins to stop where that was asked for, and ends the run when there is no more time."""
@@ -238,86 +234,6 @@ class Coordinator:
             raise InterruptedRunError(reason)
         self._listener.on_drain(self._drain.interval, reason)
 
-    def _fail(self, event: Failed) -> None:
-        """Begins to restart a group that failed, or raises the cause."""
-        group, state, now = event.group, self._groups[event.group], self._clock()
-        recovery = state.recovery
-        if group == DATA and state.progress.committed >= self._plan.intervals:
-            return  # it has nothing left to do, and its versions are in the ring
-        refuse_restart(
-            event.cause,
-            recovery.failures,
-            self._config.recovery.max_failures if self._config.recovers else 0,
-            f"go on with: {resume_command(self._config.run_url)}",
-        )
-        refetch = self._to_refetch(event)
-        if event.missing_input and recovery.sent is not None:
-            self.ring.lose(peer_of(group), recovery.sent.peer_version)
-        failure = Failure(
-            group=group,
-            rank=event.rank,
-            interval=state.progress.committed + 1,
-            cause=str(event.cause),
-            incarnation=recovery.incarnation,
-            replayed=len(recovery.journal.again()),
-        )
-        recovery.fail(failure, now)
-        state.progress = replace(state.progress, running=True)
-        self._cluster.restart(group, recovery.incarnation, recovery.journal.checkpoint, refetch)
-        self._listener.on_failure(failure)
-
-    def _to_refetch(self, event: Failed) -> Version | None:
-        """The version whose bytes a group found bad, where that is why it failed.
-
-        Raises: the cause where it was fetched again before.
-        """
-        sent = self._groups[event.group].recovery.sent
-        if not isinstance(event.cause, SnapshotError) or sent is None:
-            return None
-        version = self.ring.get(peer_of(event.group), sent.peer_version)
-        if (version.group, version.number) in self._refetched:
-            raise event.cause
-        self._refetched.add((version.group, version.number))
-        return version
-
-    def _stand(self, event: Restarted) -> None:
-        """A group's new processes stand: it is given its journal again."""
-        recovery = self._groups[event.group].recovery
-        if event.incarnation != recovery.incarnation:
-            return
-        if event.refetched is not None:
-            self.ring.replace(event.refetched)
-        if event.lost_node:
-            for number in self.ring.numbers(event.group):
-                self.ring.lose(event.group, number)
-        recovery.stand(self._clock())
-        if event.published is not None:
-            self._replace(event.published)
-        self._replay(event.group)
-        self._commands.stood(event.group)
-
-    def _replace(self, version: Version) -> None:
-        """Another copy of a version is there: whoever waited for it goes on."""
-        self.ring.replace(version)
-        recovery = self._groups[peer_of(version.group)].recovery
-        entry = recovery.waiting
-        if entry is not None and entry.peer_version == version.number:
-            recovery.waiting = None
-            self._send(peer_of(version.group), entry)
-
-    def _replay(self, group: str) -> None:
-        """Gives a group the next order of its journal; after the last one it is where it was."""
-        state, now = self._groups[group], self._clock()
-        recovery = state.recovery
-        entry = recovery.next_again()
-        if entry is None or entry == recovery.journal.in_flight:
-            restart_s = recovery.stood_at - recovery.failed_at
-            self._listener.on_recovery(group, restart_s, now - recovery.stood_at)
-        if entry is None:
-            state.progress = replace(state.progress, running=False)
-        else:
-            self._send(group, entry)
-
     def _take(self, event: Committed) -> None:
         """An interval came back: for the first time, or again in a replay."""
         state = self._groups[event.group]
@@ -326,20 +242,7 @@ class Coordinator:
         if event.interval > state.progress.committed:
             self._commit(event)
             return
-        if state.recovery.differs(event.version):
-            message = (
-                f"{event.group}: interval {event.interval}, done again, did not end with the bytes "
-                "of the first time; the first ones stay in force"
-            )
-            if not self._config.group(event.group).workers.gpus:
-                raise GroupFailedError(
-                    f"{message}. On CPUs that must not be: look for a faulty machine, or for nodes "
-                    "with different processors or libraries"
-                )
-            self._listener.on_warning(message)
-        elif event.version is not None and self.ring.is_lost(event.group, event.interval):
-            self._replace(event.version)
-        self._replay(event.group)
+        self._restarts.replayed(event)
 
     def _commit(self, event: Committed) -> None:
         state, now = self._groups[event.group], self._clock()
@@ -349,7 +252,7 @@ class Coordinator:
         )
         state.progress = replace(state.progress, committed=event.interval, running=False)
         state.lengths_s.append(now - state.submitted_at)
-        state.idle_since = now
+        state.idle_since, state.is_warm = now, True
         if self._config.recovers:
             state.recovery.journal.commit(event.version, event.checkpoint)
         else:

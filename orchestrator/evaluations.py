@@ -15,6 +15,7 @@ from orchestrator.errors import GroupFailedError
 from orchestrator.events import Evaluated, Event
 from orchestrator.exchange import Ring
 from orchestrator.ports import ClusterPort, Listener
+from orchestrator.run_dir import resume_command
 from orchestrator.schedule import Plan
 
 QUEUED_EVALUATIONS = 2  # more would keep old versions alive in the store
@@ -72,25 +73,26 @@ class Evaluations:
         poll: Callable[[], Sequence[Event]],
         clock: Callable[[], float],
     ) -> Evaluation:
-        """Evaluates the newest pair and waits for it.
+        """Evaluates the newest pair and waits for it; first for what is lost of it.
 
         Args:
             ring: holds the pair.
-            poll: what happened, after a short wait.
+            poll: what happened, after a short wait; has what the ring has lost published again.
             clock: monotonic seconds.
 
         Raises:
             GroupFailedError: it failed or did not end in time.
         """
-        pair = ring.newest(DATA), ring.newest(MEMORY)
         earlier = self._evaluator.evaluations_running  # they come back in the order of asking
-        self._evaluator.evaluate(*pair, final=True)
-        limit_s, tries = self._config.deadlines.evaluation_s, 1
-        deadline = clock() + limit_s
+        limit_s, tries, is_asked, deadline = self._config.deadlines.evaluation_s, 0, False, 0.0
         while True:
+            pair = ring.newest(DATA), ring.newest(MEMORY)
+            if not is_asked and not any(ring.is_lost(v.group, v.number) for v in pair):
+                self._evaluator.evaluate(*pair, final=True)
+                tries, is_asked, deadline = tries + 1, True, clock() + limit_s
             for event in poll():
                 if not isinstance(event, Evaluated):
-                    continue  # a rank that dies now has nothing left to do
+                    continue
                 if earlier:
                     earlier -= 1
                     self.take(event)
@@ -98,18 +100,26 @@ class Evaluations:
                 if event.evaluation is not None:
                     self._listener.on_evaluation(event.evaluation, final=True)
                     return event.evaluation
-                if not event.died or tries == FINAL_TRIES:
-                    raise GroupFailedError(f"evaluator: the final evaluation failed: {event.cause}")
-                tries += 1
+                if not (event.died or event.lost) or tries == FINAL_TRIES:
+                    raise GroupFailedError(
+                        f"evaluator: the final evaluation failed: {event.cause}; "
+                        f"{self._way_on}"
+                    )
+                for group in event.lost:
+                    ring.lose(group, ring.newest(group).number)
+                what = "snapshots were lost before" if event.lost else "the evaluator died in"
                 self._listener.on_warning(
-                    f"the evaluator died in the final evaluation ({event.cause}); try {tries} of "
+                    f"{what} the final evaluation ({event.cause}); try {tries + 1} of "
                     f"{FINAL_TRIES}"
                 )
-                self._evaluator.evaluate(*pair, final=True)
-                deadline = clock() + limit_s
-            if clock() > deadline:
+                is_asked = False
+            if is_asked and clock() > deadline:
                 raise GroupFailedError(
                     f"evaluator: the final evaluation did not end after {limit_s:g} s; "
                     "raise deadlines.evaluation_s or lower evaluation.final_windows and "
-                    "final_probes"
+                    f"final_probes; {self._way_on}"
                 )
+
+    @property
+    def _way_on(self) -> str:
+        return f"go on with: {resume_command(self._config.run_url)}"

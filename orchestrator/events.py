@@ -37,7 +37,7 @@ class Restarted:
     incarnation: int
     refetched: Version | None = None  # another copy of the version whose bytes were bad
     lost_node: bool = False  # a node went, and with it the snapshots that only it held
-    published: Version | None = None  # then: the version that belongs to the checkpoint
+    published: Version | None = None  # the checkpoint's version, where it was to be published again
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,14 @@ class Resized:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation ended; `cause` where it failed, `died` where its process did."""
+    """An evaluation ended; `cause` where it failed, `died` where its process did, `lost` names the
+    groups whose snapshots are on no node any more.
+    """
 
     evaluation: Evaluation | None
     cause: BaseException | None = None
     died: bool = False
+    lost: tuple[str, ...] = ()
 
 
 Event = Committed | Failed | Restarted | Prepared | Resized | Evaluated

@@ -28,6 +28,7 @@ class ClusterPort(Protocol):
         incarnation: int,
         checkpoint: GroupCheckpoint | None,
         refetch: Version | None,
+        publish: bool = False,
     ) -> None:
         """Begins to end a group's processes and to make new ones; `poll` says when they stand.
 
@@ -35,6 +36,8 @@ class ClusterPort(Protocol):
             group, incarnation: who they will be.
             checkpoint: what they begin from; None: the run's beginning.
             refetch: a version of the peer whose bytes were bad, to be fetched again.
+            publish: they publish the version that belongs to the checkpoint again; they do so too
+                where a node with the group's snapshots is gone.
         """
 
     def prepare(self, sizes: Mapping[str, int], wait_s: float) -> None:

@@ -61,6 +61,11 @@ class Journal:
         """Versions of the peer that a replay would adopt."""
         return {entry.peer_version for entry in self.again()}
 
+    @property
+    def start(self) -> int:
+        """The interval after which a replay begins, and the number of the version before it."""
+        return self.checkpoint.interval if self.checkpoint is not None else 0
+
     def again(self) -> list[Entry]:
         """What a new incarnation is given, in order; the last one is what was in flight."""
         return [*self.done, self.in_flight] if self.in_flight else list(self.done)
@@ -126,6 +131,11 @@ class Recovery:
     def next_again(self) -> Entry | None:
         """What the group must do next to come back to where it was; None: it is there."""
         return self._again.pop(0) if self._again else None
+
+    @property
+    def ahead(self) -> list[Entry]:
+        """What the group has still to do again, without what it was sent last."""
+        return [self.waiting, *self._again] if self.waiting is not None else list(self._again)
 
     @property
     def is_at_work(self) -> bool:

@@ -185,7 +185,17 @@ def _version_to_adopt(interval: int, mine: Progress, peer: Progress, plan: Plan)
 
 def finished(progress: Mapping[str, Progress], plan: Plan, catch_up: CatchUp) -> bool:
     """True when both groups are done: the data group's intervals, and the memory's catch-up."""
-    if any(p.running or p.committed < plan.intervals for p in progress.values()):
+    return all(is_done(group, progress, plan, catch_up) for group in progress)
+
+
+def is_done(
+    group: str, progress: Mapping[str, Progress], plan: Plan, catch_up: CatchUp
+) -> bool:
+    """True when a group has nothing left to do; its versions may still be needed."""
+    mine = progress[group]
+    if mine.running or mine.committed < plan.intervals:
         return False
+    if group == DATA:
+        return True
     done = len(catch_up.after)
     return done >= plan.catchup_intervals or (done >= 1 and catch_up.reflects_final)

@@ -204,9 +204,11 @@ class ScriptedCluster:
         incarnation: int,
         checkpoint: GroupCheckpoint | None,
         refetch: Version | None,
+        publish: bool = False,
     ) -> None:
         since = f"interval {checkpoint.interval}" if checkpoint else "the beginning"
         again = f", fetching {refetch.group} {refetch.number} again" if refetch else ""
+        again += ", publishing again" if publish else ""
         self.log.append(f"restart {group} as {incarnation} from {since}{again}")
 
     def prepare(self, sizes: Mapping[str, int], wait_s: float) -> None:
