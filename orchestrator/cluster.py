@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError
 from actors.spec import GROUPS
 from actors.wire import Beat, CheckpointError, Description, Location, Order
 from orchestrator.config import Config
-from orchestrator.errors import GroupFailedError, LostObjectError, root_cause
+from orchestrator.errors import LOST, GroupFailedError, LostObjectError, root_cause
 from orchestrator.events import Evaluated, Event, Failed, Prepared, Resized, Restarted
 from orchestrator.exchange import GroupCheckpoint, Version
 from orchestrator.launch import Launcher, places
@@ -56,6 +56,7 @@ class Cluster:
         self._launcher = Launcher(config, tokenizer_json, seats)
         self._stored_part = stored_part
         self._groups: dict[str, RankGroup] = {}
+        self._homes: dict[str, set[str]] = {}  # nodes where a group's snapshots may lie
         self._restarts: dict[str, Future[Restarted | Resized]] = {}  # a switch is one too
         self._restarter = ThreadPoolExecutor(len(GROUPS), "tandem-restart")
         self._resizer = Resizer(self._launcher)
@@ -63,7 +64,7 @@ class Cluster:
         self._helper = ThreadPoolExecutor(1, "tandem-resize")
         self._stopping = False
         self._evaluator: Any = None
-        self._evaluations: list[Any] = []
+        self._evaluations: dict[Any, tuple[Version, Version]] = {}  # by ref
         self._last_pair: tuple[Version, Version] | None = None
 
     def start(
@@ -91,6 +92,7 @@ class Cluster:
             number = resume[group.name].interval if resume is not None else 0
             exact = number >= self._config.intervals
             self._launcher.publish_first(group, number, exact, stop_requested)
+            self._homes[group.name] = _nodes_of(group)
         self._warm_spares()
         return {group.name: group.descriptions for group in groups}
 
@@ -130,11 +132,12 @@ class Cluster:
         incarnation: int,
         checkpoint: GroupCheckpoint | None,
         refetch: Version | None,
+        publish: bool = False,
     ) -> None:
         """Begins to end a group's processes and to make new ones; `poll` says when they stand."""
         old = self._groups.pop(group, None)
         self._restarts[group] = self._restarter.submit(
-            self._restart, old, group, incarnation, checkpoint, refetch
+            self._restart, old, group, incarnation, checkpoint, refetch, publish
         )
 
     def _restart(
@@ -144,6 +147,7 @@ class Cluster:
         incarnation: int,
         checkpoint: GroupCheckpoint | None,
         refetch: Version | None,
+        publish: bool,
     ) -> Restarted:
         if old is not None:
             self._launcher.end(old.actors)
@@ -158,14 +162,15 @@ class Cluster:
                     raise
                 whole = refetch_checkpoint(checkpoint, self._stored_part)
                 self._launcher.begin([group], incarnation, {name: whole}, self._stop_reason)
+            lost_node = not _is_alive(self._homes[name])  # an earlier try may have left none to ask
+            if lost_node or publish:
+                number = checkpoint.interval if checkpoint is not None else 0
+                exact = number >= self._config.intervals
+                self._launcher.publish_first(group, number, exact, self._stop_reason)
         except BaseException:
             self._launcher.end(group.actors)
             raise
-        lost_node = old is not None and not _is_alive({where.node_id for where in old.locations})
-        if lost_node:
-            number = checkpoint.interval if checkpoint is not None else 0
-            exact = number >= self._config.intervals
-            self._launcher.publish_first(group, number, exact, self._stop_reason)
+        self._homes[name] = (set() if lost_node else self._homes[name]) | _nodes_of(group)
         self._groups[name] = group
         return Restarted(name, incarnation, fresh, lost_node, group.first_version)
 
@@ -182,6 +187,7 @@ class Cluster:
 
     def _switch(self, old: RankGroup, incarnation: int, checkpoint: GroupCheckpoint) -> Resized:
         group, left = self._resizer.switch(old, incarnation, checkpoint, self._stop_reason)
+        self._homes[group.name] |= _nodes_of(group)
         self._groups[group.name] = group
         self._helper.submit(self._resizer.tidy, group.name, left)
         return Resized(group.name, len(group.actors))
@@ -200,11 +206,10 @@ class Cluster:
             self._evaluator = self._launcher.evaluator()
         self._last_pair = data, memory
         refs = (*data.bucket_refs, *memory.bucket_refs)
-        self._evaluations.append(
-            self._evaluator.evaluate.remote(
-                data.headers, memory.headers, len(data.bucket_refs), final, *refs
-            )
+        ref = self._evaluator.evaluate.remote(
+            data.headers, memory.headers, len(data.bucket_refs), final, *refs
         )
+        self._evaluations[ref] = data, memory
 
     def export(self, directory: str) -> dict[str, str]:
         """Writes the exports of the pair last evaluated; returns the digests. Tries again where the
@@ -272,18 +277,19 @@ class Cluster:
     def _collect_evaluations(self) -> list[Event]:
         if not self._evaluations:
             return []
-        ready, self._evaluations = ray.wait(
-            self._evaluations, num_returns=len(self._evaluations), timeout=0
-        )
+        refs = list(self._evaluations)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         events: list[Event] = []
         for ref in ready:
+            pair = self._evaluations.pop(ref)
             try:
                 events.append(Evaluated(ray.get(ref)))
             except Exception as err:
                 died = isinstance(err, RayActorError)
                 if died:
                     self._evaluator = None  # the next evaluation makes another
-                events.append(Evaluated(None, root_cause(err), died))
+                cause = root_cause(err)
+                events.append(Evaluated(None, cause, died, _lost_of(pair, cause)))
         return events
 
     @property
@@ -302,7 +308,22 @@ class Cluster:
         self._helper.shutdown(cancel_futures=True)
         self._launcher.end_all()
         self._groups, self._restarts = {}, {}
-        self._evaluations, self._evaluator = [], None
+        self._evaluations, self._evaluator = {}, None
+
+
+def _nodes_of(group: RankGroup) -> set[str]:
+    return {where.node_id for where in group.locations}
+
+
+def _lost_of(pair: tuple[Version, Version], cause: BaseException) -> tuple[str, ...]:
+    """The groups of whose snapshots an object is lost, where that is the cause; both where Ray does
+    not say which object.
+    """
+    if type(cause).__name__ not in LOST:
+        return ()
+    lost = getattr(cause, "object_ref_hex", None)
+    named = [v.group for v in pair if lost in {ref.hex() for ref in v.bucket_refs}]
+    return tuple(named or (version.group for version in pair))
 
 
 def _is_alive(node_ids: set[str]) -> bool:

@@ -7,7 +7,7 @@ died, catches up, ends.
         |    cluster.poll ----- Committed -> journal, ring -> listener.on_interval
         |                                +-> both groups' checkpoints -> listener.on_checkpoint
         |                 ----- Failed, late beat, deadline -> restarts: the peer goes on
-        |                 ----- Restarted -> restarts: the journal's orders again, compared by checksum
+        |                 ----- Restarted -> restarts: its orders again, compared by checksum
         +--               ----- Evaluated -> listener.on_evaluation
 
 Never blocks longer than a tick and touches no file: listeners hand work to their own threads. Knows
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
-from actors.wire import Evaluation, Order, SnapshotError
+from actors.wire import Evaluation, Order
 from orchestrator.command import Command
 from orchestrator.commands import Commands
 from orchestrator.config import Config, profiled_intervals
@@ -31,7 +31,6 @@ from orchestrator.evaluations import Evaluations
 from orchestrator.events import (
     Committed,
     Evaluated,
-    Event,
     Failed,
     Prepared,
     Resized,

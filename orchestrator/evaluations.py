@@ -1,7 +1,7 @@
 """Held-out evaluations of committed pairs: which is due, how many may wait, and the final one.
 
 Never on the path of a group: an evaluation that is late or fails is a warning, but for the final
-one, which is tried again where its process died. Called by `coordinator`.
+one, which is tried again where its process died or its snapshots were lost. Called by `coordinator`.
 """
 
 from __future__ import annotations
@@ -102,15 +102,13 @@ class Evaluations:
                     return event.evaluation
                 if not (event.died or event.lost) or tries == FINAL_TRIES:
                     raise GroupFailedError(
-                        f"evaluator: the final evaluation failed: {event.cause}; "
-                        f"{self._way_on}"
+                        f"evaluator: the final evaluation failed: {event.cause}; {self._way_on}"
                     )
                 for group in event.lost:
                     ring.lose(group, ring.newest(group).number)
                 what = "snapshots were lost before" if event.lost else "the evaluator died in"
                 self._listener.on_warning(
-                    f"{what} the final evaluation ({event.cause}); try {tries + 1} of "
-                    f"{FINAL_TRIES}"
+                    f"{what} the final evaluation ({event.cause}); try {tries + 1} of {FINAL_TRIES}"
                 )
                 is_asked = False
             if is_asked and clock() > deadline:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -22,14 +21,13 @@ from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError, InterruptedRunError, as_group_error
 from orchestrator.exchange import GroupCheckpoint
 from orchestrator.groups import EvaluatorActor, RankActor
+from orchestrator.local_process import is_actor, is_gone, is_stopped, kill
 from orchestrator.placement import Seats, bundle, evaluator_bundle
 from orchestrator.rank_group import RankGroup, Waiting
-from orchestrator.resize import resized
+from orchestrator.resize import resized, sizes_of
 from orchestrator.seating import Seating
 
 POLL_S = 0.5  # how late a stop is noticed while starting
-TITLES = ("ray::Rank", "ray::EvaluatorActor")  # of our actors' processes
-GONE_S = 0.02  # between two looks at a process that is ending
 ASKED_S = 5.0  # for a process to end as Ray asks it to; one killed before is reported as lost
 
 
@@ -52,7 +50,8 @@ class Launcher:
     """
 
     def __init__(self, config: Config, tokenizer_json: str, seats: Seats) -> None:
-        self._config = config  # of the groups as they are now
+        self._config = config  # of the run as it began
+        self._sizes = sizes_of(config)  # of the groups as they are now; a thread sets its own one
         self._tokenizer_json = tokenizer_json
         self.seating = Seating(config, seats)
         self._processes: dict[Any, _Process] = {}
@@ -62,15 +61,22 @@ class Launcher:
     @property
     def spec(self) -> RunSpec:
         """What a trainer's process is told of the run."""
-        return _spec_of(self._config)
+        return self._spec_with({})
+
+    def _spec_with(self, sizes: Mapping[str, int]) -> RunSpec:
+        sizes = {**self._sizes, **sizes}
+        same = sizes == sizes_of(self._config)
+        return _spec_of(self._config if same else resized(self._config, sizes))
 
     def size(self, name: str) -> int:
         """Workers of a group."""
-        return self._config.group(name).workers.num_workers
+        return self._sizes[name]
 
     def set_size(self, name: str, num: int) -> None:
-        """From now on the group is made with so many workers."""
-        self._config = resized(self._config, {name: num})
+        """From now on the group is made with so many workers. Both groups may be resized at once,
+        each on a thread of its own.
+        """
+        self._sizes[name] = num
 
     def options(self, name: str, rank: int, resources: Mapping[str, float]) -> dict[str, Any]:
         """Ray's options of an actor in the bundle that is its own."""
@@ -89,24 +95,31 @@ class Launcher:
             names: of the groups.
             stop: asked twice a second; a reason ends the wait.
 
-        Raises:
+        Raises: nothing is left of what was made then.
             InterruptedRunError: a stop was requested meanwhile.
             GroupFailedError: a rank has no process within `deadlines.start_s`.
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
         groups: dict[str, RankGroup] = {}
         locating: dict[Any, tuple[str, int]] = {}
-        for name in names:
-            ranks = range(self.size(name))
-            actors = [self._spare(name, r) or self._actor(name, r) for r in ranks]
-            groups[name] = RankGroup(name, actors, self._config.deadlines.heartbeat_s)
-            locating |= {self._locating(a): (name, rank) for rank, a in enumerate(actors)}
-        located = self.await_all(locating, deadline, "has no process yet", stop)
-        for group in groups.values():
-            mine = [where for where in located.values() if where.group == group.name]
-            group.locations = sorted(mine, key=lambda where: where.rank)
-            for actor, where in zip(group.actors, group.locations, strict=True):
-                self._note(actor, where)
+        made: list[Any] = []
+        try:
+            for name in names:
+                num_before = len(made)
+                for rank in range(self.size(name)):
+                    made.append(self._spare(name, rank) or self._actor(name, rank))
+                    locating[self._locating(made[-1])] = name, rank
+                actors = made[num_before:]
+                groups[name] = RankGroup(name, actors, self._config.deadlines.heartbeat_s)
+            located = self.await_all(locating, deadline, "has no process yet", stop)
+            for group in groups.values():
+                mine = [where for where in located.values() if where.group == group.name]
+                group.locations = sorted(mine, key=lambda where: where.rank)
+                for actor, where in zip(group.actors, group.locations, strict=True):
+                    self._note(actor, where)
+        except BaseException:
+            self.end(made)
+            raise
         return groups
 
     def _locating(self, actor: Any) -> Any:
@@ -127,12 +140,12 @@ class Launcher:
         Raises: as `begin`; then nothing is left of them.
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
-        spec = _spec_of(resized(self._config, sizes))
-        made: dict[str, list[Any]] = {
-            name: [self._actor(name, rank, spec=spec) for rank in range(self.size(name), num)]
-            for name, num in sizes.items()
-        }
+        spec = self._spec_with(sizes)
+        made: dict[str, list[Any]] = {name: [] for name in sizes}
         try:
+            for name, num in sizes.items():
+                for rank in range(self.size(name), num):
+                    made[name].append(self._actor(name, rank, spec=spec))
             found: dict[str, list[tuple[Any, Location]]] = {}
             for name, actors in made.items():
                 ranks = {self._locating(a): (name, self.size(name) + i)
@@ -249,7 +262,8 @@ class Launcher:
         """Kills processes and waits until those on this machine are gone; one that is just coming
         up is waited for first, since nobody knows before which it is.
         """
-        ending = [self._processes.pop(actor) for actor in actors if actor in self._processes]
+        popped = [self._processes.pop(actor, None) for actor in actors]
+        ending = [process for process in popped if process is not None]
         deadline = time.monotonic() + self._config.deadlines.stop_s
         pids = [self._pid_of(process, deadline) for process in ending]
         for process in ending:
@@ -259,9 +273,9 @@ class Launcher:
         for pid in pids:
             if pid is None or not is_actor(pid):
                 continue
-            if _is_stopped(pid) or not _gone(pid, asked):
-                _kill(pid)
-                _gone(pid, deadline)
+            if is_stopped(pid) or not is_gone(pid, asked):
+                kill(pid)
+                is_gone(pid, deadline)
 
     def _pid_of(self, process: _Process, deadline: float) -> int | None:
         """The process id, where that is on this machine and known in time."""
@@ -345,40 +359,6 @@ def _spec_of(config: Config) -> RunSpec:
 def _local_pid(where: Location) -> int | None:
     here = where.node_id == ray.get_runtime_context().get_node_id()
     return where.pid if here else None
-
-
-def is_actor(pid: int) -> bool:
-    """True while `pid` is one of our actors' processes on this machine."""
-    try:
-        process = psutil.Process(pid)
-        title = " ".join(process.cmdline())
-        return process.status() != psutil.STATUS_ZOMBIE and any(name in title for name in TITLES)
-    except psutil.Error:
-        return False
-
-
-def _gone(pid: int, deadline: float) -> bool:
-    """Waits until an actor's process has ended; False where it has not by then."""
-    while is_actor(pid):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(GONE_S)
-    return True
-
-
-def _is_stopped(pid: int) -> bool:
-    """True for a process that is stopped, so that it answers nobody."""
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-    except psutil.Error:
-        return False
-
-
-def _kill(pid: int) -> None:
-    try:
-        psutil.Process(pid).kill()
-    except psutil.Error:
-        return  # it was faster
 
 
 def places(groups: Mapping[str, RankGroup]) -> dict[str, list[Location]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 
 from actors.snapshot_layout import num_buckets, num_shares
 from actors.wire import Beat, Description, Location, Order, Report, TandemError
@@ -22,6 +22,7 @@ from orchestrator.events import Committed, Event, Failed
 from orchestrator.exchange import GroupCheckpoint, Version
 
 GATHER_S = 0.005  # for the other ranks, once one is in: looking at all for each would be quadratic
+HEADERS_S = 10.0  # for the headers of a snapshot, which are there when the reports are
 REST_S = 2.0  # for the other ranks' errors, once one is in: the first cause may not come first
 
 Waiting = Mapping[Any, tuple[str, int]]  # ref -> group and rank
@@ -207,11 +208,15 @@ class RankGroup:
         if call.pending:
             return []
         number, version, checkpoint = call.interval, None, None
-        if call.snapshot.header_refs:
-            headers = tuple(ray.get(call.snapshot.header_refs))
+        try:
+            headers = tuple(ray.get(call.snapshot.header_refs, timeout=HEADERS_S))
+            saved = tuple(ray.get(call.saved.header_refs, timeout=HEADERS_S))
+        except RayError as err:  # they went with the node, right after the reports
+            cause = as_group_error(self.name, 0, err, f"after interval {number}")
+            return [Failed(self.name, 0, cause)]
+        if headers:
             version = Version(self.name, number, headers, call.snapshot.bucket_refs)
-        if call.saved.header_refs:
-            saved = tuple(ray.get(call.saved.header_refs))
+        if saved:
             checkpoint = GroupCheckpoint(self.name, number, saved, call.saved.bucket_refs)
         self._call = None
         ordered = tuple(call.reports[rank] for rank in range(len(self.actors)))

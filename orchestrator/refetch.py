@@ -17,7 +17,7 @@ from actors.host_memory import ByteArray, checksum
 from actors.wire import CheckpointError, SnapshotError
 from orchestrator.exchange import GroupCheckpoint, Version
 
-FETCH_S = 60.0
+FETCH_S = 60.0  # for one bucket
 StoredPart = Callable[[GroupCheckpoint, int], ByteArray | None]  # of a checkpoint, by its index
 
 
@@ -26,12 +26,13 @@ def refetch_version(version: Version) -> Version:
 
     Raises:
         SnapshotError: a bucket is bad where it is kept, too.
+        RayError: it is lost, or does not come within a minute.
     """
     name = f"snapshot {version.group} v{version.number}"
     refs: list[Any] = []
     sums = [c for header in version.headers for c in header.checksums]
     for index, (ref, expected) in enumerate(zip(version.bucket_refs, sums, strict=True)):
-        bucket = ray.get(ref)
+        bucket = ray.get(ref, timeout=FETCH_S)
         if (got := checksum(bucket)) != expected:
             raise SnapshotError(
                 f"{name}: bucket {index} checksum {got:016x} != {expected:016x} where it is kept, "

@@ -1,5 +1,5 @@
-"""Restarts a group that failed, replays what it did since its checkpoint, and has a version that was
-lost published again.
+"""Restarts a group that failed, replays what it did since its checkpoint, and has a version that
+was lost published again.
 
     Failed        -> refused, or cluster.restart
     Restarted     -> the journal's orders again, one by one; after the last it is where it was
@@ -23,7 +23,7 @@ from orchestrator.events import Committed, Failed, Restarted
 from orchestrator.exchange import Ring, Version
 from orchestrator.group_state import GroupState, restart_limit_s
 from orchestrator.ports import ClusterPort, Listener
-from orchestrator.recovery import Entry, Failure, refuse_if_gone, refuse_restart
+from orchestrator.recovery import Entry, Failure, Recovery, refuse_if_gone, refuse_restart
 from orchestrator.run_dir import resume_command
 
 
@@ -192,22 +192,18 @@ class Restarts:
 
         Raises: GroupFailedError where a restart would not help.
         """
-        now = self._clock()
+        now, deadlines = self._clock(), self._config.deadlines
         for group, state in self._groups.items():
-            gone_s = now - state.submitted_at
-            if state.is_at_work and gone_s > (limit_s := state.deadline_s(self._config.deadlines)):
-                cause = GroupFailedError(
-                    f"{group}: interval {state.progress.committed + 1} did not end after "
-                    f"{gone_s:.0f} s (deadline {limit_s:.0f} s); raise deadlines.interval_factor "
-                    "or interval_floor_s, or look for what hangs"
+            gone_s, limit_s = now - state.submitted_at, state.deadline_s(deadlines)
+            if state.is_at_work and gone_s > limit_s:
+                self.fail(
+                    Failed(group, 0, GroupFailedError(_too_long(group, state, gone_s, limit_s)))
                 )
-                self.fail(Failed(group, 0, cause))
-            gone_s, limit_s = now - state.recovery.failed_at, restart_limit_s(self._config.deadlines)
-            if state.recovery.restarting and gone_s > limit_s:
+            recovery = state.recovery
+            gone_s, limit_s = now - recovery.failed_at, restart_limit_s(deadlines)
+            if recovery.restarting and gone_s > limit_s:
                 raise GroupFailedError(
-                    f"{group}: its new processes were not ready after {gone_s:.0f} s, though none "
-                    f"of the waits for them may take so long ({limit_s:.0f} s in all, by "
-                    f"deadlines.start_s); look at the cluster's own state; {self._then}"
+                    f"{_not_ready(group, recovery, gone_s, limit_s)}{self._then}"
                 )
         self._bring_back(self._needed(final), now)
 
@@ -255,3 +251,21 @@ class Restarts:
                 if again >= journal.start:  # they come again anyway, and may be lost too
                     self._ring.lose(group, again)
             self._restart(event, None)
+
+
+def _too_long(group: str, state: GroupState, gone_s: float, limit_s: float) -> str:
+    keys = "interval_factor or interval_floor_s" if state.is_warm else "first_interval_s"
+    return (
+        f"{group}: interval {state.progress.committed + 1} did not end after {gone_s:.0f} s "
+        f"(deadline {limit_s:.0f} s); raise deadlines.{keys}, or look for what hangs"
+    )
+
+
+def _not_ready(group: str, recovery: Recovery, gone_s: float, limit_s: float) -> str:
+    failures = recovery.failures
+    why = f"they were made because of this: {failures[-1].cause}; " if failures else ""
+    return (
+        f"{group}: its new processes were not ready after {gone_s:.0f} s, though all waits for them "
+        f"together may take {limit_s:.0f} s (by deadlines.start_s); {why}look at the cluster's own "
+        "state; "
+    )

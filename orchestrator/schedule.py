@@ -188,9 +188,7 @@ def finished(progress: Mapping[str, Progress], plan: Plan, catch_up: CatchUp) ->
     return all(is_done(group, progress, plan, catch_up) for group in progress)
 
 
-def is_done(
-    group: str, progress: Mapping[str, Progress], plan: Plan, catch_up: CatchUp
-) -> bool:
+def is_done(group: str, progress: Mapping[str, Progress], plan: Plan, catch_up: CatchUp) -> bool:
     """True when a group has nothing left to do; its versions may still be needed."""
     mine = progress[group]
     if mine.running or mine.committed < plan.intervals:

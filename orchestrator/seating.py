@@ -63,9 +63,11 @@ class Seating:
             if (name, rank) not in self._added
         ]
         wanted = {seat: bundle(self._config.group(seat[0]).workers) for seat in missing}
-        made = {seat: self._make_group(seat[0], wanted[seat]) for seat in missing}
+        made: dict[Seat, PlacementGroup] = {}
         deadline = time.monotonic() + wait_s
         try:
+            for seat in missing:
+                made[seat] = self._make_group(seat[0], wanted[seat])
             for group in made.values():
                 while not group.wait(min(POLL_S, max(0.01, deadline - time.monotonic()))):
                     if reason := stop():

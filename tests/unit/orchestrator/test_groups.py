@@ -9,7 +9,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from actors.wire import ConfigError, DivergedError, TandemError
 from orchestrator.errors import GroupFailedError, as_group_error, root_cause
 from orchestrator.groups import Rank
-from orchestrator.launch import is_actor
+from orchestrator.local_process import is_actor
 from tests.unit.orchestrator.scripted import a_config
 
 
