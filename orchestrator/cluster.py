@@ -31,6 +31,7 @@ from orchestrator.resizer import Resizer
 from orchestrator.run_dir import RETRY_S
 
 RESTART_POLL_S = 0.02  # how late it is noticed that a group stands again
+END_RESTARTS_S = 120.0  # for threads that restart a group, which look at `_stopping` between waits
 EXPORT_TRIES = 3  # of the export, where the evaluator's process dies
 
 
@@ -304,7 +305,8 @@ class Cluster:
     def stop(self) -> None:
         """Kills every actor and waits until the local ones are gone."""
         self._stopping = True
-        self._restarter.shutdown(cancel_futures=True)
+        self._restarter.shutdown(wait=False, cancel_futures=True)
+        wait(self._restarts.values(), timeout=END_RESTARTS_S)
         self._helper.shutdown(cancel_futures=True)
         self._launcher.end_all()
         self._groups, self._restarts = {}, {}

@@ -1,7 +1,7 @@
 """Held-out evaluations of committed pairs: which is due, how many may wait, and the final one.
 
 Never on the path of a group: an evaluation that is late or fails is a warning, but for the final
-one, which is tried again where its process died or its snapshots were lost. Called by `coordinator`.
+one, which is tried again where its process died or a snapshot was lost. Called by `coordinator`.
 """
 
 from __future__ import annotations

@@ -196,15 +196,13 @@ class Restarts:
         for group, state in self._groups.items():
             gone_s, limit_s = now - state.submitted_at, state.deadline_s(deadlines)
             if state.is_at_work and gone_s > limit_s:
-                self.fail(
-                    Failed(group, 0, GroupFailedError(_too_long(group, state, gone_s, limit_s)))
-                )
+                cause = GroupFailedError(_too_long(group, state, gone_s, limit_s))
+                self.fail(Failed(group, 0, cause))
             recovery = state.recovery
             gone_s, limit_s = now - recovery.failed_at, restart_limit_s(deadlines)
             if recovery.restarting and gone_s > limit_s:
-                raise GroupFailedError(
-                    f"{_not_ready(group, recovery, gone_s, limit_s)}{self._then}"
-                )
+                why = _not_ready(group, recovery, gone_s, limit_s)
+                raise GroupFailedError(f"{why}; {self._then}")
         self._bring_back(self._needed(final), now)
 
     def _needed(self, final: Iterable[Version]) -> dict[tuple[str, int], str]:
@@ -265,7 +263,7 @@ def _not_ready(group: str, recovery: Recovery, gone_s: float, limit_s: float) ->
     failures = recovery.failures
     why = f"they were made because of this: {failures[-1].cause}; " if failures else ""
     return (
-        f"{group}: its new processes were not ready after {gone_s:.0f} s, though all waits for them "
-        f"together may take {limit_s:.0f} s (by deadlines.start_s); {why}look at the cluster's own "
-        "state; "
+        f"{group}: its new processes were not ready after {gone_s:.0f} s, though all waits for "
+        f"them together may take {limit_s:.0f} s (by deadlines.start_s); {why}look at the "
+        "cluster's own state"
     )

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -24,11 +25,18 @@ from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import Version
 from orchestrator.placement import Seats
 from orchestrator.run import train
+from tests.chaos.injector import Faults, fail_at
 
 pytestmark = pytest.mark.long
 
 SETTINGS = ("intervals=6", "checkpoints.every=2", "evaluation.every=0")
-LARGE = ("memory.layer.slots_side=64", "memory.layer.dim=64")  # above what Ray sends inline
+# Snapshots of both groups are above what Ray sends inline, so that they are lost with their node.
+LARGE = (
+    "memory.layer.slots_side=64",
+    "memory.layer.dim=64",
+    "data.layer.fields.hidden_size=96",
+    "data.layer.fields.intermediate_size=192",
+)
 QUICK_TO_NOTICE = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
@@ -124,8 +132,76 @@ def test_a_group_whose_node_is_lost_comes_back_on_the_spare_one(
     assert lost
     assert name in {row["group"] for row in summary["restarts"]}
     assert summary["data"]["steps"] == 18
-    undisturbed = train(
-        load_config(str(workplace / "tiny.yaml"), [*SETTINGS, *LARGE, f"name=node-{next(numbers)}"])
-    ).summary
+    ends_as_undisturbed(summary, workplace)
+
+
+def ends_as_undisturbed(summary: dict[str, Any], workplace: Path, *more: str) -> None:
+    """A disturbed run ended as one in which nothing was lost."""
+    settings = [*SETTINGS, *LARGE, *more, f"name=node-{next(numbers)}"]
+    undisturbed = train(load_config(str(workplace / "tiny.yaml"), settings)).summary
     assert summary["digest"] == undisturbed["digest"]
     assert summary["reflects_final"] == undisturbed["reflects_final"]
+
+
+@pytest.mark.parametrize("intervals", [6, 7], ids=["with-a-checkpoint", "without"])
+def test_a_node_that_is_lost_after_the_data_groups_last_interval_costs_no_bit(
+    workplace: Path, nodes: Nodes, intervals: int
+) -> None:
+    """The data group has nothing left to do, and its last snapshot is needed."""
+    for _ in range(3):
+        nodes.add_node(num_cpus=1)
+    by_id = {node.node_id: node for node in nodes.worker_nodes}
+    lost: list[str] = []
+
+    class LosingCluster(Cluster):
+        def submit(self, group: str, order: Order, peer: Version) -> None:
+            if (group, order.interval) == (MEMORY, intervals + 1) and not lost:
+                lost.append(self._groups[DATA].locations[0].node_id)
+                nodes.remove_node(by_id[lost[0]], allow_graceful=False)
+            super().submit(group, order, peer)
+
+    more = [*SETTINGS, *LARGE, f"intervals={intervals}", f"name=late-{next(numbers)}"]
+    config = load_config(str(workplace / "tiny.yaml"), more)
+    placement = placed(nodes)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("orchestrator.run.Cluster", LosingCluster)
+            summary = train(config, seats=Seats(placement)).summary
+    finally:
+        remove_placement_group(placement)
+    assert lost
+    causes = [row["cause"] for row in summary["restarts"] if row["group"] == DATA]
+    assert any(f"data: version {intervals}, which interval {intervals + 1} of" in c for c in causes)
+    ends_as_undisturbed(summary, workplace, f"intervals={intervals}")
+
+
+def test_a_second_start_after_a_lost_node_still_knows_that_it_was_lost(
+    workplace: Path, nodes: Nodes, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        nodes.add_node(num_cpus=1)
+    by_id = {node.node_id: node for node in nodes.worker_nodes}
+    lost: list[str] = []
+
+    class LosingCluster(Cluster):
+        def submit(self, group: str, order: Order, peer: Version) -> None:
+            super().submit(group, order, peer)
+            if (group, order.interval) == (DATA, 4) and not lost:
+                lost.append(self._groups[DATA].locations[0].node_id)
+                nodes.remove_node(by_id[lost[0]], allow_graceful=False)
+
+    faults = Faults(tmp_path / "faults", fail_at(DATA, 0, 1, "start-up"))
+    settings = [*SETTINGS, *LARGE, f"name=twice-{next(numbers)}"]
+    config = load_config(str(workplace / "tiny.yaml"), settings)
+    placement = placed(nodes)
+    try:
+        with faults.injected(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr("orchestrator.run.Cluster", LosingCluster)
+            summary = train(config, seats=Seats(placement)).summary
+    finally:
+        remove_placement_group(placement)
+    assert lost
+    assert faults.fired() == [1]
+    causes = [row["cause"] for row in summary["restarts"] if row["group"] == DATA]
+    assert len(causes) == 2  # nobody had to ask for what the second start published by itself
+    ends_as_undisturbed(summary, workplace)
