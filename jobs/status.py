@@ -161,9 +161,9 @@ def _page(url: str, seen: Seen) -> RenderableType:
     head = f"{url}: {_state(seen)}"
     if not (status := seen.status):
         return head
-    driver = status["driver"]
+    driver, doing = status["driver"], f", {status['phase']}" if seen.state == RUNNING else ""
     lines = [
-        f"{head}, {status['phase']}; interval {status['interval']}/{status['intervals']}, "
+        f"{head}{doing}; interval {status['interval']}/{status['intervals']}, "
         f"{status['wall_s']:.0f} s; driver process {driver['pid']} on {driver['host']}, heard of "
         f"{max(0.0, seen.age_s):.0f} s ago",
     ]

@@ -37,7 +37,10 @@ class SavedRows:
 
 @dataclass
 class Metrics:
-    """All rows of a run so far, in the order in which they were committed."""
+    """All rows of a run so far, in the order in which they were committed.
+
+    The driver appends; other threads may read rows, which don't change, and copies of the lists.
+    """
 
     started_at: float = field(default_factory=time.time)
     intervals: list[Row] = field(default_factory=list)
@@ -130,8 +133,10 @@ class Metrics:
 
     def add_recovery(self, group: str, restart_s: float, replay_s: float) -> Row:
         """Completes the group's last row: how long it took to stand and to be where it was."""
-        row = next(row for row in reversed(self.restarts) if row["group"] == group)
-        row |= {"restart_s": restart_s, "replay_s": replay_s}
+        index = max(i for i, row in enumerate(self.restarts) if row["group"] == group)
+        # A new row: a thread may be writing the old one down.
+        row = {**self.restarts[index], "restart_s": restart_s, "replay_s": replay_s}
+        self.restarts[index] = row
         return row
 
     def add_resize(self, resize: Resize) -> Row:

@@ -131,7 +131,7 @@ class Progress(LiveView):
         return time.monotonic() - self._began
 
     def _left_s(self) -> float | None:
-        done = [row["interval"] for row in self._rows.values()]
+        done = [row["interval"] for row in list(self._rows.values())]  # drawn on another thread
         if len(done) < len(GROUPS) or self._first_interval_at is None:
             return None
         per_interval = (time.monotonic() - self._first_interval_at) / max(1, min(done))

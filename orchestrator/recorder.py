@@ -29,7 +29,7 @@ class Recorder:
 
     Args:
         run_dir: where to write.
-        metrics: the rows, appended to by the driver.
+        metrics: the rows so far; later ones are told by `record`, since the driver appends to it.
         warn: told about writes that failed.
         trackers: get every row too, and are closed with the recorder.
     """
@@ -43,7 +43,7 @@ class Recorder:
     ) -> None:
         self._run_dir = run_dir
         self._trackers = trackers
-        self._metrics = metrics
+        self._intervals, self._evaluations = list(metrics.intervals), list(metrics.evaluations)
         self._warn = warn
         self._queue: queue.SimpleQueue[tuple[str, Row] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
@@ -73,6 +73,7 @@ class Recorder:
             next_write = time.monotonic() + WRITE_EVERY_S
             while (item := self._queue.get()) is not None:
                 kind, row = item
+                (self._intervals if kind == "interval" else self._evaluations).append(row)
                 _to_tensorboard(writer, kind, row)
                 if time.monotonic() > next_write:
                     self._write(writer, folder)
@@ -85,9 +86,9 @@ class Recorder:
             writer.flush()
             for path in sorted(Path(folder).iterdir()):
                 self._run_dir.upload(str(path), f"{EVENTS}/{path.name}")
-            self._run_dir.write(METRICS, to_parquet(self._metrics.intervals))
+            self._run_dir.write(METRICS, to_parquet(self._intervals))
             self._run_dir.write(
-                EVALUATIONS, json.dumps(self._metrics.evaluations, indent=1, ensure_ascii=False)
+                EVALUATIONS, json.dumps(self._evaluations, indent=1, ensure_ascii=False)
             )
         except (OSError, ValueError) as err:
             self._warn(

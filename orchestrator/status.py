@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil
@@ -32,6 +32,7 @@ SKEW_S = 2.0  # of two machines' clocks, taken for none
 
 RUNNING, SILENT, STARTING, NO_RUN = "running", "silent", "starting", "no run"
 TRAINING, CATCHING_UP = "training", "catching up, and the final evaluation"
+ENDED = "ended"  # what a rank does, once its run has ended
 LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
 Places = Mapping[str, Sequence[tuple[Location, Beat | None]]]  # of every rank that stands
@@ -100,7 +101,7 @@ def status_of(
     groups = {group: _group(group, config, metrics, places.get(group, ())) for group in GROUPS}
     interval = min(group["interval"] for group in groups.values())
     is_last = pulse.phase == TRAINING and interval >= config.intervals
-    return {
+    status = {
         "format": FORMAT,
         "run": config.name,
         "driver": asdict(driver),
@@ -117,15 +118,26 @@ def status_of(
             if name.startswith(("heldout.", "accuracy.")) or name == "data_version"
         },
         "restarts": len(metrics.restarts),
-        "resizes": metrics.resizes,
+        "resizes": list(metrics.resizes),
     }
+    return status if pulse.ended is None else _with_ranks_that(ENDED, status)
+
+
+def _with_ranks_that(phase: str, status: Mapping[str, Any]) -> dict[str, Any]:
+    """The status with this in the place of what its ranks said last that they do."""
+    groups = {
+        name: {**group, "ranks": [{**rank, "phase": phase} for rank in group["ranks"]]}
+        for name, group in status["groups"].items()
+    }
+    return {**status, "groups": groups}
 
 
 def _group(
     group: str, config: Config, metrics: Metrics, places: Sequence[tuple[Location, Beat | None]]
 ) -> dict[str, Any]:
     plan = Plan.of(config.intervals, config.exchange, config.checkpoints.every)
-    row: Row = next((r for r in reversed(metrics.intervals) if r["group"] == group), {})
+    rows = reversed(list(metrics.intervals))
+    row: Row = next((r for r in rows if r["group"] == group), {})
     steps = config.group(group).steps_per_interval
     took_s = row["wait_s"] + row["end_s"] - row["start_s"] if row else 0.0
     return {
@@ -141,7 +153,7 @@ def _group(
         "adopted": row.get("peer_version", 0),
         "lag": row.get("lag", 0),
         "incarnation": row.get("incarnation", 0),
-        "restarts": sum(r["group"] == group for r in metrics.restarts),
+        "restarts": sum(r["group"] == group for r in list(metrics.restarts)),
         "ranks": [_rank(where, beat) for where, beat in places],
     }
 
@@ -211,9 +223,18 @@ def look(
     now: Callable[[], float] = time.time,
 ) -> Seen:
     """How a run is; waits for some seconds where only that tells a dead driver from a living one.
+    Of ranks whose driver is gone it says so, whatever they said last.
 
     Raises: ConfigError where its directory can't be read.
     """
+    seen = _look(run_dir, wait, now)
+    if not seen.status or seen.state == RUNNING:
+        return seen
+    phase = SILENT if seen.state == SILENT else ENDED
+    return replace(seen, status=_with_ranks_that(phase, seen.status))
+
+
+def _look(run_dir: RunDir, wait: Callable[[float], None], now: Callable[[], float]) -> Seen:
     status = read_status(run_dir)
     if not status:
         return Seen(_without_status(run_dir), {})

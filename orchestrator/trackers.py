@@ -106,7 +106,7 @@ class Tracker:
     def __init__(self, kind: str, opening: dict[str, Any], timeout_s: float, warn: Warn) -> None:
         self._kind, self._timeout_s, self._warn = kind, timeout_s, warn
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUED_ROWS)
-        self._lost = 0
+        self._lost: list[int] = []  # numbers of rows; three threads append
         self._warned = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.tracker_process", kind],
@@ -132,7 +132,7 @@ class Tracker:
                 {"axis": axis, "figures": figures, "step": step, "at": time.time()}
             )
         except queue.Full:
-            self._lost += 1
+            self._lost.append(1)
 
     def close(self, status: str) -> None:
         """Sends what is left and the run's status; gives up after the time-out, with a warning."""
@@ -153,8 +153,8 @@ class Tracker:
             self._process.wait()
         for thread in self._threads:
             thread.join(1.0)
-        if self._lost:
-            self._warn(f"trackers.{self._kind}: {self._lost} rows were lost")
+        if num_lost := sum(self._lost):
+            self._warn(f"trackers.{self._kind}: {num_lost} rows were lost")
 
     def _write(self) -> None:
         """Queue to pipe. A process that is gone takes nothing more, which `_listen` reports."""
@@ -166,12 +166,12 @@ class Tracker:
                 pipe.flush()
             return
         while (message := self._queue.get()) is not None:
-            self._lost += "figures" in message
+            self._lost.append("figures" in message)
 
     def _listen(self) -> None:
         """The process's failures: the first is a warning, all lose rows."""
         for failure in self._failures():
-            self._lost += int(failure["lost"])
+            self._lost.append(int(failure["lost"]))
             if not self._warned:
                 self._warned = True
                 self._warn(

@@ -77,6 +77,7 @@ def test_a_run_is_watched_saved_stopped_and_resumed_by_commands(
     assert {rank["host_bytes"] > 0 for g in seen["groups"].values() for rank in g["ranks"]} == {
         True
     }
+    assert {rank["phase"] for g in seen["groups"].values() for rank in g["ranks"]} == {"ended"}
     manifests = sorted(p.parent.name for p in (run / "checkpoints").glob("*/manifest.json"))
     assert int(manifests[-1]) >= seen["interval"]  # of the stop
     for late in (("stop",), ("scale", "--data-workers", "2")):

@@ -159,6 +159,18 @@ def test_a_page_shows_both_groups_and_every_rank(running: RunDir) -> None:
     assert "resized: memory 1 -> 2 after interval 2, paused for 0.20 s" in said
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_run_that_has_ended_shows_no_rank_as_training(
+    running: RunDir, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = json.loads(running.read(STATUS))
+    running.write_json(STATUS, status | {"ended": "failed", "phase": "failed"})
+    said = told(lambda console: run_status(running.url, console, as_json, watch=True))
+    said += capsys.readouterr().out
+    assert "training" not in said
+    assert "ended" in said
+
+
 def test_as_json_a_status_is_one_object(
     running: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:

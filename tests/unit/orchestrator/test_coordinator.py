@@ -10,7 +10,7 @@ from actors.spec import DATA, MEMORY
 from actors.wire import CheckpointHeader, DivergedError, Range
 from orchestrator.coordinator import Coordinator, Outcome
 from orchestrator.errors import GroupFailedError, InterruptedRunError
-from orchestrator.events import Committed, Evaluated, Event, Failed
+from orchestrator.events import Committed, Evaluated, Event, Failed, Restarted
 from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, Tally
 from tests.unit.orchestrator.scripted import (
     Pass,
@@ -25,6 +25,7 @@ from tests.unit.orchestrator.scripted import (
 )
 
 NO_RESTARTS = {"max_failures": 0}
+DIED = GroupFailedError("data rank 0 failed in interval 2: ActorDiedError")
 STARTED = ["submit data 1 on memory 0", "submit memory 1 on data 0"]
 WHOLE_RUN = [*both(1), *both(2, agreement=0.5), catch_up(3, 0.6), evaluated(2, 3)]
 
@@ -230,6 +231,44 @@ def test_no_later_deadline_is_below_the_floor() -> None:
     deadlines = {"first_interval_s": 30, "interval_factor": 3, "interval_floor_s": 60}
     run = Run([Pass(1.0), *both(1), Pass(59.0)], deadlines=deadlines)
     assert run.to_the_scripts_end()[-1] == "submit memory 2 on data 1"
+
+
+ENOUGH = {"first_interval_s": 100, "interval_factor": 2, "interval_floor_s": 5}
+
+
+NEW_PROCESSES = [
+    *(Pass(1.0), *both(1), Pass(1.0), committed(MEMORY, 2), Failed(DATA, 0, DIED)),
+    *(Restarted(DATA, 1), Pass(99.0)),
+]
+
+
+def test_new_processes_get_the_first_deadline_for_they_compile_again() -> None:
+    run = Run(NEW_PROCESSES, intervals=9, deadlines=ENOUGH)
+    run.to_the_scripts_end()
+    assert [failure.cause for failure in run.listener.failures] == [str(DIED)]
+
+
+def test_processes_that_have_done_an_interval_again_have_the_usual_deadline() -> None:
+    script = [*NEW_PROCESSES, committed(DATA, 1, incarnation=1), Pass(6.0)]
+    run = Run(script, intervals=9, deadlines=ENOUGH)
+    run.to_the_scripts_end()
+    late = run.listener.failures[-1].cause
+    assert late.startswith(
+        "data: interval 2 did not end after 6 s (deadline 5 s); raise deadlines."
+    )
+
+
+def test_a_first_deadline_that_is_missed_names_its_own_setting() -> None:
+    run = Run([Pass(101.0)], deadlines=ENOUGH, recovery=NO_RESTARTS)
+    with pytest.raises(GroupFailedError, match=r"\(deadline 100 s\); raise deadlines.first_inter"):
+        run.to_its_end()
+
+
+def test_the_first_deadline_of_new_processes_is_no_shorter_than_that_of_old_ones() -> None:
+    script = [Pass(80.0), *both(1), Failed(DATA, 0, DIED), Restarted(DATA, 1), Pass(150.0)]
+    run = Run(script, intervals=9, deadlines=ENOUGH)
+    run.to_the_scripts_end()
+    assert [failure.cause for failure in run.listener.failures] == [str(DIED)]
 
 
 def test_a_group_that_waits_for_its_peer_has_no_deadline() -> None:

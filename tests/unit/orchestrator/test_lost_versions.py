@@ -253,7 +253,7 @@ def test_a_copy_with_other_bytes_takes_the_place_of_one_that_is_lost() -> None:
 
 
 def a_state(**changes: object) -> GroupState:
-    """A group that has done interval 3 since its checkpoint of interval 2 and waits for its peer."""
+    """A group that has done interval 3 since its checkpoint of interval 2, and is idle."""
     state = GroupState(Progress(committed=3, published=3))
     state.recovery.journal = Journal(saved(committed(DATA, 2)).checkpoint)
     state.recovery.journal.done = [Entry(Order("run", 0, 3, 1), 2)]

@@ -138,6 +138,16 @@ def test_a_failure_is_a_row_that_its_recovery_completes(metrics: Metrics) -> Non
     assert "restart_s" not in memory
 
 
+def test_a_row_that_was_given_to_a_checkpoint_does_not_change_while_it_is_written(
+    metrics: Metrics,
+) -> None:
+    metrics.add_failure(Failure(DATA, 1, 2, "it died", 0, 1))
+    (given,) = metrics.until(2).restarts
+    metrics.add_recovery(DATA, 3.5, 2.0)
+    assert "restart_s" not in given
+    assert "restart_s" in metrics.restarts[0]
+
+
 def test_failures_go_with_a_checkpoint_and_are_there_after_a_resume(metrics: Metrics) -> None:
     metrics.add_failure(Failure(DATA, 1, 2, "it died", 0, 1))
     assert Metrics.resumed(metrics.until(2)).restarts == metrics.restarts

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from orchestrator.metrics import Metrics
 from orchestrator.progress import Progress
 from orchestrator.recovery import Failure
 from orchestrator.resize import Resize
+from tests.unit.orchestrator.interleaved import interrupted_at
 from tests.unit.orchestrator.scripted import (
     a_config,
     a_description,
@@ -55,6 +57,21 @@ def test_a_terminal_shows_both_groups_side_by_side() -> None:
     assert f"{MEMORY} group" in text
     assert "1, adopted 0" in text
     assert "agreement 0.750" in text
+
+
+def test_a_groups_first_interval_may_come_while_the_view_is_drawn() -> None:
+    """The view is drawn on another thread."""
+    metrics = Metrics(0.0)
+    rows = {group: metrics.add_interval([a_report(group, 1)], 0.5, 1) for group in GROUPS}
+    turns, console = 0, Console(quiet=True)
+    while True:
+        progress = Progress(a_config(), console)
+        progress.interval(rows[DATA])
+        come = partial(progress.interval, rows[MEMORY])
+        if not interrupted_at(turns, Progress._left_s.__code__, progress._render, come):
+            break
+        turns += 1
+    assert turns > 0
 
 
 def test_a_terminal_too_narrow_for_both_groups_does_not_stop_the_run() -> None:

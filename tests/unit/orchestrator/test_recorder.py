@@ -5,13 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from actors.spec import DATA
 from actors.wire import ConfigError
-from orchestrator.metrics import Metrics
+from orchestrator.metrics import Metrics, Row
 from orchestrator.recorder import Recorder, to_parquet
 from orchestrator.run_dir import RunDir
 from tests.unit.orchestrator.scripted import a_report, an_evaluation
@@ -45,6 +46,47 @@ def test_closing_writes_metrics_evaluations_and_events(tmp_path: Path) -> None:
     (evaluation,) = json.loads((tmp_path / "run" / "evaluations.json").read_text())
     assert evaluation["heldout.own_loss"] == 2.0
     assert len(list((tmp_path / "run" / "events").iterdir())) == 1
+
+
+class RowOfABusyRun(dict[str, Any]):
+    """A row while whose column is read the driver commits another interval."""
+
+    def __init__(self, row: Row, metrics: Metrics) -> None:
+        super().__init__(row)
+        self._metrics = metrics
+
+    def get(self, name: str, default: object = None) -> object:
+        self._metrics.add_interval([a_report(DATA, len(self._metrics.intervals) + 1)], 0.0, 1)
+        return super().get(name, default)
+
+
+def test_intervals_that_are_committed_while_the_file_is_made_are_of_the_next_one(
+    tmp_path: Path,
+) -> None:
+    metrics, warnings = Metrics(0.0), []
+    metrics.add_interval([a_report(DATA, 1)], 0.0, 1)
+    metrics.intervals[0] = RowOfABusyRun(metrics.intervals[0], metrics)
+    recorder = Recorder(RunDir(str(tmp_path / "run")), metrics, warnings.append)
+    recorder.record("interval", metrics.add_interval([a_report(DATA, 2)], 0.0, 1))
+    recorder.close()
+    assert warnings == []
+    table = pq.read_table(tmp_path / "run" / "metrics.parquet")
+    assert table.column("interval").to_pylist() == [1, 2]
+    assert len(metrics.intervals) > 2
+
+
+def test_rows_of_a_run_that_goes_on_are_written_with_its_own(tmp_path: Path) -> None:
+    metrics = Metrics(0.0)
+    metrics.add_interval([a_report(DATA, 1)], 0.0, 1)
+    metrics.add_evaluation(an_evaluation(1, 1), False)
+    recorder = Recorder(RunDir(str(tmp_path / "run")), metrics, lambda text: None)
+    recorder.record("interval", metrics.add_interval([a_report(DATA, 2)], 0.0, 1))
+    recorder.record("evaluation", metrics.add_evaluation(an_evaluation(2, 2), False))
+    recorder.close()
+    table = pq.read_table(tmp_path / "run" / "metrics.parquet")
+    assert table.column("interval").to_pylist() == [1, 2]
+    rows = json.loads((tmp_path / "run" / "evaluations.json").read_text())
+    assert [row["data_version"] for row in rows] == [1, 2]
 
 
 def test_a_write_that_fails_is_a_warning_and_training_goes_on(

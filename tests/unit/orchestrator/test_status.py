@@ -125,6 +125,29 @@ def test_a_run_that_has_ended_says_how(tmp_path: Path) -> None:
     assert look(run_dir, no_wait, lambda: 10_000.0).state == "interrupted"
 
 
+@pytest.mark.parametrize("ended", ["finished", "failed", "interrupted"])
+def test_no_rank_of_a_run_that_has_ended_trains(tmp_path: Path, ended: str) -> None:
+    (rank,) = a_status(ended=ended)["groups"][MEMORY]["ranks"]
+    assert (rank["phase"], rank["interval"]) == ("ended", 4)
+    (rank,) = look(put(tmp_path, a_status(ended=ended))).status["groups"][MEMORY]["ranks"]
+    assert rank["phase"] == "ended"
+
+
+def test_no_rank_whose_driver_died_trains(tmp_path: Path) -> None:
+    seen = look(put(tmp_path, a_status(GONE)), lambda seconds: None, lambda: 10_000.0)
+    (rank,) = seen.status["groups"][MEMORY]["ranks"]
+    assert (seen.state, rank["phase"]) == ("silent", "silent")
+
+
+def test_what_ranks_said_last_is_not_believed_of_a_status_that_an_older_version_left(
+    tmp_path: Path,
+) -> None:
+    status = a_status(ended="finished")
+    status["groups"][MEMORY]["ranks"][0]["phase"] = "training"
+    (rank,) = look(put(tmp_path, status)).status["groups"][MEMORY]["ranks"]
+    assert rank["phase"] == "ended"
+
+
 def test_a_run_without_a_status_is_told_by_its_other_files(tmp_path: Path) -> None:
     run_dir = RunDir(str(tmp_path))
     assert look(run_dir).state == "no run"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import queue
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from orchestrator.metrics import Metrics
 from orchestrator.recorder import Recorder
 from orchestrator.run_dir import RunDir
 from orchestrator.trackers import Tracker, check_installed, figures_of, start_trackers
+from tests.unit.orchestrator.interleaved import interrupted_at
 from tests.unit.orchestrator.scripted import a_config, a_report, an_evaluation
 
 FAKE_WANDB = """
@@ -102,6 +105,21 @@ def test_a_tracker_that_fails_is_one_warning_and_a_count_of_what_was_lost(
     failed, lost = send(config_with(tmp_path, wandb="project", timeout_s=PATIENCE_S), num_rows=5)
     assert "trackers.wandb: no route to host; training goes on" in failed
     assert lost == "trackers.wandb: 5 rows were lost"
+
+
+def test_rows_that_two_threads_lose_at_once_are_both_counted(calls: Path, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    (tracker,) = start_trackers(config_with(tmp_path, wandb="p", timeout_s=1.0), warnings.append)
+    tracker._queue.put(None)  # its own thread has nothing to do with this
+    tracker._queue = queue.Queue(1)
+    tracker._queue.put({})
+    lose = partial(tracker.record, "interval", a_row())
+    turns = 0
+    while interrupted_at(turns, Tracker.record.__code__, lose, lose):
+        turns += 1
+    tracker.close("finished")
+    assert turns > 1
+    assert warnings[-1] == f"trackers.wandb: {2 * turns + 1} rows were lost"
 
 
 def test_a_tracker_that_hangs_is_given_up_in_time_and_its_process_ended(
