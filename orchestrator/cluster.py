@@ -28,7 +28,7 @@ from orchestrator.placement import Seats
 from orchestrator.rank_group import RankGroup
 from orchestrator.refetch import StoredPart, refetch_checkpoint, refetch_version
 from orchestrator.resizer import Resizer
-from orchestrator.run_dir import RETRY_S
+from orchestrator.run_dir import RETRY_S, resume_command
 
 RESTART_POLL_S = 0.02  # how late it is noticed that a group stands again
 END_RESTARTS_S = 120.0  # for threads that restart a group, which look at `_stopping` between waits
@@ -161,7 +161,7 @@ class Cluster:
             except (CheckpointError, LostObjectError):
                 if checkpoint is None:
                     raise
-                whole = refetch_checkpoint(checkpoint, self._stored_part)
+                whole = refetch_checkpoint(checkpoint, self._stored_part, self._then)
                 self._launcher.begin([group], incarnation, {name: whole}, self._stop_reason)
             lost_node = not _is_alive(self._homes[name])  # an earlier try may have left none to ask
             if lost_node or publish:
@@ -192,6 +192,10 @@ class Cluster:
         self._groups[group.name] = group
         self._helper.submit(self._resizer.tidy, group.name, left)
         return Resized(group.name, len(group.actors))
+
+    @property
+    def _then(self) -> str:
+        return f"go on with: {resume_command(self._config.run_url)}"
 
     def _stop_reason(self) -> str | None:
         return "the run has ended" if self._stopping else None

@@ -52,9 +52,16 @@ def _or_none(ref: Any) -> ByteArray | None:
         return None
 
 
-def refetch_checkpoint(saved: GroupCheckpoint, stored_part: StoredPart) -> GroupCheckpoint:
+def refetch_checkpoint(
+    saved: GroupCheckpoint, stored_part: StoredPart, then: str
+) -> GroupCheckpoint:
     """The checkpoint with parts of which each was compared with its checksum: fetched again, or
     read back from storage.
+
+    Args:
+        saved: the checkpoint.
+        stored_part: reads a part back.
+        then: how the run goes on by hand, from the pair before.
 
     Raises:
         CheckpointError: a part is bad, and there is no sound copy of it on storage.
@@ -69,7 +76,7 @@ def refetch_checkpoint(saved: GroupCheckpoint, stored_part: StoredPart) -> Group
         if part is None or checksum(part) != expected:
             raise CheckpointError(
                 f"{name}: part {index} was lost or altered in the object store, and there is no "
-                "sound copy of it on storage"
+                f"sound copy of it on storage; {then}"
             )
         refs.append(ray.put(part))
     return replace(saved, bucket_refs=tuple(refs))

@@ -8,6 +8,7 @@ import itertools
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from actors.spec import DATA, MEMORY
 from actors.wire import Order
 from orchestrator.cluster import Cluster
-from orchestrator.config import load_config
+from orchestrator.config import Config, load_config
 from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import Version
 from orchestrator.placement import Seats
@@ -42,6 +43,7 @@ QUICK_TO_NOTICE = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 4,
 }
+WRITTEN_S = 60.0  # for a checkpoint to be on storage
 numbers = itertools.count()
 
 
@@ -102,45 +104,78 @@ def drain(address: str, node_id: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+class Loss:
+    """A node that goes away with a group on it, right before or after an order is given.
+
+    Args:
+        nodes: of the cluster.
+        group: whose node.
+        order: group and interval of the order.
+        before: goes before the order is given, and not right after.
+    """
+
+    def __init__(self, nodes: Nodes, group: str, order: tuple[str, int], before: bool) -> None:
+        self.happened = False
+        self._nodes, self._group, self._order, self._before = nodes, group, order, before
+
+    def train(self, config: Config, saved: int) -> dict[str, Any]:
+        """The summary of a run in which it happens, once the pair of that interval is written."""
+        manifest = Path(config.run_url) / "checkpoints" / f"{saved:06d}" / "manifest.json"
+        loss = self
+
+        class LosingCluster(Cluster):
+            def submit(self, group: str, order: Order, peer: Version) -> None:
+                is_now = (group, order.interval) == loss._order and not loss.happened
+                if is_now and loss._before:
+                    loss._happen(self._groups[loss._group].locations[0].node_id, manifest)
+                super().submit(group, order, peer)
+                if is_now and not loss._before:
+                    loss._happen(self._groups[loss._group].locations[0].node_id, manifest)
+
+        placement = placed(self._nodes)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("orchestrator.run.Cluster", LosingCluster)
+                summary = train(config, seats=Seats(placement)).summary
+        finally:
+            remove_placement_group(placement)
+        assert self.happened
+        return summary
+
+    def _happen(self, node_id: str, manifest: Path) -> None:
+        deadline = time.monotonic() + WRITTEN_S
+        while not manifest.exists():  # by the checkpoint writer's thread
+            assert time.monotonic() < deadline, f"{manifest} was not written"
+            time.sleep(0.01)
+        (node,) = [node for node in self._nodes.worker_nodes if node.node_id == node_id]
+        self._nodes.remove_node(node, allow_graceful=False)
+        self.happened = True
+
+
+def a_config(workplace: Path, *more: str) -> Config:
+    """A run of six intervals whose snapshots lie on their groups' nodes."""
+    settings = [*SETTINGS, *LARGE, *more, f"name=node-{next(numbers)}"]
+    return load_config(str(workplace / "tiny.yaml"), settings)
+
+
+def ends_as_undisturbed(summary: dict[str, Any], workplace: Path, *more: str) -> None:
+    """A disturbed run ended as one in which nothing was lost."""
+    undisturbed = train(a_config(workplace, *more)).summary
+    assert summary["digest"] == undisturbed["digest"]
+    assert summary["reflects_final"] == undisturbed["reflects_final"]
+
+
 @pytest.mark.parametrize("name", [DATA, MEMORY])
 def test_a_group_whose_node_is_lost_comes_back_on_the_spare_one(
     workplace: Path, nodes: Nodes, name: str
 ) -> None:
     for _ in range(3):
         nodes.add_node(num_cpus=1)
-    by_id = {node.node_id: node for node in nodes.worker_nodes}
-    lost: list[str] = []
-
-    class LosingCluster(Cluster):
-        def submit(self, group: str, order: Order, peer: Version) -> None:
-            super().submit(group, order, peer)
-            if (group, order.interval) == (name, 4) and not lost:
-                where = self._groups[group].locations[0].node_id
-                lost.append(where)
-                nodes.remove_node(by_id[where], allow_graceful=False)
-
-    config = load_config(
-        str(workplace / "tiny.yaml"), [*SETTINGS, *LARGE, f"name=node-{next(numbers)}"]
-    )
-    placement = placed(nodes)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("orchestrator.run.Cluster", LosingCluster)
-            summary = train(config, seats=Seats(placement)).summary
-    finally:
-        remove_placement_group(placement)
-    assert lost
+    loss = Loss(nodes, name, (name, 5), before=False)
+    summary = loss.train(a_config(workplace, "checkpoints.every=3"), saved=3)
     assert name in {row["group"] for row in summary["restarts"]}
     assert summary["data"]["steps"] == 18
     ends_as_undisturbed(summary, workplace)
-
-
-def ends_as_undisturbed(summary: dict[str, Any], workplace: Path, *more: str) -> None:
-    """A disturbed run ended as one in which nothing was lost."""
-    settings = [*SETTINGS, *LARGE, *more, f"name=node-{next(numbers)}"]
-    undisturbed = train(load_config(str(workplace / "tiny.yaml"), settings)).summary
-    assert summary["digest"] == undisturbed["digest"]
-    assert summary["reflects_final"] == undisturbed["reflects_final"]
 
 
 @pytest.mark.parametrize("intervals", [6, 7], ids=["with-a-checkpoint", "without"])
@@ -150,28 +185,11 @@ def test_a_node_that_is_lost_after_the_data_groups_last_interval_costs_no_bit(
     """The data group has nothing left to do, and its last snapshot is needed."""
     for _ in range(3):
         nodes.add_node(num_cpus=1)
-    by_id = {node.node_id: node for node in nodes.worker_nodes}
-    lost: list[str] = []
-
-    class LosingCluster(Cluster):
-        def submit(self, group: str, order: Order, peer: Version) -> None:
-            if (group, order.interval) == (MEMORY, intervals + 1) and not lost:
-                lost.append(self._groups[DATA].locations[0].node_id)
-                nodes.remove_node(by_id[lost[0]], allow_graceful=False)
-            super().submit(group, order, peer)
-
-    more = [*SETTINGS, *LARGE, f"intervals={intervals}", f"name=late-{next(numbers)}"]
-    config = load_config(str(workplace / "tiny.yaml"), more)
-    placement = placed(nodes)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("orchestrator.run.Cluster", LosingCluster)
-            summary = train(config, seats=Seats(placement)).summary
-    finally:
-        remove_placement_group(placement)
-    assert lost
+    loss = Loss(nodes, DATA, (MEMORY, intervals + 1), before=True)
+    summary = loss.train(a_config(workplace, f"intervals={intervals}"), saved=6)
     causes = [row["cause"] for row in summary["restarts"] if row["group"] == DATA]
-    assert any(f"data: version {intervals}, which interval {intervals + 1} of" in c for c in causes)
+    needed = f"data: version {intervals}, which interval {intervals + 1} of the memory group needs"
+    assert any(cause.startswith(needed) for cause in causes)
     ends_as_undisturbed(summary, workplace, f"intervals={intervals}")
 
 
@@ -180,27 +198,10 @@ def test_a_second_start_after_a_lost_node_still_knows_that_it_was_lost(
 ) -> None:
     for _ in range(3):
         nodes.add_node(num_cpus=1)
-    by_id = {node.node_id: node for node in nodes.worker_nodes}
-    lost: list[str] = []
-
-    class LosingCluster(Cluster):
-        def submit(self, group: str, order: Order, peer: Version) -> None:
-            super().submit(group, order, peer)
-            if (group, order.interval) == (DATA, 4) and not lost:
-                lost.append(self._groups[DATA].locations[0].node_id)
-                nodes.remove_node(by_id[lost[0]], allow_graceful=False)
-
+    loss = Loss(nodes, DATA, (DATA, 5), before=False)
     faults = Faults(tmp_path / "faults", fail_at(DATA, 0, 1, "start-up"))
-    settings = [*SETTINGS, *LARGE, f"name=twice-{next(numbers)}"]
-    config = load_config(str(workplace / "tiny.yaml"), settings)
-    placement = placed(nodes)
-    try:
-        with faults.injected(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("orchestrator.run.Cluster", LosingCluster)
-            summary = train(config, seats=Seats(placement)).summary
-    finally:
-        remove_placement_group(placement)
-    assert lost
+    with faults.injected():
+        summary = loss.train(a_config(workplace, "checkpoints.every=3"), saved=3)
     assert faults.fired() == [1]
     causes = [row["cause"] for row in summary["restarts"] if row["group"] == DATA]
     assert len(causes) == 2  # nobody had to ask for what the second start published by itself
