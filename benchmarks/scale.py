@@ -262,7 +262,8 @@ class FakeCluster(Cluster):
 
     def evaluate(self, data: Version, memory: Version, final: bool) -> None:
         """An evaluation that takes no time."""
-        self._evaluations.append(self._hosts[0].evaluate.remote(data.number, memory.number))
+        ref = self._hosts[0].evaluate.remote(data.number, memory.number)
+        self._evaluations[ref] = data, memory
 
 
 @dataclass

@@ -22,7 +22,7 @@ from orchestrator.events import Committed, Event, Failed
 from orchestrator.exchange import GroupCheckpoint, Version
 
 GATHER_S = 0.005  # for the other ranks, once one is in: looking at all for each would be quadratic
-HEADERS_S = 10.0  # for the headers of a snapshot, which are there when the reports are
+HEADERS_S = 10.0  # for the headers of a snapshot
 REST_S = 2.0  # for the other ranks' errors, once one is in: the first cause may not come first
 
 Waiting = Mapping[Any, tuple[str, int]]  # ref -> group and rank
@@ -52,6 +52,11 @@ class _Returned:
 
     header_refs: list[Any]
     bucket_refs: tuple[Any, ...]
+
+    def headers(self) -> tuple[Any, ...]:
+        """The headers, which are there when the reports are. Raises: RayError where they went."""
+        refs = self.header_refs
+        return tuple(ray.get(refs, timeout=HEADERS_S)) if refs else ()
 
 
 @dataclass
@@ -209,8 +214,7 @@ class RankGroup:
             return []
         number, version, checkpoint = call.interval, None, None
         try:
-            headers = tuple(ray.get(call.snapshot.header_refs, timeout=HEADERS_S))
-            saved = tuple(ray.get(call.saved.header_refs, timeout=HEADERS_S))
+            headers, saved = call.snapshot.headers(), call.saved.headers()
         except RayError as err:  # they went with the node, right after the reports
             cause = as_group_error(self.name, 0, err, f"after interval {number}")
             return [Failed(self.name, 0, cause)]
