@@ -20,7 +20,7 @@ from orchestrator.recovery import Recovery
 from orchestrator.schedule import Progress
 
 RESTART_WAITS = 5  # of `start_s` each: processes, layers, layers again, a snapshot, one to spare
-OTHER_WAITS_S = 600.0  # of a restart: for old processes to end, bytes to be fetched, storage
+OTHER_WAITS_S = 1800.0  # of a restart: for old processes to end, bytes to be fetched, storage
 
 
 @dataclass

@@ -114,10 +114,11 @@ def _summary_writer() -> Any:
 
 
 def to_parquet(rows: list[Row]) -> bytes:
-    """Rows as one Parquet file; columns that a row lacks are null."""
+    """Rows, as many as there are now, as one Parquet file; columns that a row lacks are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    rows = list(rows)
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = pa.table({name: [row.get(name) for row in rows] for name in names})
     sink = io.BytesIO()
