@@ -196,15 +196,16 @@ def test_a_node_that_is_lost_after_the_data_groups_last_interval_costs_no_bit(
 def test_a_first_new_start_that_fails_after_a_lost_node_costs_no_bit(
     workplace: Path, nodes: Nodes, tmp_path: Path
 ) -> None:
-    """The second start publishes again what was lost: by itself where Ray has noticed by then that
+    """The next start publishes again what was lost: by itself where Ray has noticed by then that
     the node is gone, or because somebody misses it.
     """
     for _ in range(3):
         nodes.add_node(num_cpus=1)
     loss = Loss(nodes, DATA, (DATA, 5), before=False)
-    faults = Faults(tmp_path / "faults", fail_at(DATA, 0, 1, "start-up"))
+    starts = (1, 2)  # the first may not come so far, where its place is still on the lost node
+    faults = Faults(tmp_path / "faults", *(fail_at(DATA, 0, i, "start-up") for i in starts))
     with faults.injected():
         summary = loss.train(a_config(workplace, "checkpoints.every=3"), saved=3)
-    assert faults.fired() == [1]
+    assert 1 in faults.fired()
     assert sum(row["group"] == DATA for row in summary["restarts"]) >= 2
     ends_as_undisturbed(summary, workplace)
