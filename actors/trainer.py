@@ -17,9 +17,8 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from actors import checkpoint, profiling
 from actors.corpus import Corpus, Windows
+from actors.costs import Costs
 from actors.device import deterministic_or_told, take_device
 from actors.flat import ByteArray, FlatParameters
 from actors.flops import peak, utilisation
@@ -88,7 +88,7 @@ class Trainer(ABC):
         self.mirrored = -1  # version whose bytes the mirror holds
         self.ranges: list[Range] = []
         self.published_ranges: tuple[Range, ...] = ()
-        self.costs_s: defaultdict[str, float] = defaultdict(float)
+        self.costs = Costs(self.device)
         self.beat = Beat(group, rank, incarnation, "starting", 0, 0, time.time())
 
     own: FlatParameters
@@ -192,12 +192,9 @@ class Trainer(ABC):
         now, interval = time.time(), self.interval_done + 1
         self.beat = Beat(self.group, self.rank, self.incarnation, phase, interval, self.step, now)
 
-    @contextmanager
-    def cost(self, part: str) -> Iterator[None]:
+    def cost(self, part: str) -> AbstractContextManager[None]:
         """Adds the block's seconds to what the report says of `part`."""
-        start = time.perf_counter()
-        yield
-        self.costs_s[part] += time.perf_counter() - start
+        return self.costs.span(part)
 
     def check_finite(self, **values: float) -> None:
         """Raises: DivergedError naming group, rank, interval, step and the last good version."""
@@ -280,9 +277,10 @@ class Trainer(ABC):
         self.adopt(headers, buckets)
         adopted = time.perf_counter()
         seed_everything(self.spec.seed, self.group, self.rank, order.interval)
-        self.costs_s.clear()
+        self.costs.clear()
         with profiling.traced(order.profile, f"{self.group}-{self.rank}-{order.interval}"):
             measured, first_step_at = self._steps(order)
+        costs_s = self.costs.read()
         stepped = time.perf_counter()
         used = utilisation(
             self.dense.gradient.numel(), measured.num_tokens, stepped - adopted, self._peak
@@ -320,7 +318,7 @@ class Trainer(ABC):
             metrics=measured.metrics,
             shares=dict(measured.shares),
             costs_s={
-                **self.costs_s,
+                **costs_s,
                 "measure": measured_at - stepped,
                 "checkpoint": end - published,
             },

@@ -73,3 +73,26 @@ def test_a_model_with_memory_generates_on_the_gpu_with_and_without_a_cache() -> 
     assert cached.device.type == "cuda"
     assert torch.equal(cached, anew)
     assert model.to(torch.bfloat16).generate(prompt, **options).shape[0] == 3
+
+
+def test_what_a_part_costs_is_the_cards_time_and_not_that_of_queueing_it() -> None:
+    import time
+
+    import torch
+
+    from actors.costs import Costs
+
+    costs = Costs(torch.device("cuda"))
+    torch.cuda._sleep(1)  # what the first call loads
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    with costs.span("asleep"):
+        torch.cuda._sleep(500_000_000)
+    with costs.span("idle"):
+        pass
+    queued_s = time.perf_counter() - begin
+    costs_s = costs.read()
+    whole_s = time.perf_counter() - begin
+    assert queued_s < 0.5 * whole_s  # else the card was no busier than the host
+    assert 0.8 * whole_s < costs_s["asleep"] <= whole_s
+    assert costs_s["idle"] < 0.1 * whole_s
