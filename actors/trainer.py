@@ -14,7 +14,6 @@ number of workers, up to rounding.
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ from actors.costs import Costs
 from actors.device import deterministic_or_told, take_device
 from actors.flat import ByteArray, FlatParameters
 from actors.flops import peak, utilisation
-from actors.interval import Measured, Outcome, mean_of
+from actors.interval import Measured, Outcome, mean_of, not_finite
 from actors.layers import Batch, add_noise, seed_everything, seed_of, to_batch
 from actors.optim import DenseOptimizer, section_of
 from actors.precision import autocast
@@ -196,16 +195,17 @@ class Trainer(ABC):
         """Adds the block's seconds to what the report says of `part`."""
         return self.costs.span(part)
 
+    def checked(self, step: Measured) -> Measured:
+        """What a step measured, fetched from the device at once. Raises: as `check_finite`."""
+        step.read()
+        norms = {name: v for name, v in step.metrics.items() if name.endswith("gradient_norm")}
+        self.check_finite(loss=step.shares["loss"], **norms)
+        return step
+
     def check_finite(self, **values: float) -> None:
         """Raises: DivergedError naming group, rank, interval, step and the last good version."""
-        if odd := [name for name, value in values.items() if not math.isfinite(value)]:
-            done = self.interval_done
-            raise DivergedError(
-                f"{self.group} rank {self.rank}: {odd[0]} is {values[odd[0]]} at step "
-                f"{self.step + 1} of interval {done + 1}; the last good state is version {done}; "
-                f"lower {self.group}.optimizer.lr or {self.group}.optimizer.clip_norm, or raise "
-                "warmup_steps"
-            )
+        if message := not_finite(values, self.group, self.rank, self.interval_done, self.step):
+            raise DivergedError(message)
 
     def description(self) -> dict[str, Any]:
         """Sizes that the driver plans with, and the layout that it compares."""
