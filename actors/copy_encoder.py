@@ -58,7 +58,11 @@ class CopyEncoder(nn.Module):
         self._hidden_BTW = output[0] if isinstance(output, tuple) else output
 
     def forward(
-        self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
+        self,
+        tokens_BT: Tensor,
+        segments_BT: Tensor,
+        state: EncoderState | None = None,
+        one_document: bool | None = None,
     ) -> tuple[Tensor, EncoderState]:
         """u (B, T, D) and the state after the last token: keys and values of every layer."""
         from transformers import DynamicCache
@@ -73,7 +77,7 @@ class CopyEncoder(nn.Module):
         with torch.no_grad():
             self.copy(
                 input_ids=tokens_BT,
-                **packed_inputs(segments_BT, dtype, past_BR),
+                **packed_inputs(segments_BT, dtype, past_BR, one_document),
                 past_key_values=cache,
                 use_cache=True,
             )

@@ -166,7 +166,12 @@ class DataLayer(nn.Module):
         self._hidden_BTD = args[0]
 
     def forward(
-        self, tokens_BT: Tensor, segments_BT: Tensor, y_BTM: Tensor | None = None, **kwargs: Any
+        self,
+        tokens_BT: Tensor,
+        segments_BT: Tensor,
+        y_BTM: Tensor | None = None,
+        one_document: bool | None = None,
+        **kwargs: Any,
     ) -> DataOutput:
         """One forward pass; the first rows of the batch read the memory, the others don't.
 
@@ -175,13 +180,14 @@ class DataLayer(nn.Module):
             segments_BT: document of each position in its window, -1 for padding; documents don't
                 see each other.
             y_BTM: reads for the first `len(y_BTM)` sequences; None: reads off.
+            one_document: as in `packed_inputs`.
             kwargs: passed on to the model.
         """
         dtype = compute_dtype(tokens_BT.device, self.model.dtype)  # type: ignore[arg-type]
         out, hidden_BTD = self.run_model(
             y_BTM,
             input_ids=tokens_BT,
-            **packed_inputs(segments_BT, dtype),
+            **packed_inputs(segments_BT, dtype, one_document=one_document),
             use_cache=False,
             **kwargs,
         )
@@ -206,7 +212,10 @@ class DataLayer(nn.Module):
 
 
 def packed_inputs(
-    segments_BT: Tensor, dtype: torch.dtype = torch.float32, past_BR: Tensor | None = None
+    segments_BT: Tensor,
+    dtype: torch.dtype = torch.float32,
+    past_BR: Tensor | None = None,
+    one_document: bool | None = None,
 ) -> dict[str, Tensor]:
     """Attention mask and positions that keep the documents of a window apart.
 
@@ -217,9 +226,13 @@ def packed_inputs(
         segments_BT: document of each position.
         dtype: of the mask; what attention computes in.
         past_BR: documents of the positions before, when their keys and values are in a cache.
+        one_document: whether all of that is one document in each window, all segments 0; None:
+            finds out, for which a GPU is waited for.
     """
     every_BS = segments_BT if past_BR is None else torch.cat([past_BR, segments_BT], dim=1)
-    if bool((every_BS == 0).all()):
+    if one_document is None:
+        one_document = bool((every_BS == 0).all())
+    if one_document:
         return {}
     past = every_BS.shape[1] - segments_BT.shape[1]
     at_S = torch.arange(every_BS.shape[1], device=every_BS.device)

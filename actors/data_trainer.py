@@ -17,7 +17,7 @@ from actors import losses
 from actors.corpus import WindowStream
 from actors.execution import prepare_training
 from actors.interval import Measured, within
-from actors.layers import Batch, both_voices, build_data_layer, build_memory_layer
+from actors.layers import Batch, both_voices, build_data_layer, build_memory_layer, rows_at
 from actors.mixing import mixing_loss, strange_sequences
 from actors.optim import DenseOptimizer, learning_rate
 from actors.spec import DATA, RunSpec
@@ -105,11 +105,9 @@ class DataTrainer(Trainer):
         with self.cost("optimizer"):
             spec = self.spec.data.optimizer
             lr = learning_rate(spec.lr, spec, self.step, self.spec.total_steps(DATA))
-            self.check_finite(loss=step.shares["loss"])
-            norm = self.dense.step(lr)
-            self.check_finite(gradient_norm=norm)
-        step.metrics |= {"gradient_norm": norm, "lr": lr}
-        return step
+            step.add_metric("gradient_norm", self.dense.step(lr))
+            step.metrics["lr"] = lr
+        return self.checked(step)
 
     def _backward(
         self, part: Batch, readers: int, num_own: int, num_help: int, step: Measured
@@ -128,25 +126,25 @@ class DataTrainer(Trainer):
             with self.cost("read"), torch.no_grad():
                 y_RTD = self._read(reading)
             with self.cost("forward"):
-                said = both_voices(self.layer, self.memory, part, y_RTD, reading.valid_BT)
+                said = both_voices(self.layer, self.memory, part, y_RTD, reading.valid_at_N)
                 mixed = said.mixed(fixed=self.spec.data.mixing_noise > 0)
         loss = torch.zeros((), device=self.device)
         if own_here := alone.num_valid:
-            own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
+            own_NV = rows_at(mixed.data.logits_BTV[readers:], alone.valid_at_N)
+            own = losses.own(own_NV, alone.targets_N)
             own = own * (own_here / num_own)
             loss = loss + weights.own * own
-            step.shares["own"] += own.item()
+            step.add_share("own", own)
         if help_here := reading.num_valid:
             share = help_here / num_help
             help_ = losses.help_(mixed.log_mixed_NV, reading.targets_N) * share
             loss = loss + weights.help * help_
-            step.shares["help"] += help_.item()
-            said_NV = mixed.data.logits_BTV[:readers][reading.valid_BT]
-            reader = losses.own(said_NV, reading.targets_N) * share
+            step.add_share("help", help_)
+            reader = losses.own(said.logits_NV, reading.targets_N) * share
             loss = loss + weights.reader * reader
-            step.shares["reader"] += reader.item()
-            step.shares["lambda"] += mixed.mixing_N.detach().mean().item() * share
-        step.shares["loss"] += loss.item()
+            step.add_share("reader", reader)
+            step.add_share("lambda", mixed.mixing_N.detach().mean(), share)
+        step.add_share("loss", loss)
         if loss.requires_grad:
             with self.cost("backward"):
                 loss.backward()
@@ -161,11 +159,11 @@ class DataTrainer(Trainer):
             with self.autocast():
                 loss = mixing_loss(self.layer, self.memory, part) * (here / num)
             (self.spec.losses.help * loss).backward()
-        step.shares["mixing"] += loss.item()
+        step.add_share("mixing", loss)
 
     def _read(self, part: Batch) -> Tensor:
         if len(part.tokens_BT):
-            return self.memory.read(part.tokens_BT, part.segments_BT).y
+            return self.memory.read(part.tokens_BT, part.segments_BT, part.one_document).y
         return torch.zeros(*part.tokens_BT.shape, self.spec.memory.layer.dim, device=self.device)
 
     def scalars(self) -> dict[str, Any]:

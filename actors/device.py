@@ -1,4 +1,6 @@
-"""The device of a trainer's process: taken at its start, its memory told in heartbeats."""
+"""The device of a trainer's process: taken at its start, fed with batches, its memory told in
+heartbeats.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from contextlib import contextmanager
 
 import psutil
 import torch
+from torch import Tensor
 
 from actors.spec import WorkersSpec
 from actors.wire import ConfigError
@@ -54,6 +57,15 @@ def deterministic_or_told() -> Iterator[None]:
             f"{kernel} has no form that gives the same bits every time on a GPU; set "
             "deterministic: false, and replayed intervals may differ in their last bits"
         ) from err
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on `device`. The host does not wait for a GPU: the copy is queued behind
+    the work that it has, from page-locked memory.
+    """
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def used_bytes(device: torch.device) -> tuple[int, int]:

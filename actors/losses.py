@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,39 @@ JS_NOISE = 1e-6  # nats; what rounding makes of two equal float32 distributions
 def log_probabilities(logits: Tensor) -> Tensor:
     """log softmax (..., V) in float32; bf16 would round away what two distributions differ by."""
     return widen(logits).log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What a layer that gets no gradient says at N positions, worked out once for all who ask."""
+
+    logp_NV: Tensor
+    p_NV: Tensor
+
+    @classmethod
+    def of(cls, said: Teacher | Tensor) -> Teacher:
+        """Of the layer's logits (N, V); of a teacher, itself."""
+        if isinstance(said, Teacher):
+            return said
+        with torch.no_grad():
+            logp_NV = log_probabilities(said)
+            return cls(logp_NV, logp_NV.exp())
+
+    @cached_property
+    def entropy_N(self) -> Tensor:
+        """Entropy of each position, nats."""
+        return -(self.p_NV * self.logp_NV).sum(-1)
+
+    def first(self, num: int) -> Teacher:
+        """The first `num` positions."""
+        return self if num == len(self) else Teacher(self.logp_NV[:num], self.p_NV[:num])
+
+    def kl_to(self, student_logp_NV: Tensor) -> Tensor:
+        """KL(teacher || student) of each position, (N,), nats."""
+        return (self.p_NV * (self.logp_NV - student_logp_NV)).sum(-1)
+
+    def __len__(self) -> int:
+        return len(self.logp_NV)
 
 
 def own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -50,13 +85,16 @@ def self_(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor | None = None) 
     return (weight_N * loss_N).mean()
 
 
-def yielding(teacher_logits_NV: Tensor, targets_N: Tensor, strength: float) -> Tensor:
+def yielding(said: Teacher | Tensor, targets_N: Tensor, strength: float) -> Tensor:
     """1 - strength (max p_theta - p_theta(y)) of each position, (N,): what the text counts.
 
     All where the data layer holds the text's token likeliest, little where it is sure of another.
+
+    Args:
+        said: by the data layer, logits (N, V) or what was made of them.
     """
     with torch.no_grad():
-        p_NV = log_probabilities(teacher_logits_NV).exp()
+        p_NV = Teacher.of(said).p_NV
         margin_N = p_NV.max(-1).values - p_NV.gather(1, targets_N[:, None])[:, 0]
         return 1.0 - strength * margin_N
 
@@ -72,27 +110,32 @@ def entropy(logp: Tensor) -> Tensor:
     return -(logp.exp() * logp).sum(-1)
 
 
-def heeding(teacher_logp_NV: Tensor, student_logp_NV: Tensor, yields: float) -> Tensor:
+def heeding(teacher: Teacher, student_logp_NV: Tensor, yields: float) -> Tensor:
     """min(1, exp(yields (H(q_phi) - H(p_theta)))) of each position, (N,): what the teacher counts.
 
     All where the data layer is as sure as the memory or surer, little where the memory knows
     something and the data layer does not yet. No gradient.
     """
     if yields == 0:
-        return teacher_logp_NV.new_ones(teacher_logp_NV.shape[:-1])
+        return teacher.logp_NV.new_ones(len(teacher))
     with torch.no_grad():
-        surer_N = entropy(student_logp_NV) - entropy(teacher_logp_NV)
+        surer_N = entropy(student_logp_NV) - teacher.entropy_N
         return (yields * surer_N).clamp_max(0.0).exp()
 
 
-def recall(teacher_logits_NV: Tensor, student_logits_NV: Tensor, yields: float = 0.0) -> Tensor:
+def recall(said: Teacher | Tensor, student_logits_NV: Tensor, yields: float = 0.0) -> Tensor:
     """L_recall = E w KL(p_thetak || q_phi), w = 1, or as `heeding` says.
 
     Can the memory say what the data layer would say; nats per token.
+
+    Args:
+        said: by the data layer, logits (N, V) or what was made of them.
+        student_logits_NV: the memory's.
+        yields: as in `heeding`.
     """
-    teacher, student = log_probabilities(teacher_logits_NV), log_probabilities(student_logits_NV)
+    teacher, student = Teacher.of(said), log_probabilities(student_logits_NV)
     weight_N = heeding(teacher, student, yields)
-    return (weight_N * kl(teacher, student)).mean()
+    return (weight_N * teacher.kl_to(student)).mean()
 
 
 def jensen_shannon(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
@@ -102,7 +145,7 @@ def jensen_shannon(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
 
 
 def sync(
-    teacher_logits_NV: Tensor,
+    said: Teacher | Tensor,
     ref_logits_NV: Tensor,
     before_logits_NV: Tensor,
     student_logits_NV: Tensor,
@@ -117,23 +160,23 @@ def sync(
     p_thetaref on the likeliest token.
 
     Args:
-        teacher_logits_NV: the adopted data layer.
+        said: by the adopted data layer, logits (N, V) or what was made of them.
         ref_logits_NV: the data layer when the memory last trained.
         before_logits_NV: the memory at the start of the interval.
         student_logits_NV: the memory now; the only one that gets a gradient.
         all_ranks: this rank's values, (N,), -> those of all ranks; the median is theirs.
         yields: as in `heeding`.
     """
+    teacher = Teacher.of(said)
     with torch.no_grad():
-        teacher, ref = log_probabilities(teacher_logits_NV), log_probabilities(ref_logits_NV)
-        before = log_probabilities(before_logits_NV)
-        changed = jensen_shannon(teacher, ref)
-        changed = torch.where(changed < JS_NOISE, 0.0, changed)
+        ref, before = log_probabilities(ref_logits_NV), log_probabilities(before_logits_NV)
+        changed = jensen_shannon(teacher.logp_NV, ref)
+        changed = changed.masked_fill(changed < JS_NOISE, 0.0)
         median = all_ranks(changed).median()
         weight_N = changed / (changed + median).clamp_min(torch.finfo(changed.dtype).tiny)
         agreed_N = (before.argmax(-1) == ref.argmax(-1)).to(weight_N.dtype)
     student = log_probabilities(student_logits_NV)
-    follow_N = weight_N * heeding(teacher, student, yields) * kl(teacher, student)
+    follow_N = weight_N * heeding(teacher, student, yields) * teacher.kl_to(student)
     return (follow_N + (1 - weight_N) * agreed_N * kl(before, student)).mean()
 
 
@@ -153,7 +196,7 @@ def balance(
     """
     sum_2HS = side_scores_2NHS.softmax(-1).sum(1)
     mine = sum_2HS.detach()
-    num = mine.new_tensor([side_scores_2NHS.shape[1]])
+    num = mine.new_full((1,), side_scores_2NHS.shape[1])
     total = all_ranks(torch.cat([mine.flatten(), num]))
     use_2HS = (sum_2HS + (total[:-1].view_as(mine) - mine)) / total[-1].clamp_min(1)
     entropy_2H = -(use_2HS * use_2HS.clamp_min(1e-20).log()).sum(-1)

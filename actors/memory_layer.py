@@ -179,9 +179,13 @@ class Encoder(nn.Module):
         )
 
     def forward(
-        self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
+        self,
+        tokens_BT: Tensor,
+        segments_BT: Tensor,
+        state: EncoderState | None = None,
+        one_document: bool | None = None,
     ) -> tuple[Tensor, EncoderState]:
-        """u (B, T, D) and the state after the last token."""
+        """u (B, T, D) and the state after the last token; `one_document` makes no difference."""
         x = self.embed(tokens_BT)
         if state is None:
             state = self.start(tokens_BT.shape[0], x)
@@ -231,7 +235,11 @@ class MemoryLayer(nn.Module):
         self.out = None if spec.ties_output else nn.Linear(dim, vocab_rows, bias=False)
 
     def encode(
-        self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
+        self,
+        tokens_BT: Tensor,
+        segments_BT: Tensor,
+        state: EncoderState | None = None,
+        one_document: bool | None = None,
     ) -> tuple[Tensor, EncoderState]:
         """What addresses are made of: u (B, T, D) from tokens alone, and the state after the last
         token.
@@ -240,8 +248,10 @@ class MemoryLayer(nn.Module):
             tokens_BT: token ids.
             segments_BT: document of each position in its window; documents don't see each other.
             state: what an earlier call returned, when a sequence is fed piece by piece.
+            one_document: whether all segments are 0, those before too; None: a frozen copy finds
+                out, for which a GPU is waited for.
         """
-        u_BTD, after = self.encoder(tokens_BT, segments_BT, state)
+        u_BTD, after = self.encoder(tokens_BT, segments_BT, state, one_document)
         return widen(u_BTD), after
 
     def side_scores(self, u: Tensor) -> Tensor:
@@ -276,9 +286,12 @@ class MemoryLayer(nn.Module):
         """What was read, through the gate where there is one."""
         return m if self.gate is None else m * F.silu(self.gate(u))
 
-    def read(self, tokens_BT: Tensor, segments_BT: Tensor) -> Read:
+    def read(
+        self, tokens_BT: Tensor, segments_BT: Tensor, one_document: bool | None = None
+    ) -> Read:
         """`encode` and `read_at` of every position."""
-        return self.read_at(self.encode(tokens_BT, segments_BT)[0])
+        u_BTD, _ = self.encode(tokens_BT, segments_BT, one_document=one_document)
+        return self.read_at(u_BTD)
 
     def predict(self, y: Tensor) -> Tensor:
         """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only."""

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from actors import losses
-from actors.corpus import PADDING, Windows, WindowStream, pack
+from actors.corpus import Windows, WindowStream, pack
 from actors.evaluation import agreement
 from actors.execution import prepare_training
 from actors.flat import FlatParameters
@@ -26,7 +28,9 @@ from actors.layers import (
     both_voices,
     build_data_layer,
     build_memory_layer,
+    own_at,
     predict_at,
+    rows_at,
     to_batch,
 )
 from actors.memory_layer import MemoryLayer
@@ -43,25 +47,26 @@ MEASURED_WINDOWS = 48  # held-out windows on which agreement with an adopted ver
 
 
 @dataclass(frozen=True)
-class Lesson:
+class PassInputs:
     """What one pass learns from.
 
     Attributes:
         part: its sequences.
-        num: by term, its sequences that ask a teacher, which come first.
-        here: of recall and sync, the positions of these.
+        num_taught: by term, its leading sequences whose loss asks a teacher.
+        num_positions: of recall and sync, the valid positions of these; of self, those of real
+            text.
         counts: positions of each term in the global batch.
-        is_text_N: positions of real text.
-        teacher_NV: what the adopted data layer says at the front, as far as a term asks it.
+        text_at: places of real text among the valid positions; None: all are.
+        teachers: of recall and sync, what the adopted data layer says at their positions.
         counted_N: what each position counts in self; None: all alike.
     """
 
     part: Batch
-    num: Mapping[str, int]
-    here: Mapping[str, int]
+    num_taught: Mapping[str, int]
+    num_positions: Mapping[str, int]
     counts: Mapping[str, int]
-    is_text_N: Tensor
-    teacher_NV: Tensor
+    text_at: Tensor | None
+    teachers: Mapping[str, losses.Teacher]
     counted_N: Tensor | None
 
 
@@ -175,33 +180,27 @@ class MemoryTrainer(Trainer):
         group, step = self.spec.memory, Measured()
         with self.cost("batch"):
             windows, real = self.next_windows()
-            order = torch.randperm(len(windows), generator=self.choices)
-            batch = self.make_batch(windows[order.numpy()])
+            order = torch.randperm(len(windows), generator=self.choices).numpy()
+            batch = self.make_batch(windows[order])
             is_text_B = order < real
-            valid_B = batch.valid_BT.sum(1)
+            valid_B = batch.host.valid_BT.sum(1)
             taught = {name: int(valid_B[:num].sum()) for name, num in self.num_taught.items()}
             counts = {"self": int(valid_B[is_text_B].sum()), **taught}
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
-            self._backward(part, is_text_B[rows].to(self.device), rows, counts, step)
+            self._backward(part, is_text_B[rows], rows, counts, step)
         self.reduce()
         with self.cost("optimizer"):
-            self.check_finite(loss=step.shares["loss"])
             total, spec = self.spec.total_steps(MEMORY), group.optimizer
             lr = learning_rate(spec.lr, spec, self.step, total)
-            norm = self.dense.step(lr)
+            step.add_metric("gradient_norm", self.dense.step(lr))
             value_lr = learning_rate(group.value_lr, spec, self.step, total)
             value_norm, num_rows = self.rows.step(value_lr, self.ranks)
-            self.check_finite(gradient_norm=norm, value_gradient_norm=value_norm)
-        step.metrics |= {
-            "gradient_norm": norm,
-            "value_gradient_norm": value_norm,
-            "lr": lr,
-            "rows_written": float(num_rows),
-        }
-        return step
+            step.add_metric("value_gradient_norm", value_norm)
+        step.metrics |= {"lr": lr, "rows_written": float(num_rows)}
+        return self.checked(step)
 
     @property
     def num_taught(self) -> dict[str, int]:
@@ -215,7 +214,7 @@ class MemoryTrainer(Trainer):
     def _backward(
         self,
         part: Batch,
-        is_text_B: Tensor,
+        is_text_B: npt.NDArray[np.bool_],
         rows: slice,
         counts: Mapping[str, int],
         step: Measured,
@@ -231,32 +230,34 @@ class MemoryTrainer(Trainer):
         """
         weights = self.spec.losses
         with self.cost("student"), self.autocast():
-            u_BTD, _ = self.layer.encode(part.tokens_BT, part.segments_BT)
-            u_ND = u_BTD[part.valid_BT]
+            u_BTD, _ = self.layer.encode(
+                part.tokens_BT, part.segments_BT, one_document=part.one_document
+            )
+            u_ND = rows_at(u_BTD, part.valid_at_N)
             read = self.layer.read_at(u_ND)
             logits_NV = self.layer.predict(read.y)
-        lesson = self._lesson(part, is_text_B, rows, counts)
-        terms = self._said(lesson, logits_NV)
+        inputs = self._inputs(part, is_text_B, rows, counts)
+        terms = self._said(inputs, logits_NV)
         if weights.encoder > 0 and u_ND.requires_grad:  # not so where nothing of it is trained
             with self.cost("encoder"), self.autocast():
                 guessed_NV = self.layer.guess(u_ND)
-            guessed = self._said(lesson, guessed_NV)
+            guessed = self._said(inputs, guessed_NV)
             nothing = torch.zeros((), device=self.device)
             terms["encoder"] = sum((self._weight(n) * v for n, v in guessed.items()), nothing)
         if "sync" in counts:
-            terms |= self._synced(lesson, logits_NV)
+            terms |= self._synced(inputs, logits_NV)
         balance = losses.balance(read.side_scores, self.ranks.add)
         per_pass = 1 / self.spec.memory.accumulate
-        step.metrics["balance"] = step.metrics.get("balance", 0.0) + balance.item() * per_pass
-        if num := lesson.num.get("assist", 0):
+        step.add_metric("balance", balance, per_pass)
+        if num := inputs.num_taught.get("assist", 0):
             with self.cost("assist"):
                 terms |= self._assist(part.rows(slice(None, num)), u_BTD[:num], counts["assist"])
         loss = weights.balance * per_pass * balance
-        step.shares["loss"] += loss.item() / self.num_ranks  # every rank has the whole of it
+        step.add_share("loss", loss, 1 / self.num_ranks)  # every rank has the whole of it
         for name, value in terms.items():
-            step.shares[name] += value.item()
+            step.add_share(name, value)
             weighted = self._weight(name) * value
-            step.shares["loss"] += weighted.item()
+            step.add_share("loss", weighted)
             loss = loss + weighted
         if loss.requires_grad:
             with self.cost("backward"):
@@ -265,65 +266,75 @@ class MemoryTrainer(Trainer):
     def _weight(self, name: str) -> float:
         return float(getattr(self.spec.losses, FIELD.get(name, name)))
 
-    def _lesson(
-        self, part: Batch, is_text_B: Tensor, rows: slice, counts: Mapping[str, int]
-    ) -> Lesson:
-        of_sequence_N = part.valid_BT.nonzero()[:, 0]
-        num = {name: within(num, rows) for name, num in self.num_taught.items()}
-        asked = {name: n for name, n in num.items() if name != "assist"}
-        here = {name: int((of_sequence_N < n).sum()) for name, n in asked.items()}
-        teacher_NV = self._teach(part, max(asked.values(), default=0))
-        counted_N = self._counted(teacher_NV, part.targets_N)
-        return Lesson(part, num, here, counts, is_text_B[of_sequence_N], teacher_NV, counted_N)
+    def _inputs(
+        self,
+        part: Batch,
+        is_text_B: npt.NDArray[np.bool_],
+        rows: slice,
+        counts: Mapping[str, int],
+    ) -> PassInputs:
+        of_sequence_N = np.nonzero(part.host.valid_BT)[0]
+        is_text_N = is_text_B[of_sequence_N]
+        num_taught = {name: within(num, rows) for name, num in self.num_taught.items()}
+        asked = {name: num for name, num in num_taught.items() if name != "assist"}
+        num_positions = {name: int((of_sequence_N < num).sum()) for name, num in asked.items()}
+        teacher = self._teach(part, max(asked.values(), default=0))
+        return PassInputs(
+            part,
+            num_taught,
+            {**num_positions, "self": int(is_text_N.sum())},
+            counts,
+            None if is_text_N.all() else part.places(is_text_N),
+            {name: teacher.first(num) for name, num in num_positions.items()},
+            self._counted(teacher, part.targets_N),
+        )
 
-    def _teach(self, part: Batch, num: int) -> Tensor:
+    def _teach(self, part: Batch, num: int) -> losses.Teacher:
         """What the adopted data layer says of the first `num` sequences of a pass."""
         if not num:
-            return torch.zeros(0, self.tokenizer.size, device=self.device)
-        asked = part.rows(slice(None, num))
+            return losses.Teacher.of(torch.zeros(0, self.tokenizer.size, device=self.device))
         with self.cost("teacher"), torch.no_grad(), self.autocast():
-            return self.teacher(asked.tokens_BT, asked.segments_BT).logits_BTV[asked.valid_BT]
+            return losses.Teacher.of(own_at(self.teacher, part.rows(slice(None, num))))
 
-    def _counted(self, teacher_NV: Tensor, targets_N: Tensor) -> Tensor | None:
+    def _counted(self, teacher: losses.Teacher, targets_N: Tensor) -> Tensor | None:
         """What each position of a pass counts in self; None: all alike."""
-        if not (strength := self.spec.losses.self_yields) or not len(teacher_NV):
+        if not (strength := self.spec.losses.self_yields) or not (num := len(teacher)):
             return None
         counted_N = torch.ones(len(targets_N), device=self.device)
-        num = len(teacher_NV)
-        counted_N[:num] = losses.yielding(teacher_NV, targets_N[:num], strength)
+        counted_N[:num] = losses.yielding(teacher, targets_N[:num], strength)
         return counted_N
 
-    def _said(self, lesson: Lesson, logits_NV: Tensor) -> dict[str, Tensor]:
+    def _said(self, inputs: PassInputs, logits_NV: Tensor) -> dict[str, Tensor]:
         """This pass' shares of self and recall, of what some prediction says."""
         terms: dict[str, Tensor] = {}
-        text_N, counted_N = lesson.is_text_N, lesson.counted_N
-        if self.spec.losses.self_ > 0 and (here := int(text_N.sum())):
-            targets_N = lesson.part.targets_N[text_N]
-            counted_N = None if counted_N is None else counted_N[text_N]
-            term = losses.self_(logits_NV[text_N], targets_N, counted_N)
-            terms["self"] = term * (here / lesson.counts["self"])
-        if count := lesson.here.get("recall", 0):
+        if self.spec.losses.self_ > 0 and (num := inputs.num_positions["self"]):
+            said_NV, targets_N, counted_N = logits_NV, inputs.part.targets_N, inputs.counted_N
+            if (at := inputs.text_at) is not None:
+                said_NV, targets_N = said_NV.index_select(0, at), targets_N.index_select(0, at)
+                counted_N = None if counted_N is None else counted_N.index_select(0, at)
+            term = losses.self_(said_NV, targets_N, counted_N)
+            terms["self"] = term * (num / inputs.counts["self"])
+        if num := inputs.num_positions.get("recall", 0):
             with self.cost("recall"):
                 yields = self.spec.losses.recall_yields
-                recall = losses.recall(lesson.teacher_NV[:count], logits_NV[:count], yields)
-                terms["recall"] = recall * (count / lesson.counts["recall"])
+                recall = losses.recall(inputs.teachers["recall"], logits_NV[:num], yields)
+                terms["recall"] = recall * (num / inputs.counts["recall"])
         return terms
 
-    def _synced(self, lesson: Lesson, logits_NV: Tensor) -> dict[str, Tensor]:
+    def _synced(self, inputs: PassInputs, logits_NV: Tensor) -> dict[str, Tensor]:
         """This pass' share of sync."""
         with self.cost("sync"):
-            if not (count := lesson.here["sync"]):
+            if not (num := inputs.num_positions["sync"]):
                 # the median is of all ranks, so that none may stay away
                 self._all_ranks(torch.zeros(0, device=self.device))
                 return {}
-            asked = lesson.part.rows(slice(None, lesson.num["sync"]))
+            asked = inputs.part.rows(slice(None, inputs.num_taught["sync"]))
             with torch.no_grad(), self.autocast():
-                ref_NV = self.ref(asked.tokens_BT, asked.segments_BT).logits_BTV[asked.valid_BT]
-                before_NV = predict_at(self.before, asked)
-            said_NV, student_NV = lesson.teacher_NV[:count], logits_NV[:count]
+                ref_NV, before_NV = own_at(self.ref, asked), predict_at(self.before, asked)
+            said, student_NV = inputs.teachers["sync"], logits_NV[:num]
             yields = self.spec.losses.recall_yields
-            sync = losses.sync(said_NV, ref_NV, before_NV, student_NV, self._all_ranks, yields)
-            return {"sync": sync * (count / lesson.counts["sync"])}
+            sync = losses.sync(said, ref_NV, before_NV, student_NV, self._all_ranks, yields)
+            return {"sync": sync * (num / inputs.counts["sync"])}
 
     def _all_ranks(self, values_N: Tensor) -> Tensor:
         return torch.cat(self.ranks.gather_rows(values_N))
@@ -332,11 +343,11 @@ class MemoryTrainer(Trainer):
         """This pass' share of help with theta frozen; `count` positions in the global batch."""
         if not part.num_valid:
             return {}
-        text_BT = part.segments_BT != PADDING
         with self.autocast():
-            y_BTD = torch.zeros_like(u_BTD)
-            y_BTD[text_BT] = self.layer.read_at(u_BTD[text_BT]).y.to(y_BTD.dtype)
-            mixed = both_voices(self.teacher, self.layer, part, y_BTD, part.valid_BT).mixed()
+            y_MD = self.layer.read_at(rows_at(u_BTD, part.text_at_M)).y.to(u_BTD.dtype)
+            nothing = torch.zeros_like(u_BTD).flatten(0, 1)
+            y_BTD = nothing.index_copy(0, part.text_at_M, y_MD).view_as(u_BTD)
+            mixed = both_voices(self.teacher, self.layer, part, y_BTD, part.valid_at_N).mixed()
         return {
             "assist": losses.assist(mixed.log_mixed_NV, part.targets_N) * (part.num_valid / count)
         }

@@ -46,8 +46,8 @@ def mixing_loss(data: DataLayer, memory: MemoryLayer, strange: Batch) -> Tensor:
         strange: sequences, all of which read, with something to predict.
     """
     with torch.no_grad():
-        y_BTD = memory.read(strange.tokens_BT, strange.segments_BT).y
-        said = both_voices(data, memory, strange, y_BTD, strange.valid_BT)
+        y_BTD = memory.read(strange.tokens_BT, strange.segments_BT, strange.one_document).y
+        said = both_voices(data, memory, strange, y_BTD, strange.valid_at_N)
     targets_N1 = strange.targets_N[:, None]  # of no other token is anything needed
     logp_N1, logq_N1 = said.logp_NV.gather(1, targets_N1), said.logq_NV.gather(1, targets_N1)
     return -mix_distributions(logp_N1, logq_N1, said.mixing_logit()).mean()

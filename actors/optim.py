@@ -95,11 +95,10 @@ class DenseOptimizer:
         """Clears the gradients in place; they stay views."""
         self.gradient.zero_()
 
-    def step(self, lr: float) -> float:
-        """Clips, steps, and returns the gradient norm before clipping."""
-        norm = float(torch.stack([part.norm() for part in self._norms]).norm())
-        if norm > self._spec.clip_norm:
-            self.gradient.mul_(self._spec.clip_norm / norm)
+    def step(self, lr: float) -> Tensor:
+        """Clips, steps, and returns the gradient norm before clipping, a scalar of the device."""
+        norm = torch.stack([part.norm() for part in self._norms]).norm()
+        clip(self.gradient, norm, self._spec.clip_norm)
         for group in self.adamw.param_groups:
             group["lr"] = lr
         self.adamw.step()
@@ -117,6 +116,16 @@ class DenseOptimizer:
         """Tells the bias correction how many steps the moments have seen."""
         for state in self.adamw.state.values():
             state["step"].fill_(steps)
+
+
+def clip(gradient: Tensor, norm: Tensor, limit: float) -> None:
+    """Scales a gradient of that norm to `limit` where it is longer, in place; else by 1.
+
+    The host never learns the norm, so it does not wait for a GPU.
+    """
+    wide = norm.double()  # as a float of the host would be
+    scale = (wide.new_full((), limit) / wide).clamp_max(1.0)
+    gradient.mul_(scale.to(gradient.dtype))
 
 
 class RowAdam:
@@ -138,11 +147,12 @@ class RowAdam:
         self.updates_R = torch.zeros(len(table_RD), dtype=torch.int32, device=table_RD.device)
 
     @torch.no_grad()
-    def step(self, lr: float, ranks: ProcessGroup) -> tuple[float, int]:
+    def step(self, lr: float, ranks: ProcessGroup) -> tuple[Tensor, int]:
         """Takes the table's sparse gradient, summed over all ranks.
 
         Only touched rows travel; they are added in rank order, so that every rank gets the same
-        bits. Returns the norm before clipping and the number of rows written.
+        bits. Returns the norm before clipping, a scalar of the device, and the number of rows
+        written: the size of what is computed depends on it, so a GPU is waited for once.
         """
         gradient = self._table_RD.grad
         self._table_RD.grad = None
@@ -154,10 +164,9 @@ class RowAdam:
         if ranks.num_ranks > 1:
             rows, g_UD = _add_rows(ranks.gather_rows(rows), ranks.gather_rows(g_UD))
         if not len(rows):
-            return 0.0, 0
-        norm = float(g_UD.norm())
-        if norm > self._clip_norm:
-            g_UD.mul_(self._clip_norm / norm)
+            return g_UD.new_zeros(()), 0
+        norm = g_UD.norm()
+        clip(g_UD, norm, self._clip_norm)
         beta1, beta2 = self._betas
         updates_U = self.updates_R[rows] + 1
         first_UD = self.first_RD[rows].lerp_(g_UD, 1 - beta1)

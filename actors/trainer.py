@@ -14,12 +14,10 @@ number of workers, up to rounding.
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -27,10 +25,11 @@ from torch import Tensor, nn
 
 from actors import checkpoint, profiling
 from actors.corpus import Corpus, Windows
+from actors.costs import Costs
 from actors.device import deterministic_or_told, take_device
 from actors.flat import ByteArray, FlatParameters
 from actors.flops import peak, utilisation
-from actors.interval import Measured, Outcome, mean_of
+from actors.interval import Measured, Outcome, mean_of, not_finite
 from actors.layers import Batch, add_noise, seed_everything, seed_of, to_batch
 from actors.optim import DenseOptimizer, section_of
 from actors.precision import autocast
@@ -88,7 +87,7 @@ class Trainer(ABC):
         self.mirrored = -1  # version whose bytes the mirror holds
         self.ranges: list[Range] = []
         self.published_ranges: tuple[Range, ...] = ()
-        self.costs_s: defaultdict[str, float] = defaultdict(float)
+        self.costs = Costs(self.device)
         self.beat = Beat(group, rank, incarnation, "starting", 0, 0, time.time())
 
     own: FlatParameters
@@ -192,23 +191,21 @@ class Trainer(ABC):
         now, interval = time.time(), self.interval_done + 1
         self.beat = Beat(self.group, self.rank, self.incarnation, phase, interval, self.step, now)
 
-    @contextmanager
-    def cost(self, part: str) -> Iterator[None]:
+    def cost(self, part: str) -> AbstractContextManager[None]:
         """Adds the block's seconds to what the report says of `part`."""
-        start = time.perf_counter()
-        yield
-        self.costs_s[part] += time.perf_counter() - start
+        return self.costs.span(part)
+
+    def checked(self, step: Measured) -> Measured:
+        """What a step measured, fetched from the device at once. Raises: as `check_finite`."""
+        step.read()
+        norms = {name: v for name, v in step.metrics.items() if name.endswith("gradient_norm")}
+        self.check_finite(loss=step.shares["loss"], **norms)
+        return step
 
     def check_finite(self, **values: float) -> None:
         """Raises: DivergedError naming group, rank, interval, step and the last good version."""
-        if odd := [name for name, value in values.items() if not math.isfinite(value)]:
-            done = self.interval_done
-            raise DivergedError(
-                f"{self.group} rank {self.rank}: {odd[0]} is {values[odd[0]]} at step "
-                f"{self.step + 1} of interval {done + 1}; the last good state is version {done}; "
-                f"lower {self.group}.optimizer.lr or {self.group}.optimizer.clip_norm, or raise "
-                "warmup_steps"
-            )
+        if message := not_finite(values, self.group, self.rank, self.interval_done, self.step):
+            raise DivergedError(message)
 
     def description(self) -> dict[str, Any]:
         """Sizes that the driver plans with, and the layout that it compares."""
@@ -280,9 +277,10 @@ class Trainer(ABC):
         self.adopt(headers, buckets)
         adopted = time.perf_counter()
         seed_everything(self.spec.seed, self.group, self.rank, order.interval)
-        self.costs_s.clear()
+        self.costs.clear()
         with profiling.traced(order.profile, f"{self.group}-{self.rank}-{order.interval}"):
             measured, first_step_at = self._steps(order)
+        costs_s = self.costs.read()
         stepped = time.perf_counter()
         used = utilisation(
             self.dense.gradient.numel(), measured.num_tokens, stepped - adopted, self._peak
@@ -320,7 +318,7 @@ class Trainer(ABC):
             metrics=measured.metrics,
             shares=dict(measured.shares),
             costs_s={
-                **self.costs_s,
+                **costs_s,
                 "measure": measured_at - stepped,
                 "checkpoint": end - published,
             },

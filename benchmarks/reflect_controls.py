@@ -43,11 +43,16 @@ class HiddenEncoder(nn.Module):
         self.blocks = nn.ModuleList()  # nothing of it is compiled
 
     def forward(
-        self, tokens_BT: Tensor, segments_BT: Tensor, state: EncoderState | None = None
+        self,
+        tokens_BT: Tensor,
+        segments_BT: Tensor,
+        state: EncoderState | None = None,
+        one_document: bool | None = None,
     ) -> tuple[Tensor, EncoderState]:
         """As `Encoder`; the state is empty, since pieces are never fed one by one here."""
         with torch.no_grad():
-            hidden_BTD = self._data_layer()(tokens_BT, segments_BT).hidden_BTD
+            out = self._data_layer()(tokens_BT, segments_BT, one_document=one_document)
+            hidden_BTD = out.hidden_BTD
         return rms(self.project(rms(hidden_BTD))), EncoderState((), segments_BT[:, :0])
 
 

@@ -73,3 +73,51 @@ def test_a_model_with_memory_generates_on_the_gpu_with_and_without_a_cache() -> 
     assert cached.device.type == "cuda"
     assert torch.equal(cached, anew)
     assert model.to(torch.bfloat16).generate(prompt, **options).shape[0] == 3
+
+
+def test_what_a_part_costs_is_the_cards_time_and_not_that_of_queueing_it() -> None:
+    import time
+
+    import torch
+
+    from actors.costs import Costs
+
+    costs = Costs(torch.device("cuda"))
+    torch.cuda._sleep(1)  # what the first call loads
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    with costs.span("asleep"):
+        torch.cuda._sleep(500_000_000)
+    with costs.span("idle"):
+        pass
+    queued_s = time.perf_counter() - begin
+    costs_s = costs.read()
+    whole_s = time.perf_counter() - begin
+    assert queued_s < 0.5 * whole_s  # else the card was no busier than the host
+    assert 0.8 * whole_s < costs_s["asleep"] <= whole_s
+    assert costs_s["idle"] < 0.1 * whole_s
+
+
+@pytest.mark.parametrize("group", ["data", "memory"])
+def test_a_step_on_the_gpu_waits_for_it_at_most_twice(tmp_path: Path, group: str) -> None:
+    import warnings
+
+    import torch
+
+    from actors.corpus import build_tokenizer
+    from tests.unit.actors.test_waits import EVERY_TERM
+    from tests.unit.actors.tiny import Exchange, run_spec, write_facts
+
+    on_card = {f"{name}__workers": {"gpus": 1.0} for name in ("data", "memory")}
+    spec = run_spec(write_facts(tmp_path), **EVERY_TERM, **on_card)
+    exchange = Exchange(spec, build_tokenizer(spec).to_json()).run(2)
+    trainer = exchange.data if group == "data" else exchange.memory
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            trainer.train_step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [str(w.message) for w in caught if "synchronizing" in str(w.message)]
+    assert 1 <= len(waits) <= 2, waits

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from actors.corpus import Windows, WindowStream
 from actors.corpus_spec import CorpusSpec
@@ -29,11 +29,12 @@ def gradients_of(trainer: Any, layer: nn.Module) -> Iterator[dict[str, float]]:
     sums: dict[str, float] = Counter()  # type: ignore[assignment]
     step = trainer.dense.step
 
-    def counted(lr: float) -> float:
+    def counted(lr: float) -> Tensor:
         for name, parameter in layer.named_parameters():
             if parameter.grad is not None and not parameter.grad.is_sparse:
                 sums[name] += float(parameter.grad.abs().sum())
-        return float(step(lr))
+        norm: Tensor = step(lr)
+        return norm
 
     trainer.dense.step = counted
     yield sums

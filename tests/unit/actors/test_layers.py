@@ -17,7 +17,9 @@ from actors.layers import (
     both_voices,
     build_data_layer,
     build_memory_layer,
+    own_at,
     predict_at,
+    rows_at,
     seed_everything,
     seed_of,
     to_batch,
@@ -64,6 +66,47 @@ def test_padding_is_not_counted_as_tokens() -> None:
 
 def test_the_rows_of_a_batch_keep_their_targets() -> None:
     assert to_batch(windows(), CPU).rows(slice(1, None)).targets_N.tolist() == [6, 8]
+
+
+def test_what_host_memory_knows_of_a_batch_is_what_its_tensors_say() -> None:
+    for batch in (to_batch(windows(), CPU), to_batch(windows(), CPU).rows(slice(1, None))):
+        asked = Batch(batch.tokens_BT, batch.segments_BT, batch.valid_BT, batch.targets_BT)
+        assert batch.valid_at_N.tolist() == batch.valid_BT.flatten().nonzero()[:, 0].tolist()
+        assert (
+            batch.text_at_M.tolist() == (batch.segments_BT >= 0).flatten().nonzero()[:, 0].tolist()
+        )
+        for name in ("num_tokens", "num_valid", "one_document"):
+            assert getattr(batch, name) == getattr(asked, name)
+        assert torch.equal(batch.targets_N, asked.targets_N)
+
+
+@pytest.mark.parametrize(
+    ("segments", "one"), [([0, 0, 0], True), ([0, 0, 1], False), ([0, 0, -1], False)]
+)
+def test_a_batch_is_of_one_document_where_nothing_else_and_no_padding_is_in_it(
+    segments: list[int], one: bool
+) -> None:
+    assert batch_of(tokens(2, 3), torch.tensor([[0, 0, 0], segments])).one_document == one
+
+
+def test_places_pick_what_their_mask_picks_and_pass_the_same_gradient() -> None:
+    x_BTD = torch.randn(2, 6, 5)[..., :3]  # as logits are cut to the tokenizer's ids
+    batch = to_batch(windows(), CPU)
+    gradients = []
+    for where in (batch.valid_BT, batch.valid_at_N):
+        leaf = x_BTD.clone().requires_grad_()
+        picked = rows_at(leaf, where)
+        (picked * torch.arange(18.0).view(6, 3)).sum().backward()
+        gradients.append((picked.detach(), leaf.grad))
+    for masked, placed in zip(*gradients, strict=True):
+        assert torch.equal(masked, placed)
+
+
+def test_the_data_layers_own_logits_at_the_valid_positions_are_those_of_its_pass() -> None:
+    data, batch = build("llama")[0], to_batch(windows(), CPU)
+    with torch.no_grad():
+        everywhere = data(batch.tokens_BT, batch.segments_BT).logits_BTV
+        assert torch.equal(own_at(data, batch), everywhere[batch.valid_BT])
 
 
 def test_noise_replaces_about_the_share_asked_for() -> None:

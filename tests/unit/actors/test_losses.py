@@ -265,3 +265,22 @@ def test_a_position_that_counts_half_gives_half_its_loss_and_is_still_counted() 
     each_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
     got = losses.self_(logits_NV, targets_N, torch.tensor([1.0, 0.5, 0.0]))
     assert float(got) == pytest.approx(float(each_N[0] + 0.5 * each_N[1]) / 3, rel=1e-5)
+
+
+def test_what_a_teacher_says_is_worked_out_once_and_gives_every_loss_the_same_bits() -> None:
+    generator = torch.Generator().manual_seed(4)
+    said, ref, before, student = (torch.randn(7, 11, generator=generator) for _ in range(4))
+    targets_N = torch.randint(11, (7,), generator=generator)
+    teacher = losses.Teacher.of(said)
+    assert losses.Teacher.of(teacher) is teacher
+    for num in (7, 4):
+        mine, theirs = teacher.first(num), said[:num]
+        rest = (ref[:num], before[:num], student[:num])
+        assert torch.equal(losses.recall(mine, rest[2], 1.0), losses.recall(theirs, rest[2], 1.0))
+        assert torch.equal(
+            losses.sync(mine, *rest, yields=1.0), losses.sync(theirs, *rest, yields=1.0)
+        )
+        assert torch.equal(
+            losses.yielding(mine, targets_N[:num], 0.8),
+            losses.yielding(theirs, targets_N[:num], 0.8),
+        )

@@ -101,10 +101,10 @@ def test_a_step_moves_lambda_by_the_text_that_it_is_told_to(
     found: list[float] = []
     bias = trainer.layer.port.mix.bias
 
-    def watched(lr: float) -> float:
+    def watched(lr: float) -> Tensor:
         assert bias.grad is not None
         found.append(bias.grad.item())
-        return float(step(lr))
+        return step(lr)
 
     trainer.dense.step = watched  # type: ignore[method-assign]
     metrics = values(trainer.train_step())

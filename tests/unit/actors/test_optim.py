@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.flat import FROZEN, FlatParameters
-from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
+from actors.optim import DenseOptimizer, RowAdam, clip, learning_rate, section_of
 from actors.process_group import ProcessGroup
 from actors.spec import OptimizerSpec
 from tests.unit.actors.tiny import build_memory
@@ -188,6 +188,17 @@ def test_a_small_gradient_is_not_clipped() -> None:
     before = dense.gradient.clone()
     dense.step(0.1)
     assert torch.equal(before, dense.gradient)
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.3, 0.7, 0.7000001, 1.0, 3.3, 1e30])
+def test_clipping_gives_the_bits_that_a_host_that_knows_the_norm_would(norm: float) -> None:
+    limit, norm_of = 0.7, torch.tensor(norm)
+    gradient = torch.randn(1000, generator=torch.Generator().manual_seed(2))
+    want = gradient.clone()
+    if float(norm_of) > limit:
+        want.mul_(limit / float(norm_of))
+    clip(gradient, norm_of, limit)
+    assert torch.equal(gradient, want)
 
 
 def test_clearing_the_gradients_keeps_them_views_of_the_flat_ones() -> None:

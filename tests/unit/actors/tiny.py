@@ -293,7 +293,7 @@ class BigramData:
         self.port = BigramPort(mixing_logit)
 
     def __call__(
-        self, tokens_BT: Tensor, _segments_BT: Tensor, _y_BTM: Tensor | None = None
+        self, tokens_BT: Tensor, _segments_BT: Tensor, _y_BTM: Tensor | None = None, **_: Any
     ) -> DataOutput:
         return DataOutput(self.table_VV[tokens_BT], self.table_VV[tokens_BT])
 
@@ -304,7 +304,7 @@ class BigramMemory:
     def __init__(self, table_VV: Tensor) -> None:
         self.values = table_VV
 
-    def encode(self, tokens_BT: Tensor, _segments_BT: Tensor) -> tuple[Tensor, None]:
+    def encode(self, tokens_BT: Tensor, _segments_BT: Tensor, **_: Any) -> tuple[Tensor, None]:
         return torch.nn.functional.one_hot(tokens_BT, len(self.values)).to(self.values.dtype), None
 
     def read_at(self, u: Tensor) -> Read:
