@@ -13,8 +13,7 @@ from actors.corpus_spec import CorpusSpec
 from actors.documents import Document, Indices, Source
 from actors.facts import Fact, FactTable, Wording
 from actors.file_source import FileSource
-from actors.paths import expand_paths
-from actors.wire import CorpusError
+from actors.paths import File, expand_paths, refuse_twice
 
 FACTS_PER_BLOCK = 64
 
@@ -83,12 +82,14 @@ def open_sources(spec: CorpusSpec, seed: int) -> tuple[list[Source], FactTable |
         table = FactTable.read(spec, expand_paths(spec.paths), seed)
         return [FactsSource(table, spec.loss_on == "answers")], table
     sources = [FileSource(files, spec, seed) for files in spec.files]
-    owners: dict[str, int] = {}
-    for number, source in enumerate(sources):
-        for file in source.files:
-            if owners.setdefault(file.path, number) != number:
-                raise CorpusError(
-                    f"corpus file {file.path}: in source {owners[file.path]} and in source "
-                    f"{number} of corpus.sources; what one holds out the other would train on"
-                )
+    numbers = {id(file): n for n, source in enumerate(sources) for file in source.files}
+
+    def where(first: File, second: File) -> str:
+        under = "" if first.path == second.path else f" (as {first.path})"
+        return (
+            f"in source {numbers[id(first)]}{under} and in source {numbers[id(second)]} of "
+            "corpus.sources"
+        )
+
+    refuse_twice([file for source in sources for file in source.files], where)
     return [*sources], None
