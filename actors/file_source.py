@@ -23,7 +23,7 @@ import numpy as np
 
 from actors.corpus_spec import CorpusSpec, SourceSpec
 from actors.documents import Document, Indices
-from actors.lines import decode, lines_between, parse_jsonl
+from actors.lines import HEAD_BYTES, line_end, lines_between, parse_jsonl, plain_text, text_between
 from actors.paths import File, list_files
 from actors.row_groups import RowGroups
 from actors.split import Split
@@ -90,6 +90,7 @@ class FileSource:
         self.files = list_files(files_spec.paths, files_spec.format)
         self._row_groups = RowGroups(self._columns)
         self._spool = Spool(spec.spool)
+        self._line_ends: dict[str, bytes] = {}
         self._block_bytes = spec.block_bytes
         self._spans = _Spans.cut(self.files, self._row_groups, spec.block_bytes)
         self._ends = np.cumsum(self._spans.num_blocks)  # of all blocks, the held-out ones too
@@ -225,19 +226,27 @@ class FileSource:
         size, step = file.size, self._block_bytes
         read: Callable[[int, int], bytes] = file.read
         if file.codec is None:
-            start, stop = number * step, min((number + 1) * step, size)
+            start, stop, longest = number * step, min((number + 1) * step, size), step
         else:
             size = self._spool.size(file)
             start, stop = number * size // num, (number + 1) * size // num
+            longest = max(1, min(step, size // num))
             read = partial(self._spool.read, file)
         if start == stop:
             return [], 0.0
-        begin, raw = lines_between(file.path, read, size, start, stop)
-        share = len(raw) * num / size
+        newline = self._line_end(file, read, size)
         if file.format == "jsonl":
-            return parse_jsonl(file, self._columns, raw, begin, read), share
-        text = decode(file.path, raw, begin)
-        return [Document(text)] if text.strip() else [], share
+            begin, raw = lines_between(file.path, read, size, start, stop, newline)
+            rows = parse_jsonl(file, self._columns, raw, begin, read, newline)
+            return rows, len(raw) * num / size
+        begin, raw = text_between(read, size, start, stop, longest, newline)
+        text = plain_text(file.path, raw, begin)
+        return [Document(text)] if text.strip() else [], len(raw) * num / size
+
+    def _line_end(self, file: File, read: Callable[[int, int], bytes], size: int) -> bytes:
+        if file.path not in self._line_ends:
+            self._line_ends[file.path] = line_end(read(0, min(size, HEAD_BYTES)))
+        return self._line_ends[file.path]
 
     def _read_rows(self, span: int, file: File, number: int, num: int) -> list[Document]:
         rows = int(self._spans.rows[span])
