@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from actors.corpus_spec import CorpusSpec
-from actors.documents import Document, Indices, Source
+from actors.documents import TRAINING, Document, Indices, Source
 from actors.facts import Fact, FactTable, Wording
 from actors.file_source import FileSource
 from actors.paths import File, expand_paths, refuse_twice
@@ -69,6 +69,15 @@ class FactsSource:
         """Every held-out wording of every fact, however many."""
         for fact in self._table.facts:
             yield from self._documents(fact, self._table.heldout_wordings[fact.relation])
+
+    def why_empty(self, split: str) -> str:
+        """That the templates leave nothing."""
+        kind = "training" if split == TRAINING else "held-out"
+        need = " that ends in [Y], as corpus.loss_on 'answers' needs" if self._answers_only else ""
+        return (
+            f"{len(self._table.facts):,} fact(s) have no {kind} wording{need}; give one in "
+            "corpus.templates"
+        )
 
 
 def open_sources(spec: CorpusSpec, seed: int) -> tuple[list[Source], FactTable | None]:

@@ -29,8 +29,7 @@ WIDE_MARKS = {  # the longer ones first: that of UTF-16 begins one of UTF-32
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd", ".lz4": "lz4"}
 FEWEST_NULS = 8  # fewer are no sign of anything
 NUL_FRAC = 0.01  # of the bytes: UTF-16 has one for each space and line end at least
-ONE_SIDE_FRAC = 0.9  # of the NULs are at even places, or at odd ones: half of a character
-UTF32_FRAC = 0.6  # of the bytes are NUL
+SAME_FRAC = 0.9  # of the NULs are at even places, or at odd ones: the same half of a character
 
 
 class EncodingError(ValueError):
@@ -47,6 +46,8 @@ def decode(raw: bytes, begin: int = 0) -> str:
         for mark, name in WIDE_MARKS.items():
             if raw.startswith(mark):
                 raise EncodingError(_convert(f"{name} by its first bytes", name))
+    if len(raw) >= FEWEST_NULS and raw.count(0) == len(raw):
+        raise EncodingError("nothing but NUL bytes, expected text; bring the file here again")
     if wide := _wide(raw, begin):
         raise EncodingError(_convert(f"by its NUL bytes {wide} without a byte order mark", wide))
     try:
@@ -68,12 +69,14 @@ def _wide(raw: bytes, begin: int) -> str | None:
     num = raw.count(0)
     if num < FEWEST_NULS or num < NUL_FRAC * len(raw):
         return None
-    even = raw[begin % 2 :: 2].count(0)
-    if num > UTF32_FRAC * len(raw):
-        return "UTF-32LE" if raw[-begin % 4 : -begin % 4 + 1] != b"\0" else "UTF-32BE"
-    if max(even, num - even) < ONE_SIDE_FRAC * num:
+    at = [raw[(place - begin) % 4 :: 4].count(0) for place in range(4)]  # by place in the file
+    nearly_all = SAME_FRAC * len(raw) / 4
+    if min(at[2:]) > nearly_all or min(at[:2]) > nearly_all:
+        return "UTF-32LE" if min(at[2:]) > nearly_all else "UTF-32BE"
+    even, odd = at[0] + at[2], at[1] + at[3]
+    if max(even, odd) < SAME_FRAC * num:
         return None
-    return "UTF-16BE" if even > num - even else "UTF-16LE"
+    return "UTF-16BE" if even > odd else "UTF-16LE"
 
 
 def unpacked(packed: Any, codec: str) -> Any:

@@ -23,6 +23,7 @@ from actors.local_files import (
     refuse_broken_link,
     split_pattern,
 )
+from actors.paths import list_files
 from actors.pretrained_tokenizer import MARK_FILES, TOKENIZER_FILE
 from actors.wire import ConfigError
 from jobs.package import JOB_FOLDER, Entry, check_size
@@ -32,6 +33,7 @@ from orchestrator.run_dir import EXPORT, EXPORT_MARKER
 
 INPUTS = "inputs"  # in the package
 PLACED = ".inputs"  # in the storage; no run's name begins with a dot
+TEXTS = (("corpus", "paths"), ("corpus", "sources", "*", "paths"))
 SPOOL = ("corpus", "spool")  # a folder of each node's own
 TOKENIZER = ("tokenizer", "pretrained")
 DIGEST_CHARS = 16
@@ -70,6 +72,7 @@ class _Shipper:
     limit_mib: float
     entries: dict[str, Entry] = field(default_factory=dict)
     expected: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)  # files of the corpus
 
     def moved(self, keys: Sequence[str]) -> Callable[[Any], Any]:
         """What changes a value of a field into the one that is sent."""
@@ -91,6 +94,8 @@ class _Shipper:
                     "tokenizer can't be loaded; give a name of the hub, or a path that the "
                     "cluster's nodes have (--on-cluster PATH)"
                 )
+            if tuple(keys) in TEXTS:
+                self.texts += map(str, found.files.values())
             return self._ship(found)
 
         return move
@@ -118,7 +123,7 @@ def ship(config: Config, on_cluster: Sequence[str], limit_mib: float) -> Shipmen
 
     Raises:
         ConfigError: a storage that only this machine has; files above the limit; a tokenizer that
-            could not be loaded from the storage.
+            could not be loaded from the storage; a link to nothing; a text under two names.
     """
     check_storage(config.storage)
     values = config.model_dump(mode="json", by_alias=True)
@@ -127,6 +132,8 @@ def ship(config: Config, on_cluster: Sequence[str], limit_mib: float) -> Shipmen
     for keys in (*PATH_FIELDS, *PATH_OR_HUB_FIELDS):
         if keys != SPOOL:
             change_path(values, keys, shipper.moved(keys))
+    if config.corpus.kind == "text":  # there, two names of one file are two files
+        list_files(shipper.texts, chosen="text")
     return Shipment(
         make_config(values), tuple(shipper.entries.values()), tuple(dict.fromkeys(shipper.expected))
     )
