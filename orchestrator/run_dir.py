@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -197,7 +198,7 @@ class RunDir:
 
 def resume_command(url: str) -> str:
     """What a person types to go on with a run."""
-    return f"tandem train {url}/{CONFIG} --resume"
+    return f"tandem train {shlex.quote(f'{url}/{CONFIG}')} --resume"
 
 
 def find_export(url: str | os.PathLike[str]) -> str:

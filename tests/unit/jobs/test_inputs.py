@@ -137,7 +137,9 @@ def test_links_travel_as_what_they_lead_to(text: Path) -> None:
     assert there == ["content of a.txt", "content of parts/b.txt", "content of parts/c.txt"]
 
 
-@pytest.mark.parametrize("paths", [["parts"], ["parts/b.txt", "parts/d.txt"], ["parts", "parts/b.txt"]])
+@pytest.mark.parametrize(
+    "paths", [["parts"], ["parts/b.txt", "parts/d.txt"], ["parts", "parts/b.txt"]]
+)
 def test_one_file_under_two_names_is_not_sent_as_two(text: Path, paths: list[str]) -> None:
     (text / "parts/d.txt").symlink_to("b.txt")
     with pytest.raises(ConfigError, match=r"\.txt: (the same file as .*/b\.txt|named twice)"):
