@@ -36,7 +36,8 @@ Read = Callable[[int, int], bytes]
 
 def line_end(head: bytes) -> bytes:
     """What ends the lines of a file that begins so: a carriage return where that is all it has."""
-    return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
+    # The last byte may be the first half of CR LF.
+    return b"\r" if b"\r" in head[:-1] and b"\n" not in head else b"\n"
 
 
 def lines_between(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from actors import lines
-from actors.lines import lines_between, parse_jsonl, text_between
+from actors.lines import line_end, lines_between, parse_jsonl, text_between
 from actors.paths import list_files
 from actors.wire import CorpusError
 from tests.unit.actors.test_file_source import opened, rows_spec, training_text
@@ -36,6 +36,14 @@ def test_ranges_side_by_side_hold_every_line_once(
         assert raw[begin : begin + len(part)] == part
         got.append(part)
     assert b"".join(got) == raw
+
+
+@pytest.mark.parametrize(
+    ("head", "end"),
+    [(b"a\rb", b"\r"), (b"a\r\nb", b"\n"), (b"a\rb\n", b"\n"), (b"ab\r", b"\n"), (b"", b"\n")],
+)
+def test_a_carriage_return_ends_lines_where_nothing_else_does(head: bytes, end: bytes) -> None:
+    assert line_end(head) == end
 
 
 def pieces_of(raw: bytes, step: int, limit: int, newline: bytes = b"\n") -> list[bytes]:
