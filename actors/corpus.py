@@ -19,7 +19,7 @@ from threading import Lock
 import numpy as np
 
 from actors.corpus_spec import SourceSpec
-from actors.documents import Document, Source
+from actors.documents import HELDOUT, TRAINING, Document, Source
 from actors.draw import Draw, rng_of
 from actors.facts import FactTable
 from actors.file_source import FileSource
@@ -137,6 +137,12 @@ class Corpus:
         made.set_result(self.chunk(stream, index))
         return made
 
+    def nothing_to_train_on(self) -> CorpusError:
+        """That the training split is empty, and why."""
+        described = ", ".join(files.described for files in self._spec.files)
+        whys = "; ".join(source.why_empty(TRAINING) for source in self._sources)
+        return CorpusError(f"corpus {described}: the training split is empty: {whys}")
+
     def heldout(self, limit: int) -> Windows:
         """Up to `limit` windows of the held-out split, evenly spread over it.
 
@@ -161,8 +167,8 @@ class Corpus:
         windows = pack(pieces, self._spec.window, self.tokenizer.end_of_text)
         if len(windows) == 0:
             raise CorpusError(
-                f"corpus {self._spec.files[source].described}: the held-out split is empty; raise "
-                "corpus.heldout_frac or give more text"
+                f"corpus {self._spec.files[source].described}: the held-out split is empty: "
+                + self._sources[source].why_empty(HELDOUT)
             )
         return windows[
             np.unique(
@@ -213,10 +219,7 @@ class WindowStream:
             take = min(num, available - start)
             empty = empty + 1 if available == 0 else 0
             if empty > self._corpus.chunks_per_epoch:
-                raise CorpusError(
-                    "corpus: the training split holds no text to train on; give more, and with "
-                    "corpus.loss_on 'answers' at least one training wording that ends in [Y]"
-                )
+                raise self._corpus.nothing_to_train_on()
             if take > 0:
                 ranges.append(Range(chunk, start, start + take))
                 num -= take

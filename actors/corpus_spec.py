@@ -103,7 +103,7 @@ class CorpusSpec(FilesSpec):
     templates: str | None = Field(
         None,
         description="facts only: JSON file, relation -> list of {pattern, lemma, tense} with [X] "
-        "and [Y].",
+        "and [Y]; may be compressed.",
     )
     relations: tuple[str, ...] | None = Field(
         None, description="facts only: use just these relations (default: all)."
@@ -146,7 +146,8 @@ class CorpusSpec(FilesSpec):
     block_bytes: int = Field(
         16384,
         ge=256,
-        description="text only: bytes read, split off or held out as one unit. Raise it (131072, "
+        description="text only: bytes read, split off or held out as one unit; a longer line of "
+        "text is cut. Raise it (131072, "
         "with shuffle_blocks 32) for corpora of many gigabytes and remote ones: fewer requests.",
     )
     shuffle_blocks: int = Field(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+TRAINING, HELDOUT = "training", "held-out"  # splits, as messages name them
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,6 @@ class Source(Protocol):
         """The held-out split, in order; of a large one, about `num_blocks` blocks spread over
         it.
         """
+
+    def why_empty(self, split: str) -> str:
+        """What is said where a split holds nothing: what there is, and what to change."""

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import safetensors.torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
 from actors.layer_spec import MemoryLayerSpec
+from actors.storage import locate
 from actors.wire import ConfigError
 
 MARKER = "export.json"
@@ -42,7 +42,7 @@ def find_export(location: str) -> str | None:
     """
     place = location.rstrip("/") or "/"
     try:
-        fs, path = fsspec.core.url_to_fs(place)
+        fs, path = locate(place)
         if fs.exists(f"{path}/{MARKER}"):
             return place
         if fs.exists(f"{path}/{FOLDER}/{MARKER}"):
@@ -61,7 +61,7 @@ def find_export(location: str) -> str | None:
 @contextmanager
 def local_copy(directory: str) -> Iterator[Path]:
     """The directory as a local folder: itself, or for other file systems a temporary copy."""
-    fs, source = fsspec.core.url_to_fs(directory)
+    fs, source = locate(directory)
     if isinstance(fs, LocalFileSystem):
         yield Path(source)
         return

@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fsspec
-
 from actors.corpus_spec import CorpusSpec
+from actors.text_file import EncodingError, lines_of, read_text
 from actors.wire import CorpusError
 
 SUBJECT, OBJECT = "[X]", "[Y]"
@@ -73,7 +72,7 @@ class FactTable:
 
     @classmethod
     def read(cls, spec: CorpusSpec, files: Sequence[str], seed: int) -> FactTable:
-        """Reads JSONL facts and JSON templates.
+        """Reads JSONL facts and JSON templates, compressed ones too.
 
         Raises:
             CorpusError: with file and line number where a line is malformed; nothing left to hold
@@ -161,10 +160,7 @@ def _split(
 
 def _read_templates(path: str) -> dict[str, list[Wording]]:
     try:
-        with fsspec.open(path, "rt", encoding="utf-8") as handle:
-            raw = json.load(handle)
-    except (OSError, UnicodeDecodeError) as err:
-        raise CorpusError(f"corpus.templates {path}: can't be read: {err}") from err
+        raw = json.loads(_text("corpus.templates", path))
     except json.JSONDecodeError as err:
         raise CorpusError(
             f"corpus.templates {path}, line {err.lineno}: not JSON: {err.msg}"
@@ -191,15 +187,22 @@ def _read_templates(path: str) -> dict[str, list[Wording]]:
 
 
 def _read_facts(path: str) -> list[Fact]:
-    facts = []
+    return [
+        _parse_fact(path, number, line)
+        for number, line in enumerate(lines_of(_text("corpus file", path)), start=1)
+        if line.strip()
+    ]
+
+
+def _text(what: str, path: str) -> str:
     try:
-        with fsspec.open(path, "rt", encoding="utf-8") as handle:
-            for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    facts.append(_parse_fact(path, number, line))
-    except (OSError, UnicodeDecodeError) as err:
-        raise CorpusError(f"corpus file {path}: can't be read: {err}") from err
-    return facts
+        return read_text(path)
+    except CorpusError:
+        raise
+    except EncodingError as err:
+        raise CorpusError(f"{what} {path}: {err}") from err
+    except Exception as err:  # remote file systems and decompressors have errors of their own
+        raise CorpusError(f"{what} {path}: can't be read: {err}") from err
 
 
 def _parse_fact(path: str, number: int, line: str) -> Fact:

@@ -22,8 +22,8 @@ from functools import partial
 import numpy as np
 
 from actors.corpus_spec import CorpusSpec, SourceSpec
-from actors.documents import Document, Indices
-from actors.lines import decode, lines_between, parse_jsonl
+from actors.documents import TRAINING, Document, Indices
+from actors.lines import HEAD_BYTES, line_end, lines_between, parse_jsonl, plain_text, text_between
 from actors.paths import File, list_files
 from actors.row_groups import RowGroups
 from actors.split import Split
@@ -40,6 +40,7 @@ MOST_BLOCKS = 1 << 26  # an epoch's order is 8 bytes for each
 SAMPLED_BLOCKS = 256
 SAMPLED_SPANS = 4
 THREADS = 16
+MEASURED_BYTES = 64 << 20  # of each file, to say why a split is empty
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class FileSource:
         self.files = list_files(files_spec.paths, files_spec.format)
         self._row_groups = RowGroups(self._columns)
         self._spool = Spool(spec.spool)
+        self._line_ends: dict[str, bytes] = {}
         self._block_bytes = spec.block_bytes
         self._spans = _Spans.cut(self.files, self._row_groups, spec.block_bytes)
         self._ends = np.cumsum(self._spans.num_blocks)  # of all blocks, the held-out ones too
@@ -108,9 +110,12 @@ class FileSource:
                 f"corpus {self.described}: empty; give at least a few kilobytes of text"
             )
         if total == 1:
+            is_row = bool(self._spans.rows[0] == 1)
+            size = int(self._spans.num_bytes[0])
+            one = f"row of {size:,}" if is_row else f"block of {spec.block_bytes}"
             raise CorpusError(
-                f"corpus {self.described}: only one block of {spec.block_bytes} bytes, "
-                "nothing left to hold out; give more text or lower corpus.block_bytes"
+                f"corpus {self.described}: only one {one} bytes, nothing left to hold out; give "
+                + ("more rows" if is_row else "more text or lower corpus.block_bytes")
             )
         if total > MOST_BLOCKS:
             raise CorpusError(
@@ -184,6 +189,36 @@ class FileSource:
             for documents, _ in self._read_all(chosen[start : start + THREADS].tolist()):
                 yield from documents
 
+    def why_empty(self, split: str) -> str:
+        """That no row begins in the blocks of that split, or that their text is blank."""
+        total = int(self._ends[-1])
+        num = self.num_blocks if split == TRAINING else total - self.num_blocks
+        blocks = f"{num:,} of {total:,} blocks of {self._block_bytes:,} bytes"
+        more_held_out = "" if split == TRAINING else ", or raise corpus.heldout_frac"
+        if all(file.format == "text" for file in self.files):
+            return f"its {blocks} hold nothing but white space; give more text{more_held_out}"
+        tables = [i for i, file in enumerate(self.files) if file.format == "parquet"]
+        rows, longest = int(self._spans.rows[np.isin(self._spans.file, tables)].sum()), 0
+        for file in self.files:
+            if file.format != "parquet":
+                num_lines, length = self._measure_lines(file)
+                rows, longest = rows + num_lines, max(longest, length)
+        of_bytes = f", the longest of {longest:,} bytes," if longest else ""
+        return (
+            f"{rows:,} row(s){of_bytes} leave its {blocks} without text, since a row belongs whole "
+            f"to the block in which it begins; give more and shorter rows{more_held_out}"
+        )
+
+    def _measure_lines(self, file: File) -> tuple[int, int]:
+        """Number of lines with something in them, and bytes of the longest; of a large file, of
+        its beginning.
+        """
+        size, read = file.size, file.read
+        if file.codec is not None:
+            size, read = self._spool.size(file), partial(self._spool.read, file)
+        lines = read(0, min(size, MEASURED_BYTES)).split(self._line_end(file, read, size))
+        return sum(bool(line.strip()) for line in lines), max(map(len, lines))
+
     def _spread(self, blocks: Indices, num: int | None) -> Indices:
         if num is None or len(blocks) <= num:
             return blocks
@@ -225,19 +260,27 @@ class FileSource:
         size, step = file.size, self._block_bytes
         read: Callable[[int, int], bytes] = file.read
         if file.codec is None:
-            start, stop = number * step, min((number + 1) * step, size)
+            start, stop, longest = number * step, min((number + 1) * step, size), step
         else:
             size = self._spool.size(file)
             start, stop = number * size // num, (number + 1) * size // num
+            longest = max(1, min(step, size // num))
             read = partial(self._spool.read, file)
         if start == stop:
             return [], 0.0
-        begin, raw = lines_between(file.path, read, size, start, stop)
-        share = len(raw) * num / size
+        newline = self._line_end(file, read, size)
         if file.format == "jsonl":
-            return parse_jsonl(file, self._columns, raw, begin, read), share
-        text = decode(file.path, raw, begin)
-        return [Document(text)] if text.strip() else [], share
+            begin, raw = lines_between(file.path, read, size, start, stop, newline)
+            rows = parse_jsonl(file, self._columns, raw, begin, read, newline)
+            return rows, len(raw) * num / size
+        begin, raw = text_between(read, size, start, stop, longest, newline)
+        text = plain_text(file.path, raw, begin)
+        return [Document(text)] if text.strip() else [], len(raw) * num / size
+
+    def _line_end(self, file: File, read: Callable[[int, int], bytes], size: int) -> bytes:
+        if file.path not in self._line_ends:
+            self._line_ends[file.path] = line_end(read(0, min(size, HEAD_BYTES)))
+        return self._line_ends[file.path]
 
     def _read_rows(self, span: int, file: File, number: int, num: int) -> list[Document]:
         rows = int(self._spans.rows[span])

@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import safetensors.torch
 import torch
 from torch import nn
@@ -38,7 +37,7 @@ from actors.layer_spec import DataLayerSpec
 from actors.pretrained import checkpoint, load_model
 from actors.spec import RunSpec
 from actors.starting import memory_at
-from actors.storage import writable
+from actors.storage import locate, writable
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
@@ -120,7 +119,7 @@ def load(directory: str) -> tuple[Pair, Tokenizer]:
     Raises:
         ConfigError: there is no finished export, or one of its files is missing or does not fit.
     """
-    fs, source = fsspec.core.url_to_fs(directory)
+    fs, source = locate(directory)
     if not fs.exists(f"{source}/{MARKER}"):
         raise ConfigError(
             f"{directory}: no finished export there ({MARKER} is missing); give a run that has "

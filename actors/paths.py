@@ -6,16 +6,27 @@ nothing of documents. Called by the sources.
 
 from __future__ import annotations
 
+import os
 import posixpath
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, get_args
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
 
 from actors.corpus_spec import FileFormat
+from actors.local_files import (
+    files_below,
+    files_matching,
+    is_one_file,
+    refuse_broken_link,
+    split_pattern,
+)
+from actors.storage import MAGIC, locate
+from actors.text_file import CODECS
 from actors.wire import CorpusError
 
 FORMATS: dict[str, FileFormat] = {
@@ -26,7 +37,6 @@ FORMATS: dict[str, FileFormat] = {
     ".json": "jsonl",
     ".parquet": "parquet",
 }
-CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd", ".lz4": "lz4"}
 # What is certainly not text; anything else without an extension of ours is taken for it.
 FOREIGN = (
     *(".7z", ".arrow", ".avro", ".bin", ".csv", ".db", ".doc", ".docx", ".feather", ".gguf"),
@@ -64,6 +74,30 @@ class File:
     def local(self) -> bool:
         """True where it lies on a disk of this machine."""
         return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def identity(self) -> object:
+        """The same for two names of one file; then `is_same` says whether they are."""
+        if not self.local:
+            return self.path
+        with reading(self.path):
+            found = os.stat(self.key)
+        return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(self.key)
+
+    def is_same(self, other: File) -> bool:
+        """Whether this is another name of the same file, or the same name."""
+        return self.path == other.path or (
+            self.local and other.local and is_one_file(self.key, other.key)
+        )
+
+    @property
+    def state(self) -> str:
+        """Changes when what is in the file may have changed."""
+        if not self.local:
+            return str(self.fs.ukey(self.key))
+        with reading(self.path):
+            found = os.stat(self.key)  # of what a link leads to
+        return f"{os.path.realpath(self.key)} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes [start, stop), by one request.
@@ -115,7 +149,7 @@ def file_system(url: str, what: str = "path") -> tuple[Any, str]:
     """
     scheme = url.partition("://")[0].rpartition("::")[2] if "://" in url else ""
     try:
-        fs, root = fsspec.core.url_to_fs(url)
+        fs, root = locate(url)
     except ImportError as err:
         extra = next((e for e, schemes in EXTRAS.items() if scheme in schemes), None)
         need = f"pip install 'tandem-memory[{extra}]'" if extra else str(err)
@@ -124,7 +158,7 @@ def file_system(url: str, what: str = "path") -> tuple[Any, str]:
         ) from err
     except Exception as err:  # credentials and endpoints fail in each package's own way
         raise CorpusError(f"{what} {url}: can't be opened: {_first_line(err)}") from err
-    return fs, str(root)
+    return fs, root
 
 
 def split_name(path: str) -> tuple[str, str | None]:
@@ -162,47 +196,100 @@ def list_files(paths: Sequence[str], chosen: str = "auto") -> list[File]:
         fs, found = _find(path)
         entry = [_file(fs, _name(fs, path, key), key, size, chosen, path) for key, size in found]
         files += _of_one_kind(entry, path, chosen)
-    seen: set[str] = set()
-    for file in files:
-        if file.path in seen:
-            raise CorpusError(
-                f"corpus file {file.path}: named twice; what one copy holds out the other would "
-                "train on (to read a source more often, give it a weight: corpus.sources)"
-            )
-        seen.add(file.path)
+    refuse_twice(files, lambda first, second: "")
     return files
+
+
+def refuse_twice(files: Sequence[File], where: Callable[[File, File], str]) -> None:
+    """Refuses files of which two are one, by name or by links.
+
+    Args:
+        files: all that a run reads.
+        where: what is said of the two, where they stand.
+
+    Raises:
+        CorpusError: two names of one file.
+    """
+    seen: dict[object, File] = {}
+    for file in files:
+        first = seen.setdefault(file.identity if file.size else file.path, file)
+        if first is file or not file.is_same(first):
+            continue
+        same = "named twice" if first.path == file.path else f"the same file as {first.path}"
+        raise CorpusError(
+            f"corpus file {file.path}: {where(first, file) or same}; what one copy holds out the "
+            "other would train on (to read a source more often, give it a weight: corpus.sources)"
+        )
+
+
+def is_there(path: str) -> bool:
+    """Whether a path, glob or URL stands for anything.
+
+    Raises: whatever the storage's client raises.
+    """
+    fs, root = locate(path)
+    fixed, pattern = split_pattern(root, fs.exists)
+    return bool(fs.exists(fixed) if pattern is None else _matching(fs, root, fixed, pattern))
 
 
 def _find(path: str) -> tuple[Any, list[tuple[str, int | None]]]:
     """The file system of `path`, and key and size of every file behind it."""
     fs, root = file_system(path, "corpus path")
     with reading(path, "can't be listed"):
-        if any(c in root for c in "*?["):
-            infos = fs.glob(root, detail=True)
-        else:
-            try:
-                info = fs.info(root)
-            except FileNotFoundError:
-                info = None
-            if info is not None and info["type"] == "directory":
-                infos = {
-                    key: info
-                    for key, info in fs.find(root, detail=True).items()
-                    if not _hidden(str(key)[len(root) :])
-                }
-            else:
-                infos = {} if info is None else {root: info}
-        found = [(str(k), i.get("size")) for k, i in sorted(infos.items()) if i["type"] == "file"]
+        local = isinstance(fs, LocalFileSystem)
+        found = _find_local(root) if local else _find_remote(fs, root)
     if not found:
-        raise CorpusError(
-            f"corpus path {path}: no such file; give an existing file, glob or directory"
-        )
+        what = (
+            "no file in that directory" if local and os.path.isdir(root) else
+            "neither a file nor a directory" if local and os.path.exists(root) else "no such file"
+        )  # fmt: skip
+        raise CorpusError(f"corpus path {path}: {what}; give an existing file, glob or directory")
     return fs, found
 
 
-def _hidden(below: str) -> bool:
-    """Whether a path below a directory is a mark or a leftover (.cache, _SUCCESS), not data."""
-    return any(part.startswith((".", "_")) for part in below.split("/") if part)
+def _find_local(root: str) -> list[tuple[str, int | None]]:
+    fixed, pattern = split_pattern(root)
+    refuse_broken_link(fixed)
+    if pattern is not None:
+        below = files_matching(fixed, pattern) if os.path.isdir(fixed) else []
+        return [(file.path, file.size) for file in below]
+    if os.path.isdir(fixed):
+        return [(file.path, file.size) for file in files_below(fixed, _hidden)]
+    return [(fixed, os.path.getsize(fixed))] if os.path.isfile(fixed) else []
+
+
+def _find_remote(fs: Any, root: str) -> list[tuple[str, int | None]]:
+    fixed, pattern = split_pattern(root, fs.exists)
+    if pattern is not None:
+        infos = _matching(fs, root, fixed, pattern)
+    else:
+        try:
+            info = fs.info(root)
+        except FileNotFoundError:
+            return []
+        infos = {root: info}
+        if info["type"] == "directory":
+            infos = {
+                key: info
+                for key, info in fs.find(root, detail=True).items()
+                if not any(map(_hidden, str(key)[len(root) :].split("/")))
+            }
+    return [(str(k), i.get("size")) for k, i in sorted(infos.items()) if i["type"] == "file"]
+
+
+def _matching(fs: Any, root: str, fixed: str, pattern: str) -> dict[str, Any]:
+    """What a pattern matches below a folder, with what the file system says of each."""
+    if not any(c in fixed for c in MAGIC):
+        return dict(fs.glob(root, detail=True))
+    matches = re.compile(glob_translate(pattern)).match  # a glob would take the folder for one
+    depth = None if "**" in pattern else pattern.count("/") + 1
+    infos = fs.find(fixed, maxdepth=depth, withdirs=True, detail=True)
+    return {k: i for k, i in infos.items() if matches(str(k)[len(fixed) :].strip("/"))}
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file or folder of a directory is a mark or a leftover (.cache, _SUCCESS)."""
+    return name.rpartition("/")[2].startswith((".", "_"))
 
 
 def _name(fs: Any, path: str, key: str) -> str:

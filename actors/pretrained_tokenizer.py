@@ -31,7 +31,7 @@ def read_pretrained(name: str, make: Callable[[str, str, str], Made]) -> Made:
     where = f"tokenizer.pretrained {name}"
     file = _find(name, where)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         content = json.loads(text)
         begin, end = _marks(content, file.parent, where)
         return make(text, begin, end)
@@ -53,6 +53,12 @@ def looks_local(name: str) -> bool:
 
 def _find(name: str, where: str) -> Path:
     path = Path(name).expanduser()
+    for place in (path, path / TOKENIZER_FILE):
+        if place.is_symlink() and not place.exists():
+            raise ConfigError(
+                f"{where}: {place} is a link to {place.readlink()}, where nothing is; bring that "
+                "back, or give another"
+            )
     if path.is_file():
         return path
     if path.is_dir():
@@ -126,7 +132,7 @@ def _marks(content: dict[str, Any], folder: Path, where: str) -> tuple[str, str]
     begin, end = None, None
     for name in MARK_FILES:
         if (folder / name).is_file():
-            said = json.loads((folder / name).read_text(encoding="utf-8"))
+            said = json.loads((folder / name).read_text(encoding="utf-8-sig"))
             begin = begin or _token(said.get("bos_token"))
             end = end or _token(said.get("eos_token"))
     if begin is None and end is None:

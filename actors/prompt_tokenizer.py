@@ -8,10 +8,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path, PurePosixPath
 
-import fsspec
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from actors.storage import locate
 from actors.wire import ConfigError
 
 
@@ -27,7 +27,7 @@ def load_prompt_tokenizer(directory: str, end_of_text: int) -> PreTrainedTokeniz
     """
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as folder:
         try:
-            fs, source = fsspec.core.url_to_fs(f"{directory.rstrip('/')}/data_layer")
+            fs, source = locate(f"{directory.rstrip('/')}/data_layer")
             for path in fs.ls(source, detail=False):
                 name = PurePosixPath(str(path)).name
                 if not name.endswith(".safetensors"):

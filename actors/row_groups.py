@@ -150,6 +150,11 @@ class RowGroups:
         for column in self._columns:
             if column not in schema.names:
                 raise no_column(f"corpus file {file.path}", column, schema.names)
+            if (num := schema.names.count(column)) > 1:
+                raise CorpusError(
+                    f"corpus file {file.path}: {num} columns are named {column}, expected one; "
+                    "rename the others, or choose another column"
+                )
             kind = schema.field(column).type
             if pa.types.is_dictionary(kind):
                 kind = kind.value_type
@@ -160,11 +165,9 @@ class RowGroups:
                 or pa.types.is_null(kind)
             ):
                 raise wrong_type(f"corpus file {file.path}", column, str(kind))
-        leaves = [
-            leaf
-            for leaf in range(footer.num_columns)
-            if footer.schema.column(leaf).path.split(".")[0] in self._columns
-        ]
+        # A leaf's path doesn't tell `my.text` from a field `text` inside of `my`; its place does.
+        ends = np.cumsum([_num_leaves(field.type) for field in schema])
+        leaves = [int(ends[schema.names.index(column)]) - 1 for column in self._columns]
         groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
         return Groups(
             np.array([g.num_rows for g in groups], np.int64),
@@ -173,6 +176,15 @@ class RowGroups:
                 np.int64,
             ),
         )
+
+
+def _num_leaves(kind: Any) -> int:
+    """Columns that a file has for one of this type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _num_leaves(kind.storage_type)
+    if pa.types.is_nested(kind):
+        return sum(_num_leaves(kind.field(number).type) for number in range(kind.num_fields))
+    return 1
 
 
 class _Remote(io.RawIOBase):

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from actors.corpus_spec import CorpusSpec
-from actors.documents import Document, Indices, Source
+from actors.documents import TRAINING, Document, Indices, Source
 from actors.facts import Fact, FactTable, Wording
 from actors.file_source import FileSource
-from actors.paths import expand_paths
-from actors.wire import CorpusError
+from actors.paths import File, expand_paths, refuse_twice
 
 FACTS_PER_BLOCK = 64
 
@@ -71,6 +70,15 @@ class FactsSource:
         for fact in self._table.facts:
             yield from self._documents(fact, self._table.heldout_wordings[fact.relation])
 
+    def why_empty(self, split: str) -> str:
+        """That the templates leave nothing."""
+        kind = "training" if split == TRAINING else "held-out"
+        need = " that ends in [Y], as corpus.loss_on 'answers' needs" if self._answers_only else ""
+        return (
+            f"{len(self._table.facts):,} fact(s) have no {kind} wording{need}; give one in "
+            "corpus.templates"
+        )
+
 
 def open_sources(spec: CorpusSpec, seed: int) -> tuple[list[Source], FactTable | None]:
     """The sources that `spec` names, in its order, and the fact table where there is one.
@@ -83,12 +91,14 @@ def open_sources(spec: CorpusSpec, seed: int) -> tuple[list[Source], FactTable |
         table = FactTable.read(spec, expand_paths(spec.paths), seed)
         return [FactsSource(table, spec.loss_on == "answers")], table
     sources = [FileSource(files, spec, seed) for files in spec.files]
-    owners: dict[str, int] = {}
-    for number, source in enumerate(sources):
-        for file in source.files:
-            if owners.setdefault(file.path, number) != number:
-                raise CorpusError(
-                    f"corpus file {file.path}: in source {owners[file.path]} and in source "
-                    f"{number} of corpus.sources; what one holds out the other would train on"
-                )
+    numbers = {id(file): n for n, source in enumerate(sources) for file in source.files}
+
+    def where(first: File, second: File) -> str:
+        under = "" if first.path == second.path else f" (as {first.path})"
+        return (
+            f"in source {numbers[id(first)]}{under} and in source {numbers[id(second)]} of "
+            "corpus.sources"
+        )
+
+    refuse_twice([file for source in sources for file in source.files], where)
     return [*sources], None

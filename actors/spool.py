@@ -11,11 +11,8 @@ Called by the file source.
 
 from __future__ import annotations
 
-import bz2
 import fcntl
-import gzip
 import hashlib
-import lzma
 import os
 import shutil
 import stat
@@ -25,9 +22,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from actors.paths import File, reading
+from actors.text_file import unpacked
 from actors.wire import CorpusError
 
 KEPT = 50  # unpacked files that one process holds: two streams of 16, the held-out split's 16
@@ -63,7 +59,7 @@ class Spool:
         if file.path not in self._open:
             if not self._ready:
                 self._prepare()
-            name = hashlib.sha256(f"{file.path}\0{file.fs.ukey(file.key)}".encode()).hexdigest()
+            name = hashlib.sha256(f"{file.path}\0{file.state}".encode()).hexdigest()
             path = self._folder / name[:32]
             self._open[file.path] = self._acquire(path, file)
             self._paths[file.path] = path
@@ -117,7 +113,7 @@ class Spool:
     def _unpack(self, file: File, path: Path) -> None:
         doing = f"can't be unpacked ({file.codec})"
         with reading(file.path, doing), file.open() as packed, open(path, "wb") as out:
-            stream = _unpacked(packed, str(file.codec))
+            stream = unpacked(packed, str(file.codec))
             while piece := self._next(stream, file):
                 self._check_room(file, len(piece))
                 out.write(piece)
@@ -148,16 +144,6 @@ class Spool:
                 "directory on a larger disk, split the file, or convert it to Parquet, which is "
                 "read in parts"
             )
-
-
-def _unpacked(packed: Any, codec: str) -> Any:
-    if codec == "gzip":
-        return gzip.GzipFile(fileobj=packed)
-    if codec == "bz2":
-        return bz2.BZ2File(packed)
-    if codec == "xz":
-        return lzma.LZMAFile(packed)
-    return pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), codec)
 
 
 def _complete(descriptor: int) -> bool:

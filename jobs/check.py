@@ -18,7 +18,6 @@ from rich.table import Table
 from actors.corpus import Corpus, build_tokenizer, train_tokenizer
 from actors.estimate import ParameterCounts, count_parameters
 from actors.spec import DATA, GROUPS
-from actors.wire import CorpusError
 from jobs import footprint
 from jobs.machine import Machine, free_disk, machine_of
 from orchestrator.config import Config, load_config
@@ -144,16 +143,16 @@ def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int]:
     pretrained = config.tokenizer.pretrained is not None
     tokenizer = build_tokenizer(config) if pretrained else train_tokenizer(config, SAMPLE_BYTES)
     corpus = Corpus.open(config, tokenizer)
-    windows = corpus.chunk(DATA, 0)
-    if len(windows) == 0:
-        raise CorpusError(
-            "corpus: the first chunk of the training split holds no text to train on; give more, "
-            "and with corpus.loss_on 'answers' at least one training wording that ends in [Y]"
-        )
     chunks = corpus.chunks_per_epoch
+    for number in range(chunks):  # where rows are long, a chunk may hold none
+        windows = corpus.chunk(DATA, number)
+        if len(windows):
+            break
+    else:
+        raise corpus.nothing_to_train_on()
     size = footprint.CorpusSize(
         tokens_per_window=windows.num_tokens / len(windows),
-        tokens_per_epoch=float(windows.num_tokens * chunks),
+        tokens_per_epoch=float(windows.num_tokens * chunks / (number + 1)),
     )
     whole = chunks == 1 or pretrained
     return size, tokenizer.size if whole else config.tokenizer.vocab_size

@@ -6,12 +6,12 @@ or its driver is gone) shows what it measured so far; only finished runs compete
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
 import pyarrow.parquet as pq
 import yaml
 from rich.table import Table
@@ -122,8 +122,7 @@ def _so_far(run_dir: RunDir) -> dict[str, Any]:
     """The part of a summary that the metrics of an unfinished run hold."""
     found: dict[str, Any] = {}
     if run_dir.exists(METRICS):
-        with fsspec.open(run_dir.path(METRICS), "rb") as file:
-            rows = pq.read_table(file).to_pylist()
+        rows = pq.read_table(io.BytesIO(run_dir.read_bytes(METRICS))).to_pylist()
         for group in GROUPS:
             mine = [
                 {name: value for name, value in row.items() if value is not None}

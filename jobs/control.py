@@ -6,6 +6,7 @@ for the reply and says what became of it.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,7 +34,7 @@ def run_stop(run: str, console: Console, no_wait: bool) -> None:
     run_dir = RunDir(run)
     _send(run_dir, console, no_wait, kind=STOP)
     if not no_wait:
-        _say(console, f"go on with: tandem resume {run_dir.url}")
+        _say(console, f"go on with: tandem resume {shlex.quote(run_dir.url)}")
 
 
 def run_checkpoint(run: str, console: Console, no_wait: bool) -> None:
@@ -106,7 +107,7 @@ def _send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> No
         box.withdraw(command.id)
         raise TandemError(
             f"run {run_dir.url} did not reply within {HEARD_S:.0f} s; the command was taken back; "
-            f"look with: tandem status {run_dir.url}"
+            f"look with: tandem status {shlex.quote(run_dir.url)}"
         )
     if reply.state == ACCEPTED:
         _say(console, f"accepted: {reply.message}")
@@ -126,7 +127,7 @@ def refuse_unheard(run_dir: RunDir, seen: Seen) -> None:
         NO_RUN: f"no run ({CONFIG} is missing)",
         STARTING: "it is only starting, or its driver died before it began to train",
         SILENT: f"its driver was last heard of {seen.age_s:.0f} s ago; it died. Go on with: "
-        f"tandem resume {run_dir.url}",
+        f"tandem resume {shlex.quote(run_dir.url)}",
     }
     ended = f"it has ended as {seen.state.replace('_', ' ')}"
     raise ConfigError(f"run {run_dir.url}: {reasons.get(seen.state, ended)}")

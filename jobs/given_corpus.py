@@ -9,7 +9,8 @@ import os
 from typing import Any
 
 from actors.corpus_spec import CorpusSpec
-from actors.paths import expand_paths, list_files, reading
+from actors.paths import FORMATS, expand_paths, list_files, reading, split_name
+from actors.text_file import lines_of, read_bytes
 from actors.wire import ConfigError
 from orchestrator.config import Config
 from orchestrator.config_paths import beside
@@ -86,12 +87,11 @@ def holds_facts(path: str) -> bool:
         CorpusError: no such file, or it can't be read.
     """
     first = expand_paths((path,))[0]
-    if not first.endswith((".jsonl", ".ndjson", ".json")):
+    if FORMATS.get(split_name(first)[0]) != "jsonl":
         return False
-    file = list_files((first,))[0]
     with reading(first):
-        start = file.read(0, min(file.size, FIRST_BYTES)).decode("utf-8", errors="replace")
-    line = next((line for line in start.splitlines() if line.strip()), "")
+        start = read_bytes(first, FIRST_BYTES).decode("utf-8-sig", errors="replace")
+    line = next((line for line in lines_of(start) if line.strip()), "")
     try:
         row = json.loads(line)
     except json.JSONDecodeError:

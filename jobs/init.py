@@ -6,6 +6,7 @@ settings themselves, so that neither can go stale here. Called by `cli`.
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,8 +59,10 @@ def run_init(path: str, kind: str, everything: bool, force: bool, console: Conso
         target.write_text(config_text(kind, path, everything), encoding="utf-8")
     except OSError as err:
         raise ConfigError(f"{path}: can't be written: {err}") from err
+    shown = shlex.quote(path)
     console.say(
-        f"wrote {path}; set corpus.paths in it, then:\n  tandem check {path}\n  tandem train {path}"
+        f"wrote {path}; set corpus.paths in it, then:\n  tandem check {shown}\n"
+        f"  tandem train {shown}"
     )
 
 
@@ -68,10 +71,11 @@ def config_text(kind: str, path: str = "tandem.yaml", everything: bool = False) 
     example = yaml.safe_load((EXAMPLES / f"{kind}.yaml").read_text(encoding="utf-8"))
     config = make_config({**example, "corpus": {**example["corpus"], "kind": kind}})
     hidden = () if everything else RARELY_TURNED
+    shown = shlex.quote(path)
     head = [
         f"# A Tandem run on a corpus of kind `{kind}`. Set corpus.paths, then",
-        f"#   tandem check {path}        what it takes, before anything starts",
-        f"#   tandem train {path}        any value by its name: seed=1 data.optimizer.lr=1e-3",
+        f"#   tandem check {shown}        what it takes, before anything starts",
+        f"#   tandem train {shown}        any value by its name: seed=1 data.optimizer.lr=1e-3",
         "# Fields that are not here have their defaults.",
     ]
     return "\n".join([*head, *_section(config, kind, hidden)]) + "\n"

@@ -9,14 +9,21 @@ them there. URLs, names of the hub and paths that only the cluster has stay as t
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.local_files import (
+    files_below,
+    files_matching,
+    refuse_broken_link,
+    split_pattern,
+)
+from actors.paths import list_files
 from actors.pretrained_tokenizer import MARK_FILES, TOKENIZER_FILE
 from actors.wire import ConfigError
 from jobs.package import JOB_FOLDER, Entry, check_size
@@ -26,6 +33,7 @@ from orchestrator.run_dir import EXPORT, EXPORT_MARKER
 
 INPUTS = "inputs"  # in the package
 PLACED = ".inputs"  # in the storage; no run's name begins with a dot
+TEXTS = (("corpus", "paths"), ("corpus", "sources", "*", "paths"))
 SPOOL = ("corpus", "spool")  # a folder of each node's own
 TOKENIZER = ("tokenizer", "pretrained")
 DIGEST_CHARS = 16
@@ -64,6 +72,7 @@ class _Shipper:
     limit_mib: float
     entries: dict[str, Entry] = field(default_factory=dict)
     expected: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)  # files of the corpus
 
     def moved(self, keys: Sequence[str]) -> Callable[[Any], Any]:
         """What changes a value of a field into the one that is sent."""
@@ -85,6 +94,8 @@ class _Shipper:
                     "tokenizer can't be loaded; give a name of the hub, or a path that the "
                     "cluster's nodes have (--on-cluster PATH)"
                 )
+            if tuple(keys) in TEXTS:
+                self.texts += map(str, found.files.values())
             return self._ship(found)
 
         return move
@@ -112,7 +123,7 @@ def ship(config: Config, on_cluster: Sequence[str], limit_mib: float) -> Shipmen
 
     Raises:
         ConfigError: a storage that only this machine has; files above the limit; a tokenizer that
-            could not be loaded from the storage.
+            could not be loaded from the storage; a link to nothing; a text under two names.
     """
     check_storage(config.storage)
     values = config.model_dump(mode="json", by_alias=True)
@@ -121,6 +132,8 @@ def ship(config: Config, on_cluster: Sequence[str], limit_mib: float) -> Shipmen
     for keys in (*PATH_FIELDS, *PATH_OR_HUB_FIELDS):
         if keys != SPOOL:
             change_path(values, keys, shipper.moved(keys))
+    if config.corpus.kind == "text":  # there, two names of one file are two files
+        list_files(shipper.texts, chosen="text")
     return Shipment(
         make_config(values), tuple(shipper.entries.values()), tuple(dict.fromkeys(shipper.expected))
     )
@@ -138,26 +151,24 @@ def check_storage(storage: str) -> None:
 
 def _find(path: str, tokenizer: bool) -> _Input | None:
     """The files behind a local path, a glob or a folder; None: there are none here."""
-    if any(c in path for c in "*?["):
-        fixed = next(i for i, part in enumerate(Path(path).parts) if any(c in part for c in "*?["))
-        root = Path(*Path(path).parts[:fixed])
-        files = [Path(p) for p in sorted(glob.glob(path, recursive=True)) if Path(p).is_file()]
-        rest = Path(*Path(path).parts[fixed:]).as_posix()
-        return _Input({p.relative_to(root).as_posix(): p for p in files}, rest) if files else None
-    place = Path(path)
+    fixed, pattern = split_pattern(path)
+    place = Path(fixed)
+    if pattern is not None:
+        files = files_matching(fixed, pattern) if place.is_dir() else []
+        return _Input({f.name: Path(f.path) for f in files}, pattern) if files else None
+    refuse_broken_link(fixed)
     if place.is_file():
         beside = [place.parent / name for name in MARK_FILES] if tokenizer else []
         return _Input({p.name: p for p in [place, *beside] if p.is_file()}, place.name)
     if not place.is_dir():
         return None
     if tokenizer:
-        files = [place / name for name in (TOKENIZER_FILE, *MARK_FILES)]
-        return _Input({p.name: p for p in files if p.is_file()}, "")
+        needed = [place / name for name in (TOKENIZER_FILE, *MARK_FILES)]
+        return _Input({p.name: p for p in needed if p.is_file()}, "")
     if (place / EXPORT / EXPORT_MARKER).is_file():
         place /= EXPORT  # of a run, what it ended with; not its checkpoints
-    inside = {p.relative_to(place).as_posix(): p for p in sorted(place.rglob("*")) if p.is_file()}
-    visible = {n: p for n, p in inside.items() if not any(s[0] == "." for s in n.split("/"))}
-    return _Input(visible, "") if visible else None
+    inside = files_below(str(place), lambda name: posixpath.basename(name)[0] == ".")
+    return _Input({f.name: Path(f.path) for f in inside}, "") if inside else None
 
 
 def _digest(files: dict[str, Path]) -> str:

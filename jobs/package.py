@@ -7,12 +7,13 @@ same files, so that Ray uploads it once. Called by `submit` and `preflight`.
 from __future__ import annotations
 
 import io
-import os
+import posixpath
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.local_files import files_below
 from actors.wire import ConfigError
 
 MIB = 1 << 20
@@ -24,6 +25,7 @@ LEFT_OUT = frozenset({
     ".tox", ".venv", "__pycache__", "node_modules", "venv",
 })  # fmt: skip
 LEFT_OUT_ENDS = (".egg-info", ".pyc", ".pyo")
+EDITOR_LOCK = ".#"  # begins the name of a link to nothing
 # At the top only: deeper down, folders of these names belong to packages.
 LEFT_OUT_AT_TOP = frozenset({"build", "data", "dist", "mlruns", "runs", "wandb"})
 NUM_NAMED = 5  # of the biggest paths
@@ -62,7 +64,8 @@ def code_entries(working_dir: str | None) -> list[Entry]:
     doesn't have them.
 
     Raises:
-        ConfigError: no such folder; a folder with only some of the packages.
+        ConfigError: no such folder; a folder with only some of the packages, or with a link to
+            nothing.
     """
     if working_dir is None:
         return [*_installed()]
@@ -86,15 +89,17 @@ def _installed() -> Iterator[Entry]:
 
 
 def _walk(root: Path, prefix: str, at_top: frozenset[str]) -> Iterator[Entry]:
-    for folder, names, files in os.walk(root):
-        left_out = LEFT_OUT | (at_top if Path(folder) == root else frozenset())
-        names[:] = sorted(n for n in names if n not in left_out and not n.endswith(LEFT_OUT_ENDS))
-        for name in sorted(files):
-            path = Path(folder, name)
-            if name in LEFT_OUT or name.endswith(LEFT_OUT_ENDS) or not path.is_file():
-                continue
-            inside = path.relative_to(root).as_posix()
-            yield Entry(f"{prefix}{inside}", path.stat().st_size, path)
+    def left_out(name: str) -> bool:
+        last = posixpath.basename(name)
+        return (
+            last in LEFT_OUT
+            or last.endswith(LEFT_OUT_ENDS)
+            or last.startswith(EDITOR_LOCK)
+            or (name in at_top and (root / name).is_dir())
+        )
+
+    for file in files_below(str(root), left_out):
+        yield Entry(f"{prefix}{file.name}", file.size, Path(file.path))
 
 
 def check_size(entries: Iterable[Entry], limit_mib: float) -> int:

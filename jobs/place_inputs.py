@@ -10,7 +10,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from actors.storage import writable
+from actors.storage import move_file, writable
 from jobs.inputs import INPUTS, PLACED
 from jobs.package import JOB_FOLDER
 
@@ -31,7 +31,7 @@ def place(storage: str, source: Path = Path(JOB_FOLDER, INPUTS)) -> list[str]:
             fs.put_file(str(path), part)
             if "/" in goal:
                 fs.makedirs(goal.rpartition("/")[0], exist_ok=True)
-            fs.mv(part, goal)
+            move_file(fs, part, goal)
         fs.pipe_file(target + WHOLE, b"")
         placed.append(folder.name)
     return placed

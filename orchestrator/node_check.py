@@ -11,9 +11,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fsspec
-
-from actors.storage import writable
+from actors import paths as corpus_paths
+from actors.storage import remove, writable
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def write_mark(storage: str) -> tuple[str, str]:
 def remove_mark(storage: str, name: str) -> None:
     """Removes what `write_mark` wrote."""
     fs, root = writable(storage)
-    fs.rm(f"{root}/{name}")
+    remove(fs, f"{root}/{name}")
 
 
 def storage_error(storage: str, mark: tuple[str, str]) -> str:
@@ -92,7 +91,7 @@ def storage_error(storage: str, mark: tuple[str, str]) -> str:
         if fs.cat_file(f"{root}/{name}").decode() != content:
             return "a file that the head wrote there reads differently here"
         own, _ = write_mark(storage)
-        fs.rm(f"{root}/{own}")
+        remove(fs, f"{root}/{own}")
     except Exception as err:  # clients of remote storage have errors of their own
         lines = str(err).strip().splitlines()
         return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__
@@ -102,7 +101,6 @@ def storage_error(storage: str, mark: tuple[str, str]) -> str:
 def is_there(path: str) -> bool:
     """Whether a path, glob or URL stands for anything on this node."""
     try:
-        fs, root = fsspec.core.url_to_fs(path)
-        return bool(fs.glob(root)) if any(c in root for c in "*?[") else bool(fs.exists(root))
+        return corpus_paths.is_there(path)
     except Exception:  # as above; which it is, the run's own message says
         return False

@@ -8,6 +8,7 @@ exists, so that a bad config never leaves a half-made run.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -147,7 +148,7 @@ def refuse_running(run_dir: RunDir) -> None:
         driver = seen.status["driver"]
         raise ConfigError(
             f"run {run_dir.url} is running (process {driver['pid']} on {driver['host']}, heard of "
-            f"{seen.age_s:.0f} s ago); stop it first: tandem stop {run_dir.url}"
+            f"{seen.age_s:.0f} s ago); stop it first: tandem stop {shlex.quote(run_dir.url)}"
         )
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
 
-from actors.storage import is_local, writable
+from actors.storage import is_local, move_file, remove, writable
 from actors.wire import ConfigError
 from orchestrator.errors import RunExistsError
 
@@ -130,7 +131,7 @@ class RunDir:
 
     def _replace(self, target: str, data: bytes) -> None:
         self._fs.pipe_file(f"{target}.part", data)
-        self._fs.mv(f"{target}.part", target)
+        move_file(self._fs, f"{target}.part", target)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole."""
@@ -173,6 +174,7 @@ class RunDir:
         return {
             entry["name"].rstrip("/").rpartition("/")[2]: None
             if entry["type"] == "directory"
+            or (entry.get("islink") and self._fs.isdir(entry["name"]))
             else int(entry["size"] or 0)
             for entry in found
         }
@@ -180,7 +182,7 @@ class RunDir:
     def remove(self, name: str) -> None:
         """Removes a file or a folder with all that is in it; nothing where it is not there."""
         try:
-            self._patiently(name, lambda: self._fs.rm(f"{self._root}/{name}", recursive=True))
+            self._patiently(name, lambda: remove(self._fs, f"{self._root}/{name}"))
         except FileNotFoundError:
             return
         except Exception as err:  # as above
@@ -196,7 +198,7 @@ class RunDir:
 
 def resume_command(url: str) -> str:
     """What a person types to go on with a run."""
-    return f"tandem train {url}/{CONFIG} --resume"
+    return f"tandem train {shlex.quote(f'{url}/{CONFIG}')} --resume"
 
 
 def find_export(url: str | os.PathLike[str]) -> str:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import fsspec
 import yaml
 
+from actors.text_file import EncodingError, read_text
 from actors.wire import ConfigError
 from orchestrator.config_paths import anchor_paths
 
@@ -34,8 +34,11 @@ def _parse(text: str) -> Any:
 def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A YAML file's keys and values, with dotted overrides. Raises: ConfigError."""
     try:
-        with fsspec.open(path, "rt", encoding="utf-8") as handle:
-            text = handle.read()
+        text = read_text(path)
+    except ConfigError:
+        raise
+    except EncodingError as err:
+        raise ConfigError(f"config {path}: {err}") from err
     except Exception as err:  # clients of remote storage have errors of their own
         raise ConfigError(f"config {path}: can't be read: {err}") from err
     raw = parse_yaml(text, path)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
+from actors.paths import list_files
 from orchestrator.command import Command, Reply
 from orchestrator.mailbox import Mailbox, new_id
 from orchestrator.run_dir import RunDir
@@ -113,6 +114,30 @@ def test_a_command_and_its_reply_go_through_a_mailbox_on_s3() -> None:
         assert client.reply_to(command.id) == Reply(id=command.id, state=state, message="x")  # type: ignore[arg-type]
     assert list(driver.take("commanded", "d")) == []
     assert list(RunDir(url).list_files("mailbox")) == [f"{command.id}.reply.json"]
+
+
+@pytest.mark.usefixtures("environment")
+def test_names_with_brackets_are_exact_on_s3_too() -> None:
+    fs = fsspec.filesystem("s3", skip_instance_cache=True)
+    for name in ("proj [v1]/a 1.txt", "proj [v1]/a [1].txt", "proj [v1]/b/c.txt", "proj v/a.txt"):
+        fs.pipe_file(f"tandem/{name}", name.encode())
+    found = {
+        entry: [file.key.removeprefix("tandem/") for file in list_files([f"s3://tandem/{entry}"])]
+        for entry in ("proj [v1]/a [1].txt", "proj [v1]/a*", "proj [v1]", "proj [v]/*.txt")
+    }
+    assert found == {
+        "proj [v1]/a [1].txt": ["proj [v1]/a [1].txt"],
+        "proj [v1]/a*": ["proj [v1]/a 1.txt", "proj [v1]/a [1].txt"],
+        "proj [v1]": ["proj [v1]/a 1.txt", "proj [v1]/a [1].txt", "proj [v1]/b/c.txt"],
+        "proj [v]/*.txt": ["proj v/a.txt"],
+    }
+    run, other = RunDir("s3://tandem/runs [v1]/x"), RunDir("s3://tandem/runs v/x")
+    for place in (run, other):
+        place.write("checkpoints/1/a", "first")
+        place.write("checkpoints/1/a", "second")
+    assert run.read("checkpoints/1/a") == "second"
+    run.remove("checkpoints/1")
+    assert (run.list_folders("checkpoints"), other.list_folders("checkpoints")) == ([], ["1"])
 
 
 def same_bits_after_a_kill(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -141,8 +142,10 @@ def blank_text(folder: Path) -> RunSpec:
     return run_spec(write_text(folder, [""] * 4000))
 
 
-def one_long_line(folder: Path) -> RunSpec:
-    return run_spec(write_text(folder, ["x y " * 4000]), seed=0)  # its block is held out
+def one_long_row(folder: Path) -> RunSpec:
+    (folder / "a.jsonl").write_text(json.dumps({"text": "x y " * 4000}))
+    spec = CorpusSpec(paths=(str(folder / "a.jsonl"),), block_bytes=1024)
+    return run_spec(spec, seed=0)  # its block is held out
 
 
 def no_askable_wording_left(folder: Path) -> RunSpec:
@@ -156,9 +159,22 @@ def no_askable_wording_left(folder: Path) -> RunSpec:
     return run_spec(write_facts(folder, facts, templates, loss_on="answers"))
 
 
-@pytest.mark.parametrize("empty", [blank_text, one_long_line, no_askable_wording_left])
+@pytest.mark.parametrize(
+    ("empty", "why"),
+    [
+        (blank_text, r"blocks of \d+ bytes hold nothing but white space; give more text$"),
+        (
+            one_long_row,
+            r"1 row\(s\), the longest of 16,012 bytes, leave .*; give more and shorter rows$",
+        ),
+        (
+            no_askable_wording_left,
+            r"1 fact\(s\) have no training wording that ends in \[Y\]",
+        ),
+    ],
+)
 def test_a_corpus_without_a_training_document_is_refused(
-    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, empty: Any
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, empty: Any, why: str
 ) -> None:
     calls, chunk = itertools.count(), Corpus.chunk
 
@@ -168,7 +184,7 @@ def test_a_corpus_without_a_training_document_is_refused(
 
     monkeypatch.setattr(Corpus, "chunk", counted)
     spec = empty(tmp_path)
-    with pytest.raises(CorpusError):
+    with pytest.raises(CorpusError, match=f"the training split is empty: .*{why}"):
         WindowStream(Corpus.open(spec, tokenizer), "data").next_batch(1)
 
 
@@ -243,8 +259,26 @@ def test_held_out_windows_are_limited_and_spread_over_the_split(text: Corpus) ->
 def test_an_empty_held_out_split_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     lines = ["x" * 255, *[""] * 256]  # the second block is blank
     spec = run_spec(write_text(tmp_path, lines, block_bytes=256), seed=1)
-    with pytest.raises(CorpusError, match="held-out split is empty"):
+    with pytest.raises(
+        CorpusError,
+        match=r"held-out split is empty: its 1 of 2 blocks of 256 bytes hold nothing but white "
+        r"space; give more text, or raise corpus\.heldout_frac$",
+    ):
         Corpus.open(spec, tokenizer).heldout(4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_document_of_jsonl_is_refused_with_every_seed_and_the_length_of_its_line(
+    tmp_path: Path, tokenizer: Tokenizer, seed: int
+) -> None:
+    (tmp_path / "one.jsonl").write_text(json.dumps({"text": "some words " * 9000}))
+    spec = CorpusSpec(paths=(str(tmp_path / "one.jsonl"),), block_bytes=16384)
+    corpus = Corpus.open(run_spec(spec, seed=seed), tokenizer)
+    why = r"empty: 1 row\(s\), the longest of 99,012 bytes, leave its \d of 7 blocks .*; give more "
+    in_training = corpus.chunk("data", 0).num_tokens > 0
+    with pytest.raises(CorpusError, match=why) as refused:
+        corpus.heldout(4) if in_training else WindowStream(corpus, "data").next_batch(1)
+    assert "loss_on" not in str(refused.value)
 
 
 def test_no_subject_is_packed_twice_into_a_window(facts: Corpus, tokenizer: Tokenizer) -> None:

@@ -77,10 +77,52 @@ def test_each_line_belongs_to_exactly_one_block(tmp_path: Path, block_bytes: int
     assert sorted(line.rstrip("\r") for line in got) == sorted(lines)
 
 
-def test_a_line_longer_than_a_block_stays_whole(tmp_path: Path) -> None:
+def test_a_line_longer_than_a_block_is_cut_and_nothing_of_it_lost(tmp_path: Path) -> None:
     lines = ["a" * 40, "é" * 1000, "b" * 40, "c" * 700, "d"]
-    source = opened(write_text(tmp_path, lines, block_bytes=256), seed=0)
-    assert sorted(lines_of([*training_text(source), *heldout_text(source)])) == sorted(lines)
+    spec = write_text(tmp_path, lines, block_bytes=256)
+    source = opened(spec, seed=0)
+    found = [*training_text(source), *heldout_text(source)]
+    assert max(len(text.encode()) for text in found) <= 2 * 256
+    text = Path(spec.paths[0]).read_text(encoding="utf-8")
+    assert sorted("".join(found)) == sorted(text)
+
+
+def test_a_row_longer_than_a_block_stays_whole(tmp_path: Path) -> None:
+    texts = ["a" * 40, "é" * 1000, "b" * 40, "c" * 700, "d"]
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (tmp_path / "a.jsonl").write_text(rows, encoding="utf-8")
+    source = opened(rows_spec(tmp_path, "a.jsonl", block_bytes=256), seed=0)
+    assert sorted([*training_text(source), *heldout_text(source)]) == sorted(texts)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize(("end", "space"), [("", " "), ("\n", " "), ("", "")])
+def test_text_on_one_line_has_both_splits_with_every_seed(
+    tmp_path: Path, seed: int, name: str, end: str, space: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    raw = (space.join(f"w{n:05x}" for n in rng.integers(0, 1 << 20, 8000)) + end).encode()
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    source = opened(CorpusSpec(paths=(str(tmp_path / name),), block_bytes=16384), seed=seed)
+    assert all(training_text(source))
+    assert all(source.block(i) for i in range(source.num_blocks))
+    assert "".join(heldout_text(source)).strip()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.gz"])
+def test_lines_may_end_in_carriage_returns_alone(tmp_path: Path, name: str) -> None:
+    lines = numbered_lines(300)
+    rows = lines if name == "a.txt" else [json.dumps({"text": line}) for line in lines]
+    raw = "".join(f"{row}\r" for row in rows).encode()
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    source = opened(CorpusSpec(paths=(str(tmp_path / name),), block_bytes=256), seed=1)
+    training, heldout = training_text(source), heldout_text(source)
+    assert training
+    assert heldout
+    assert sorted("\r".join([*training, *heldout]).split("\r")) == sorted(
+        lines if name != "a.txt" else [*lines, *[""] * (len(training) + len(heldout))]
+    )
 
 
 def test_lines_of_several_files_do_not_run_into_each_other(tmp_path: Path) -> None:

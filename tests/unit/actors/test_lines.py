@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from actors import lines
-from actors.lines import lines_between, parse_jsonl
+from actors.lines import line_end, lines_between, parse_jsonl, text_between
 from actors.paths import list_files
 from actors.wire import CorpusError
 from tests.unit.actors.test_file_source import opened, rows_spec, training_text
@@ -36,6 +36,65 @@ def test_ranges_side_by_side_hold_every_line_once(
         assert raw[begin : begin + len(part)] == part
         got.append(part)
     assert b"".join(got) == raw
+
+
+@pytest.mark.parametrize(
+    ("head", "end"),
+    [(b"a\rb", b"\r"), (b"a\r\nb", b"\n"), (b"a\rb\n", b"\n"), (b"ab\r", b"\n"), (b"", b"\n")],
+)
+def test_a_carriage_return_ends_lines_where_nothing_else_does(head: bytes, end: bytes) -> None:
+    assert line_end(head) == end
+
+
+def pieces_of(raw: bytes, step: int, limit: int, newline: bytes = b"\n") -> list[bytes]:
+    def read(start: int, stop: int) -> bytes:
+        assert 0 <= start <= stop <= len(raw)
+        return raw[start:stop]
+
+    got = []
+    for start in range(0, len(raw), step):
+        stop = min(start + step, len(raw))
+        begin, part = text_between(read, len(raw), start, stop, limit, newline)
+        assert raw[begin : begin + len(part)] == part
+        got.append(part)
+    return got
+
+
+@pytest.mark.parametrize("step", [64, 100, 1000])
+@pytest.mark.parametrize("slack", [1, 7, 5000])
+@pytest.mark.parametrize("longest", [50, 300, 3000])
+@pytest.mark.parametrize("newline", [b"\n", b"\r"])
+def test_cut_lines_are_whole_together_and_short_ones_are_never_cut(
+    monkeypatch: pytest.MonkeyPatch, step: int, slack: int, longest: int, newline: bytes
+) -> None:
+    monkeypatch.setattr(lines, "SLACK_BYTES", slack)
+    rng = np.random.default_rng(step + longest)
+    letters = np.array(list("abcdefgh é€ "))
+    texts = ["".join(rng.choice(letters, int(n))) for n in rng.integers(0, longest, 60)]
+    raw = newline.join(text.encode() for text in texts)
+    for whole in (raw, raw + newline):
+        got = pieces_of(whole, step, step, newline)
+        assert b"".join(got) == whole
+        at, cuts = 0, set()
+        for piece in got:
+            piece.decode()
+            cuts.add(at := at + len(piece))
+        begin = 0
+        for line in whole.split(newline):
+            end = begin + len(line) + 1
+            inside = [cut for cut in cuts if begin < cut < min(end, len(whole))]
+            assert len(line) + 1 > step or not inside
+            assert not [c for c in inside if whole[c - 1 : c] != b" " and b" " in whole[c : c + 4]]
+            begin = end
+
+
+@pytest.mark.parametrize("length", [1001, 1100, 2002, 2990, 7777])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_no_range_of_one_long_line_is_empty(length: int, end: bytes) -> None:
+    raw = b"ab cd " * (length // 6) + b"x" * (length % 6) + end
+    got = pieces_of(raw, 1000, 1000)
+    assert b"".join(got) == raw
+    assert all(piece.strip() for piece in got)
 
 
 def test_a_line_without_an_end_in_sight_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

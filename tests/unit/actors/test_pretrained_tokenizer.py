@@ -313,3 +313,22 @@ def test_a_hub_name_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.M
 )
 def test_a_hub_name_never_looks_local(name: str, local: bool) -> None:
     assert looks_local(name) == local
+
+
+def test_files_behind_links_and_with_byte_order_marks_are_read(tmp_path: Path) -> None:
+    saved(tmp_path / "blobs", byte_level("<s>", "</s>"), bos_token="<s>", eos_token="</s>")
+    snapshot = tmp_path / "snap [1]::x"
+    snapshot.mkdir()
+    for path in (tmp_path / "blobs").iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        (snapshot / path.name).symlink_to(path)
+    (tmp_path / "linked").symlink_to(snapshot.name)
+    for name in (snapshot, snapshot / "tokenizer.json", tmp_path / "linked"):
+        assert marks(Tokenizer.from_pretrained(str(name))) == ("<s>", "</s>")
+
+
+@pytest.mark.parametrize("name", ["", "tokenizer.json"])
+def test_a_link_to_nothing_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tokenizer.json").symlink_to("gone")
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is a link to gone, where nothing is"):
+        Tokenizer.from_pretrained(str(tmp_path / name))

@@ -66,6 +66,40 @@ def test_every_kind_of_text_column_is_read(tmp_path: Path, kind: pa.DataType) ->
     assert [d.text for d in rows.slice(file, 0, 20, 40)] == TEXTS[20:40]
 
 
+@pytest.mark.parametrize("where", ["local", "bucket"])
+@pytest.mark.parametrize("name", ["my.text", "my", "a.b.c", "text.", ".", "wörter"])
+def test_a_column_has_the_size_and_the_text_of_its_own_whatever_its_name(
+    tmp_path: Path, where: str, name: str
+) -> None:
+    others = {
+        "first": pa.array([{"x": 1, "y": [2, 3]}] * 100),
+        "m": pa.array([[("key", 1)]] * 100, pa.map_(pa.string(), pa.int32())),
+        **({"my": pa.array([{"text": "not this"}] * 100)} if name != "my" else {}),
+        **({"my.text": ["nor this one"] * 100} if name == "my" else {}),
+    }
+    texts = [f"{text} {'x' * 20_000} {number}" for number, text in enumerate(TEXTS)]
+    file = written(tmp_path, pa.table({**others, name: texts, "last": range(100)}))
+    file = file if where == "local" else in_bucket(file)
+    rows = RowGroups([name])
+    assert rows.of_files([file])[0].num_bytes.sum() > 2_000_000
+    assert [d.text for d in rows.slice(file, 0, 20, 23)] == texts[20:23]
+    assert [d.text for d in rows.slice_kept(file, 0, 90, 92)] == texts[90:92]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.table([TEXTS, TEXTS, range(100), range(100)], names=["text", "text", "n", "n"])
+    file = written(tmp_path, table)
+    with pytest.raises(CorpusError, match=r"a\.parquet: 2 columns are named text, expected one"):
+        RowGroups(["text"]).of_files([file])
+
+
+def test_two_other_columns_of_one_name_do_no_harm(tmp_path: Path) -> None:
+    file = written(tmp_path, pa.table([TEXTS, range(100), range(100)], names=["text", "n", "n"]))
+    rows = RowGroups(["text"])
+    assert rows.of_files([file])[0].rows.tolist() == [100]
+    assert [d.text for d in rows.slice(file, 0, 3, 5)] == TEXTS[3:5]
+
+
 @pytest.mark.parametrize(
     ("column", "kind"),
     [

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.corpus import Corpus, build_tokenizer
 from actors.wire import ConfigError, CorpusError
 from jobs.check import check, grows, show, warnings
 from jobs.machine import Machine
@@ -44,6 +46,49 @@ def test_plain_text_is_looked_at_too(config: str, tmp_path: Path) -> None:
     corpus = {"kind": "text", "paths": [str(tmp_path / "text.txt")], "window": 32}
     found = checked(config, f"corpus={corpus}", "corpus.block_bytes=1024")
     assert 10_000 / 8 < found["corpus"]["tokens_per_epoch"] < 10_000
+
+
+def test_long_rows_that_leave_whole_chunks_empty_can_be_trained(
+    config: str, tmp_path: Path
+) -> None:
+    rows = [json.dumps({"text": f"row {number} " * 1000}) + "\n" for number in range(30)]
+    (tmp_path / "long.jsonl").write_text("".join(rows))
+    corpus = {"kind": "text", "paths": [str(tmp_path / "long.jsonl")], "window": 32}
+    found = checked(config, f"corpus={corpus}", "corpus.block_bytes=256", "corpus.shuffle_blocks=1")
+    assert found["status"] == "ok"
+    assert found["corpus"]["tokens_per_epoch"] > 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        ("text on one line " * 5000, None),
+        ("text on a line\r" * 5000, None),
+        (
+            json.dumps({"text": "one row " * 9000}),
+            r"1 row\(s\), the longest of 72,012 bytes",
+        ),
+        ("text\n" * 5000, "by its NUL bytes UTF-16LE"),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1, 19])
+def test_text_without_lines_is_taken_and_what_is_no_text_is_named(
+    config: str, tmp_path: Path, raw: str, problem: str | None, seed: int
+) -> None:
+    path = tmp_path / ("a.jsonl" if raw.startswith("{") else "a.txt")
+    path.write_bytes(raw.encode("utf-16-le" if problem and "UTF-16" in problem else "utf-8"))
+    corpus = {"kind": "text", "paths": [str(path)], "window": 32, "block_bytes": 1024}
+    settings = load_config(config, [f"corpus={corpus}", f"seed={seed}"])
+
+    def look() -> None:
+        check(settings)
+        Corpus.open(settings, build_tokenizer(settings)).heldout(4)
+
+    if problem is None:
+        look()
+        return
+    with pytest.raises(CorpusError, match=problem):
+        look()
 
 
 REFUSED: list[tuple[tuple[str, ...], type[ConfigError], str]] = [

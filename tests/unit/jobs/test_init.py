@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,10 @@ def test_a_place_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected one of text, facts"):
         run_init(str(tmp_path / "mine.yaml"), "poems", False, False, QUIET)
+
+
+def test_commands_to_copy_hold_the_path_as_a_shell_needs_it(tmp_path: Path) -> None:
+    out, path = io.StringIO(), str(tmp_path / "my run [v1].yaml")
+    run_init(path, "text", everything=False, force=False, console=Console(file=out, width=400))
+    assert f"  tandem train '{path}'\n" in out.getvalue()
+    assert f"#   tandem train '{path}'  " in Path(path).read_text(encoding="utf-8")

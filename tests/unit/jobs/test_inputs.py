@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from actors.paths import list_files
 from actors.wire import ConfigError
 from jobs.inputs import ship
 from jobs.package import JOB_FOLDER
@@ -44,11 +45,11 @@ def test_a_local_file_travels_and_the_config_names_it_in_the_storage(text: Path)
 
 
 def test_folders_and_globs_keep_their_form(text: Path) -> None:
-    shipment = ship(config_of(text, paths=["parts", "parts/*.txt"]), (), 100)
-    folder, pattern = shipment.config.corpus.paths
-    assert folder.rpartition("/")[0] == f"{STORAGE}/.inputs"
-    assert pattern.endswith("/*.txt")
-    assert sent(shipment) == {"b.txt", "c.txt"}
+    as_folder = ship(config_of(text, paths=["parts"]), (), 100)
+    as_pattern = ship(config_of(text, paths=["parts/*.txt"]), (), 100)
+    assert as_folder.config.corpus.paths[0].rpartition("/")[0] == f"{STORAGE}/.inputs"
+    assert as_pattern.config.corpus.paths[0].endswith("/*.txt")
+    assert sent(as_folder) == sent(as_pattern) == {"b.txt", "c.txt"}
 
 
 def test_the_same_content_is_laid_down_at_the_same_place_and_other_content_elsewhere(
@@ -112,3 +113,65 @@ def test_inputs_are_laid_down_once_and_whole(tmp_path: Path) -> None:
     assert place(str(storage), source) == ["abc"]
     assert placed.read_text() == "x"
     assert not [*storage.rglob("*.part")]
+
+
+def laid_down(config: Config, tmp_path: Path) -> tuple[Config, list[str]]:
+    """The config as it is sent to a shared folder, and the files that its corpus has there."""
+    storage = tmp_path / "shared [v1]"
+    shipment = ship(config.model_copy(update={"storage": str(storage)}), (), 100)
+    package = tmp_path / "package"
+    for entry in shipment.entries:
+        (package / entry.name).parent.mkdir(parents=True, exist_ok=True)
+        (package / entry.name).write_bytes(entry.open().read())
+    place(str(storage), package / JOB_FOLDER / "inputs")
+    files = list_files(shipment.config.corpus.paths)
+    return shipment.config, [file.read(0, file.size).decode() for file in files]
+
+
+def test_links_travel_as_what_they_lead_to(text: Path) -> None:
+    (text / "linked").mkdir()
+    (text / "linked/d.txt").symlink_to("../a.txt")
+    (text / "linked/more").symlink_to("../parts")
+    (text / "linked/more/up").symlink_to(".")
+    _, there = laid_down(config_of(text, paths=["linked"]), text)
+    assert there == ["content of a.txt", "content of parts/b.txt", "content of parts/c.txt"]
+
+
+@pytest.mark.parametrize(
+    "paths", [["parts"], ["parts/b.txt", "parts/d.txt"], ["parts", "parts/b.txt"]]
+)
+def test_one_file_under_two_names_is_not_sent_as_two(text: Path, paths: list[str]) -> None:
+    (text / "parts/d.txt").symlink_to("b.txt")
+    with pytest.raises(ConfigError, match=r"\.txt: (the same file as .*/b\.txt|named twice)"):
+        ship(config_of(text, paths=paths), (), 100)
+
+
+@pytest.mark.parametrize("entry", ["linked", "linked/*", "linked/d.txt"])
+def test_a_link_to_nothing_is_named_before_anything_is_sent(text: Path, entry: str) -> None:
+    (text / "linked").mkdir()
+    (text / "linked/d.txt").symlink_to("../gone")
+    with pytest.raises(ConfigError, match=r"linked/d\.txt: a link to \.\./gone, where no file is"):
+        ship(config_of(text, paths=[entry]), (), 100)
+
+
+@pytest.mark.parametrize(
+    ("entry", "names"),
+    [
+        ("notes [2024].txt", ["notes [2024].txt"]),
+        ("a[1].txt", ["a[1].txt"]),
+        ("notes [2]*.txt", ["notes 2.txt"]),
+        ("*[[]*.txt", ["a[1].txt", "notes [2024].txt"]),
+        ("a::b.txt", ["a::b.txt"]),
+        ("*", ["a1.txt", "a::b.txt", "a[1].txt", "notes 2.txt", "notes [2024].txt"]),
+    ],
+)
+def test_names_that_could_be_patterns_mean_the_same_on_the_cluster(
+    tmp_path: Path, entry: str, names: list[str]
+) -> None:
+    folder = tmp_path / "proj [v1]::x" / "data"
+    folder.mkdir(parents=True)
+    for name in ("a1.txt", "a[1].txt", "a::b.txt", "notes [2024].txt", "notes 2.txt"):
+        (folder / name).write_text(name)
+    config = config_of(folder.parent, paths=[f"data/{entry}"])
+    assert [Path(f.path).name for f in list_files(config.corpus.paths)] == names
+    assert laid_down(config, tmp_path)[1] == names

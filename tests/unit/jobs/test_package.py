@@ -76,3 +76,26 @@ def test_a_package_has_the_same_bytes_whatever_the_order_and_the_time(tmp_path: 
     with zipfile.ZipFile(io.BytesIO(first)) as archive:
         assert archive.namelist() == ["a.py", "tandem_job/config.yaml"]
         assert archive.read("tandem_job/config.yaml") == b"seed: 1\n"
+
+
+def test_folders_and_files_behind_links_are_part_of_a_program(tmp_path: Path) -> None:
+    fill(tmp_path, "elsewhere/deep/b.py", "mine/a.py", "top/data/x")
+    mine = tmp_path / "mine"
+    (mine / "linked").symlink_to("../elsewhere")
+    (mine / "c.py").symlink_to("../elsewhere/deep/b.py")
+    (mine / "round").symlink_to(".")
+    (mine / "data").symlink_to("../top/data")
+    (mine / ".#a.py").symlink_to("somebody@host")
+    names = {n for n in names_of(mine) if n.partition("/")[0] not in ("actors", "jobs")}
+    assert {n for n in names if not n.startswith("orchestrator/")} == {
+        "a.py",
+        "c.py",
+        "linked/deep/b.py",
+    }
+
+
+def test_a_link_to_nothing_in_a_program_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, "a.py")
+    (tmp_path / "b.py").symlink_to("gone.py")
+    with pytest.raises(ConfigError, match=r"b\.py: a link to gone\.py, where no file is"):
+        code_entries(str(tmp_path))

@@ -268,7 +268,7 @@ def test_a_directory_in_place_of_a_file_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_utf8_is_named(file: Path) -> None:
     file.write_bytes(b"name: \xff\xfe\n")
-    assert f"config {file}: can't be read" in error_of(file)
+    assert f"config {file}: byte 6 is not UTF-8" in error_of(file)
 
 
 def test_the_resolved_config_loads_to_an_equal_one(file: Path, tmp_path: Path) -> None:

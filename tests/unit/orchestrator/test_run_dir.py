@@ -212,6 +212,8 @@ def test_storage_that_stays_away_is_an_error_in_the_end(
 
 def test_the_command_that_goes_on_with_a_run() -> None:
     assert resume_command("/runs/one") == "tandem train /runs/one/config.yaml --resume"
+    quoted = "tandem train '/my runs [v1]/one/config.yaml' --resume"
+    assert resume_command("/my runs [v1]/one") == quoted
 
 
 def test_files_are_listed_with_their_bytes_and_without_folders(tmp_path: Path) -> None:
@@ -222,3 +224,30 @@ def test_files_are_listed_with_their_bytes_and_without_folders(tmp_path: Path) -
     assert run_dir.list_files("box") == {"a.json": 5}
     assert run_dir.list_folders("box") == ["inner"]
     assert run_dir.list_folders() == ["box"]
+
+
+@pytest.mark.parametrize("root", ["memory://strange/runs [v1]", "{folder}/a::b [v1]", "{folder}/*"])
+def test_a_run_whose_name_could_be_a_pattern_is_kept_as_any_other(
+    tmp_path: Path, root: str
+) -> None:
+    url = root.format(folder=tmp_path)
+    run, other = RunDir(f"{url}/one"), RunDir(f"{url.replace('[v1]', 'v')}/one")
+    for place in (other, run):
+        place.write("checkpoints/0001/a", "first")
+        place.write("checkpoints/0001/a", "second")
+    assert run.read("checkpoints/0001/a") == "second"
+    assert run.list_folders("checkpoints") == ["0001"]
+    run.remove("checkpoints/0001")
+    assert not run.exists("checkpoints/0001/a")
+    assert other.exists("checkpoints/0001/a") is (other.url != run.url)
+
+
+def test_runs_behind_links_are_listed_as_folders(tmp_path: Path) -> None:
+    RunDir(f"{tmp_path}/elsewhere/old").write("config.yaml", "name: old")
+    RunDir(f"{tmp_path}/runs/new").write("config.yaml", "name: new")
+    (tmp_path / "runs/old").symlink_to("../elsewhere/old")
+    (tmp_path / "runs/gone").symlink_to("../elsewhere/gone")
+    (tmp_path / "runs/notes.txt").symlink_to("../elsewhere/old/config.yaml")
+    runs = RunDir(f"{tmp_path}/runs")
+    assert runs.list_folders() == ["new", "old"]
+    assert runs.list_files("") == {"gone": 0, "notes.txt": 9}

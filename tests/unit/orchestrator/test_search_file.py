@@ -25,3 +25,15 @@ def test_the_command_line_sets_the_searchs_own_keys_only() -> None:
     assert load_search(str(SHIPPED), ["trials=3"]).num_trials == 3
     with pytest.raises(ConfigError, match=r"unknown key intervals"):
         load_search(str(SHIPPED), ["intervals=3"])
+
+
+def test_a_search_and_its_base_may_lie_in_a_folder_whose_name_could_be_a_pattern(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "proj [v1]::x"
+    (tmp_path / "proj v::x").mkdir()  # what the name would stand for as a pattern
+    folder.mkdir()
+    for name in (SHIPPED.name, "quickstart.yaml"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + SHIPPED.with_name(name).read_bytes())
+    found = load_search(f"{folder}/search.yaml")
+    assert found.base.corpus.paths[0] == f"{tmp_path}/corpora/world/facts.jsonl"  # ../corpora

@@ -1,0 +1,159 @@
+"""Files of this machine behind a folder or a pattern. Links are followed, to folders too, as the
+cache of the Hugging Face hub needs it, whose names are links to blobs; a circle of links is walked
+once round, and a link to nothing is an error that names it.
+
+An exact name goes before a pattern: `notes [2024].txt` is that file where there is one, and a
+folder whose name has brackets is that folder. Called by `paths`, and by what sends files elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from fsspec.utils import glob_translate
+
+from actors.storage import MAGIC
+from actors.wire import CorpusError
+
+Identity = tuple[int, int]  # device and inode
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file as it was found.
+
+    Attributes:
+        name: below the folder that was walked.
+        path: with that folder.
+        size: bytes.
+    """
+
+    name: str
+    path: str
+    size: int
+
+
+def split_pattern(
+    path: str, is_there: Callable[[str], bool] = os.path.lexists
+) -> tuple[str, str | None]:
+    """The part of a path that is an exact name, and the pattern below it; None: all is exact.
+
+    A part with brackets, stars or question marks is exact where something of that name is there.
+    """
+    parts = path.split("/")
+    for number, part in enumerate(parts):
+        name = "/".join(parts[: number + 1])
+        if any(c in part for c in MAGIC) and not is_there(name):
+            return "/".join(parts[:number]) or "/", "/".join(parts[number:])
+    return path, None
+
+
+def files_below(folder: str, left_out: Callable[[str], bool]) -> list[LocalFile]:
+    """Every file below a folder, sorted by name.
+
+    Args:
+        folder: where to look.
+        left_out: whether a file or folder of that name below it is passed over.
+
+    Raises:
+        CorpusError: a link leads nowhere. OSError: a folder can't be listed.
+    """
+    found = [*_walk(folder, lambda name: not left_out(name))]
+    return sorted((_required(*entry) for entry in found), key=lambda file: file.path)
+
+
+def files_matching(folder: str, pattern: str) -> list[LocalFile]:
+    """The files below a folder that a pattern matches, sorted; `**` is any number of folders.
+
+    Raises:
+        CorpusError: a link that it matches leads nowhere. OSError: a folder can't be listed.
+    """
+    parts = pattern.split("/")
+    matches = re.compile(glob_translate(pattern)).match
+    heads = []  # what a folder must match to have files that do, by its depth
+    for depth in range(1, len(parts)):
+        if "**" in parts[:depth]:
+            break
+        heads.append(re.compile(glob_translate("/".join(parts[:depth]))))
+    deepest = None if "**" in parts else len(parts)
+
+    def wanted(name: str, is_folder: bool) -> bool:
+        if not is_folder:
+            return bool(matches(name))
+        depth = name.count("/") + 1
+        if deepest is not None and depth >= deepest:
+            return False
+        return depth > len(heads) or bool(heads[depth - 1].match(name))
+
+    found = [
+        (name, path, state)
+        for name, path, state in _walk(folder, lambda name: True, wanted)
+        # Editors mark a file that is open by a link to nothing, `.#name`.
+        if state is not None or not name.rpartition("/")[2].startswith(".")
+    ]
+    return sorted((_required(*entry) for entry in found), key=lambda file: file.path)
+
+
+def _walk(
+    folder: str,
+    is_seen: Callable[[str], bool],
+    wanted: Callable[[str, bool], bool] = lambda name, is_folder: True,
+) -> Iterator[tuple[str, str, os.stat_result | None]]:
+    """Name, path and state of each regular file below a folder; no state: a link to nothing."""
+    here = os.stat(folder)
+    todo: list[tuple[str, tuple[Identity, ...]]] = [("", ((here.st_dev, here.st_ino),))]
+    while todo:
+        below, above = todo.pop()
+        with os.scandir(os.path.join(folder, below)) as entries:
+            for entry in entries:
+                name = f"{below}{entry.name}"
+                if not is_seen(name):
+                    continue
+                try:
+                    state = entry.stat()
+                except OSError as err:
+                    if entry.is_symlink():
+                        if wanted(name, False):
+                            yield name, entry.path, None
+                    elif not isinstance(err, FileNotFoundError):  # gone since it was listed
+                        raise
+                    continue
+                if stat.S_ISDIR(state.st_mode):
+                    identity = (state.st_dev, state.st_ino)
+                    if identity not in above and wanted(name, True):
+                        todo.append((f"{name}/", (*above, identity)))
+                elif stat.S_ISREG(state.st_mode) and wanted(name, False):
+                    yield name, entry.path, state
+
+
+def _required(name: str, path: str, state: os.stat_result | None) -> LocalFile:
+    if state is None:
+        raise _broken_link(path)
+    return LocalFile(name, path, state.st_size)
+
+
+def refuse_broken_link(path: str) -> None:
+    """Raises: CorpusError where the path is a link to nothing, or one that leads to itself."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise _broken_link(path)
+
+
+def _broken_link(path: str) -> CorpusError:
+    return CorpusError(
+        f"{path}: a link to {os.readlink(path)}, where no file is; bring that file back, or remove "
+        "the link"
+    )
+
+
+def is_one_file(path: str, other: str) -> bool:
+    """Whether two names lead to one file, by links of either kind.
+
+    An inode alone doesn't tell: some network file systems give one to several files.
+    """
+    if os.path.realpath(path) == os.path.realpath(other):
+        return True
+    return os.path.samefile(path, other) and os.stat(path).st_nlink > 1
