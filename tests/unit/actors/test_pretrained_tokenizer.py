@@ -332,3 +332,19 @@ def test_a_link_to_nothing_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "tokenizer.json").symlink_to("gone")
     with pytest.raises(ConfigError, match=r"tokenizer\.json is a link to gone, where nothing is"):
         Tokenizer.from_pretrained(str(tmp_path / name))
+
+
+def test_the_vocabulary_is_listed_once_however_often_its_size_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = Tokenizer.train(["some words"], 300)
+    asked: list[bool] = []
+    listed = Tokenizer.vocabulary
+
+    def vocabulary(self: Tokenizer) -> dict[str, int]:
+        asked.append(True)
+        return listed(self)
+
+    monkeypatch.setattr(Tokenizer, "vocabulary", vocabulary)
+    assert [tokenizer.size for _ in range(5)] == [len(listed(tokenizer))] * 5
+    assert asked == [True]
