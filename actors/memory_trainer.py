@@ -383,4 +383,4 @@ class MemoryTrainer(Trainer):
         """
         if self.heldout is None:
             self.heldout = to_batch(self.corpus.heldout(MEASURED_WINDOWS), self.device)
-        return agreement(self.teacher, self.layer, self.heldout)
+        return agreement(self.teacher, self.layer, self.heldout, self.spec.evaluation.batch_tokens)

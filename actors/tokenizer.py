@@ -147,7 +147,7 @@ class Tokenizer:
         return max(self.vocabulary().values()) + 1
 
     def vocabulary(self) -> dict[str, int]:
-        """Every token's id, added ones too. Made anew by each call, which a large one makes slow."""
+        """Every token's id, added ones too; listed anew by each call."""
         return dict(self._hf.get_vocab(with_added_tokens=True))
 
     def encode(self, text: str) -> list[int]:

@@ -27,10 +27,8 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     from actors.evaluator import Evaluator
     from actors.pair_files import load
 
-    evaluator = Evaluator(config, tokenizer_json)
     pair, _ = load(run_dir.path(EXPORT))
-    evaluator.pair.data.load_state_dict(pair.data.state_dict())
-    evaluator.pair.memory.load_state_dict(pair.memory.state_dict())
+    evaluator = Evaluator(config, tokenizer_json, pair)
     found = evaluator.measure((config.intervals, config.intervals), final=True)
     figures = {
         name: found.figures.get(name) for name in summary["heldout"] if name in found.figures

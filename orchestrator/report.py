@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from actors.answers import is_answered
 from actors.spec import DATA, GROUPS, MEMORY
 from orchestrator.config import Config
 from orchestrator.metrics import Metrics
@@ -210,7 +211,7 @@ def _resize_rows(resizes: Sequence[dict[str, Any]]) -> Iterable[Sequence[str]]:
 
 def _answers(answers: Sequence[dict[str, str]]) -> str:
     def cell(row: dict[str, str], voice: str) -> str:
-        right = any(row[voice].rstrip(" .") == answer for answer in row["expected"].split(" or "))
+        right = any(is_answered(row[voice], answer) for answer in row["expected"].split(" or "))
         return f"<td{' class=right' if right else ''}>{escape(row[voice])}</td>"
 
     rows = "".join(
