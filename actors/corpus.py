@@ -275,7 +275,8 @@ def build_tokenizer(spec: RunSpec) -> Tokenizer:
     """
     if spec.tokenizer.pretrained is not None:
         open_sources(spec.corpus, spec.seed)  # what is wrong with them shows before a worker starts
-        return Tokenizer.from_pretrained(spec.tokenizer.pretrained)
+        chosen = spec.tokenizer
+        return Tokenizer.from_pretrained(spec.tokenizer.pretrained, chosen.begin, chosen.end)
     return train_tokenizer(spec)
 
 

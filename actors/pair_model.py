@@ -330,7 +330,9 @@ def load(directory: str) -> TandemModel:
     pair, tokenizer = pair_files.load(directory)
     # as `from_pretrained` leaves it: torch sums in another order where a weight needs no gradient
     pair.data.requires_grad_(True)
-    return TandemModel(pair, load_prompt_tokenizer(directory, tokenizer.end_of_text)).eval()
+    begins = tokenizer.begin is not None
+    prompts = load_prompt_tokenizer(directory, tokenizer.end_of_text, begins)
+    return TandemModel(pair, prompts).eval()
 
 
 def _known(voice: str) -> Voice:

@@ -72,8 +72,8 @@ def answer_tokens(tokenizer: Tokenizer, answer: str) -> list[int]:
 
 
 def prompt_tokens(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """A prompt as the start of a document."""
-    return [tokenizer.begin, *tokenizer.encode(prompt)]
+    """A prompt as the start of a document; at least one token."""
+    return [*tokenizer.opening, *tokenizer.encode(prompt)] or [tokenizer.end_of_text]
 
 
 def _device(pair: Pair) -> torch.device:

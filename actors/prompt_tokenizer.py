@@ -15,12 +15,15 @@ from actors.storage import locate
 from actors.wire import ConfigError
 
 
-def load_prompt_tokenizer(directory: str, end_of_text: int) -> PreTrainedTokenizerFast:
+def load_prompt_tokenizer(
+    directory: str, end_of_text: int, begins: bool = True
+) -> PreTrainedTokenizerFast:
     """The tokenizer exported to `directory`: a text begins a document, padding goes to the left.
 
     Args:
         directory: an export; any fsspec URL.
-        end_of_text: id that opens and closes every document of the run's corpus.
+        end_of_text: id that opens and closes every document of the run's corpus, or only fills.
+        begins: whether a mark opens documents.
 
     Raises:
         ConfigError: there is none, or one that can't be read.
@@ -41,7 +44,7 @@ def load_prompt_tokenizer(directory: str, end_of_text: int) -> PreTrainedTokeniz
     mark = found.convert_ids_to_tokens(end_of_text)
     if found.pad_token_id is None:
         found.pad_token = mark
-    if not found("")["input_ids"]:  # one that marks no start of its own
+    if begins and not found("")["input_ids"]:  # one that marks no start of its own
         found.backend_tokenizer.post_processor = TemplateProcessing(
             single=f"{mark}:0 $A:0",
             pair=f"{mark}:0 $A:0 $B:1",

@@ -24,20 +24,22 @@ class Tokenizer:
     """Text to token ids and back.
 
     Attributes:
-        begin, end: ids that open and close every document; the same one in many tokenizers.
+        begin, end: ids that open and close every document, the same one in many tokenizers; None
+            where no mark does that.
         begin_token, end_token: how these are written.
     """
 
     def __init__(
-        self, hf_tokenizer: HFTokenizer, begin: str = END_OF_TEXT, end: str = END_OF_TEXT
+        self,
+        hf_tokenizer: HFTokenizer,
+        begin: str | None = END_OF_TEXT,
+        end: str | None = END_OF_TEXT,
     ) -> None:
-        begin_id, end_id = hf_tokenizer.token_to_id(begin), hf_tokenizer.token_to_id(end)
-        if begin_id is None or end_id is None:
-            raise ValueError(f"tokenizer has no {begin if begin_id is None else end} token")
         self.begin_token, self.end_token = begin, end
-        self.begin, self.end = begin_id, end_id
+        self.begin, self.end = _id_of(hf_tokenizer, begin), _id_of(hf_tokenizer, end)
         # Special tokens that stand in a text are text; so they must be known as special ones.
-        hf_tokenizer.add_special_tokens([AddedToken(t, special=True) for t in {begin, end}])
+        tokens = [token for token in dict.fromkeys((begin, end)) if token is not None]
+        hf_tokenizer.add_special_tokens([AddedToken(token, special=True) for token in tokens])
         hf_tokenizer.encode_special_tokens = True
         hf_tokenizer.no_truncation()
         hf_tokenizer.no_padding()
@@ -48,17 +50,28 @@ class Tokenizer:
         self._prefixes = newline[-len(alone) :] != alone
 
     def _check_marks_stay_text(self) -> None:
-        for text in (f"a{self.begin_token}b{self.end_token}", f" {self.end_token} "):
-            if {self.begin, self.end} & set(self.encode(text)):
+        begin, end = self.begin_token or "", self.end_token or ""
+        for text in (f"a{begin}b{end}", f" {end} "):
+            if set(self.marks) & set(self.encode(text)):
                 raise ValueError(
                     f"text that reads {text!r} becomes a document mark; its model knows the mark "
                     "as an ordinary piece of text"
                 )
 
     @property
-    def marks(self) -> tuple[int, int]:
+    def marks(self) -> tuple[int, ...]:
         """Ids that open and close a document."""
-        return self.begin, self.end
+        return *self.opening, *self.closing
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """What stands before a document's text: the mark that opens it, or nothing."""
+        return () if self.begin is None else (self.begin,)
+
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """What stands after a document's text: the mark that closes it, or nothing."""
+        return () if self.end is None else (self.end,)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -76,17 +89,23 @@ class Tokenizer:
         return cls(hf_tokenizer)
 
     @classmethod
-    def from_pretrained(cls, name: str) -> Tokenizer:
+    def from_pretrained(
+        cls, name: str, begin: str | None = None, end: str | None = None
+    ) -> Tokenizer:
         """A folder with tokenizer.json, such a file, or a Hugging Face hub name.
+
+        Args:
+            name: where it is.
+            begin, end: the marks, as `TokenizerSpec` has them; None: as its files say.
 
         Raises:
             ConfigError: there is none, it is not a fast one, the hub can't be reached, or nothing
                 in it can close a document.
         """
-        return read_pretrained(name, cls.with_marks)
+        return read_pretrained(name, cls.with_marks, begin, end)
 
     @classmethod
-    def with_marks(cls, text: str, begin: str, end: str) -> Tokenizer:
+    def with_marks(cls, text: str, begin: str | None, end: str | None) -> Tokenizer:
         """That of a tokenizer.json, with these marks. Raises: ValueError: as `from_json`."""
         tokenizer = cls(_parse(text), begin, end)
         if (begin, end) != (END_OF_TEXT, END_OF_TEXT):
@@ -94,8 +113,9 @@ class Tokenizer:
                 single=[BEGIN, "$A", END],
                 pair=[BEGIN, "$A", "$B", END],
                 special_tokens=[
-                    {"id": BEGIN, "ids": [tokenizer.begin], "tokens": [begin]},
-                    {"id": END, "ids": [tokenizer.end], "tokens": [end]},
+                    # a mark that is none has a place of its own too, with no token in it
+                    {"id": BEGIN, "ids": [*tokenizer.opening], "tokens": [begin] if begin else []},
+                    {"id": END, "ids": [*tokenizer.closing], "tokens": [end] if end else []},
                 ],
             )
         return tokenizer
@@ -107,7 +127,8 @@ class Tokenizer:
         processor = json.loads(text).get("post_processor") or {}
         marks = processor.get("special_tokens") or {}
         if processor.get("type") == "TemplateProcessing" and {BEGIN, END} <= set(marks):
-            return cls(hf_tokenizer, marks[BEGIN]["tokens"][0], marks[END]["tokens"][0])
+            begin, end = ((marks[name]["tokens"] or [None])[0] for name in (BEGIN, END))
+            return cls(hf_tokenizer, begin, end)
         return cls(hf_tokenizer)
 
     def to_json(self) -> str:
@@ -121,7 +142,7 @@ class Tokenizer:
         """The same for use with a prompt: it opens a text where a mark of its own does that, and
         never closes it.
         """
-        if self.begin_token == self.end_token:
+        if self.begin is None or self.begin == self.end:
             mark_nothing = json.loads(self.to_json())
             mark_nothing["post_processor"] = None
             return json.dumps(mark_nothing, ensure_ascii=False)
@@ -135,8 +156,10 @@ class Tokenizer:
 
     @property
     def end_of_text(self) -> int:
-        """The id that closes every document, and fills what no token needs."""
-        return self.end
+        """The id that closes every document, and fills what no token needs; where no mark closes
+        documents, one that only fills.
+        """
+        return next((mark for mark in (self.end, self.begin) if mark is not None), 0)
 
     @cached_property
     def size(self) -> int:
@@ -180,6 +203,15 @@ class Tokenizer:
         """Text of `ids`, document marks left out."""
         marks = (self.begin, self.end)
         return str(self._hf.decode([i for i in ids if i not in marks], skip_special_tokens=False))
+
+
+def _id_of(hf_tokenizer: HFTokenizer, token: str | None) -> int | None:
+    if token is None:
+        return None
+    found: int | None = hf_tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"tokenizer has no {token} token")
+    return found
 
 
 def _parse(text: str) -> HFTokenizer:

@@ -23,7 +23,7 @@ LAYER_FLOATS, OUTPUT_FLOATS = 40, 6
 BLOCK_FLOATS = 14  # the same of a block of the memory's encoder
 # The same in a forward pass alone, of which little is kept: in one decoder layer, in one block.
 FORWARD_LAYER_FLOATS, FORWARD_BLOCK_FLOATS = 14, 6
-LOGIT_TENSORS = 12  # over all token ids, of the positions whose logits an evaluation makes at once
+LOGIT_TENSORS = 14  # over all token ids, of the positions whose logits an evaluation makes at once
 
 
 @dataclass(frozen=True)

@@ -262,3 +262,20 @@ def test_the_first_time_nothing_has_changed() -> None:
     pair = bigram_pair(followed_by(8, (0, 4), (4, MARK)), torch.zeros(8, 8))
     got = answer_reflection(pair, [], _Marked(), [[0]])  # type: ignore[arg-type]
     assert got == (Reflection(0, 0), [(4,)])
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        (" is Korvik.", True),
+        (" is Korvik", True),  # then the mark that closes the document
+        (" is Korvik, a", True),
+        (" is Korvik\n", True),
+        (" is Korvikson", False),
+    ],
+)
+def test_an_answer_needs_no_full_stop(tokenizer: Tokenizer, said: str, right: bool) -> None:
+    table = chain(tokenizer, said)
+    table[tokenizer.encode(said)[-1], tokenizer.end_of_text] = 8
+    pair = bigram_pair(table, table)
+    assert answers_right(pair, "own", tokenizer, [probe("Korvik")]) == [right]
