@@ -16,7 +16,8 @@ class EvaluationSpec(Spec):
     every: int = Field(
         10,
         ge=0,
-        description="Intervals between evaluations of a committed pair; 0: only at the end.",
+        description="Intervals between evaluations of a committed pair, version 0 among them: what "
+        "the layers knew before; 0: only at the end.",
     )
     windows: int = Field(32, ge=1, description="Held-out windows of an evaluation during the run.")
     probes: int = Field(
