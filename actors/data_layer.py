@@ -204,7 +204,7 @@ class DataLayer(nn.Module):
         """The hidden states (B, T, D) of which `forward` makes logits, without the logits."""
         self._few_logits = True
         try:
-            return self(tokens_BT, segments_BT, y_BTM).hidden_BTD  # type: ignore[no-any-return]
+            return self(tokens_BT, segments_BT, y_BTM).hidden_BTD
         finally:
             self._few_logits = False
 

@@ -8,7 +8,7 @@ Shapes: B sequences, T tokens, N valid positions, H hidden size, D memory width,
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -69,7 +69,7 @@ def heldout_figures(
     Keys: own_loss, help_loss, help_gain, recall_kl, recall_agreement, self_loss, mixing,
     slots_used_frac, slots_top1pct_share, and sync_loss where there is a pair before.
     """
-    sums: Counter[str] = Counter()
+    sums: defaultdict[str, float] = defaultdict(float)
     slot_reads = torch.zeros(
         pair.memory.spec.num_slots, dtype=torch.int64, device=batch.tokens_BT.device
     )

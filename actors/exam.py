@@ -6,7 +6,7 @@ nothing. Called by `jobs.learn` and `fork`.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ def voice_figures(pair: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS) ->
 
     Keys: own_loss, own_tokens_right, and so on for help and memory.
     """
-    sums: Counter[str] = Counter()
+    sums: defaultdict[str, float] = defaultdict(float)
     for part in parts(batch, batch_tokens):
         for voice in VOICES:
             at = 0
