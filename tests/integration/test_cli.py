@@ -108,9 +108,7 @@ def test_a_run_outlives_the_reader_of_its_progress(
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_a_run_whose_memory_has_not_caught_up_exits_with_3(
-    config: str, workplace: Path
-) -> None:
+def test_a_run_whose_memory_has_not_caught_up_exits_with_3(config: str, workplace: Path) -> None:
     code, _, stderr = tandem_here("train", config, "name=unreflected", *UNREFLECTED)
     assert code == 3, stderr
     summary = summary_of(workplace / "runs" / "unreflected")
