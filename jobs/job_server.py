@@ -28,6 +28,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from actors.wire import ConfigError, TandemError
+from orchestrator.private_ray import CHATTY_LOGGERS, UPLOAD_LOGGERS, token_header
 
 TIMEOUT_S = 15.0  # of one small request
 AGENT_S = 60.0  # for the head's agent to come up; a head that has just started has none yet
@@ -125,14 +126,10 @@ def find_token() -> dict[str, str]:
     Raises:
         ConfigError: a token that can't be read.
     """
-    # As Ray's client finds it, but without its switch RAY_AUTH_MODE.
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return {}
     try:
-        loader = AuthenticationTokenLoader.instance()
-        return dict(loader.get_token_for_http_header(ignore_auth_mode=True))
+        return token_header()
     except AuthenticationError as err:
         raise ConfigError(f"Ray's token can't be read: {_first_line(err)}; {GET_A_TOKEN}") from err
 
@@ -177,12 +174,12 @@ class JobServer:
         self.address = address
         self._token = token
         self.ray_version = str(self._get("/api/version").get("ray_version", "unknown"))
-        for name in ("ray.dashboard", "ray._private.runtime_env"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # uploads, told by us
+        for name in CHATTY_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         with self._asking("connecting"), _without(OVERRIDING):
             self._client = JobSubmissionClient(address.url, headers=dict(token))
-        logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
-        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+        for name in UPLOAD_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
 
     @property
     def url(self) -> str:
