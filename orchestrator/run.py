@@ -112,7 +112,7 @@ def train(
         progress.phase("reading the corpus and starting Ray")
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
             tokenizing = pool.submit(_tokenizer, config, run_dir if going_on else None)
-            with ray_session(config, verbose):
+            with ray_session(config, verbose, progress.says, progress.warning):
                 stop_requested.arm()
                 tokenizer = tokenizing.result()
                 restored = load(run_dir, progress.warning) if going_on else None
