@@ -1,7 +1,8 @@
 """Which Ray a run is told to use, whether it answers, and whose it is; asked before Ray is.
 
 `ray.init` waits for minutes for an address at which nobody answers, and doesn't say where the
-address came from. Starts nothing and joins nothing. Called by `ray_session`, `check` and `tune`.
+address came from. Starts nothing and joins nothing. Called by `ray_session`, `check` and
+the job server.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -98,9 +99,9 @@ def reach(given: Given) -> str:
             return AUTO
         address, found_by = here, f", which is {here} here"
     host, port = _parse(given, address)
-    wrong = _wrong_in_time(host, port)
+    wrong = unreachable(host, port, _no_head)
     if wrong is not None and host in LOOPBACK:  # a head may listen at the machine's address alone
-        wrong = wrong if _wrong_in_time(ray.util.get_node_ip_address(), port) else None
+        wrong = wrong if unreachable(ray.util.get_node_ip_address(), port, _no_head) else None
     if wrong is not None:
         raise ConfigError(
             f"Ray at {given}{found_by}: {wrong}; is the cluster up (ray status on its head)? "
@@ -123,28 +124,28 @@ def _parse(given: Given, address: str) -> tuple[str, int]:
     return host, port
 
 
-def _wrong_in_time(host: str, port: int) -> str | None:
-    """As `_wrong_at`, but given up in time: no timeout is heeded while a name is looked up."""
-    found: list[str | None] = []
+def unreachable(
+    host: str, port: int, ask: Callable[[socket.socket], str | None] = lambda connection: None
+) -> str | None:
+    """What is wrong with a server there, found in at most 8 s; None: nothing.
+
+    Args:
+        host, port: of the server.
+        ask: says what is wrong with an open connection.
+    """
+    found: list[str | None] = []  # by a thread: no timeout is heeded while a name is looked up
     trial = threading.Thread(
-        target=lambda: found.append(_wrong_at(host, port)), name="ray-address", daemon=True
+        target=lambda: found.append(_wrong_at(host, port, ask)), name="reach", daemon=True
     )
     trial.start()
     trial.join(TRIED_S)
     return found[0] if found else f"no answer within {TRIED_S:g} s"
 
 
-def _wrong_at(host: str, port: int) -> str | None:
-    """What is wrong with a Ray head there; None: it answers."""
+def _wrong_at(host: str, port: int, ask: Callable[[socket.socket], str | None]) -> str | None:
     try:
         with socket.create_connection((host, port), timeout=CONNECT_S) as connection:
-            if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-                return None  # it answers to those alone whom it knows
-            connection.settimeout(ANSWER_S)
-            connection.sendall(OPENING)
-            answer = b""
-            while len(answer) < FRAME_HEAD_BYTES and (more := connection.recv(64)):
-                answer += more
+            return ask(connection)
     except socket.gaierror:
         return f"there is no host {host}"
     except ConnectionRefusedError:
@@ -153,6 +154,17 @@ def _wrong_at(host: str, port: int) -> str | None:
         return f"no answer within {CONNECT_S:g} s"
     except OSError as err:
         return f"it can't be reached: {err}"
+
+
+def _no_head(connection: socket.socket) -> str | None:
+    """Why no Ray head is at the other end; None: one may be."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return None  # it answers to those alone whom it knows
+    connection.settimeout(ANSWER_S)
+    connection.sendall(OPENING)
+    answer = b""
+    while len(answer) < FRAME_HEAD_BYTES and (more := connection.recv(64)):
+        answer += more
     if answer.startswith((b"HTTP/", b"<")):
         return (
             "a web server listens there and no Ray head (the dashboard's port is 8265, the head's "
