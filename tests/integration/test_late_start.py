@@ -7,48 +7,49 @@ from pathlib import Path
 
 import pytest
 
-from actors.corpus import train_tokenizer
-from orchestrator.config import load_config
+from actors.corpus import build_tokenizer
+from actors.spec import GROUPS
+from orchestrator.config import Config, load_config
 from orchestrator.errors import GroupFailedError
 from orchestrator.run import train
+from orchestrator.run_dir import CONFIG, TOKENIZER, RunDir
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
 
-@pytest.fixture
-def blocked(workplace: Path, tmp_path: Path) -> tuple[str, ...]:
-    """Overrides of a run whose ranks never get their corpus: templates in a pipe that nobody writes
-    to. The driver, which has a tokenizer, reads none.
-    """
-    whole = load_config(str(workplace / "tiny.yaml"))
-    (tmp_path / "tokenizer.json").write_text(train_tokenizer(whole).export_json())
-    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "<|endoftext|>"}')
-    os.mkfifo(tmp_path / "templates.json")
-    return (
-        f"tokenizer={{pretrained: {tmp_path}}}",
-        f"corpus.templates={tmp_path / 'templates.json'}",
-        "evaluation.every=0",
-    )
-
-
-def failure(workplace: Path, name: str, *overrides: str) -> str:
-    config = load_config(str(workplace / "tiny.yaml"), [f"name={name}", *overrides])
+def failure(config: Config, resume: bool = False) -> str:
     with pytest.raises(GroupFailedError) as failed:
-        train(config)
+        train(config, resume=resume)
     return str(failed.value)
 
 
-def test_ranks_that_read_the_corpus_are_named_with_it(
-    workplace: Path, blocked: tuple[str, ...]
-) -> None:
-    text = failure(workplace, "late-reading", *blocked, "deadlines.start_s=30")
+def test_ranks_that_read_the_corpus_are_named_with_it(workplace: Path, tmp_path: Path) -> None:
+    """Their templates are in a pipe that nobody writes to. The driver reads none: the run that it
+    goes on with has its tokenizer.
+    """
+    os.mkfifo(tmp_path / "templates.json")
+    config = load_config(
+        str(workplace / "tiny.yaml"),
+        [
+            "name=late",
+            f"storage={tmp_path}",
+            f"corpus.templates={tmp_path / 'templates.json'}",
+            "deadlines.start_s=30",
+        ],
+    )
+    run_dir = RunDir(config.run_url)
+    run_dir.write(CONFIG, config.to_yaml())
+    whole = load_config(str(workplace / "tiny.yaml"))
+    run_dir.write(TOKENIZER, build_tokenizer(whole).to_json())
+    text = failure(config, resume=True)
     assert "was not ready after 30 s (waiting for " in text
-    for group in ("data", "memory"):
+    for group in GROUPS:
         assert f"{group} rank 0: taking its device and reading the corpus, for " in text
     assert "raise deadlines.start_s" in text
 
 
 def test_processes_that_ray_has_not_started_are_named_so(workplace: Path) -> None:
-    text = failure(workplace, "late-process", "deadlines.start_s=0.01")
+    late = ["name=late-process", "deadlines.start_s=0.01"]
+    text = failure(load_config(str(workplace / "tiny.yaml"), late))
     assert "has no process yet after 0.01 s" in text
     assert "Ray has not started its process yet" in text or "waiting to start" in text
