@@ -18,7 +18,6 @@ import ray
 from ray.exceptions import RayActorError
 
 from actors.spec import GROUPS
-from actors.storage import is_outage
 from actors.wire import Beat, CheckpointError, Description, Location, Order, StorageError
 from orchestrator.config import Config
 from orchestrator.errors import LOST, GroupFailedError, LostObjectError, root_cause
@@ -237,7 +236,7 @@ class Cluster:
                 deaths += died
                 if deaths == EXPORT_TRIES or (not died and time.monotonic() > deadline):
                     cause = root_cause(err)
-                    kind = StorageError if is_outage(cause) else GroupFailedError
+                    kind = StorageError if isinstance(cause, StorageError) else GroupFailedError
                     raise kind(f"evaluator: the export to {directory} failed: {cause}") from err
                 if died and self._last_pair is not None:
                     self._evaluator = None  # what it exports is what it evaluated
