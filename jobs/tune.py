@@ -86,7 +86,7 @@ def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
     _still_tune()
 
     def said(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.say(text)
 
     with (
         ray_session(search.base, verbose=False, say=said, warn=said),
