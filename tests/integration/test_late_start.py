@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from actors.corpus import build_tokenizer
 from actors.spec import GROUPS
+from orchestrator.cluster import Cluster
 from orchestrator.config import Config, load_config
 from orchestrator.errors import GroupFailedError
 from orchestrator.run import train
@@ -48,8 +50,21 @@ def test_ranks_that_read_the_corpus_are_named_with_it(workplace: Path, tmp_path:
     assert "raise deadlines.start_s" in text
 
 
-def test_processes_that_ray_has_not_started_are_named_so(workplace: Path) -> None:
-    late = ["name=late-process", "deadlines.start_s=0.01"]
-    text = failure(load_config(str(workplace / "tiny.yaml"), late))
+def test_processes_that_ray_has_not_started_are_named_so(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resources are reserved as ever; the deadline begins with the processes."""
+    real = Cluster.start
+
+    def at_once(self: Cluster, *arguments: Any) -> Any:
+        hurried = self._config.model_copy(
+            update={"deadlines": self._config.deadlines.model_copy(update={"start_s": 0.01})}
+        )
+        monkeypatch.setattr(self._launcher, "_config", hurried)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Cluster, "start", at_once)
+    config = load_config(str(workplace / "tiny.yaml"), ["name=late-process"])
+    text = failure(config)
     assert "has no process yet after 0.01 s" in text
     assert "Ray has not started its process yet" in text or "waiting to start" in text
