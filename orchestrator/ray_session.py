@@ -85,8 +85,8 @@ def join(given: Given, verbose: bool = False) -> tuple[str, bool]:
         ray.shutdown()
         raise ConfigError(
             f"Ray at {given} can't be used: {_first_line(err)}; the driver has to run on a node of "
-            f"the cluster, with its Ray ({ray.__version__} here) and its token; or {given.undo} to "
-            "run on this machine alone"
+            f"the cluster, with its Ray ({ray.__version__} here) and, where it asks for a token, "
+            f"with RAY_AUTH_MODE=token; or {given.undo} to run on this machine alone"
         ) from err
     address = ray.get_runtime_context().gcs_address
     nodes = [node for node in ray.nodes() if node["Alive"]]
