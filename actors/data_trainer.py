@@ -7,7 +7,7 @@ know by heart doesn't tell which of them to believe elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,11 @@ from actors.wire import UnwiredMemoryError
 
 
 class DataTrainer(Trainer):
-    """One rank of the data group."""
+    """One rank of the data group.
+
+    Args:
+        begin: told what the construction does from now on.
+    """
 
     def __init__(
         self,
@@ -36,8 +40,11 @@ class DataTrainer(Trainer):
         rank: int = 0,
         num_ranks: int = 1,
         incarnation: int = 0,
+        begin: Callable[[str], None] = lambda phase: None,
     ) -> None:
+        begin("taking its device and reading the corpus")
         super().__init__(spec, tokenizer_json, run, DATA, rank, num_ranks, incarnation)
+        begin("building its layers")
         self.layer = build_data_layer(spec, self.tokenizer, self.device)
         self.memory = build_memory_layer(spec, self.tokenizer, self.layer.vocab_rows, self.device)
         self._flatten(self.layer, self.memory)

@@ -25,8 +25,8 @@ from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 
 from actors.layer_spec import MemoryLayerSpec
-from actors.storage import locate
-from actors.wire import ConfigError
+from actors.storage import locate, outages_told
+from actors.wire import ConfigError, TandemError
 
 MARKER = "export.json"
 FOLDER = "export"  # of a run directory
@@ -39,15 +39,17 @@ def find_export(location: str) -> str | None:
 
     Raises:
         ConfigError: a run without an export, since it has not ended, or a place that can't be read.
+        StorageError: its storage is away.
     """
     place = location.rstrip("/") or "/"
     try:
-        fs, path = locate(place)
-        if fs.exists(f"{path}/{MARKER}"):
-            return place
-        if fs.exists(f"{path}/{FOLDER}/{MARKER}"):
-            return f"{place}/{FOLDER}"
-        unfinished = fs.exists(f"{path}/config.yaml") and not fs.exists(f"{path}/config.json")
+        with outages_told(location, "can't be looked into"):
+            fs, path = locate(place)
+            if fs.exists(f"{path}/{MARKER}"):
+                return place
+            if fs.exists(f"{path}/{FOLDER}/{MARKER}"):
+                return f"{place}/{FOLDER}"
+            unfinished = fs.exists(f"{path}/config.yaml") and not fs.exists(f"{path}/config.json")
     except (OSError, ValueError, ImportError) as err:
         raise ConfigError(f"{location}: can't be looked into: {err}") from err
     if unfinished:
@@ -60,16 +62,22 @@ def find_export(location: str) -> str | None:
 
 @contextmanager
 def local_copy(directory: str) -> Iterator[Path]:
-    """The directory as a local folder: itself, or for other file systems a temporary copy."""
+    """The directory as a local folder: itself, or for other file systems a temporary copy.
+
+    Raises:
+        ConfigError: a file that can't be read.
+        StorageError: its storage is away.
+    """
     fs, source = locate(directory)
     if isinstance(fs, LocalFileSystem):
         yield Path(source)
         return
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
-        for path in fs.find(source):
-            local = Path(temporary) / str(path)[len(source) :].lstrip("/")
-            local.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(path, str(local))
+        with explained(directory), outages_told(directory, "can't be read"):
+            for path in fs.find(source):
+                local = Path(temporary) / str(path)[len(source) :].lstrip("/")
+                local.parent.mkdir(parents=True, exist_ok=True)
+                fs.get_file(path, str(local))
         yield Path(temporary)
 
 
@@ -77,11 +85,11 @@ def local_copy(directory: str) -> Iterator[Path]:
 def explained(directory: str) -> Iterator[None]:
     """Turns what reading a damaged export raises into a ConfigError that names it.
 
-    A ConfigError from inside has its own words and passes.
+    An error of ours from inside has its own words and passes.
     """
     try:
         yield
-    except ConfigError:
+    except TandemError:
         raise
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as err:
         raise ConfigError(f"{directory}: the export can't be loaded: {err}") from err

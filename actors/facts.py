@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.corpus_spec import CorpusSpec
+from actors.storage import outages_told
 from actors.text_file import EncodingError, lines_of, read_text
-from actors.wire import CorpusError
+from actors.wire import CorpusError, TandemError
 
 SUBJECT, OBJECT = "[X]", "[Y]"
 
@@ -196,8 +197,9 @@ def _read_facts(path: str) -> list[Fact]:
 
 def _text(what: str, path: str) -> str:
     try:
-        return read_text(path)
-    except CorpusError:
+        with outages_told(f"{what} {path}", "can't be read"):
+            return read_text(path)
+    except TandemError:
         raise
     except EncodingError as err:
         raise CorpusError(f"{what} {path}: {err}") from err

@@ -8,7 +8,7 @@ part of a batch; the report says what each costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,11 @@ class PassInputs:
 
 
 class MemoryTrainer(Trainer):
-    """One rank of the memory group."""
+    """One rank of the memory group.
+
+    Args:
+        begin: told what the construction does from now on.
+    """
 
     def __init__(
         self,
@@ -81,8 +85,11 @@ class MemoryTrainer(Trainer):
         rank: int = 0,
         num_ranks: int = 1,
         incarnation: int = 0,
+        begin: Callable[[str], None] = lambda phase: None,
     ) -> None:
+        begin("taking its device and reading the corpus")
         super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation)
+        begin("building its layers")
         self.teacher = build_data_layer(spec, self.tokenizer, self.device).eval()
         self.layer = self.build_layer()
         self._flatten(self.layer, self.teacher)

@@ -37,7 +37,7 @@ from actors.layer_spec import DataLayerSpec
 from actors.pretrained import checkpoint, load_model
 from actors.spec import RunSpec
 from actors.starting import memory_at
-from actors.storage import locate, writable
+from actors.storage import locate, outages_told, writable
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
@@ -45,7 +45,11 @@ FORMAT = 1
 
 
 def export(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
-    """Writes both layers and the port under `directory`."""
+    """Writes both layers and the port under `directory`.
+
+    Raises:
+        StorageError: its storage is away or full.
+    """
     with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
         root = Path(temporary)
         (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
@@ -61,11 +65,12 @@ def export(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> N
             "copied": copied,
         }
         _write_part(root / MEMORY_LAYER, "memory", memory, described)
-        fs, target = writable(directory)
-        for path in sorted(p for p in root.rglob("*") if p.is_file()):
-            fs.put_file(str(path), f"{target}/{path.relative_to(root).as_posix()}")
-        with fs.open(f"{target}/{MARKER}", "w") as handle:
-            json.dump({"format": FORMAT, "num_tokens": tokenizer.size}, handle)
+        with outages_told(directory, "the export can't be written"):
+            fs, target = writable(directory)
+            for path in sorted(p for p in root.rglob("*") if p.is_file()):
+                fs.put_file(str(path), f"{target}/{path.relative_to(root).as_posix()}")
+            with fs.open(f"{target}/{MARKER}", "w") as handle:
+                json.dump({"format": FORMAT, "num_tokens": tokenizer.size}, handle)
 
 
 def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> None:
@@ -118,9 +123,12 @@ def load(directory: str) -> tuple[Pair, Tokenizer]:
 
     Raises:
         ConfigError: there is no finished export, or one of its files is missing or does not fit.
+        StorageError: its storage is away.
     """
-    fs, source = locate(directory)
-    if not fs.exists(f"{source}/{MARKER}"):
+    with outages_told(directory, "can't be read"):
+        fs, source = locate(directory)
+        is_there = fs.exists(f"{source}/{MARKER}")
+    if not is_there:
         raise ConfigError(
             f"{directory}: no finished export there ({MARKER} is missing); give a run that has "
             "ended"

@@ -25,9 +25,9 @@ from actors.local_files import (
     refuse_broken_link,
     split_pattern,
 )
-from actors.storage import MAGIC, locate
+from actors.storage import MAGIC, first_line, locate, outages_told
 from actors.text_file import CODECS
-from actors.wire import CorpusError
+from actors.wire import CorpusError, TandemError
 
 FORMATS: dict[str, FileFormat] = {
     ".txt": "text",
@@ -104,6 +104,7 @@ class File:
 
         Raises:
             CorpusError: the file can't be read, or is shorter than when it was listed.
+        StorageError: its storage is away.
         """
         with reading(self.path):
             if self.local:
@@ -127,18 +128,19 @@ class File:
 
 @contextmanager
 def reading(path: str, doing: str = "can't be read") -> Iterator[None]:
-    """Turns whatever goes wrong with a file into a CorpusError that names it."""
+    """Turns whatever goes wrong with a file into an error that names it.
+
+    Raises:
+        StorageError: where its storage is away.
+        CorpusError: else.
+    """
     try:
-        yield
-    except CorpusError:
+        with outages_told(f"corpus file {path}", doing):
+            yield
+    except TandemError:
         raise
     except Exception as err:  # each remote file system raises types of its own
-        raise CorpusError(f"corpus file {path}: {doing}: {_first_line(err)}") from err
-
-
-def _first_line(err: Exception) -> str:
-    lines = str(err).strip().splitlines()
-    return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__
+        raise CorpusError(f"corpus file {path}: {doing}: {first_line(err)}") from err
 
 
 def file_system(url: str, what: str = "path") -> tuple[Any, str]:
@@ -146,10 +148,14 @@ def file_system(url: str, what: str = "path") -> tuple[Any, str]:
 
     Raises:
         CorpusError: unknown scheme, or one whose package is not installed (says which extra).
+        StorageError: its storage is away.
     """
     scheme = url.partition("://")[0].rpartition("::")[2] if "://" in url else ""
     try:
-        fs, root = locate(url)
+        with outages_told(f"{what} {url}", "can't be opened"):
+            fs, root = locate(url)
+    except TandemError:
+        raise
     except ImportError as err:
         extra = next((e for e, schemes in EXTRAS.items() if scheme in schemes), None)
         need = f"pip install 'tandem-memory[{extra}]'" if extra else str(err)
@@ -157,7 +163,7 @@ def file_system(url: str, what: str = "path") -> tuple[Any, str]:
             f"{what} {url}: reading {scheme}:// needs a package that is not installed: {need}"
         ) from err
     except Exception as err:  # credentials and endpoints fail in each package's own way
-        raise CorpusError(f"{what} {url}: can't be opened: {_first_line(err)}") from err
+        raise CorpusError(f"{what} {url}: can't be opened: {first_line(err)}") from err
     return fs, root
 
 

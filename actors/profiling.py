@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from actors.storage import writable
+from actors.storage import outages_told, writable
 
 
 @contextmanager
@@ -18,6 +18,9 @@ def traced(folder: str | None, name: str) -> Iterator[None]:
     """Writes a trace of the block to `folder`/`name`.json.gz; without a folder it costs nothing.
 
     `folder` may be any fsspec URL.
+
+    Raises:
+        StorageError: its storage is away or full.
     """
     if folder is None:
         yield
@@ -30,5 +33,6 @@ def traced(folder: str | None, name: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="tandem-trace-") as temporary:
         local = Path(temporary) / f"{name}.json.gz"
         profiler.export_chrome_trace(str(local))
-        fs, target = writable(folder)
-        fs.put_file(str(local), f"{target}/{local.name}")
+        with outages_told(f"{folder}/{local.name}", "the trace can't be written"):
+            fs, target = writable(folder)
+            fs.put_file(str(local), f"{target}/{local.name}")

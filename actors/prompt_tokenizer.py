@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from actors.storage import locate
+from actors.storage import locate, outages_told
 from actors.wire import ConfigError
 
 
@@ -27,14 +27,16 @@ def load_prompt_tokenizer(
 
     Raises:
         ConfigError: there is none, or one that can't be read.
+        StorageError: its storage is away.
     """
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as folder:
         try:
-            fs, source = locate(f"{directory.rstrip('/')}/data_layer")
-            for path in fs.ls(source, detail=False):
-                name = PurePosixPath(str(path)).name
-                if not name.endswith(".safetensors"):
-                    fs.get_file(path, str(Path(folder) / name))
+            with outages_told(directory, "the tokenizer can't be loaded"):
+                fs, source = locate(f"{directory.rstrip('/')}/data_layer")
+                for path in fs.ls(source, detail=False):
+                    name = PurePosixPath(str(path)).name
+                    if not name.endswith(".safetensors"):
+                        fs.get_file(path, str(Path(folder) / name))
             # by tokenizer.json alone: AutoTokenizer may choose a class that splits text its own way
             found = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         except (OSError, KeyError, ValueError) as err:

@@ -1,4 +1,5 @@
-"""Any fsspec URL as a file system, and what has to be done in one by exact names. No torch.
+"""Any fsspec URL as a file system, what has to be done in one by exact names, and what its errors
+mean: that storage is away, or that what was asked for is wrong. No torch.
 
 A name without a scheme is a path of this machine, whatever else is in it: fsspec alone would take
 `a::b` for a chain of file systems and `data:b` for a document.
@@ -6,13 +7,46 @@ A name without a scheme is a path of this machine, whatever else is in it: fsspe
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from actors.wire import StorageError, TandemError
+
 MAGIC = "*?["  # what makes a name a pattern to fsspec
+
+# What trying again does not change, by type, by number and, for clients of remote storage, by name.
+LASTING = (
+    *(FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError),
+    *(ValueError, ImportError, TandemError),
+)
+LASTING_NUMBERS = frozenset(
+    {errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ENOSYS, errno.EXDEV}
+)
+LASTING_NAMES = frozenset(
+    {
+        *("NoCredentialsError", "PartialCredentialsError", "ParamValidationError"),
+        *("ProfileNotFound", "NoRegionError", "DefaultCredentialsError", "RefreshError"),
+        *("ClientAuthenticationError", "ResourceNotFoundError", "ResourceExistsError"),
+        *("RepositoryNotFoundError", "EntryNotFoundError", "GatedRepoError"),
+    }
+)
+# Whose errors come from the way to storage, and not from what is in a file.
+CLIENTS = frozenset(
+    {
+        *("adlfs", "aiobotocore", "aiohttp", "azure", "boto3", "botocore", "fsspec", "gcsfs"),
+        *("google", "httpcore", "httpx", "huggingface_hub", "requests", "s3fs", "urllib3"),
+    }
+)
+REFUSED, TOO_MANY, SERVERS = 400, (408, 429), 500  # HTTP status
+AGAIN = (
+    "the storage does not answer, is full or is broken; see to it, then run the same command again"
+)
 
 
 def is_local(url: str) -> bool:
@@ -71,3 +105,70 @@ def remove(fs: Any, path: str) -> None:
 
 def _is_magic(name: str) -> bool:
     return any(c in name for c in MAGIC)
+
+
+def is_lasting(err: BaseException) -> bool:
+    """Whether what a file system raised says that what was asked for is wrong, so that trying again
+    would end the same.
+    """
+    names = {kind.__name__ for kind in type(err).__mro__}
+    if isinstance(err, LASTING) or names & LASTING_NAMES:
+        return True
+    if isinstance(err, OSError) and err.errno in LASTING_NUMBERS:
+        return True
+    status = _http_status(err)
+    return status is not None and REFUSED <= status < SERVERS and status not in TOO_MANY
+
+
+def is_outage(err: BaseException) -> bool:
+    """Whether an error, which may also come from what is in a file, says that storage is away, full
+    or broken.
+    """
+    if isinstance(err, StorageError):
+        return True
+    if is_lasting(err):
+        return False
+    if isinstance(err, ConnectionError | TimeoutError):
+        return True
+    if isinstance(err, OSError) and err.errno is not None:  # a damaged archive has no number
+        return True
+    return any(kind.__module__.partition(".")[0] in CLIENTS for kind in type(err).__mro__)
+
+
+def _http_status(err: BaseException) -> int | None:
+    """The status that a server answered with, wherever the client keeps it."""
+    response = getattr(err, "response", None)
+    if isinstance(response, dict):  # of boto
+        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        holders = (response, err) if response is not None else (err,)
+        names = ("status_code", "status", "code")
+        found = next((v for h in holders for n in names if (v := getattr(h, n, None))), None)
+    try:
+        return int(found) if found is not None else None
+    except (TypeError, ValueError):
+        return None
+
+
+@contextmanager
+def outages_told(place: str, doing: str) -> Iterator[None]:
+    """Turns an outage of storage into a StorageError; everything else passes.
+
+    Args:
+        place: what was read or written.
+        doing: what could not be done, e.g. "can't be read".
+    """
+    try:
+        yield
+    except TandemError:
+        raise
+    except Exception as err:  # clients of remote storage have errors of their own
+        if is_outage(err):
+            raise StorageError(f"{place}: {doing}: {first_line(err)}; {AGAIN}") from err
+        raise
+
+
+def first_line(err: BaseException) -> str:
+    """An error in one line."""
+    lines = str(err).strip().splitlines()
+    return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__

@@ -192,6 +192,12 @@ class ConfigError(TandemError, ValueError):
     heading = "error"
 
 
+class StorageError(TandemError):
+    """Storage is away, full or broken; what was asked for may be right. Exit code 4."""
+
+    heading = "storage error"
+
+
 class CorpusError(ConfigError):
     """A corpus is missing, unreadable, empty or malformed."""
 

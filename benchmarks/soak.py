@@ -30,13 +30,13 @@ from unittest.mock import patch
 
 import psutil
 import ray
-from ray._private.internal_api import node_stats
 
 from actors.spec import DATA, GROUPS, MEMORY
 from benchmarks.footprint import MIB, growth, private_mib
 from benchmarks.throughput import CONFIG
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, load_config
+from orchestrator.private_ray import store_bytes_used
 
 SAMPLE_S = 1.0
 STEPS = 20
@@ -57,9 +57,7 @@ class Watch(threading.Thread):
         while not self._done.wait(SAMPLE_S):
             if not ray.is_initialized():
                 continue
-            node = ray.nodes()[0]
-            stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False)
-            self.store.append(stats.store_stats.object_store_bytes_used / MIB)
+            self.store.append(store_bytes_used() / MIB)
             self.driver.append(private_mib(driver))
 
     def stop(self) -> None:

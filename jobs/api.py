@@ -12,7 +12,7 @@ import os
 from actors.pair_model import TandemModel, TandemOutput
 from actors.pair_model import load as load_export
 from actors.probing import Voice
-from actors.wire import ConfigError, TandemError
+from actors.wire import ConfigError, StorageError, TandemError
 from orchestrator.config import Config, load_config
 from orchestrator.console import Console
 from orchestrator.run import RunResult, train
@@ -23,6 +23,7 @@ __all__ = [
     "ConfigError",
     "Console",
     "RunResult",
+    "StorageError",
     "TandemError",
     "TandemModel",
     "TandemOutput",
@@ -41,5 +42,6 @@ def load(run: str | os.PathLike[str]) -> TandemModel:
 
     Raises:
         ConfigError: no run there, a run without a finished export, or a missing or damaged file.
+        StorageError: its storage is away.
     """
     return load_export(find_export(run))

@@ -103,7 +103,11 @@ def check(config: Config) -> dict[str, Any]:
             }
             for name in ("CPU", "GPU")
         },
-        "machine": {"where": machine.where, "free_bytes": machine.free_bytes},
+        "machine": {
+            "where": machine.where,
+            "free_bytes": machine.free_bytes,
+            "joined": machine.joined,
+        },
         "corpus": asdict(corpus),
         **footprint.workload(config, corpus),
     }
@@ -161,7 +165,7 @@ def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int]:
 
 def warnings(config: Config, result: dict[str, Any], machine: Machine) -> list[str]:
     """What is not wrong and yet unlikely to be wanted."""
-    found = []
+    found = [] if machine.is_mine else [machine.joined]
     evaluator, on_host = result["evaluator_bytes"], result["store"]["needed_bytes"]
     if not config.evaluation.gpus:
         on_host += evaluator["total"]
@@ -241,6 +245,11 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"object store: {_size(store['needed_bytes'])} of {_size(store['available_bytes'])}",
         f"disk: exports {_size(disk['export_bytes'])}, at most {disk['checkpoints_kept']} "
         f"checkpoints of {_size(disk['checkpoint_bytes'])}{free}",
+        *(
+            [joined]
+            if (joined := result["machine"]["joined"]) not in ("", *result["warnings"])
+            else []
+        ),
         f"asks for {result['asks_for']}",
         *(
             f"{name}: asked {amount['asked']:g}, {result['machine']['where']} has "

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.spec import GROUPS
-from actors.wire import ConfigError, one_line
+from actors.wire import ConfigError, StorageError, one_line
 from orchestrator.console import Console
 from orchestrator.dotted import leaves
 from orchestrator.metrics import group_totals
@@ -122,7 +122,7 @@ def read_run(url: str) -> Run:
             )
         return Run(url, UNFINISHED, "no summary: it still runs, or its driver is gone",
                    figures_in(_so_far(run_dir)), keys)  # fmt: skip
-    except (OSError, ImportError, ConfigError) as err:
+    except (OSError, ImportError, ConfigError, StorageError) as err:
         return Run(url, UNREADABLE, one_line(err))
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as err:
         return Run(url, UNREADABLE, f"its files are damaged: {one_line(err)}")

@@ -1,7 +1,7 @@
 """How a command ends: errors become messages and exit codes. Called by `cli`.
 
 Exit codes: 0 done; 1 the run failed; 2 the input was wrong; 3 done, but the memory did not catch up
-with the final data layer; 130 interrupted.
+with the final data layer; 4 storage was away or full; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import typer
 
-from actors.wire import ConfigError, TandemError
+from actors.wire import ConfigError, StorageError, TandemError
 from orchestrator.console import Console
 
-FAILED, BAD_INPUT, UNREFLECTED, INTERRUPTED = 1, 2, 3, 130
+FAILED, BAD_INPUT, UNREFLECTED, STORAGE_AWAY, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 @contextmanager
@@ -28,6 +28,9 @@ def exit_codes() -> Iterator[None]:
     except ConfigError as err:
         _print_error(errors, err)
         raise typer.Exit(BAD_INPUT) from err
+    except StorageError as err:
+        _print_error(errors, err)
+        raise typer.Exit(STORAGE_AWAY) from err
     except InterruptedRunError as err:
         errors.say(f"{err}", style="yellow")
         raise typer.Exit(INTERRUPTED) from err

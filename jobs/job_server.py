@@ -28,6 +28,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from actors.wire import ConfigError, TandemError
+from orchestrator.private_ray import CHATTY_LOGGERS, UPLOAD_LOGGERS, token_header
+from orchestrator.ray_address import unreachable
 
 TIMEOUT_S = 15.0  # of one small request
 AGENT_S = 60.0  # for the head's agent to come up; a head that has just started has none yet
@@ -125,14 +127,10 @@ def find_token() -> dict[str, str]:
     Raises:
         ConfigError: a token that can't be read.
     """
-    # As Ray's client finds it, but without its switch RAY_AUTH_MODE.
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return {}
     try:
-        loader = AuthenticationTokenLoader.instance()
-        return dict(loader.get_token_for_http_header(ignore_auth_mode=True))
+        return token_header()
     except AuthenticationError as err:
         raise ConfigError(f"Ray's token can't be read: {_first_line(err)}; {GET_A_TOKEN}") from err
 
@@ -176,13 +174,14 @@ class JobServer:
     def __init__(self, address: Address, token: dict[str, str]) -> None:
         self.address = address
         self._token = token
+        _refuse_dead(address)
         self.ray_version = str(self._get("/api/version").get("ray_version", "unknown"))
-        for name in ("ray.dashboard", "ray._private.runtime_env"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # uploads, told by us
+        for name in CHATTY_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         with self._asking("connecting"), _without(OVERRIDING):
             self._client = JobSubmissionClient(address.url, headers=dict(token))
-        logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
-        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+        for name in UPLOAD_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
 
     @property
     def url(self) -> str:
@@ -312,6 +311,15 @@ def _refused(url: str, code: int, has_token: bool) -> ConfigError:
     )
 
 
+def _refuse_dead(address: Address) -> None:
+    """Raises: ConfigError where nobody listens, within 10 s; what a proxy reaches is not tried."""
+    proxies = urllib.request.getproxies()
+    if address.scheme in proxies and not urllib.request.proxy_bypass(address.host):
+        return
+    if what := unreachable(address.host, address.port):
+        raise ConfigError(_no_dashboard(address, what))
+
+
 def _unreachable(address: Address, err: Exception) -> str:
     reason = getattr(err, "reason", err)
     if isinstance(reason, socket.gaierror):
@@ -322,9 +330,13 @@ def _unreachable(address: Address, err: Exception) -> str:
         what = f"no answer within {TIMEOUT_S:g} s"
     else:
         what = _first_line(err)
+    return _no_dashboard(address, what)
+
+
+def _no_dashboard(address: Address, what: str) -> str:
     return (
-        f"no Ray dashboard at {address.url}: {what}; is the cluster up (ray status on its head), "
-        "has its head ray[default], and is the tunnel open "
+        f"no Ray dashboard at {address.url} (from --address or its default): {what}; is the "
+        "cluster up (ray status on its head), has its head ray[default], and is the tunnel open "
         "(ssh -L 8265:127.0.0.1:8265 HEAD, or ray dashboard cluster.yaml)?"
     )
 

@@ -14,10 +14,11 @@ import psutil
 import ray
 import torch
 
-from actors.wire import ConfigError
 from orchestrator.autoscaler import possible_nodes, scaler_state
 from orchestrator.config import Config
 from orchestrator.nodes import Node, cluster_nodes
+from orchestrator.ray_address import Given, given_address, refuse_long_temp_folder
+from orchestrator.ray_session import join
 
 MIB = 1 << 20
 RAY_STORE_FRAC = 0.3  # Ray's own choice of its object store, of the memory that is free
@@ -37,6 +38,8 @@ class Machine:
         nodes: of a cluster; none for this machine, whose embedded Ray has no labels.
         autoscales: whether a cluster has an autoscaler that may add nodes.
         possible: all nodes that the cluster could have with it; none where that is not known.
+        joined: of a cluster: whose it is, and where its address came from.
+        is_mine: whether it is this user's; so is this machine.
     """
 
     where: str
@@ -46,16 +49,19 @@ class Machine:
     nodes: Sequence[Node] = ()
     autoscales: bool = False
     possible: Sequence[Node] = ()
+    joined: str = ""
+    is_mine: bool = True
 
 
 def machine_of(config: Config) -> Machine:
     """What the config's Ray would give out: this machine's, or a running cluster's.
 
     Raises:
-        ConfigError: the cluster can't be reached.
+        ConfigError: the cluster can't be reached, or no Ray could be started here.
     """
-    if address := config.ray.address or os.environ.get("RAY_ADDRESS"):
-        return _cluster(address)
+    if given := given_address(config.ray.address, os.environ):
+        return _cluster(given)
+    refuse_long_temp_folder(os.environ, os.getpid())
     memory = psutil.virtual_memory()
     store = min(RAY_STORE_FRAC * memory.available, RAY_STORE_MAX_BYTES)
     if os.path.isdir("/dev/shm"):
@@ -72,22 +78,20 @@ def machine_of(config: Config) -> Machine:
     return Machine("this machine", resources, int(memory.available), min(sizes, default=None))
 
 
-def _cluster(address: str) -> Machine:
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
-    except (ConnectionError, RuntimeError, ValueError) as err:
-        raise ConfigError(f"Ray at {address} can't be used: {err}") from err
+def _cluster(given: Given) -> Machine:
+    joined, is_mine = join(given)
     try:
         found = {str(name): float(amount) for name, amount in ray.cluster_resources().items()}
-        where = f"the Ray cluster at {address}"
         return Machine(
-            where=where,
+            where=f"the Ray cluster at {given.address}",
             resources=found,
             free_bytes=None,
             gpu_bytes=None,
             nodes=cluster_nodes(),
             autoscales=scaler_state() is not None,
             possible=possible_nodes(),
+            joined=joined,
+            is_mine=is_mine,
         )
     finally:
         ray.shutdown()

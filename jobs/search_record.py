@@ -17,7 +17,7 @@ from typing import Any
 from ray import cloudpickle
 from ray.tune import Callback
 
-from actors.wire import ConfigError, one_line
+from actors.wire import ConfigError, StorageError, one_line
 from jobs.trial import DONOR, FINAL, GENERATION, GIVEN, INTERVAL, NUMBER, POINT
 from orchestrator.errors import root_cause
 from orchestrator.run_dir import RunDir
@@ -150,7 +150,7 @@ class SearchRecord(Callback):  # type: ignore[misc]
         self._results[result.number] = result
         try:
             write_result(self._where, result)
-        except ConfigError as err:
+        except (ConfigError, StorageError) as err:
             self._warn(f"{err}; the search goes on, and it is written again with the trial's news")
         self._told(what, result)
 

@@ -84,8 +84,12 @@ def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
     check_installed(search.spec.trackers)
     look_at_corpus(search.base)
     _still_tune()
+
+    def said(text: str) -> None:
+        console.say(text)
+
     with (
-        ray_session(search.base, verbose=False),
+        ray_session(search.base, verbose=False, say=said, warn=said),
         _stopped_like_ctrl_c(),
         _quiet("ray.tune"),
         _in_a_folder_that_stays(),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.storage import is_local
-from actors.wire import ConfigError
+from actors.wire import ConfigError, StorageError
 from orchestrator.command import ACCEPTED, CHECKPOINT, DONE, REFUSED, STOP, Command, Reply
 from orchestrator.config import Config
 from orchestrator.mailbox import Mailbox
@@ -168,7 +168,7 @@ class Attendant:
         """Whether it was done; storage that is away is told once."""
         try:
             work()
-        except (ConfigError, OSError) as err:
+        except (ConfigError, StorageError, OSError) as err:
             if not self._warned:
                 self._warn(f"{err}; training goes on, tandem status and commands wait for it")
             self._warned = True

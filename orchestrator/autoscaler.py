@@ -1,6 +1,6 @@
 """What the cluster's autoscaler says: whether there is one, which nodes it is starting, what it can
-never give, and which nodes it could start. The one place that knows Ray's autoscaler; `placement`
-and `check` ask it.
+never give, and which nodes it could start. The one place that knows Ray's autoscaler's report;
+`placement` and `check` ask it.
 
 Ray has no public way to this yet. The second version of its autoscaler (that of `ray up` and of
 KubeRay) reports to the cluster's control service, and that report is read here. Where there is
@@ -19,14 +19,13 @@ from typing import Any
 
 import ray
 import yaml
-from ray.exceptions import RayError
 
 from orchestrator.nodes import Node, cluster_nodes
+from orchestrator.private_ray import autoscaling_state
 
 LAUNCHER_FILE = (
     "~/ray_bootstrap_config.yaml"  # where `ray up` puts the cluster's config, on its head
 )
-REPLY_S = 10  # for the control service to answer
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,10 @@ class ScalerState:
 
 def scaler_state() -> ScalerState | None:
     """The autoscaler's last report; None where no autoscaler reports."""
+    report = autoscaling_state()
     try:
-        from ray._raylet import GcsClient  # type: ignore[attr-defined]
-        from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-
-        client = GcsClient(address=ray.get_runtime_context().gcs_address)
-        reply = GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=REPLY_S))
-        return read_report(reply.autoscaling_state)
-    except (ImportError, AttributeError, RayError):  # another Ray, or no answer now
+        return read_report(report) if report is not None else None
+    except AttributeError:  # another Ray's report
         return None
 
 

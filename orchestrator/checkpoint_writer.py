@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from actors.wire import ConfigError
+from actors.wire import ConfigError, StorageError
 from orchestrator import checkpoints
 from orchestrator.config import CheckpointSpec
 from orchestrator.exchange import PairCheckpoint
@@ -75,7 +75,7 @@ class CheckpointWriter:
                 self.num_written += 1
                 self.last_interval = pair.interval
                 self._let_go()
-            except (ConfigError, OSError) as err:
+            except (ConfigError, StorageError, OSError) as err:
                 self._warn(
                     f"the checkpoint of interval {pair.interval} could not be written ({err}); "
                     "training goes on, the one before is kept"

@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from actors.spec import GROUPS
-from actors.wire import Beat, CheckpointError, Description, Location, Order
+from actors.wire import Beat, CheckpointError, Description, Location, Order, StorageError
 from orchestrator.config import Config
 from orchestrator.errors import LOST, GroupFailedError, LostObjectError, root_cause
 from orchestrator.events import Evaluated, Event, Failed, Prepared, Resized, Restarted
@@ -220,7 +220,8 @@ class Cluster:
         """Writes the exports of the pair last evaluated; returns the digests. Tries again where the
         evaluator dies or the storage is away.
 
-        Raises: GroupFailedError where it failed for `deadlines.storage_s`, or too often.
+        Raises: GroupFailedError where it failed for `deadlines.storage_s`, or too often;
+        StorageError where its storage was away.
         """
         deadlines = self._config.deadlines
         deadline, deaths = time.monotonic() + deadlines.storage_s, 0
@@ -234,9 +235,9 @@ class Cluster:
                 died = isinstance(err, RayActorError)
                 deaths += died
                 if deaths == EXPORT_TRIES or (not died and time.monotonic() > deadline):
-                    raise GroupFailedError(
-                        f"evaluator: the export to {directory} failed: {root_cause(err)}"
-                    ) from err
+                    cause = root_cause(err)
+                    kind = StorageError if isinstance(cause, StorageError) else GroupFailedError
+                    raise kind(f"evaluator: the export to {directory} failed: {cause}") from err
                 if died and self._last_pair is not None:
                     self._evaluator = None  # what it exports is what it evaluated
                     self.evaluate(*self._last_pair, final=True)

@@ -129,7 +129,9 @@ class RaySpec(Spec):
     """Which Ray to run on."""
 
     address: str | None = Field(
-        None, description="Ray address to join (or `auto`); unset: RAY_ADDRESS, else embedded."
+        None,
+        description="Ray to join: HOST:PORT of its head, or `auto` for the cluster that this "
+        "machine is a node of; `local`: embedded; unset: RAY_ADDRESS, else embedded.",
     )
     num_cpus: int | None = Field(
         None, ge=1, description="Embedded Ray only: CPUs it may give out (default: all)."
@@ -141,6 +143,15 @@ class RaySpec(Spec):
         None,
         ge=80,
         description="Embedded Ray only: size of the object store (default: Ray's own choice).",
+    )
+    worker_niceness: int = Field(
+        0,
+        ge=0,
+        le=19,
+        description="Embedded Ray only: niceness of the workers beside that of the command. Ray's "
+        "own 15 leaves them almost nothing of a CPU that anything else uses, and deadlines pass; "
+        "raise it to have the machine for other work, or start the command with `nice`. On a "
+        "cluster: RAY_worker_niceness in the environment of `ray start`.",
     )
 
 

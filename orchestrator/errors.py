@@ -24,6 +24,12 @@ class RunExistsError(ConfigError):
     """The run directory is already there."""
 
 
+class RayStartError(TandemError):
+    """No Ray came up on this machine; the message says how long it was waited for."""
+
+    heading = "error"
+
+
 class GroupFailedError(TandemError):
     """A rank of a group died, hung or raised; the message names it and the first cause."""
 

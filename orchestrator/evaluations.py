@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from actors.spec import DATA, MEMORY
-from actors.wire import Evaluation
+from actors.wire import Evaluation, StorageError
 from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError
 from orchestrator.events import Evaluated, Event
@@ -120,7 +120,8 @@ class Evaluations:
                     self._listener.on_evaluation(event.evaluation, final=True)
                     return event.evaluation
                 if not (event.died or event.lost) or tries == FINAL_TRIES:
-                    raise GroupFailedError(
+                    away = isinstance(event.cause, StorageError)
+                    raise (StorageError if away else GroupFailedError)(
                         f"evaluator: the final evaluation failed: {event.cause}; {self._way_on}"
                     )
                 for group in event.lost:

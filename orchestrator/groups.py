@@ -8,6 +8,7 @@ A rank and the evaluator import torch when they start, so that the driver never 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,11 @@ class Rank:
         self._arguments = (spec, tokenizer_json, run, rank, num_ranks)
         self._group, self._rank, self._num_ranks = group, rank, num_ranks
         self._workers = spec.group(group).workers
+        self._phase, self._phase_at = "waiting to start", time.time()
+
+    def _begin(self, phase: str) -> None:
+        """Notes what the start does from now on, for who asks meanwhile."""
+        self._phase, self._phase_at = phase, time.time()
 
     def locate(self) -> Location:
         """Where this process runs and which cards are its own."""
@@ -47,7 +53,9 @@ class Rank:
 
     def warm(self) -> None:
         """Imports what `start` will need; a spare does so and waits."""
+        self._begin("importing torch and the trainer")
         _trainer_class(self._group)
+        self._begin("waiting to start")
 
     def take_over(self, visible_devices: str, num_ranks: int) -> None:
         """A spare, which reserved nothing, takes the place and the cards of one that died, in a
@@ -64,7 +72,9 @@ class Rank:
 
     def start(self, incarnation: int) -> Description:
         """Builds the layer; everything that can be wrong with the config shows here."""
-        self._trainer = _trainer_class(self._group)(*self._arguments, incarnation)
+        self._begin("importing torch and the trainer")
+        make = _trainer_class(self._group)
+        self._trainer = make(*self._arguments, incarnation, self._begin)
         return self._describe(incarnation)
 
     def _describe(self, incarnation: int) -> Description:
@@ -125,10 +135,10 @@ class Rank:
         return (done.report, done.header, done.checkpoint_header, *out)
 
     @ray.method(concurrency_group="beat")
-    def beat(self) -> Beat | None:
+    def beat(self) -> Beat:
         """What the main thread last wrote about itself, and the memory that the process has."""
         if self._trainer is None:
-            return None
+            return Beat(self._group, self._rank, 0, self._phase, 0, 0, self._phase_at)
         from actors.device import used_bytes
 
         host_bytes, gpu_bytes = used_bytes(self._trainer.device)

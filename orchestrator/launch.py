@@ -18,9 +18,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.spec import EVALUATOR, RunSpec
 from actors.wire import Location
 from orchestrator.config import Config
-from orchestrator.errors import GroupFailedError, InterruptedRunError, as_group_error
+from orchestrator.errors import InterruptedRunError, as_group_error
 from orchestrator.exchange import GroupCheckpoint
 from orchestrator.groups import EvaluatorActor, RankActor
+from orchestrator.late_start import late_start
 from orchestrator.local_process import is_actor, is_gone, is_stopped, kill
 from orchestrator.placement import Seats, bundle, evaluator_bundle
 from orchestrator.rank_group import RankGroup, Waiting
@@ -33,9 +34,12 @@ ASKED_S = 5.0  # for a process to end as Ray asks it to; one killed before is re
 
 @dataclass
 class _Process:
-    """An actor, the ref of where it is, and its process id where that is on this machine."""
+    """An actor, its group and rank, the ref of where it is, and its process id where that is on
+    this machine.
+    """
 
     actor: Any
+    who: tuple[str, int]
     locating: Any = None
     local_pid: int | None = None
 
@@ -254,7 +258,7 @@ class Launcher:
         wanted = evaluator_bundle(self._config)
         options = self.options(EVALUATOR, 0, wanted) if wanted else {"num_cpus": 0}
         actor = EvaluatorActor.options(**options).remote(self.spec, self._tokenizer_json)  # type: ignore[attr-defined]
-        self._processes[actor] = _Process(actor)
+        self._processes[actor] = _Process(actor, (EVALUATOR, 0))
         self._locating(actor)
         return actor
 
@@ -314,11 +318,9 @@ class Launcher:
                 except Exception as err:
                     raise as_group_error(group, rank, err, "while starting") from err
             if pending and time.monotonic() > deadline:
-                group, rank = waiting[pending[0]]
-                raise GroupFailedError(
-                    f"{group} rank {rank}: {what} after {self._config.deadlines.start_s:g} s; "
-                    "raise deadlines.start_s, or look at the node's load"
-                )
+                late, after_s = [waiting[ref] for ref in pending], self._config.deadlines.start_s
+                there = {p.who: (p.actor, p.locating) for p in self._processes.values()}
+                raise late_start(late, there, what, after_s)
         return results
 
     def _actor(self, name: str, rank: int, spare: bool = False, spec: RunSpec | None = None) -> Any:
@@ -328,7 +330,7 @@ class Launcher:
         actor = RankActor.options(**options).remote(
             spec, self._tokenizer_json, self._config.name, name, rank, workers.num_workers
         )
-        self._processes[actor] = _Process(actor)
+        self._processes[actor] = _Process(actor, (name, rank))
         return actor
 
     def _spare(self, name: str, rank: int) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from ray._private.state import state  # where Ray Train and Serve read it too; no public way yet
+from orchestrator.private_ray import draining_nodes
 
 POLL_S = 2.0
 
@@ -26,7 +26,7 @@ class Preemption:
     def __init__(
         self,
         node_ids: Callable[[], Collection[str]],
-        draining: Callable[[], Mapping[str, int]] = state.get_draining_nodes,
+        draining: Callable[[], Mapping[str, int]] = draining_nodes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node_ids, self._draining, self._clock = node_ids, draining, clock

@@ -50,6 +50,10 @@ class Progress(LiveView):
         if not self._is_live:
             self._say(text)
 
+    def says(self, text: str) -> None:
+        """Something to know that is not what the run does now."""
+        self._say(text)
+
     def waiting(self, text: str) -> None:
         """What the run waits for before it can start; said again only where it is another thing."""
         if text != self._phase:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.wire import StorageError
 from orchestrator.metrics import Metrics, Row
 from orchestrator.run_dir import EVALUATIONS, EVENTS, METRICS, RunDir
 from orchestrator.trackers import Tracker, figures_of
@@ -90,7 +91,7 @@ class Recorder:
             self._run_dir.write(
                 EVALUATIONS, json.dumps(self._evaluations, indent=1, ensure_ascii=False)
             )
-        except (OSError, ValueError) as err:
+        except (StorageError, OSError, ValueError) as err:
             self._warn(
                 f"metrics could not be written ({err}); training goes on and they are tried again"
             )

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from actors.wire import CheckpointError, ConfigError, DivergedError, Order, UnwiredMemoryError
+from actors.wire import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    Order,
+    StorageError,
+    UnwiredMemoryError,
+)
 from orchestrator.errors import GroupFailedError
 from orchestrator.exchange import GroupCheckpoint, Version
 
@@ -172,7 +179,8 @@ def refuse_restart(
         raise cause
     if 0 < max_failures <= len(earlier):
         first = earlier[0]
-        raise GroupFailedError(
+        kind = StorageError if isinstance(cause, StorageError) else GroupFailedError
+        raise kind(
             f"{cause}; this was failure {len(earlier) + 1} of the {first.group} group, and "
             f"recovery.max_failures is {max_failures}; the first one, in interval "
             f"{first.interval}: {first.cause}; {then}"

@@ -23,7 +23,7 @@ from actors.corpus import build_tokenizer
 from actors.host_memory import ByteArray
 from actors.spec import GROUPS
 from actors.tokenizer import Tokenizer
-from actors.wire import ConfigError, Description, one_line
+from actors.wire import ConfigError, Description, StorageError, one_line
 from orchestrator.attendant import Attendant, refresh_every_s
 from orchestrator.checkpoint_writer import CheckpointWriter
 from orchestrator.checkpoints import Restored, load, remove_unfinished, stored_part
@@ -92,6 +92,7 @@ def train(
     Raises:
         ConfigError: what is wrong with the input, no run directory is left; or the run to resume
             is running.
+        StorageError: storage is away at the start, or for too long at the end.
         CheckpointError: the run to resume has checkpoints, and none of them is sound.
         InterruptedRunError: SIGINT or SIGTERM; the summary says so.
         TandemError: the first cause of a failed run; the summary says so.
@@ -112,7 +113,7 @@ def train(
         progress.phase("reading the corpus and starting Ray")
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
             tokenizing = pool.submit(_tokenizer, config, run_dir if going_on else None)
-            with ray_session(config, verbose):
+            with ray_session(config, verbose, progress.says, progress.warning):
                 stop_requested.arm()
                 tokenizer = tokenizing.result()
                 restored = load(run_dir, progress.warning) if going_on else None
@@ -241,7 +242,10 @@ class _Job:
             message = one_line(err)
             wall_s = time.time() - metrics.started_at
             summary = summarise_failure(config, metrics, ended, message, wall_s)
-            run_dir.write_json(SUMMARY, summary)
+            try:
+                run_dir.write_json(SUMMARY, summary)
+            except (ConfigError, StorageError) as unwritten:  # must not hide the first cause
+                warn(f"{unwritten}; the summary of this run is not written")
             raise
         finally:
             writer.close()

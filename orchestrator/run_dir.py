@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from actors.storage import is_local, move_file, remove, writable
-from actors.wire import ConfigError
+from actors.storage import AGAIN, is_lasting, is_local, move_file, remove, writable
+from actors.wire import ConfigError, StorageError, TandemError
 from orchestrator.errors import RunExistsError
 
 CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
@@ -24,11 +24,6 @@ CHECKPOINTS, PROFILES = "checkpoints", "profiles"
 STATUS, MAILBOX = "status.json", "mailbox"
 RETRY_S = 1.0  # between two tries to reach storage that is away
 EXPORT_MARKER = "export.json"  # an export's last file, of `actors.pair_files`
-
-
-# What trying again does not change, by type and, for clients of remote storage, by name.
-LASTING = (FileNotFoundError, PermissionError, ValueError)
-LASTING_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError")
 
 
 class RunDir:
@@ -65,7 +60,7 @@ class RunDir:
     def exists(self, name: str = "") -> bool:
         """Whether the file, or the directory itself, is there now.
 
-        Raises: ConfigError where the place can't be looked at.
+        Raises: ConfigError where the place can't be looked at, StorageError where it is away.
         """
         self._fs.invalidate_cache()  # another process may have written it since it was listed
         there = f"{self._root}/{name}" if name else self._root
@@ -73,7 +68,7 @@ class RunDir:
             return bool(self._patiently(name, lambda: self._fs.exists(there)))
         except Exception as err:  # clients of remote storage have errors of their own
             where = self.path(name) if name else self.url
-            raise ConfigError(f"{where}: can't be read: {err}") from err
+            raise _explained(err, where, "can't be read") from err
 
     def _patiently(
         self, name: str, action: Callable[[], Any], patience_s: float | None = None
@@ -93,8 +88,7 @@ class RunDir:
             try:
                 return action()
             except Exception as err:  # clients of remote storage have errors of their own
-                lasting = isinstance(err, LASTING) or type(err).__name__ in LASTING_NAMES
-                if lasting or time.monotonic() + RETRY_S > deadline:
+                if is_lasting(err) or time.monotonic() + RETRY_S > deadline:
                     raise
                 if not told:
                     self._warn(
@@ -107,7 +101,7 @@ class RunDir:
     def refuse_existing(self) -> None:
         """Raises: RunExistsError if there is a run already.
 
-        ConfigError if the place can't be looked at.
+        ConfigError, StorageError: as `exists`.
         """
         if self.exists():
             raise RunExistsError(
@@ -118,16 +112,16 @@ class RunDir:
     def write(self, name: str, content: bytes | str, patience_s: float | None = None) -> None:
         """Writes a file whole; on local storage too it is tried for `patience_s`, where given.
 
-        Raises: ConfigError where the storage can't be written.
+        Raises: ConfigError where the storage can't be written, StorageError where it is away or
+        full.
         """
         data = content.encode() if isinstance(content, str) else content
         target = f"{self._root}/{name}"
         try:
             self._patiently(name, lambda: self._replace(target, data), patience_s)
         except Exception as err:  # clients of remote storage have errors of their own
-            raise ConfigError(
-                f"{self.path(name)}: can't be written: {err}; choose another storage=…"
-            ) from err
+            another = "choose another storage=…"
+            raise _explained(err, self.path(name), "can't be written", another) from err
 
     def _replace(self, target: str, data: bytes) -> None:
         self._fs.pipe_file(f"{target}.part", data)
@@ -138,21 +132,20 @@ class RunDir:
         self.write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def read(self, name: str) -> str:
-        """A text file. Raises: ConfigError where it can't be read."""
+        """A text file. Raises: ConfigError where it can't be read, StorageError as `write`."""
         try:
             raw = self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}"))
             return str(raw.decode())
         except Exception as err:  # as in `write`
-            raise ConfigError(
-                f"{self.path(name)}: can't be read: {err}; is {self.url} the directory of a run?"
-            ) from err
+            wrong = f"is {self.url} the directory of a run?"
+            raise _explained(err, self.path(name), "can't be read", wrong) from err
 
     def read_bytes(self, name: str) -> bytes:
-        """A file's bytes. Raises: ConfigError where it can't be read."""
+        """A file's bytes. Raises: as `read`."""
         try:
             return bytes(self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}")))
         except Exception as err:  # clients of remote storage have errors of their own
-            raise ConfigError(f"{self.path(name)}: can't be read: {err}") from err
+            raise _explained(err, self.path(name), "can't be read") from err
 
     def list_folders(self, name: str = "") -> list[str]:
         """Names of the folders in one of the run's folders; none where there is no such folder."""
@@ -170,7 +163,7 @@ class RunDir:
         except FileNotFoundError:
             return {}
         except Exception as err:  # as above
-            raise ConfigError(f"{self.path(name)}: can't be listed: {err}") from err
+            raise _explained(err, self.path(name), "can't be listed") from err
         return {
             entry["name"].rstrip("/").rpartition("/")[2]: None
             if entry["type"] == "directory"
@@ -186,14 +179,28 @@ class RunDir:
         except FileNotFoundError:
             return
         except Exception as err:  # as above
-            raise ConfigError(f"{self.path(name)}: can't be removed: {err}") from err
+            raise _explained(err, self.path(name), "can't be removed") from err
 
     def upload(self, local: str, name: str) -> None:
-        """Copies a local file into the run. Raises: ConfigError where it can't be written."""
+        """Copies a local file into the run. Raises: as `write`."""
         try:
             self._patiently(name, lambda: self._fs.put_file(local, f"{self._root}/{name}"))
         except Exception as err:  # as above
-            raise ConfigError(f"{self.path(name)}: can't be written: {err}") from err
+            raise _explained(err, self.path(name), "can't be written") from err
+
+
+def _explained(err: Exception, place: str, doing: str, if_wrong: str = "") -> TandemError:
+    """What a file system raised as one of our errors.
+
+    Args:
+        err: what it raised.
+        place: what was read or written.
+        doing: what could not be done.
+        if_wrong: what to do where what was asked for is wrong, and storage is not away.
+    """
+    if is_lasting(err):
+        return ConfigError(f"{place}: {doing}: {err}" + (f"; {if_wrong}" if if_wrong else ""))
+    return StorageError(f"{place}: {doing}: {err}; {AGAIN}")
 
 
 def resume_command(url: str) -> str:
@@ -207,6 +214,7 @@ def find_export(url: str | os.PathLike[str]) -> str:
     Raises:
         ConfigError: no run there, a run without a finished export (the message says in what state
             it is), or a place that can't be read.
+        StorageError: its storage is away.
     """
     place = RunDir(os.fspath(url))
     if place.exists(EXPORT_MARKER):

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from actors.storage import outages_told
 from actors.text_file import EncodingError, read_text
-from actors.wire import ConfigError
+from actors.wire import ConfigError, TandemError
 from orchestrator.config_paths import anchor_paths
 
 
@@ -32,10 +33,14 @@ def _parse(text: str) -> Any:
 
 
 def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML file's keys and values, with dotted overrides. Raises: ConfigError."""
+    """A YAML file's keys and values, with dotted overrides.
+
+    Raises: ConfigError, StorageError where its storage is away.
+    """
     try:
-        text = read_text(path)
-    except ConfigError:
+        with outages_told(f"config {path}", "can't be read"):
+            text = read_text(path)
+    except TandemError:
         raise
     except EncodingError as err:
         raise ConfigError(f"config {path}: {err}") from err

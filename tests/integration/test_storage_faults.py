@@ -15,7 +15,7 @@ import pytest
 import ray
 from moto.server import ThreadedMotoServer
 
-from actors.wire import ConfigError, TandemError
+from actors.wire import ConfigError, StorageError, TandemError
 from orchestrator.config import load_config
 from orchestrator.console import Console
 from orchestrator.run import train
@@ -89,7 +89,7 @@ def test_storage_that_stays_away_is_an_error_that_names_the_file(
 ) -> None:
     run_dir = RunDir("s3://faults/files/never", 2.0)
     began = time.monotonic()
-    with proxy.failing(mode), pytest.raises(ConfigError, match=r"summary.json: can't be written"):
+    with proxy.failing(mode), pytest.raises(StorageError, match=r"summary.json: can't be written"):
         run_dir.write("summary.json", "{}")
     assert time.monotonic() - began < 60
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +17,7 @@ PACKAGES = ("actors", "orchestrator", "jobs")  # each may import itself and thos
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
 LONGEST = 400
+HIDDEN_ARGUMENTS = ("_temp_dir", "_system_config", "_node_ip_address", "_plasma_directory")
 
 
 @cache
@@ -149,6 +153,76 @@ def test_clusters_are_asked_in_one_place_which_guards_the_token() -> None:
         if {"ray.job_submission.JobSubmissionClient", "ray.dashboard"} & set(imported(path))
     }
     assert asking == {"jobs/job_server.py"}
+
+
+def private_names_of_ray(path: Path) -> set[str]:
+    """What a file imports of Ray that is private, its strings that name such, and underscored
+    attributes of `ray` and its modules.
+    """
+    private = re.compile(r"^ray\.(core\b|_(?!_)|.*\._(?!_))")
+    found = {name for name in imported(path) if private.match(name)}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if private.match(node.value) or node.value in HIDDEN_ARGUMENTS:
+                found.add(node.value)
+        elif isinstance(node, ast.keyword) and node.arg in HIDDEN_ARGUMENTS:
+            found.add(node.arg)
+        elif isinstance(node, ast.Attribute) and private.match(ast.unparse(node)):
+            found.add(ast.unparse(node))
+    return found
+
+
+def test_one_module_only_touches_what_ray_keeps_private() -> None:
+    everywhere = [*FILES, *sorted((ROOT / "benchmarks").rglob("*.py"))]
+    found = {path.relative_to(ROOT).as_posix(): private_names_of_ray(path) for path in everywhere}
+    assert {file for file, names in found.items() if names} == {"orchestrator/private_ray.py"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import ray._private.worker",
+        "from ray._raylet import GcsClient",
+        "from ray.core.generated import autoscaler_pb2",
+        "ray._private.state.state",
+        "sys.modules['ray._private.worker']",
+        "ray.init(_temp_dir='/tmp/x')",
+        "ray.init(**{'_system_config': {}})",
+    ],
+)
+def test_what_is_private_is_recognised(line: str, tmp_path: Path) -> None:
+    (tmp_path / "file.py").write_text(line)
+    assert private_names_of_ray(tmp_path / "file.py")
+
+
+# Packages whose distribution has another name, and those that only an extra brings.
+DISTRIBUTIONS = {"yaml": "pyyaml", "mlflow": "mlflow_skinny"}
+OPTIONAL = {"mlflow_skinny", "peft", "wandb"}
+
+
+def declared() -> tuple[set[str], set[str]]:
+    """Distributions that pyproject names: as dependencies, and in extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def names(lines: list[str]) -> set[str]:
+        return {re.split(r"[\[><=!~ ;]", line)[0].lower().replace("-", "_") for line in lines}
+
+    extras = project["optional-dependencies"].values()
+    return names(project["dependencies"]), {name for lines in extras for name in names(lines)}
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "benchmarks"])
+def test_what_is_imported_is_declared(package: str) -> None:
+    always, in_extras = declared()
+    ours = {*PACKAGES, "benchmarks", "tests"}
+    tests_own = in_extras if package == "benchmarks" else set()  # they are not installed
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for name in packages(path) - sys.stdlib_module_names - ours
+        if DISTRIBUTIONS.get(name, name).lower() not in always | (OPTIONAL & in_extras) | tests_own
+    }
+    assert undeclared == set()
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

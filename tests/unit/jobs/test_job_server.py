@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -216,13 +219,31 @@ def test_other_versions_are_refused(
 
 
 def test_an_address_where_nothing_listens_says_what_to_look_at(dashboard: Dashboard) -> None:
-    import socket
-
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    with pytest.raises(ConfigError, match="nothing listens there; is the cluster up"):
+    with pytest.raises(ConfigError, match="nothing listens there; is the cluster up") as refused:
         JobServer(Address("http", "127.0.0.1", port), {})
+    assert f"http://127.0.0.1:{port} (from --address or its default)" in str(refused.value)
+
+
+def test_an_address_that_nobody_answers_at_is_given_up_within_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server whose queue of connections is full: what is sent to it is dropped."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with contextlib.ExitStack() as open_ones:
+        full = open_ones.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = full.getsockname()[1]
+        for _ in range(2):
+            client = open_ones.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match="no answer within"):
+            JobServer(Address("http", "127.0.0.1", port), {})
+        assert time.monotonic() - began < 10
 
 
 @pytest.fixture

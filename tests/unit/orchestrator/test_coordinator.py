@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.spec import DATA, MEMORY
-from actors.wire import CheckpointHeader, DivergedError, Range
+from actors.wire import CheckpointHeader, DivergedError, Range, StorageError
 from orchestrator.coordinator import Coordinator, Outcome
 from orchestrator.errors import GroupFailedError, InterruptedRunError
 from orchestrator.events import Committed, Evaluated, Event, Failed, Restarted
@@ -387,6 +387,12 @@ def test_the_final_evaluation_is_told_apart_from_an_earlier_one_that_comes_late(
 def test_a_final_evaluation_that_fails_ends_the_run_with_its_cause() -> None:
     script = [*WHOLE_RUN[:-1], Evaluated(None, RuntimeError("out of memory"))]
     with pytest.raises(GroupFailedError, match=r"final evaluation failed: out of memory"):
+        Run(script).to_its_end()
+
+
+def test_a_final_evaluation_whose_storage_is_away_ends_the_run_as_that() -> None:
+    script = [*WHOLE_RUN[:-1], Evaluated(None, StorageError("corpus file s3://b/a: gone"))]
+    with pytest.raises(StorageError, match=r"final evaluation failed: corpus file s3://b/a"):
         Run(script).to_its_end()
 
 

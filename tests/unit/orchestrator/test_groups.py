@@ -81,7 +81,8 @@ class Built:
     """What a rank builds: only how it was asked to."""
 
     def __init__(self, *arguments: object) -> None:
-        *_, self.rank, self.num_ranks, self.incarnation = arguments
+        *_, self.rank, self.num_ranks, self.incarnation, begin = arguments
+        begin("building its layers")  # type: ignore[operator]
 
     def description(self) -> dict[str, object]:
         sizes = ("num_parameters", "snapshot_bytes", "wire_bytes", "checkpoint_bytes")
@@ -96,3 +97,21 @@ def test_a_spare_that_takes_over_in_a_resized_group_has_its_size(
     rank.take_over("", 3)
     rank.start(2)
     assert (rank._trainer.rank, rank._trainer.num_ranks, rank._trainer.incarnation) == (0, 3, 2)
+
+
+def test_a_rank_that_starts_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    rank = Rank(a_config(), "", "run", "data", 0, 1)
+    phases = [rank.beat().phase]
+
+    class Asked(Built):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            phases.append(rank.beat().phase)
+
+    def imported(group: str) -> type[Built]:
+        phases.append(rank.beat().phase)
+        return Asked
+
+    monkeypatch.setattr("orchestrator.groups._trainer_class", imported)
+    rank.start(0)
+    assert phases == ["waiting to start", "importing torch and the trainer", "building its layers"]

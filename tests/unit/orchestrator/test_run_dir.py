@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from actors.wire import ConfigError
+from actors.wire import ConfigError, StorageError
 from orchestrator.errors import RunExistsError
 from orchestrator.run_dir import RunDir, find_export, resume_command
 
@@ -48,7 +48,7 @@ def test_a_write_that_breaks_off_leaves_the_file_as_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_dir._fs, "pipe_file", breaks_off)
-    with pytest.raises(ConfigError, match=r"summary.json: can't be written: .*No space left"):
+    with pytest.raises(StorageError, match=r"summary.json: can't be written: .*No space left"):
         run_dir.write("summary.json", "second")
     assert run_dir.read("summary.json") == "first"
 
@@ -202,10 +202,10 @@ def test_storage_that_stays_away_is_an_error_in_the_end(
         raise OSError("gone")
 
     monkeypatch.setattr(run_dir._fs, "pipe_file", away)
-    with pytest.raises(ConfigError, match=r"summary.json: can't be written: gone"):
+    with pytest.raises(StorageError, match=r"summary.json: can't be written: gone"):
         run_dir.write("summary.json", "whole")
     assert len(tries) == 1  # a local disk is never away
-    with pytest.raises(ConfigError, match=r"summary.json: can't be written: gone"):
+    with pytest.raises(StorageError, match=r"summary.json: can't be written: gone"):
         run_dir.write("summary.json", "whole", patience_s=0.05)
     assert len(tries) > 2
 

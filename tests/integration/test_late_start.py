@@ -1,0 +1,70 @@
+"""A start that takes too long says which ranks are waited for, and how far each has come."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.corpus import build_tokenizer
+from actors.spec import GROUPS
+from orchestrator.cluster import Cluster
+from orchestrator.config import Config, load_config
+from orchestrator.errors import GroupFailedError
+from orchestrator.run import train
+from orchestrator.run_dir import CONFIG, TOKENIZER, RunDir
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
+
+def failure(config: Config, resume: bool = False) -> str:
+    with pytest.raises(GroupFailedError) as failed:
+        train(config, resume=resume)
+    return str(failed.value)
+
+
+def test_ranks_that_read_the_corpus_are_named_with_it(workplace: Path, tmp_path: Path) -> None:
+    """Their templates are in a pipe that nobody writes to. The driver reads none: the run that it
+    goes on with has its tokenizer.
+    """
+    os.mkfifo(tmp_path / "templates.json")
+    config = load_config(
+        str(workplace / "tiny.yaml"),
+        [
+            "name=late",
+            f"storage={tmp_path}",
+            f"corpus.templates={tmp_path / 'templates.json'}",
+            "deadlines.start_s=30",
+        ],
+    )
+    run_dir = RunDir(config.run_url)
+    run_dir.write(CONFIG, config.to_yaml())
+    whole = load_config(str(workplace / "tiny.yaml"))
+    run_dir.write(TOKENIZER, build_tokenizer(whole).to_json())
+    text = failure(config, resume=True)
+    assert "was not ready after 30 s (waiting for " in text
+    for group in GROUPS:
+        assert f"{group} rank 0: taking its device and reading the corpus, for " in text
+    assert "raise deadlines.start_s" in text
+
+
+def test_processes_that_ray_has_not_started_are_named_so(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resources are reserved as ever; the deadline begins with the processes."""
+    real = Cluster.start
+
+    def at_once(self: Cluster, *arguments: Any) -> Any:
+        hurried = self._config.model_copy(
+            update={"deadlines": self._config.deadlines.model_copy(update={"start_s": 0.01})}
+        )
+        monkeypatch.setattr(self._launcher, "_config", hurried)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Cluster, "start", at_once)
+    config = load_config(str(workplace / "tiny.yaml"), ["name=late-process"])
+    text = failure(config)
+    assert "has no process yet after 0.01 s" in text
+    assert "Ray has not started its process yet" in text or "waiting to start" in text
