@@ -30,7 +30,7 @@ def checked(config: str, *overrides: str) -> dict[str, Any]:
 
 
 def test_a_good_config_says_what_its_run_takes(config: str) -> None:
-    found = checked(config)
+    found = checked(config, *(f"{g}.optimizer.warmup_steps=2" for g in ("data", "memory")))
     assert found["status"] == "ok"
     assert found["parameters"]["value_table"] == 64 * 16
     assert found["store"]["needed_bytes"] < found["store"]["available_bytes"]
