@@ -91,7 +91,7 @@ def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
     if where.exists(SEARCH):
         refuse_changed_corpus(where, search.base, marks, warned.append)
     for line in inventory.lines():
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.say(line)
     _still_tune()
     with (
         ray_session(search.base, verbose=False),

@@ -32,6 +32,23 @@ def write_record(run_dir: RunDir, marks: CorpusMarks, inventory: Inventory) -> N
     )
 
 
+def changes_of_corpus(run_dir: RunDir, marks: CorpusMarks) -> list[str] | None:
+    """What is another in the corpus than in the record of a run or a search; None: no record.
+
+    Raises:
+        ConfigError: the record can't be read.
+    """
+    if not run_dir.exists(CORPUS):
+        return None
+    try:
+        before = CorpusMarks.from_list(json.loads(run_dir.read(CORPUS))["files"])
+    except (ValueError, KeyError, TypeError) as err:
+        raise ConfigError(
+            f"{run_dir.path(CORPUS)}: not a record of a corpus ({err}); remove it to go on without"
+        ) from err
+    return before.changes(marks)
+
+
 def refuse_changed_corpus(
     run_dir: RunDir, config: Config, marks: CorpusMarks, warn: Callable[[str], None]
 ) -> None:
@@ -46,19 +63,12 @@ def refuse_changed_corpus(
     Raises:
         ConfigError: the corpus is another one; the message names the files and how to accept it.
     """
-    if not run_dir.exists(CORPUS):
+    changes = changes_of_corpus(run_dir, marks)
+    if changes is None:
         warn(
             f"{run_dir.url} has no {CORPUS}: it was begun by an earlier version, so nobody knows "
             "whether its corpus is still the same; from now on that is recorded"
         )
-        return
-    try:
-        before = CorpusMarks.from_list(json.loads(run_dir.read(CORPUS))["files"])
-    except (ValueError, KeyError, TypeError) as err:
-        raise ConfigError(
-            f"{run_dir.path(CORPUS)}: not a record of a corpus ({err}); remove it to go on without"
-        ) from err
-    changes = before.changes(marks)
     if not changes:
         return
     what = f"its corpus is not what it was: {'; '.join(changes)}"
