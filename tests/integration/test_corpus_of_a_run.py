@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from actors.corpus import Corpus
 from actors.corpus_spec import CorpusSpec
@@ -20,8 +19,10 @@ from actors.inventory import take_inventory
 from actors.spec import DATA, GROUPS, MEMORY
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError, CorpusError
+from jobs.evaluate import run_evaluation
 from orchestrator import checkpoints
 from orchestrator.config import Config, load_config
+from orchestrator.console import Console
 from orchestrator.run import train
 from orchestrator.run_dir import CORPUS, SUMMARY, RunDir
 
@@ -123,7 +124,9 @@ def test_a_bad_record_in_the_midst_ends_a_run_that_goes_on_once_it_is_mended_and
     assert record["digest"] == digest
 
 
-def test_a_run_keeps_and_says_what_it_reads(workplace: Path, folder: Path) -> None:
+def test_a_run_keeps_and_says_what_it_reads_and_evaluate_sees_that_it_changed(
+    workplace: Path, folder: Path
+) -> None:
     _, told = started(workplace, overrides(folder, "record"))
     record = json.loads(RunDir(str(workplace / "runs" / "record")).read(CORPUS))
     (source,) = record["inventory"]["sources"]
@@ -131,4 +134,10 @@ def test_a_run_keeps_and_says_what_it_reads(workplace: Path, folder: Path) -> No
     assert num == len(ROWS)
     assert [Path(file["path"]).name for file in record["files"]] == ["rows.jsonl"]
     assert f"training {source['training']['documents']} documents" in told
-    assert np.isclose(source["file_bytes"], (folder / "rows.jsonl").stat().st_size)
+    assert source["file_bytes"] == (folder / "rows.jsonl").stat().st_size
+    run = str(workplace / "runs" / "record")
+    quiet = Console(quiet=True)
+    assert "corpus_changes" not in run_evaluation(run, quiet, as_json=True)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[::-1]))
+    (said,) = run_evaluation(run, quiet, as_json=True)["corpus_changes"]
+    assert said.startswith(f"{folder}/rows.jsonl ")
