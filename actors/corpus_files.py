@@ -46,8 +46,6 @@ def corpus_files(spec: CorpusSpec) -> list[list[File]]:
     Raises:
         CorpusError: as `list_files`.
     """
-    for path in (*(p for source in spec.files for p in source.paths), *_templates(spec)):
-        file_system(path)[0].invalidate_cache()  # another run of this process may have listed it
     if spec.kind == "text":
         return [list_files(source.paths, source.format) for source in spec.files]
     return [[_file(path) for path in (*expand_paths(spec.paths), *_templates(spec))]]
@@ -69,6 +67,8 @@ def left_out(source: SourceSpec, read: Sequence[File]) -> Iterator[LeftOut]:
     taken = {file.key for file in read}
     for path in source.paths:
         fs, root = file_system(path)
+        if root in taken:  # asked whether it is a folder, HTTP reads all of it
+            continue
         with reading(path, "can't be listed"):
             if fs.isdir(root):
                 there = sorted(str(key) for key in fs.find(root))
@@ -112,6 +112,8 @@ class CorpusMarks:
     @classmethod
     def of(cls, spec: CorpusSpec) -> Self:
         """Of the corpus as it is now. Raises: CorpusError where a file can't be read."""
+        for path in (*(p for source in spec.files for p in source.paths), *_templates(spec)):
+            file_system(path)[0].invalidate_cache()  # this process may have listed it before
         files = [file for source in corpus_files(spec) for file in source]
         if sum(file.size for file in files) <= WHOLE_BYTES:
             chosen, pieces = set(range(len(files))), 0
