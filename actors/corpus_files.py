@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 
 from actors.corpus_spec import CorpusSpec, SourceSpec
-from actors.paths import FORMATS, File, expand_paths, file_system, list_files, reading, split_name
+from actors.paths import File, expand_paths, file_system, list_files, reading
 
 WHOLE_BYTES = 64 << 20  # a corpus up to this is digested whole
 PIECE_BYTES = 64 << 10
@@ -64,28 +64,19 @@ def _file(path: str) -> File:
 
 def left_out(source: SourceSpec, read: Sequence[File]) -> Iterator[LeftOut]:
     """Files below the paths of a source that are not among those `read`, with the reason."""
-    taken = {file.key for file in read}
+    taken = {file.path for file in read}
     for path in source.paths:
+        for name in expand_paths((path,)):
+            if name not in taken:
+                yield LeftOut(name, f"not of format {source.format}")
         fs, root = file_system(path)
-        if root in taken:  # asked whether it is a folder, HTTP reads all of it
+        if path in taken or root in taken:  # asked whether it is a folder, HTTP reads all of it
             continue
         with reading(path, "can't be listed"):
-            if fs.isdir(root):
-                there = sorted(str(key) for key in fs.find(root))
-            else:
-                there = [] if fs.exists(root) else sorted(map(str, fs.glob(root)))
+            there = sorted(map(str, fs.find(root))) if fs.isdir(root) else []
         for key in there:
-            if key in taken:
-                continue
-            below = key[len(root) :].strip("/")
-            hidden = any(part.startswith((".", "_")) for part in below.split("/"))
-            kind = FORMATS.get(split_name(key)[0], "text")
-            if hidden:
+            if any(part.startswith((".", "_")) for part in key[len(root) :].split("/")):
                 yield LeftOut(key, "a name that begins with . or _")
-            elif source.format != "auto" and kind != source.format:
-                yield LeftOut(key, f"not of format {source.format}")
-            else:
-                yield LeftOut(key, "not read")
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,21 @@ def test_files_that_are_not_read_are_named_with_the_reason(folder: Path) -> None
     source = text(folder, format="text").files[0]
     found = list(left_out(source, list_files(source.paths, source.format)))
     assert [str(file) for file in found] == [
+        f"{folder}/rows.jsonl (not of format text)",
         f"{folder}/.cache/d.txt (a name that begins with . or _)",
         f"{folder}/_SUCCESS (a name that begins with . or _)",
-        f"{folder}/rows.jsonl (not of format text)",
+    ]
+
+
+def test_links_are_read_and_what_they_lead_to_is_compared(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "blob").write_text("behind a link\n")
+    (folder / "d.txt").symlink_to(tmp_path / "blob")
+    source = text(folder).files[0]
+    assert not list(left_out(source, list_files(source.paths)))
+    before = CorpusMarks.of(text(folder))
+    (tmp_path / "blob").write_text("another thing\n")
+    assert before.changes(CorpusMarks.of(text(folder))) == [
+        f"{folder}/d.txt has the same 14 bytes but other content"
     ]
 
 
@@ -125,4 +137,3 @@ def test_of_a_glob_what_is_of_another_format_is_named(folder: Path) -> None:
     source = CorpusSpec(paths=(f"{folder}/*",), format="jsonl").files[0]
     found = list(left_out(source, list_files(source.paths, source.format)))
     assert [Path(file.path).name for file in found] == ["b.txt", "c.txt"]
-    assert not list(left_out(CorpusSpec(paths=(f"{folder}/b.txt",)).files[0], []))
