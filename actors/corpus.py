@@ -18,7 +18,7 @@ from threading import Lock
 
 import numpy as np
 
-from actors.corpus_spec import SourceSpec
+from actors.corpus_spec import CorpusSpec, SourceSpec
 from actors.documents import HELDOUT, TRAINING, Document, Source
 from actors.draw import Draw, rng_of
 from actors.facts import FactTable
@@ -38,6 +38,7 @@ CACHED_CHUNKS = 3
 KEPT_CHUNKS = 4  # a corpus of so many chunks is kept tokenised
 HELDOUT_BYTES = 4 << 20  # of the held-out split that are read, at least where there are more
 HELDOUT_BLOCKS = 16  # and so many blocks of it
+MEASURED_WINDOWS = 48  # held-out windows on which the memory group measures its agreement
 BYTES_PER_TOKEN = 8  # more than tokenizers get out of text, so that enough is read
 TOKENIZER_BYTES = 64 << 20  # text that the tokenizer is trained on, at most
 MEASURED_BYTES = 256 << 10  # text of a source that is tokenised to learn the length of its tokens
@@ -151,25 +152,16 @@ class Corpus:
         Raises:
             CorpusError: the split, or a source's part of it, is empty.
         """
-        shares = normalised_weights(self._spec.files)
-        order = sorted(range(len(shares)), key=lambda i: -shares[i])[:limit]
-        counts = {i: max(1, int(limit * shares[i])) for i in order}
-        while sum(counts.values()) > limit:
-            counts[max(counts, key=counts.__getitem__)] -= 1
-        counts[order[0]] += limit - sum(counts.values())
+        counts = heldout_counts(self._spec, limit)
         return Windows.concat([self._heldout(i, counts[i]) for i in sorted(counts)])
 
     def _heldout(self, source: int, limit: int) -> Windows:
-        needed = max(HELDOUT_BYTES, limit * self._spec.window * BYTES_PER_TOKEN)
-        num_blocks = max(HELDOUT_BLOCKS, needed // self._spec.block_bytes)
+        num_blocks = heldout_blocks(self._spec, limit)
         with self._lock:
             pieces = encode(self.tokenizer, self._sources[source].heldout(num_blocks))
         windows = pack(pieces, self._spec.window, self.tokenizer.end_of_text)
         if len(windows) == 0:
-            raise CorpusError(
-                f"corpus {self._spec.files[source].described}: the held-out split is empty: "
-                + self._sources[source].why_empty(HELDOUT)
-            )
+            raise nothing_held_out(self._spec.files[source], self._sources[source])
         return windows[
             np.unique(
                 np.linspace(0, len(windows) - 1, min(limit, len(windows))).round().astype(np.int64)
@@ -230,6 +222,30 @@ class WindowStream:
         """The windows of `ranges`, in order."""
         empty = Windows.empty(self._corpus.window)
         return Windows.concat([empty, *(self._chunk(r.chunk)[r.start : r.stop] for r in ranges)])
+
+
+def heldout_counts(spec: CorpusSpec, limit: int) -> dict[int, int]:
+    """Of `limit` held-out windows, how many each source gives: by weight, at least one each."""
+    shares = normalised_weights(spec.files)
+    order = sorted(range(len(shares)), key=lambda i: -shares[i])[:limit]
+    counts = {i: max(1, int(limit * shares[i])) for i in order}
+    while sum(counts.values()) > limit:
+        counts[max(counts, key=counts.__getitem__)] -= 1
+    counts[order[0]] += limit - sum(counts.values())
+    return counts
+
+
+def heldout_blocks(spec: CorpusSpec, limit: int) -> int:
+    """Blocks of a source that are read for `limit` of its held-out windows, where it has them."""
+    needed = max(HELDOUT_BYTES, limit * spec.window * BYTES_PER_TOKEN)
+    return max(HELDOUT_BLOCKS, needed // spec.block_bytes)
+
+
+def nothing_held_out(files: SourceSpec, source: Source) -> CorpusError:
+    """That a source's held-out split holds no text, and why."""
+    return CorpusError(
+        f"corpus {files.described}: the held-out split is empty: {source.why_empty(HELDOUT)}"
+    )
 
 
 def normalised_weights(sources: Sequence[SourceSpec]) -> list[float]:

@@ -115,7 +115,8 @@ class CorpusSpec(FilesSpec):
         1,
         ge=0,
         description="facts only: verb lemmas held out per relation; their wordings are asked, "
-        "never trained on.",
+        "never trained on. One lemma always stays in training; with loss_on answers one that can "
+        "be asked, since nothing else is learned from.",
     )
     loss_on: Literal["all", "answers"] = Field(
         "all",

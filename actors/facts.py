@@ -102,15 +102,32 @@ class FactTable:
         train, heldout = {}, {}
         for relation in relations:
             train[relation], heldout[relation] = _split(
-                wordings[relation], spec.heldout_lemmas, f"{seed}:{relation}"
+                wordings[relation],
+                spec.heldout_lemmas,
+                f"{seed}:{relation}",
+                spec.loss_on == "answers",
             )
-        if not any(heldout.values()):
+        if spec.loss_on == "answers":
+            _refuse_untaught(spec, kept, train)
+        if not any(heldout[fact.relation] for fact in kept):
+            needs = (
+                "two lemmas with a wording that ends in [Y]"
+                if spec.loss_on == "answers"
+                else "two lemmas, one of them ending in [Y]"
+            )
             raise CorpusError(
-                f"{spec.templates}: no relation has a wording to hold out (needs two lemmas, one "
-                "of them ending in [Y], "
-                "and corpus.heldout_lemmas >= 1)"
+                f"{spec.templates}: no relation has a wording to hold out (needs {needs}, and "
+                "corpus.heldout_lemmas >= 1)"
             )
         return cls(kept, train, heldout)
+
+    @property
+    def unasked(self) -> dict[str, int]:
+        """Relations that no held-out wording asks about, and how many facts each has: too few of
+        their lemmas can be asked for one to be held out.
+        """
+        asked = {r for r, side in self.heldout_wordings.items() if any(w.askable for w in side)}
+        return dict(Counter(fact.relation for fact in self.facts if fact.relation not in asked))
 
     def majority(self) -> dict[str, str]:
         """Each relation's most frequent object; ties go to the first in the alphabet."""
@@ -147,16 +164,34 @@ def baseline_accuracy(probes: Sequence[Probe], majority: dict[str, str]) -> floa
 
 
 def _split(
-    wordings: Sequence[Wording], num_lemmas: int, seed: str
+    wordings: Sequence[Wording], num_lemmas: int, seed: str, answers_only: bool
 ) -> tuple[tuple[Wording, ...], tuple[Wording, ...]]:
-    """Training and held-out wordings; at least one lemma always stays in training."""
+    """Training and held-out wordings; at least one lemma always stays in training, and where only
+    answers are learned one that ends in the answer, since of others nothing is trained on.
+    """
     lemmas = sorted({w.lemma for w in wordings})
     askable = [lemma for lemma in lemmas if any(w.askable for w in wordings if w.lemma == lemma)]
+    most = max(0, len(askable if answers_only else lemmas) - 1)
     random.Random(seed).shuffle(askable)
-    held = set(askable[: min(num_lemmas, len(lemmas) - 1)])
+    held = set(askable[: min(num_lemmas, most)])
     return tuple(w for w in wordings if w.lemma not in held), tuple(
         w for w in wordings if w.lemma in held
     )
+
+
+def _refuse_untaught(
+    spec: CorpusSpec, facts: Sequence[Fact], train: dict[str, tuple[Wording, ...]]
+) -> None:
+    """Raises: CorpusError naming relations of which no wording is trained on."""
+    untaught = {r for r, wordings in train.items() if not any(w.askable for w in wordings)}
+    lost = Counter(fact.relation for fact in facts if fact.relation in untaught)
+    if lost:
+        named = ", ".join(f"{relation} ({num} facts)" for relation, num in sorted(lost.items()))
+        raise CorpusError(
+            f"{spec.templates}: with corpus.loss_on 'answers' nothing of relation {named} would be "
+            "trained on: none of its wordings ends in [Y] after a space. Give it one that does, "
+            "leave it out by corpus.relations, or set corpus.loss_on: all"
+        )
 
 
 def _read_templates(path: str) -> dict[str, list[Wording]]:

@@ -170,6 +170,37 @@ class FileSource:
         if group:
             yield group
 
+    def within(self, order: Indices, limit_bytes: int) -> Indices:
+        """Training blocks of about `limit_bytes`, the first of `order`, as cheap to read.
+
+        Of files that are unpacked whole and of row groups, whole ones: as many as fit. Of a row
+        group that is larger, its beginning; of a packed file that is, nothing.
+        """
+        if self._apart.all():
+            return order[: limit_bytes // self._block_bytes]
+        spans = self._span_of(self._split.training(order))
+        found, first, counts = np.unique(spans, return_index=True, return_counts=True)
+        of_span = np.split(order[np.argsort(spans, kind="stable")], np.cumsum(counts)[:-1])
+        chosen: list[Indices] = []
+        left = limit_bytes
+        for number in np.argsort(first).tolist():
+            span, blocks = int(found[number]), of_span[number]
+            size = int(self._spans.num_bytes[span])
+            is_packed = self._spans.group[span] < 0 and not self._apart[span]
+            if left > 0 and not (is_packed and size > left):
+                chosen.append(blocks if size <= left else blocks[: len(blocks) * left // size])
+                left -= min(size, left)
+        return np.concatenate(chosen) if chosen else order[:0]
+
+    @property
+    def num_heldout(self) -> int:
+        """Held-out blocks."""
+        return len(self._split.heldout())
+
+    def num_heldout_read(self, num_blocks: int) -> int:
+        """How many of them `heldout(num_blocks)` reads."""
+        return len(self._spread(self._split.heldout(), num_blocks))
+
     def block(self, index: int) -> list[Document]:
         """The documents of one training block; of text, it is one document."""
         return self._read(self._training([index])[0])[0]

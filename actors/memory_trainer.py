@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from actors import losses
-from actors.corpus import Windows, WindowStream, pack
+from actors.corpus import MEASURED_WINDOWS, Windows, WindowStream, pack
 from actors.evaluation import agreement
 from actors.execution import prepare_training
 from actors.flat import FlatParameters
@@ -43,7 +43,6 @@ from actors.trainer import Trainer
 from actors.wire import Order, Range
 
 FIELD = {"self": "self_"}  # losses whose weight has another name in Python
-MEASURED_WINDOWS = 48  # held-out windows on which agreement with an adopted version is measured
 
 
 @dataclass(frozen=True)

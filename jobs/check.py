@@ -15,11 +15,13 @@ from typing import Any
 
 from rich.table import Table
 
-from actors.corpus import Corpus, build_tokenizer, train_tokenizer
 from actors.estimate import ParameterCounts, count_parameters
+from actors.inventory import Inventory
 from actors.spec import DATA, GROUPS
 from jobs import footprint
+from jobs.corpus_check import look_at_corpus
 from jobs.machine import Machine, free_disk, machine_of
+from jobs.schedule_check import schedule_warnings
 from orchestrator.config import Config, load_config
 from orchestrator.console import Console
 from orchestrator.errors import PlacementError
@@ -30,7 +32,6 @@ from orchestrator.run_dir import RunDir
 from orchestrator.trackers import check_installed
 
 MIB = 1 << 20
-SAMPLE_BYTES = 4 << 20  # of text for a tokenizer that is like the run's
 EPOCHS_TO_MENTION = 20
 
 
@@ -57,7 +58,7 @@ def check(config: Config) -> dict[str, Any]:
     run_dir = RunDir(config.run_url)
     run_dir.refuse_existing()
     check_installed(config.trackers)
-    corpus, num_tokens = look_at_corpus(config)
+    corpus, num_tokens, inventory = look_at_corpus(config)
     machine = machine_of(config)
     growing = grows(config, machine)
     counts = count_parameters(config, num_tokens)
@@ -108,10 +109,15 @@ def check(config: Config) -> dict[str, Any]:
             "free_bytes": machine.free_bytes,
             "joined": machine.joined,
         },
-        "corpus": asdict(corpus),
+        "corpus": asdict(corpus) | inventory.as_dict(),
         **footprint.workload(config, corpus),
     }
-    result["warnings"] = [*growing, *warnings(config, result, machine)]
+    result["warnings"] = [
+        *growing,
+        *inventory.warnings(),
+        *schedule_warnings(config),
+        *warnings(config, result, machine),
+    ]
     return result
 
 
@@ -134,33 +140,6 @@ def grows(config: Config, machine: Machine) -> list[str]:
             f"{config.deadlines.start_s:g} s for it to add them"
         ]
     return []
-
-
-def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int]:
-    """What the first chunk says of the whole, and the number of token ids.
-
-    The tokenizer is one of a sample: a large corpus fills the vocabulary, a small one is the
-    sample.
-
-    Raises:
-        CorpusError: as the trainers.
-    """
-    pretrained = config.tokenizer.pretrained is not None
-    tokenizer = build_tokenizer(config) if pretrained else train_tokenizer(config, SAMPLE_BYTES)
-    corpus = Corpus.open(config, tokenizer)
-    chunks = corpus.chunks_per_epoch
-    for number in range(chunks):  # where rows are long, a chunk may hold none
-        windows = corpus.chunk(DATA, number)
-        if len(windows):
-            break
-    else:
-        raise corpus.nothing_to_train_on()
-    size = footprint.CorpusSize(
-        tokens_per_window=windows.num_tokens / len(windows),
-        tokens_per_epoch=float(windows.num_tokens * chunks / (number + 1)),
-    )
-    whole = chunks == 1 or pretrained
-    return size, tokenizer.size if whole else config.tokenizer.vocab_size
 
 
 def warnings(config: Config, result: dict[str, Any], machine: Machine) -> list[str]:
@@ -238,7 +217,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     store, disk, corpus = result["store"], result["disk"], result["corpus"]
     free = "" if disk["free_bytes"] is None else f", {_size(disk['free_bytes'])} free"
     lines = [
-        f"corpus: about {corpus['tokens_per_epoch']:,.0f} tokens per epoch",
+        *Inventory.from_dict(corpus).lines(),
+        f"an epoch: about {corpus['tokens_per_epoch']:,.0f} tokens",
         f"evaluator: {_size(result['evaluator_bytes']['total'])} of memory, "
         f"{_size(result['evaluator_bytes']['activations'])} of it activations of "
         "evaluation.batch_tokens tokens (rough)",

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from actors.corpus_files import CorpusMarks
 from jobs.train import print_summary
 from orchestrator.config import saved_config
 from orchestrator.console import Console
+from orchestrator.corpus_record import changes_of_corpus
 from orchestrator.run_dir import EXPORT, SUMMARY, TOKENIZER, RunDir
 
 # What exports alone can't say; runs of earlier versions have none of it.
@@ -27,6 +29,7 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     summary = json.loads(run_dir.read(SUMMARY))
     config = saved_config(run_dir)
     tokenizer_json = run_dir.read(TOKENIZER)
+    changes = changes_of_corpus(run_dir, CorpusMarks.of(config.corpus)) or []
     from actors.evaluator import Evaluator
     from actors.pair_files import load
 
@@ -48,8 +51,16 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     }
     if not found.accuracy:
         del result["accuracy"], result["accuracy_seen"]
+    if changes:
+        result["corpus_changes"] = changes
     if as_json:
         console.print_json(json.dumps(result))
     else:
+        if changes:
+            console.say(
+                f"warning: the run's corpus is not what it was: {'; '.join(changes)}; these "
+                "figures are of text that it may have trained on",
+                style="yellow",
+            )
         print_summary(result, console)
     return result

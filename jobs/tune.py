@@ -1,6 +1,7 @@
 """`tandem tune`: Ray Tune searches a run's settings; each trial is a whole decoupled run.
 
-storage/NAME/search.yaml      as it was started, and base.yaml, the config that it varies
+storage/NAME/search.yaml      as it was started; base.yaml, the config that it varies; corpus.json,
+                              what it reads: with another corpus it does not go on
 storage/NAME/trials/          a result and the run directories of every trial; from these the
                               same command goes on
 storage/NAME/results.parquet  a row per trial
@@ -30,8 +31,9 @@ import yaml
 from ray import tune
 from rich.table import Table
 
+from actors.corpus_files import CorpusMarks
 from actors.wire import ConfigError
-from jobs.check import look_at_corpus
+from jobs.corpus_check import look_at_corpus
 from jobs.search_points import PointSearcher, population
 from jobs.search_progress import SearchProgress, shown
 from jobs.search_record import SearchRecord
@@ -41,6 +43,7 @@ from jobs.trial import DONOR, GENERATION, GIVEN, NUMBER, POINT, run_trial, trial
 from orchestrator.autoscaler import scaler_state
 from orchestrator.config import changed_keys, saved_config
 from orchestrator.console import Console
+from orchestrator.corpus_record import refuse_changed_corpus, write_record
 from orchestrator.errors import InterruptedRunError
 from orchestrator.nodes import Node, cluster_nodes
 from orchestrator.placement import bundle_labels, bundles, check_resources
@@ -82,7 +85,13 @@ def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
     where = RunDir(search.url)
     refuse_other_search(where, search)
     check_installed(search.spec.trackers)
-    look_at_corpus(search.base)
+    _, _, inventory = look_at_corpus(search.base)
+    marks = CorpusMarks.of(search.base.corpus)
+    warned: list[str] = []  # shown when the progress is
+    if where.exists(SEARCH):
+        refuse_changed_corpus(where, search.base, marks, warned.append)
+    for line in inventory.lines():
+        console.say(line)
     _still_tune()
 
     def said(text: str) -> None:
@@ -99,7 +108,10 @@ def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
         before = read_results(where, search.num_trials)
         where.write(BASE, search.base.to_yaml())
         where.write(SEARCH, as_yaml(search))
+        write_record(where, marks, inventory)
         with SearchProgress(search, console, before) as progress:
+            for message in [*warned, *inventory.warnings()]:
+                progress.warning(message)
             record = SearchRecord(search, where, before, progress.event, progress.warning)
             if sum(result.is_over for result in before) < search.num_trials:
                 _fit(search, where, before, record, progress)

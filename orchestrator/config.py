@@ -104,7 +104,7 @@ class CheckpointSpec(Spec):
 
 
 class RecoverySpec(Spec):
-    """What happens when a group's process dies, and when the run is told to stop."""
+    """What happens when a group's process dies, when the run is told to stop, and on a resume."""
 
     max_failures: int = Field(
         10,
@@ -122,6 +122,12 @@ class RecoverySpec(Spec):
         ge=0,
         description="On Ctrl-C, SIGTERM or the notice that a node is taken away: seconds for a "
         "last checkpoint; 0: none. A second Ctrl-C ends the run at once.",
+    )
+    accept_corpus: str = Field(
+        "",
+        pattern=r"^(c[0-9a-f]{16})?$",
+        description="On a resume: the digest of a changed corpus with which the run goes on all "
+        "the same; the message that refuses it says which. A later change is refused again.",
     )
 
 

@@ -1,7 +1,8 @@
 """A run's committed pair as a folder that another run can begin from.
 
     pair.json           which run it is of, and after which interval
-    tokenizer.json      of that run         }  the pair itself, where it is asked for; else the
+    tokenizer.json      of that run, and    }
+    corpus.json         what it reads       }  the pair itself, where it is asked for; else the
     checkpoints/000040  the pair's files    }  folder only says where it lies
 
 What is taken over is resumed like a run's own checkpoint, to the bit; only the config is the new
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from orchestrator import checkpoints
 from orchestrator.config import Config
-from orchestrator.run_dir import CONFIG, TOKENIZER, RunDir
+from orchestrator.run_dir import CONFIG, CORPUS, TOKENIZER, RunDir
 
 PAIR = "pair.json"
 
@@ -34,11 +35,16 @@ def hand_over(run_dir: RunDir, interval: int, target: Path, whole: bool) -> None
         ConfigError: a file of the run can't be read.
     """
     if whole:
-        for name in (TOKENIZER, *checkpoints.file_names(run_dir, interval)):
+        for name in (*_kept(run_dir), *checkpoints.file_names(run_dir, interval)):
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(run_dir.read_bytes(name))
     (target / PAIR).write_text(json.dumps({"run": run_dir.url, "interval": interval}))
+
+
+def _kept(run_dir: RunDir) -> list[str]:
+    """Files of a run that go with a pair; one that an earlier version began has no corpus.json."""
+    return [TOKENIZER, *([CORPUS] if run_dir.exists(CORPUS) else [])]
 
 
 def take_over(source: Path, config: Config) -> int:
@@ -55,7 +61,7 @@ def take_over(source: Path, config: Config) -> int:
     """
     given, run_dir = RunDir(str(source)), RunDir(config.run_url)
     interval = int(json.loads(given.read(PAIR))["interval"])
-    for name in (TOKENIZER, *checkpoints.file_names(given, interval)):
+    for name in (*_kept(given), *checkpoints.file_names(given, interval)):
         run_dir.write(name, given.read_bytes(name))
     run_dir.write(CONFIG, config.to_yaml())  # last: who finds it finds the pair
     return interval

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from actors.inventory import Inventory
 from actors.spec import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Description
 from orchestrator.config import Config
@@ -58,6 +59,13 @@ class Progress(LiveView):
         """What the run waits for before it can start; said again only where it is another thing."""
         if text != self._phase:
             self.phase(text)
+
+    def corpus(self, inventory: Inventory) -> None:
+        """What the run will read."""
+        for line in inventory.lines():
+            self._print(line)
+        for message in inventory.warnings():
+            self.warning(message)
 
     def resuming(self, interval: int) -> None:
         """An earlier run goes on."""

@@ -20,7 +20,9 @@ import ray
 from ray.util.placement_group import remove_placement_group
 
 from actors.corpus import build_tokenizer
+from actors.corpus_files import CorpusMarks
 from actors.host_memory import ByteArray
+from actors.inventory import Inventory, take_inventory
 from actors.spec import GROUPS
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError, Description, StorageError, one_line
@@ -31,6 +33,7 @@ from orchestrator.cluster import Cluster
 from orchestrator.config import Config, changed_keys, saved_config
 from orchestrator.console import Console
 from orchestrator.coordinator import Coordinator
+from orchestrator.corpus_record import refuse_changed_corpus, write_record
 from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import GroupCheckpoint, check_fits
 from orchestrator.listener import RunListener
@@ -112,15 +115,18 @@ def train(
             run_dir.refuse_existing()
         progress.phase("reading the corpus and starting Ray")
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
-            tokenizing = pool.submit(_tokenizer, config, run_dir if going_on else None)
+            reading = pool.submit(
+                _Corpus.read, config, run_dir if going_on else None, progress.warning
+            )
             with ray_session(config, verbose, progress.says, progress.warning):
                 stop_requested.arm()
-                tokenizer = tokenizing.result()
+                corpus = reading.result()
+                progress.corpus(corpus.inventory)
                 restored = load(run_dir, progress.warning) if going_on else None
                 if going_on:
                     progress.resuming(restored.pair.interval if restored else 0)
                 told = on_evaluation or (lambda row: None)
-                job = _Job(config, run_dir, tokenizer, progress, seats, stop_requested, began, told)
+                job = _Job(config, run_dir, corpus, progress, seats, stop_requested, began, told)
                 return job.run(restored)
 
 
@@ -153,10 +159,29 @@ def refuse_running(run_dir: RunDir) -> None:
         )
 
 
-def _tokenizer(config: Config, resumed: RunDir | None) -> Tokenizer:
-    if resumed is not None and resumed.exists(TOKENIZER):
-        return Tokenizer.from_json(resumed.read(TOKENIZER))
-    return build_tokenizer(config)
+@dataclass(frozen=True)
+class _Corpus:
+    """What the driver knows of the corpus before anything starts."""
+
+    tokenizer: Tokenizer
+    marks: CorpusMarks
+    inventory: Inventory
+
+    @classmethod
+    def read(cls, config: Config, resumed: RunDir | None, warn: Callable[[str], None]) -> _Corpus:
+        """Reads it; of a resumed run it must be the one with which that began.
+
+        Raises:
+            ConfigError: it can't be read, or is another one.
+        """
+        marks = CorpusMarks.of(config.corpus)
+        if resumed is not None:
+            refuse_changed_corpus(resumed, config, marks, warn)
+        if resumed is not None and resumed.exists(TOKENIZER):
+            tokenizer = Tokenizer.from_json(resumed.read(TOKENIZER))
+        else:
+            tokenizer = build_tokenizer(config)
+        return cls(tokenizer, marks, take_inventory(config, tokenizer))
 
 
 @dataclass(frozen=True)
@@ -165,7 +190,7 @@ class _Job:
 
     config: Config
     run_dir: RunDir
-    tokenizer: Tokenizer
+    corpus: _Corpus
     progress: Progress
     seats: Seats | None
     stop_requested: StopFlag
@@ -177,13 +202,15 @@ class _Job:
         reason = self.stop_requested.reason
         own = None if self.seats else reserve(self.config, reason, self.progress.waiting)
         seats = self.seats or Seats(own)
-        cluster = Cluster(self.config, self.tokenizer.to_json(), seats, self._stored_part)
+        tokenizer_json = self.corpus.tokenizer.to_json()
+        cluster = Cluster(self.config, tokenizer_json, seats, self._stored_part)
         try:
             self.progress.phase("starting both groups")
             descriptions = cluster.start(reason, restored.pair.groups if restored else None)
             self._check_store(descriptions)
+            write_record(self.run_dir, self.corpus.marks, self.corpus.inventory)
             self.run_dir.write(CONFIG, self.config.to_yaml())
-            self.run_dir.write(TOKENIZER, self.tokenizer.to_json())
+            self.run_dir.write(TOKENIZER, tokenizer_json)
             self.run_dir.remove(SUMMARY)  # an interrupted run's; this one has none yet
             remove_unfinished(self.run_dir)
             metrics = Metrics.resumed(restored.rows) if restored else Metrics(self.began)

@@ -20,7 +20,7 @@ from orchestrator.errors import RunExistsError
 
 CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
 METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
-CHECKPOINTS, PROFILES = "checkpoints", "profiles"
+CHECKPOINTS, PROFILES, CORPUS = "checkpoints", "profiles", "corpus.json"
 STATUS, MAILBOX = "status.json", "mailbox"
 RETRY_S = 1.0  # between two tries to reach storage that is away
 EXPORT_MARKER = "export.json"  # an export's last file, of `actors.pair_files`

@@ -148,17 +148,6 @@ def one_long_row(folder: Path) -> RunSpec:
     return run_spec(spec, seed=0)  # its block is held out
 
 
-def no_askable_wording_left(folder: Path) -> RunSpec:
-    templates = {
-        "capital": [
-            {"pattern": "[X] has [Y].", "lemma": "have"},
-            {"pattern": "[Y] rules [X].", "lemma": "rule"},
-        ]
-    }
-    facts = [{"relation": "capital", "subject": "Avaria", "object": "Korvik"}]
-    return run_spec(write_facts(folder, facts, templates, loss_on="answers"))
-
-
 @pytest.mark.parametrize(
     ("empty", "why"),
     [
@@ -166,10 +155,6 @@ def no_askable_wording_left(folder: Path) -> RunSpec:
         (
             one_long_row,
             r"1 row\(s\), the longest of 16,012 bytes, leave .*; give more and shorter rows$",
-        ),
-        (
-            no_askable_wording_left,
-            r"1 fact\(s\) have no training wording that ends in \[Y\]",
         ),
     ],
 )

@@ -120,6 +120,57 @@ def test_a_lemma_that_can_not_be_asked_is_not_held_out(tmp_path: Path, seed: int
     assert "serve" not in {w.lemma for w in table.heldout_wordings["capital"]}
 
 
+def pattern(text: str, lemma: str) -> dict[str, str]:
+    return {"pattern": text, "lemma": lemma}
+
+
+ONE_CAN_BE_ASKED = [
+    pattern("The capital of [X] is [Y].", "be"),
+    pattern("[Y] rules [X].", "rule"),
+    pattern("[Y] serves [X] as its capital.", "serve"),
+]
+TWO_CAN_BE_ASKED = [*ONE_CAN_BE_ASKED, pattern("[X] has its capital in [Y].", "have")]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("num", [1, 2, 99])
+def test_where_answers_are_learned_an_askable_lemma_stays_in_training(
+    tmp_path: Path, seed: int, num: int
+) -> None:
+    templates = {"capital": TWO_CAN_BE_ASKED, "river": TEMPLATES["river"]}
+    given = {"templates": templates, "loss_on": "answers", "heldout_lemmas": num}
+    table = read(tmp_path, seed, **given)
+    for relation in templates:
+        assert any(w.askable for w in table.train_wordings[relation])
+        assert any(w.askable for w in table.heldout_wordings[relation])
+    assert table.unasked == {}
+
+
+def test_a_relation_with_one_askable_lemma_is_trained_on_and_not_asked(tmp_path: Path) -> None:
+    templates = {"capital": ONE_CAN_BE_ASKED, "river": TEMPLATES["river"]}
+    table = read(tmp_path, templates=templates, loss_on="answers")
+    assert "be" in {w.lemma for w in table.train_wordings["capital"]}
+    assert table.unasked == {"capital": 12}
+    assert {p.relation for p in table.probes(False, 100, 0)} == {"river"}
+    assert read(tmp_path, templates=templates, loss_on="all").unasked == {}
+
+
+def test_a_relation_of_which_nothing_would_be_learned_is_refused_by_name(tmp_path: Path) -> None:
+    templates = {"capital": ONE_CAN_BE_ASKED[1:], "river": TEMPLATES["river"]}
+    with pytest.raises(CorpusError, match=r"relation capital \(12 facts\) would be trained on"):
+        read(tmp_path, templates=templates, loss_on="answers")
+    others = read(tmp_path, templates=templates, loss_on="answers", relations=("river",))
+    assert {f.relation for f in others.facts} == {"river"}
+
+
+def test_facts_of_which_none_can_be_asked_in_a_wording_held_out_are_refused(
+    tmp_path: Path,
+) -> None:
+    templates = {"capital": TEMPLATES["capital"][:1], "river": TEMPLATES["river"]}
+    with pytest.raises(CorpusError, match="no relation has a wording to hold out"):
+        read(tmp_path, templates=templates, max_facts=12)  # those of capitals alone
+
+
 def test_different_seeds_hold_out_different_lemmas(tmp_path: Path) -> None:
     held = [read(tmp_path, seed).heldout_wordings["capital"][0].lemma for seed in range(20)]
     assert set(held) == {"be", "have", "live"}

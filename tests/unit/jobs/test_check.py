@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from actors.corpus import Corpus, build_tokenizer
+from actors.split import Split
 from actors.wire import ConfigError, CorpusError
 from jobs.check import check, grows, show, warnings
 from jobs.machine import Machine
@@ -30,7 +31,7 @@ def checked(config: str, *overrides: str) -> dict[str, Any]:
 
 
 def test_a_good_config_says_what_its_run_takes(config: str) -> None:
-    found = checked(config)
+    found = checked(config, *(f"{g}.optimizer.warmup_steps=2" for g in ("data", "memory")))
     assert found["status"] == "ok"
     assert found["parameters"]["value_table"] == 64 * 16
     assert found["store"]["needed_bytes"] < found["store"]["available_bytes"]
@@ -89,6 +90,38 @@ def test_text_without_lines_is_taken_and_what_is_no_text_is_named(
         return
     with pytest.raises(CorpusError, match=problem):
         look()
+
+
+def test_what_will_be_read_is_said_by_source_and_side(config: str, tmp_path: Path) -> None:
+    corpus = {"kind": "text", "paths": [str(tmp_path / "text.txt")], "window": 32}
+    found = checked(config, f"corpus={corpus}", "corpus.block_bytes=1024")
+    (source,) = found["corpus"]["sources"]
+    whole = (tmp_path / "text.txt").stat().st_size
+    assert (source["num_files"], source["file_bytes"]) == (1, whole)
+    assert source["training"]["num_bytes"] + source["heldout"]["num_bytes"] == whole
+    assert source["training"]["documents"] + source["heldout"]["documents"] == -(-whole // 1024)
+    assert source["training"]["tokens"] == found["corpus"]["tokens_per_epoch"]
+    assert not source["training"]["estimated"]
+    console = Console(file=io.StringIO(), width=120)
+    show(found, console)
+    assert f"text.txt: 1 file, {whole / 1000:.1f} kB" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_bad_record_in_a_held_out_block_is_named(config: str, tmp_path: Path) -> None:
+    rows = ['{"text": "%s"}' % ("word " * 10)] * 800
+    rows[500] = '{"text": ["a", "list"]}'
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n")
+    corpus = {"paths": [str(tmp_path / "rows.jsonl")], "window": 32, "block_bytes": 512}
+    total = -(-(tmp_path / "rows.jsonl").stat().st_size // 512)
+    block = 500 * (len(rows[0]) + 1) // 512
+    (seed,) = [s for s in range(20) if block in Split(total, 0.05, s).heldout()]
+    with pytest.raises(CorpusError, match=r"rows\.jsonl, line 501: column text: expected text"):
+        checked(config, f"corpus={corpus}", f"seed={seed}")
+
+
+def test_a_warm_up_longer_than_the_run_is_a_warning(config: str) -> None:
+    (said,) = checked(config, "memory.optimizer.warmup_steps=2")["warnings"]
+    assert said.startswith("data.optimizer.warmup_steps 20: the data group has 9 steps")
 
 
 REFUSED: list[tuple[tuple[str, ...], type[ConfigError], str]] = [

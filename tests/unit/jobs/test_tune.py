@@ -5,11 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from actors.corpus_files import CorpusMarks
+from actors.inventory import Inventory
+from actors.wire import ConfigError
 from jobs.trial import GIVEN, NUMBER, POINT
-from jobs.tune import COLUMNS, print_results, seats_of
+from jobs.tune import BASE, COLUMNS, SEARCH, as_yaml, print_results, run_search, seats_of
 from orchestrator.console import Console
+from orchestrator.corpus_record import write_record
+from orchestrator.run_dir import RunDir
+from orchestrator.search_file import load_search
 from orchestrator.search_results import FAILED, FINISHED, TrialResult
+from tests.integration.tiny import write_config, write_corpora
 from tests.unit.orchestrator.test_search_spec import search
 
 LABELS = {"data.workers.node_labels": {"tandem": "data"}}
@@ -65,6 +73,32 @@ def test_what_the_table_has_no_column_for_is_counted(tmp_path: Path) -> None:
     assert "and 3 more on the front: " in text
     assert f"{COLUMNS - 1:03d}" in text
     assert f"{COLUMNS:03d}" not in text
+
+
+def test_a_search_whose_corpus_changed_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write_corpora(tmp_path)
+    write_config(tmp_path)
+    file = tmp_path / "search.yaml"
+    given = {
+        "name": "it",
+        "base": "tiny.yaml",
+        "storage": str(tmp_path / "searches"),
+        "space": {"losses.sync": {"choice": [0.5, 1.0]}},
+        "objectives": ["min heldout.help_loss"],
+    }
+    file.write_text(yaml.safe_dump(given))
+    found = load_search(str(file), [])
+    where = RunDir(found.url)
+    where.write(SEARCH, as_yaml(found))
+    where.write(BASE, found.base.to_yaml())
+    write_record(where, CorpusMarks.of(found.base.corpus), Inventory(()))
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text("".join(reversed(facts.read_text().splitlines(keepends=True))))
+    with pytest.raises(ConfigError, match=r"facts\.jsonl has the same .* but other content"):
+        run_search(str(file), [], Console(file=io.StringIO()))
 
 
 def test_a_search_without_a_best_says_why(tmp_path: Path) -> None:

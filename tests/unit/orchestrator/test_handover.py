@@ -11,7 +11,7 @@ from actors.wire import CheckpointError
 from orchestrator import checkpoints
 from orchestrator.config import Config, make_config
 from orchestrator.handover import hand_over, take_over
-from orchestrator.run_dir import CONFIG, TOKENIZER, RunDir
+from orchestrator.run_dir import CONFIG, CORPUS, TOKENIZER, RunDir
 
 PARTS = ("data-000.safetensors", "data-001.safetensors", "memory-000.safetensors")
 
@@ -43,6 +43,16 @@ def test_a_whole_pair_becomes_another_runs_own(tmp_path: Path) -> None:
     for name in (TOKENIZER, *checkpoints.file_names(given, 6)):
         assert taken.read_bytes(name) == given.read_bytes(name)
     assert taken.read(CONFIG) == config.to_yaml()
+
+
+def test_the_record_of_the_corpus_goes_with_the_pair(tmp_path: Path) -> None:
+    given, target = donor(tmp_path), tmp_path / "between"
+    given.write(CORPUS, "its files")
+    target.mkdir()
+    hand_over(given, 6, target, whole=True)
+    config = heir(tmp_path)
+    take_over(target, config)
+    assert RunDir(config.run_url).read(CORPUS) == "its files"
 
 
 def test_what_is_not_whole_only_says_where_the_pair_lies(tmp_path: Path) -> None:
