@@ -37,20 +37,32 @@ KNOWN_FRAC = 0.5  # of a run's tokens that a checkpoint's tokenizer must have; a
 
 
 def check_positions(config: Any, window: int) -> None:
-    """Raises: ConfigError where a window is longer than the model's positions or its attention."""
+    """Raises: ConfigError where a window is longer than the model's positions or its attention.
+
+    In all of these fields None, 0 and less mean that there is no limit.
+    """
     config = config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions < window:
+    if isinstance(positions, int) and 0 < positions < window:
         raise ConfigError(
             f"corpus.window {window} is longer than the model's {positions} positions; "
             "lower it, or for fresh weights raise max_position_embeddings in data.layer.fields"
         )
-    sliding = getattr(config, "sliding_window", None)
-    if isinstance(sliding, int) and sliding < window:
-        raise ConfigError(
-            f"corpus.window {window} is longer than the {sliding} tokens that the model's sliding "
-            f"attention sees, which packed windows don't follow; lower it to {sliding}"
-        )
+    for field, kind in (("sliding_window", "sliding"), ("attention_chunk_size", "chunked")):
+        reach = getattr(config, field, None)
+        if isinstance(reach, int) and 0 < reach < window and _has_layers(config, kind):
+            raise ConfigError(
+                f"corpus.window {window} is longer than the {reach} tokens that the model's {kind} "
+                f"attention sees, which packed windows don't follow; lower it to {reach}"
+            )
+
+
+def _has_layers(config: Any, kind: str) -> bool:
+    """Whether a layer attends that way; a config without `layer_types` has one kind of layer."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return kind != "sliding" or getattr(config, "use_sliding_window", None) is not False
+    return any(kind in str(each) for each in kinds)
 
 
 def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer) -> None:
