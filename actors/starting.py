@@ -17,7 +17,10 @@ from actors.causal_lm import front_of
 from actors.copy_encoder import CopyEncoder
 from actors.exports import (
     DATA_LAYER,
+    MEMORY_LAYER,
+    MEMORY_PORT,
     MemoryDescription,
+    check_tensors,
     describe_memory,
     describe_port,
     explained,
@@ -98,6 +101,18 @@ def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer
     )
 
 
+def check_model_of_run(model: nn.Module, layer: DataLayerSpec) -> None:
+    """Raises: ConfigError where `layer.pretrained` is an earlier run and tensors of the model that
+    was loaded are not those that it exported.
+    """
+    assert layer.pretrained is not None
+    export = find_export(layer.pretrained)
+    if export is None:
+        return
+    with local_copy(export) as root, explained(export):
+        check_tensors(root, DATA_LAYER, model, export)
+
+
 def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
     """Loads the port of the earlier run that `layer.pretrained` is; nothing where it is no run.
 
@@ -119,6 +134,7 @@ def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
                 "there, or data.layer.fresh_port: true"
             )
         port.load_state_dict(port_tensors(root))
+        check_tensors(root, MEMORY_PORT, port, export)
 
 
 def make_encoder(spec: RunSpec, seed: Callable[[], None]) -> CopyEncoder | None:
@@ -167,7 +183,9 @@ def start_memory(layer: MemoryLayerSpec, tokenizer: Tokenizer, vocab_rows: int) 
                 f"over {vocab_rows}; set tokenizer.pretrained to {export}/{DATA_LAYER} and "
                 f"data.layer.pretrained to {location}"
             )
-        return memory_at(root, found, layer)
+        memory = memory_at(root, found, layer)
+        check_tensors(root, MEMORY_LAYER, memory, export)
+        return memory
 
 
 def require_export(location: str) -> str:

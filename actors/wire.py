@@ -204,6 +204,10 @@ class CheckpointError(TandemError):
     """A checkpoint is not whole, was altered, or belongs to another run."""
 
 
+class ExportError(TandemError):
+    """An export, read back, is not what was trained."""
+
+
 class OrderError(TandemError):
     """A rank was asked for an interval that is not its next."""
 

@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from actors.spec import GROUPS
-from actors.wire import Beat, CheckpointError, Description, Location, Order
+from actors.wire import Beat, CheckpointError, Description, ExportError, Location, Order
 from orchestrator.config import Config
 from orchestrator.errors import LOST, GroupFailedError, LostObjectError, root_cause
 from orchestrator.events import Evaluated, Event, Failed, Prepared, Resized, Restarted
@@ -220,7 +220,8 @@ class Cluster:
         """Writes the exports of the pair last evaluated; returns the digests. Tries again where the
         evaluator dies or the storage is away.
 
-        Raises: GroupFailedError where it failed for `deadlines.storage_s`, or too often.
+        Raises: GroupFailedError where it failed for `deadlines.storage_s`, or too often;
+            ExportError where it is not what was trained.
         """
         deadlines = self._config.deadlines
         deadline, deaths = time.monotonic() + deadlines.storage_s, 0
@@ -231,6 +232,8 @@ class Cluster:
                 )
                 return digests
             except Exception as err:
+                if isinstance(cause := root_cause(err), ExportError):
+                    raise cause from err  # writing it again would write the same
                 died = isinstance(err, RayActorError)
                 deaths += died
                 if deaths == EXPORT_TRIES or (not died and time.monotonic() > deadline):
