@@ -107,22 +107,7 @@ def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> No
         plain.generation_config = copy.deepcopy(generation)
     with quietly():
         plain.save_pretrained(folder)  # type: ignore[operator]
-    _write_tokenizer(tokenizer, folder)
-
-
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """The tokenizer as transformers takes it."""
-    from transformers import PreTrainedTokenizerFast
-
-    written = folder / "tandem_tokenizer.json"
-    written.write_text(tokenizer.export_json(), encoding="utf-8")
-    fast = PreTrainedTokenizerFast(
-        tokenizer_file=str(written),
-        bos_token=tokenizer.begin_token,
-        eos_token=tokenizer.end_token,
-    )
-    fast.save_pretrained(folder)
-    written.unlink()
+    tokenizer.write(folder)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:

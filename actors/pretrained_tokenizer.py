@@ -15,6 +15,9 @@ from actors.wire import ConfigError
 
 TOKENIZER_FILE = "tokenizer.json"
 MARK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+# What says how a tokenizer is used. Files of its vocabulary repeat what is in tokenizer.json.
+USE_FILES = (*MARK_FILES, "added_tokens.json", "chat_template.jinja", "chat_template.json")
+MORE_TEMPLATES = "additional_chat_templates"
 # Where no file says which tokens open and close: the names that are usual.
 USUAL_BEGINS = ("<s>", "<|begin_of_text|>", "<bos>")
 USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>")
@@ -22,8 +25,16 @@ USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>")
 Made = TypeVar("Made")
 
 
-def read_pretrained(name: str, make: Callable[[str, str, str], Made]) -> Made:
-    """What `make` makes of the text of tokenizer.json and the marks that open and close documents.
+def files_of_use(folder: Path) -> dict[str, Path]:
+    """The files of a tokenizer's folder that say how it is used, by their names in it."""
+    found = {name: folder / name for name in USE_FILES}
+    found |= {f"{MORE_TEMPLATES}/{p.name}": p for p in folder.glob(f"{MORE_TEMPLATES}/*.jinja")}
+    return {name: path for name, path in sorted(found.items()) if path.is_file()}
+
+
+def read_pretrained(name: str, make: Callable[[str, str, str, dict[str, str]], Made]) -> Made:
+    """What `make` makes of the text of tokenizer.json, the marks that open and close documents, and
+    the text of the files that say how it is used, by name.
 
     Raises:
         ConfigError: see `Tokenizer.from_pretrained`.
@@ -34,7 +45,9 @@ def read_pretrained(name: str, make: Callable[[str, str, str], Made]) -> Made:
         text = file.read_text(encoding="utf-8-sig")
         content = json.loads(text)
         begin, end = _marks(content, file.parent, where)
-        return make(text, begin, end)
+        used = files_of_use(file.parent)
+        files = {name: path.read_text(encoding="utf-8-sig") for name, path in used.items()}
+        return make(text, begin, end, files)
     except (OSError, ValueError) as err:  # ConfigErrors are ValueErrors too
         if isinstance(err, ConfigError):
             raise
@@ -96,8 +109,9 @@ def _download(name: str, where: str) -> Path:
         RepositoryNotFoundError,
     )
 
+    wanted = [TOKENIZER_FILE, *USE_FILES, f"{MORE_TEMPLATES}/*.jinja"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[TOKENIZER_FILE, *MARK_FILES]))
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
     except HFValidationError as err:
         raise ConfigError(
             f"{where}: neither a path that exists nor a hub name (like openai-community/gpt2)"

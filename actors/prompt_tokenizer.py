@@ -12,15 +12,17 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from actors.storage import locate
+from actors.tokenizer import BEGIN, Tokenizer
 from actors.wire import ConfigError
 
 
-def load_prompt_tokenizer(directory: str, end_of_text: int) -> PreTrainedTokenizerFast:
-    """The tokenizer exported to `directory`: a text begins a document, padding goes to the left.
+def load_prompt_tokenizer(directory: str, tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """The tokenizer exported to `directory`: a text begins a document as in training, whatever the
+    files put round it, and padding goes to the left.
 
     Args:
         directory: an export; any fsspec URL.
-        end_of_text: id that opens and closes every document of the run's corpus.
+        tokenizer: the run's.
 
     Raises:
         ConfigError: there is none, or one that can't be read.
@@ -38,13 +40,12 @@ def load_prompt_tokenizer(directory: str, end_of_text: int) -> PreTrainedTokeniz
             raise ConfigError(f"{directory}: the tokenizer can't be loaded: {err}") from err
     found.padding_side = "left"
     found.model_input_names = ["input_ids", "attention_mask"]
-    mark = found.convert_ids_to_tokens(end_of_text)
     if found.pad_token_id is None:
-        found.pad_token = mark
-    if not found("")["input_ids"]:  # one that marks no start of its own
-        found.backend_tokenizer.post_processor = TemplateProcessing(
-            single=f"{mark}:0 $A:0",
-            pair=f"{mark}:0 $A:0 $B:1",
-            special_tokens=[(mark, end_of_text)],
-        )
+        found.pad_token = tokenizer.end_token
+    mark = tokenizer.begin_token
+    found.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{BEGIN}:0 $A:0",
+        pair=f"{BEGIN}:0 $A:0 $B:1",
+        special_tokens=[{"id": BEGIN, "ids": [tokenizer.begin], "tokens": [mark]}],
+    )
     return found

@@ -147,7 +147,7 @@ def test_a_tokenizer_with_other_ids_is_found(
 ) -> None:
     other = Tokenizer.train(["other words, other merges"] * 9, tokenizer.size)
     with written(spec, tokenizer, pair) as root:
-        (root / "data_layer" / "tokenizer.json").write_text(other.export_json())
+        other.write(root / "data_layer")
         message = refusal(root, tokenizer, pair, heldout(spec, tokenizer))
     assert "the exported tokenizer gives other ids" in message
 

@@ -152,14 +152,6 @@ def test_what_is_written_loads_as_a_plain_tokenizer_that_sets_the_marks(tmp_path
     ]
 
 
-def test_an_exported_one_opens_a_prompt_and_never_closes_it(tmp_path: Path) -> None:
-    two = Tokenizer.from_pretrained(saved(tmp_path / "two", byte_level("<s>", "</s>")))
-    one = Tokenizer.from_pretrained(saved(tmp_path / "one", byte_level("</s>")))
-    prompt = two.encode("the land")
-    assert HFTokenizer.from_str(two.export_json()).encode("the land").ids == [two.begin, *prompt]
-    assert HFTokenizer.from_str(one.export_json()).encode("the land").ids == prompt
-
-
 @pytest.mark.parametrize("text", ["a</s>b", "<s>", " </s> ", "x<|other|>y"])
 def test_no_text_makes_a_special_token(tmp_path: Path, text: str) -> None:
     hf = byte_level("<s>", "</s>", "<|other|>")
