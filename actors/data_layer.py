@@ -29,10 +29,16 @@ GATE_BIAS_INIT = -2.0  # sigmoid(-2) = 0.12: the memory speaks softly until it h
 
 @dataclass(frozen=True)
 class DataOutput:
-    """Logits over the tokenizer's ids and the hidden state that they were made from."""
+    """Logits over the tokenizer's ids and the hidden state that they were made from.
+
+    Attributes:
+        beyond_BT: logsumexp of the logits of the output rows beyond the tokenizer's ids; None where
+            there are none, or nothing is trained.
+    """
 
     logits_BTV: Tensor
     hidden_BTD: Tensor
+    beyond_BT: Tensor | None = None
 
 
 class ReadGate(nn.Module):
@@ -105,8 +111,9 @@ class DataLayer(nn.Module):
         model: any Hugging Face causal LM.
         spec: where to read.
         memory_dim: width of a read.
-        num_tokens: ids that the tokenizer has; output rows beyond it are masked by leaving them
-            out.
+        num_tokens: ids that the tokenizer has. Output rows beyond it are left out of what is
+            measured, mixed and taught; training lowers them all the same (`losses.unsaid`), since
+            an exported model says what its rows say.
 
     Raises:
         ConfigError: a read layer that does not exist, or more token ids than the model has rows.
@@ -148,6 +155,11 @@ class DataLayer(nn.Module):
     def vocab_rows(self) -> int:
         """Rows of the output matrix."""
         return output_matrix(self.model).shape[0]
+
+    @property
+    def no_tokens(self) -> list[int]:
+        """Ids that have a row and are beyond the tokenizer's: nobody may say them."""
+        return list(range(self.num_tokens, self.vocab_rows))
 
     def _make_read_hook(self, layer: str) -> Any:
         def add_read(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -191,7 +203,10 @@ class DataLayer(nn.Module):
             use_cache=False,
             **kwargs,
         )
-        return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD)
+        beyond_BT = None
+        if torch.is_grad_enabled() and self.num_tokens < out.logits.shape[-1]:
+            beyond_BT = widen(out.logits[..., self.num_tokens :]).logsumexp(-1)
+        return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD, beyond_BT)
 
     def run_model(self, y_BTM: Tensor | None, **inputs: Any) -> tuple[Any, Tensor]:
         """The model's own call and output, with the reads `y_BTM`, and the hidden state (B, T, D)

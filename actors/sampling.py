@@ -61,13 +61,17 @@ def continued(
     out_NG = layer.model.generate(  # type: ignore[operator]
         tokens_NP.to(device),
         attention_mask=mask_NP.long().to(device),
-        do_sample=True,
+        do_sample=True,  # what the layer says, whatever its generation_config prefers
         top_k=0,
+        top_p=1.0,
+        temperature=1.0,
+        repetition_penalty=1.0,
+        suppress_tokens=layer.no_tokens or None,
         max_new_tokens=max(1, min(learned + SLACK, window - longest)),
         eos_token_id=end,
         pad_token_id=end,
     )[:, longest:]
-    said_NG = out_NG.clamp_max(layer.num_tokens - 1).cpu().int()
+    said_NG = out_NG.cpu().int()
     for row, piece in enumerate(pieces):
         given = tokens_NP[row, longest - piece.num_given :].int()
         whole = torch.cat([given, said_NG[row]])[:window]
