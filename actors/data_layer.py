@@ -156,11 +156,6 @@ class DataLayer(nn.Module):
         """Rows of the output matrix."""
         return output_matrix(self.model).shape[0]
 
-    @property
-    def no_tokens(self) -> list[int]:
-        """Ids that have a row and are beyond the tokenizer's: nobody may say them."""
-        return list(range(self.num_tokens, self.vocab_rows))
-
     def _make_read_hook(self, layer: str) -> Any:
         def add_read(_module: nn.Module, _args: Any, output: Any) -> Any:
             y = self._read_BTM
@@ -224,6 +219,21 @@ class DataLayer(nn.Module):
         hidden, self._hidden_BTD = self._hidden_BTD, None
         assert hidden is not None
         return out, hidden
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own `generate`, reads off; of its output rows those are said that are tokens.
+
+        Args:
+            args, kwargs: as of every causal LM of transformers.
+        """
+        if self.num_tokens < self.vocab_rows:
+            from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
+
+            beyond = list(range(self.num_tokens, self.vocab_rows))
+            silence = SuppressTokensLogitsProcessor(beyond, device=self.port.mix.weight.device)
+            given = kwargs.get("logits_processor") or []
+            kwargs["logits_processor"] = LogitsProcessorList([*given, silence])
+        return self.model.generate(*args, **kwargs)  # type: ignore[operator]
 
 
 def packed_inputs(

@@ -19,13 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    DynamicCache,
-    GenerationMixin,
-    LogitsProcessorList,
-    PreTrainedTokenizerFast,
-    SuppressTokensLogitsProcessor,
-)
+from transformers import DynamicCache, GenerationMixin, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from actors import pair_files
@@ -329,18 +323,11 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         )
 
     def generate(self, *args: Any, voice: Voice | None = None, **kwargs: Any) -> Any:
-        """As of every causal LM of transformers; `voice` says who speaks (default: the model's).
-
-        No voice says ids beyond the tokenizer's.
-        """
+        """As of every causal LM of transformers; `voice` says who speaks (default: the model's)."""
         voice = self.voice if voice is None else _known(voice)
         if voice == "own":
             MemoryCache.refuse(kwargs.get("past_key_values"))
-            if no_tokens := self.data_layer.no_tokens:
-                silence = SuppressTokensLogitsProcessor(no_tokens, device=self.device)
-                given = kwargs.get("logits_processor") or []
-                kwargs["logits_processor"] = LogitsProcessorList([*given, silence])
-            return self.data_layer.model.generate(*args, **kwargs)  # type: ignore[operator]
+            return self.data_layer.generate(*args, **kwargs)
         return super().generate(*args, voice=voice, **kwargs)
 
     def ask(

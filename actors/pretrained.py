@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from actors.causal_lm import (
@@ -29,7 +29,7 @@ from actors.causal_lm import (
 )
 from actors.exports import DATA_LAYER, find_export, local_copy
 from actors.layer_spec import DataLayerSpec
-from actors.weight_files import LISTED, refuse_what_is_no_checkpoint, stand_ins
+from actors.weight_files import LISTED, headers, refuse_what_is_no_checkpoint
 from actors.wire import ConfigError
 
 EXPERT = re.compile(r"\bexperts\.\d+\.")
@@ -62,7 +62,7 @@ def checkpoint(spec: DataLayerSpec) -> Iterator[str]:
         refuse_what_is_no_checkpoint(Path(location), location)
     with local_copy(location) as folder:
         refuse_what_is_no_checkpoint(folder, location)
-        stand_ins(folder, location)  # opens every header, so that loading finds whole files
+        headers(folder, location)  # opens every one, so that loading finds whole files
         yield str(folder)
 
 
@@ -152,6 +152,25 @@ def outline(spec: DataLayerSpec, place: str) -> nn.Module:
             return _made(spec, place, config, tensors)
     with torch.device("meta"):
         return model_of(config, spec.attention)
+
+
+def stand_ins(place: Path, location: str) -> dict[str, Tensor]:
+    """A tensor of the right shape for each one in the folder's weights, all of whose elements are
+    the mean of one of its rows: it takes no memory, and where tensors differ their stand-ins do.
+
+    Raises:
+        ConfigError: as `headers`.
+    """
+    found: dict[str, Tensor] = {}
+    for file, names in headers(place, location).items():
+        with safe_open(file, "pt") as opened:
+            for name in names:
+                part = opened.get_slice(name)
+                shape = part.get_shape()
+                row = part[shape[0] // 2] if shape and shape[0] else torch.zeros(1)
+                value = row.float().mean() if row.numel() else torch.zeros(())
+                found[name] = value.reshape([1] * len(shape)).expand(shape)
+    return found
 
 
 def _made(spec: DataLayerSpec, place: str, config: Any, tensors: dict[str, Tensor]) -> nn.Module:

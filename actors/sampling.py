@@ -58,7 +58,7 @@ def continued(
         given = torch.tensor(np.asarray(piece.tokens[: piece.num_given]), dtype=torch.int64)
         tokens_NP[row, longest - piece.num_given :] = given
     mask_NP = torch.arange(longest) >= torch.tensor([[longest - p.num_given] for p in pieces])
-    out_NG = layer.model.generate(  # type: ignore[operator]
+    out_NG = layer.generate(
         tokens_NP.to(device),
         attention_mask=mask_NP.long().to(device),
         do_sample=True,  # what the layer says, whatever its generation_config prefers
@@ -66,7 +66,6 @@ def continued(
         top_p=1.0,
         temperature=1.0,
         repetition_penalty=1.0,
-        suppress_tokens=layer.no_tokens or None,
         max_new_tokens=max(1, min(learned + SLACK, window - longest)),
         eos_token_id=end,
         pad_token_id=end,

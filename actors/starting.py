@@ -68,6 +68,20 @@ def _has_layers(config: Any, kind: str) -> bool:
     return any(kind in str(each) for each in kinds)
 
 
+def check_tokens(spec: RunSpec, tokenizer: Tokenizer) -> None:
+    """Raises: ConfigError where weights that the run starts from were trained on other token ids:
+    what building the layers says, without building them.
+    """
+    layer, start_from = spec.data.layer, spec.memory.layer.start_from
+    if layer.pretrained is not None:
+        with checkpoint(layer) as place:
+            check_vocabulary(place, "data.layer.pretrained", layer.pretrained, tokenizer)
+    if start_from is not None:
+        with local_copy(require_export(start_from)) as root:
+            place = str(root / DATA_LAYER)
+            check_vocabulary(place, "memory.layer.start_from", start_from, tokenizer)
+
+
 def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer) -> None:
     """Checks that weights were trained on this run's token ids.
 

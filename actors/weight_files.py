@@ -2,7 +2,7 @@
 
 Only names, sizes and the headers of safetensors files are read, which takes milliseconds whatever
 the model's size; so `tandem check` and the start of a run say what loading would say minutes later.
-Knows no model. Called by `pretrained`.
+Knows no model, and no torch. Called by `pretrained` and the driver.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from actors.wire import ConfigError
 
@@ -107,15 +105,14 @@ def weight_files(place: Path, location: str) -> tuple[Path, ...]:
     return tuple(place / name for name in names)
 
 
-def stand_ins(place: Path, location: str) -> dict[str, Tensor]:
-    """A tensor of the right shape for each one in the folder's weights, all of whose elements are
-    the mean of one of its rows: it takes no memory, and where tensors differ their stand-ins do.
+def headers(place: Path, location: str) -> dict[Path, list[str]]:
+    """The names of the tensors in each of the folder's weight files.
 
     Raises:
         ConfigError: as `weight_files`; a file is a pointer of Git LFS, truncated, or no safetensors
             at all.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[Path, list[str]] = {}
     for file in weight_files(place, location):
         where = f"data.layer.pretrained: {location}: {file.name}"
         with file.open("rb") as handle:
@@ -125,13 +122,8 @@ def stand_ins(place: Path, location: str) -> dict[str, Tensor]:
                     "weights; run `git lfs pull` there, or fetch the file again"
                 )
         try:
-            with safe_open(file, "pt") as opened:
-                for name in opened.keys():  # noqa: SIM118  # no dict
-                    part = opened.get_slice(name)
-                    shape = part.get_shape()
-                    row = part[shape[0] // 2] if shape and shape[0] else torch.zeros(1)
-                    value = row.float().mean() if row.numel() else torch.zeros(())
-                    found[name] = value.reshape([1] * len(shape)).expand(shape)
+            with safe_open(file, "np") as opened:
+                found[file] = list(opened.keys())
         except SafetensorError as err:
             raise ConfigError(
                 f"{where} is truncated or altered ({file.stat().st_size:,} bytes: {err}); fetch it "

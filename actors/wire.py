@@ -159,6 +159,7 @@ class Description:
     wire_bytes: int  # as published between two exact ones
     checkpoint_bytes: int
     layout_hash: str
+    warnings: tuple[str, ...] = ()  # of the machine that it runs on
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from actors.estimate import ParameterCounts, count_parameters
 from actors.spec import DATA, GROUPS
 from jobs import footprint
 from jobs.machine import Machine, free_disk, machine_of
+from jobs.model_check import check_starting_tokens, cpu_warnings
 from orchestrator.config import Config, load_config
 from orchestrator.console import Console
 from orchestrator.errors import PlacementError
@@ -58,6 +59,7 @@ def check(config: Config) -> dict[str, Any]:
     run_dir.refuse_existing()
     check_installed(config.trackers)
     corpus, num_tokens = look_at_corpus(config)
+    check_starting_tokens(config)
     machine = machine_of(config)
     growing = grows(config, machine)
     counts = count_parameters(config, num_tokens)
@@ -106,7 +108,11 @@ def check(config: Config) -> dict[str, Any]:
         "corpus": asdict(corpus),
         **footprint.workload(config, corpus),
     }
-    result["warnings"] = [*growing, *warnings(config, result, machine)]
+    result["warnings"] = [
+        *growing,
+        *cpu_warnings(config, machine),
+        *warnings(config, result, machine),
+    ]
     return result
 
 

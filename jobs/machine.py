@@ -37,6 +37,7 @@ class Machine:
         nodes: of a cluster; none for this machine, whose embedded Ray has no labels.
         autoscales: whether a cluster has an autoscaler that may add nodes.
         possible: all nodes that the cluster could have with it; none where that is not known.
+        is_here: whether it is this machine.
     """
 
     where: str
@@ -46,6 +47,7 @@ class Machine:
     nodes: Sequence[Node] = ()
     autoscales: bool = False
     possible: Sequence[Node] = ()
+    is_here: bool = False
 
 
 def machine_of(config: Config) -> Machine:
@@ -69,7 +71,8 @@ def machine_of(config: Config) -> Machine:
         "object_store_memory": float(store),
     }
     sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(cards)]
-    return Machine("this machine", resources, int(memory.available), min(sizes, default=None))
+    gpu_bytes = min(sizes, default=None)
+    return Machine("this machine", resources, int(memory.available), gpu_bytes, is_here=True)
 
 
 def _cluster(address: str) -> Machine:
