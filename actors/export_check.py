@@ -13,6 +13,7 @@ Shapes: N documents, T tokens, V token ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from actors.evaluation import parts as rows_of
 from actors.exports import DATA_LAYER
 from actors.layers import Batch, to_batch
 from actors.pair_files import parts, publish, written
-from actors.probing import VOICES
+from actors.probing import VOICES, Voice
 from actors.sampling import openings
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
@@ -115,18 +116,14 @@ def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, floa
     loaded = pair_model.load(str(root)).to(batch.tokens_BT.device)
     ours, theirs = parts(pair), parts(Pair(loaded.data_layer, loaded.memory_layer))
     wrong = {part: differing(module, theirs[part]) for part, module in ours.items()}
-    losses = {
-        voice: _loss(
-            lambda part, voice=voice: loaded(
-                input_ids=part.tokens_BT,
-                attention_mask=(part.segments_BT != PADDING).long(),
-                use_cache=False,
-                voice=voice,
-            ).logits[..., : pair.data.num_tokens],
-            batch,
-        )
-        for voice in VOICES
-    }
+
+    def logits(voice: Voice, part: Batch) -> Tensor:
+        mask = (part.segments_BT != PADDING).long()
+        out = loaded(input_ids=part.tokens_BT, attention_mask=mask, use_cache=False, voice=voice)
+        found: Tensor = out.logits[..., : pair.data.num_tokens]
+        return found
+
+    losses = {voice: _loss(partial(logits, voice), batch) for voice in VOICES}
     _refuse("the pair, loaded as a whole", wrong, {v: (trained[v], losses[v]) for v in VOICES})
 
 

@@ -70,9 +70,9 @@ def write_given(folder: Path, tokenizer_json: str, kept: Kept, begin: str, end: 
     """
     content = json.loads(tokenizer_json) | dict(kept.parts)
     text = json.dumps(content, ensure_ascii=False, indent=2)
-    for name, said in kept.files.items():
+    for name, came in kept.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(said, encoding="utf-8")
+        (folder / name).write_text(came, encoding="utf-8")
     if CONFIG not in kept.files:
         write_fast(folder, text, begin, end)
     else:
