@@ -275,7 +275,10 @@ def build_tokenizer(spec: RunSpec) -> Tokenizer:
     """
     if spec.tokenizer.pretrained is not None:
         open_sources(spec.corpus, spec.seed)  # what is wrong with them shows before a worker starts
-        return Tokenizer.from_pretrained(spec.tokenizer.pretrained, _as_ids(spec))
+        chosen = spec.tokenizer
+        return Tokenizer.from_pretrained(
+            spec.tokenizer.pretrained, chosen.begin, chosen.end, _as_ids(spec)
+        )
     return train_tokenizer(spec)
 
 

@@ -204,6 +204,9 @@ class CorpusSpec(FilesSpec):
         return (SourceSpec(**{name: getattr(self, name) for name in FilesSpec.model_fields}),)
 
 
+NO_MARK = "none"  # in the place of a token that opens or closes documents
+
+
 class TokenizerSpec(Spec):
     """The tokenizer: a pretrained one, or a byte-level BPE trained on the training split alone."""
 
@@ -220,9 +223,31 @@ class TokenizerSpec(Spec):
         "play a role; `as_ids`, as transformers reads them: for chats that were written with a "
         "template. Prompts of `ask` are read in the same way.",
     )
+    begin: str | None = Field(
+        None,
+        min_length=1,
+        description="Pretrained tokenizers only: the token that opens every document and question, "
+        "or `none`; unset: as its files say. Set it where that is a chat role's mark "
+        "(<|im_start|>) and the model was trained on documents that open otherwise.",
+    )
+    end: str | None = Field(
+        None,
+        min_length=1,
+        description="Pretrained tokenizers only: the token that closes every document, or `none`; "
+        "unset: as its files say.",
+    )
     vocab_size: int = Field(
         2048,
         ge=300,
         le=262144,
         description="Trained tokenizers only: rows of the vocabulary, the 256 bytes included.",
     )
+
+    @model_validator(mode="after")
+    def _a_trained_one_has_its_own_marks(self) -> Self:
+        if self.pretrained is None and (self.begin or self.end):
+            raise ValueError(
+                "`begin` and `end` are for a pretrained tokenizer; one that is trained marks "
+                "documents with <|endoftext|>"
+            )
+        return self

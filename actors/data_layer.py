@@ -147,6 +147,8 @@ class DataLayer(nn.Module):
         self.port = MemoryPort(hidden_size, memory_dim, spec.read_layers)
         self._read_BTM: Tensor | None = None
         self._hidden_BTD: Tensor | None = None
+        self._few_logits = False  # of one position, where the hidden states are all that is wanted
+        self._instead_1ND: Tensor | None = None  # hidden states that logits are made of instead
         for layer in spec.read_layers:
             layers[layer].register_forward_hook(self._make_read_hook(str(layer)))
         output_embeddings(model).register_forward_pre_hook(self._keep_hidden)
@@ -169,8 +171,13 @@ class DataLayer(nn.Module):
 
         return add_read
 
-    def _keep_hidden(self, _module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def _keep_hidden(
+        self, _module: nn.Module, args: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...] | None:
         self._hidden_BTD = args[0]
+        if self._instead_1ND is not None:
+            return self._instead_1ND, *args[1:]
+        return (args[0][:1, :1], *args[1:]) if self._few_logits else None
 
     def forward(
         self,
@@ -202,6 +209,40 @@ class DataLayer(nn.Module):
         if torch.is_grad_enabled() and self.num_tokens < out.logits.shape[-1]:
             beyond_BT = widen(out.logits[..., self.num_tokens :]).logsumexp(-1)
         return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD, beyond_BT)
+
+    def hidden(self, tokens_BT: Tensor, segments_BT: Tensor, y_BTM: Tensor | None = None) -> Tensor:
+        """The hidden states (B, T, D) of which `forward` makes logits, without the logits."""
+        self._few_logits = True
+        try:
+            return self(tokens_BT, segments_BT, y_BTM).hidden_BTD
+        finally:
+            self._few_logits = False
+
+    @torch.no_grad()
+    def logits_at(self, hidden_ND: Tensor) -> Tensor:
+        """Logits (N, V) of some of the positions of `hidden`, as `forward` makes them.
+
+        By the model's own code, called with a single token: some families cap or scale what the
+        output matrix gives.
+        """
+        self._instead_1ND = hidden_ND.unsqueeze(0)
+        try:
+            token = torch.zeros(1, 1, dtype=torch.long, device=hidden_ND.device)
+            logits_BTV: Tensor = self(token, torch.zeros_like(token)).logits_BTV
+        finally:
+            self._instead_1ND = None
+        return logits_BTV[0]
+
+    def new_cache(self) -> Any:
+        """An empty cache of keys and values for this model."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether the model can make logits of the last positions alone."""
+        return bool(self.model._supports_logits_to_keep())  # type: ignore[operator]
 
     def run_model(self, y_BTM: Tensor | None, **inputs: Any) -> tuple[Any, Tensor]:
         """The model's own call and output, with the reads `y_BTM`, and the hidden state (B, T, D)

@@ -1,15 +1,16 @@
 """Held-out figures of one pair of layers: losses, agreement, slot use, and what changed between two
 pairs.
 
-Reads both layers, changes neither. Called by the memory trainer (agreement) and the evaluator
-(everything).
-Shapes: N valid positions, V token ids.
+Reads both layers, changes neither, and takes memory by `batch_tokens`, never by the number of
+sequences. Called by the memory trainer (agreement) and the evaluator (everything).
+Shapes: B sequences, T tokens, N valid positions, H hidden size, D memory width, V token ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -17,79 +18,111 @@ from torch import Tensor
 
 from actors import losses
 from actors.data_layer import DataLayer
-from actors.layers import Batch, both_voices, predict_at
+from actors.layers import Batch
 from actors.memory_layer import MemoryLayer
+from actors.voices import BATCH_TOKENS, pieces, say
+from actors.voices import Pair as Pair
 
-BATCH = 16  # sequences per forward pass
 MARGIN = 0.1  # probability by which a new answer must lead the old one to count as a change
+SYNC_SEQUENCES = 16  # whose median of sync's weights is one, as in a batch of training by default
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A data layer and the memory layer that goes with it, at one version each."""
+def parts(batch: Batch, batch_tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
+    """The batch in parts of so many tokens, padding included; a longer sequence is a part."""
+    size = max(1, batch_tokens // batch.tokens_BT.shape[1])
+    for start in range(0, len(batch.tokens_BT), size):
+        yield batch.rows(slice(start, start + size))
 
-    data: DataLayer
-    memory: MemoryLayer
+
+def hidden_at(data: DataLayer, batch: Batch, y_BTD: Tensor | None = None) -> Tensor:
+    """The data layer's hidden states (N, H) at the valid positions, which read `y_BTD`."""
+    return data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD)[batch.valid_BT]
 
 
-def parts(batch: Batch) -> Iterator[Batch]:
-    """The batch in pieces that one forward pass takes."""
-    for start in range(0, len(batch.tokens_BT), BATCH):
-        yield batch.rows(slice(start, start + BATCH))
+def read_at_valid(memory: MemoryLayer, batch: Batch) -> Tensor:
+    """What the memory reads at the valid positions, (N, D)."""
+    u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
+    return memory.read_at(u_BTD[batch.valid_BT]).y
 
 
 @torch.no_grad()
-def agreement(data: DataLayer, memory: MemoryLayer, batch: Batch) -> float:
+def agreement(
+    data: DataLayer, memory: MemoryLayer, batch: Batch, batch_tokens: int = BATCH_TOKENS
+) -> float:
     """Share of the valid positions where both layers alone hold the same token likeliest."""
-    same = total = 0
-    for part in parts(batch):
-        theirs = data(part.tokens_BT, part.segments_BT).logits_BTV[part.valid_BT].argmax(-1)
-        ours = predict_at(memory, part).argmax(-1)
-        same += int((theirs == ours).sum())
-        total += len(theirs)
-    return same / max(1, total)
+    same = torch.zeros((), dtype=torch.int64, device=batch.tokens_BT.device)
+    for part in parts(batch, batch_tokens):
+        hidden_NH, y_ND = hidden_at(data, part), read_at_valid(memory, part)
+        for some in pieces(len(y_ND), data.num_tokens):
+            theirs = data.logits_at(hidden_NH[some]).argmax(-1)
+            same += (theirs == memory.predict(y_ND[some]).argmax(-1)).sum()
+    return int(same) / max(1, batch.num_valid)
 
 
 @torch.no_grad()
-def heldout_figures(pair: Pair, before: Pair | None, batch: Batch) -> dict[str, float]:
+def heldout_figures(
+    pair: Pair, before: Pair | None, batch: Batch, batch_tokens: int = BATCH_TOKENS
+) -> dict[str, float]:
     """Means over the valid positions of `batch`, in nats or shares; `before` is the previous pair,
     for sync.
 
     Keys: own_loss, help_loss, help_gain, recall_kl, recall_agreement, self_loss, mixing,
     slots_used_frac, slots_top1pct_share, and sync_loss where there is a pair before.
     """
-    sums: dict[str, float] = {}
+    sums: defaultdict[str, float] = defaultdict(float)
     slot_reads = torch.zeros(
         pair.memory.spec.num_slots, dtype=torch.int64, device=batch.tokens_BT.device
     )
-    total = 0
-    for part in parts(batch):
-        at, targets, num = part.valid_BT, part.targets_N, int(part.valid_BT.sum())
-        if num == 0:
+    synced: list[losses.SyncParts] = []
+    for part in parts(batch, batch_tokens):
+        if not part.num_valid:
             continue
         read = pair.memory.read(part.tokens_BT, part.segments_BT)
-        own_NV = pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at]
-        memory_NV = pair.memory.predict(read.y[at])
-        mixed = both_voices(pair.data, pair.memory, part, read.y, at).mixed()
-        figures = {
-            "own_loss": losses.own(own_NV, targets),
-            "help_loss": losses.help_(mixed.log_mixed_NV, targets),
-            "recall_kl": losses.recall(own_NV, memory_NV),
-            "recall_agreement": (own_NV.argmax(-1) == memory_NV.argmax(-1)).float().mean(),
-            "self_loss": losses.self_(memory_NV, targets),
-            "mixing": mixed.mixing_N.mean(),
-        }
-        if before is not None:
-            ref_NV = before.data(part.tokens_BT, part.segments_BT).logits_BTV[at]
-            before_NV = predict_at(before.memory, part)
-            figures["sync_loss"] = losses.sync(own_NV, ref_NV, before_NV, memory_NV)
-        for name, value in figures.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * num
-        slot_reads += torch.bincount(read.slots[at].flatten(), minlength=len(slot_reads))
-        total += num
-    means = {name: value / max(1, total) for name, value in sums.items()}
+        slots = read.slots[part.valid_BT].flatten()
+        slot_reads += torch.bincount(slots, minlength=len(slot_reads))
+        own_NH, help_NH = hidden_at(pair.data, part), hidden_at(pair.data, part, read.y)
+        y_ND, targets_N = read.y[part.valid_BT], part.targets_N
+        old = None if before is None else (hidden_at(before.data, part),
+                                           read_at_valid(before.memory, part))  # fmt: skip
+        for some in pieces(len(y_ND), pair.data.num_tokens):
+            own_NV = pair.data.logits_at(own_NH[some])
+            memory_NV = pair.memory.predict(y_ND[some])
+            reading_NV = pair.data.logits_at(help_NH[some])
+            mixed = say(pair, "help", reading_NV, help_NH[some], y_ND[some])
+            assert mixed.mixing is not None
+            figures = {
+                "own_loss": losses.own(own_NV, targets_N[some]),
+                "help_loss": losses.help_(mixed.logp, targets_N[some]),
+                "recall_kl": losses.recall(own_NV, memory_NV),
+                "recall_agreement": (own_NV.argmax(-1) == memory_NV.argmax(-1)).float().mean(),
+                "self_loss": losses.self_(memory_NV, targets_N[some]),
+                "mixing": mixed.mixing.mean(),
+            }
+            for name, value in figures.items():
+                sums[name] += float(value) * len(own_NV)
+            if before is not None and old is not None:
+                ref_NV = before.data.logits_at(old[0][some])
+                before_NV = before.memory.predict(old[1][some])
+                synced.append(losses.sync_parts(own_NV, ref_NV, before_NV, memory_NV))
+    if synced:
+        sums["sync_loss"] = _sync_sum(synced, batch)
+    means = {name: value / max(1, batch.num_valid) for name, value in sums.items()}
     means["help_gain"] = means["own_loss"] - means["help_loss"]
     return {**means, **slot_use(slot_reads)}
+
+
+def _sync_sum(synced: Sequence[losses.SyncParts], batch: Batch) -> float:
+    """Sync of all positions, each beside those of the 16 sequences that it is in."""
+    names = [field.name for field in fields(losses.SyncParts)]
+    whole = {name: torch.cat([getattr(part, name) for part in synced]) for name in names}
+    total, start = 0.0, 0
+    for sequences_BT in batch.valid_BT.split(SYNC_SEQUENCES):
+        stop = start + int(sequences_BT.sum())
+        if stop > start:
+            some = losses.SyncParts(**{name: of[start:stop] for name, of in whole.items()})
+            total += float(some.weighted(some.changed_N.median()).sum())
+        start = stop
+    return total
 
 
 def slot_use(reads_S: Tensor) -> dict[str, float]:
@@ -115,16 +148,20 @@ class Reflection:
 
 
 @torch.no_grad()
-def token_reflection(pair: Pair, before: Pair, batch: Batch) -> Reflection:
+def token_reflection(
+    pair: Pair, before: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS
+) -> Reflection:
     """Reflection over next tokens: a probe is a valid position, its answer the likeliest token."""
     changed = followed = 0
-    for part in parts(batch):
-        at = part.valid_BT
-        old_N = before.data(part.tokens_BT, part.segments_BT).logits_BTV[at].argmax(-1)
-        p_NV = F.softmax(pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at], dim=-1)
-        top_N, new_N = p_NV.max(-1)
-        moved_N = (new_N != old_N) & (top_N - p_NV.gather(1, old_N[:, None])[:, 0] > MARGIN)
-        said_N = predict_at(pair.memory, part).argmax(-1)
-        changed += int(moved_N.sum())
-        followed += int((moved_N & (said_N == new_N)).sum())
+    for part in parts(batch, batch_tokens):
+        old_NH, new_NH = hidden_at(before.data, part), hidden_at(pair.data, part)
+        y_ND = read_at_valid(pair.memory, part)
+        for some in pieces(len(y_ND), pair.data.num_tokens):
+            old_N = before.data.logits_at(old_NH[some]).argmax(-1)
+            p_NV = F.softmax(pair.data.logits_at(new_NH[some]), dim=-1)
+            top_N, new_N = p_NV.max(-1)
+            moved_N = (new_N != old_N) & (top_N - p_NV.gather(1, old_N[:, None])[:, 0] > MARGIN)
+            said_N = pair.memory.predict(y_ND[some]).argmax(-1)
+            changed += int(moved_N.sum())
+            followed += int((moved_N & (said_N == new_N)).sum())
     return Reflection(changed, followed)

@@ -20,11 +20,12 @@ from actors.flat import ByteArray, FlatParameters
 from actors.layers import Batch, build_data_layer, build_memory_layer, to_batch
 from actors.optim import section_of
 from actors.probing import VOICES, accuracy_of, answer_reflection, prompt_tokens, tell
-from actors.snapshot import adopt, verify
+from actors.snapshot import take, verify
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import Answer, Evaluation, Header
 
+START = (0, 0)  # versions before any training
 QUESTION_TOKENS = 24  # of a continuation shown for plain text
 
 
@@ -34,33 +35,30 @@ class Evaluator:
     Args:
         spec: the run.
         tokenizer_json: the run's tokenizer.
+        pair: what is evaluated where no version is adopted; None: the run's starting weights.
     """
 
-    def __init__(self, spec: RunSpec, tokenizer_json: str) -> None:
+    def __init__(self, spec: RunSpec, tokenizer_json: str, pair: Pair | None = None) -> None:
         self._spec = spec
         workers = spec.evaluation
         torch.set_num_threads(max(1, int(workers.cpus)))
-        device = device_of(workers.gpus)
         self._tokenizer = Tokenizer.from_json(tokenizer_json)
         self._corpus = Corpus.open(spec, self._tokenizer)
-        self.pair = self._build_pair(device)
-        self._before = self._build_pair(device)
-        self._flats = tuple(
-            FlatParameters(layer, section_of) for layer in (self.pair.data, self.pair.memory)
-        )
-        self._before_flats = tuple(
-            FlatParameters(layer, section_of) for layer in (self._before.data, self._before.memory)
-        )
+        self._device = device_of(workers.gpus)
+        self.pair = self._build_pair() if pair is None else _on(pair, self._device)
+        self._flats = _flats_of(self.pair)
+        self._before: Pair | None = None  # made when there is a second version to compare with
         self._versions: tuple[int, int] | None = None
         self._answers: list[tuple[int, ...]] = []
-        self._device = device
+        self._batch_tokens = workers.batch_tokens
         self._batches: dict[int, Batch] = {}
         facts, evaluation = self._corpus.facts, spec.evaluation
         limit = max(evaluation.probes, evaluation.final_probes)
         self._unseen: list[Probe] = facts.probes(False, limit, spec.seed) if facts else []
         self._seen: list[Probe] = facts.probes(True, limit, spec.seed) if facts else []
 
-    def _build_pair(self, device: torch.device) -> Pair:
+    def _build_pair(self) -> Pair:
+        device = self._device
         data = build_data_layer(self._spec, self._tokenizer, device).eval().requires_grad_(False)
         memory = build_memory_layer(
             self._spec, self._tokenizer, data.vocab_rows, device
@@ -70,17 +68,22 @@ class Evaluator:
     def adopt(
         self, headers: Sequence[Sequence[Header]], buckets: Sequence[Sequence[ByteArray]]
     ) -> None:
-        """Takes over a committed pair (data, memory); the present one becomes the one before.
+        """Takes over a committed pair (data, memory), both halves or none; where one was evaluated,
+        it becomes the one before.
 
         Raises:
             SnapshotError: as `snapshot.adopt`.
         """
         for flat, half_headers, half_buckets in zip(self._flats, headers, buckets, strict=True):
             verify(flat, half_headers, half_buckets)
-        for flat, before in zip(self._flats, self._before_flats, strict=True):
-            before.buffer.copy_(flat.buffer)
-        for flat, group_headers, group_buckets in zip(self._flats, headers, buckets, strict=True):
-            adopt(flat, group_headers, group_buckets)
+        if self._versions is not None:
+            if self._before is None:
+                self._before = self._build_pair()
+                self._before_flats = _flats_of(self._before)
+            for flat, before in zip(self._flats, self._before_flats, strict=True):
+                before.buffer.copy_(flat.buffer)
+        for flat, half_headers, half_buckets in zip(self._flats, headers, buckets, strict=True):
+            take(flat, half_headers, half_buckets)
 
     def evaluate(
         self,
@@ -96,7 +99,10 @@ class Evaluator:
         self.adopt(headers, buckets)
         versions = headers[0][0].version, headers[1][0].version
         evaluation = self.measure(versions, final, begin)
-        self._versions = versions
+        if versions == START:
+            self._answers = []  # nothing is compared with weights that no group has trained
+        else:
+            self._versions = versions
         return evaluation
 
     def measure(
@@ -109,8 +115,7 @@ class Evaluator:
             (sizes.final_windows, sizes.final_probes) if final else (sizes.windows, sizes.probes)
         )
         batch = self._heldout(num_windows)
-        before = self._before if self._versions is not None else None
-        figures = heldout_figures(self.pair, before, batch)
+        figures = heldout_figures(self.pair, self._before, batch, sizes.batch_tokens)
         changed, followed = self._reflect(batch)
         unseen, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
         return Evaluation(
@@ -156,26 +161,22 @@ class Evaluator:
         if probes:
             prompts = [prompt_tokens(self._tokenizer, p.prompt) for p in probes]
             reflection, self._answers = answer_reflection(
-                self.pair, self._answers, self._tokenizer, prompts
+                self.pair, self._answers, self._tokenizer, prompts, self._batch_tokens
             )
-        elif self._versions is None:
+        elif self._before is None:
             return 0, 0
         else:
-            reflection = token_reflection(self.pair, self._before, batch)
+            reflection = token_reflection(self.pair, self._before, batch, self._batch_tokens)
         return reflection.changed, reflection.followed
 
     def _accuracy(self, probes: Sequence[Probe]) -> dict[str, float]:
         facts = self._corpus.facts
         if facts is None:
             return {}
-        return accuracy_of(self.pair, self._tokenizer, probes, facts.majority())
+        return accuracy_of(self.pair, self._tokenizer, probes, facts.majority(), self._batch_tokens)
 
     def _questions(self) -> tuple[Answer, ...]:
-        num, tokenizer, mark = (
-            self._spec.evaluation.questions,
-            self._tokenizer,
-            self._tokenizer.end_of_text,
-        )
+        num, tokenizer = self._spec.evaluation.questions, self._tokenizer
         if num == 0:
             return ()
         if self._unseen:
@@ -188,10 +189,11 @@ class Evaluator:
                 after = tokenizer.decode(row[half : half + QUESTION_TOKENS])
                 asked.append((tokenizer.decode(row[:half]), after))
         prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in asked]
-        said = {
-            v: [tokenizer.decode(t.tokens) for t in tell(self.pair, v, prompts, mark)]
+        told = {
+            v: tell(self.pair, v, prompts, tokenizer.end, batch_tokens=self._batch_tokens)
             for v in VOICES
         }
+        said = {v: [tokenizer.decode(t.tokens) for t in told[v]] for v in VOICES}
         return tuple(
             Answer(
                 prompt,
@@ -202,3 +204,11 @@ class Evaluator:
             )
             for i, (prompt, expected) in enumerate(asked)
         )
+
+
+def _on(pair: Pair, device: torch.device) -> Pair:
+    return Pair(pair.data.to(device), pair.memory.to(device))
+
+
+def _flats_of(pair: Pair) -> tuple[FlatParameters, FlatParameters]:
+    return FlatParameters(pair.data, section_of), FlatParameters(pair.memory, section_of)

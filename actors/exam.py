@@ -6,17 +6,18 @@ nothing. Called by `jobs.learn` and `fork`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from actors import losses
 from actors.corpus import Corpus
 from actors.evaluation import Pair, heldout_figures, parts
-from actors.layers import Batch, both_voices, to_batch
+from actors.layers import Batch, to_batch
 from actors.probing import accuracy_of
 from actors.spec import RunSpec
+from actors.voices import BATCH_TOKENS, VOICES, say_at
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Exam:
 
     def __init__(self, spec: RunSpec, corpus: Corpus, device: torch.device, final: bool) -> None:
         sizes = spec.evaluation
+        self._batch_tokens = sizes.batch_tokens
         self._tokenizer, self._facts = corpus.tokenizer, corpus.facts
         num_windows = sizes.final_windows if final else sizes.windows
         most = max(sizes.probes, sizes.final_probes)  # as the evaluator: a prefix of one order
@@ -64,9 +66,9 @@ class Exam:
         majority = self._facts.majority() if self._facts else {}
         unseen, seen = (self._unseen, self._seen) if ask else ([], [])
         return Marks(
-            heldout_figures(pair, None, self._batch),
-            accuracy_of(pair, self._tokenizer, unseen, majority),
-            accuracy_of(pair, self._tokenizer, seen, majority),
+            heldout_figures(pair, None, self._batch, self._batch_tokens),
+            accuracy_of(pair, self._tokenizer, unseen, majority, self._batch_tokens),
+            accuracy_of(pair, self._tokenizer, seen, majority, self._batch_tokens),
             len(unseen),
         )
 
@@ -75,35 +77,32 @@ class Exam:
         """As `voice_figures`, of the held-out windows; and `accuracy` and `accuracy_seen` as in
         `Marks` where there are facts.
         """
-        figures: dict[str, Any] = dict(voice_figures(pair, self._batch))
+        figures: dict[str, Any] = dict(voice_figures(pair, self._batch, self._batch_tokens))
         if self._facts:
             majority = self._facts.majority()
             for name, probes in (("accuracy", self._unseen), ("accuracy_seen", self._seen)):
                 if probes:
-                    figures[name] = accuracy_of(pair, self._tokenizer, probes, majority)
+                    figures[name] = accuracy_of(
+                        pair, self._tokenizer, probes, majority, self._batch_tokens
+                    )
         return figures
 
 
 @torch.no_grad()
-def voice_figures(pair: Pair, batch: Batch) -> dict[str, float]:
+def voice_figures(pair: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS) -> dict[str, float]:
     """Loss in nats per token, and share of the tokens that are likeliest, of each voice.
 
     Keys: own_loss, own_tokens_right, and so on for help and memory.
     """
-    sums: dict[str, float] = {}
-    for part in parts(batch):
-        at, targets_N = part.valid_BT, part.targets_N
-        y_BTD = pair.memory.read(part.tokens_BT, part.segments_BT).y
-        mixed = both_voices(pair.data, pair.memory, part, y_BTD, at).mixed()
-        own_NV = pair.data(part.tokens_BT, part.segments_BT).logits_BTV[at]
-        said = {
-            "own": losses.log_probabilities(own_NV),
-            "help": mixed.log_mixed_NV,
-            "memory": losses.log_probabilities(pair.memory.predict(y_BTD[at])),
-        }
-        for voice, logp_NV in said.items():
-            right = (logp_NV.argmax(-1) == targets_N).sum()
-            loss = -logp_NV.gather(1, targets_N[:, None]).sum()
-            for name, value in ((f"{voice}_tokens_right", right), (f"{voice}_loss", loss)):
-                sums[name] = sums.get(name, 0.0) + float(value)
-    return {name: value / max(1, batch.num_valid) for name, value in sums.items()}
+    sums: defaultdict[str, float] = defaultdict(float)
+    for part in parts(batch, batch_tokens):
+        for voice in VOICES:
+            at = 0
+            said = say_at(pair, voice, part.tokens_BT, part.segments_BT, part.valid_BT)
+            for logp_NV in (piece.logp for piece in said):
+                targets_N = part.targets_N[at : at + len(logp_NV)]
+                at += len(logp_NV)
+                sums[f"{voice}_tokens_right"] += float((logp_NV.argmax(-1) == targets_N).sum())
+                sums[f"{voice}_loss"] -= float(logp_NV.gather(1, targets_N[:, None]).sum())
+    names = [f"{voice}_{what}" for voice in VOICES for what in ("tokens_right", "loss")]
+    return {name: sums[name] / max(1, batch.num_valid) for name in names}

@@ -160,7 +160,7 @@ def add_noise(
     if noise_frac == 0:
         return batch
     shape = batch.tokens_BT.shape
-    is_mark = torch.isin(batch.tokens_BT, torch.tensor(marks))
+    is_mark = torch.isin(batch.tokens_BT, torch.tensor(marks, dtype=torch.long))
     noised = (torch.rand(shape, generator=choices) < noise_frac) & ~is_mark
     random = torch.randint(num_tokens, shape, generator=choices)
     tokens = torch.where(noised, random, batch.tokens_BT)

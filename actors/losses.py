@@ -157,6 +157,51 @@ def jensen_shannon(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
     return (0.5 * (kl(logp_NV, middle) + kl(logq_NV, middle))).clamp_min(0.0)
 
 
+@dataclass(frozen=True)
+class SyncParts:
+    """What sync is made of at each position, (N,): how far the data layer changed, what following
+    it and staying cost, and what each counts besides the change.
+    """
+
+    changed_N: Tensor
+    heed_N: Tensor
+    follow_N: Tensor
+    agreed_N: Tensor
+    stay_N: Tensor
+
+    def weighted(self, median: Tensor) -> Tensor:
+        """Sync of each position, where half of the positions changed less than `median`."""
+        with torch.no_grad():
+            tiny = torch.finfo(self.changed_N.dtype).tiny
+            weight_N = self.changed_N / (self.changed_N + median).clamp_min(tiny)
+        follow_N = weight_N * self.heed_N * self.follow_N
+        return follow_N + (1 - weight_N) * self.agreed_N * self.stay_N
+
+
+def sync_parts(
+    said: Teacher | Tensor,
+    ref_logits_NV: Tensor,
+    before_logits_NV: Tensor,
+    student_logits_NV: Tensor,
+    yields: float = 0.0,
+) -> SyncParts:
+    """The parts of `sync`, which has the same arguments."""
+    teacher = Teacher.of(said)
+    with torch.no_grad():
+        ref, before = log_probabilities(ref_logits_NV), log_probabilities(before_logits_NV)
+        changed = jensen_shannon(teacher.logp_NV, ref)
+        changed = changed.masked_fill(changed < JS_NOISE, 0.0)
+        agreed_N = (before.argmax(-1) == ref.argmax(-1)).to(changed.dtype)
+    student = log_probabilities(student_logits_NV)
+    return SyncParts(
+        changed,
+        heeding(teacher, student, yields),
+        teacher.kl_to(student),
+        agreed_N,
+        kl(before, student),
+    )
+
+
 def sync(
     said: Teacher | Tensor,
     ref_logits_NV: Tensor,
@@ -180,17 +225,8 @@ def sync(
         all_ranks: this rank's values, (N,), -> those of all ranks; the median is theirs.
         yields: as in `heeding`.
     """
-    teacher = Teacher.of(said)
-    with torch.no_grad():
-        ref, before = log_probabilities(ref_logits_NV), log_probabilities(before_logits_NV)
-        changed = jensen_shannon(teacher.logp_NV, ref)
-        changed = changed.masked_fill(changed < JS_NOISE, 0.0)
-        median = all_ranks(changed).median()
-        weight_N = changed / (changed + median).clamp_min(torch.finfo(changed.dtype).tiny)
-        agreed_N = (before.argmax(-1) == ref.argmax(-1)).to(weight_N.dtype)
-    student = log_probabilities(student_logits_NV)
-    follow_N = weight_N * heeding(teacher, student, yields) * teacher.kl_to(student)
-    return (follow_N + (1 - weight_N) * agreed_N * kl(before, student)).mean()
+    parts = sync_parts(said, ref_logits_NV, before_logits_NV, student_logits_NV, yields)
+    return parts.weighted(all_ranks(parts.changed_N).median()).mean()
 
 
 def balance(

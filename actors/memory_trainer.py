@@ -147,7 +147,8 @@ class MemoryTrainer(Trainer):
             mine = opened[self.rank :: self.num_ranks]
             rows_NT = continued(self.teacher, mine, window, end, self.device)
         pieces = pieces_of(torch.cat(self.ranks.gather_rows(rows_NT)), end)
-        return pack(pieces, window, end)[:num_windows] if pieces else Windows.empty(window)
+        fill = self.tokenizer.end_of_text
+        return pack(pieces, window, fill)[:num_windows] if pieces else Windows.empty(window)
 
     def next_windows(self) -> tuple[Windows, int]:
         """A batch by the configured mix, and how many sequences at its front are real text.
@@ -383,4 +384,4 @@ class MemoryTrainer(Trainer):
         """
         if self.heldout is None:
             self.heldout = to_batch(self.corpus.heldout(MEASURED_WINDOWS), self.device)
-        return agreement(self.teacher, self.layer, self.heldout)
+        return agreement(self.teacher, self.layer, self.heldout, self.spec.evaluation.batch_tokens)

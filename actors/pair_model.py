@@ -23,12 +23,10 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from actors import pair_files
-from actors.corpus import PADDING
-from actors.data_layer import MemoryPort, mix_distributions
-from actors.evaluation import Pair
+from actors.data_layer import MemoryPort
 from actors.memory_cache import MemoryCache
-from actors.probing import VOICES, Voice
 from actors.prompt_tokenizer import load_prompt_tokenizer
+from actors.voices import VOICES, Pair, Voice, go_on
 
 ANSWER_TOKENS = 24  # as many as `tandem ask` gives by default
 # What the generation code asks of a model beyond what a module has: answered by the data layer's.
@@ -208,7 +206,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
             MemoryCache.refuse(past_key_values)
             if labels is not None:
                 kwargs["labels"] = labels
-            if self._keeps_logits():
+            if self.data_layer.keeps_logits:
                 kwargs["logits_to_keep"] = logits_to_keep
             plain = self.data_layer.model(
                 input_ids=input_ids,
@@ -253,60 +251,30 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         logits_to_keep: int | Tensor,
         kwargs: dict[str, Any],
     ) -> TandemOutput:
-        past = MemoryCache.of(cache, voice)
-        attention_mask = _checked(attention_mask, past.get_seq_length(), input_ids_BT)
-        segments_BT = torch.zeros_like(input_ids_BT)
-        if attention_mask is not None:
-            new = slice(attention_mask.shape[1] - input_ids_BT.shape[1], None)
-            segments_BT.masked_fill_(attention_mask[:, new] == 0, PADDING)
-            if position_ids is None:
-                position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, new]
-        y_BTD = self.memory_layer.read_at(
-            past.extend(self.memory_layer, input_ids_BT, segments_BT)
-        ).y
-        kept: Any = (
-            slice(-logits_to_keep if logits_to_keep else None, None)
-            if isinstance(logits_to_keep, int)
-            else logits_to_keep
+        past = MemoryCache.of(cache, voice).get_seq_length()
+        attention_mask = _checked(attention_mask, past, input_ids_BT)
+        said, plain = go_on(
+            Pair(self.data_layer, self.memory_layer),
+            voice,
+            input_ids_BT,
+            attention_mask,
+            cache,
+            logits_to_keep,
+            position_ids,
+            **kwargs,
         )
-        y_BLD = y_BTD[:, kept]
-        logq_BLV = self.memory_layer.predict(y_BLD).float().log_softmax(-1)
-        if voice == "memory":
-            out = TandemOutput(logits=self._over_rows(logq_BLV))
-        else:
-            narrow = self._keeps_logits()
-            if narrow:
-                kwargs = {**kwargs, "logits_to_keep": logits_to_keep}
-            plain, hidden = self.data_layer.run_model(
-                y_BTD,
-                input_ids=input_ids_BT,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=cache is not None,
-                **kwargs,
-            )
-            logits, hidden = (t if narrow else t[:, kept] for t in (plain.logits, hidden))
-            logp_BLV = logits[..., : self.data_layer.num_tokens].float().log_softmax(-1)
-            logit_BL = self.memory_port.mixing_logit(hidden, y_BLD, logp_BLV, logq_BLV).float()
-            out = TandemOutput(
-                logits=self._over_rows(mix_distributions(logp_BLV, logq_BLV, logit_BL)),
-                hidden_states=plain.hidden_states,
-                attentions=plain.attentions,
-                mixing=torch.sigmoid(logit_BL),
-            )
-        if cache is not None:
-            past.attach(cache)
-            out.past_key_values = cache
-        return out
+        return TandemOutput(
+            logits=self._over_rows(said.logp),
+            past_key_values=cache,
+            hidden_states=None if plain is None else plain.hidden_states,
+            attentions=None if plain is None else plain.attentions,
+            mixing=said.mixing,
+        )
 
     def _over_rows(self, logp: Tensor) -> Tensor:
         """Log probabilities of the tokenizer's ids over all V output rows, as the config counts."""
         missing = self.data_layer.vocab_rows - logp.shape[-1]
         return F.pad(logp, (0, missing), value=-torch.inf) if missing else logp
-
-    def _keeps_logits(self) -> bool:
-        return bool(self.data_layer.model._supports_logits_to_keep())  # type: ignore[operator]
 
     def _cache(self, cache: Any, use_cache: bool | None) -> Any:
         """The caller's cache, a new one, or None."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from actors.corpus_spec import NO_MARK
 from actors.wire import ConfigError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -32,9 +33,19 @@ def files_of_use(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in sorted(found.items()) if path.is_file()}
 
 
-def read_pretrained(name: str, make: Callable[[str, str, str, dict[str, str]], Made]) -> Made:
+def read_pretrained(
+    name: str,
+    make: Callable[[str, str | None, str | None, dict[str, str]], Made],
+    begin: str | None = None,
+    end: str | None = None,
+) -> Made:
     """What `make` makes of the text of tokenizer.json, the marks that open and close documents, and
-    the text of the files that say how it is used, by name.
+    the text of the files that say how it is used.
+
+    Args:
+        name: a folder, a file or a hub name.
+        make: gets the text, both marks, None where there is none, and the files by name.
+        begin, end: which marks; NO_MARK: none; None: as the files say.
 
     Raises:
         ConfigError: see `Tokenizer.from_pretrained`.
@@ -44,10 +55,9 @@ def read_pretrained(name: str, make: Callable[[str, str, str, dict[str, str]], M
     try:
         text = file.read_text(encoding="utf-8-sig")
         content = json.loads(text)
-        begin, end = _marks(content, file.parent, where)
         used = files_of_use(file.parent)
         files = {name: path.read_text(encoding="utf-8-sig") for name, path in used.items()}
-        return make(text, begin, end, files)
+        return make(text, *_marks(content, file.parent, where, begin, end), files)
     except (OSError, ValueError) as err:  # ConfigErrors are ValueErrors too
         if isinstance(err, ConfigError):
             raise
@@ -141,8 +151,51 @@ def _download(name: str, where: str) -> Path:
     return file
 
 
-def _marks(content: dict[str, Any], folder: Path, where: str) -> tuple[str, str]:
-    """The tokens that open and close a document; one does both where there is only one."""
+def _marks(
+    content: dict[str, Any],
+    folder: Path,
+    where: str,
+    chosen_begin: str | None,
+    chosen_end: str | None,
+) -> tuple[str | None, str | None]:
+    """The tokens that open and close a document, as chosen, or as the files say: one does both
+    where they name only one.
+    """
+    for field, token in (("begin", chosen_begin), ("end", chosen_end)):
+        if token not in (None, NO_MARK) and token not in _tokens(content):
+            raise ConfigError(
+                f"tokenizer.{field} {token}: {where} has no such token; give one of its special "
+                f"tokens ({_special(content) or 'it has none'}), or {NO_MARK}"
+            )
+    begin, end = _found_marks(content, folder)
+    end = chosen_end or end or begin
+    if end is None:
+        special = _special(content)
+        raise ConfigError(
+            f"{where}: nothing says which token closes a document; set tokenizer.end (and "
+            f"tokenizer.begin) to a token or to {NO_MARK}, or put eos_token (and bos_token) into "
+            f"{MARK_FILES[0]} beside {TOKENIZER_FILE}"
+            + (f"; its special tokens are {special}" if special else "")
+        )
+    begin = chosen_begin or begin or end
+    return None if begin == NO_MARK else begin, None if end == NO_MARK else end
+
+
+def _tokens(content: dict[str, Any]) -> set[str]:
+    """Every token of a tokenizer.json, whatever the kind of its model."""
+    vocab = (content.get("model") or {}).get("vocab") or ()
+    listed = vocab if isinstance(vocab, dict) else [piece[0] for piece in vocab]
+    return {*listed, *(token.get("content") for token in content.get("added_tokens") or [])}
+
+
+def _special(content: dict[str, Any]) -> str:
+    """Its special tokens, as messages name them."""
+    special = [t["content"] for t in content.get("added_tokens") or [] if t.get("special")]
+    return ", ".join(special[:12])
+
+
+def _found_marks(content: dict[str, Any], folder: Path) -> tuple[str | None, str | None]:
+    """The tokens that the files say open and close a document."""
     begin, end = None, None
     for name in MARK_FILES:
         if (folder / name).is_file():
@@ -155,16 +208,7 @@ def _marks(content: dict[str, Any], folder: Path, where: str) -> tuple[str, str]
         known = {token.get("content") for token in content.get("added_tokens") or []}
         begin = next((t for t in USUAL_BEGINS if t in known), None)
         end = next((t for t in USUAL_ENDS if t in known), None)
-    if end is None:
-        end = begin
-    if end is None:
-        special = [t["content"] for t in content.get("added_tokens") or [] if t.get("special")]
-        raise ConfigError(
-            f"{where}: nothing says which token closes a document; put eos_token (and bos_token) "
-            f"into {MARK_FILES[0]} beside {TOKENIZER_FILE}"
-            + (f"; its special tokens are {', '.join(special[:12])}" if special else "")
-        )
-    return begin or end, end
+    return begin, end
 
 
 def _token(said: Any) -> str | None:

@@ -1,31 +1,33 @@
 """Asks a pair of layers questions: whole answers, greedily, by the data layer alone, with memory,
 by the memory alone.
 
-An answer is right when every one of its tokens and the full stop after it is the likeliest next
-one. Called by the evaluator and `tandem ask`.
+Logits are made only where they are asked for, and what was read stays in a cache. `speak` alone
+makes all of them, the slow and plain way that tests compare with. Called by the evaluator and
+`tandem ask`.
 
-Shapes: B prompts, T tokens, V token ids.
+Shapes: B prompts, T tokens, N positions asked for, V token ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from actors.answers import is_answered
 from actors.corpus import PADDING
 from actors.data_layer import mix_distributions
-from actors.evaluation import MARGIN, Pair, Reflection
+from actors.evaluation import MARGIN, Reflection
 from actors.facts import Probe, baseline_accuracy
 from actors.tokenizer import Tokenizer
+from actors.voices import BATCH_TOKENS, Pair, batches, go_on, rows_at_once, say_at
+from actors.voices import VOICES as VOICES
+from actors.voices import Voice as Voice
 
-Voice = Literal["own", "help", "memory"]
-VOICES: tuple[Voice, ...] = ("own", "help", "memory")
-BATCH = 64
 MAX_ANSWER_TOKENS = 16
+TOKENS_AFTER = 2  # of an answer: whether it ends there may take a space and what follows it
 
 
 @dataclass(frozen=True)
@@ -65,24 +67,30 @@ def pad_right(
 
 
 def answer_tokens(tokenizer: Tokenizer, answer: str) -> list[int]:
-    """An answer as it stands after a prompt: a space before, one full stop after."""
+    """An answer as facts are trained on: a space before, one full stop after."""
     return tokenizer.encode(f" {answer.rstrip(' .')}.")
 
 
 def prompt_tokens(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """A prompt as the start of a document."""
-    return [tokenizer.begin, *tokenizer.encode(prompt)]
+    """A prompt as the start of a document; at least one token."""
+    return [*tokenizer.opening, *tokenizer.encode(prompt)] or [tokenizer.end_of_text]
 
 
 def _device(pair: Pair) -> torch.device:
     return pair.memory.values.device
 
 
-def _by_length(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Indices in batches of similar length."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for start in range(0, len(order), BATCH):
-        yield order[start : start + BATCH]
+@torch.no_grad()
+def _likeliest(pair: Pair, voice: Voice, rows: list[list[int]], asked: list[range]) -> list[int]:
+    """Likeliest next tokens of `voice` at the positions asked for of each row, one after the
+    other.
+    """
+    tokens_BT, segments_BT = pad_right(rows, 0, _device(pair))
+    where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+    for row, positions in enumerate(asked):
+        where_BT[row, positions.start : positions.stop] = True
+    said = say_at(pair, voice, tokens_BT, segments_BT, where_BT)
+    return [token for piece in said for token in piece.logp.argmax(-1).tolist()]
 
 
 def says(
@@ -90,44 +98,61 @@ def says(
     voice: Voice,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
-    fill: int,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[bool]:
     """Whether `voice`, decoding greedily, gives each answer to each prompt (both as token ids)."""
     rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
-    right = [False] * len(rows)
-    for indices in _by_length(rows):
-        tokens, segments = pad_right([rows[i] for i in indices], fill, _device(pair))
-        best = speak(pair, voice, tokens, segments).logp_BTV.argmax(-1)
-        for at, i in enumerate(indices):
-            start, stop = len(prompts[i]), len(rows[i])
-            right[i] = bool((best[at, start - 1 : stop - 1] == tokens[at, start:stop]).all())
+    right = [True] * len(rows)
+    for indices in batches([len(row) for row in rows], batch_tokens, len(rows)):
+        asked = [range(len(prompts[i]) - 1, len(rows[i]) - 1) for i in indices]
+        best = iter(_likeliest(pair, voice, [rows[i] for i in indices], asked))
+        for i in indices:
+            right[i] = [next(best) for _ in answers[i]] == list(answers[i])
     return right
 
 
 def answers_right(
-    pair: Pair, voice: Voice, tokenizer: Tokenizer, probes: Sequence[Probe]
+    pair: Pair,
+    voice: Voice,
+    tokenizer: Tokenizer,
+    probes: Sequence[Probe],
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[bool]:
-    """Whether `voice` gives one of each probe's answers."""
-    asked = [(index, answer) for index, probe in enumerate(probes) for answer in probe.answers]
-    prompts = [prompt_tokens(tokenizer, probes[index].prompt) for index, _ in asked]
-    answers = [answer_tokens(tokenizer, answer) for _, answer in asked]
-    right = [False] * len(probes)
-    for (index, _), ok in zip(
-        asked, says(pair, voice, prompts, answers, tokenizer.end_of_text), strict=True
-    ):
-        right[index] = right[index] or ok
-    return right
+    """Whether `voice` gives one of each probe's answers, as `is_answered` says; with or without a
+    mark that closes it, in whatever tokens.
+    """
+    prompts = [prompt_tokens(tokenizer, probe.prompt) for probe in probes]
+    longest = [
+        max(len(tokenizer.encode(f" {answer}")) for answer in probe.answers) for probe in probes
+    ]
+    limits = [length + TOKENS_AFTER for length in longest]
+    told = tell(pair, voice, prompts, tokenizer.end, limits, batch_tokens)
+    return [
+        any(is_answered(continuation(tokenizer, p, t.tokens), a, probe.prompt)
+            for a in probe.answers)
+        for probe, p, t in zip(probes, prompts, told, strict=True)
+    ]  # fmt: skip
+
+
+def continuation(tokenizer: Tokenizer, prompt: Sequence[int], said: Sequence[int]) -> str:
+    """The text of `said` as it follows the prompt; alone some tokenizers drop its first space."""
+    before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *said])
+    return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(said)
 
 
 def accuracy_of(
-    pair: Pair, tokenizer: Tokenizer, probes: Sequence[Probe], majority: dict[str, str]
+    pair: Pair,
+    tokenizer: Tokenizer,
+    probes: Sequence[Probe],
+    majority: dict[str, str],
+    batch_tokens: int = BATCH_TOKENS,
 ) -> dict[str, float]:
     """Share of the probes that each voice answers, and that each relation's `majority` object does
     (`baseline`); empty without probes.
     """
     if not probes:
         return {}
-    right = {v: answers_right(pair, v, tokenizer, probes) for v in VOICES}
+    right = {v: answers_right(pair, v, tokenizer, probes, batch_tokens) for v in VOICES}
     accuracy: dict[str, float] = {voice: sum(oks) / len(oks) for voice, oks in right.items()}
     return {**accuracy, "baseline": baseline_accuracy(probes, majority)}
 
@@ -145,39 +170,83 @@ def tell(
     pair: Pair,
     voice: Voice,
     prompts: Sequence[Sequence[int]],
-    stop: int,
-    max_tokens: int = MAX_ANSWER_TOKENS,
+    stop: int | None,
+    max_tokens: int | Sequence[int] = MAX_ANSWER_TOKENS,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[Told]:
-    """Greedy continuations of the prompts, up to and without `stop`."""
+    """Greedy continuations of the prompts, up to and without `stop`; None: nothing stops them.
+
+    Args:
+        pair, voice: who continues.
+        prompts: token ids, at least one each.
+        stop: id that ends a continuation.
+        max_tokens: of each continuation, or of all.
+        batch_tokens: of a forward pass, what is to be said included.
+    """
+    limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
+    lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
     told: list[Told] = [Told((), (), ())] * len(prompts)
-    for indices in _by_length(prompts):
-        rows = [list(prompts[i]) for i in indices]
-        said: list[list[tuple[int, float, float]]] = [[] for _ in rows]
-        live = list(range(len(rows)))
-        for _ in range(max_tokens):
-            tokens, segments = pad_right([rows[r] for r in live], stop, _device(pair))
-            spoken = speak(pair, voice, tokens, segments)
-            still = []
-            for at, r in enumerate(live):
-                logp_V = spoken.logp_BTV[at, len(rows[r]) - 1]
-                token = int(logp_V.argmax())
-                if token == stop:
-                    continue
-                lam = (
-                    float(spoken.mixing_BT[at, len(rows[r]) - 1])
-                    if spoken.mixing_BT is not None
-                    else 0.0
-                )
-                said[r].append((token, float(logp_V[token].exp()), lam))
-                rows[r].append(token)
-                still.append(r)
-            live = still
-            if not live:
-                break
-        for r, i in enumerate(indices):
-            tokens_, ps, lams = zip(*said[r], strict=True) if said[r] else ((), (), ())
-            told[i] = Told(tokens_, ps, lams if voice == "help" else ())
+    for indices in batches(lengths, batch_tokens, rows_at_once(pair.data.num_tokens)):
+        some = [prompts[i] for i in indices]
+        for i, one in zip(
+            indices, _tell(pair, voice, some, stop, [limits[i] for i in indices]), strict=True
+        ):
+            told[i] = one
     return told
+
+
+@torch.no_grad()
+def _tell(
+    pair: Pair,
+    voice: Voice,
+    prompts: Sequence[Sequence[int]],
+    stop: int | None,
+    limits: Sequence[int],
+) -> list[Told]:
+    """Continuations of one batch; a row that has ended leaves the cache."""
+    said: list[list[tuple[int, float, float]]] = [[] for _ in prompts]
+    tokens_BT, mask_BP = pad_left(prompts, _device(pair))
+    cache, live = pair.data.new_cache(), list(range(len(prompts)))
+    while True:
+        last, _ = go_on(pair, voice, tokens_BT, mask_BP, cache, keep=1)
+        p_B, token_B = last.logp[:, -1].max(-1)
+        tokens, ps = token_B.tolist(), p_B.exp().tolist()
+        lambdas = [0.0] * len(live) if last.mixing is None else last.mixing[:, -1].tolist()
+        still = []
+        for at, row in enumerate(live):
+            if tokens[at] == stop:
+                continue
+            said[row].append((tokens[at], ps[at], lambdas[at]))
+            if len(said[row]) < limits[row]:
+                still.append(at)
+        if not still:
+            break
+        if len(still) < len(live):
+            kept = torch.tensor(still, device=tokens_BT.device)
+            cache.batch_select_indices(kept)
+            token_B, mask_BP = token_B[kept], mask_BP[kept]
+            live = [live[at] for at in still]
+        tokens_BT = token_B[:, None]
+        mask_BP = torch.cat([mask_BP, torch.ones_like(tokens_BT)], dim=1)
+    return [
+        Told(
+            tuple(token for token, _, _ in row),
+            tuple(p for _, p, _ in row),
+            tuple(lam for _, _, lam in row) if voice == "help" else (),
+        )
+        for row in said
+    ]
+
+
+def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token rows as one tensor that ends in the last token of each, and 1 where a token is."""
+    longest = max(len(row) for row in rows)
+    tokens_BT = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask_BT = torch.zeros_like(tokens_BT)
+    for index, row in enumerate(rows):
+        tokens_BT[index, longest - len(row) :] = torch.tensor(row)
+        mask_BT[index, longest - len(row) :] = 1
+    return tokens_BT.to(device), mask_BT.to(device)
 
 
 def answer_reflection(
@@ -185,6 +254,7 @@ def answer_reflection(
     old_answers: Sequence[tuple[int, ...]],
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
+    batch_tokens: int = BATCH_TOKENS,
 ) -> tuple[Reflection, list[tuple[int, ...]]]:
     """Reflection over whole greedy answers, and the data layer's answers now.
 
@@ -192,32 +262,53 @@ def answer_reflection(
     leads the old one by the margin; it is followed where the memory, greedily, gives the whole new
     answer.
     """
-    mark = tokenizer.end_of_text
-    answers = [t.tokens for t in tell(pair, "own", prompts, mark)]
+    mark = tokenizer.end
+    told = tell(pair, "own", prompts, mark, batch_tokens=batch_tokens)
+    answers = [t.tokens for t in told]
     moved = [
         i
         for i, (new, old) in enumerate(zip(answers, old_answers, strict=False))
         if new != old and new and old
     ]
-    clear = [i for i in moved if _lead(pair, prompts[i], answers[i], old_answers[i], mark) > MARGIN]
-    followed = (
-        says(pair, "memory", [prompts[i] for i in clear], [answers[i] for i in clear], mark)
-        if clear
-        else []
-    )
+    leads = _leads(pair, prompts, answers, old_answers, moved, mark, batch_tokens)
+    clear = [i for i, lead in zip(moved, leads, strict=True) if lead > MARGIN]
+    new = [answers[i] for i in clear]
+    followed = says(pair, "memory", [prompts[i] for i in clear], new, batch_tokens)
     return Reflection(len(clear), sum(followed)), answers
 
 
-def _lead(
-    pair: Pair, prompt: Sequence[int], new: Sequence[int], old: Sequence[int], mark: int
-) -> float:
-    """Probability of the first new token minus that of the old one in its place."""
-    same = next(
-        (i for i, (a, b) in enumerate(zip(new, old, strict=False)) if a != b),
-        min(len(new), len(old)),
-    )
-    tokens, segments = pad_right([[*prompt, *new[:same]]], mark, _device(pair))
-    p_V = speak(pair, "own", tokens, segments).logp_BTV[0, -1].exp()
-    new_token = new[same] if same < len(new) else mark
-    old_token = old[same] if same < len(old) else mark
-    return float(p_V[new_token] - p_V[old_token])
+@torch.no_grad()
+def _leads(
+    pair: Pair,
+    prompts: Sequence[Sequence[int]],
+    new: Sequence[Sequence[int]],
+    old: Sequence[Sequence[int]],
+    moved: Sequence[int],
+    mark: int | None,
+    batch_tokens: int,
+) -> list[float]:
+    """Probability of each first new token minus that of the old one in its place.
+
+    An answer that ended there has the mark in it; without one, nothing to be compared, and leads.
+    """
+    rows, firsts = [], []
+    for i in moved:
+        same = next(
+            (at for at, (a, b) in enumerate(zip(new[i], old[i], strict=False)) if a != b),
+            min(len(new[i]), len(old[i])),
+        )
+        rows.append([*prompts[i], *new[i][:same]])
+        firsts.append([said[same] if same < len(said) else mark for said in (new[i], old[i])])
+    leads = [0.0] * len(rows)
+    most = rows_at_once(pair.data.num_tokens)
+    for indices in batches([len(row) for row in rows], batch_tokens, most):
+        some = [rows[at] for at in indices]
+        tokens_BT, segments_BT = pad_right(some, 0, _device(pair))
+        where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+        for row, tokens in enumerate(some):
+            where_BT[row, len(tokens) - 1] = True
+        (said,) = say_at(pair, "own", tokens_BT, segments_BT, where_BT)
+        for p_V, at in zip(said.logp.exp(), indices, strict=True):
+            ps = [0.0 if token is None else float(p_V[token]) for token in firsts[at]]
+            leads[at] = ps[0] - ps[1]
+    return leads

@@ -41,11 +41,14 @@ def load_prompt_tokenizer(directory: str, tokenizer: Tokenizer) -> PreTrainedTok
     found.padding_side = "left"
     found.model_input_names = ["input_ids", "attention_mask"]
     if found.pad_token_id is None:
-        found.pad_token = tokenizer.end_token
-    mark = tokenizer.begin_token
+        found.pad_token = found.convert_ids_to_tokens(tokenizer.end_of_text)
+    opening = [BEGIN] if tokenizer.begin_token else []
     found.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"{BEGIN}:0 $A:0",
-        pair=f"{BEGIN}:0 $A:0 $B:1",
-        special_tokens=[{"id": BEGIN, "ids": [tokenizer.begin], "tokens": [mark]}],
+        single=[*opening, "$A"],
+        pair=[*opening, "$A", "$B:1"],
+        special_tokens=[
+            {"id": BEGIN, "ids": [*tokenizer.opening], "tokens": [tokenizer.begin_token]}
+            for _ in opening
+        ],
     )
     return found

@@ -24,11 +24,13 @@ BATCH_CHARACTERS = 1 << 20  # tokenised at a time, which takes a hundred times a
 def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> list[Piece]:
     """Each document's tokens between the marks that open and close it."""
     pieces: list[Piece] = []
+    before, after = tokenizer.opening, tokenizer.closing
     for some in _batches(documents):
         encoded = tokenizer.encode_pairs([(d.given, d.text) for d in some])
         for (ids, num_given), document in zip(encoded, some, strict=True):
-            tokens = np.array([tokenizer.begin, *ids, tokenizer.end], np.int32)
-            pieces.append(Piece(tokens, 1 + num_given if num_given else 0, document.subject))
+            tokens = np.array([*before, *ids, *after], np.int32)
+            given = len(before) + num_given if num_given else 0
+            pieces.append(Piece(tokens, given, document.subject))
     return pieces
 
 

@@ -18,6 +18,7 @@ from actors.data_layer import DataLayer
 from actors.windows import PADDING, Piece, Windows
 
 SLACK = 4  # tokens by which an answer may be longer than the text's own
+NEVER = -1  # an id that no token has: None would be the model's own end
 UNSAID = -1  # fills the rows of documents that were cut before their end
 
 
@@ -42,18 +43,20 @@ def openings(windows: Windows) -> list[Piece]:
 
 @torch.no_grad()
 def continued(
-    layer: DataLayer, pieces: Sequence[Piece], window: int, end: int, device: torch.device
+    layer: DataLayer, pieces: Sequence[Piece], window: int, end: int | None, device: torch.device
 ) -> Tensor:
     """Rows (N, 1 + T): how many tokens were given, and the openings as the data layer goes on.
 
-    Sampled with reads off; filled with `end` after one, and `UNSAID` after a cut.
+    Sampled with reads off; filled with `end` after one, and `UNSAID` after a cut. Where no mark
+    closes documents (None), each goes on for as long as its text does.
     """
     rows_NT = torch.full((len(pieces), 1 + window), UNSAID, dtype=torch.int32)
     if not pieces:
         return rows_NT
     longest = max(piece.num_given for piece in pieces)
     learned = max(len(piece.tokens) - piece.num_given for piece in pieces)
-    tokens_NP = torch.full((len(pieces), longest), end)
+    fill = 0 if end is None else end
+    tokens_NP = torch.full((len(pieces), longest), fill)
     for row, piece in enumerate(pieces):  # to the left, so that all go on from the last column
         given = torch.tensor(np.asarray(piece.tokens[: piece.num_given]), dtype=torch.int64)
         tokens_NP[row, longest - piece.num_given :] = given
@@ -67,8 +70,8 @@ def continued(
         temperature=1.0,
         repetition_penalty=1.0,
         max_new_tokens=max(1, min(learned + SLACK, window - longest)),
-        eos_token_id=end,
-        pad_token_id=end,
+        eos_token_id=NEVER if end is None else end,
+        pad_token_id=fill,
     )[:, longest:]
     said_NG = out_NG.cpu().int()
     for row, piece in enumerate(pieces):
@@ -79,12 +82,12 @@ def continued(
     return rows_NT
 
 
-def pieces_of(rows_NT: Tensor, end: int) -> list[Piece]:
+def pieces_of(rows_NT: Tensor, end: int | None) -> list[Piece]:
     """The documents that `continued` wrote, each up to its end; none in which nothing was said."""
     found = []
     for given, *tokens in rows_NT.tolist():
         length = tokens.index(UNSAID) if UNSAID in tokens else len(tokens)
-        if end in tokens[given:length]:
+        if end is not None and end in tokens[given:length]:
             length = tokens.index(end, given) + 1
         if length > given and tokens[given] != end:
             found.append(Piece(tokens[:length], given))

@@ -107,6 +107,11 @@ def adopt(flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[Byt
         SnapshotError: as `verify`.
     """
     verify(flat, headers, buckets)
+    take(flat, headers, buckets)
+
+
+def take(flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[ByteArray]) -> None:
+    """Copies a snapshot that `verify` found whole into `flat`'s parameters."""
     copy = flat.copy_from if headers[0].dtype == STORED else flat.copy_rounded
     bounds = bucket_bounds(headers[0].total_bytes, headers[0].num_ranks)
     for (start, _), bucket in zip(bounds, buckets, strict=True):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
 from actors.causal_lm import front_of
@@ -96,7 +95,7 @@ def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer
     theirs = vocabulary_at(place)
     if theirs is None:
         return
-    ours: dict[str, int] = HFTokenizer.from_str(tokenizer.to_json()).get_vocab()
+    ours = tokenizer.vocabulary()
     shared = [token for token in ours if token in theirs]
     moved = [token for token in shared if ours[token] != theirs[token]]
     if not moved and len(shared) >= KNOWN_FRAC * len(ours):

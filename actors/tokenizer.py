@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
@@ -26,7 +27,8 @@ class Tokenizer:
     """Text to token ids and back.
 
     Attributes:
-        begin, end: ids that open and close every document; the same one in many tokenizers.
+        begin, end: ids that open and close every document, the same one in many tokenizers; None
+            where no mark does that.
         begin_token, end_token: how these are written.
         kept: what else a given tokenizer's files say, and how special tokens in a text are read.
     """
@@ -34,23 +36,19 @@ class Tokenizer:
     def __init__(
         self,
         hf_tokenizer: HFTokenizer,
-        begin: str = END_OF_TEXT,
-        end: str = END_OF_TEXT,
+        begin: str | None = END_OF_TEXT,
+        end: str | None = END_OF_TEXT,
         kept: Kept | None = None,
     ) -> None:
-        begin_id, end_id = hf_tokenizer.token_to_id(begin), hf_tokenizer.token_to_id(end)
-        if begin_id is None or end_id is None:
-            raise ValueError(f"tokenizer has no {begin if begin_id is None else end} token")
         self.begin_token, self.end_token = begin, end
-        self.begin, self.end = begin_id, end_id
+        self.begin, self.end = _id_of(hf_tokenizer, begin), _id_of(hf_tokenizer, end)
         self.kept = kept or Kept()
         # Unless asked for, special tokens that stand in a text are text; so they must be known as
         # special ones.
         added = hf_tokenizer.get_added_tokens_decoder().values()
-        known = {token.content for token in added if token.special}
-        hf_tokenizer.add_special_tokens(
-            [AddedToken(t, special=True) for t in dict.fromkeys((begin, end)) if t not in known]
-        )
+        known = {None, *(token.content for token in added if token.special)}
+        tokens = [token for token in dict.fromkeys((begin, end)) if token not in known]
+        hf_tokenizer.add_special_tokens([AddedToken(token, special=True) for token in tokens])
         hf_tokenizer.encode_special_tokens = not self.kept.as_ids
         hf_tokenizer.no_truncation()
         hf_tokenizer.no_padding()
@@ -62,17 +60,28 @@ class Tokenizer:
         self._prefixes = newline[-len(alone) :] != alone
 
     def _check_marks_stay_text(self) -> None:
-        for text in (f"a{self.begin_token}b{self.end_token}", f" {self.end_token} "):
-            if {self.begin, self.end} & set(self.encode(text)):
+        begin, end = self.begin_token or "", self.end_token or ""
+        for text in (f"a{begin}b{end}", f" {end} "):
+            if set(self.marks) & set(self.encode(text)):
                 raise ValueError(
                     f"text that reads {text!r} becomes a document mark; its model knows the mark "
                     "as an ordinary piece of text"
                 )
 
     @property
-    def marks(self) -> tuple[int, int]:
+    def marks(self) -> tuple[int, ...]:
         """Ids that open and close a document."""
-        return self.begin, self.end
+        return *self.opening, *self.closing
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """What stands before a document's text: the mark that opens it, or nothing."""
+        return () if self.begin is None else (self.begin,)
+
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """What stands after a document's text: the mark that closes it, or nothing."""
+        return () if self.end is None else (self.end,)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, as_ids: bool = False) -> Tokenizer:
@@ -93,10 +102,15 @@ class Tokenizer:
         return cls._keeping(hf_tokenizer, END_OF_TEXT, END_OF_TEXT, Kept(as_ids))
 
     @classmethod
-    def from_pretrained(cls, name: str, as_ids: bool = False) -> Tokenizer:
+    def from_pretrained(
+        cls, name: str, begin: str | None = None, end: str | None = None, as_ids: bool = False
+    ) -> Tokenizer:
         """A folder with tokenizer.json, such a file, or a Hugging Face hub name.
 
-        `as_ids`: special tokens that stand in a text, the marks too, are read as their ids.
+        Args:
+            name: where it is.
+            begin, end: the marks, as `TokenizerSpec` has them; None: as its files say.
+            as_ids: special tokens that stand in a text, the marks too, are read as their ids.
 
         Raises:
             ConfigError: there is none, it is not a fast one, the hub can't be reached, or nothing
@@ -107,10 +121,14 @@ class Tokenizer:
             lambda text, begin, end, files: cls._keeping(
                 _parse(text), begin, end, Kept.given(text, files, as_ids)
             ),
+            begin,
+            end,
         )
 
     @classmethod
-    def _keeping(cls, hf_tokenizer: HFTokenizer, begin: str, end: str, kept: Kept) -> Tokenizer:
+    def _keeping(
+        cls, hf_tokenizer: HFTokenizer, begin: str | None, end: str | None, kept: Kept
+    ) -> Tokenizer:
         """One whose JSON holds its marks, and what is kept with it, in its post-processor.
 
         The library reads no JSON with keys of others, and a post-processor may name special tokens
@@ -119,11 +137,13 @@ class Tokenizer:
         tokenizer = cls(hf_tokenizer, begin, end, kept)
         if (begin, end) != (END_OF_TEXT, END_OF_TEXT) or kept:
             named = [
-                {"id": BEGIN, "ids": [tokenizer.begin], "tokens": [begin]},
-                {"id": END, "ids": [tokenizer.end], "tokens": [end]},
+                # a mark that is none has a place of its own too, with no token in it
+                {"id": BEGIN, "ids": [*tokenizer.opening], "tokens": [begin] if begin else []},
+                {"id": END, "ids": [*tokenizer.closing], "tokens": [end] if end else []},
             ]
             if kept:
-                named.append({"id": KEPT, "ids": [tokenizer.end], "tokens": [kept.to_json()]})
+                filled = tokenizer.end_of_text
+                named.append({"id": KEPT, "ids": [filled], "tokens": [kept.to_json()]})
             tokenizer._hf.post_processor = processors.TemplateProcessing(
                 single=[BEGIN, "$A", END], pair=[BEGIN, "$A", "$B", END], special_tokens=named
             )
@@ -136,8 +156,9 @@ class Tokenizer:
         processor = json.loads(text).get("post_processor") or {}
         marks = processor.get("special_tokens") or {}
         if processor.get("type") == "TemplateProcessing" and {BEGIN, END} <= set(marks):
+            begin, end = ((marks[name]["tokens"] or [None])[0] for name in (BEGIN, END))
             kept = Kept.from_json(marks[KEPT]["tokens"][0]) if KEPT in marks else None
-            return cls(hf_tokenizer, marks[BEGIN]["tokens"][0], marks[END]["tokens"][0], kept)
+            return cls(hf_tokenizer, begin, end, kept)
         return cls(hf_tokenizer)
 
     def to_json(self) -> str:
@@ -161,13 +182,22 @@ class Tokenizer:
 
     @property
     def end_of_text(self) -> int:
-        """The id that closes every document, and fills what no token needs."""
-        return self.end
+        """The id that closes every document, and fills what no token needs; where no mark closes
+        documents, one that only fills.
+        """
+        return next((mark for mark in (self.end, self.begin) if mark is not None), 0)
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """Rows that a model needs: the largest token id and one; ids may leave holes."""
-        return max(self._hf.get_vocab(with_added_tokens=True).values()) + 1
+        """Rows that a model needs: the largest token id and one; ids may leave holes.
+
+        Asked for in every step, so it is counted once: listing 150,000 tokens takes 0.4 s.
+        """
+        return max(self.vocabulary().values()) + 1
+
+    def vocabulary(self) -> dict[str, int]:
+        """Every token's id, added ones too; listed anew by each call."""
+        return dict(self._hf.get_vocab(with_added_tokens=True))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without document marks."""
@@ -199,6 +229,15 @@ class Tokenizer:
         """Text of `ids`, document marks left out."""
         marks = (self.begin, self.end)
         return str(self._hf.decode([i for i in ids if i not in marks], skip_special_tokens=False))
+
+
+def _id_of(hf_tokenizer: HFTokenizer, token: str | None) -> int | None:
+    if token is None:
+        return None
+    found: int | None = hf_tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"tokenizer has no {token} token")
+    return found
 
 
 def _parse(text: str) -> HFTokenizer:

@@ -57,7 +57,9 @@ class Kept:
         return cls(**json.loads(text))
 
 
-def write_given(folder: Path, tokenizer_json: str, kept: Kept, begin: str, end: str) -> None:
+def write_given(
+    folder: Path, tokenizer_json: str, kept: Kept, begin: str | None, end: str | None
+) -> None:
     """Writes a given tokenizer as it came, for transformers.
 
     Args:
@@ -78,7 +80,7 @@ def write_given(folder: Path, tokenizer_json: str, kept: Kept, begin: str, end: 
     else:
         said = {name: json.loads(kept.files[name]) for name in MARK_FILES if name in kept.files}
         config = {name: value for name, value in said[CONFIG].items() if name != CODE}
-        if not any(each.get("eos_token") for each in said.values()):
+        if end is not None and not any(each.get("eos_token") for each in said.values()):
             config["eos_token"] = end
         if config != said[CONFIG]:
             changed = json.dumps(config, ensure_ascii=False, indent=2)
@@ -86,7 +88,7 @@ def write_given(folder: Path, tokenizer_json: str, kept: Kept, begin: str, end: 
     (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8")
 
 
-def write_fast(folder: Path, tokenizer_json: str, begin: str, end: str) -> None:
+def write_fast(folder: Path, tokenizer_json: str, begin: str | None, end: str | None) -> None:
     """Writes a tokenizer that has no files but tokenizer.json, for transformers."""
     from transformers import PreTrainedTokenizerFast
 

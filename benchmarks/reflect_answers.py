@@ -79,11 +79,9 @@ def same_start(a: Sequence[int], b: Sequence[int]) -> int:
                 min(len(a), len(b)))  # fmt: skip
 
 
-def agrees(
-    pair: Pair, prompts: Sequence[Sequence[int]], answers: Sequence[Tokens], mark: int
-) -> list[bool]:
+def agrees(pair: Pair, prompts: Sequence[Sequence[int]], answers: Sequence[Tokens]) -> list[bool]:
     """Whether the memory, greedily, gives each whole answer; an empty one it can't give."""
-    said = says(pair, "memory", prompts, answers, mark)
+    said = says(pair, "memory", prompts, answers)
     return [ok and len(answer) > 0 for ok, answer in zip(said, answers, strict=True)]
 
 

@@ -219,7 +219,7 @@ class FactsCells:
         """Agreement with the data layer's whole answers, and knock-outs."""
         tokenizer = trainer.tokenizer
         questions = [reflect_data.Question(**row) for row in track["questions"]]
-        prompts, mark = answers.prompts_of(tokenizer, questions), tokenizer.end_of_text
+        prompts = answers.prompts_of(tokenizer, questions)
         said = [tuple(row) for row in track["answers"]["0"]["said"]]
         pair = Pair(trainer.teacher, trainer.layer)
         shuffled = Pair(pair.data, controls.with_shuffled_slots(pair.memory, self.seed))
@@ -236,8 +236,8 @@ class FactsCells:
                 pair.data, lambda _: controls.unigram_logits(counts), batch
             ),
         }
-        agreed = answers.agrees(pair, prompts, said, mark)
-        agreed_shuffled = answers.agrees(shuffled, prompts, said, mark)
+        agreed = answers.agrees(pair, prompts, said)
+        agreed_shuffled = answers.agrees(shuffled, prompts, said)
         known = answers.gives(tokenizer, said, [question.answer for question in questions])
         for side, seen in (("seen", True), ("unseen", False)):
             where = [question.seen is seen for question in questions]
@@ -291,7 +291,7 @@ class FactsCells:
         now, before = (_answers_from(track["answers"][str(i)]) for i in (k, 0))
         pair = Pair(trainer.teacher, trainer.layer)
         prompts = answers.prompts_of(tokenizer, questions)
-        agreed = answers.agrees(pair, prompts, now.said, tokenizer.end_of_text)
+        agreed = answers.agrees(pair, prompts, now.said)
         moved = answers.changed(now, before)
         known = answers.gives(tokenizer, now.said, [question.taught for question in questions])
         rates: Json = {}

@@ -158,6 +158,6 @@ class NgramTable:
 def sentence_tokens(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[list[int], list[int]]:
     """A training sentence as the corpus cuts it: what is read, and what is learned."""
     return (
-        [tokenizer.begin, *tokenizer.encode(prompt)],
-        [*tokenizer.encode(f" {answer.rstrip(' .')}."), tokenizer.end],
+        [*tokenizer.opening, *tokenizer.encode(prompt)],
+        [*tokenizer.encode(f" {answer.rstrip(' .')}."), *tokenizer.closing],
     )

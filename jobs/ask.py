@@ -29,7 +29,7 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
 
     pair, tokenizer = load(export)
     prompts = [prompt_tokens(tokenizer, prompt)]
-    told = {v: tell(pair, v, prompts, tokenizer.end_of_text, max_tokens)[0] for v in VOICES}
+    told = {v: tell(pair, v, prompts, tokenizer.end, max_tokens)[0] for v in VOICES}
     if not by_token:
         table = Table(title=prompt, title_justify="left")
         for voice in VOICES:

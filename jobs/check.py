@@ -72,6 +72,7 @@ def check(config: Config) -> dict[str, Any]:
     if not growing:  # what nodes still to come have in their stores is not known
         check_fits(snapshots, {"both": saved}, config.retention, store)
     workers = footprint.worker_memory(config, counts)
+    evaluator = footprint.evaluator_memory(config, counts)
     memory = {
         group: {
             **asdict(part),
@@ -85,7 +86,7 @@ def check(config: Config) -> dict[str, Any]:
         "name": config.name,
         "parameters": asdict(counts),
         "worker_bytes": memory,
-        "evaluator_bytes": footprint.evaluator_memory(counts),
+        "evaluator_bytes": {**asdict(evaluator), "total": evaluator.total},
         "store": {
             "needed_bytes": footprint.store_bytes(config, counts),
             "available_bytes": int(store),
@@ -167,7 +168,17 @@ def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int]:
 def warnings(config: Config, result: dict[str, Any], machine: Machine) -> list[str]:
     """What is not wrong and yet unlikely to be wanted."""
     found = []
-    on_host = result["evaluator_bytes"] + result["store"]["needed_bytes"]
+    evaluator, on_host = result["evaluator_bytes"], result["store"]["needed_bytes"]
+    if not config.evaluation.gpus:
+        on_host += evaluator["total"]
+    elif machine.gpu_bytes is not None:
+        needed = evaluator["weights"] + evaluator["activations"]
+        share = machine.gpu_bytes * min(1.0, config.evaluation.gpus)
+        if needed > share:
+            found.append(
+                f"evaluator: about {_size(needed)}, its share of a GPU is {_size(share)}; lower "
+                "evaluation.batch_tokens or raise evaluation.gpus"
+            )
     for group in GROUPS:
         memory, workers = result["worker_bytes"][group], config.group(group).workers
         if workers.gpus == 0:
@@ -183,8 +194,8 @@ def warnings(config: Config, result: dict[str, Any], machine: Machine) -> list[s
     if machine.free_bytes is not None and on_host > machine.free_bytes:
         found.append(
             f"memory: all processes and the store take about {_size(on_host)}, "
-            f"{_size(machine.free_bytes)} are free; lower the batch sizes or make the layers "
-            "smaller"
+            f"{_size(machine.free_bytes)} are free; lower the batch sizes and "
+            "evaluation.batch_tokens, or make the layers smaller"
         )
     disk = result["disk"]
     taken = disk["export_bytes"] + disk["checkpoints_kept"] * disk["checkpoint_bytes"]
@@ -230,7 +241,9 @@ def show(result: dict[str, Any], console: Console) -> None:
     free = "" if disk["free_bytes"] is None else f", {_size(disk['free_bytes'])} free"
     lines = [
         f"corpus: about {corpus['tokens_per_epoch']:,.0f} tokens per epoch",
-        f"evaluator: {_size(result['evaluator_bytes'])} of memory",
+        f"evaluator: {_size(result['evaluator_bytes']['total'])} of memory, "
+        f"{_size(result['evaluator_bytes']['activations'])} of it activations of "
+        "evaluation.batch_tokens tokens (rough)",
         f"object store: {_size(store['needed_bytes'])} of {_size(store['available_bytes'])}",
         f"disk: exports {_size(disk['export_bytes'])}, at most {disk['checkpoints_kept']} "
         f"checkpoints of {_size(disk['checkpoint_bytes'])}{free}",

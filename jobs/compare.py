@@ -26,11 +26,21 @@ from orchestrator.run_dir import CONFIG, EVALUATIONS, METRICS, SUMMARY, RunDir
 
 FINISHED = ("finished", "finished_unreflected")
 MISSING, UNFINISHED, UNREADABLE = "missing", "unfinished", "unreadable"
-NO_FIGURES = ("status", "name", "cause", "reflects_final_reason", "digest", "questions")
+NO_FIGURES = (
+    "status",
+    "name",
+    "cause",
+    "reflects_final_reason",
+    "reflects_final_verdict",
+    "digest",
+    "questions",
+    "before",  # the same for every run of a config
+)
 HIGHER = (
     "tokens_per_s",
     "help_gain",
     "recall_agreement",
+    "final_agreement",
     "reflection_rate",
     "accuracy.own",
     "accuracy.help",

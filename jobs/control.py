@@ -62,8 +62,8 @@ def run_scale(
 
 
 def run_resume(run: str, overrides: Sequence[str], console: Console, verbose: bool = False) -> bool:
-    """Goes on with a stopped or broken-off run; returns whether its memory reflects the final data
-    layer.
+    """Goes on with a stopped or broken-off run; returns whether its memory has caught up with the
+    final data layer.
 
     Args:
         run: its directory; its own `config.yaml` is the config.

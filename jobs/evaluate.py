@@ -13,6 +13,9 @@ from orchestrator.config import saved_config
 from orchestrator.console import Console
 from orchestrator.run_dir import EXPORT, SUMMARY, TOKENIZER, RunDir
 
+# What exports alone can't say; runs of earlier versions have none of it.
+FROM_THE_RUN = ("reflects_final_verdict", "final_agreement", "before")
+
 
 def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     """Loads the exports, measures as the run's last evaluation did, prints and returns the figures.
@@ -27,10 +30,8 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     from actors.evaluator import Evaluator
     from actors.pair_files import load
 
-    evaluator = Evaluator(config, tokenizer_json)
     pair, _ = load(run_dir.path(EXPORT))
-    evaluator.pair.data.load_state_dict(pair.data.state_dict())
-    evaluator.pair.memory.load_state_dict(pair.memory.state_dict())
+    evaluator = Evaluator(config, tokenizer_json, pair)
     found = evaluator.measure((config.intervals, config.intervals), final=True)
     figures = {
         name: found.figures.get(name) for name in summary["heldout"] if name in found.figures
@@ -43,6 +44,7 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
         "digest": evaluator.digests(),
         "reflects_final": summary["reflects_final"],
         "reflects_final_reason": summary["reflects_final_reason"],
+        **{name: summary[name] for name in FROM_THE_RUN if name in summary},
     }
     if not found.accuracy:
         del result["accuracy"], result["accuracy_seen"]

@@ -1,7 +1,7 @@
 """How a command ends: errors become messages and exit codes. Called by `cli`.
 
-Exit codes: 0 done; 1 the run failed; 2 the input was wrong; 3 done, but the memory does not reflect
-the final data layer; 130 interrupted.
+Exit codes: 0 done; 1 the run failed; 2 the input was wrong; 3 done, but the memory did not catch up
+with the final data layer; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.estimate import ParameterCounts
 from actors.spec import DATA, GROUPS, MEMORY
+from actors.voices import rows_at_once
 from orchestrator.config import Config
 
 FLOAT_BYTES = 4
@@ -20,6 +21,9 @@ LIBRARY_BYTES = 450 << 20  # of a process that has imported torch, Transformers 
 # (norms, attention, a feed-forward part of about three widths), at the output of the vocabulary.
 LAYER_FLOATS, OUTPUT_FLOATS = 40, 6
 BLOCK_FLOATS = 14  # the same of a block of the memory's encoder
+# The same in a forward pass alone, of which little is kept: in one decoder layer, in one block.
+FORWARD_LAYER_FLOATS, FORWARD_BLOCK_FLOATS = 14, 6
+LOGIT_TENSORS = 14  # over all token ids, of the positions whose logits an evaluation makes at once
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,44 @@ def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMe
     }
 
 
-def evaluator_memory(counts: ParameterCounts) -> int:
-    """Bytes of the evaluator: the pair that it measures, and the one before."""
+@dataclass(frozen=True)
+class EvaluatorMemory:
+    """Bytes of the evaluator's process."""
+
+    weights: int  # of the pair that it measures, and the one before
+    activations: int  # roughly; bounded by evaluation.batch_tokens
+    libraries: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of the whole process."""
+        return sum(asdict(self).values())
+
+
+def evaluator_memory(config: Config, counts: ParameterCounts) -> EvaluatorMemory:
+    """Memory of the evaluator."""
     both = counts.data + counts.port + counts.memory + counts.frozen
-    return 2 * FLOAT_BYTES * both + LIBRARY_BYTES
+    # the final evaluation has the pair before only where one during the run was evaluated
+    pairs = 2 if config.evaluation.every else 1
+    return EvaluatorMemory(
+        weights=pairs * FLOAT_BYTES * both,
+        activations=_evaluator_activations(config, counts),
+        libraries=LIBRARY_BYTES,
+    )
+
+
+def _evaluator_activations(config: Config, counts: ParameterCounts) -> int:
+    """Of a forward pass of both layers, and of the logits of as many positions as have some at
+    once.
+    """
+    layer, window = config.memory.layer, config.corpus.window
+    sequences = max(1, config.evaluation.batch_tokens // window)
+    tokens = window * min(sequences, config.evaluation.final_windows)
+    per_token = FORWARD_LAYER_FLOATS * counts.hidden_size + 4 * counts.hidden_size
+    per_token += FORWARD_BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
+    per_token += 2 * window  # the mask that keeps documents apart
+    positions = min(tokens, rows_at_once(counts.vocab_rows))
+    return FLOAT_BYTES * (per_token * tokens + LOGIT_TENSORS * positions * counts.vocab_rows)
 
 
 def _tokens_per_pass(config: Config, group: str) -> int:

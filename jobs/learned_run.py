@@ -18,9 +18,10 @@ from actors.tokenizer import Tokenizer
 from orchestrator.config import Config
 from orchestrator.learn_report import learned_page
 from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
-from orchestrator.schedule import AGREEMENT_TOLERANCE
+from orchestrator.schedule import AGREEMENT_TOLERANCE, HARDLY, LOW_AGREEMENT, YES, verdict
 
 LEARNED = "learned.json"
+FINISHED = "finished"  # of a run whose memory kept up with its data layer
 
 
 def write_result(
@@ -60,17 +61,21 @@ def _summary(
     after = learned["old"]["after"]
     agreed = after["heldout"]["recall_agreement"]
     agreed_before = learned["old"]["before"]["heldout"]["recall_agreement"]
-    reflects = bool(before["reflects_final"]) and agreed >= agreed_before - AGREEMENT_TOLERANCE
+    kept_up = before["status"] == FINISHED and agreed >= agreed_before - AGREEMENT_TOLERANCE
+    found = verdict(kept_up, agreed)
+    low = f", {LOW_AGREEMENT}" if found == HARDLY else ""
     summary: dict[str, Any] = {
-        "status": "finished" if reflects else "finished_unreflected",
+        "status": FINISHED if kept_up else "finished_unreflected",
         "name": config.name,
         "seed": config.seed,
         "learned_from": learned["run"],
         "wall_s": learned["seconds"],
-        "reflects_final": reflects,
+        "reflects_final": found == YES,
+        "reflects_final_verdict": found,
+        "final_agreement": agreed,
         "reflects_final_reason": (
             f"agreement on the run's held-out text {agreed:.4f} after learning, "
-            f"{agreed_before:.4f} before it"
+            f"{agreed_before:.4f} before it{low}"
         ),
         "heldout": {**after["heldout"], "reflection_rate": None, "reflection_probes": 0},
         "digest": digests,

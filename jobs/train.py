@@ -12,13 +12,16 @@ from rich.table import Table
 from orchestrator.config import load_config
 from orchestrator.console import Console
 from orchestrator.run_dir import REPORT, RunDir
+from orchestrator.schedule import NO, YES
+
+UNREFLECTED = "finished_unreflected"  # the memory did not catch up with the final data layer
 
 
 def run_training(
     path: str, overrides: Sequence[str], console: Console, verbose: bool, resume: bool = False
 ) -> bool:
-    """Trains, prints the closing tables, and returns whether the memory reflects the final data
-    layer.
+    """Trains, prints the closing tables, and returns whether the memory has caught up with the
+    final data layer.
 
     Raises:
         TandemError: as `orchestrator.run.train`.
@@ -32,20 +35,18 @@ def run_training(
     result = train(config, console, verbose=verbose, started_at=began, resume=resume)
     print_summary(result.summary, console)
     console.say(f"report: {result.path}/{REPORT}")
-    return bool(result.summary["reflects_final"])
+    return bool(result.summary["status"] != UNREFLECTED)
 
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:
     """The held-out figures as a table, the verdict on reflection, and the pace of both groups."""
-    table = Table(title="held-out figures", title_justify="left")
-    for heading in ("figure", "value"):
-        table.add_column(heading, justify="left" if heading == "figure" else "right")
-    for name, value in summary["heldout"].items():
-        table.add_row(name, format_figure(value))
-    console.print(table)
+    before = summary.get("before")
+    console.print(figures_table(summary["heldout"], before))
     if "accuracy" in summary:
         console.print(
-            accuracy_table(summary["accuracy"], summary["accuracy_seen"], summary["num_probes"])
+            accuracy_table(
+                summary["accuracy"], summary["accuracy_seen"], summary["num_probes"], before
+            )
         )
     if summary.get("questions"):
         console.print(answers_table(summary["questions"]))
@@ -57,18 +58,47 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
                 f"{totals['tokens_per_s']:,.0f} tokens/s, "
                 f"waiting {totals['wait_frac']:.0%}"
             )
-    verdict = "yes" if summary["reflects_final"] else "NO"
+    # a summary of an earlier version has yes and no alone
+    verdict = summary.get("reflects_final_verdict") or (YES if summary["reflects_final"] else NO)
     console.say(
-        f"memory reflects the final data layer: {verdict} ({summary['reflects_final_reason']})"
+        f"memory reflects the final data layer: {verdict.upper() if verdict == NO else verdict} "
+        f"({summary['reflects_final_reason']})",
+        style=None if verdict == YES else "yellow",
     )
 
 
-def accuracy_table(unseen: dict[str, float], seen: dict[str, float], num_probes: int) -> Table:
-    """Whole answers right by voice, beside the baseline."""
+def figures_table(figures: dict[str, Any], before: dict[str, Any] | None) -> Table:
+    """The held-out figures, beside those before training where there are any."""
+    table = Table(title="held-out figures", title_justify="left")
+    if before is not None:
+        table.caption = f"before training: version 0, on {before['num_windows']} windows"
+        table.caption_justify = "left"
+    columns = ("figure", "before", "after") if before is not None else ("figure", "value")
+    for heading in columns:
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, value in figures.items():
+        earlier = [] if before is None else [format_figure(before["heldout"].get(name))]
+        table.add_row(name, *earlier, format_figure(value))
+    return table
+
+
+def accuracy_table(
+    unseen: dict[str, float],
+    seen: dict[str, float],
+    num_probes: int,
+    before: dict[str, Any] | None = None,
+) -> Table:
+    """Whole answers right by voice, beside the baseline; before training too where known."""
     table = Table(title=f"whole answers right ({num_probes} questions)", title_justify="left")
     table.add_column("wordings")
     for name in unseen:
         table.add_column("with memory" if name == "help" else name, justify="right")
+    if before is not None and "accuracy" in before:
+        earlier = before["accuracy"]
+        table.add_row(
+            f"before training ({before['num_probes']})",
+            *(f"{earlier[name]:.1%}" for name in unseen),
+        )
     table.add_row("never seen", *(f"{value:.1%}" for value in unseen.values()))
     table.add_row("trained on", *(f"{seen[name]:.1%}" for name in unseen))
     return table

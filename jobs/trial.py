@@ -98,8 +98,8 @@ class Reporter:
     def __call__(self, row: Row) -> None:
         """Passes an evaluation during the run on; Tune may stop the trial here."""
         self._count(row)
-        if row["final"]:
-            return  # it goes with the summary's figures
+        if row["final"] or not row["data_version"]:
+            return  # it goes with the summary's figures, or is of weights that were not trained
         figures = held_out(row)
         changed, followed = (sum(counts) for counts in zip(*self._reflected.values(), strict=True))
         if changed:

@@ -133,6 +133,8 @@ class Coordinator:
         if self._resumed is not None:  # the two that come again were counted then
             self.ring.num_published = self._resumed.tally.num_published
             self.ring.num_bytes = self._resumed.tally.num_bytes
+        else:
+            self._evaluations.keep_start(self.ring)
         while not finished(self._progress, self._plan, self._catch_up):
             self._submit_what_can_start()
             assert self._drain or any(p.running for p in self._progress.values()), (

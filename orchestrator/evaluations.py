@@ -1,4 +1,5 @@
-"""Held-out evaluations of committed pairs: which is due, how many may wait, and the final one.
+"""Held-out evaluations of committed pairs: version 0, which is due, how many may wait, the final
+one.
 
 Never on the path of a group: an evaluation that is late or fails is a warning, but for the final
 one, which is tried again where its process died or a snapshot was lost. Called by `coordinator`.
@@ -13,7 +14,7 @@ from actors.wire import Evaluation
 from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError
 from orchestrator.events import Evaluated, Event
-from orchestrator.exchange import Ring
+from orchestrator.exchange import Ring, Version
 from orchestrator.ports import ClusterPort, Listener
 from orchestrator.run_dir import resume_command
 from orchestrator.schedule import Plan
@@ -43,9 +44,26 @@ class Evaluations:
         self._config, self._plan = config, plan
         self._evaluator, self._listener = evaluator, listener
         self._newest = until
+        self._start: tuple[Version, Version] | None = None
+        self._start_runs = False
+
+    def keep_start(self, ring: Ring) -> None:
+        """Keeps version 0, what both layers are before training, to be evaluated beside it."""
+        if self._config.evaluation.every:
+            self._start = ring.newest(DATA), ring.newest(MEMORY)
+
+    def _evaluate_start(self, interval: int) -> None:
+        """Not before both groups' first interval: until then the evaluator's start, some seconds of
+        imports, would slow theirs.
+        """
+        if self._start is None or interval < 1:
+            return
+        (data, memory), self._start, self._start_runs = self._start, None, True
+        self._evaluator.evaluate(data, memory, final=False)
 
     def start_if_due(self, interval: int, ring: Ring) -> None:
         """Starts an evaluation of the pair of an interval that both groups have committed."""
+        self._evaluate_start(interval)
         every = self._config.evaluation.every
         if not every or interval % every or interval >= self._plan.intervals:
             return  # the final evaluation follows the catch-up
@@ -53,7 +71,7 @@ class Evaluations:
         if version <= self._newest:
             return
         self._newest = version
-        if self._evaluator.evaluations_running >= QUEUED_EVALUATIONS:
+        if self._evaluator.evaluations_running - self._start_runs >= QUEUED_EVALUATIONS:
             self._listener.on_warning(
                 f"evaluation of interval {interval} skipped: the last ones are still running"
             )
@@ -62,6 +80,7 @@ class Evaluations:
 
     def take(self, event: Evaluated) -> None:
         """One of those during the run came back."""
+        self._start_runs = False  # they come back in the order of asking
         if event.evaluation is None:
             self._listener.on_warning(f"an evaluation failed and was left out: {event.cause}")
         else:

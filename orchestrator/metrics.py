@@ -145,6 +145,11 @@ class Metrics:
         self.resizes.append(row)
         return row
 
+    @property
+    def start(self) -> Row | None:
+        """The evaluation of version 0, where there was one."""
+        return next((row for row in self.evaluations if not row["data_version"]), None)
+
     def of_group(self, group: str) -> list[Row]:
         """The group's interval rows."""
         return [row for row in self.intervals if row["group"] == group]

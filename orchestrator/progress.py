@@ -167,8 +167,10 @@ class Progress(LiveView):
         row = self._evaluation
         if row is None:
             return ""
+        version = row["data_version"]
         text = (
-            f"held out at v{row['data_version']}: own {row['heldout.own_loss']:.3f}  help "
+            f"held out {f'at v{version}' if version else 'before training'}: own "
+            f"{row['heldout.own_loss']:.3f}  help "
             f"{row['heldout.help_loss']:.3f}  "
             f"gain {row['heldout.help_gain']:+.3f}  recall agreement "
             f"{row['heldout.recall_agreement']:.3f}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from actors.answers import is_answered
 from actors.spec import DATA, GROUPS, MEMORY
 from orchestrator.config import Config
 from orchestrator.metrics import Metrics
@@ -64,7 +65,7 @@ def render_report(config: Config, summary: dict[str, Any], metrics: Metrics) -> 
         *(f"<div>{svg}</div>" for svg in all_plots(metrics)),
         "</div>",
         "<h2>Held-out figures</h2>",
-        table(("figure", "value", "what it says"), _figure_rows(summary)),
+        table(_figure_heads(summary), _figure_rows(summary)),
         "<h2>The two groups</h2>",
         table(("", DATA, MEMORY), _group_rows(summary)),
     ]
@@ -103,8 +104,13 @@ def _cards(summary: dict[str, Any]) -> Iterable[str]:
         "–" if rate is None else f"{rate:.1%}",
         f"reflection ({heldout['reflection_probes']} changed)",
     )
-    yield card("yes" if summary["reflects_final"] else "no", "memory reflects the final version",
-                bad=not summary["reflects_final"])  # fmt: skip
+    level = summary["final_agreement"]
+    yield card(
+        summary["reflects_final_verdict"],
+        "memory reflects the final version"
+        + ("" if level is None else f" (agreement {level:.1%})"),
+        bad=not summary["reflects_final"],
+    )
 
 
 def card(value: str, label: str, bad: bool = False) -> str:
@@ -146,15 +152,31 @@ MEANING = {
 }
 
 
+def _figure_heads(summary: dict[str, Any]) -> Sequence[str]:
+    if (before := summary.get("before")) is None:
+        return "figure", "value", "what it says"
+    on = f"{before['num_windows']} windows"
+    if "num_probes" in before:
+        on += f", {before['num_probes']} questions"
+    return "figure", f"before training ({on})", "after", "what it says"
+
+
 def _figure_rows(summary: dict[str, Any]) -> Iterable[Sequence[str]]:
+    before = summary.get("before")
+
+    def values(section: str, name: str, value: Any) -> Sequence[str]:
+        earlier = [] if before is None else [_number(before.get(section, {}).get(name))]
+        return *earlier, _number(value)
+
     for name, value in summary["heldout"].items():
-        yield name, _number(value), MEANING.get(name, "")
+        yield name, *values("heldout", name, value), MEANING.get(name, "")
     for section, what in (
         ("accuracy", "wordings never seen"),
         ("accuracy_seen", "wordings trained on"),
     ):
         for name, value in summary.get(section, {}).items():
-            yield f"{section}.{name}", _number(value), f"whole answers right, greedily, {what}"
+            said = f"whole answers right, greedily, {what}"
+            yield f"{section}.{name}", *values(section, name, value), said
 
 
 def _group_rows(summary: dict[str, Any]) -> Iterable[Sequence[str]]:
@@ -210,7 +232,7 @@ def _resize_rows(resizes: Sequence[dict[str, Any]]) -> Iterable[Sequence[str]]:
 
 def _answers(answers: Sequence[dict[str, str]]) -> str:
     def cell(row: dict[str, str], voice: str) -> str:
-        right = any(row[voice].rstrip(" .") == answer for answer in row["expected"].split(" or "))
+        right = any(is_answered(row[voice], answer) for answer in row["expected"].split(" or "))
         return f"<td{' class=right' if right else ''}>{escape(row[voice])}</td>"
 
     rows = "".join(

@@ -4,7 +4,7 @@ Versions are numbered by the interval that published them, every `publish_every`
 lag counts versions. Lockstep: interval i of each group adopts the peer's version before i, and is
 submitted once that is committed. Async: it adopts the newest there is, at most `staleness` versions
 behind, and a group that is so many versions ahead of what its peer has adopted waits. After the
-data group's last interval the memory goes on alone, on the final version, until it reflects it.
+data group's last interval the memory goes on alone, on the final version, until it has caught up.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from dataclasses import dataclass, replace
 from actors.spec import DATA, MEMORY, ExchangeSpec, peer_of
 
 AGREEMENT_TOLERANCE = 0.01
+REFLECTING_AGREEMENT = 0.5  # below it the memory says mostly something else; decision 0018
+YES, HARDLY, NO = "yes", "hardly", "no"
+LOW_AGREEMENT = (
+    f"below {REFLECTING_AGREEMENT:g}: mostly the memory says something else than the data layer; "
+    "train it longer (intervals, memory.steps_per_interval)"
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ class CatchUp:
         return replace(self, before=agreement)
 
     @property
-    def reflects_final(self) -> bool:
+    def caught_up(self) -> bool:
         """True when the memory agrees with the final version as well as it did with the one before,
         within 0.01.
         """
@@ -123,21 +129,46 @@ class CatchUp:
             and self.after[-1] >= self.before - AGREEMENT_TOLERANCE
         )
 
+    @property
+    def final_agreement(self) -> float | None:
+        """The last agreement with the final version."""
+        return self.after[-1] if self.after else None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the memory reflects the final version: `yes`, `hardly` or `no`."""
+        return verdict(self.caught_up, self.final_agreement)
+
+    @property
+    def reflects_final(self) -> bool:
+        """True when the verdict is yes."""
+        return self.verdict == YES
+
     def reason(self, plan: Plan) -> str:
-        """Why `reflects_final` is what it is, in one sentence."""
+        """Why the verdict is what it is, in one sentence."""
         if self.before is None or not self.after:
             return "the run ended before the memory adopted the final version"
-        relation = "within" if self.reflects_final else "not within"
+        relation = "within" if self.caught_up else "not within"
         text = (
             f"agreement with the final version {self.after[-1]:.4f} after {len(self.after)} "
             "catch-up intervals is "
             f"{relation} {AGREEMENT_TOLERANCE} of the {self.before:.4f} with the version before"
         )
-        return (
-            text
-            if self.reflects_final
-            else f"{text}; raise exchange.catchup_intervals (now {plan.catchup_intervals})"
-        )
+        if not self.caught_up:
+            return f"{text}; raise exchange.catchup_intervals (now {plan.catchup_intervals})"
+        return text if self.reflects_final else f"{text}, but {LOW_AGREEMENT}"
+
+
+def verdict(kept_up: bool, agreement: float | None) -> str:
+    """`yes`, `hardly` or `no`.
+
+    Args:
+        kept_up: whether the memory agrees as well as it did before.
+        agreement: share of held-out tokens on which it agrees with the data layer now.
+    """
+    if not kept_up or agreement is None:
+        return NO
+    return YES if agreement >= REFLECTING_AGREEMENT else HARDLY
 
 
 def next_interval(
@@ -196,4 +227,4 @@ def is_done(group: str, progress: Mapping[str, Progress], plan: Plan, catch_up: 
     if group == DATA:
         return True
     done = len(catch_up.after)
-    return done >= plan.catchup_intervals or (done >= 1 and catch_up.reflects_final)
+    return done >= plan.catchup_intervals or (done >= 1 and catch_up.caught_up)

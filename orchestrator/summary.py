@@ -9,8 +9,8 @@ from typing import Any
 from actors.spec import DATA, MEMORY
 from orchestrator.config import Config
 from orchestrator.coordinator import Coordinator, Outcome
-from orchestrator.metrics import Metrics, group_totals, pooled_reflection
-from orchestrator.schedule import Plan
+from orchestrator.metrics import Metrics, Row, group_totals, pooled_reflection
+from orchestrator.schedule import NO, Plan
 
 FIGURES = (
     "own_loss",
@@ -39,7 +39,7 @@ def summarise(
     figures = {name: _finite(outcome.final_evaluation.figures.get(name)) for name in FIGURES}
     plan = Plan(config.intervals, config.exchange.catchup_intervals)
     summary: dict[str, Any] = {
-        "status": "finished" if outcome.catch_up.reflects_final else "finished_unreflected",
+        "status": "finished" if outcome.catch_up.caught_up else "finished_unreflected",
         "name": config.name,
         "seed": config.seed,
         "wall_s": wall_s,
@@ -53,6 +53,8 @@ def summarise(
             "max_lag": coordinator.max_lag,
         },
         "reflects_final": outcome.catch_up.reflects_final,
+        "reflects_final_verdict": outcome.catch_up.verdict,
+        "final_agreement": outcome.catch_up.final_agreement,
         "reflects_final_reason": outcome.catch_up.reason(plan),
         "catchup_intervals": len(outcome.catch_up.after),
         "restarts": metrics.restarts,
@@ -65,11 +67,27 @@ def summarise(
         "digest": digests,
         "questions": [asdict(answer) for answer in outcome.final_evaluation.answers],
     }
+    if (start := metrics.start) is not None:
+        summary["before"] = before_training(config, start)
     if outcome.final_evaluation.accuracy:
         summary["accuracy"] = outcome.final_evaluation.accuracy
         summary["accuracy_seen"] = outcome.final_evaluation.accuracy_seen
         summary["num_probes"] = outcome.final_evaluation.num_probes
     return summary
+
+
+def before_training(config: Config, row: Row) -> dict[str, Any]:
+    """What version 0 came to: `heldout`, `accuracy` where there are probes, and on how much."""
+    found: dict[str, Any] = {
+        "heldout": {name: _finite(row.get(f"heldout.{name}")) for name in FIGURES
+                    if f"heldout.{name}" in row},
+        "num_windows": config.evaluation.windows,
+    }  # fmt: skip
+    if row["num_probes"]:
+        named = {name.removeprefix("accuracy."): value for name, value in row.items()
+                 if name.startswith("accuracy.")}  # fmt: skip
+        found |= {"accuracy": named, "num_probes": row["num_probes"]}
+    return found
 
 
 def summarise_failure(
@@ -85,6 +103,7 @@ def summarise_failure(
         DATA: group_totals(metrics.of_group(DATA)),
         MEMORY: group_totals(metrics.of_group(MEMORY)),
         "reflects_final": False,
+        "reflects_final_verdict": NO,
         "reflects_final_reason": cause,
         "restarts": metrics.restarts,
         "resizes": metrics.resizes,

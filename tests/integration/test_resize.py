@@ -146,7 +146,7 @@ def test_both_groups_grow_and_shrink_in_a_running_run(
         (MEMORY, 1, 2),
         (MEMORY, 2, 1),
     ]
-    assert summary["reflects_final"] is True
+    assert summary["status"] == "finished"
     assert summary["restarts"] == []
     first_processes_stayed(injected)
     assert "What was resized" in RunDir(config.run_url).read("report.html")

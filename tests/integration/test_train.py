@@ -117,8 +117,11 @@ def test_the_summary_says_whether_the_memory_reflects_the_final_version_and_the_
     first: Watched,
 ) -> None:
     summary = first.summary
-    assert isinstance(summary["reflects_final"], bool)
-    expected = "finished" if summary["reflects_final"] else "finished_unreflected"
+    verdict = summary["reflects_final_verdict"]
+    assert verdict in ("yes", "hardly", "no")
+    assert summary["reflects_final"] is (verdict == "yes")
+    assert 0 <= summary["final_agreement"] <= 1
+    expected = "finished_unreflected" if verdict == "no" else "finished"
     assert summary["status"] == first.result.status == expected
     assert 1 <= summary["catchup_intervals"] <= 2
 
@@ -138,6 +141,13 @@ def test_the_summary_has_held_out_figures_and_accuracy_on_both_sides(first: Watc
     assert summary["num_probes"] == 10
 
 
+def test_the_summary_says_what_both_layers_knew_before_training(first: Watched) -> None:
+    before = first.summary["before"]
+    assert (before["num_windows"], before["num_probes"]) == (4, 8)
+    assert before["heldout"]["own_loss"] > first.summary["heldout"]["own_loss"]
+    assert set(before["accuracy"]) == {"own", "help", "memory", "baseline"}
+
+
 def test_evaluating_is_counted_apart(first: Watched) -> None:
     evaluations = json.loads((first.path / "evaluations.json").read_text())
     assert first.summary["eval_s"] == pytest.approx(sum(e["eval_s"] for e in evaluations))
@@ -148,6 +158,7 @@ def test_evaluations_are_of_equal_versions_and_at_the_end_of_the_last_pair(first
     evaluations = json.loads((first.path / "evaluations.json").read_text())
     last = 3 + first.summary["catchup_intervals"]
     pairs = [(e["data_version"], e["memory_version"], e["final"]) for e in evaluations]
+    assert pairs[0] == (0, 0, False)
     assert pairs[-1] == (3, last, True)
     assert all(d == m and not final for d, m, final in pairs[:-1])
 

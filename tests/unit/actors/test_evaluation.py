@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from actors import evaluation, losses
+from actors import losses, voices
 from actors.corpus import Windows
 from actors.evaluation import (
     Pair,
@@ -122,22 +125,61 @@ def test_the_figures_are_those_named(pair: Pair, batch: Batch, defined: dict[str
 
 
 def test_the_figures_do_not_depend_on_how_many_sequences_are_forwarded_at_once(
-    pair: Pair, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, batch: Batch
 ) -> None:
     at_once = heldout_figures(pair, None, batch)
-    monkeypatch.setattr(evaluation, "BATCH", 3)
-    assert heldout_figures(pair, None, batch) == pytest.approx(at_once, rel=1e-4)
+    apart = heldout_figures(pair, None, batch, batch_tokens=3 * batch.tokens_BT.shape[1])
+    assert apart == pytest.approx(at_once, rel=1e-4)
 
 
 def test_figures_of_a_sequence_without_a_position_to_predict_are_those_of_the_others(
-    pair: Pair, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, batch: Batch
 ) -> None:
     nothing = batch.valid_BT.clone()
     nothing[-1] = False
-    monkeypatch.setattr(evaluation, "BATCH", 1)
     rest = Batch(batch.tokens_BT, batch.segments_BT, nothing, batch.targets_BT)
     want = heldout_figures(pair, None, batch.rows(slice(0, -1)))
-    assert heldout_figures(pair, None, rest) == pytest.approx(want, rel=1e-4)
+    assert heldout_figures(pair, None, rest, batch_tokens=1) == pytest.approx(want, rel=1e-4)
+
+
+def test_the_figures_do_not_depend_on_how_many_positions_have_logits_at_once(
+    pair: Pair, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Pair(build("llama", pair.data.vocab_rows)[0], build_memory(pair.memory.vocab_rows))
+    at_once = heldout_figures(pair, before, batch), agreement(pair.data, pair.memory, batch)
+    monkeypatch.setattr(voices, "LOGIT_FLOATS", 7 * pair.data.num_tokens)
+    assert heldout_figures(pair, before, batch) == pytest.approx(at_once[0], rel=1e-4)
+    assert agreement(pair.data, pair.memory, batch) == at_once[1]
+
+
+def test_no_tensor_over_all_token_ids_is_larger_than_said(
+    pair: Pair, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Pair(build("llama", pair.data.vocab_rows)[0], build_memory(pair.memory.vocab_rows))
+    num = pair.data.num_tokens
+    monkeypatch.setattr(voices, "LOGIT_FLOATS", 7 * num)
+    with Largest(num) as largest:
+        heldout_figures(pair, before, batch)
+        agreement(pair.data, pair.memory, batch)
+        token_reflection(pair, before, batch)
+    assert 0 < largest.rows <= 7
+
+
+class Largest(TorchDispatchMode):
+    """Rows of the largest tensor over all token ids that is made."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self.num_tokens, self.rows = num_tokens, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.t.default:  # the output matrix itself
+            return out
+        for made in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(made, Tensor) and made.dim() > 1 and made.shape[-1] == self.num_tokens:
+                self.rows = max(self.rows, made.numel() // self.num_tokens)
+        return out
 
 
 def test_with_a_pair_before_there_is_a_sync_loss(pair: Pair, batch: Batch) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from actors import snapshot
 from actors.corpus import train_tokenizer
-from actors.evaluation import heldout_figures
+from actors.evaluation import Pair, heldout_figures
 from actors.evaluator import Evaluator
+from actors.flat import ByteArray
 from actors.layers import to_batch
 from actors.probing import answers_right
 from actors.spec import RunSpec
@@ -132,3 +134,61 @@ def test_evaluating_twice_says_the_same(
 ) -> None:
     said = [evaluate(Evaluator(spec, tokenizer.to_json()), trained, 3).figures for _ in range(2)]
     assert said[0] == said[1]
+
+
+def test_a_snapshot_is_verified_once(
+    evaluator: Evaluator, trained: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summed: list[int] = []
+    checksum = snapshot.checksum
+
+    def counted(bucket: ByteArray) -> int:
+        summed.append(bucket.size)
+        return checksum(bucket)
+
+    monkeypatch.setattr(snapshot, "checksum", counted)
+    evaluate(evaluator, trained, 1)
+    published = trained.published[1]
+    assert summed == [bucket.size for _, buckets in published for bucket in buckets]
+
+
+def test_a_pair_that_is_given_is_evaluated_and_no_other_is_made(
+    spec: RunSpec, tokenizer: Tokenizer, final: tuple[Evaluator, Evaluation],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Evaluator, "_build_pair", None)
+    evaluator = Evaluator(spec, tokenizer.to_json(), final[0].pair)
+    said = evaluator.measure((3, 3), final=True)
+    assert said.accuracy == final[1].accuracy
+    assert said.figures["own_loss"] == final[1].figures["own_loss"]
+    assert said.answers == final[1].answers
+
+
+def test_a_second_pair_is_made_where_there_is_something_to_compare_with(
+    spec: RunSpec, tokenizer: Tokenizer, trained: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+    build = Evaluator._build_pair
+
+    def counted(self: Evaluator) -> Pair:
+        made.append(True)
+        return build(self)
+
+    monkeypatch.setattr(Evaluator, "_build_pair", counted)
+    evaluator = Evaluator(spec, tokenizer.to_json())
+    numbers = []
+    for version in (0, 1, 2, 3):
+        evaluate(evaluator, trained, version)
+        numbers.append(len(made))
+    assert numbers == [1, 1, 2, 2]
+
+
+def test_nothing_is_compared_with_version_0_so_that_other_figures_stay_as_they_are(
+    spec: RunSpec, tokenizer: Tokenizer, trained: Exchange
+) -> None:
+    with_it, without = (Evaluator(spec, tokenizer.to_json()) for _ in range(2))
+    first = evaluate(with_it, trained, 0)
+    assert (first.data_version, first.memory_version) == (0, 0)
+    for version in (2, 3):
+        one, other = (evaluate(e, trained, version) for e in (with_it, without))
+        assert (one.figures, one.reflection_changed) == (other.figures, other.reflection_changed)

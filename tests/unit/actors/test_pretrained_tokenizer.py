@@ -19,7 +19,12 @@ from tokenizers import (
 )
 from tokenizers import Tokenizer as HFTokenizer
 
+from actors.corpus_spec import TokenizerSpec
+from actors.documents import Document
 from actors.pretrained_tokenizer import looks_local
+from actors.probing import prompt_tokens
+from actors.prompt_tokenizer import load_prompt_tokenizer
+from actors.reader import encode
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
@@ -77,7 +82,7 @@ def saved(folder: Path, hf: HFTokenizer, **config: Any) -> str:
     return str(folder)
 
 
-def marks(tokenizer: Tokenizer) -> tuple[str, str]:
+def marks(tokenizer: Tokenizer) -> tuple[str | None, str | None]:
     return tokenizer.begin_token, tokenizer.end_token
 
 
@@ -324,3 +329,78 @@ def test_a_link_to_nothing_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "tokenizer.json").symlink_to("gone")
     with pytest.raises(ConfigError, match=r"tokenizer\.json is a link to gone, where nothing is"):
         Tokenizer.from_pretrained(str(tmp_path / name))
+
+
+def test_the_vocabulary_is_listed_once_however_often_its_size_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = Tokenizer.train(["some words"], 300)
+    asked: list[bool] = []
+    listed = Tokenizer.vocabulary
+
+    def vocabulary(self: Tokenizer) -> dict[str, int]:
+        asked.append(True)
+        return listed(self)
+
+    monkeypatch.setattr(Tokenizer, "vocabulary", vocabulary)
+    assert [tokenizer.size for _ in range(5)] == [len(listed(tokenizer))] * 5
+    assert asked == [True]
+
+
+CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_CONFIG = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "want"),
+    [
+        (None, None, ("<|im_start|>", "<|im_end|>")),
+        ("<|endoftext|>", "<|endoftext|>", ("<|endoftext|>", "<|endoftext|>")),
+        ("none", None, (None, "<|im_end|>")),
+        (None, "none", ("<|im_start|>", None)),
+        ("none", "none", (None, None)),
+        ("none", "<|endoftext|>", (None, "<|endoftext|>")),
+    ],
+)
+def test_marks_can_be_chosen_and_are_kept_with_the_tokenizer(
+    tmp_path: Path, begin: str | None, end: str | None, want: tuple[str | None, str | None]
+) -> None:
+    folder = saved(tmp_path, byte_level(*CHAT), **CHAT_CONFIG)
+    tokenizer = Tokenizer.from_pretrained(folder, begin, end)
+    assert marks(tokenizer) == want
+    again = Tokenizer.from_json(tokenizer.to_json())
+    assert (marks(again), again.begin, again.end) == (want, tokenizer.begin, tokenizer.end)
+    ids = tokenizer.encode("the land")
+    (piece,) = encode(again, [Document("the land")])
+    assert list(piece.tokens) == [*tokenizer.opening, *ids, *tokenizer.closing]
+    assert prompt_tokens(again, "the land") == [*tokenizer.opening, *ids]
+    (tmp_path / "data_layer").mkdir()
+    tokenizer.write(tmp_path / "data_layer")
+    asked = load_prompt_tokenizer(str(tmp_path), again)("the land")["input_ids"]
+    assert asked == [*tokenizer.opening, *ids]
+
+
+def test_without_marks_a_question_without_words_still_has_a_token(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_pretrained(saved(tmp_path, byte_level(*CHAT)), "none", "none")
+    assert prompt_tokens(tokenizer, "") == [tokenizer.end_of_text]
+    assert tokenizer.marks == ()
+
+
+@pytest.mark.parametrize("field", ["begin", "end"])
+def test_a_mark_that_is_no_token_is_refused_with_those_that_are(tmp_path: Path, field: str) -> None:
+    folder = saved(tmp_path, byte_level(*CHAT), **CHAT_CONFIG)
+    with pytest.raises(ConfigError, match=rf"tokenizer.{field} <bos>: .*<\|im_start\|>.*or none"):
+        Tokenizer.from_pretrained(folder, **{field: "<bos>"})
+
+
+def test_a_tokenizer_whose_files_name_no_mark_can_be_given_one(tmp_path: Path) -> None:
+    folder = saved(tmp_path, byte_level("<stop>"))
+    with pytest.raises(ConfigError, match=r"set tokenizer\.end"):
+        Tokenizer.from_pretrained(folder)
+    assert marks(Tokenizer.from_pretrained(folder, end="<stop>")) == ("<stop>", "<stop>")
+    assert marks(Tokenizer.from_pretrained(folder, end="none")) == (None, None)
+
+
+def test_marks_are_for_pretrained_tokenizers() -> None:
+    with pytest.raises(ValueError, match="for a pretrained tokenizer"):
+        TokenizerSpec(begin="none")

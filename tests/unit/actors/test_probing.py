@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors import probing
+from actors.answers import is_answered
 from actors.evaluation import Pair, Reflection
 from actors.facts import Probe
 from actors.probing import (
@@ -99,11 +99,10 @@ def test_telling_decodes_greedily_as_one_prompt_at_a_time(
 
 @EACH_VOICE
 def test_telling_does_not_depend_on_how_many_are_asked_at_once(
-    pair: Pair, prompts: list[list[int]], voice: Voice, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, prompts: list[list[int]], voice: Voice
 ) -> None:
     together = tell(pair, voice, prompts, stop=0, max_tokens=5)
-    monkeypatch.setattr(probing, "BATCH", 3)
-    apart = tell(pair, voice, prompts, stop=0, max_tokens=5)
+    apart = tell(pair, voice, prompts, stop=0, max_tokens=5, batch_tokens=3 * 15)
     assert [t.tokens for t in apart] == [t.tokens for t in together]
 
 
@@ -140,7 +139,7 @@ def test_a_voice_that_does_not_mix_has_no_lambda() -> None:
 @EACH_VOICE
 def test_a_voice_says_what_it_tells(pair: Pair, prompts: list[list[int]], voice: Voice) -> None:
     told = [greedy(pair, voice, p, -1, 3) for p in prompts]
-    assert says(pair, voice, prompts, told, 0) == [True] * len(prompts)
+    assert says(pair, voice, prompts, told) == [True] * len(prompts)
 
 
 @EACH_VOICE
@@ -151,7 +150,7 @@ def test_a_voice_does_not_say_what_differs_in_one_token(
     told = [list(greedy(pair, voice, p, -1, 3)) for p in prompts]
     for tokens in told:
         tokens[at] = (tokens[at] + 1) % pair.data.num_tokens
-    assert says(pair, voice, prompts, told, 0) == [False] * len(prompts)
+    assert says(pair, voice, prompts, told) == [False] * len(prompts)
 
 
 @pytest.mark.parametrize(
@@ -195,9 +194,11 @@ def test_answers_of_a_trained_pair_are_right_where_they_are_decoded(
     probes = facts.probes(True, 20, 0)
     want = []
     for each in probes:
-        accepted = [tuple(answer_tokens(tokenizer, answer)) for answer in each.answers]
         prompt = prompt_tokens(tokenizer, each.prompt)
-        want.append(any(greedy(pair, voice, prompt, -1, len(a)) == a for a in accepted))
+        said = tokenizer.decode(greedy(pair, voice, prompt, tokenizer.end_of_text, 12))
+        want.append(any(is_answered(said, answer, each.prompt) for answer in each.answers))
+    assert not all(want)
+    assert any(want) or voice == "memory"  # which learned none yet
     assert answers_right(pair, voice, tokenizer, probes) == want
 
 
@@ -223,7 +224,7 @@ def reflected(
 class _Marked:
     """All that reflection asks of a tokenizer."""
 
-    end_of_text = MARK
+    end = MARK
 
 
 def test_a_changed_answer_that_the_memory_gives_is_followed() -> None:
@@ -261,3 +262,20 @@ def test_the_first_time_nothing_has_changed() -> None:
     pair = bigram_pair(followed_by(8, (0, 4), (4, MARK)), torch.zeros(8, 8))
     got = answer_reflection(pair, [], _Marked(), [[0]])  # type: ignore[arg-type]
     assert got == (Reflection(0, 0), [(4,)])
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        (" is Korvik.", True),
+        (" is Korvik", True),  # then the mark that closes the document
+        (" is Korvik, a", True),
+        (" is Korvik\n", True),
+        (" is Korvikson", False),
+    ],
+)
+def test_an_answer_needs_no_full_stop(tokenizer: Tokenizer, said: str, right: bool) -> None:
+    table = chain(tokenizer, said)
+    table[tokenizer.encode(said)[-1], tokenizer.end_of_text] = 8
+    pair = bigram_pair(table, table)
+    assert answers_right(pair, "own", tokenizer, [probe("Korvik")]) == [right]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from actors.sampling import UNSAID, continued, openings, pieces_of
+from actors.sampling import SLACK, UNSAID, continued, openings, pieces_of
 from actors.windows import Piece, pack
 from tests.unit.actors.tiny import build
 
@@ -78,3 +78,13 @@ def test_a_document_never_outgrows_the_window() -> None:
 
 def test_no_openings_make_no_rows() -> None:
     assert spoken([]).shape == (0, 17)
+
+
+def test_where_no_mark_closes_documents_each_goes_on_for_as_long_as_its_text_does() -> None:
+    layer, _ = build("llama", 20)
+    layer.model.generation_config.eos_token_id = 3  # a mark that the model has and the run has not
+    torch.nn.init.zeros_(layer.model.get_output_embeddings().weight)  # says anything, 3 too
+    rows_NT = continued(layer, 8 * PROMPTS, 16, None, torch.device("cpu"))
+    assert (rows_NT == 3).any()
+    said = [len(piece.tokens) - piece.num_given for piece in pieces_of(rows_NT, None)]
+    assert set(said) == {max(len(p.tokens) - p.num_given for p in PROMPTS) + SLACK}

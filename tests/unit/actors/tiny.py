@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from actors.causal_lm import build_model
 from actors.corpus_spec import CorpusSpec
@@ -302,6 +304,30 @@ class BigramData:
         self, tokens_BT: Tensor, _segments_BT: Tensor, _y_BTM: Tensor | None = None, **_: Any
     ) -> DataOutput:
         return DataOutput(self.table_VV[tokens_BT], self.table_VV[tokens_BT])
+
+    keeps_logits = False
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.table_VV)
+
+    def hidden(
+        self, tokens_BT: Tensor, _segments_BT: Tensor, _y_BTM: Tensor | None = None
+    ) -> Tensor:
+        return self.table_VV[tokens_BT]
+
+    def logits_at(self, hidden_ND: Tensor) -> Tensor:
+        return hidden_ND
+
+    def new_cache(self) -> DynamicCache:
+        return DynamicCache()
+
+    def run_model(self, _y_BTM: Tensor | None, **inputs: Any) -> tuple[Any, Tensor]:
+        tokens_BT, cache = inputs["input_ids"], inputs["past_key_values"]
+        nothing = torch.zeros(*tokens_BT.shape, 1).unsqueeze(1)
+        cache.update(nothing, nothing, 0)
+        logits_BTV = self.table_VV[tokens_BT]
+        return SimpleNamespace(logits=logits_BTV), logits_BTV
 
 
 class BigramMemory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,44 @@ def test_activations_grow_with_batch_and_window(config: Config, counts: Paramete
         now = footprint.worker_memory(config, counts)[group]
         assert larger.activations == 2 * now.activations > 0
         assert larger.total - now.total == now.activations
+
+
+def evaluators(config: Config, counts: ParameterCounts, **evaluation: int) -> int:
+    values = config.model_dump(by_alias=True)
+    changed = {"evaluation": {**values["evaluation"], **evaluation}}
+    return footprint.evaluator_memory(make_config(values | changed), counts).activations
+
+
+def test_the_evaluators_activations_grow_with_its_token_budget(
+    config: Config, counts: ParameterCounts
+) -> None:
+    window, many = config.corpus.window, {"final_windows": 1000}
+    one, two, hundred = (
+        evaluators(config, counts, batch_tokens=n * window, **many) for n in (1, 2, 100)
+    )
+    assert two == 2 * one > 0
+    assert hundred == pytest.approx(100 * one)
+    assert evaluators(config, counts, batch_tokens=1, **many) == one  # a window has a pass at least
+
+
+def test_the_evaluators_activations_grow_little_with_a_large_vocabulary(
+    config: Config, counts: ParameterCounts
+) -> None:
+    budget = {"batch_tokens": 1 << 14, "final_windows": 1000}
+    large, larger = (
+        evaluators(config, replace(counts, vocab_rows=rows), **budget) for rows in (75_000, 150_000)
+    )
+    assert larger == pytest.approx(large, rel=0.01)
+    assert large < 2 << 30  # 122 GiB where 16 windows of 1024 had all their logits at once
+
+
+def test_an_evaluator_of_the_last_version_alone_holds_one_pair(
+    config: Config, counts: ParameterCounts
+) -> None:
+    values = config.model_dump(by_alias=True)
+    last = make_config(values | {"evaluation": {"every": 0}})
+    one, two = (footprint.evaluator_memory(c, counts).weights for c in (last, config))
+    assert two == 2 * one == 2 * footprint.export_bytes(counts)
 
 
 def test_an_encoder_that_guesses_keeps_a_second_output(

@@ -54,7 +54,7 @@ def test_the_reflection_rate_is_that_of_all_evaluations_so_far(
     monkeypatch.setattr(trial.tune, "report", reports.append)
     found = search(tmp_path, storage=str(tmp_path))
     reporter = Reporter(found, trial_config(found, given()))
-    for one in (row(2, 0, 0), row(4, 10, 2), row(6, 30, 8), row(8, 9, 9, final=True)):
+    for one in (row(0, 0, 0), row(2, 0, 0), row(4, 10, 2), row(6, 30, 8), row(8, 9, 9, final=True)):
         reporter(one)
     assert [r.get(REFLECTION) for r in reports] == [None, 0.2, 0.25]
     assert reports[-1] == {"heldout.help_loss": 1.0, REFLECTION: 0.25, INTERVAL: 6, FINAL: False}

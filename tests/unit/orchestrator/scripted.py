@@ -294,7 +294,8 @@ class FinishedRun:
 def finish(final: Evaluation | None = None, after: float = 0.6, **changes: Any) -> FinishedRun:
     """Two intervals and a catch-up; `after` is the memory's last agreement, 0.5 the one before."""
     last = Evaluated(final or an_evaluation(2, 3))
-    script = [*both(1), evaluated(1, 1), *both(2, agreement=0.5), catch_up(3, after), last]
+    start = Evaluated(an_evaluation(0, 0, reflection_changed=0, reflection_followed=0))
+    script = [*both(1), start, evaluated(1, 1), *both(2, agreement=0.5), catch_up(3, after), last]
     cluster, listener = ScriptedCluster(script), RecordingListener()
     config = a_config(
         evaluation={"every": 1}, exchange={"catchup_intervals": 1}, name="scripted", **changes

@@ -308,34 +308,63 @@ def test_an_evaluation_that_is_due_starts_on_equal_versions_once_both_are_commit
 def test_evaluations_that_are_not_due_do_not_start() -> None:
     script = [event for i in (1, 2, 3) for event in both(i)]
     log = Run(script, intervals=4, evaluation={"every": 2}).to_the_scripts_end()
-    assert [line for line in log if line.startswith("evaluate")] == ["evaluate 2, 2"]
+    assert [line for line in log if line.startswith("evaluate")] == [
+        "evaluate 0, 0",
+        "evaluate 2, 2",
+    ]
+
+
+def test_version_0_is_evaluated_beside_training_once_both_have_begun() -> None:
+    log = Run([*both(1), *both(2)], intervals=4, evaluation={"every": 4}).to_the_scripts_end()
+    assert log[2:7] == [
+        "committed data 1",
+        "committed memory 1",
+        "evaluate 0, 0",
+        "submit data 2 on memory 1",
+        "submit memory 2 on data 1",
+    ]
+    assert log.count("evaluate 0, 0") == 1
+
+
+def test_a_run_that_evaluates_at_the_end_alone_does_not_evaluate_version_0() -> None:
+    run = Run(WHOLE_RUN)
+    run.to_its_end()
+    assert "evaluate 0, 0" not in run.cluster.log
+
+
+def test_a_resumed_run_does_not_evaluate_version_0_again() -> None:
+    log = resumed(3, [*both(4)], intervals=5, evaluation={"every": 1}).to_the_scripts_end()
+    assert [line for line in log if line.startswith("evaluate")] == ["evaluate 4, 4"]
 
 
 def test_an_evaluation_due_at_the_last_interval_is_left_to_the_final_one() -> None:
-    run = Run(WHOLE_RUN, evaluation={"every": 2})
+    run = Run([*WHOLE_RUN[:-1], evaluated(0, 0), WHOLE_RUN[-1]], evaluation={"every": 2})
     run.to_its_end()
-    assert [line for line in run.cluster.log if "evaluate" in line] == ["evaluate final 2, 3"]
+    asked = [line for line in run.cluster.log if "evaluate" in line]
+    assert asked == ["evaluate 0, 0", "evaluate final 2, 3"]
 
 
 def test_an_evaluation_is_skipped_with_a_warning_while_two_are_running() -> None:
     script = [event for i in (1, 2, 3) for event in both(i)]
     run = Run(script, intervals=5, evaluation={"every": 1})
     log = run.to_the_scripts_end()
-    assert [x for x in log if x.startswith("evaluate")] == ["evaluate 1, 1", "evaluate 2, 2"]
+    asked = [x for x in log if x.startswith("evaluate")]
+    assert asked == ["evaluate 0, 0", "evaluate 1, 1", "evaluate 2, 2"]  # version 0 takes no place
     assert len(run.listener.warnings) == 1
     assert "evaluation of interval 3 skipped" in run.listener.warnings[0]
 
 
 def test_evaluations_start_again_when_one_came_back() -> None:
-    script = [*both(1), *both(2), evaluated(1, 1), *both(3)]
+    script = [*both(1), *both(2), evaluated(0, 0), evaluated(1, 1), *both(3)]
     log = Run(script, intervals=5, evaluation={"every": 1}).to_the_scripts_end()
     assert "evaluate 3, 3" in log
 
 
 def test_an_evaluation_during_the_run_is_told_as_not_final() -> None:
-    run = Run([*both(1), evaluated(1, 1)], evaluation={"every": 1})
+    run = Run([*both(1), evaluated(0, 0), evaluated(1, 1)], evaluation={"every": 1})
     run.to_the_scripts_end()
-    assert [(e.data_version, final) for e, final in run.listener.evaluations] == [(1, False)]
+    told = [(e.data_version, final) for e, final in run.listener.evaluations]
+    assert told == [(0, False), (1, False)]
 
 
 def test_an_evaluation_that_fails_during_the_run_is_a_warning() -> None:
@@ -347,11 +376,11 @@ def test_an_evaluation_that_fails_during_the_run_is_a_warning() -> None:
 
 
 def test_the_final_evaluation_is_told_apart_from_an_earlier_one_that_comes_late() -> None:
-    script = [*WHOLE_RUN[:-1], evaluated(1, 1), evaluated(2, 3)]
+    script = [*WHOLE_RUN[:-1], evaluated(0, 0), evaluated(1, 1), evaluated(2, 3)]
     run = Run(script, evaluation={"every": 1})
     outcome = run.to_its_end()
     told = [(e.data_version, e.memory_version, final) for e, final in run.listener.evaluations]
-    assert told == [(1, 1, False), (2, 3, True)]
+    assert told == [(0, 0, False), (1, 1, False), (2, 3, True)]
     assert outcome.final_evaluation.memory_version == 3
 
 
@@ -363,7 +392,8 @@ def test_a_final_evaluation_that_fails_ends_the_run_with_its_cause() -> None:
 
 def test_an_earlier_evaluation_that_fails_late_is_not_taken_for_the_final_one() -> None:
     failed = Evaluated(None, RuntimeError("out of memory"))
-    run = Run([*WHOLE_RUN[:-1], failed, evaluated(2, 3)], evaluation={"every": 1})
+    script = [*WHOLE_RUN[:-1], evaluated(0, 0), failed, evaluated(2, 3)]
+    run = Run(script, evaluation={"every": 1})
     assert run.to_its_end().final_evaluation.memory_version == 3
     assert len(run.listener.warnings) == 1
 

@@ -70,6 +70,38 @@ def test_the_page_loads_nothing_from_anywhere() -> None:
 
 
 @pytest.mark.usefixtures("drawn")
+def test_every_figure_stands_beside_what_it_was_before_training() -> None:
+    text = page(figures={"own_loss": 1.25}).text
+    assert "before training (32 windows, 40 questions)" in text
+    assert "own_loss2.00001.2500" in text
+
+
+@pytest.mark.usefixtures("drawn")
+def test_without_an_evaluation_of_version_0_there_is_no_column_for_it() -> None:
+    run = finish()
+    del run.metrics.evaluations[0]
+    assert "before training" not in Page(render_report(run.config, run.summary(), run.metrics)).text
+
+
+@pytest.mark.usefixtures("drawn")
+@pytest.mark.parametrize(("after", "verdict"), [(0.625, "yes"), (0.496, "hardly"), (0.1, "no")])
+def test_the_card_says_whether_the_memory_reflects_and_how_far_it_agrees(
+    after: float, verdict: str
+) -> None:
+    run = finish(after=after)
+    text = Page(render_report(run.config, run.summary(), run.metrics)).text
+    assert f"{verdict}memory reflects the final version (agreement {after:.1%})" in text
+
+
+@pytest.mark.usefixtures("drawn")
+def test_an_answer_that_goes_on_after_a_comma_is_marked_as_right() -> None:
+    given = (Answer("The capital of France is", "Paris", "Paris, on the Seine", "Parisian", "x"),)
+    tags = page(answers=given).tags
+    right = [attributes for tag, attributes in tags if attributes.get("class") == "right"]
+    assert len(right) == 1
+
+
+@pytest.mark.usefixtures("drawn")
 def test_every_question_stands_there_with_what_is_expected_and_what_each_voice_says() -> None:
     text = page(answers=answers("The capital of A is", "The river of B is")).text
     for word in ("The capital of A is", "The river of B is"):

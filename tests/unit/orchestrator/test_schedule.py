@@ -95,21 +95,39 @@ def test_a_run_is_not_finished_while_a_group_runs(group: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "reflects"),
+    ("before", "after", "verdict"),
     [
-        (0.9, (0.95,), True),
-        (0.9, (0.8901,), True),
-        (0.9, (0.8899,), False),
-        (0.9, (0.95, 0.5), False),  # the last one counts
-        (0.9, (0.5, 0.95), True),
-        (0.9, (), False),
-        (None, (0.9,), False),
+        (0.9, (0.95,), "yes"),
+        (0.9, (0.8901,), "yes"),
+        (0.9, (0.8899,), "no"),
+        (0.9, (0.95, 0.5), "no"),  # the last one counts
+        (0.9, (0.5, 0.95), "yes"),
+        (0.9, (), "no"),
+        (None, (0.9,), "no"),
+        (0.4, (0.5,), "yes"),
+        (0.5, (0.499,), "hardly"),
+        (0.096, (0.096,), "hardly"),  # as bad as with the version before
+        (0.0, (0.0,), "hardly"),
+        (0.2, (0.1,), "no"),
     ],
 )
-def test_the_final_version_is_reflected_when_agreement_is_within_a_hundredth_of_the_one_before(
-    before: float | None, after: tuple[float, ...], reflects: bool
+def test_the_final_version_is_reflected_where_agreement_has_kept_up_and_is_at_least_a_half(
+    before: float | None, after: tuple[float, ...], verdict: str
 ) -> None:
-    assert CatchUp(before, after).reflects_final is reflects
+    found = CatchUp(before, after)
+    assert (found.verdict, found.reflects_final) == (verdict, verdict == "yes")
+    assert found.caught_up is (verdict != "no")
+
+
+def test_a_memory_that_hardly_agrees_has_caught_up_and_ends_the_catch_up() -> None:
+    assert finished(progress(3, 4), PLAN, CatchUp(before=0.1, after=(0.1,)))
+
+
+def test_the_reason_for_hardly_reflecting_names_the_level_and_what_to_do() -> None:
+    reason = CatchUp(0.0955, (0.0962,)).reason(PLAN)
+    assert "0.0962 after 1 catch-up intervals is within 0.01 of the 0.0955" in reason
+    assert "below 0.5" in reason
+    assert "train it longer" in reason
 
 
 def test_the_reason_names_both_agreements_and_how_many_intervals_it_took() -> None:

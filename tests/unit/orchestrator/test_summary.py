@@ -45,7 +45,7 @@ def test_the_counts_are_those_of_the_run() -> None:
     assert (summary["data"]["steps"], summary["memory"]["steps"]) == (40, 60)
     assert (summary["data"]["tokens"], summary["memory"]["tokens"]) == (2000, 3000)
     assert summary["exchange"] == {"published": 7, "bytes": 700, "max_lag": 1}
-    assert summary["eval_s"] == 6.0
+    assert summary["eval_s"] == 9.0
 
 
 def test_a_run_that_reflects_the_final_version_is_finished() -> None:
@@ -57,6 +57,26 @@ def test_a_run_that_does_not_reflect_the_final_version_says_so_and_why() -> None
     summary = finish(after=0.1).summary()
     assert (summary["status"], summary["reflects_final"]) == ("finished_unreflected", False)
     assert "not within 0.01" in summary["reflects_final_reason"]
+
+
+def test_a_run_whose_memory_hardly_agrees_is_finished_and_not_called_reflecting() -> None:
+    summary = finish(after=0.495).summary()
+    assert (summary["status"], summary["reflects_final"]) == ("finished", False)
+    assert (summary["reflects_final_verdict"], summary["final_agreement"]) == ("hardly", 0.495)
+    assert "below 0.5" in summary["reflects_final_reason"]
+
+
+def test_the_summary_says_what_the_layers_knew_before_training_and_on_how_much() -> None:
+    before = finish(an_evaluation(2, 3, figures={"own_loss": 1.25})).summary()["before"]
+    assert before["heldout"]["own_loss"] == 2.0
+    assert before["accuracy"] == {"own": 0.5, "help": 0.6, "memory": 0.4, "baseline": 0.1}
+    assert (before["num_windows"], before["num_probes"]) == (32, 40)
+
+
+def test_a_run_of_which_version_0_was_not_evaluated_has_no_figures_from_before() -> None:
+    run = finish()
+    del run.metrics.evaluations[0]
+    assert "before" not in run.summary()
 
 
 def test_held_out_figures_are_the_final_evaluations() -> None:
