@@ -89,6 +89,18 @@ def learn_every_row(model: nn.Module) -> None:
         embeddings.padding_idx = None
 
 
+def tell_ties(model: nn.Module) -> None:
+    """Sets the config's `tie_word_embeddings` to what is true: a checkpoint may say that embedding
+    and head are one tensor and hold a head of its own, which transformers then keeps apart.
+    """
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    tied = output_matrix(model) is embedding
+    config: Any = model.config
+    for part in (config, config.get_text_config()):
+        if bool(getattr(part, "tie_word_embeddings", tied)) != tied:
+            part.tie_word_embeddings = tied
+
+
 def front_config(config: Any, num_layers: int) -> Any:
     """The config of a model's first layers alone.
 

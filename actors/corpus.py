@@ -292,7 +292,9 @@ def build_tokenizer(spec: RunSpec) -> Tokenizer:
     if spec.tokenizer.pretrained is not None:
         open_sources(spec.corpus, spec.seed)  # what is wrong with them shows before a worker starts
         chosen = spec.tokenizer
-        return Tokenizer.from_pretrained(spec.tokenizer.pretrained, chosen.begin, chosen.end)
+        return Tokenizer.from_pretrained(
+            spec.tokenizer.pretrained, chosen.begin, chosen.end, _as_ids(spec)
+        )
     return train_tokenizer(spec)
 
 
@@ -323,4 +325,8 @@ def train_tokenizer(spec: RunSpec, limit_bytes: int = TOKENIZER_BYTES) -> Tokeni
             if used > limit_bytes:
                 return
 
-    return Tokenizer.train(texts(), spec.tokenizer.vocab_size)
+    return Tokenizer.train(texts(), spec.tokenizer.vocab_size, _as_ids(spec))
+
+
+def _as_ids(spec: RunSpec) -> bool:
+    return spec.tokenizer.special_tokens == "as_ids"

@@ -217,6 +217,13 @@ class TokenizerSpec(Spec):
         description="A folder with tokenizer.json, such a file, or a Hugging Face hub name; unset: "
         "one is trained. A pretrained model needs its own.",
     )
+    special_tokens: Literal["as_text", "as_ids"] = Field(
+        "as_text",
+        description="How special tokens that stand in a text, such as <|im_start|>, are read: "
+        "`as_text`, character by character, so that no text found somewhere can end a document or "
+        "play a role; `as_ids`, as transformers reads them: for chats that were written with a "
+        "template. Prompts of `ask` are read in the same way.",
+    )
     begin: str | None = Field(
         None,
         min_length=1,

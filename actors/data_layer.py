@@ -29,10 +29,16 @@ GATE_BIAS_INIT = -2.0  # sigmoid(-2) = 0.12: the memory speaks softly until it h
 
 @dataclass(frozen=True)
 class DataOutput:
-    """Logits over the tokenizer's ids and the hidden state that they were made from."""
+    """Logits over the tokenizer's ids and the hidden state that they were made from.
+
+    Attributes:
+        beyond_BT: logsumexp of the logits of the output rows beyond the tokenizer's ids; None where
+            there are none, or nothing is trained.
+    """
 
     logits_BTV: Tensor
     hidden_BTD: Tensor
+    beyond_BT: Tensor | None = None
 
 
 class ReadGate(nn.Module):
@@ -105,8 +111,9 @@ class DataLayer(nn.Module):
         model: any Hugging Face causal LM.
         spec: where to read.
         memory_dim: width of a read.
-        num_tokens: ids that the tokenizer has; output rows beyond it are masked by leaving them
-            out.
+        num_tokens: ids that the tokenizer has. Output rows beyond it are left out of what is
+            measured, mixed and taught; training lowers them all the same (`losses.unsaid`), since
+            an exported model says what its rows say.
 
     Raises:
         ConfigError: a read layer that does not exist, or more token ids than the model has rows.
@@ -198,7 +205,10 @@ class DataLayer(nn.Module):
             use_cache=False,
             **kwargs,
         )
-        return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD)
+        beyond_BT = None
+        if torch.is_grad_enabled() and self.num_tokens < out.logits.shape[-1]:
+            beyond_BT = widen(out.logits[..., self.num_tokens :]).logsumexp(-1)
+        return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD, beyond_BT)
 
     def hidden(self, tokens_BT: Tensor, segments_BT: Tensor, y_BTM: Tensor | None = None) -> Tensor:
         """The hidden states (B, T, D) of which `forward` makes logits, without the logits."""
@@ -250,6 +260,21 @@ class DataLayer(nn.Module):
         hidden, self._hidden_BTD = self._hidden_BTD, None
         assert hidden is not None
         return out, hidden
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own `generate`, reads off; of its output rows those are said that are tokens.
+
+        Args:
+            args, kwargs: as of every causal LM of transformers.
+        """
+        if self.num_tokens < self.vocab_rows:
+            from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
+
+            beyond = list(range(self.num_tokens, self.vocab_rows))
+            silence = SuppressTokensLogitsProcessor(beyond, device=self.port.mix.weight.device)
+            given = kwargs.get("logits_processor") or []
+            kwargs["logits_processor"] = LogitsProcessorList([*given, silence])
+        return self.model.generate(*args, **kwargs)  # type: ignore[operator]
 
 
 def packed_inputs(

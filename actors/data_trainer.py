@@ -142,6 +142,10 @@ class DataTrainer(Trainer):
             own = own * (own_here / num_own)
             loss = loss + weights.own * own
             step.add_share("own", own)
+            if mixed.data.beyond_BT is not None:
+                beyond_N = rows_at(mixed.data.beyond_BT[readers:], alone.valid_at_N)
+                unsaid = losses.unsaid(own_NV, beyond_N)
+                loss = loss + weights.own * (own_here / num_own) * unsaid
         if help_here := reading.num_valid:
             share = help_here / num_help
             help_ = losses.help_(mixed.log_mixed_NV, reading.targets_N) * share
@@ -151,6 +155,10 @@ class DataTrainer(Trainer):
             loss = loss + weights.reader * reader
             step.add_share("reader", reader)
             step.add_share("lambda", mixed.mixing_N.detach().mean(), share)
+            if mixed.data.beyond_BT is not None:
+                beyond_N = rows_at(mixed.data.beyond_BT[:readers], reading.valid_at_N)
+                unsaid = losses.unsaid(said.logits_NV, beyond_N) * share
+                loss = loss + (weights.help + weights.reader) * unsaid
         step.add_share("loss", loss)
         if loss.requires_grad:
             with self.cost("backward"):

@@ -1,6 +1,6 @@
-"""How big a run's layers are, without making them: every tensor is on torch's meta device.
+"""How big a run's layers are, without making them: no tensor takes memory.
 
-Reads configs, never weights. Called by `tandem check`.
+Reads configs and the headers of weights, never weights. Called by `tandem check`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from actors.causal_lm import build_model, front_config, front_of, model_of
+from actors.causal_lm import build_model, front_config, front_of
 from actors.copy_encoder import CopyEncoder
 from actors.data_layer import DataLayer
 from actors.exports import describe_memory, explained, local_copy
 from actors.flat import FROZEN
 from actors.memory_layer import MemoryLayer
 from actors.optim import section_of
-from actors.pretrained import checkpoint, read_config
+from actors.pretrained import checkpoint, outline, read_config
 from actors.spec import RunSpec
 from actors.starting import check_memory, check_positions, make_encoder, require_export
 
@@ -47,12 +47,13 @@ def count_parameters(spec: RunSpec, num_tokens: int) -> ParameterCounts:
         ConfigError: as those two, where a config can tell.
     """
     layer, memory_layer = spec.data.layer, spec.memory.layer
-    with torch.device("meta"):
-        if layer.pretrained is None:
+    if layer.pretrained is None:
+        with torch.device("meta"):
             model = build_model(layer, num_tokens)
-        else:
-            with checkpoint(layer) as place:
-                model = model_of(read_config(layer, place), layer.attention)
+    else:
+        with checkpoint(layer) as place:
+            model = outline(layer, place)
+    with torch.device("meta"):
         check_positions(model.config, spec.corpus.window)
         data = DataLayer(model, layer, memory_layer.dim, num_tokens)
         encoder = _encoder(spec)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import torch
 
-from actors import pair_files
 from actors.corpus import Corpus
 from actors.device import device_of
 from actors.evaluation import Pair, heldout_figures, token_reflection
+from actors.export_check import export_checked
 from actors.facts import Probe
 from actors.flat import ByteArray, FlatParameters
 from actors.layers import Batch, build_data_layer, build_memory_layer, to_batch
@@ -132,11 +132,15 @@ class Evaluator:
         )
 
     def export(self, directory: str) -> dict[str, str]:
-        """Writes the pair in the formats people use.
+        """Writes the pair in the formats people use, once what is read back is what was trained.
 
         Returns the digests, {"data": ..., "memory": ...}.
+
+        Raises:
+            ExportError: it is not; the tensors that differ.
         """
-        pair_files.export(self._spec, self._tokenizer, self.pair, directory)
+        heldout = self._corpus.heldout(self._spec.evaluation.windows)
+        export_checked(self._spec, self._tokenizer, self.pair, directory, heldout)
         return self.digests()
 
     def digests(self) -> dict[str, str]:

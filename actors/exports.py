@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from fsspec.implementations.local import LocalFileSystem
-from torch import Tensor
+from torch import Tensor, nn
 
+from actors.host_memory import ByteArray, checksum
 from actors.layer_spec import MemoryLayerSpec
 from actors.storage import locate, outages_told
 from actors.wire import ConfigError, TandemError
@@ -138,6 +140,44 @@ def port_tensors(root: Path) -> dict[str, Tensor]:
 def memory_tensors(root: Path) -> dict[str, Tensor]:
     """The memory layer's tensors by name. Raises as `explained` catches."""
     return safetensors.torch.load_file(str(root / MEMORY_LAYER / "memory.safetensors"))
+
+
+def checksums(module: nn.Module) -> dict[str, str]:
+    """A checksum of the bytes of each of the module's tensors, by name."""
+    return {
+        name: f"{checksum(_bytes(tensor)):016x}"
+        for name, tensor in module.state_dict().items()
+        if tensor.numel()
+    }
+
+
+def _bytes(tensor: Tensor) -> ByteArray:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def check_tensors(root: Path, part: str, module: nn.Module, directory: str) -> None:
+    """Holds what was loaded of one part of the export under `root` against what was exported.
+
+    Args:
+        root: the export's local copy.
+        part: DATA_LAYER, MEMORY_PORT or MEMORY_LAYER.
+        module: what was loaded of it.
+        directory: how the export is called in messages.
+
+    Raises:
+        ConfigError: the tensors that differ. Exports of earlier versions hold no checksums; what
+            they say nothing of passes.
+    """
+    marker = _read_json(root / MARKER)
+    exported: Mapping[str, str] = marker.get("checksums", {}).get(part, {})
+    differing = [n for n, c in checksums(module).items() if exported.get(n, c) != c]
+    if differing:
+        raise ConfigError(
+            f"{directory}: {len(differing)} tensors of {part} are not those that the run exported, "
+            f"e.g. {differing[0]}: the files were changed since, or another version of "
+            "transformers reads them otherwise; export again, or, where the change is meant, give "
+            f"the folder {directory}/{DATA_LAYER} as a checkpoint"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -35,6 +35,13 @@ class DataLayerSpec(Spec):
         "With `pretrained` only dropout probabilities, since all else would change what the "
         "weights mean.",
     )
+    allow_unexpected: bool = Field(
+        False,
+        description="Load `pretrained` although its files hold tensors that its config.json has no "
+        "place for. Otherwise they are named and refused, since a model that lost its biases or "
+        "its last layers is another model. Set it where you know that they are not needed, such as "
+        "a vision tower or heads for speculative decoding.",
+    )
     fresh_port: bool = Field(
         False,
         description="Start with a fresh memory port even where `pretrained` is an earlier run; "

@@ -24,6 +24,7 @@ from actors.memory_layer import MemoryLayer
 from actors.pretrained import checkpoint, load_model
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.starting import (
+    check_model_of_run,
     check_positions,
     check_vocabulary,
     make_encoder,
@@ -192,6 +193,7 @@ def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) 
         with checkpoint(layer) as place:
             check_vocabulary(place, "data.layer.pretrained", layer.pretrained, tokenizer)
             model = load_model(layer, place)
+        check_model_of_run(model, layer)
         seed_everything(spec.seed, DATA, "port")  # whatever loading drew
     check_positions(model.config, spec.corpus.window)
     data = DataLayer(model, layer, spec.memory.layer.dim, tokenizer.size)

@@ -64,6 +64,19 @@ def own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return F.cross_entropy(widen(logits_NV), targets_N)
 
 
+def unsaid(logits_NV: Tensor, beyond_N: Tensor) -> Tensor:
+    """-E log of the probability that theta gives to any token at all; nats.
+
+    What the loss over all output rows has more than `own`, which is over the tokenizer's ids.
+    Without it nothing keeps the rows of a padded vocabulary down while the hidden states move.
+
+    Args:
+        logits_NV: of the tokenizer's ids.
+        beyond_N: logsumexp of those of all other rows.
+    """
+    return F.softplus(widen(beyond_N) - widen(logits_NV).logsumexp(-1)).mean()
+
+
 def help_(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:
     """L_help = -E log p_{theta,phi}(y | x), reads on; nats per token.
 

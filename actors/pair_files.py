@@ -1,7 +1,7 @@
 """Writes a pair of layers in the formats people use, and reads it back. No pickle on either side.
 
 `exports` says what lies where. `DIR` may be any fsspec URL: files are written to a local folder
-first and copied, the marker `export.json` last. Called by the evaluator, `tandem evaluate` and
+first and copied, the marker `export.json` last. Called by `export_check`, `tandem evaluate` and
 `tandem ask`.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from actors.causal_lm import model_of, quietly
+from actors.causal_lm import model_of, quietly, tell_ties
 from actors.copy_encoder import CopyEncoder
 from actors.data_layer import DataLayer
 from actors.evaluation import Pair
@@ -27,6 +29,8 @@ from actors.exports import (
     MEMORY_LAYER,
     MEMORY_PORT,
     TOKENIZER,
+    check_tensors,
+    checksums,
     describe_memory,
     describe_port,
     explained,
@@ -50,6 +54,13 @@ def export(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> N
     Raises:
         StorageError: its storage is away or full.
     """
+    with written(spec, tokenizer, pair) as root:
+        publish(root, directory)
+
+
+@contextmanager
+def written(spec: RunSpec, tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
+    """The export in a local folder of its own, whole, for as long as the block lasts."""
     with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
         root = Path(temporary)
         (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
@@ -65,16 +76,37 @@ def export(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> N
             "copied": copied,
         }
         _write_part(root / MEMORY_LAYER, "memory", memory, described)
-        with outages_told(directory, "the export can't be written"):
-            fs, target = writable(directory)
-            for path in sorted(p for p in root.rglob("*") if p.is_file()):
-                fs.put_file(str(path), f"{target}/{path.relative_to(root).as_posix()}")
-            with fs.open(f"{target}/{MARKER}", "w") as handle:
-                json.dump({"format": FORMAT, "num_tokens": tokenizer.size}, handle)
+        marker = {
+            "format": FORMAT,
+            "num_tokens": tokenizer.size,
+            "checksums": {part: checksums(module) for part, module in parts(pair).items()},
+        }
+        (root / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
+        yield root
+
+
+def parts(pair: Pair) -> dict[str, nn.Module]:
+    """What is exported of a pair, by the folder it goes to."""
+    return {DATA_LAYER: pair.data.model, MEMORY_PORT: pair.data.port, MEMORY_LAYER: pair.memory}
+
+
+def publish(root: Path, directory: str) -> None:
+    """Copies an export that was written to where it is wanted, the marker last.
+
+    Raises:
+        StorageError: its storage is away or full.
+    """
+    marker = root / MARKER
+    with outages_told(directory, "the export can't be written"):
+        fs, target = writable(directory)
+        for path in sorted(p for p in root.rglob("*") if p.is_file() and p != marker):
+            fs.put_file(str(path), f"{target}/{path.relative_to(root).as_posix()}")
+        fs.put_file(str(marker), f"{target}/{MARKER}")
 
 
 def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> None:
     """A plain model of these weights, as if there had never been a port."""
+    tell_ties(data.model)
     with torch.device("meta"):
         plain = model_of(copy.deepcopy(data.model.config))
     plain.load_state_dict(_tensors(data.model), assign=True)
@@ -84,22 +116,7 @@ def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> No
         plain.generation_config = copy.deepcopy(generation)
     with quietly():
         plain.save_pretrained(folder)  # type: ignore[operator]
-    _write_tokenizer(tokenizer, folder)
-
-
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """The tokenizer as transformers takes it."""
-    from transformers import PreTrainedTokenizerFast
-
-    written = folder / "tandem_tokenizer.json"
-    written.write_text(tokenizer.export_json(), encoding="utf-8")
-    fast = PreTrainedTokenizerFast(
-        tokenizer_file=str(written),
-        bos_token=tokenizer.begin_token,
-        eos_token=tokenizer.end_token,
-    )
-    fast.save_pretrained(folder)
-    written.unlink()
+    tokenizer.write(folder)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -141,6 +158,8 @@ def load(directory: str) -> tuple[Pair, Tokenizer]:
         data = DataLayer(model, layer, port.memory_dim, described.num_tokens)
         data.port.load_state_dict(port_tensors(root))
         memory = memory_at(root, described, described.spec)
+        for part, module in parts(Pair(data, memory)).items():
+            check_tensors(root, part, module, directory)
     return Pair(data.eval().requires_grad_(False), memory.requires_grad_(False)), tokenizer
 
 

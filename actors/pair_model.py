@@ -63,6 +63,8 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
     Args:
         pair: both layers.
         tokenizer: what is said to it and what it says, with padding on the left.
+        special_ids: whether training read special tokens in a text as their ids, as `ask` then
+            does; the tokenizer itself always does, so that its chat template works.
 
     Attributes:
         data_layer: the language model (`.model`) and its memory port (`.port`).
@@ -70,11 +72,14 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         tokenizer: as given.
     """
 
-    def __init__(self, pair: Pair, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self, pair: Pair, tokenizer: PreTrainedTokenizerFast, special_ids: bool = False
+    ) -> None:
         super().__init__()
         self.data_layer = pair.data
         self.memory_layer = pair.memory
         self.tokenizer = tokenizer
+        self._special_ids = special_ids
         self._voice: Voice = "help"
 
     def __getattr__(self, name: str) -> Any:
@@ -290,7 +295,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         voice = self.voice if voice is None else _known(voice)
         if voice == "own":
             MemoryCache.refuse(kwargs.get("past_key_values"))
-            return self.data_layer.model.generate(*args, **kwargs)  # type: ignore[operator]
+            return self.data_layer.generate(*args, **kwargs)
         return super().generate(*args, voice=voice, **kwargs)
 
     def ask(
@@ -301,7 +306,12 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         Greedy and up to 24 tokens, unless `kwargs`, which go to `generate`, say otherwise.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        asked = self.tokenizer(prompts, return_tensors="pt", padding=True).to(self.device)
+        asked = self.tokenizer(
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            split_special_tokens=not self._special_ids,
+        ).to(self.device)
         options = {"do_sample": False, **kwargs}
         if "max_length" not in options:
             options.setdefault("max_new_tokens", ANSWER_TOKENS)
@@ -330,9 +340,8 @@ def load(directory: str) -> TandemModel:
     pair, tokenizer = pair_files.load(directory)
     # as `from_pretrained` leaves it: torch sums in another order where a weight needs no gradient
     pair.data.requires_grad_(True)
-    begins = tokenizer.begin is not None
-    prompts = load_prompt_tokenizer(directory, tokenizer.end_of_text, begins)
-    return TandemModel(pair, prompts).eval()
+    prompts = load_prompt_tokenizer(directory, tokenizer)
+    return TandemModel(pair, prompts, tokenizer.kept.as_ids).eval()
 
 
 def _known(voice: str) -> Voice:

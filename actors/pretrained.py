@@ -7,14 +7,15 @@ already here. What goes wrong comes out as a ConfigError that says what to do. C
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from actors.causal_lm import (
     check_decoder,
@@ -22,12 +23,16 @@ from actors.causal_lm import (
     front_config,
     kernels,
     learn_every_row,
+    model_of,
     quietly,
+    tell_ties,
 )
 from actors.exports import DATA_LAYER, find_export, local_copy
 from actors.layer_spec import DataLayerSpec
+from actors.weight_files import LISTED, headers, refuse_what_is_no_checkpoint
 from actors.wire import ConfigError
 
+EXPERT = re.compile(r"\bexperts\.\d+\.")
 NO_CODE = {"trust_remote_code": False}  # unset, transformers would ask at a terminal
 
 
@@ -36,7 +41,8 @@ def checkpoint(spec: DataLayerSpec) -> Iterator[str]:
     """What `from_pretrained` takes for `spec.pretrained`: a local folder, or a hub name.
 
     Raises:
-        ConfigError: a place without config.json, or one that does not exist.
+        ConfigError: a place that does not exist, or holds no checkpoint with safetensors: an
+            adapter, a GGUF file, pickle, no weights, files missing or truncated.
     """
     location = spec.pretrained
     assert location is not None
@@ -52,18 +58,11 @@ def checkpoint(spec: DataLayerSpec) -> Iterator[str]:
             )
         yield location
         return
+    if Path(location).is_file():
+        refuse_what_is_no_checkpoint(Path(location), location)
     with local_copy(location) as folder:
-        if not (folder / "config.json").is_file():
-            raise ConfigError(
-                f"data.layer.pretrained: {location} has no config.json; expected a folder as "
-                "save_pretrained writes it, or a run with an export"
-            )
-        if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
-            raise ConfigError(
-                f"data.layer.pretrained: {location} holds its weights as pickle only, which can "
-                "run code when loaded and is refused; convert it: load it with transformers where "
-                "you trust it and call save_pretrained, which writes safetensors"
-            )
+        refuse_what_is_no_checkpoint(folder, location)
+        headers(folder, location)  # opens every one, so that loading finds whole files
         yield str(folder)
 
 
@@ -113,11 +112,13 @@ def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
 
     Raises:
         ConfigError: no network for a hub name, not a causal LM, no safetensors, a truncated file,
-            or tensors that the model needs and the files lack.
+            tensors that the model needs and the files lack, or that the files have and the model
+            has no place for.
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, place, read_config(spec, place), spec)
+    model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec)
+    return _whole(spec, model, found)
 
 
 def load_front(spec: DataLayerSpec, place: str, num_layers: int) -> nn.Module:
@@ -129,32 +130,124 @@ def load_front(spec: DataLayerSpec, place: str, num_layers: int) -> nn.Module:
     from transformers import AutoModel
 
     config = front_config(read_config(spec, place), num_layers)
-    return _load(AutoModel, place, config, spec)
+    model, found = _load(AutoModel, place, config, spec)
+    _refuse_incomplete(spec, model, found)  # what it has too many is the rest of the model
+    return model
 
 
-def _load(auto: Any, place: str, config: Any, spec: DataLayerSpec) -> nn.Module:
+def outline(spec: DataLayerSpec, place: str) -> nn.Module:
+    """The causal LM of `spec.pretrained` without its weights, none of which takes memory.
+
+    Where the files are here, what they hold is compared with what the model needs, as `load_model`
+    does; of a hub name only the config is looked at. So are models with experts, whose tensors are
+    merged while they are loaded.
+
+    Raises:
+        ConfigError: as `load_model`, where headers and config tell.
+    """
+    config = read_config(spec, place)
+    if Path(place).is_dir():
+        tensors = stand_ins(Path(place), str(spec.pretrained))
+        if not any(EXPERT.search(name) for name in tensors):
+            return _made(spec, place, config, tensors)
+    with torch.device("meta"):
+        return model_of(config, spec.attention)
+
+
+def stand_ins(place: Path, location: str) -> dict[str, Tensor]:
+    """A tensor of the right shape for each one in the folder's weights, all of whose elements are
+    the mean of one of its rows: it takes no memory, and where tensors differ their stand-ins do.
+
+    Raises:
+        ConfigError: as `headers`.
+    """
+    found: dict[str, Tensor] = {}
+    for file, names in headers(place, location).items():
+        with safe_open(file, "pt") as opened:
+            for name in names:
+                part = opened.get_slice(name)
+                shape = part.get_shape()
+                row = part[shape[0] // 2] if shape and shape[0] else torch.zeros(1)
+                value = row.float().mean() if row.numel() else torch.zeros(())
+                found[name] = value.reshape([1] * len(shape)).expand(shape)
+    return found
+
+
+def _made(spec: DataLayerSpec, place: str, config: Any, tensors: dict[str, Tensor]) -> nn.Module:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model, found = _explained(
+        spec,
+        lambda: kind.from_pretrained(None, config=config, state_dict=tensors, **_options(spec)),
+    )
+    return _whole(spec, model, found)
+
+
+def _load(auto: Any, place: str, config: Any, spec: DataLayerSpec) -> tuple[nn.Module, Any]:
     model, found = _explained(
         spec,
         lambda: _local_first(
             auto.from_pretrained,
             place,
             config=config,
-            dtype=torch.float32,
-            attn_implementation=kernels(spec.attention),
             use_safetensors=True,
-            output_loading_info=True,
+            **_options(spec),
             **NO_CODE,
         ),
     )
+    learn_every_row(model)
+    return model, found
+
+
+def _options(spec: DataLayerSpec) -> dict[str, Any]:
+    return {
+        "dtype": torch.float32,
+        "attn_implementation": kernels(spec.attention),
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # named here, with both shapes
+    }
+
+
+def _refuse_incomplete(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) -> None:
+    """Raises: ConfigError where the files lack a tensor that the model needs, or have another."""
+    where, kind = f"data.layer.pretrained: {spec.pretrained}", type(model).__name__
+    if wrong := sorted(found["mismatched_keys"]):
+        name, there, needed = wrong[0]
+        raise ConfigError(
+            f"{where}: {len(wrong)} tensors have another shape than {kind} needs by its "
+            f"config.json, e.g. {name}: expected {list(needed)}, got {list(there)}; the config "
+            "belongs to another checkpoint"
+        )
     if missing := sorted(found["missing_keys"]):
         raise ConfigError(
-            f"data.layer.pretrained: {spec.pretrained} lacks {len(missing)} of the tensors that "
-            f"{type(model).__name__} needs, e.g. {missing[0]}; the checkpoint is incomplete or of "
-            "another model type than its config.json says"
+            f"{where} lacks {len(missing)} of the tensors that {kind} needs, e.g. {missing[0]}; "
+            "the checkpoint is incomplete or of another model type than its config.json says"
         )
-    learn_every_row(model)
-    loaded: nn.Module = model
-    return loaded
+    if wrong := sorted(map(str, found["error_msgs"])):
+        raise ConfigError(f"{where}: not all of its tensors can be loaded: {wrong[0]}")
+
+
+def _whole(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) -> nn.Module:
+    """The model, its config set to what is true of it.
+
+    Raises:
+        ConfigError: tensors are missing, of another shape, or (unless `spec` allows it) left over.
+    """
+    unexpected = sorted(found["unexpected_keys"])
+    if unexpected and not spec.allow_unexpected:
+        names = ", ".join(unexpected[:LISTED])
+        more = f" and {len(unexpected) - LISTED} more" if len(unexpected) > LISTED else ""
+        raise ConfigError(
+            f"data.layer.pretrained: {spec.pretrained} holds {len(unexpected)} tensors that "
+            f"{type(model).__name__} by its config.json has no place for: {names}{more}; without "
+            "them it is another model. Correct config.json (layers, biases, model type), merge an "
+            "adapter into its model, or, where they are not needed, set "
+            "data.layer.allow_unexpected: true"
+        )
+    _refuse_incomplete(spec, model, found)
+    tell_ties(model)
+    return model
 
 
 def _local_first(load: Callable[..., Any], place: str, *args: Any, **kwargs: Any) -> Any:

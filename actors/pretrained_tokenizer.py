@@ -16,6 +16,9 @@ from actors.wire import ConfigError
 
 TOKENIZER_FILE = "tokenizer.json"
 MARK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+# What says how a tokenizer is used. Files of its vocabulary repeat what is in tokenizer.json.
+USE_FILES = (*MARK_FILES, "added_tokens.json", "chat_template.jinja", "chat_template.json")
+MORE_TEMPLATES = "additional_chat_templates"
 # Where no file says which tokens open and close: the names that are usual.
 USUAL_BEGINS = ("<s>", "<|begin_of_text|>", "<bos>")
 USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>")
@@ -23,17 +26,25 @@ USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>")
 Made = TypeVar("Made")
 
 
+def files_of_use(folder: Path) -> dict[str, Path]:
+    """The files of a tokenizer's folder that say how it is used, by their names in it."""
+    found = {name: folder / name for name in USE_FILES}
+    found |= {f"{MORE_TEMPLATES}/{p.name}": p for p in folder.glob(f"{MORE_TEMPLATES}/*.jinja")}
+    return {name: path for name, path in sorted(found.items()) if path.is_file()}
+
+
 def read_pretrained(
     name: str,
-    make: Callable[[str, str | None, str | None], Made],
+    make: Callable[[str, str | None, str | None, dict[str, str]], Made],
     begin: str | None = None,
     end: str | None = None,
 ) -> Made:
-    """What `make` makes of the text of tokenizer.json and the marks that open and close documents.
+    """What `make` makes of the text of tokenizer.json, the marks that open and close documents, and
+    the text of the files that say how it is used.
 
     Args:
         name: a folder, a file or a hub name.
-        make: gets the text and both marks, None where there is none.
+        make: gets the text, both marks, None where there is none, and the files by name.
         begin, end: which marks; NO_MARK: none; None: as the files say.
 
     Raises:
@@ -44,7 +55,9 @@ def read_pretrained(
     try:
         text = file.read_text(encoding="utf-8-sig")
         content = json.loads(text)
-        return make(text, *_marks(content, file.parent, where, begin, end))
+        used = files_of_use(file.parent)
+        files = {name: path.read_text(encoding="utf-8-sig") for name, path in used.items()}
+        return make(text, *_marks(content, file.parent, where, begin, end), files)
     except (OSError, ValueError) as err:  # ConfigErrors are ValueErrors too
         if isinstance(err, ConfigError):
             raise
@@ -106,8 +119,9 @@ def _download(name: str, where: str) -> Path:
         RepositoryNotFoundError,
     )
 
+    wanted = [TOKENIZER_FILE, *USE_FILES, f"{MORE_TEMPLATES}/*.jinja"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[TOKENIZER_FILE, *MARK_FILES]))
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
     except HFValidationError as err:
         raise ConfigError(
             f"{where}: neither a path that exists nor a hub name (like openai-community/gpt2)"

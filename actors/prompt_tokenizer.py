@@ -12,18 +12,17 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from actors.storage import locate, outages_told
+from actors.tokenizer import BEGIN, Tokenizer
 from actors.wire import ConfigError
 
 
-def load_prompt_tokenizer(
-    directory: str, end_of_text: int, begins: bool = True
-) -> PreTrainedTokenizerFast:
-    """The tokenizer exported to `directory`: a text begins a document, padding goes to the left.
+def load_prompt_tokenizer(directory: str, tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """The tokenizer exported to `directory`: a text begins a document as in training, whatever the
+    files put round it, and padding goes to the left.
 
     Args:
         directory: an export; any fsspec URL.
-        end_of_text: id that opens and closes every document of the run's corpus, or only fills.
-        begins: whether a mark opens documents.
+        tokenizer: the run's.
 
     Raises:
         ConfigError: there is none, or one that can't be read.
@@ -43,13 +42,15 @@ def load_prompt_tokenizer(
             raise ConfigError(f"{directory}: the tokenizer can't be loaded: {err}") from err
     found.padding_side = "left"
     found.model_input_names = ["input_ids", "attention_mask"]
-    mark = found.convert_ids_to_tokens(end_of_text)
     if found.pad_token_id is None:
-        found.pad_token = mark
-    if begins and not found("")["input_ids"]:  # one that marks no start of its own
-        found.backend_tokenizer.post_processor = TemplateProcessing(
-            single=f"{mark}:0 $A:0",
-            pair=f"{mark}:0 $A:0 $B:1",
-            special_tokens=[(mark, end_of_text)],
-        )
+        found.pad_token = found.convert_ids_to_tokens(tokenizer.end_of_text)
+    opening = [BEGIN] if tokenizer.begin_token else []
+    found.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[*opening, "$A"],
+        pair=[*opening, "$A", "$B:1"],
+        special_tokens=[
+            {"id": BEGIN, "ids": [*tokenizer.opening], "tokens": [tokenizer.begin_token]}
+            for _ in opening
+        ],
+    )
     return found

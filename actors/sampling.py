@@ -61,16 +61,19 @@ def continued(
         given = torch.tensor(np.asarray(piece.tokens[: piece.num_given]), dtype=torch.int64)
         tokens_NP[row, longest - piece.num_given :] = given
     mask_NP = torch.arange(longest) >= torch.tensor([[longest - p.num_given] for p in pieces])
-    out_NG = layer.model.generate(  # type: ignore[operator]
+    out_NG = layer.generate(
         tokens_NP.to(device),
         attention_mask=mask_NP.long().to(device),
-        do_sample=True,
+        do_sample=True,  # what the layer says, whatever its generation_config prefers
         top_k=0,
+        top_p=1.0,
+        temperature=1.0,
+        repetition_penalty=1.0,
         max_new_tokens=max(1, min(learned + SLACK, window - longest)),
         eos_token_id=NEVER if end is None else end,
         pad_token_id=fill,
     )[:, longest:]
-    said_NG = out_NG.clamp_max(layer.num_tokens - 1).cpu().int()
+    said_NG = out_NG.cpu().int()
     for row, piece in enumerate(pieces):
         given = tokens_NP[row, longest - piece.num_given :].int()
         whole = torch.cat([given, said_NG[row]])[:window]

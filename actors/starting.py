@@ -16,7 +16,10 @@ from actors.causal_lm import front_of
 from actors.copy_encoder import CopyEncoder
 from actors.exports import (
     DATA_LAYER,
+    MEMORY_LAYER,
+    MEMORY_PORT,
     MemoryDescription,
+    check_tensors,
     describe_memory,
     describe_port,
     explained,
@@ -36,20 +39,46 @@ KNOWN_FRAC = 0.5  # of a run's tokens that a checkpoint's tokenizer must have; a
 
 
 def check_positions(config: Any, window: int) -> None:
-    """Raises: ConfigError where a window is longer than the model's positions or its attention."""
+    """Raises: ConfigError where a window is longer than the model's positions or its attention.
+
+    In all of these fields None, 0 and less mean that there is no limit.
+    """
     config = config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions < window:
+    if isinstance(positions, int) and 0 < positions < window:
         raise ConfigError(
             f"corpus.window {window} is longer than the model's {positions} positions; "
             "lower it, or for fresh weights raise max_position_embeddings in data.layer.fields"
         )
-    sliding = getattr(config, "sliding_window", None)
-    if isinstance(sliding, int) and sliding < window:
-        raise ConfigError(
-            f"corpus.window {window} is longer than the {sliding} tokens that the model's sliding "
-            f"attention sees, which packed windows don't follow; lower it to {sliding}"
-        )
+    for field, kind in (("sliding_window", "sliding"), ("attention_chunk_size", "chunked")):
+        reach = getattr(config, field, None)
+        if isinstance(reach, int) and 0 < reach < window and _has_layers(config, kind):
+            raise ConfigError(
+                f"corpus.window {window} is longer than the {reach} tokens that the model's {kind} "
+                f"attention sees, which packed windows don't follow; lower it to {reach}"
+            )
+
+
+def _has_layers(config: Any, kind: str) -> bool:
+    """Whether a layer attends that way; a config without `layer_types` has one kind of layer."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return kind != "sliding" or getattr(config, "use_sliding_window", None) is not False
+    return any(kind in str(each) for each in kinds)
+
+
+def check_tokens(spec: RunSpec, tokenizer: Tokenizer) -> None:
+    """Raises: ConfigError where weights that the run starts from were trained on other token ids:
+    what building the layers says, without building them.
+    """
+    layer, start_from = spec.data.layer, spec.memory.layer.start_from
+    if layer.pretrained is not None:
+        with checkpoint(layer) as place:
+            check_vocabulary(place, "data.layer.pretrained", layer.pretrained, tokenizer)
+    if start_from is not None:
+        with local_copy(require_export(start_from)) as root:
+            place = str(root / DATA_LAYER)
+            check_vocabulary(place, "memory.layer.start_from", start_from, tokenizer)
 
 
 def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer) -> None:
@@ -85,6 +114,18 @@ def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer
     )
 
 
+def check_model_of_run(model: nn.Module, layer: DataLayerSpec) -> None:
+    """Raises: ConfigError where `layer.pretrained` is an earlier run and tensors of the model that
+    was loaded are not those that it exported.
+    """
+    assert layer.pretrained is not None
+    export = find_export(layer.pretrained)
+    if export is None:
+        return
+    with local_copy(export) as root, explained(export):
+        check_tensors(root, DATA_LAYER, model, export)
+
+
 def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
     """Loads the port of the earlier run that `layer.pretrained` is; nothing where it is no run.
 
@@ -106,6 +147,7 @@ def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
                 "there, or data.layer.fresh_port: true"
             )
         port.load_state_dict(port_tensors(root))
+        check_tensors(root, MEMORY_PORT, port, export)
 
 
 def make_encoder(spec: RunSpec, seed: Callable[[], None]) -> CopyEncoder | None:
@@ -154,7 +196,9 @@ def start_memory(layer: MemoryLayerSpec, tokenizer: Tokenizer, vocab_rows: int) 
                 f"over {vocab_rows}; set tokenizer.pretrained to {export}/{DATA_LAYER} and "
                 f"data.layer.pretrained to {location}"
             )
-        return memory_at(root, found, layer)
+        memory = memory_at(root, found, layer)
+        check_tensors(root, MEMORY_LAYER, memory, export)
+        return memory
 
 
 def require_export(location: str) -> str:

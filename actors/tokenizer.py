@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as HFTokenizer
 
 from actors.pretrained_tokenizer import read_pretrained
+from actors.tokenizer_files import Kept, write_fast, write_given
 
 END_OF_TEXT = "<|endoftext|>"
 BEGIN, END = "begin", "end"  # names of the marks in the post-processor that `to_json` writes
+KEPT = "tandem"  # and of what is kept with the tokenizer, beside them
 
 
 class Tokenizer:
@@ -27,6 +30,7 @@ class Tokenizer:
         begin, end: ids that open and close every document, the same one in many tokenizers; None
             where no mark does that.
         begin_token, end_token: how these are written.
+        kept: what else a given tokenizer's files say, and how special tokens in a text are read.
     """
 
     def __init__(
@@ -34,17 +38,23 @@ class Tokenizer:
         hf_tokenizer: HFTokenizer,
         begin: str | None = END_OF_TEXT,
         end: str | None = END_OF_TEXT,
+        kept: Kept | None = None,
     ) -> None:
         self.begin_token, self.end_token = begin, end
         self.begin, self.end = _id_of(hf_tokenizer, begin), _id_of(hf_tokenizer, end)
-        # Special tokens that stand in a text are text; so they must be known as special ones.
-        tokens = [token for token in dict.fromkeys((begin, end)) if token is not None]
+        self.kept = kept or Kept()
+        # Unless asked for, special tokens that stand in a text are text; so they must be known as
+        # special ones.
+        added = hf_tokenizer.get_added_tokens_decoder().values()
+        known = {None, *(token.content for token in added if token.special)}
+        tokens = [token for token in dict.fromkeys((begin, end)) if token not in known]
         hf_tokenizer.add_special_tokens([AddedToken(token, special=True) for token in tokens])
-        hf_tokenizer.encode_special_tokens = True
+        hf_tokenizer.encode_special_tokens = not self.kept.as_ids
         hf_tokenizer.no_truncation()
         hf_tokenizer.no_padding()
         self._hf = hf_tokenizer
-        self._check_marks_stay_text()
+        if not self.kept.as_ids:
+            self._check_marks_stay_text()
         # SentencePiece tokenizers put a space before whatever they encode.
         newline, alone = self.encode("\na"), self.encode("a")
         self._prefixes = newline[-len(alone) :] != alone
@@ -74,8 +84,11 @@ class Tokenizer:
         return () if self.end is None else (self.end,)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-        """Trains on `texts`; the vocabulary may come out smaller than asked on a small corpus."""
+    def train(cls, texts: Iterable[str], vocab_size: int, as_ids: bool = False) -> Tokenizer:
+        """Trains on `texts`; the vocabulary may come out smaller than asked on a small corpus.
+
+        `as_ids`: as in `from_pretrained`.
+        """
         hf_tokenizer = HFTokenizer(models.BPE())
         hf_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         hf_tokenizer.decoder = decoders.ByteLevel()
@@ -86,37 +99,53 @@ class Tokenizer:
             show_progress=False,
         )
         hf_tokenizer.train_from_iterator(texts, trainer=trainer)
-        return cls(hf_tokenizer)
+        return cls._keeping(hf_tokenizer, END_OF_TEXT, END_OF_TEXT, Kept(as_ids))
 
     @classmethod
     def from_pretrained(
-        cls, name: str, begin: str | None = None, end: str | None = None
+        cls, name: str, begin: str | None = None, end: str | None = None, as_ids: bool = False
     ) -> Tokenizer:
         """A folder with tokenizer.json, such a file, or a Hugging Face hub name.
 
         Args:
             name: where it is.
             begin, end: the marks, as `TokenizerSpec` has them; None: as its files say.
+            as_ids: special tokens that stand in a text, the marks too, are read as their ids.
 
         Raises:
             ConfigError: there is none, it is not a fast one, the hub can't be reached, or nothing
                 in it can close a document.
         """
-        return read_pretrained(name, cls.with_marks, begin, end)
+        return read_pretrained(
+            name,
+            lambda text, begin, end, files: cls._keeping(
+                _parse(text), begin, end, Kept.given(text, files, as_ids)
+            ),
+            begin,
+            end,
+        )
 
     @classmethod
-    def with_marks(cls, text: str, begin: str | None, end: str | None) -> Tokenizer:
-        """That of a tokenizer.json, with these marks. Raises: ValueError: as `from_json`."""
-        tokenizer = cls(_parse(text), begin, end)
-        if (begin, end) != (END_OF_TEXT, END_OF_TEXT):
+    def _keeping(
+        cls, hf_tokenizer: HFTokenizer, begin: str | None, end: str | None, kept: Kept
+    ) -> Tokenizer:
+        """One whose JSON holds its marks, and what is kept with it, in its post-processor.
+
+        The library reads no JSON with keys of others, and a post-processor may name special tokens
+        that it does not use.
+        """
+        tokenizer = cls(hf_tokenizer, begin, end, kept)
+        if (begin, end) != (END_OF_TEXT, END_OF_TEXT) or kept:
+            named = [
+                # a mark that is none has a place of its own too, with no token in it
+                {"id": BEGIN, "ids": [*tokenizer.opening], "tokens": [begin] if begin else []},
+                {"id": END, "ids": [*tokenizer.closing], "tokens": [end] if end else []},
+            ]
+            if kept:
+                filled = tokenizer.end_of_text
+                named.append({"id": KEPT, "ids": [filled], "tokens": [kept.to_json()]})
             tokenizer._hf.post_processor = processors.TemplateProcessing(
-                single=[BEGIN, "$A", END],
-                pair=[BEGIN, "$A", "$B", END],
-                special_tokens=[
-                    # a mark that is none has a place of its own too, with no token in it
-                    {"id": BEGIN, "ids": [*tokenizer.opening], "tokens": [begin] if begin else []},
-                    {"id": END, "ids": [*tokenizer.closing], "tokens": [end] if end else []},
-                ],
+                single=[BEGIN, "$A", END], pair=[BEGIN, "$A", "$B", END], special_tokens=named
             )
         return tokenizer
 
@@ -128,7 +157,8 @@ class Tokenizer:
         marks = processor.get("special_tokens") or {}
         if processor.get("type") == "TemplateProcessing" and {BEGIN, END} <= set(marks):
             begin, end = ((marks[name]["tokens"] or [None])[0] for name in (BEGIN, END))
-            return cls(hf_tokenizer, begin, end)
+            kept = Kept.from_json(marks[KEPT]["tokens"][0]) if KEPT in marks else None
+            return cls(hf_tokenizer, begin, end, kept)
         return cls(hf_tokenizer)
 
     def to_json(self) -> str:
@@ -138,21 +168,17 @@ class Tokenizer:
         """
         return str(self._hf.to_str())
 
-    def export_json(self) -> str:
-        """The same for use with a prompt: it opens a text where a mark of its own does that, and
-        never closes it.
+    def write(self, folder: Path) -> None:
+        """Writes it into an exported model's folder, for transformers: a given one as it came, one
+        that was trained here with its mark.
         """
-        if self.begin is None or self.begin == self.end:
-            mark_nothing = json.loads(self.to_json())
-            mark_nothing["post_processor"] = None
-            return json.dumps(mark_nothing, ensure_ascii=False)
-        copy = HFTokenizer.from_str(self.to_json())
-        copy.post_processor = processors.TemplateProcessing(
-            single=[BEGIN, "$A"],
-            pair=[BEGIN, "$A", "$B"],
-            special_tokens=[{"id": BEGIN, "ids": [self.begin], "tokens": [self.begin_token]}],
-        )
-        return str(copy.to_str())
+        if self.kept.parts:
+            write_given(folder, self.to_json(), self.kept, self.begin_token, self.end_token)
+            return
+        mark_nothing = json.loads(self.to_json())
+        mark_nothing["post_processor"] = None
+        text = json.dumps(mark_nothing, ensure_ascii=False)
+        write_fast(folder, text, self.begin_token, self.end_token)
 
     @property
     def end_of_text(self) -> int:

@@ -159,6 +159,7 @@ class Description:
     wire_bytes: int  # as published between two exact ones
     checkpoint_bytes: int
     layout_hash: str
+    warnings: tuple[str, ...] = ()  # of the machine that it runs on
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,10 @@ class SnapshotError(TandemError):
 
 class CheckpointError(TandemError):
     """A checkpoint is not whole, was altered, or belongs to another run."""
+
+
+class ExportError(TandemError):
+    """An export, read back, is not what was trained."""
 
 
 class OrderError(TandemError):

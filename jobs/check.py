@@ -21,6 +21,7 @@ from actors.spec import DATA, GROUPS
 from jobs import footprint
 from jobs.corpus_check import look_at_corpus
 from jobs.machine import Machine, free_disk, machine_of
+from jobs.model_check import check_starting_tokens, cpu_warnings
 from jobs.schedule_check import schedule_warnings
 from orchestrator.config import Config, load_config
 from orchestrator.console import Console
@@ -59,6 +60,7 @@ def check(config: Config) -> dict[str, Any]:
     run_dir.refuse_existing()
     check_installed(config.trackers)
     corpus, num_tokens, inventory = look_at_corpus(config)
+    check_starting_tokens(config)
     machine = machine_of(config)
     growing = grows(config, machine)
     counts = count_parameters(config, num_tokens)
@@ -116,6 +118,7 @@ def check(config: Config) -> dict[str, Any]:
         *growing,
         *inventory.warnings(),
         *schedule_warnings(config),
+        *cpu_warnings(config, machine),
         *warnings(config, result, machine),
     ]
     return result

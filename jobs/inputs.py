@@ -24,7 +24,7 @@ from actors.local_files import (
     split_pattern,
 )
 from actors.paths import list_files
-from actors.pretrained_tokenizer import MARK_FILES, TOKENIZER_FILE
+from actors.pretrained_tokenizer import TOKENIZER_FILE, files_of_use
 from actors.wire import ConfigError
 from jobs.package import JOB_FOLDER, Entry, check_size
 from orchestrator.config import Config, make_config
@@ -158,13 +158,13 @@ def _find(path: str, tokenizer: bool) -> _Input | None:
         return _Input({f.name: Path(f.path) for f in files}, pattern) if files else None
     refuse_broken_link(fixed)
     if place.is_file():
-        beside = [place.parent / name for name in MARK_FILES] if tokenizer else []
-        return _Input({p.name: p for p in [place, *beside] if p.is_file()}, place.name)
+        beside = files_of_use(place.parent) if tokenizer else {}
+        return _Input({place.name: place, **beside}, place.name)
     if not place.is_dir():
         return None
     if tokenizer:
-        needed = [place / name for name in (TOKENIZER_FILE, *MARK_FILES)]
-        return _Input({p.name: p for p in needed if p.is_file()}, "")
+        main = place / TOKENIZER_FILE
+        return _Input({p.name: p for p in [main] if p.is_file()} | files_of_use(place), "")
     if (place / EXPORT / EXPORT_MARKER).is_file():
         place /= EXPORT  # of a run, what it ended with; not its checkpoints
     inside = files_below(str(place), lambda name: posixpath.basename(name)[0] == ".")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from actors.corpus import Corpus
 from actors.evaluation import Pair
+from actors.export_check import export_checked
 from actors.flat import FlatParameters
 from actors.optim import section_of
-from actors.pair_files import export
 from actors.tokenizer import Tokenizer
 from orchestrator.config import Config
 from orchestrator.learn_report import learned_page
@@ -39,10 +40,14 @@ def write_result(
         pair, tokenizer: what is exported.
         learned: what was learned and lost.
         before: the summary of the run that learned.
+
+    Raises:
+        ExportError: what is read back is not the pair; nothing but config and tokenizer is left.
     """
     out.write(CONFIG, config.to_yaml())
     out.write(TOKENIZER, tokenizer.to_json())
-    export(config, tokenizer, pair, out.path(EXPORT))
+    heldout = Corpus.open(config, tokenizer).heldout(config.evaluation.windows)
+    export_checked(config, tokenizer, pair, out.path(EXPORT), heldout)
     out.write_json(LEARNED, learned)
     out.write(REPORT, learned_page(learned))
     layers = {"data": pair.data, "memory": pair.memory}

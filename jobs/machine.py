@@ -40,6 +40,7 @@ class Machine:
         possible: all nodes that the cluster could have with it; none where that is not known.
         joined: of a cluster: whose it is, and where its address came from.
         is_mine: whether it is this user's; so is this machine.
+        is_here: whether it is this machine.
     """
 
     where: str
@@ -51,6 +52,7 @@ class Machine:
     possible: Sequence[Node] = ()
     joined: str = ""
     is_mine: bool = True
+    is_here: bool = False
 
 
 def machine_of(config: Config) -> Machine:
@@ -75,7 +77,8 @@ def machine_of(config: Config) -> Machine:
         "object_store_memory": float(store),
     }
     sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(cards)]
-    return Machine("this machine", resources, int(memory.available), min(sizes, default=None))
+    gpu_bytes = min(sizes, default=None)
+    return Machine("this machine", resources, int(memory.available), gpu_bytes, is_here=True)
 
 
 def _cluster(given: Given) -> Machine:

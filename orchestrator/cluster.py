@@ -18,7 +18,15 @@ import ray
 from ray.exceptions import RayActorError
 
 from actors.spec import GROUPS
-from actors.wire import Beat, CheckpointError, Description, Location, Order, StorageError
+from actors.wire import (
+    Beat,
+    CheckpointError,
+    Description,
+    ExportError,
+    Location,
+    Order,
+    StorageError,
+)
 from orchestrator.config import Config
 from orchestrator.errors import LOST, GroupFailedError, LostObjectError, root_cause
 from orchestrator.events import Evaluated, Event, Failed, Prepared, Resized, Restarted
@@ -221,7 +229,7 @@ class Cluster:
         evaluator dies or the storage is away.
 
         Raises: GroupFailedError where it failed for `deadlines.storage_s`, or too often;
-        StorageError where its storage was away.
+            ExportError where it is not what was trained; StorageError where its storage was away.
         """
         deadlines = self._config.deadlines
         deadline, deaths = time.monotonic() + deadlines.storage_s, 0
@@ -232,6 +240,8 @@ class Cluster:
                 )
                 return digests
             except Exception as err:
+                if isinstance(cause := root_cause(err), ExportError):
+                    raise cause from err  # writing it again would write the same
                 died = isinstance(err, RayActorError)
                 deaths += died
                 if deaths == EXPORT_TRIES or (not died and time.monotonic() > deadline):

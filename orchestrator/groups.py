@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from actors.cpu_features import slow_bf16
 from actors.spec import DATA, EVALUATOR, RunSpec
 from actors.wire import (
     Beat,
@@ -78,10 +79,13 @@ class Rank:
         return self._describe(incarnation)
 
     def _describe(self, incarnation: int) -> Description:
+        precision = self._arguments[0].group(self._group).precision
+        slow = slow_bf16(self._group, precision, self._workers.gpus)
         return Description(
             group=self._group,
             rank=self._rank,
             incarnation=incarnation,
+            warnings=() if slow is None else (slow,),
             **self._trainer.description(),
         )
 

@@ -84,6 +84,9 @@ class Progress(LiveView):
                 f"{group} {first.num_parameters / 1e6:.1f} M parameters on {num} worker(s), {where}"
             )
         self.phase("; ".join(parts))
+        ranks = [rank for group in GROUPS for rank in descriptions[group]]
+        for warning in dict.fromkeys(w for rank in ranks for w in rank.warnings):
+            self.warning(warning)
         self._phase = "training"
 
     def interval(self, row: Row) -> None:

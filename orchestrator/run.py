@@ -46,6 +46,7 @@ from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
 from orchestrator.report import render_report
 from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
+from orchestrator.start_check import look_at_weights
 from orchestrator.status import RUNNING, Driver, Pulse, look, status_of
 from orchestrator.stop_signals import StopFlag, stop_signals
 from orchestrator.summary import summarise, summarise_failure
@@ -113,6 +114,7 @@ def train(
             refuse_running(run_dir)
         else:
             run_dir.refuse_existing()
+        look_at_weights(config)
         progress.phase("reading the corpus and starting Ray")
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
             reading = pool.submit(

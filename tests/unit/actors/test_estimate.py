@@ -12,11 +12,13 @@ from torch import nn
 from actors.corpus_spec import CorpusSpec
 from actors.estimate import count_parameters
 from actors.evaluation import Pair
+from actors.layer_spec import DataLayerSpec
 from actors.layers import build_data_layer, build_memory_layer
 from actors.pair_files import export
+from actors.pretrained import checkpoint, outline
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
-from tests.unit.actors.tiny import FAMILIES, memory_spec, run_spec, save_checkpoint
+from tests.unit.actors.tiny import FAMILIES, edit_config, memory_spec, run_spec, save_checkpoint
 
 CPU = torch.device("cpu")
 COPY: dict[str, Any] = {"encoder": "frozen_copy", "copy_layers": 1}
@@ -60,13 +62,25 @@ def test_a_pretrained_layer_and_a_copy_of_it_are_as_big_as_counted(
     assert want[4] > 0
 
 
-def test_counting_reads_no_weights(
+def test_counting_takes_the_memory_of_no_weight(tmp_path: Path) -> None:
+    spec = DataLayerSpec(pretrained=save_checkpoint(tmp_path))
+    with checkpoint(spec) as place:
+        model = outline(spec, place)
+    held = {
+        p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()
+    }
+    assert size(model) > 10_000
+    assert sum(held.values()) < 1_000
+
+
+def test_an_own_head_is_counted_whatever_the_config_says(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     place = save_checkpoint(tmp_path, rows=tokenizer.size)
-    (tmp_path / "model.safetensors").write_bytes(b"")
+    edit_config(tmp_path, tie_word_embeddings=True)
     spec = run_spec(facts_corpus, data__layer={"pretrained": place, "read_layers": (0,)})
-    assert count_parameters(spec, tokenizer.size).data > 0
+    counted, made = counted_and_made(spec, tokenizer)
+    assert counted == made
 
 
 @pytest.mark.parametrize("copied", [False, True])

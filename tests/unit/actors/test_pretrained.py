@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from actors.causal_lm import build_model
 from actors.data_layer import DataLayer, decoder_layers, output_matrix
 from actors.layer_spec import DataLayerSpec
-from actors.pretrained import checkpoint, load_front, load_model, vocabulary_at
+from actors.pretrained import checkpoint, load_front, load_model, outline, vocabulary_at
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import (
     FAMILIES,
+    edit_config,
     one_document,
     open_gates,
     save_checkpoint,
@@ -159,6 +161,179 @@ def test_a_checkpoint_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     assert "lacks" in refusal(place)
     assert "layers.2" in refusal(place)
+
+
+def outlined(place: str, **fields: object) -> nn.Module:
+    spec = DataLayerSpec(pretrained=place, **fields)
+    with checkpoint(spec) as found:
+        return outline(spec, found)
+
+
+def refused_both_ways(place: str) -> str:
+    """What loading says, and looking at the headers alone says too."""
+    message = refusal(place)
+    with pytest.raises(ConfigError) as raised:
+        outlined(place)
+    assert str(raised.value) == message
+    return message
+
+
+def biased(folder: Path) -> str:
+    """A checkpoint with biases of which its config says nothing."""
+    place = save_checkpoint(folder, attention_bias=True)
+    edit_config(folder, attention_bias=False)
+    return place
+
+
+def test_biases_that_the_config_does_not_know_are_named_and_refused(tmp_path: Path) -> None:
+    message = refused_both_ways(biased(tmp_path))
+    assert "holds 8 tensors that LlamaForCausalLM by its config.json has no place for" in message
+    assert "model.layers.0.self_attn.k_proj.bias" in message
+    assert "data.layer.allow_unexpected: true" in message
+
+
+def test_layers_beyond_the_config_are_named_and_refused(tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path, num_hidden_layers=4)
+    edit_config(tmp_path, num_hidden_layers=2)
+    assert "model.layers.2.input_layernorm.weight" in refused_both_ways(place)
+
+
+def with_tensors(folder: Path, extra: dict[str, torch.Tensor]) -> str:
+    place = save_checkpoint(folder)
+    tensors = load_file(folder / "model.safetensors") | extra
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return place
+
+
+def test_adapter_tensors_inside_a_checkpoint_are_named_and_refused(tmp_path: Path) -> None:
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    assert name in refused_both_ways(with_tensors(tmp_path, {name: torch.zeros(4, 32)}))
+
+
+def test_tensors_without_a_place_are_let_go_where_a_setting_says_so(tmp_path: Path) -> None:
+    place = biased(tmp_path)
+    model = load(place, allow_unexpected=True)
+    assert not any(name.endswith("bias") for name in model.state_dict())
+    outlined(place, allow_unexpected=True)
+
+
+def test_what_transformers_itself_leaves_out_is_no_unexpected_tensor(tmp_path: Path) -> None:
+    old = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.zeros(8) for i in range(2)}
+    load(with_tensors(tmp_path, old))
+    outlined(str(tmp_path))
+
+
+def test_a_tensor_of_another_shape_is_named_and_refused(tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    edit_config(tmp_path, intermediate_size=80)
+    message = refused_both_ways(place)
+    assert "mlp.down_proj.weight: expected [32, 80], got [32, 64]" in message
+
+
+def test_a_missing_tensor_is_named_by_headers_too(tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    edit_config(tmp_path, num_hidden_layers=3)
+    assert "model.layers.2" in refused_both_ways(place)
+
+
+@torch.no_grad()
+def test_a_head_of_its_own_is_kept_where_the_config_says_tied(tmp_path: Path) -> None:
+    want = load(save_checkpoint(tmp_path)).get_output_embeddings().weight  # type: ignore[operator]
+    edit_config(tmp_path, tie_word_embeddings=True)
+    model = load(str(tmp_path))
+    assert torch.equal(output_matrix(model), want)
+    assert model.config.tie_word_embeddings is False
+    outline = outlined(str(tmp_path))
+    assert output_matrix(outline) is not outline.get_input_embeddings().weight  # type: ignore[operator]
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 99\n"
+
+
+def shard(folder: Path) -> None:
+    """Splits the weights into two files and an index."""
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    halves = {"one.safetensors": names[:9], "two.safetensors": names[9:]}
+    for file, part in halves.items():
+        save_file({name: tensors[name] for name in part}, folder / file, {"format": "pt"})
+    where = {name: file for file, part in halves.items() for name in part}
+    index = {"metadata": {}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+
+
+def test_sharded_weights_are_loaded_and_looked_at(tmp_path: Path) -> None:
+    whole = load(save_checkpoint(tmp_path)).state_dict()
+    shard(tmp_path)
+    assert all(torch.equal(t, whole[n]) for n, t in load(str(tmp_path)).state_dict().items())
+    assert {n: t.shape for n, t in outlined(str(tmp_path)).state_dict().items()} == {
+        n: t.shape for n, t in whole.items()
+    }
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    shard(tmp_path)
+    (tmp_path / "two.safetensors").unlink()
+    message = refused_both_ways(place)
+    assert "lacks 1 of the 2 files that model.safetensors.index.json names" in message
+    assert "two.safetensors" in message
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"{", "can't be read"), (b"{}", "weight_map")])
+def test_an_index_that_names_no_files_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    shard(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_bytes(content)
+    assert said in refused_both_ways(place)
+
+
+def test_a_pointer_of_git_lfs_is_told_from_weights(tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(POINTER)
+    message = refused_both_ways(place)
+    assert "model.safetensors is a pointer of Git LFS" in message
+    assert "git lfs pull" in message
+
+
+def test_headers_alone_tell_that_a_file_is_truncated(tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "model.safetensors is truncated or altered" in refused_both_ways(place)
+
+
+def test_a_folder_without_weights_is_refused_and_what_it_has_is_named(tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    message = refused_both_ways(place)
+    assert "has no weights" in message
+    assert "(there are: config.json, generation_config.json)" in message
+
+
+def test_a_gguf_file_and_a_folder_with_only_one_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "small-q4.gguf").write_bytes(b"GGUF")
+    for place in (tmp_path, tmp_path / "small-q4.gguf"):
+        message = refused_both_ways(str(place))
+        assert "GGUF file" in message
+        assert "give the checkpoint that it was made from" in message
+
+
+def test_an_adapter_is_refused_with_how_to_merge_it(tmp_path: Path) -> None:
+    config = {"base_model_name_or_path": "owner/base", "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    message = refused_both_ways(str(tmp_path))
+    assert "is an adapter, no model of its own" in message
+    assert "from_pretrained('owner/base')" in message
+    assert "merge_and_unload()" in message
+
+
+def test_an_adapter_beside_a_whole_model_is_refused(tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert "beside a whole model" in refused_both_ways(place)
 
 
 def test_an_encoder_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from actors.corpus_spec import TokenizerSpec
 from actors.documents import Document
 from actors.pretrained_tokenizer import looks_local
 from actors.probing import prompt_tokens
+from actors.prompt_tokenizer import load_prompt_tokenizer
 from actors.reader import encode
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError
@@ -154,14 +155,6 @@ def test_what_is_written_loads_as_a_plain_tokenizer_that_sets_the_marks(tmp_path
         *tokenizer.encode("the land"),
         tokenizer.end,
     ]
-
-
-def test_an_exported_one_opens_a_prompt_and_never_closes_it(tmp_path: Path) -> None:
-    two = Tokenizer.from_pretrained(saved(tmp_path / "two", byte_level("<s>", "</s>")))
-    one = Tokenizer.from_pretrained(saved(tmp_path / "one", byte_level("</s>")))
-    prompt = two.encode("the land")
-    assert HFTokenizer.from_str(two.export_json()).encode("the land").ids == [two.begin, *prompt]
-    assert HFTokenizer.from_str(one.export_json()).encode("the land").ids == prompt
 
 
 @pytest.mark.parametrize("text", ["a</s>b", "<s>", " </s> ", "x<|other|>y"])
@@ -381,9 +374,10 @@ def test_marks_can_be_chosen_and_are_kept_with_the_tokenizer(
     (piece,) = encode(again, [Document("the land")])
     assert list(piece.tokens) == [*tokenizer.opening, *ids, *tokenizer.closing]
     assert prompt_tokens(again, "the land") == [*tokenizer.opening, *ids]
-    theirs = HFTokenizer.from_str(tokenizer.export_json()).encode("the land").ids
-    own = tokenizer.opening if tokenizer.begin != tokenizer.end else ()
-    assert theirs == [*own, *ids]  # the same mark for both is put there by whoever loads it
+    (tmp_path / "data_layer").mkdir()
+    tokenizer.write(tmp_path / "data_layer")
+    asked = load_prompt_tokenizer(str(tmp_path), again)("the land")["input_ids"]
+    assert asked == [*tokenizer.opening, *ids]
 
 
 def test_without_marks_a_question_without_words_still_has_a_token(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from actors.corpus_spec import CorpusSpec
 from actors.evaluation import Pair
@@ -309,7 +310,7 @@ def test_an_earlier_run_may_be_moved_and_its_checkpoint_lost(
 class Positions:
     """A model's config."""
 
-    def __init__(self, **fields: int) -> None:
+    def __init__(self, **fields: Any) -> None:
         vars(self).update(fields)
 
     def get_text_config(self) -> Positions:
@@ -328,3 +329,28 @@ def test_a_window_longer_than_sliding_attention_is_refused() -> None:
 
 def test_a_window_that_fits_is_taken() -> None:
     check_positions(Positions(max_position_embeddings=64, sliding_window=64), 64)
+
+
+@pytest.mark.parametrize("none", [None, 0, -1])
+def test_no_limit_is_written_in_three_ways(none: int | None) -> None:
+    fields = ("max_position_embeddings", "sliding_window", "attention_chunk_size")
+    check_positions(Positions(**dict.fromkeys(fields, none)), 65)
+
+
+def test_a_window_of_chunked_attention_is_a_limit() -> None:
+    with pytest.raises(ConfigError, match="64 tokens that the model's chunked attention sees"):
+        check_positions(Positions(attention_chunk_size=64), 65)
+
+
+def test_a_sliding_window_that_no_layer_has_is_no_limit() -> None:
+    kinds = ["full_attention"] * 2
+    check_positions(Positions(sliding_window=64, layer_types=kinds), 65)
+    check_positions(Positions(sliding_window=64, use_sliding_window=False), 65)
+    with pytest.raises(ConfigError, match="sliding attention"):
+        check_positions(Positions(sliding_window=64, layer_types=[*kinds, "sliding_attention"]), 65)
+
+
+@pytest.mark.parametrize("kind", ["qwen2_moe", "qwen2", "qwen3", "mixtral", "phi3"])
+def test_a_family_whose_attention_does_not_slide_takes_any_window(kind: str) -> None:
+    config = AutoConfig.for_model(kind, max_position_embeddings=99)
+    check_positions(config, 98)

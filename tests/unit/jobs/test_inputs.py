@@ -90,6 +90,7 @@ def test_an_address_of_ray_is_not_sent(text: Path) -> None:
 def test_a_local_tokenizer_is_refused_for_a_bucket_and_sent_to_a_file_system(text: Path) -> None:
     (text / "tok").mkdir()
     (text / "tok/tokenizer.json").write_text("{}")
+    (text / "tok/chat_template.jinja").write_text("")
     (text / "tok/model.safetensors").write_text("big")
     base = config_of(text, paths=["a.txt"])
     spec = base.tokenizer.model_copy(update={"pretrained": str(text / "tok")})
@@ -97,7 +98,7 @@ def test_a_local_tokenizer_is_refused_for_a_bucket_and_sent_to_a_file_system(tex
     with pytest.raises(ConfigError, match=r"tokenizer\.pretrained .* lies on this machine"):
         ship(config, (), 100)
     shipment = ship(config.model_copy(update={"storage": "/mnt/runs"}), (), 100)
-    assert sent(shipment) == {"a.txt", "tokenizer.json"}
+    assert sent(shipment) == {"a.txt", "tokenizer.json", "chat_template.jinja"}
 
 
 def test_inputs_are_laid_down_once_and_whole(tmp_path: Path) -> None:

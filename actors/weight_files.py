@@ -1,0 +1,145 @@
+"""What lies in a checkpoint's folder, looked at before a single weight is read.
+
+Only names, sizes and the headers of safetensors files are read, which takes milliseconds whatever
+the model's size; so `tandem check` and the start of a run say what loading would say minutes later.
+Knows no model, and no torch. Called by `pretrained` and the driver.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from actors.wire import ConfigError
+
+ADAPTER = "adapter_config.json"
+CONFIG = "config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+LFS_POINTER = b"version https://git-lfs"
+LISTED = 8  # names in a message
+
+
+def refuse_what_is_no_checkpoint(place: Path, location: str) -> None:
+    """Raises: ConfigError for a GGUF file, an adapter, pickle, or a folder without a config."""
+    where = f"data.layer.pretrained: {location}"
+    if place.suffix.lower() == ".gguf":
+        raise ConfigError(f"{where} is a GGUF file; {_instead_of_gguf()}")
+    if place.is_file():
+        raise ConfigError(
+            f"{where} is a file; give the folder that holds {CONFIG} and the safetensors"
+        )
+    ggufs = sorted(place.glob("*.gguf"))
+    whole = (place / WEIGHTS).is_file() or (place / INDEX).is_file()
+    if (place / ADAPTER).is_file():
+        raise ConfigError(f"{where} {_adapter(place, whole)}")
+    if ggufs and not any(place.glob("*.safetensors")):
+        raise ConfigError(f"{where} holds a GGUF file only ({ggufs[0].name}); {_instead_of_gguf()}")
+    if not (place / CONFIG).is_file():
+        raise ConfigError(
+            f"{where} has no {CONFIG} (there are: {_listed(place)}); expected a folder as "
+            "save_pretrained writes it, or a run with an export"
+        )
+    if not any(place.glob("*.safetensors")) and any(place.glob("*.bin")):
+        raise ConfigError(
+            f"{where} holds its weights as pickle only, which can run code when loaded and is "
+            "refused; convert it: load it with transformers where you trust it and call "
+            "save_pretrained, which writes safetensors"
+        )
+
+
+def _instead_of_gguf() -> str:
+    return (
+        "llama.cpp's quantized weights can't be trained: give the checkpoint that it was made from "
+        f"({CONFIG} and safetensors)"
+    )
+
+
+def _adapter(place: Path, whole: bool) -> str:
+    if whole:
+        return (
+            f"holds an adapter ({ADAPTER}) beside a whole model, and only one of them can be "
+            f"meant; move the adapter's files elsewhere, or give the two merged as one model"
+        )
+    try:
+        base = json.loads((place / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, LookupError, TypeError):
+        base = "BASE"
+    return (
+        "is an adapter, no model of its own; merge it into its base and give the result: "
+        f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), "
+        f"{place.name!r}).merge_and_unload().save_pretrained(FOLDER)"
+    )
+
+
+def weight_files(place: Path, location: str) -> tuple[Path, ...]:
+    """The safetensors files from which transformers would take the weights.
+
+    Raises:
+        ConfigError: there are none, the index can't be read, or files that it names are missing.
+    """
+    where = f"data.layer.pretrained: {location}"
+    named = _read_json(place / CONFIG, where).get("transformers_weights") or WEIGHTS
+    if (place / named).is_file() and not named.endswith(".json"):
+        return (place / named,)
+    index = place / (named if named.endswith(".json") else INDEX)
+    if not index.is_file():
+        raise ConfigError(
+            f"{where} has no weights: neither {WEIGHTS} nor {INDEX} (there are: "
+            f"{_listed(place)}); fetch them too, or give a folder that save_pretrained wrote"
+        )
+    try:
+        names = sorted(set(_read_json(index, where)["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as err:
+        raise ConfigError(
+            f"{where}: {index.name} names no files of tensors (weight_map); fetch it again"
+        ) from err
+    missing = [name for name in names if not (place / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"{where} lacks {len(missing)} of the {len(names)} files that {index.name} names, e.g. "
+            f"{missing[0]}; fetch them too"
+        )
+    return tuple(place / name for name in names)
+
+
+def headers(place: Path, location: str) -> dict[Path, list[str]]:
+    """The names of the tensors in each of the folder's weight files.
+
+    Raises:
+        ConfigError: as `weight_files`; a file is a pointer of Git LFS, truncated, or no safetensors
+            at all.
+    """
+    found: dict[Path, list[str]] = {}
+    for file in weight_files(place, location):
+        where = f"data.layer.pretrained: {location}: {file.name}"
+        with file.open("rb") as handle:
+            if handle.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ConfigError(
+                    f"{where} is a pointer of Git LFS ({file.stat().st_size} bytes), not the "
+                    "weights; run `git lfs pull` there, or fetch the file again"
+                )
+        try:
+            with safe_open(file, "np") as opened:
+                found[file] = list(opened.keys())
+        except SafetensorError as err:
+            raise ConfigError(
+                f"{where} is truncated or altered ({file.stat().st_size:,} bytes: {err}); fetch it "
+                "again"
+            ) from err
+    return found
+
+
+def _read_json(path: Path, where: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as err:
+        raise ConfigError(f"{where}: {path.name} can't be read: {err}; fetch it again") from err
+
+
+def _listed(place: Path) -> str:
+    names = sorted(p.name for p in place.iterdir()) if place.is_dir() else []
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return (", ".join(names[:LISTED]) or "no files") + more

@@ -1,0 +1,33 @@
+"""Looks at the local files that a run starts from before any process starts. No torch.
+
+A folder that only the workers' nodes have, a URL or a name of the hub is theirs to look at. Called
+by `run`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actors.weight_files import headers, refuse_what_is_no_checkpoint
+from orchestrator.config import Config
+from orchestrator.run_dir import EXPORT, EXPORT_MARKER
+
+DATA_LAYER = "data_layer"  # of an export, as `actors.exports` writes it
+
+
+def look_at_weights(config: Config) -> None:
+    """Opens the headers of the checkpoint, or of the earlier run, that `data.layer.pretrained` is.
+
+    Raises:
+        ConfigError: an adapter, a GGUF file, pickle, a pointer of Git LFS, files missing or
+            truncated.
+    """
+    location = config.data.layer.pretrained
+    if location is None or "://" in location or not Path(location).exists():
+        return
+    place = Path(location)
+    for export in (place, place / EXPORT):
+        if (export / EXPORT_MARKER).is_file():
+            place = export / DATA_LAYER
+    refuse_what_is_no_checkpoint(place, location)
+    headers(place, location)
