@@ -26,7 +26,14 @@ from tests.unit.actors.tiny_pair import exported
 from tests.unit.away import away
 
 BUSY = OSError(errno.EBUSY, "SlowDown: Please reduce your request rate")
-SMALL = ("config.yaml", "summary.json", "tokenizer.json", "export.json", "status.json")
+SMALL = (
+    "config.yaml",
+    "summary.json",
+    "corpus.json",
+    "tokenizer.json",
+    "export.json",
+    "status.json",
+)
 
 
 @pytest.fixture
