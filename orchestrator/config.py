@@ -253,7 +253,10 @@ class Config(RunSpec):
         """The resolved config, every field included."""
         return str(
             yaml.safe_dump(
-                self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
+                self.model_dump(mode="json", by_alias=True),
+                sort_keys=False,
+                allow_unicode=True,
+                width=10**6,  # so that a path can be copied whole
             )
         )
 

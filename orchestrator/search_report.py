@@ -35,7 +35,9 @@ def render_search_report(
         parts += [_wide(search, best)]
     parts += ["<h2>Learning curves</h2>", _plots(learning_curves(results, best, goals))]
     parts += _settings(search, results)
-    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+    text = yaml.safe_dump(
+        spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=10**6
+    )  # paths stay whole
     parts += ["<h2>All trials</h2>", _wide(search, results)]
     parts += [f"<h2>The search</h2><pre>{escape(text)}</pre>"]
     return page(spec.name, _subtitle(search, results), parts, f"Tandem: {spec.name}")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -129,7 +130,7 @@ def test_a_check_shows_its_warnings_and_name_as_they_are(
 
 def test_init_names_its_file_as_it_is(tmp_path: Path) -> None:
     path = str(tmp_path / "x [v1][red].yaml")
-    assert f"tandem train {path}" in printed(
+    assert f"tandem train {quote(path)}" in printed(
         lambda console: run_init(path, "text", False, False, console)
     )
 
