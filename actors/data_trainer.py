@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from actors import losses
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import WindowStream
 from actors.execution import prepare_training
 from actors.interval import Measured, within
-from actors.layers import Batch, both_voices, build_data_layer, build_memory_layer, rows_at
+from actors.layers import Batch, both_voices, rows_at
 from actors.mixing import mixing_loss, strange_sequences
 from actors.optim import DenseOptimizer, learning_rate
 from actors.spec import DATA, RunSpec

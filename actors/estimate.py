@@ -16,8 +16,8 @@ from actors.data_layer import DataLayer
 from actors.exports import describe_memory, explained, local_copy
 from actors.flat import FROZEN
 from actors.memory_layer import MemoryLayer
-from actors.optim import section_of
 from actors.pretrained import checkpoint, outline, read_config
+from actors.sections import section_of
 from actors.spec import RunSpec
 from actors.starting import check_memory, check_positions, make_encoder, require_export
 

@@ -20,8 +20,8 @@ from actors import losses
 from actors.data_layer import DataLayer
 from actors.layers import Batch
 from actors.memory_layer import MemoryLayer
+from actors.pair import Pair
 from actors.voices import BATCH_TOKENS, pieces, say
-from actors.voices import Pair as Pair
 
 MARGIN = 0.1  # probability by which a new answer must lead the old one to count as a change
 SYNC_SEQUENCES = 16  # whose median of sync's weights is one, as in a batch of training by default

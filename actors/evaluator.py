@@ -11,15 +11,17 @@ from collections.abc import Sequence
 
 import torch
 
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import Corpus
 from actors.device import device_of
-from actors.evaluation import Pair, heldout_figures, token_reflection
+from actors.evaluation import heldout_figures, token_reflection
 from actors.export_check import export_checked
 from actors.facts import Probe
 from actors.flat import ByteArray, FlatParameters
-from actors.layers import Batch, build_data_layer, build_memory_layer, to_batch
-from actors.optim import section_of
+from actors.layers import Batch, to_batch
+from actors.pair import Pair
 from actors.probing import VOICES, accuracy_of, answer_reflection, prompt_tokens, tell
+from actors.sections import section_of
 from actors.snapshot import take, verify
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer

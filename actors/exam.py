@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from actors.corpus import Corpus
-from actors.evaluation import Pair, heldout_figures, parts
+from actors.evaluation import heldout_figures, parts
 from actors.layers import Batch, to_batch
+from actors.pair import Pair
 from actors.probing import accuracy_of
 from actors.spec import RunSpec
 from actors.voices import BATCH_TOKENS, VOICES, say_at

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from actors import pair_model
 from actors.causal_lm import quietly
 from actors.data_layer import packed_inputs
-from actors.evaluation import Pair, heldout_figures
+from actors.evaluation import heldout_figures
 from actors.evaluation import parts as rows_of
 from actors.exports import DATA_LAYER
 from actors.layers import Batch, to_batch
+from actors.pair import Pair
 from actors.pair_files import parts, publish, written
 from actors.probing import VOICES, Voice
 from actors.sampling import openings

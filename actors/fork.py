@@ -15,11 +15,11 @@ from typing import Any
 
 from actors.corpus_spec import CorpusSpec
 from actors.data_trainer import DataTrainer
-from actors.evaluation import Pair
 from actors.flat import ByteArray
 from actors.layer_spec import DROPOUT_ENDINGS
 from actors.memory_trainer import MemoryTrainer
 from actors.optim import short_warmup
+from actors.pair import Pair
 from actors.snapshot import publish
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.wire import Header, Order

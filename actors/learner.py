@@ -23,13 +23,15 @@ from torch import Tensor
 
 from actors import losses
 from actors.corpus import PADDING, Corpus, Windows, WindowStream
-from actors.evaluation import Pair
 from actors.flat import FROZEN, FlatParameters
-from actors.layers import Batch, add_noise, both_voices, seed_of, to_batch
+from actors.layers import Batch, add_noise, both_voices, to_batch
 from actors.learn_plan import LearnPlan
-from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of, short_warmup
+from actors.optim import DenseOptimizer, RowAdam, learning_rate, short_warmup
+from actors.pair import Pair
 from actors.precision import autocast
 from actors.process_group import ProcessGroup
+from actors.sections import section_of
+from actors.seeds import seed_of
 from actors.sparse_write import Background
 from actors.spec import RunSpec
 from actors.wire import DivergedError

@@ -18,26 +18,19 @@ import torch
 from torch import Tensor
 
 from actors import losses
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import MEASURED_WINDOWS, Windows, WindowStream, pack
 from actors.evaluation import agreement
 from actors.execution import prepare_training
 from actors.flat import FlatParameters
 from actors.interval import Measured, within
-from actors.layers import (
-    Batch,
-    both_voices,
-    build_data_layer,
-    build_memory_layer,
-    own_at,
-    predict_at,
-    rows_at,
-    to_batch,
-)
+from actors.layers import Batch, both_voices, own_at, predict_at, rows_at, to_batch
 from actors.memory_layer import MemoryLayer
-from actors.optim import DenseOptimizer, RowAdam, learning_rate, section_of
+from actors.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.ranges import from_lists, to_lists
 from actors.replay import ReplayBuffer
 from actors.sampling import continued, openings, pieces_of
+from actors.sections import section_of
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.trainer import Trainer
 from actors.wire import Order, Range

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from actors.data_layer import DataLayer, mix_distributions
-from actors.layers import Batch, add_noise, both_voices, seed_of
+from actors.layers import Batch, add_noise, both_voices
 from actors.memory_layer import MemoryLayer
+from actors.seeds import seed_of
 from actors.spec import DATA, RunSpec
 from actors.tokenizer import Tokenizer
 

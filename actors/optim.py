@@ -14,29 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.flat import FROZEN, FlatParameters
+from actors.flat import FlatParameters
 from actors.process_group import ProcessGroup
+from actors.sections import DECAY, ROWS
 from actors.spec import OptimizerSpec
 
-DECAY, NO_DECAY, ROWS = "decay", "no_decay", "rows"
-ROW_TABLE = "values"
-COPIED = "encoder.copy."  # the memory's frozen copy of a data layer's first layers
 EPS = 1e-8
 WARMUP_FRAC = 0.1  # of all steps at most, where these are few
-
-
-def section_of(name: str, parameter: Tensor) -> str:
-    """Section of a parameter: the value table by its rows, matrices with weight decay, vectors and
-    keys without, a frozen copy nowhere.
-
-    Embeddings decay too: the row of a token that training never shows shrinks towards saying
-    nothing.
-    """
-    if name.startswith(COPIED):
-        return FROZEN
-    if name == ROW_TABLE:
-        return ROWS
-    return DECAY if parameter.dim() >= 2 and name != "keys" else NO_DECAY
 
 
 def short_warmup(spec: OptimizerSpec, total_steps: int) -> int:

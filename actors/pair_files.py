@@ -22,7 +22,6 @@ from torch import nn
 from actors.causal_lm import model_of, quietly, tell_ties
 from actors.copy_encoder import CopyEncoder
 from actors.data_layer import DataLayer
-from actors.evaluation import Pair
 from actors.exports import (
     DATA_LAYER,
     MARKER,
@@ -38,6 +37,7 @@ from actors.exports import (
     port_tensors,
 )
 from actors.layer_spec import DataLayerSpec
+from actors.pair import Pair
 from actors.pretrained import checkpoint, load_model
 from actors.spec import RunSpec
 from actors.starting import memory_at

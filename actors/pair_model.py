@@ -25,8 +25,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from actors import pair_files
 from actors.data_layer import MemoryPort
 from actors.memory_cache import MemoryCache
+from actors.pair import Pair
 from actors.prompt_tokenizer import load_prompt_tokenizer
-from actors.voices import VOICES, Pair, Voice, go_on
+from actors.voices import VOICES, Voice, go_on
 
 ANSWER_TOKENS = 24  # as many as `tandem ask` gives by default
 # What the generation code asks of a model beyond what a module has: answered by the data layer's.

@@ -21,8 +21,9 @@ from actors.corpus import PADDING
 from actors.data_layer import mix_distributions
 from actors.evaluation import MARGIN, Reflection
 from actors.facts import Probe, baseline_accuracy
+from actors.pair import Pair
 from actors.tokenizer import Tokenizer
-from actors.voices import BATCH_TOKENS, Pair, batches, go_on, rows_at_once, say_at
+from actors.voices import BATCH_TOKENS, batches, go_on, rows_at_once, say_at
 from actors.voices import VOICES as VOICES
 from actors.voices import Voice as Voice
 

@@ -30,11 +30,13 @@ from actors.device import deterministic_or_told, take_device
 from actors.flat import ByteArray, FlatParameters
 from actors.flops import peak, utilisation
 from actors.interval import Measured, Outcome, mean_of, not_finite
-from actors.layers import Batch, add_noise, seed_everything, seed_of, to_batch
-from actors.optim import DenseOptimizer, section_of
+from actors.layers import Batch, add_noise, to_batch
+from actors.optim import DenseOptimizer
 from actors.precision import autocast
 from actors.process_group import ProcessGroup
 from actors.ranges import from_lists, merge_ranges, to_lists
+from actors.sections import section_of
+from actors.seeds import seed_everything, seed_of
 from actors.shard import Shard
 from actors.snapshot import BFLOAT16, STORED, adopt, publish, wire_bytes
 from actors.spec import RunSpec, peer_of

@@ -17,24 +17,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from actors.data_layer import DataLayer, mix_distributions
+from actors.data_layer import mix_distributions
 from actors.losses import log_probabilities
 from actors.memory_cache import MemoryCache
-from actors.memory_layer import MemoryLayer
+from actors.pair import Pair
 from actors.windows import PADDING
 
 Voice = Literal["own", "help", "memory"]
 VOICES: tuple[Voice, ...] = ("own", "help", "memory")
 LOGIT_FLOATS = 1 << 24  # of one tensor of logits: 64 MiB in float32
 BATCH_TOKENS = 4096  # of a forward pass where no setting says it
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A data layer and the memory layer that goes with it, at one version each."""
-
-    data: DataLayer
-    memory: MemoryLayer
 
 
 def rows_at_once(num_tokens: int) -> int:

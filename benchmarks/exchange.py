@@ -70,7 +70,7 @@ class End:
     def build(self, mib: int, seed: int, copies: int) -> int:
         """Another size; returns the snapshot's bytes. `copies` buffers are kept for `memcpy`."""
         from actors.flat import FlatParameters
-        from actors.optim import section_of
+        from actors.sections import section_of
 
         self._plain, self._flat, self._copies = None, None, []  # let go before the next is built
         self._flat = FlatParameters(self._module(mib, seed), section_of)

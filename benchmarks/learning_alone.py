@@ -20,18 +20,20 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import Corpus, Windows, WindowStream
 from actors.data_trainer import DataTrainer
 from actors.device import device_of
-from actors.evaluation import Pair, heldout_figures
+from actors.evaluation import heldout_figures
 from actors.facts import FactTable, baseline_accuracy
 from actors.flat import FlatParameters
-from actors.layers import Batch, build_data_layer, build_memory_layer
+from actors.layers import Batch
 from actors.learn_plan import LearnPlan, default_lr
 from actors.learner import Learner
 from actors.memory_trainer import MemoryTrainer
-from actors.optim import section_of
+from actors.pair import Pair
 from actors.probing import Voice, answers_right
+from actors.sections import section_of
 from actors.spec import RunSpec
 from actors.wire import Range
 from benchmarks import learning_data

@@ -19,10 +19,11 @@ from actors.data_layer import DataLayer, MemoryPort
 from actors.data_trainer import DataTrainer
 from actors.flat import FROZEN, ByteArray, FlatParameters
 from actors.layer_spec import MemoryLayerSpec
-from actors.layers import seed_everything
 from actors.memory_layer import MemoryLayer, Read
 from actors.memory_trainer import MemoryTrainer
-from actors.optim import DenseOptimizer, section_of
+from actors.optim import DenseOptimizer
+from actors.sections import section_of
+from actors.seeds import seed_everything
 from actors.spec import DATA, MEMORY, RunSpec
 from actors.wire import Header
 from benchmarks.small_specs import changed_spec

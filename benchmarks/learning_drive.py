@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.data_trainer import DataTrainer
-from actors.evaluation import Pair
 from actors.flat import ByteArray
 from actors.memory_trainer import MemoryTrainer
+from actors.pair import Pair
 from actors.trainer import Trainer
 from actors.wire import Header, Order, Range
 

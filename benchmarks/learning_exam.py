@@ -11,9 +11,10 @@ from typing import Any
 from actors.corpus import Corpus, pack
 from actors.device import device_of
 from actors.documents import Document
-from actors.evaluation import Pair, heldout_figures
+from actors.evaluation import heldout_figures
 from actors.facts import Probe, baseline_accuracy
 from actors.layers import Batch, to_batch
+from actors.pair import Pair
 from actors.probing import VOICES, Voice, answer_reflection, answers_right, prompt_tokens
 from actors.reader import encode
 from actors.spec import RunSpec

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from actors import losses
 from actors.corpus import PADDING, WindowStream
-from actors.evaluation import Pair
 from actors.flat import FlatParameters
 from actors.layers import both_voices
 from actors.memory_trainer import MemoryTrainer
 from actors.mixing import mixing_loss, strange_sequences
-from actors.optim import DenseOptimizer, learning_rate, section_of
+from actors.optim import DenseOptimizer, learning_rate
+from actors.pair import Pair
 from actors.process_group import ProcessGroup
+from actors.sections import section_of
 from actors.spec import DATA, MEMORY, RunSpec
 from benchmarks.small_specs import changed_spec
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from actors.data_trainer import DataTrainer
-from actors.evaluation import Pair
 from actors.memory_trainer import MemoryTrainer
+from actors.pair import Pair
 from actors.probing import Voice
 from actors.spec import DATA, MEMORY, RunSpec
 from benchmarks import learning_data

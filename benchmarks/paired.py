@@ -21,9 +21,10 @@ from rich.table import Table
 from benchmarks.intervals import interval_95
 from orchestrator.config import Config, load_config
 from orchestrator.console import Console
+from orchestrator.file_names import SUMMARY
 from orchestrator.ray_session import ray_session
 from orchestrator.run import FINISHED, train
-from orchestrator.run_dir import SUMMARY, RunDir
+from orchestrator.run_dir import RunDir
 
 FIGURES = (
     "accuracy.own",

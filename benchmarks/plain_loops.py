@@ -19,14 +19,9 @@ from collections.abc import Callable
 import torch
 
 from actors import losses
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import Corpus, WindowStream, train_tokenizer
-from actors.layers import (
-    both_voices,
-    build_data_layer,
-    build_memory_layer,
-    predict_at,
-    to_batch,
-)
+from actors.layers import both_voices, predict_at, to_batch
 from actors.mixing import mixing_loss, strange_sequences
 from actors.optim import RowAdam, learning_rate
 from actors.process_group import ProcessGroup

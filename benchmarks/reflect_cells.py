@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from actors.build import build_data_layer
 from actors.corpus import build_tokenizer
 from actors.device import device_of
-from actors.evaluation import Pair, heldout_figures
+from actors.evaluation import heldout_figures
 from actors.facts import FactTable
 from actors.flat import FlatParameters
-from actors.layers import build_data_layer, predict_at, to_batch
+from actors.layers import predict_at, to_batch
 from actors.memory_trainer import MemoryTrainer
-from actors.optim import section_of
+from actors.pair import Pair
+from actors.sections import section_of
 from actors.snapshot import adopt
 from actors.spec import DATA, RunSpec
 from actors.tokenizer import Tokenizer

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from actors import losses
 from actors.data_layer import DataLayer
-from actors.layers import Batch, seed_everything
+from actors.layers import Batch
 from actors.memory_layer import EncoderState, MemoryLayer, product_topk, rms
 from actors.memory_trainer import MemoryTrainer
+from actors.seeds import seed_everything
 from actors.spec import MEMORY
 from actors.tokenizer import Tokenizer
 from benchmarks.reflect_answers import Tokens

@@ -21,8 +21,9 @@ from actors.spec import GROUPS
 from actors.wire import ConfigError, StorageError, one_line
 from orchestrator.console import Console
 from orchestrator.dotted import leaves
+from orchestrator.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
 from orchestrator.metrics import group_totals
-from orchestrator.run_dir import CONFIG, EVALUATIONS, METRICS, SUMMARY, RunDir
+from orchestrator.run_dir import RunDir
 
 FINISHED = ("finished", "finished_unreflected")
 MISSING, UNFINISHED, UNREADABLE = "missing", "unfinished", "unreadable"

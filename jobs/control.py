@@ -15,8 +15,9 @@ from actors.wire import ConfigError, TandemError
 from orchestrator.command import ACCEPTED, CHECKPOINT, DONE, RESIZE, STOP, Command, Reply
 from orchestrator.config import load_config
 from orchestrator.console import Console
+from orchestrator.file_names import CONFIG
 from orchestrator.mailbox import Mailbox, new_id
-from orchestrator.run_dir import CONFIG, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.status import NO_RUN, RUNNING, SILENT, STARTING, Seen, look
 
 POLL_S = 0.3

@@ -10,10 +10,11 @@ from typing import Any
 
 from actors.corpus_files import CorpusMarks
 from jobs.train import print_summary
-from orchestrator.config import saved_config
 from orchestrator.console import Console
 from orchestrator.corpus_record import changes_of_corpus
-from orchestrator.run_dir import EXPORT, SUMMARY, TOKENIZER, RunDir
+from orchestrator.file_names import EXPORT, SUMMARY, TOKENIZER
+from orchestrator.run_dir import RunDir
+from orchestrator.saved_config import saved_config
 
 # What exports alone can't say; runs of earlier versions have none of it.
 FROM_THE_RUN = ("reflects_final_verdict", "final_agreement", "before")

@@ -16,10 +16,12 @@ from rich.table import Table
 
 from actors.corpus_spec import CorpusSpec
 from jobs.given_corpus import any_corpus
-from orchestrator.config import Config, saved_config
+from orchestrator.config import Config
 from orchestrator.console import Console
+from orchestrator.file_names import TOKENIZER
 from orchestrator.learn_report import forks_page, forks_rows
-from orchestrator.run_dir import TOKENIZER, RunDir, find_export
+from orchestrator.run_dir import RunDir, find_export
+from orchestrator.saved_config import saved_config
 
 CURVE_POINTS = 8
 

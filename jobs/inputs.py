@@ -29,7 +29,7 @@ from actors.wire import ConfigError
 from jobs.package import JOB_FOLDER, Entry, check_size
 from orchestrator.config import Config, make_config
 from orchestrator.config_paths import PATH_FIELDS, PATH_OR_HUB_FIELDS, change_path
-from orchestrator.run_dir import EXPORT, EXPORT_MARKER
+from orchestrator.file_names import EXPORT, EXPORT_MARKER
 
 INPUTS = "inputs"  # in the package
 PLACED = ".inputs"  # in the storage; no run's name begins with a dot

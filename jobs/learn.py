@@ -18,10 +18,12 @@ from actors.corpus_spec import CorpusSpec
 from actors.learn_plan import LearnPlan, default_lr
 from actors.wire import ConfigError
 from jobs.given_corpus import facts_corpus, text_corpus
-from orchestrator.config import Config, make_config, saved_config
+from orchestrator.config import Config, make_config
 from orchestrator.console import Console
+from orchestrator.file_names import REPORT, SUMMARY
 from orchestrator.learn_report import UNITS, change_table
-from orchestrator.run_dir import REPORT, SUMMARY, RunDir, find_export
+from orchestrator.run_dir import RunDir, find_export
+from orchestrator.saved_config import saved_config
 
 CURVE_POINTS = 6
 

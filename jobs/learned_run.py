@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 from actors.corpus import Corpus
-from actors.evaluation import Pair
 from actors.export_check import export_checked
 from actors.flat import FlatParameters
-from actors.optim import section_of
+from actors.pair import Pair
+from actors.sections import section_of
 from actors.tokenizer import Tokenizer
 from orchestrator.config import Config
+from orchestrator.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER
 from orchestrator.learn_report import learned_page
-from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.schedule import AGREEMENT_TOLERANCE, HARDLY, LOW_AGREEMENT, YES, verdict
 
 LEARNED = "learned.json"

@@ -17,7 +17,8 @@ from rich.table import Table
 from actors.spec import GROUPS
 from actors.wire import ConfigError
 from orchestrator.console import Console
-from orchestrator.run_dir import CONFIG, SUMMARY, RunDir
+from orchestrator.file_names import CONFIG, SUMMARY
+from orchestrator.run_dir import RunDir
 from orchestrator.status import NO_RUN, RUNNING, SILENT, Seen, look
 
 WATCH_S = 1.0

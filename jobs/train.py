@@ -11,7 +11,8 @@ from rich.table import Table
 
 from orchestrator.config import load_config
 from orchestrator.console import Console
-from orchestrator.run_dir import REPORT, RunDir
+from orchestrator.file_names import REPORT
+from orchestrator.run_dir import RunDir
 from orchestrator.schedule import NO, YES
 
 UNREFLECTED = "finished_unreflected"  # the memory did not catch up with the final data layer

@@ -21,11 +21,12 @@ from ray.util import get_current_placement_group
 from actors.wire import CheckpointError
 from orchestrator import checkpoints
 from orchestrator.config import Config
+from orchestrator.file_names import CONFIG, SUMMARY
 from orchestrator.handover import hand_over, take_over
 from orchestrator.metrics import Row, held_out
 from orchestrator.placement import Seats
 from orchestrator.run import FINISHED, train
-from orchestrator.run_dir import CONFIG, SUMMARY, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.search_results import TRIALS
 from orchestrator.search_spec import PBT, REFLECTION, Search
 

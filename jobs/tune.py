@@ -41,15 +41,17 @@ from jobs.search_schedulers import scheduler_of
 from jobs.search_trackers import tracker_callbacks
 from jobs.trial import DONOR, GENERATION, GIVEN, NUMBER, POINT, run_trial, trial_config
 from orchestrator.autoscaler import scaler_state
-from orchestrator.config import changed_keys, saved_config
+from orchestrator.config import changed_keys
 from orchestrator.console import Console
 from orchestrator.corpus_record import refuse_changed_corpus, write_record
 from orchestrator.errors import InterruptedRunError
+from orchestrator.file_names import REPORT, SUMMARY
 from orchestrator.nodes import Node, cluster_nodes
 from orchestrator.placement import bundle_labels, bundles, check_resources
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import to_parquet
-from orchestrator.run_dir import REPORT, SUMMARY, RunDir
+from orchestrator.run_dir import RunDir
+from orchestrator.saved_config import saved_config
 from orchestrator.search_file import load_search
 from orchestrator.search_report import render_search_report
 from orchestrator.search_results import (

@@ -18,8 +18,9 @@ from actors.storage import is_local
 from actors.wire import ConfigError, StorageError
 from orchestrator.command import ACCEPTED, CHECKPOINT, DONE, REFUSED, STOP, Command, Reply
 from orchestrator.config import Config
+from orchestrator.file_names import CONFIG, STATUS
 from orchestrator.mailbox import Mailbox
-from orchestrator.run_dir import CONFIG, STATUS, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.status import TRAINING, Driver, Pulse
 
 EVERY_S, EVERY_REMOTE_S = 1.0, 5.0  # each refresh of a remote file is a paid request

@@ -25,8 +25,9 @@ from actors.host_memory import ByteArray, checksum
 from actors.spec import GROUPS
 from actors.wire import CheckpointError, CheckpointHeader, ConfigError
 from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, Tally
+from orchestrator.file_names import CHECKPOINTS
 from orchestrator.metrics import SavedRows
-from orchestrator.run_dir import CHECKPOINTS, RunDir
+from orchestrator.run_dir import RunDir
 
 FORMAT = 1
 MANIFEST, ROWS = "manifest.json", "metrics.json.gz"

@@ -31,12 +31,13 @@ from orchestrator.config import Config
 from orchestrator.errors import LOST, GroupFailedError, LostObjectError, root_cause
 from orchestrator.events import Evaluated, Event, Failed, Prepared, Resized, Restarted
 from orchestrator.exchange import GroupCheckpoint, Version
+from orchestrator.file_names import resume_command
 from orchestrator.launch import Launcher, places
 from orchestrator.placement import Seats
 from orchestrator.rank_group import RankGroup
 from orchestrator.refetch import StoredPart, refetch_checkpoint, refetch_version
 from orchestrator.resizer import Resizer
-from orchestrator.run_dir import RETRY_S, resume_command
+from orchestrator.run_dir import RETRY_S
 
 RESTART_POLL_S = 0.02  # how late it is noticed that a group stands again
 END_RESTARTS_S = 120.0  # for threads that restart a group, which look at `_stopping` between waits

@@ -22,9 +22,8 @@ from actors.settings import Spec
 from actors.spec import RunSpec
 from actors.wire import ConfigError
 from orchestrator.config_paths import anchor_paths, folder_of, url_under
-from orchestrator.exchange import Retention
-from orchestrator.run_dir import CONFIG, RunDir
-from orchestrator.yaml_file import override_all, parse_yaml, read_yaml
+from orchestrator.retention import Retention
+from orchestrator.yaml_file import override_all, read_yaml
 
 # What a resumed run may set anew: nothing of it changes what is computed, but for rounding.
 RESUMABLE = (
@@ -281,17 +280,6 @@ def load_config(
     anchor_paths(raw, folder)
     override_all(raw, overrides)
     return make_config(raw, source=name)
-
-
-def saved_config(place: RunDir, name: str = CONFIG) -> Config:
-    """The config that a run or a search keeps, read as patiently as `place` reads.
-
-    Raises: ConfigError as `load_config`.
-    """
-    source = place.path(name)
-    raw = parse_yaml(place.read(name), source)
-    anchor_paths(raw, folder_of(source))
-    return make_config(raw, source)
 
 
 def make_config(values: dict[str, Any], source: str = "config") -> Config:

@@ -45,11 +45,11 @@ from orchestrator.exchange import (
     Tally,
     Version,
 )
+from orchestrator.file_names import PROFILES
 from orchestrator.group_state import GroupState
 from orchestrator.ports import ClusterPort, Listener
 from orchestrator.recovery import Entry, Journal
 from orchestrator.restarts import Restarts
-from orchestrator.run_dir import PROFILES
 from orchestrator.schedule import CatchUp, Next, Plan, Progress, finished, is_done, next_interval
 
 TICK_S = 0.2  # longest wait for an event; how late Ctrl-C may be noticed

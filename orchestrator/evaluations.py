@@ -15,8 +15,8 @@ from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError
 from orchestrator.events import Evaluated, Event
 from orchestrator.exchange import Ring, Version
+from orchestrator.file_names import resume_command
 from orchestrator.ports import ClusterPort, Listener
-from orchestrator.run_dir import resume_command
 from orchestrator.schedule import Plan
 
 QUEUED_EVALUATIONS = 2  # more would keep old versions alive in the store

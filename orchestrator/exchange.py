@@ -7,17 +7,16 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from actors.ranges import merge_ranges
-from actors.spec import GROUPS, ExchangeSpec
+from actors.spec import GROUPS
 from actors.wire import CheckpointHeader, Header, Range
 from orchestrator.errors import StoreTooSmallError
+from orchestrator.retention import Retention
 
-IN_FLIGHT_VERSIONS = 2  # being published, and held by a running evaluation
-IN_FLIGHT_CHECKPOINTS = 2  # just returned, and being written
 STORE_SHARE = 0.8  # of the object store, for snapshots; the rest is Ray's
 
 
@@ -169,43 +168,6 @@ class Ring:
     def newest(self, group: str) -> Version:
         """The group's newest committed version."""
         return self.get(group, max(self._versions[group], default=-1))
-
-
-@dataclass(frozen=True)
-class Retention:
-    """How much of a run the object store holds at a time.
-
-    Attributes:
-        newest: versions of each group that are always kept: the newest, and as many as the slower
-            group may be behind.
-        replayed: older ones at most, which a group that died would adopt again.
-        checkpoints: of each group: kept, just returned, and being written.
-    """
-
-    newest: int
-    replayed: int
-    checkpoints: int
-
-    @classmethod
-    def of(cls, exchange: ExchangeSpec, checkpoint_every: int, recovers: bool = True) -> Retention:
-        """What the settings make of it; a group that is not restarted needs no old versions."""
-        newest = exchange.staleness + 1
-        if not checkpoint_every:
-            return cls(newest, 0, 0)
-        if not recovers:
-            return cls(newest, 0, IN_FLIGHT_CHECKPOINTS)
-        lockstep = exchange.mode == "lockstep"
-        adopted = checkpoint_every // (exchange.publish_every if lockstep else 1)
-        return cls(newest, max(0, adopted - 1), 1 + IN_FLIGHT_CHECKPOINTS)
-
-    def needed_bytes(self, snapshots: Iterable[int], checkpoints: Iterable[int]) -> int:
-        """Bytes of the object store that a run's versions and checkpoints take at most."""
-        return self.versions * sum(snapshots) + self.checkpoints * sum(checkpoints)
-
-    @property
-    def versions(self) -> int:
-        """Versions of each group at most."""
-        return self.newest + self.replayed + IN_FLIGHT_VERSIONS
 
 
 def check_fits(

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from orchestrator import checkpoints
 from orchestrator.config import Config
-from orchestrator.run_dir import CONFIG, CORPUS, TOKENIZER, RunDir
+from orchestrator.file_names import CONFIG, TOKENIZER
+from orchestrator.run_dir import CORPUS, RunDir
 
 PAIR = "pair.json"
 

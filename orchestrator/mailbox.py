@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from actors.wire import ConfigError
 from orchestrator.command import ACCEPTED, ID_PATTERN, REFUSED, Command, Reply
 from orchestrator.config import explain
-from orchestrator.run_dir import MAILBOX, RunDir
+from orchestrator.file_names import MAILBOX
+from orchestrator.run_dir import RunDir
 
 LARGEST_BYTES = 16 << 10  # a command has a few hundred
 KEPT_REPLIES = 50

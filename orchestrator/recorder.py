@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from actors.wire import StorageError
+from orchestrator.file_names import EVALUATIONS, EVENTS, METRICS
 from orchestrator.metrics import Metrics, Row
-from orchestrator.run_dir import EVALUATIONS, EVENTS, METRICS, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.trackers import Tracker, figures_of
 
 WRITE_EVERY_S = 15.0

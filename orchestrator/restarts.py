@@ -21,10 +21,10 @@ from orchestrator.config import Config
 from orchestrator.errors import GroupFailedError
 from orchestrator.events import Committed, Failed, Restarted
 from orchestrator.exchange import Ring, Version
+from orchestrator.file_names import resume_command
 from orchestrator.group_state import GroupState, restart_limit_s
 from orchestrator.ports import ClusterPort, Listener
 from orchestrator.recovery import Entry, Failure, Recovery, refuse_if_gone, refuse_restart
-from orchestrator.run_dir import resume_command
 
 
 class Restarts:

@@ -30,12 +30,13 @@ from orchestrator.attendant import Attendant, refresh_every_s
 from orchestrator.checkpoint_writer import CheckpointWriter
 from orchestrator.checkpoints import Restored, load, remove_unfinished, stored_part
 from orchestrator.cluster import Cluster
-from orchestrator.config import Config, changed_keys, saved_config
+from orchestrator.config import Config, changed_keys
 from orchestrator.console import Console
 from orchestrator.coordinator import Coordinator
 from orchestrator.corpus_record import refuse_changed_corpus, write_record
 from orchestrator.errors import InterruptedRunError
 from orchestrator.exchange import GroupCheckpoint, check_fits
+from orchestrator.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER
 from orchestrator.listener import RunListener
 from orchestrator.metrics import Metrics, Row, held_out
 from orchestrator.placement import Seats, reserve
@@ -45,7 +46,8 @@ from orchestrator.prometheus import Exporter
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
 from orchestrator.report import render_report
-from orchestrator.run_dir import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER, RunDir
+from orchestrator.run_dir import RunDir
+from orchestrator.saved_config import saved_config
 from orchestrator.start_check import look_at_weights
 from orchestrator.status import RUNNING, Driver, Pulse, look, status_of
 from orchestrator.stop_signals import StopFlag, stop_signals

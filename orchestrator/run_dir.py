@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +16,14 @@ from typing import Any
 from actors.storage import AGAIN, is_lasting, is_local, move_file, remove, writable
 from actors.wire import ConfigError, StorageError, TandemError
 from orchestrator.errors import RunExistsError
+from orchestrator.file_names import (
+    CONFIG,
+    EXPORT,
+    EXPORT_MARKER,
+    SUMMARY,
+)
 
-CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
-METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
-CHECKPOINTS, PROFILES, CORPUS = "checkpoints", "profiles", "corpus.json"
-STATUS, MAILBOX = "status.json", "mailbox"
 RETRY_S = 1.0  # between two tries to reach storage that is away
-EXPORT_MARKER = "export.json"  # an export's last file, of `actors.pair_files`
 
 
 class RunDir:
@@ -201,11 +201,6 @@ def _explained(err: Exception, place: str, doing: str, if_wrong: str = "") -> Ta
     if is_lasting(err):
         return ConfigError(f"{place}: {doing}: {err}" + (f"; {if_wrong}" if if_wrong else ""))
     return StorageError(f"{place}: {doing}: {err}; {AGAIN}")
-
-
-def resume_command(url: str) -> str:
-    """What a person types to go on with a run."""
-    return f"tandem train {shlex.quote(f'{url}/{CONFIG}')} --resume"
 
 
 def find_export(url: str | os.PathLike[str]) -> str:

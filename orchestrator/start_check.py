@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.weight_files import headers, refuse_what_is_no_checkpoint
 from orchestrator.config import Config
-from orchestrator.run_dir import EXPORT, EXPORT_MARKER
+from orchestrator.file_names import EXPORT, EXPORT_MARKER
 
 DATA_LAYER = "data_layer"  # of an export, as `actors.exports` writes it
 

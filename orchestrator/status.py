@@ -20,9 +20,10 @@ import psutil
 from actors.spec import DATA, GROUPS, MEMORY
 from actors.wire import Beat, ConfigError, Location
 from orchestrator.config import Config
+from orchestrator.file_names import CONFIG, STATUS, SUMMARY
 from orchestrator.metrics import Metrics, Row
 from orchestrator.resize import sizes_of
-from orchestrator.run_dir import CONFIG, STATUS, SUMMARY, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.schedule import Plan
 
 FORMAT = 1

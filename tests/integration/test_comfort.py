@@ -33,9 +33,9 @@ import psutil
 from actors.corpus import train_tokenizer
 from actors.data_trainer import DataTrainer
 from actors.flat import FlatParameters
-from actors.layers import build_data_layer, build_memory_layer
+from actors.build import build_data_layer, build_memory_layer
 from actors.memory_trainer import MemoryTrainer
-from actors.optim import section_of
+from actors.sections import section_of
 from actors.snapshot import publish
 from actors.wire import Order
 from orchestrator.config import load_config

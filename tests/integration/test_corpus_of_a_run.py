@@ -23,8 +23,9 @@ from jobs.evaluate import run_evaluation
 from orchestrator import checkpoints
 from orchestrator.config import Config, load_config
 from orchestrator.console import Console
+from orchestrator.file_names import SUMMARY
 from orchestrator.run import train
-from orchestrator.run_dir import CORPUS, SUMMARY, RunDir
+from orchestrator.run_dir import CORPUS, RunDir
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 

@@ -13,8 +13,9 @@ from actors.spec import GROUPS
 from orchestrator.cluster import Cluster
 from orchestrator.config import Config, load_config
 from orchestrator.errors import GroupFailedError
+from orchestrator.file_names import CONFIG, TOKENIZER
 from orchestrator.run import train
-from orchestrator.run_dir import CONFIG, TOKENIZER, RunDir
+from orchestrator.run_dir import RunDir
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 

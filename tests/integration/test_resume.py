@@ -12,8 +12,8 @@ import pytest
 from actors.wire import CheckpointError, ConfigError
 from orchestrator.config import load_config
 from orchestrator.console import Console
+from orchestrator.file_names import SUMMARY
 from orchestrator.run import train
-from orchestrator.run_dir import SUMMARY
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 

@@ -26,9 +26,10 @@ from actors.wire import ConfigError
 from jobs.tune import as_yaml, run_search
 from orchestrator.config import load_config
 from orchestrator.console import Console
+from orchestrator.file_names import SUMMARY
 from orchestrator.handover import hand_over, take_over
 from orchestrator.run import train
-from orchestrator.run_dir import SUMMARY, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.search_file import load_search
 from tests.integration.tiny import actor_processes
 

@@ -7,7 +7,7 @@ import torch
 
 from actors.corpus import train_tokenizer
 from actors.corpus_spec import CorpusSpec
-from actors.evaluation import Pair
+from actors.pair import Pair
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange, run_spec, write_facts

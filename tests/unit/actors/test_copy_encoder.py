@@ -13,8 +13,8 @@ from actors.copy_encoder import CopyEncoder
 from actors.flat import FlatParameters
 from actors.layer_spec import DataLayerSpec
 from actors.memory_layer import EncoderState, MemoryLayer, rms
-from actors.optim import section_of
 from actors.pretrained import load_front
+from actors.sections import section_of
 from tests.unit.actors.tiny import FAMILIES, memory_spec, one_document, save_checkpoint, tokens
 
 EACH_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))

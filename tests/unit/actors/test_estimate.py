@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus_spec import CorpusSpec
 from actors.estimate import count_parameters
-from actors.evaluation import Pair
 from actors.layer_spec import DataLayerSpec
-from actors.layers import build_data_layer, build_memory_layer
+from actors.pair import Pair
 from actors.pair_files import export
 from actors.pretrained import checkpoint, outline
 from actors.spec import RunSpec

@@ -15,15 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors import losses, voices
 from actors.corpus import Windows
-from actors.evaluation import (
-    Pair,
-    Reflection,
-    agreement,
-    heldout_figures,
-    slot_use,
-    token_reflection,
-)
+from actors.evaluation import Reflection, agreement, heldout_figures, slot_use, token_reflection
 from actors.layers import Batch, predict_at, to_batch
+from actors.pair import Pair
 from tests.unit.actors.tiny import (
     Exchange,
     bigram_pair,

@@ -8,10 +8,11 @@ import pytest
 
 from actors import snapshot
 from actors.corpus import train_tokenizer
-from actors.evaluation import Pair, heldout_figures
+from actors.evaluation import heldout_figures
 from actors.evaluator import Evaluator
 from actors.flat import ByteArray
 from actors.layers import to_batch
+from actors.pair import Pair
 from actors.probing import answers_right
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer

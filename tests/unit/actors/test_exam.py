@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from actors.corpus import Corpus, train_tokenizer
-from actors.evaluation import Pair, heldout_figures
+from actors.evaluation import heldout_figures
 from actors.evaluator import Evaluator
 from actors.exam import Exam, voice_figures
 from actors.layers import to_batch
+from actors.pair import Pair
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange, numbered_lines, run_spec, write_text

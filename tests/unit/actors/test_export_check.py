@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import Corpus
 from actors.corpus_spec import CorpusSpec
-from actors.evaluation import Pair
 from actors.evaluator import Evaluator
 from actors.export_check import check_export, compared_documents, export_checked
-from actors.layers import build_data_layer, build_memory_layer
+from actors.pair import Pair
 from actors.pair_files import load, written
 from actors.probing import VOICES, speak
 from actors.spec import RunSpec

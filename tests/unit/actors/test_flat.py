@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.flat import FlatParameters
-from actors.optim import section_of
+from actors.sections import section_of
 from tests.unit.actors.tiny import build, one_document, tokens
 
 

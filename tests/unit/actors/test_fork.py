@@ -12,8 +12,8 @@ from torch import Tensor
 from actors.corpus_spec import CorpusSpec
 from actors.flat import FlatParameters
 from actors.fork import Fork, fork_spec
-from actors.optim import section_of
 from actors.pair_files import load
+from actors.sections import section_of
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange, run_spec, write_facts

@@ -9,22 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import Windows
 from actors.flat import FlatParameters
-from actors.layers import (
-    Batch,
-    add_noise,
-    both_voices,
-    build_data_layer,
-    build_memory_layer,
-    own_at,
-    predict_at,
-    rows_at,
-    seed_everything,
-    seed_of,
-    to_batch,
-)
-from actors.optim import section_of
+from actors.layers import Batch, add_noise, both_voices, own_at, predict_at, rows_at, to_batch
+from actors.sections import section_of
+from actors.seeds import seed_everything, seed_of
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from tests.unit.actors.tiny import build, build_memory, one_document, open_gates, tokens

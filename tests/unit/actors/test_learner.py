@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from actors import losses
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import Corpus, WindowStream
-from actors.evaluation import Pair
-from actors.layers import build_data_layer, build_memory_layer, to_batch
+from actors.layers import to_batch
 from actors.learn_plan import LearnPlan
 from actors.learner import Learner
+from actors.pair import Pair
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import DivergedError

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from actors import losses
 from actors.corpus import Windows, WindowStream
 from actors.corpus_spec import CorpusSpec
-from actors.evaluation import Pair, agreement, heldout_figures
+from actors.evaluation import agreement, heldout_figures
 from actors.layers import Batch, predict_at, to_batch
 from actors.memory_layer import MemoryLayer
 from actors.memory_trainer import MemoryTrainer
+from actors.pair import Pair
 from actors.sampling import openings
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer

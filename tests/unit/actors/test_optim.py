@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from actors.flat import FROZEN, FlatParameters
-from actors.optim import DenseOptimizer, RowAdam, clip, learning_rate, section_of
+from actors.optim import DenseOptimizer, RowAdam, clip, learning_rate
 from actors.process_group import ProcessGroup
+from actors.sections import section_of
 from actors.spec import OptimizerSpec
 from tests.unit.actors.tiny import build_memory
 

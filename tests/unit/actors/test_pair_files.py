@@ -14,13 +14,13 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus_spec import CorpusSpec
-from actors.evaluation import Pair
 from actors.flat import FlatParameters
-from actors.layers import build_data_layer, build_memory_layer
-from actors.optim import section_of
+from actors.pair import Pair
 from actors.pair_files import export, load
 from actors.probing import VOICES, Voice, speak
+from actors.sections import section_of
 from actors.spec import RunSpec
 from actors.tokenizer import Tokenizer
 from actors.wire import ConfigError

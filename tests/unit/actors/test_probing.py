@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from actors.answers import is_answered
-from actors.evaluation import Pair, Reflection
+from actors.evaluation import Reflection
 from actors.facts import Probe
+from actors.pair import Pair
 from actors.probing import (
     VOICES,
     Voice,

@@ -12,7 +12,7 @@ from torch import nn
 
 from actors import snapshot_layout
 from actors.flat import ByteArray, FlatParameters
-from actors.optim import section_of
+from actors.sections import section_of
 from actors.snapshot import adopt, publish
 from actors.wire import Header, Range, SnapshotError
 from tests.unit.actors.tiny import copied

@@ -13,11 +13,11 @@ from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as HFTokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import Corpus, build_tokenizer
 from actors.corpus_spec import CorpusSpec
-from actors.evaluation import Pair
 from actors.export_check import export_checked
-from actors.layers import build_data_layer, build_memory_layer
+from actors.pair import Pair
 from actors.pair_files import load
 from actors.pair_model import load as load_model
 from actors.probing import prompt_tokens

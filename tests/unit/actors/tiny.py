@@ -19,12 +19,12 @@ from actors.causal_lm import build_model
 from actors.corpus_spec import CorpusSpec
 from actors.data_layer import DataLayer, DataOutput
 from actors.data_trainer import DataTrainer
-from actors.evaluation import Pair
 from actors.flat import ByteArray
 from actors.interval import Measured, Outcome
 from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
 from actors.memory_layer import MemoryLayer, Read
 from actors.memory_trainer import MemoryTrainer
+from actors.pair import Pair
 from actors.process_group import ProcessGroup, Rendezvous
 from actors.spec import RunSpec
 from actors.wire import Header, Order, Report

@@ -8,9 +8,9 @@ from typing import cast
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from actors.build import build_data_layer, build_memory_layer
 from actors.corpus import train_tokenizer
-from actors.evaluation import Pair
-from actors.layers import build_data_layer, build_memory_layer
+from actors.pair import Pair
 from actors.pair_files import export
 from actors.pair_model import TandemModel
 from actors.tokenizer import Tokenizer

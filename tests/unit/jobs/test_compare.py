@@ -21,9 +21,10 @@ from jobs.compare import (
     run_compare,
 )
 from orchestrator.console import Console
+from orchestrator.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
 from orchestrator.metrics import Metrics
 from orchestrator.recorder import to_parquet
-from orchestrator.run_dir import CONFIG, EVALUATIONS, METRICS, SUMMARY, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.summary import summarise_failure
 from tests.unit.orchestrator.scripted import a_config, a_report, an_evaluation, finish
 

@@ -14,8 +14,9 @@ from jobs.control import await_reply, run_checkpoint, run_resume, run_scale, run
 from jobs.status import as_values, run_list, run_status
 from orchestrator.command import Command, Reply
 from orchestrator.console import Console
+from orchestrator.file_names import CONFIG, STATUS, SUMMARY
 from orchestrator.mailbox import Mailbox
-from orchestrator.run_dir import CONFIG, STATUS, SUMMARY, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.status import look
 from tests.unit.orchestrator.scripted import a_config
 from tests.unit.orchestrator.test_status import GONE, HERE, a_status

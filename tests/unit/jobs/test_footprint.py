@@ -10,8 +10,8 @@ import torch
 
 from actors.corpus import train_tokenizer
 from actors.estimate import ParameterCounts, count_parameters
-from actors.evaluation import Pair
 from actors.flat import FlatParameters
+from actors.pair import Pair
 from actors.pair_files import export
 from actors.spec import DATA, MEMORY
 from actors.tokenizer import Tokenizer

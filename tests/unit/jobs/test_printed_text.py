@@ -34,7 +34,8 @@ from jobs.tune import print_results
 from orchestrator.config import load_config
 from orchestrator.console import READER_GONE, Console
 from orchestrator.errors import InterruptedRunError
-from orchestrator.run_dir import CONFIG, EXPORT, STATUS, RunDir
+from orchestrator.file_names import CONFIG, EXPORT, STATUS
+from orchestrator.run_dir import RunDir
 from orchestrator.search_results import FAILED, FINISHED, RUNNING, TrialResult
 from tests.integration.tiny import write_config, write_corpora
 from tests.unit.actors.tiny_pair import exported

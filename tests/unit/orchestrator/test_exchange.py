@@ -8,14 +8,8 @@ import pytest
 from actors.spec import DATA, GROUPS, MEMORY, ExchangeSpec
 from actors.wire import Range
 from orchestrator.errors import StoreTooSmallError
-from orchestrator.exchange import (
-    GroupCheckpoint,
-    Pairing,
-    RangeLog,
-    Retention,
-    Ring,
-    check_fits,
-)
+from orchestrator.exchange import GroupCheckpoint, Pairing, RangeLog, Ring, check_fits
+from orchestrator.retention import Retention
 from tests.unit.orchestrator.scripted import VERSION_BYTES, a_version
 
 MIB = 2**20

@@ -10,8 +10,9 @@ import pytest
 from actors.wire import CheckpointError
 from orchestrator import checkpoints
 from orchestrator.config import Config, make_config
+from orchestrator.file_names import CONFIG, TOKENIZER
 from orchestrator.handover import hand_over, take_over
-from orchestrator.run_dir import CONFIG, CORPUS, TOKENIZER, RunDir
+from orchestrator.run_dir import CORPUS, RunDir
 
 PARTS = ("data-000.safetensors", "data-001.safetensors", "memory-000.safetensors")
 

@@ -10,7 +10,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from actors.wire import ConfigError, StorageError
 from orchestrator.errors import RunExistsError
-from orchestrator.run_dir import RunDir, find_export, resume_command
+from orchestrator.file_names import resume_command
+from orchestrator.run_dir import RunDir, find_export
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_a_place_that_can_not_be_read_is_refused(
 
 def test_the_marker_is_the_one_that_an_export_ends_with() -> None:
     from actors.pair_files import MARKER
-    from orchestrator.run_dir import EXPORT_MARKER
+    from orchestrator.file_names import EXPORT_MARKER
 
     assert EXPORT_MARKER == MARKER
 

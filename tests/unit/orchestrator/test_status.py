@@ -12,9 +12,10 @@ import pytest
 
 from actors.spec import DATA, MEMORY
 from actors.wire import Beat, ConfigError, Location
+from orchestrator.file_names import CONFIG, STATUS, SUMMARY
 from orchestrator.metrics import Metrics
 from orchestrator.resize import Resize
-from orchestrator.run_dir import CONFIG, STATUS, SUMMARY, RunDir
+from orchestrator.run_dir import RunDir
 from orchestrator.status import Driver, Pulse, look, read_status, status_of
 from tests.unit.orchestrator.scripted import a_config, a_report, an_evaluation
 
