@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.flat import ByteArray
+from actors.snapshots.flat import ByteArray
 from actors.wire import CheckpointHeader
 
 Json = dict[str, Any]
@@ -43,7 +43,7 @@ def code_digest(parts: Sequence[str]) -> str:
     count.
     """
     digest = hashlib.sha256(torch.__version__.encode())
-    files = [*ROOT.glob("actors/*.py"), *(ROOT / f"benchmarks/{part}.py" for part in parts)]
+    files = [*ROOT.glob("actors/**/*.py"), *(ROOT / f"benchmarks/{part}.py" for part in parts)]
     for path in sorted(files):
         digest.update(ast.dump(ast.parse(path.read_text(encoding="utf-8"))).encode())
     return digest.hexdigest()

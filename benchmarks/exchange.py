@@ -3,10 +3,11 @@
     python -m benchmarks.exchange [--json] [--quick] [--mib 16 64 ...] [--rounds N]
 
 One actor publishes its live flat buffer as returned uint8 buckets, another adopts them; the driver
-only hands the refs on, as `orchestrator.cluster` does. Interleaved with it, in every round and on
-the same bytes: the same without checksums, two plain copies in one process (what any way through
-shared memory must do), and the usual way, `ray.put(state_dict)`, `ray.get`, `load_state_dict`.
-Before each round the publisher changes every byte, as training does. Figures are medians.
+only hands the refs on, as `orchestrator.processes.ray_cluster` does. Interleaved with it, in every
+round and on the same bytes: the same without checksums, two plain copies in one process (what any
+way through shared memory must do), and the usual way, `ray.put(state_dict)`, `ray.get`,
+`load_state_dict`. Before each round the publisher changes every byte, as training does. Figures are
+medians.
 
     handover_s, handover_unchecked_s   from the call to publish until adopted, seen by the driver
     memcpy_s                           both plain copies
@@ -34,7 +35,7 @@ import numpy as np
 import psutil
 import ray
 
-from actors.snapshot_layout import num_buckets, rank_buckets
+from actors.snapshots.layout import num_buckets, rank_buckets
 from actors.wire import Header
 
 MIB = 1 << 20
@@ -69,8 +70,8 @@ class End:
 
     def build(self, mib: int, seed: int, copies: int) -> int:
         """Another size; returns the snapshot's bytes. `copies` buffers are kept for `memcpy`."""
-        from actors.flat import FlatParameters
-        from actors.sections import section_of
+        from actors.snapshots.flat import FlatParameters
+        from actors.snapshots.sections import section_of
 
         self._plain, self._flat, self._copies = None, None, []  # let go before the next is built
         self._flat = FlatParameters(self._module(mib, seed), section_of)
@@ -98,7 +99,7 @@ class End:
 
     def publish(self) -> tuple[Any, ...]:
         """(header, *buckets), as a rank returns them."""
-        from actors.snapshot import publish
+        from actors.snapshots.snapshot import publish
 
         fields: dict[str, Any] = {"run": "benchmark", "group": "data", "incarnation": 0}
         header, buckets = publish(
@@ -113,7 +114,7 @@ class End:
 
     def adopt(self, header: Header, *buckets: Any) -> None:
         """Takes a published snapshot over."""
-        from actors.snapshot import adopt
+        from actors.snapshots.snapshot import adopt
 
         adopt(self._flat, (header,), buckets)
 

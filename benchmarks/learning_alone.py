@@ -20,21 +20,21 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from actors.build import build_data_layer, build_memory_layer
-from actors.corpus import Corpus, Windows, WindowStream
-from actors.data_trainer import DataTrainer
-from actors.device import device_of
-from actors.evaluation import heldout_figures
-from actors.facts import FactTable, baseline_accuracy
-from actors.flat import FlatParameters
-from actors.layers import Batch
-from actors.learn_plan import LearnPlan, default_lr
-from actors.learner import Learner
-from actors.memory_trainer import MemoryTrainer
-from actors.pair import Pair
-from actors.probing import Voice, answers_right
-from actors.sections import section_of
-from actors.spec import RunSpec
+from actors.corpus.corpus import Corpus, Windows, WindowStream
+from actors.layers.batch import Batch
+from actors.layers.pair import Pair
+from actors.machine.device import device_of
+from actors.measuring.evaluation import heldout_figures
+from actors.measuring.probing import Voice, answers_right
+from actors.pair.learner import Learner
+from actors.settings.learn_plan import LearnPlan, default_lr
+from actors.settings.run import RunSpec
+from actors.snapshots.flat import FlatParameters
+from actors.snapshots.sections import section_of
+from actors.sources.facts import FactTable, baseline_accuracy
+from actors.training.data_trainer import DataTrainer
+from actors.training.memory_trainer import MemoryTrainer
+from actors.weights.build import build_data_layer, build_memory_layer
 from actors.wire import Range
 from benchmarks import learning_data
 from benchmarks.cells import Task

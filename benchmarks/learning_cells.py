@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from actors.corpus import build_tokenizer
-from actors.spec import RunSpec
-from actors.tokenizer import Tokenizer
+from actors.corpus.corpus import build_tokenizer
+from actors.settings.run import RunSpec
+from actors.tokenizers.tokenizer import Tokenizer
 from benchmarks import learning_data
 from benchmarks.cells import Cells
 from benchmarks.learning_specs import Sizes

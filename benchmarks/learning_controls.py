@@ -15,16 +15,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from actors.data_layer import DataLayer, MemoryPort
-from actors.data_trainer import DataTrainer
-from actors.flat import FROZEN, ByteArray, FlatParameters
-from actors.layer_spec import MemoryLayerSpec
-from actors.memory_layer import MemoryLayer, Read
-from actors.memory_trainer import MemoryTrainer
-from actors.optim import DenseOptimizer
-from actors.sections import section_of
-from actors.seeds import seed_everything
-from actors.spec import DATA, MEMORY, RunSpec
+from actors.layers.data_layer import DataLayer, MemoryPort
+from actors.layers.memory_layer import MemoryLayer, Read
+from actors.machine.seeds import seed_everything
+from actors.settings.layers import MemoryLayerSpec
+from actors.settings.run import DATA, MEMORY, RunSpec
+from actors.snapshots.flat import FROZEN, ByteArray, FlatParameters
+from actors.snapshots.sections import section_of
+from actors.training.data_trainer import DataTrainer
+from actors.training.memory_trainer import MemoryTrainer
+from actors.training.optim import DenseOptimizer
 from actors.wire import Header
 from benchmarks.small_specs import changed_spec
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.corpus_spec import CorpusSpec
-from actors.facts import Fact, FactTable, Probe
+from actors.settings.corpus import CorpusSpec
+from actors.sources.facts import Fact, FactTable, Probe
 from benchmarks.reflect_data import (
     MIN_LEMMAS,
     MissingDataError,

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.data_trainer import DataTrainer
-from actors.flat import ByteArray
-from actors.memory_trainer import MemoryTrainer
-from actors.pair import Pair
-from actors.trainer import Trainer
+from actors.layers.pair import Pair
+from actors.snapshots.flat import ByteArray
+from actors.training.data_trainer import DataTrainer
+from actors.training.memory_trainer import MemoryTrainer
+from actors.training.trainer import Trainer
 from actors.wire import Header, Order, Range
 
 RUN = "learning"

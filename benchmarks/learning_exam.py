@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.corpus import Corpus, pack
-from actors.device import device_of
-from actors.documents import Document
-from actors.evaluation import heldout_figures
-from actors.facts import Probe, baseline_accuracy
-from actors.layers import Batch, to_batch
-from actors.pair import Pair
-from actors.probing import VOICES, Voice, answer_reflection, answers_right, prompt_tokens
-from actors.reader import encode
-from actors.spec import RunSpec
-from actors.tokenizer import Tokenizer
+from actors.corpus.corpus import Corpus, pack
+from actors.corpus.reader import encode
+from actors.layers.batch import Batch, to_batch
+from actors.layers.pair import Pair
+from actors.machine.device import device_of
+from actors.measuring.evaluation import heldout_figures
+from actors.measuring.probing import VOICES, Voice, answer_reflection, answers_right, prompt_tokens
+from actors.settings.run import RunSpec
+from actors.sources.documents import Document
+from actors.sources.facts import Probe, baseline_accuracy
+from actors.tokenizers.tokenizer import Tokenizer
 from benchmarks.learning_controls import LAMBDAS, mixed_at
 from benchmarks.learning_data import Questions
 

@@ -15,17 +15,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actors import losses
-from actors.corpus import PADDING, WindowStream
-from actors.flat import FlatParameters
-from actors.layers import both_voices
-from actors.memory_trainer import MemoryTrainer
-from actors.mixing import mixing_loss, strange_sequences
-from actors.optim import DenseOptimizer, learning_rate
-from actors.pair import Pair
-from actors.process_group import ProcessGroup
-from actors.sections import section_of
-from actors.spec import DATA, MEMORY, RunSpec
+from actors.corpus.corpus import PADDING, WindowStream
+from actors.layers import losses
+from actors.layers.batch import both_voices
+from actors.layers.mixing import mixing_loss, strange_sequences
+from actors.layers.pair import Pair
+from actors.settings.run import DATA, MEMORY, RunSpec
+from actors.snapshots.flat import FlatParameters
+from actors.snapshots.sections import section_of
+from actors.training.memory_trainer import MemoryTrainer
+from actors.training.optim import DenseOptimizer, learning_rate
+from actors.training.process_group import ProcessGroup
 from benchmarks.small_specs import changed_spec
 
 

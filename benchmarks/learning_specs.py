@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors.spec import RunSpec
+from actors.settings.run import RunSpec
 from benchmarks.small_specs import LARGE as LARGE_LAYERS
 from benchmarks.small_specs import SMALL, Layers
 

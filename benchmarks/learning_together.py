@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from actors.data_trainer import DataTrainer
-from actors.memory_trainer import MemoryTrainer
-from actors.pair import Pair
-from actors.probing import Voice
-from actors.spec import DATA, MEMORY, RunSpec
+from actors.layers.pair import Pair
+from actors.measuring.probing import Voice
+from actors.settings.run import DATA, MEMORY, RunSpec
+from actors.training.data_trainer import DataTrainer
+from actors.training.memory_trainer import MemoryTrainer
 from benchmarks import learning_data
 from benchmarks.cells import Task
 from benchmarks.learning_cells import SeedCells

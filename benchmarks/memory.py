@@ -31,13 +31,13 @@ from unittest.mock import patch
 import psutil
 import yaml
 
-from actors.spec import DATA, GROUPS, MEMORY
+from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.wire import Description
 from benchmarks.footprint import MIB, growth, private_mib
 from benchmarks.throughput import CONFIG
-from orchestrator.cluster import Cluster
-from orchestrator.config import load_config
-from orchestrator.exchange import GroupCheckpoint
+from orchestrator.loop.exchange import GroupCheckpoint
+from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.settings.config import load_config
 
 SAMPLE_S = 0.5
 STEPS = 2

@@ -19,12 +19,12 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.intervals import interval_95
-from orchestrator.config import Config, load_config
 from orchestrator.console import Console
-from orchestrator.file_names import SUMMARY
-from orchestrator.ray_session import ray_session
+from orchestrator.processes.ray_session import ray_session
 from orchestrator.run import FINISHED, train
-from orchestrator.run_dir import RunDir
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import Config, load_config
+from orchestrator.settings.file_names import SUMMARY
 
 FIGURES = (
     "accuracy.own",

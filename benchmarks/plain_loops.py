@@ -18,15 +18,15 @@ from collections.abc import Callable
 
 import torch
 
-from actors import losses
-from actors.build import build_data_layer, build_memory_layer
-from actors.corpus import Corpus, WindowStream, train_tokenizer
-from actors.layers import both_voices, predict_at, to_batch
-from actors.mixing import mixing_loss, strange_sequences
-from actors.optim import RowAdam, learning_rate
-from actors.process_group import ProcessGroup
-from actors.spec import DATA, MEMORY, RunSpec
-from orchestrator.config import load_config
+from actors.corpus.corpus import Corpus, WindowStream, train_tokenizer
+from actors.layers import losses
+from actors.layers.batch import both_voices, predict_at, to_batch
+from actors.layers.mixing import mixing_loss, strange_sequences
+from actors.settings.run import DATA, MEMORY, RunSpec
+from actors.training.optim import RowAdam, learning_rate
+from actors.training.process_group import ProcessGroup
+from actors.weights.build import build_data_layer, build_memory_layer
+from orchestrator.settings.config import load_config
 
 WARMUP_STEPS = 3
 

@@ -27,9 +27,9 @@ def loop(settings: dict[str, Any]) -> None:
     import torch
     from ray import train
 
-    from actors.corpus import Corpus, train_tokenizer
+    from actors.corpus.corpus import Corpus, train_tokenizer
     from benchmarks.plain_loops import data_loop
-    from orchestrator.config import load_config
+    from orchestrator.settings.config import load_config
 
     torch.set_num_threads(1)
     spec = load_config(settings["config"])

@@ -33,12 +33,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from actors.spec import DATA, GROUPS, MEMORY, peer_of
+from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Order
-from orchestrator.cluster import Cluster
-from orchestrator.config import load_config
-from orchestrator.events import Committed, Event
-from orchestrator.exchange import Version
+from orchestrator.loop.events import Committed, Event
+from orchestrator.loop.exchange import Version
+from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.settings.config import load_config
 
 CONFIG = Path(__file__).parents[1] / "jobs" / "configs" / "quickstart.yaml"
 QUIET, SPACING, EVERY = 15, 14, 10  # intervals before the first kill, between two, and checkpoints

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.evaluation import MARGIN
-from actors.pair import Pair
-from actors.probing import answer_tokens, pad_right, prompt_tokens, says, speak, tell
-from actors.tokenizer import Tokenizer
+from actors.layers.pair import Pair
+from actors.measuring.evaluation import MARGIN
+from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens, says, speak, tell
+from actors.tokenizers.tokenizer import Tokenizer
 from benchmarks.reflect_data import Question
 
 Tokens = tuple[int, ...]

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.build import build_data_layer
-from actors.corpus import build_tokenizer
-from actors.device import device_of
-from actors.evaluation import heldout_figures
-from actors.facts import FactTable
-from actors.flat import FlatParameters
-from actors.layers import predict_at, to_batch
-from actors.memory_trainer import MemoryTrainer
-from actors.pair import Pair
-from actors.sections import section_of
-from actors.snapshot import adopt
-from actors.spec import DATA, RunSpec
-from actors.tokenizer import Tokenizer
+from actors.corpus.corpus import build_tokenizer
+from actors.layers.batch import predict_at, to_batch
+from actors.layers.pair import Pair
+from actors.machine.device import device_of
+from actors.measuring.evaluation import heldout_figures
+from actors.settings.run import DATA, RunSpec
+from actors.snapshots.flat import FlatParameters
+from actors.snapshots.sections import section_of
+from actors.snapshots.snapshot import adopt
+from actors.sources.facts import FactTable
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.training.memory_trainer import MemoryTrainer
+from actors.weights.build import build_data_layer
 from actors.wire import Order
 from benchmarks import reflect_answers as answers
 from benchmarks import reflect_controls as controls

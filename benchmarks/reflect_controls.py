@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from actors import losses
-from actors.data_layer import DataLayer
-from actors.layers import Batch
-from actors.memory_layer import EncoderState, MemoryLayer, product_topk, rms
-from actors.memory_trainer import MemoryTrainer
-from actors.seeds import seed_everything
-from actors.spec import MEMORY
-from actors.tokenizer import Tokenizer
+from actors.layers import losses
+from actors.layers.batch import Batch
+from actors.layers.data_layer import DataLayer
+from actors.layers.memory_layer import EncoderState, MemoryLayer, product_topk, rms
+from actors.machine.seeds import seed_everything
+from actors.settings.run import MEMORY
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.training.memory_trainer import MemoryTrainer
 from benchmarks.reflect_answers import Tokens
 
 LONGEST = 12  # tokens of context that the n-gram table looks up, at most

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors.facts import Fact, FactTable, Wording
+from actors.sources.facts import Fact, FactTable, Wording
 
 MIN_LEMMAS = 3  # verb lemmas of a relation that end in the object: one is held out
 KNOWN_OBJECTS = 40  # a relation's most frequent objects; old and new answers are among these

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from actors.data_trainer import DataTrainer
-from actors.flat import ByteArray
-from actors.memory_trainer import MemoryTrainer
-from actors.spec import RunSpec
+from actors.settings.run import RunSpec
+from actors.snapshots.flat import ByteArray
+from actors.training.data_trainer import DataTrainer
+from actors.training.memory_trainer import MemoryTrainer
 from actors.wire import Header, Order, Range
 from benchmarks.cells import Checkpoint
 

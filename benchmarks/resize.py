@@ -34,7 +34,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import ray
 
-from actors.spec import DATA, GROUPS, MEMORY, peer_of
+from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from orchestrator.console import Console
 
 CONFIG = Path(__file__).parents[1] / "jobs" / "configs" / "quickstart.yaml"
@@ -97,8 +97,8 @@ class Client(threading.Thread):
         run_stop(self._url, quiet, False)
 
     def _interval(self) -> int:
-        from orchestrator.run_dir import RunDir
-        from orchestrator.status import look
+        from orchestrator.run_dir.run_dir import RunDir
+        from orchestrator.run_dir.status import look
 
         return int(look(RunDir(self._url)).status.get("interval", 0))
 
@@ -111,9 +111,9 @@ class Client(threading.Thread):
 
 def measure(mode: str, steps: int | None) -> dict[str, Any]:
     """The figures that the module's docstring lists."""
-    from orchestrator.config import load_config
     from orchestrator.errors import InterruptedRunError
     from orchestrator.run import train
+    from orchestrator.settings.config import load_config
 
     with tempfile.TemporaryDirectory(prefix="tandem-resize-") as folder:
         settings = [

@@ -35,8 +35,8 @@ from unittest.mock import patch
 import numpy as np
 import ray
 
-from actors.snapshot_layout import rank_buckets
-from actors.spec import DATA, GROUPS, RunSpec
+from actors.settings.run import DATA, GROUPS, RunSpec
+from actors.snapshots.layout import rank_buckets
 from actors.wire import (
     CheckpointHeader,
     Description,
@@ -46,17 +46,17 @@ from actors.wire import (
     Order,
     Report,
 )
-from orchestrator.cluster import Cluster
-from orchestrator.command import Reply
-from orchestrator.config import Config, make_config
-from orchestrator.coordinator import Coordinator
-from orchestrator.exchange import PairCheckpoint, Version
-from orchestrator.launch import Launcher
-from orchestrator.metrics import Metrics
-from orchestrator.placement import Seats
-from orchestrator.prometheus import Exporter
-from orchestrator.recovery import Failure
-from orchestrator.resize import Resize
+from orchestrator.loop.command import Reply
+from orchestrator.loop.coordinator import Coordinator
+from orchestrator.loop.exchange import PairCheckpoint, Version
+from orchestrator.loop.recovery import Failure
+from orchestrator.loop.resize import Resize
+from orchestrator.nodes.placement import Seats
+from orchestrator.processes.launch import Launcher
+from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.reporting.prometheus import Exporter
+from orchestrator.run_dir.metrics import Metrics
+from orchestrator.settings.config import Config, make_config
 
 RANKS = (2, 8, 32, 128, 512)
 INTERVALS, WARM_UP = 22, 2
@@ -342,7 +342,10 @@ def measure(num_ranks: int, intervals: int, profile: bool = False) -> dict[str, 
     coordinator = Coordinator(config, cluster, meter, lambda: None)
     timed = ray_time.module()
     profiler = cProfile.Profile(time.thread_time)
-    with patch("orchestrator.rank_group.ray", timed), patch("orchestrator.cluster.ray", timed):
+    with (
+        patch("orchestrator.processes.rank_group.ray", timed),
+        patch("orchestrator.processes.ray_cluster.ray", timed),
+    ):
         if profile:
             profiler.runcall(coordinator.run)
             pstats.Stats(profiler).sort_stats("tottime").print_stats(25)

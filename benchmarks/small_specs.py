@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.spec import RunSpec
+from actors.settings.run import RunSpec
 
 
 def changed_spec(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:

@@ -31,12 +31,12 @@ from unittest.mock import patch
 import psutil
 import ray
 
-from actors.spec import DATA, GROUPS, MEMORY
+from actors.settings.run import DATA, GROUPS, MEMORY
 from benchmarks.footprint import MIB, growth, private_mib
 from benchmarks.throughput import CONFIG
-from orchestrator.cluster import Cluster
-from orchestrator.config import Config, load_config
-from orchestrator.private_ray import store_bytes_used
+from orchestrator.nodes.private_ray import store_bytes_used
+from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.settings.config import Config, load_config
 
 SAMPLE_S = 1.0
 STEPS = 20

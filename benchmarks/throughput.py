@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from actors.spec import DATA, GROUPS, MEMORY
+from actors.settings.run import DATA, GROUPS, MEMORY
 
 DATA_STEPS = 20
 INTERVALS = 7

@@ -27,7 +27,7 @@ import yaml
 from rich.table import Table
 
 from orchestrator.console import Console
-from orchestrator.file_names import SUMMARY
+from orchestrator.settings.file_names import SUMMARY
 
 CONFIG = Path(__file__).parents[1] / "jobs" / "configs" / "quickstart.yaml"
 

@@ -1,1 +1,4 @@
-"""What a person or a scheduler starts: the `tandem` command and the configs that come with it."""
+"""What a person or a scheduler starts: the `tandem` command and its jobs.
+
+A file per command where one file does; rooms for the larger ones: check, learn, submit and tune.
+"""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 
-from actors.pair_model import TandemModel, TandemOutput
-from actors.pair_model import load as load_export
-from actors.probing import Voice
+from actors.measuring.probing import Voice
+from actors.pair.pair_model import TandemModel, TandemOutput
+from actors.pair.pair_model import load as load_export
 from actors.wire import ConfigError, StorageError, TandemError
-from orchestrator.config import Config, load_config
 from orchestrator.console import Console
 from orchestrator.run import RunResult, train
-from orchestrator.run_dir import find_export
+from orchestrator.run_dir.run_dir import find_export
+from orchestrator.settings.config import Config, load_config
 
 __all__ = [
     "Config",

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from actors.wire import ConfigError
 from orchestrator.console import Console
-from orchestrator.run_dir import find_export
+from orchestrator.run_dir.run_dir import find_export
 
 NAMES = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}
 
@@ -24,8 +24,8 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
             f"prompt {prompt!a}: expected UTF-8, got other bytes; set the terminal to UTF-8"
         ) from err
     export = find_export(run)
-    from actors.pair_files import load
-    from actors.probing import VOICES, prompt_tokens, tell
+    from actors.measuring.probing import VOICES, prompt_tokens, tell
+    from actors.weights.pair_files import load
 
     pair, tokenizer = load(export)
     prompts = [prompt_tokens(tokenizer, prompt)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 import typer.core
 
-from actors.learn_plan import LR_OF_VALUE_LR, WRITE_LR
+from actors.settings.learn_plan import LR_OF_VALUE_LR, WRITE_LR
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 from orchestrator.console import Console, replace_unencodable
@@ -98,7 +98,7 @@ def tune(
     ] = None,
 ) -> None:
     """Searches the weights of the losses, or any other settings; run again it goes on."""
-    from jobs.tune import run_search
+    from jobs.tune.tune import run_search
 
     with exit_codes():
         if not run_search(search, overrides or [], Console()):
@@ -126,7 +126,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Validates a config and says what its run would take, before anything starts."""
-    from jobs.check import run_check
+    from jobs.check.check import run_check
 
     with exit_codes():
         run_check(config, overrides or [], Console(ends_with_reader=True), as_json)
@@ -160,7 +160,7 @@ def evaluate(
     """Recomputes a run's held-out figures; or what it learns of CORPUS without and with memory."""
     with exit_codes():
         if learn is not None:
-            from jobs.forks import run_forks
+            from jobs.learn.forks import run_forks
 
             run_forks(run, learn, templates, steps or 200, Console(), as_json)
             return
@@ -207,7 +207,7 @@ def learn(
     as_json: JsonOption = False,
 ) -> None:
     """Has a run's memory take in facts or text, the data layer frozen; RUN stays as it is."""
-    from jobs.learn import Wanted, run_learn
+    from jobs.learn.learn import Wanted, run_learn
 
     with exit_codes():
         wanted = Wanted(facts, text, templates, out, steps, lr, rows, old_data, seed)
@@ -344,7 +344,7 @@ def submit(
 ) -> None:
     """Runs train, tune or evaluate on a Ray cluster; follows it, and exits as it does."""
     with exit_codes():
-        from jobs.submit import Terms, parse_env, run_submit
+        from jobs.submit.submit import Terms, parse_env, run_submit
 
         terms = Terms(
             address=address,
@@ -374,7 +374,7 @@ def logs(
 ) -> None:
     """Shows the log of a submitted job."""
     with exit_codes():
-        from jobs.follow import run_logs
+        from jobs.submit.follow import run_logs
 
         if code := run_logs(job, address, insecure, follow, Console(ends_with_reader=True)):
             raise typer.Exit(code)

@@ -17,13 +17,13 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from actors.spec import GROUPS
+from actors.settings.run import GROUPS
 from actors.wire import ConfigError, StorageError, one_line
 from orchestrator.console import Console
-from orchestrator.dotted import leaves
-from orchestrator.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
-from orchestrator.metrics import group_totals
-from orchestrator.run_dir import RunDir
+from orchestrator.run_dir.metrics import group_totals
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.dotted import leaves
+from orchestrator.settings.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
 
 FINISHED = ("finished", "finished_unreflected")
 MISSING, UNFINISHED, UNREADABLE = "missing", "unfinished", "unreadable"

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.wire import ConfigError, TandemError
-from orchestrator.command import ACCEPTED, CHECKPOINT, DONE, RESIZE, STOP, Command, Reply
-from orchestrator.config import load_config
 from orchestrator.console import Console
-from orchestrator.file_names import CONFIG
-from orchestrator.mailbox import Mailbox, new_id
-from orchestrator.run_dir import RunDir
-from orchestrator.status import NO_RUN, RUNNING, SILENT, STARTING, Seen, look
+from orchestrator.loop.command import ACCEPTED, CHECKPOINT, DONE, RESIZE, STOP, Command, Reply
+from orchestrator.run_dir.mailbox import Mailbox, new_id
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.status import NO_RUN, RUNNING, SILENT, STARTING, Seen, look
+from orchestrator.settings.config import load_config
+from orchestrator.settings.file_names import CONFIG
 
 POLL_S = 0.3
 HEARD_S = 60.0  # for the driver to reply at all

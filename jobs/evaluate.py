@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from actors.corpus_files import CorpusMarks
+from actors.sources.corpus_files import CorpusMarks
 from jobs.train import print_summary
 from orchestrator.console import Console
-from orchestrator.corpus_record import changes_of_corpus
-from orchestrator.file_names import EXPORT, SUMMARY, TOKENIZER
-from orchestrator.run_dir import RunDir
-from orchestrator.saved_config import saved_config
+from orchestrator.run_dir.corpus_record import changes_of_corpus
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.saved_config import saved_config
+from orchestrator.settings.file_names import EXPORT, SUMMARY, TOKENIZER
 
 # What exports alone can't say; runs of earlier versions have none of it.
 FROM_THE_RUN = ("reflects_final_verdict", "final_agreement", "before")
@@ -31,8 +31,8 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     config = saved_config(run_dir)
     tokenizer_json = run_dir.read(TOKENIZER)
     changes = changes_of_corpus(run_dir, CorpusMarks.of(config.corpus)) or []
-    from actors.evaluator import Evaluator
-    from actors.pair_files import load
+    from actors.pair.evaluator import Evaluator
+    from actors.weights.pair_files import load
 
     pair, _ = load(run_dir.path(EXPORT))
     evaluator = Evaluator(config, tokenizer_json, pair)

@@ -16,10 +16,10 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from actors.corpus_spec import CorpusSpec
+from actors.settings.corpus import CorpusSpec
 from actors.wire import ConfigError
-from orchestrator.config import make_config
 from orchestrator.console import Console
+from orchestrator.settings.config import make_config
 
 EXAMPLES = Path(__file__).parent / "configs"
 WIDTH = 100

@@ -14,12 +14,12 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from actors.spec import GROUPS
+from actors.settings.run import GROUPS
 from actors.wire import ConfigError
 from orchestrator.console import Console
-from orchestrator.file_names import CONFIG, SUMMARY
-from orchestrator.run_dir import RunDir
-from orchestrator.status import NO_RUN, RUNNING, SILENT, Seen, look
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.status import NO_RUN, RUNNING, SILENT, Seen, look
+from orchestrator.settings.file_names import CONFIG, SUMMARY
 
 WATCH_S = 1.0
 FAILED, INTERRUPTED = "failed", "interrupted"
@@ -133,7 +133,7 @@ def list_jobs(address: str, insecure: bool) -> list[dict[str, str]]:
         ConfigError: it can't be reached, refuses the token, or asking it is unsafe.
         JobServerError: it does not answer as it should.
     """
-    from jobs.job_server import connect
+    from jobs.submit.job_server import connect
 
     def warn(text: str) -> None:
         Console(stderr=True).say(f"warning: {text}", "yellow")

@@ -9,11 +9,11 @@ from typing import Any
 import psutil
 from rich.table import Table
 
-from orchestrator.config import load_config
 from orchestrator.console import Console
-from orchestrator.file_names import REPORT
-from orchestrator.run_dir import RunDir
-from orchestrator.schedule import NO, YES
+from orchestrator.loop.schedule import NO, YES
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import load_config
+from orchestrator.settings.file_names import REPORT
 
 UNREFLECTED = "finished_unreflected"  # the memory did not catch up with the final data layer
 

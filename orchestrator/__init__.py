@@ -1,4 +1,6 @@
-"""What decides and wires.
+"""What decides and wires: the only floor with actor handles, placement groups and object refs.
 
-The coordinator, the groups, the exchange. The only place with actor handles and refs.
+`run.py` runs a whole run, `errors.py` has the typed errors of the driver. Rooms import each other
+in one direction only, in the order settings, loop, run_dir, reporting; nodes and processes stand
+beside loop and know Ray.
 """

@@ -19,40 +19,40 @@ from typing import Any
 import ray
 from ray.util.placement_group import remove_placement_group
 
-from actors.corpus import build_tokenizer
-from actors.corpus_files import CorpusMarks
-from actors.host_memory import ByteArray
-from actors.inventory import Inventory, take_inventory
-from actors.spec import GROUPS
-from actors.tokenizer import Tokenizer
+from actors.corpus.corpus import build_tokenizer
+from actors.corpus.inventory import Inventory, take_inventory
+from actors.machine.host_memory import ByteArray
+from actors.settings.run import GROUPS
+from actors.sources.corpus_files import CorpusMarks
+from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, Description, StorageError, one_line
-from orchestrator.attendant import Attendant, refresh_every_s
-from orchestrator.checkpoint_writer import CheckpointWriter
-from orchestrator.checkpoints import Restored, load, remove_unfinished, stored_part
-from orchestrator.cluster import Cluster
-from orchestrator.config import Config, changed_keys
 from orchestrator.console import Console
-from orchestrator.coordinator import Coordinator
-from orchestrator.corpus_record import refuse_changed_corpus, write_record
 from orchestrator.errors import InterruptedRunError
-from orchestrator.exchange import GroupCheckpoint, check_fits
-from orchestrator.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER
-from orchestrator.listener import RunListener
-from orchestrator.metrics import Metrics, Row, held_out
-from orchestrator.placement import Seats, reserve
-from orchestrator.preemption import Preemption
-from orchestrator.progress import Progress
-from orchestrator.prometheus import Exporter
-from orchestrator.ray_session import ray_session
-from orchestrator.recorder import Recorder
-from orchestrator.report import render_report
-from orchestrator.run_dir import RunDir
-from orchestrator.saved_config import saved_config
+from orchestrator.loop.coordinator import Coordinator
+from orchestrator.loop.exchange import GroupCheckpoint, check_fits
+from orchestrator.nodes.placement import Seats, reserve
+from orchestrator.nodes.preemption import Preemption
+from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_session import ray_session
+from orchestrator.reporting.listener import RunListener
+from orchestrator.reporting.progress import Progress
+from orchestrator.reporting.prometheus import Exporter
+from orchestrator.reporting.recorder import Recorder
+from orchestrator.reporting.report import render_report
+from orchestrator.reporting.summary import summarise, summarise_failure
+from orchestrator.reporting.trackers import check_installed, start_trackers
+from orchestrator.run_dir.attendant import Attendant, refresh_every_s
+from orchestrator.run_dir.checkpoint_writer import CheckpointWriter
+from orchestrator.run_dir.checkpoints import Restored, load, remove_unfinished, stored_part
+from orchestrator.run_dir.corpus_record import refuse_changed_corpus, write_record
+from orchestrator.run_dir.metrics import Metrics, Row, held_out
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.saved_config import saved_config
+from orchestrator.run_dir.status import RUNNING, Driver, Pulse, look, status_of
+from orchestrator.settings.config import Config, changed_keys
+from orchestrator.settings.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER
 from orchestrator.start_check import look_at_weights
-from orchestrator.status import RUNNING, Driver, Pulse, look, status_of
 from orchestrator.stop_signals import StopFlag, stop_signals
-from orchestrator.summary import summarise, summarise_failure
-from orchestrator.trackers import check_installed, start_trackers
 
 INTERRUPTED, FAILED, FINISHED = "interrupted", "failed", "finished"
 

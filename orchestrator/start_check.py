@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.weight_files import headers, refuse_what_is_no_checkpoint
-from orchestrator.config import Config
-from orchestrator.file_names import EXPORT, EXPORT_MARKER
+from actors.weights.weight_files import headers, refuse_what_is_no_checkpoint
+from orchestrator.settings.config import Config
+from orchestrator.settings.file_names import EXPORT, EXPORT_MARKER
 
-DATA_LAYER = "data_layer"  # of an export, as `actors.exports` writes it
+DATA_LAYER = "data_layer"  # of an export, as `actors.weights.exports` writes it
 
 
 def look_at_weights(config: Config) -> None:

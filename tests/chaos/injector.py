@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import ray
 
-import orchestrator.groups
+import orchestrator.processes.ray_actors
 
 FOLDER = "TANDEM_TEST_FAULTS"
 PACE = "pace"
@@ -84,7 +84,7 @@ class Faults:
             options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
             faulty = ray.remote(concurrency_groups={"beat": 1}, **options)(Rank)
             environment = {"env_vars": {FOLDER: str(self.folder)}}
-            patch.setattr("orchestrator.launch.RankActor", _Optioned(faulty, environment))
+            patch.setattr("orchestrator.processes.launch.RankActor", _Optioned(faulty, environment))
             yield
 
     def fired(self) -> list[int]:
@@ -110,7 +110,7 @@ class _Optioned:
         return self._class.options(runtime_env=self._environment, **options)
 
 
-class Rank(orchestrator.groups.Rank):
+class Rank(orchestrator.processes.ray_actors.Rank):
     """The product's rank with faults in it."""
 
     def start(self, incarnation: int) -> Any:

@@ -18,8 +18,8 @@ import psutil
 import pytest
 import ray
 
-from orchestrator.config import load_config
 from orchestrator.run import train
+from orchestrator.settings.config import load_config
 from tests.integration.tiny import actor_processes
 
 pytestmark = pytest.mark.usefixtures("shared_ray")

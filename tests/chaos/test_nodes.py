@@ -18,14 +18,14 @@ import ray
 from ray.cluster_utils import Cluster as Nodes
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from actors.spec import DATA, MEMORY
+from actors.settings.run import DATA, MEMORY
 from actors.wire import Order
-from orchestrator.cluster import Cluster
-from orchestrator.config import Config, load_config
 from orchestrator.errors import InterruptedRunError
-from orchestrator.exchange import Version
-from orchestrator.placement import Seats
+from orchestrator.loop.exchange import Version
+from orchestrator.nodes.placement import Seats
+from orchestrator.processes.ray_cluster import Cluster
 from orchestrator.run import train
+from orchestrator.settings.config import Config, load_config
 from tests.chaos.injector import Faults, fail_at
 
 pytestmark = pytest.mark.long

@@ -10,11 +10,11 @@ from typing import Any
 import psutil
 import pytest
 
-from actors.spec import DATA, MEMORY, peer_of
+from actors.settings.run import DATA, MEMORY, peer_of
 from actors.wire import SnapshotError
-from orchestrator.config import load_config
 from orchestrator.errors import GroupFailedError
 from orchestrator.run import train
+from orchestrator.settings.config import load_config
 from tests.chaos.injector import POINTS, Fault, Faults, fail_at
 from tests.integration.tiny import actor_processes
 

@@ -18,9 +18,9 @@ import psutil
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from orchestrator.config import load_config
 from orchestrator.console import Console
 from orchestrator.run import train
+from orchestrator.settings.config import load_config
 from tests.integration.tiny import actor_processes
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
@@ -120,7 +120,7 @@ def test_an_evaluator_that_is_killed_is_replaced(
 FULL_STORE = """
 import json, sys
 import numpy as np, ray
-from orchestrator.config import load_config
+from orchestrator.settings.config import load_config
 from orchestrator.run import train
 ray.init(num_cpus=2, object_store_memory=100 << 20, include_dashboard=False, log_to_driver=False)
 fillers = [ray.put(np.ones(10 << 20, np.uint8)) for _ in range(int(sys.argv[2]))]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import load_config
+from orchestrator.settings.config import load_config
 from tests.integration.tiny import write_config, write_corpora
 
 
@@ -32,9 +32,9 @@ def test_both_groups_train_on_one_shared_gpu(tmp_path: Path) -> None:
 def test_an_interval_on_the_gpu_gives_the_same_bits_every_time(
     tmp_path: Path, precision: str
 ) -> None:
-    from actors.corpus import build_tokenizer
-    from actors.data_trainer import DataTrainer
-    from actors.memory_trainer import MemoryTrainer
+    from actors.corpus.corpus import build_tokenizer
+    from actors.training.data_trainer import DataTrainer
+    from actors.training.memory_trainer import MemoryTrainer
     from actors.wire import Order
     from benchmarks.small_specs import changed_spec
     from tests.unit.actors.tiny import run_spec, write_facts
@@ -80,7 +80,7 @@ def test_what_a_part_costs_is_the_cards_time_and_not_that_of_queueing_it() -> No
 
     import torch
 
-    from actors.costs import Costs
+    from actors.machine.costs import Costs
 
     costs = Costs(torch.device("cuda"))
     torch.cuda._sleep(1)  # what the first call loads
@@ -104,7 +104,7 @@ def test_a_step_on_the_gpu_waits_for_it_at_most_twice(tmp_path: Path, group: str
 
     import torch
 
-    from actors.corpus import build_tokenizer
+    from actors.corpus.corpus import build_tokenizer
     from tests.unit.actors.test_waits import EVERY_TERM
     from tests.unit.actors.tiny import Exchange, run_spec, write_facts
 

@@ -25,7 +25,7 @@ from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import AutoscalingCluster
 
-from orchestrator.autoscaler import scaler_state
+from orchestrator.nodes.autoscaler import scaler_state
 
 HEAD = "ray.head.default"  # what the fake provider calls it
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"

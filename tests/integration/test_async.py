@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from actors.spec import DATA, MEMORY, peer_of
+from actors.settings.run import DATA, MEMORY, peer_of
 from actors.wire import Order
-from orchestrator.cluster import Cluster
-from orchestrator.config import load_config
-from orchestrator.events import Committed, Event
-from orchestrator.exchange import GroupCheckpoint, Version
+from orchestrator.loop.events import Committed, Event
+from orchestrator.loop.exchange import GroupCheckpoint, Version
+from orchestrator.processes.ray_cluster import Cluster
 from orchestrator.run import train
+from orchestrator.settings.config import load_config
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 

@@ -14,9 +14,9 @@ SCRIPT = """
 import json, sys
 import ray
 from ray.util.placement_group import remove_placement_group
-from orchestrator.cluster import Cluster
-from orchestrator.config import load_config
-from orchestrator.placement import Seats, reserve
+from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.settings.config import load_config
+from orchestrator.nodes.placement import Seats, reserve
 
 ray.init(address="local", num_cpus=4, num_gpus=4, include_dashboard=False, log_to_driver=False)
 config = load_config(sys.argv[1], [

@@ -30,15 +30,15 @@ LARGE = (
 MEASURE = """
 import gc, json, sys
 import psutil
-from actors.corpus import train_tokenizer
-from actors.data_trainer import DataTrainer
-from actors.flat import FlatParameters
-from actors.build import build_data_layer, build_memory_layer
-from actors.memory_trainer import MemoryTrainer
-from actors.sections import section_of
-from actors.snapshot import publish
+from actors.corpus.corpus import train_tokenizer
+from actors.training.data_trainer import DataTrainer
+from actors.snapshots.flat import FlatParameters
+from actors.weights.build import build_data_layer, build_memory_layer
+from actors.training.memory_trainer import MemoryTrainer
+from actors.snapshots.sections import section_of
+from actors.snapshots.snapshot import publish
 from actors.wire import Order
-from orchestrator.config import load_config
+from orchestrator.settings.config import load_config
 import torch, transformers.models.llama.modeling_llama
 
 torch.set_num_threads(1)

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.corpus import Corpus
-from actors.corpus_spec import CorpusSpec
-from actors.draw import rng_of
-from actors.file_source import FileSource
-from actors.inventory import take_inventory
-from actors.spec import DATA, GROUPS, MEMORY
-from actors.tokenizer import Tokenizer
+from actors.corpus.corpus import Corpus
+from actors.corpus.draw import rng_of
+from actors.corpus.inventory import take_inventory
+from actors.settings.corpus import CorpusSpec
+from actors.settings.run import DATA, GROUPS, MEMORY
+from actors.sources.file_source import FileSource
+from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, CorpusError
 from jobs.evaluate import run_evaluation
-from orchestrator import checkpoints
-from orchestrator.config import Config, load_config
 from orchestrator.console import Console
-from orchestrator.file_names import SUMMARY
 from orchestrator.run import train
-from orchestrator.run_dir import CORPUS, RunDir
+from orchestrator.run_dir import checkpoints
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import Config, load_config
+from orchestrator.settings.file_names import CORPUS, SUMMARY
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 

@@ -11,8 +11,8 @@ import pytest
 import ray
 from ray._private.internal_api import node_stats
 
-from orchestrator.config import load_config
 from orchestrator.run import train
+from orchestrator.settings.config import load_config
 
 INTERVALS = 100  # of each group: 200 exchanges
 

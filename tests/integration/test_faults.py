@@ -14,14 +14,14 @@ import pytest
 import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from actors.spec import DATA, MEMORY
+from actors.settings.run import DATA, MEMORY
 from actors.wire import Order
-from orchestrator.cluster import Cluster
-from orchestrator.config import Config, load_config
 from orchestrator.errors import GroupFailedError, InterruptedRunError
-from orchestrator.exchange import Version
-from orchestrator.placement import reserve
+from orchestrator.loop.exchange import Version
+from orchestrator.nodes.placement import reserve
+from orchestrator.processes.ray_cluster import Cluster
 from orchestrator.run import train
+from orchestrator.settings.config import Config, load_config
 from tests.integration.tiny import actor_processes
 
 pytestmark = pytest.mark.usefixtures("shared_ray")

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from actors.corpus import build_tokenizer
-from actors.spec import GROUPS
-from orchestrator.cluster import Cluster
-from orchestrator.config import Config, load_config
+from actors.corpus.corpus import build_tokenizer
+from actors.settings.run import GROUPS
 from orchestrator.errors import GroupFailedError
-from orchestrator.file_names import CONFIG, TOKENIZER
+from orchestrator.processes.ray_cluster import Cluster
 from orchestrator.run import train
-from orchestrator.run_dir import RunDir
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import Config, load_config
+from orchestrator.settings.file_names import CONFIG, TOKENIZER
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 

@@ -15,11 +15,11 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from orchestrator.config import Config, load_config
 from orchestrator.errors import InterruptedRunError, PlacementError
-from orchestrator.placement import Seats, make_group, reserve
+from orchestrator.nodes.placement import Seats, make_group, reserve
+from orchestrator.processes.seating import Seating
 from orchestrator.run import train
-from orchestrator.seating import Seating
+from orchestrator.settings.config import Config, load_config
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 

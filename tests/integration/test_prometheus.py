@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.prometheus import QUANTITIES
+from orchestrator.reporting.prometheus import QUANTITIES
 
 pytest.importorskip("prometheus_client", reason="Ray exports nothing without ray[default]")
 
@@ -28,7 +28,7 @@ ABSENT = {
 # Stays after its run until the line on stdin, so that what it recorded is still there.
 RUN = """
 import json, sys, ray
-from orchestrator.config import load_config
+from orchestrator.settings.config import load_config
 from orchestrator.run import train
 ray.init(
     address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,

@@ -13,15 +13,15 @@ import pytest
 import ray
 
 from actors.wire import ConfigError
-from jobs.machine import machine_of
-from orchestrator.ray_address import SOCKET_IN_TEMP, SOCKET_PATH_BYTES
-from orchestrator.ray_session import ray_session
+from jobs.check.machine import machine_of
+from orchestrator.nodes.ray_address import SOCKET_IN_TEMP, SOCKET_PATH_BYTES
+from orchestrator.processes.ray_session import ray_session
 from tests.unit.orchestrator.scripted import a_config
 
 ROOT = Path(__file__).resolve().parents[2]
 JOIN = """
 import sys
-from orchestrator.ray_session import ray_session
+from orchestrator.processes.ray_session import ray_session
 from tests.unit.orchestrator.scripted import a_config
 with ray_session(a_config(), False, print, lambda text: print("warned:", text)):
     pass
@@ -80,7 +80,7 @@ def test_check_says_so_too() -> None:
     with ray_session(a_config(ray={"num_cpus": 1}), False):
         address = ray.get_runtime_context().gcs_address
         code = (
-            "from jobs.machine import machine_of\n"
+            "from jobs.check.machine import machine_of\n"
             "from tests.unit.orchestrator.scripted import a_config\n"
             f"print(machine_of(a_config(ray={{'address': {address!r}}})).joined)"
         )

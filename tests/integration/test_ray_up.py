@@ -153,7 +153,7 @@ def test_ray_up_makes_a_head_without_gpus_that_asks_for_the_token(machines: Mach
         (False, True),
         (False, False),
     ]
-    for name in ("actors/spec.py", "jobs/cli.py", "pyproject.toml", "README.md"):
+    for name in ("actors/settings/run.py", "jobs/cli.py", "pyproject.toml", "README.md"):
         assert (home / "tandem" / name).read_bytes() == (ROOT / name).read_bytes()
     assert not (home / "tandem" / ".git").exists()
 

@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 from ray.util import placement_group_table
 
-from actors.spec import DATA, GROUPS, MEMORY, peer_of
+from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import ConfigError
 from benchmarks.resize import longest_gap_s, median_interval_s
 from jobs.control import run_scale
-from orchestrator.config import Config, load_config
 from orchestrator.console import Console
 from orchestrator.run import train
-from orchestrator.run_dir import RunDir
-from orchestrator.status import look
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.status import look
+from orchestrator.settings.config import Config, load_config
 from tests.chaos.injector import Faults, fail_at
 from tests.integration.tiny import REFLECTED, actor_processes
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from actors.wire import CheckpointError, ConfigError
-from orchestrator.config import load_config
 from orchestrator.console import Console
-from orchestrator.file_names import SUMMARY
 from orchestrator.run import train
+from orchestrator.settings.config import load_config
+from orchestrator.settings.file_names import SUMMARY
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 

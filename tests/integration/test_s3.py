@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
-from actors.paths import list_files
-from orchestrator.command import Command, Reply
-from orchestrator.mailbox import Mailbox, new_id
-from orchestrator.run_dir import RunDir
+from actors.sources.paths import list_files
+from orchestrator.loop.command import Command, Reply
+from orchestrator.run_dir.mailbox import Mailbox, new_id
+from orchestrator.run_dir.run_dir import RunDir
 
 ROOT = Path(__file__).resolve().parents[2]
 NOVELS = ROOT.parent / "shared" / "data" / "text"

@@ -15,16 +15,16 @@ import ray
 import yaml
 from ray._private.authentication_test_utils import reset_auth_token_state
 
-from actors.spec import DATA, GROUPS, MEMORY
+from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.wire import Order
-from jobs.check import grows
-from jobs.machine import machine_of
-from orchestrator.cluster import Cluster
-from orchestrator.config import Config, load_config
+from jobs.check.check import grows
+from jobs.check.machine import machine_of
 from orchestrator.console import Console
 from orchestrator.errors import PlacementError
-from orchestrator.exchange import Version
+from orchestrator.loop.exchange import Version
+from orchestrator.processes.ray_cluster import Cluster
 from orchestrator.run import train
+from orchestrator.settings.config import Config, load_config
 from tests.integration.scaling_cluster import ScalingCluster, labels_of_living_nodes
 
 pytestmark = pytest.mark.long

@@ -16,10 +16,10 @@ import ray
 from moto.server import ThreadedMotoServer
 
 from actors.wire import ConfigError, StorageError, TandemError
-from orchestrator.config import load_config
 from orchestrator.console import Console
 from orchestrator.run import train
-from orchestrator.run_dir import RunDir
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import load_config
 from tests.conftest import start_ray
 from tests.integration.faulty_proxy import CUT, UNAVAILABLE, FaultyProxy
 

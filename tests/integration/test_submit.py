@@ -252,8 +252,8 @@ def test_a_storage_that_the_cluster_cannot_write_is_named(place: Place) -> None:
 
 @pytest.mark.long
 def test_ctrl_c_leaves_the_job_and_its_stop_leaves_a_checkpoint(place: Place) -> None:
-    from jobs.follow import find_job
-    from jobs.job_server import connect
+    from jobs.submit.follow import find_job
+    from jobs.submit.job_server import connect
 
     process = place.start(
         *("submit", "train", str(place.config), "name=left", "intervals=9999"),

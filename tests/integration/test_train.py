@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from orchestrator.cluster import Cluster
-from orchestrator.config import load_config
+from orchestrator.processes.ray_cluster import Cluster
 from orchestrator.run import RunResult, train
+from orchestrator.settings.config import load_config
 from tests.integration.tiny import GPT2, actor_processes
 
 pytestmark = pytest.mark.usefixtures("shared_ray")

@@ -23,14 +23,14 @@ import yaml
 from ray.util import placement_group_table
 
 from actors.wire import ConfigError
-from jobs.tune import as_yaml, run_search
-from orchestrator.config import load_config
+from jobs.tune.file import load_search
+from jobs.tune.tune import as_yaml, run_search
 from orchestrator.console import Console
-from orchestrator.file_names import SUMMARY
-from orchestrator.handover import hand_over, take_over
 from orchestrator.run import train
-from orchestrator.run_dir import RunDir
-from orchestrator.search_file import load_search
+from orchestrator.run_dir.handover import hand_over, take_over
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import load_config
+from orchestrator.settings.file_names import SUMMARY
 from tests.integration.tiny import actor_processes
 
 LONG = pytest.mark.long

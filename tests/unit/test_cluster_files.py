@@ -18,9 +18,9 @@ import yaml
 from moto import mock_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from actors.node_labels import meets
-from orchestrator.config import Config, load_config
-from orchestrator.placement import bundle_labels, bundles
+from actors.settings.node_labels import meets
+from orchestrator.nodes.placement import bundle_labels, bundles
+from orchestrator.settings.config import Config, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "cluster" / "README.md"
@@ -112,7 +112,9 @@ def test_what_the_package_is_built_from_is_on_every_node_and_nothing_else_of_the
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     needed = {"pyproject.toml", "requirements.lock", project["project"]["readme"]}
     needed |= set(project["project"]["license-files"])
-    needed |= set(project["tool"]["setuptools"]["packages"])
+    needed |= {
+        name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
     mounts = dict(read("cluster.yaml")["file_mounts"])
     assert mounts.pop("~/.ray/auth_token")
     assert mounts == {f"~/tandem/{name}": name for name in needed}

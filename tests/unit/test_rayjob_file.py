@@ -15,9 +15,9 @@ import pytest
 import ray
 import yaml
 
-from actors.node_labels import meets
-from orchestrator.config import Config, load_config
-from orchestrator.placement import bundle_labels, bundles
+from actors.settings.node_labels import meets
+from orchestrator.nodes.placement import bundle_labels, bundles
+from orchestrator.settings.config import Config, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "cluster"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from actors.corpus import train_tokenizer
-from actors.corpus_spec import CorpusSpec
-from actors.pair import Pair
-from actors.spec import RunSpec
-from actors.tokenizer import Tokenizer
+from actors.corpus.corpus import train_tokenizer
+from actors.layers.pair import Pair
+from actors.settings.corpus import CorpusSpec
+from actors.settings.run import RunSpec
+from actors.tokenizers.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange, run_spec, write_facts
 
 torch.set_num_threads(1)

@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actors import losses
-from actors.corpus_spec import CorpusSpec
-from actors.data_layer import DataLayer, packed_inputs
-from actors.data_trainer import DataTrainer
-from actors.interval import Measured
-from actors.layers import to_batch
-from actors.probing import VOICES, Voice
-from actors.sampling import UNSAID, continued
-from actors.spec import RunSpec
-from actors.tokenizer import Tokenizer
-from actors.windows import Piece
+from actors.corpus.windows import Piece
+from actors.layers import losses
+from actors.layers.batch import to_batch
+from actors.layers.data_layer import DataLayer, packed_inputs
+from actors.layers.sampling import UNSAID, continued
+from actors.measuring.probing import VOICES, Voice
+from actors.settings.corpus import CorpusSpec
+from actors.settings.run import RunSpec
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.training.data_trainer import DataTrainer
+from actors.training.interval import Measured
 from tests.unit.actors.tiny import RUN, build, run_spec, save_checkpoint, tokens
 from tests.unit.actors.tiny_pair import NUM_TOKENS, tandem
 

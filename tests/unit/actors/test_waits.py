@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.corpus_spec import CorpusSpec
-from actors.tokenizer import Tokenizer
+from actors.settings.corpus import CorpusSpec
+from actors.tokenizers.tokenizer import Tokenizer
 from tests.unit.actors.tiny import FAMILIES, Exchange, memory_spec, run_spec, save_checkpoint
 from tests.unit.actors.waits import counted_waits
 

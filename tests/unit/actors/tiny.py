@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from actors.causal_lm import build_model
-from actors.corpus_spec import CorpusSpec
-from actors.data_layer import DataLayer, DataOutput
-from actors.data_trainer import DataTrainer
-from actors.flat import ByteArray
-from actors.interval import Measured, Outcome
-from actors.layer_spec import DataLayerSpec, MemoryLayerSpec
-from actors.memory_layer import MemoryLayer, Read
-from actors.memory_trainer import MemoryTrainer
-from actors.pair import Pair
-from actors.process_group import ProcessGroup, Rendezvous
-from actors.spec import RunSpec
+from actors.layers.causal_lm import build_model
+from actors.layers.data_layer import DataLayer, DataOutput
+from actors.layers.memory_layer import MemoryLayer, Read
+from actors.layers.pair import Pair
+from actors.settings.corpus import CorpusSpec
+from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
+from actors.settings.run import RunSpec
+from actors.snapshots.flat import ByteArray
+from actors.training.data_trainer import DataTrainer
+from actors.training.interval import Measured, Outcome
+from actors.training.memory_trainer import MemoryTrainer
+from actors.training.process_group import ProcessGroup, Rendezvous
 from actors.wire import Header, Order, Report
 
 T = TypeVar("T")

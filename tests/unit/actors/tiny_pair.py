@@ -8,12 +8,12 @@ from typing import cast
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from actors.build import build_data_layer, build_memory_layer
-from actors.corpus import train_tokenizer
-from actors.pair import Pair
-from actors.pair_files import export
-from actors.pair_model import TandemModel
-from actors.tokenizer import Tokenizer
+from actors.corpus.corpus import train_tokenizer
+from actors.layers.pair import Pair
+from actors.pair.pair_model import TandemModel
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.build import build_data_layer, build_memory_layer
+from actors.weights.pair_files import export
 from tests.unit.actors.tiny import FAMILIES, build, build_memory, open_gates, run_spec, write_facts
 
 ROWS, NUM_TOKENS = 64, 60  # a padded vocabulary

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.data_trainer import DataTrainer
+from actors.training.data_trainer import DataTrainer
 from benchmarks import learning_figures as figures
 from benchmarks.cells import Cells, OutOfCellsError
 from benchmarks.learning import (
@@ -318,7 +318,7 @@ class Numbers:
         self.number = number
 
     def next_batch(self, num: int) -> tuple[Any, list[Any]]:
-        from actors.corpus import Windows
+        from actors.corpus.corpus import Windows
 
         rows = np.full((num, 4), self.number, np.int32)
         return Windows(rows, rows, rows > 0), []

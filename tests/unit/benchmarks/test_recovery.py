@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from actors.spec import DATA, MEMORY
+from actors.settings.run import DATA, MEMORY
 from benchmarks.recovery import Kills, checkpoint_frac, restarts
 from benchmarks.soak import median_of
-from orchestrator.exchange import GroupCheckpoint
+from orchestrator.loop.exchange import GroupCheckpoint
 from tests.unit.orchestrator.scripted import committed
 
 

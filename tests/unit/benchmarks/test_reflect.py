@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from actors.facts import Fact
-from actors.losses import recall
-from actors.probing import answer_tokens
-from actors.tokenizer import Tokenizer
+from actors.layers.losses import recall
+from actors.measuring.probing import answer_tokens
+from actors.sources.facts import Fact
+from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Header, Range
 from benchmarks import reflect_figures as figures
 from benchmarks.cells import Cells, OutOfCellsError, compute_ahead
@@ -146,7 +146,7 @@ def test_a_unigrams_kl_is_the_losses_own() -> None:
 
 
 def batch_of(rows: torch.Tensor) -> Any:
-    from actors.layers import Batch
+    from actors.layers.batch import Batch
 
     valid = torch.ones_like(rows, dtype=torch.bool)
     valid[:, -1] = False

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.spec import DATA
+from actors.settings.run import DATA
 from actors.wire import ConfigError
 from jobs.compare import (
     FINISHED,
@@ -21,11 +21,11 @@ from jobs.compare import (
     run_compare,
 )
 from orchestrator.console import Console
-from orchestrator.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
-from orchestrator.metrics import Metrics
-from orchestrator.recorder import to_parquet
-from orchestrator.run_dir import RunDir
-from orchestrator.summary import summarise_failure
+from orchestrator.reporting.recorder import to_parquet
+from orchestrator.reporting.summary import summarise_failure
+from orchestrator.run_dir.metrics import Metrics
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
 from tests.unit.orchestrator.scripted import a_config, a_report, an_evaluation, finish
 
 

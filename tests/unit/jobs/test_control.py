@@ -12,14 +12,14 @@ import pytest
 from actors.wire import ConfigError
 from jobs.control import await_reply, run_checkpoint, run_resume, run_scale, run_stop
 from jobs.status import as_values, run_list, run_status
-from orchestrator.command import Command, Reply
 from orchestrator.console import Console
-from orchestrator.file_names import CONFIG, STATUS, SUMMARY
-from orchestrator.mailbox import Mailbox
-from orchestrator.run_dir import RunDir
-from orchestrator.status import look
+from orchestrator.loop.command import Command, Reply
+from orchestrator.run_dir.mailbox import Mailbox
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.status import look
+from orchestrator.settings.file_names import CONFIG, STATUS, SUMMARY
+from tests.unit.orchestrator.run_dir.test_status import GONE, HERE, a_status
 from tests.unit.orchestrator.scripted import a_config
-from tests.unit.orchestrator.test_status import GONE, HERE, a_status
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_scale_without_a_number_is_refused() -> None:
 def test_a_run_that_nobody_drives_gets_no_command(
     running: RunDir, status: dict[str, Any] | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.status.LOOK_AGAIN_REFRESHES", 0.0)
+    monkeypatch.setattr("orchestrator.run_dir.status.LOOK_AGAIN_REFRESHES", 0.0)
     if status is None:
         running.remove(STATUS)
     else:

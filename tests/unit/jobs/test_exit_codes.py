@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from actors.wire import CheckpointError, ConfigError, StorageError
 from jobs.cli import app
 from jobs.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, STORAGE_AWAY, UNREFLECTED
-from orchestrator import checkpoints
-from orchestrator.config import make_config
 from orchestrator.errors import GroupFailedError, as_group_error
-from orchestrator.recovery import Failure, refuse_restart
-from orchestrator.run_dir import RunDir
+from orchestrator.loop.recovery import Failure, refuse_restart
+from orchestrator.run_dir import checkpoints
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import make_config
 from tests.integration.tiny import write_config, write_corpora
 from tests.unit.actors.tiny import run_spec, write_facts
 from tests.unit.actors.tiny_pair import exported
@@ -177,7 +177,7 @@ def test_a_resume_does_not_take_an_older_pair_because_storage_is_away() -> None:
 
 def test_an_export_that_can_not_be_written_names_its_storage(tmp_path: Path) -> None:
     pair, tokenizer = exported(tmp_path / "here")
-    from actors.pair_files import export
+    from actors.weights.pair_files import export
 
     spec = run_spec(write_facts(tmp_path))
     with away(BUSY), pytest.raises(StorageError, match="away://runs/e: the export can't be writ"):

@@ -10,9 +10,9 @@ import yaml
 
 from actors.wire import ConfigError
 from jobs.init import EXAMPLES, RARELY_TURNED, WIDTH, config_text, kinds, run_init
-from orchestrator.config import Config, dotted_keys, load_config
 from orchestrator.console import Console
-from orchestrator.dotted import leaves
+from orchestrator.settings.config import Config, dotted_keys, load_config
+from orchestrator.settings.dotted import leaves
 
 QUIET = Console(quiet=True)
 

@@ -19,30 +19,31 @@ from typer.testing import CliRunner
 
 from actors.wire import ConfigError, TandemError
 from jobs.ask import run_ask
-from jobs.check import check, show
+from jobs.check.check import check, show
 from jobs.cli import app
 from jobs.compare import run_compare
 from jobs.exit_codes import exit_codes
-from jobs.follow import LogPrinter
-from jobs.forks import _print as print_forks
 from jobs.init import run_init
-from jobs.learn import _print as print_learned
-from jobs.search_progress import SearchProgress
+from jobs.learn.forks import _print as print_forks
+from jobs.learn.learn import _print as print_learned
 from jobs.status import run_list, run_status
+from jobs.submit.follow import LogPrinter
 from jobs.train import print_summary
-from jobs.tune import print_results
-from orchestrator.config import load_config
+from jobs.tune.progress import SearchProgress
+from jobs.tune.results import FAILED, FINISHED, RUNNING, TrialResult
+from jobs.tune.tune import print_results
 from orchestrator.console import READER_GONE, Console
 from orchestrator.errors import InterruptedRunError
-from orchestrator.file_names import CONFIG, EXPORT, STATUS
-from orchestrator.run_dir import RunDir
-from orchestrator.search_results import FAILED, FINISHED, RUNNING, TrialResult
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import load_config
+from orchestrator.settings.file_names import CONFIG, EXPORT, STATUS
 from tests.integration.tiny import write_config, write_corpora
 from tests.unit.actors.tiny_pair import exported
 from tests.unit.jobs.test_compare import finished_run, write_run
-from tests.unit.orchestrator import test_learn_report, test_search_spec
+from tests.unit.jobs.tune import test_spec as test_search_spec
+from tests.unit.orchestrator.reporting import test_learn_report
+from tests.unit.orchestrator.run_dir.test_status import HERE, a_status
 from tests.unit.orchestrator.scripted import a_config, finish
-from tests.unit.orchestrator.test_status import HERE, a_status
 
 TEXT = "[INST] hi [/INST] [red] :smile: {x} <b>"
 FOLDER = "my runs [v1] [red] :smile: 100%"  # may hold runs

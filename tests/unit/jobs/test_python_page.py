@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import load_config
-from orchestrator.file_names import CONFIG, EXPORT
+from orchestrator.settings.config import load_config
+from orchestrator.settings.file_names import CONFIG, EXPORT
 from tests.python_page import PAGE, blocks
 from tests.unit.actors.tiny_pair import exported
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from actors.spec import DATA, MEMORY
+from actors.settings.run import DATA, MEMORY
 from actors.wire import Answer, Description, Evaluation, Header, Order, Report
-from orchestrator.command import Reply
-from orchestrator.config import Config, make_config
-from orchestrator.coordinator import Coordinator, Outcome
-from orchestrator.events import (
+from orchestrator.loop.command import Reply
+from orchestrator.loop.coordinator import Coordinator, Outcome
+from orchestrator.loop.events import (
     Committed,
     Evaluated,
     Event,
@@ -20,11 +19,12 @@ from orchestrator.events import (
     Resized,
     Restarted,
 )
-from orchestrator.exchange import GroupCheckpoint, PairCheckpoint, Version
-from orchestrator.metrics import Metrics
-from orchestrator.recovery import Failure
-from orchestrator.resize import Resize
-from orchestrator.summary import summarise
+from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Version
+from orchestrator.loop.recovery import Failure
+from orchestrator.loop.resize import Resize
+from orchestrator.reporting.summary import summarise
+from orchestrator.run_dir.metrics import Metrics
+from orchestrator.settings.config import Config, make_config
 
 VERSION_BYTES = 100
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from actors.wire import ExportError
-from orchestrator.cluster import Cluster
-from orchestrator.config import make_config
+from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.settings.config import make_config
 
 CONFIG = {"name": "x", "corpus": {"paths": ["x.txt"]}}
 
@@ -38,7 +38,7 @@ def test_an_export_that_is_not_what_was_trained_is_not_tried_again(
     def get(*_args: Any, **_options: Any) -> None:
         raise WrappedError(ExportError("1 tensors differ: data_layer: lm_head.weight (missing)"))
 
-    monkeypatch.setattr("orchestrator.cluster.ray.get", get)
+    monkeypatch.setattr("orchestrator.processes.ray_cluster.ray.get", get)
     cluster = object.__new__(Cluster)
     evaluator = Refusing()
     vars(cluster).update(_config=make_config(CONFIG), _evaluator=evaluator, _last_pair=None)

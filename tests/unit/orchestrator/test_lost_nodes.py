@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from actors.spec import DATA, GROUPS, MEMORY, peer_of
+from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Order
-from orchestrator.coordinator import Coordinator, Outcome
 from orchestrator.errors import GroupFailedError, LostObjectError
-from orchestrator.events import Committed, Evaluated, Event, Failed, Restarted
-from orchestrator.exchange import GroupCheckpoint, Version
+from orchestrator.loop.coordinator import Coordinator, Outcome
+from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Restarted
+from orchestrator.loop.exchange import GroupCheckpoint, Version
+from tests.unit.orchestrator.loop.test_recovery import saved
 from tests.unit.orchestrator.scripted import (
     Clock,
     RecordingListener,
@@ -25,7 +26,6 @@ from tests.unit.orchestrator.scripted import (
     an_evaluation,
     committed,
 )
-from tests.unit.orchestrator.test_recovery import saved
 
 INTERVALS = 4
 LIMIT = 150  # looks at the cluster; an undisturbed run takes some twenty

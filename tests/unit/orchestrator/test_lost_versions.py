@@ -8,15 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from actors.spec import DATA, MEMORY
+from actors.settings.run import DATA, MEMORY
 from actors.wire import Order
-from orchestrator.config import DeadlineSpec
-from orchestrator.coordinator import Outcome
 from orchestrator.errors import GroupFailedError, LostObjectError
-from orchestrator.events import Committed, Evaluated, Event, Failed, Restarted
-from orchestrator.group_state import GroupState, restart_limit_s
-from orchestrator.recovery import Entry, Journal
-from orchestrator.schedule import Progress
+from orchestrator.loop.coordinator import Outcome
+from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Restarted
+from orchestrator.loop.group_state import GroupState, restart_limit_s
+from orchestrator.loop.recovery import Entry, Journal
+from orchestrator.loop.schedule import Progress
+from orchestrator.settings.config import DeadlineSpec
+from tests.unit.orchestrator.loop.test_recovery import DIED, UNTIL_3, Run, again, saved
 from tests.unit.orchestrator.scripted import (
     Pass,
     a_version,
@@ -25,7 +26,6 @@ from tests.unit.orchestrator.scripted import (
     committed,
     evaluated,
 )
-from tests.unit.orchestrator.test_recovery import DIED, UNTIL_3, Run, again, saved
 
 LOST = LostObjectError("memory rank 0 failed in interval 3: ObjectLostError")
 MISSING = Failed(MEMORY, 0, LOST, missing_input=True)

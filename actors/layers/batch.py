@@ -1,0 +1,233 @@
+"""Builds both layers from a run's spec, the same weights in every process that asks, and puts them
+together.
+
+Called by the trainers (own layer and mirror of the peer's), the evaluator and `pair`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from actors.corpus.corpus import PADDING, Windows
+from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort, mix_distributions
+from actors.layers.losses import log_probabilities
+from actors.layers.memory_layer import MemoryLayer
+from actors.machine.device import send
+
+
+@dataclass(frozen=True)
+class Host:
+    """What host memory knows of a batch: a GPU need not be asked, nor waited for."""
+
+    segments_BT: npt.NDArray[np.int64]
+    valid_BT: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows as tensors, and the positions that have something to predict next, in the same
+    document.
+    """
+
+    tokens_BT: Tensor
+    segments_BT: Tensor
+    valid_BT: Tensor  # bool; the last position is never valid
+    targets_BT: Tensor  # next token; meaningless where not valid
+    known: Host | None = None  # None: `host` fetches it
+
+    @cached_property
+    def host(self) -> Host:
+        """Segments and valid positions in host memory."""
+        if self.known is not None:
+            return self.known
+        return Host(self.segments_BT.cpu().numpy(), self.valid_BT.cpu().numpy())
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions that hold a token."""
+        return int((self.host.segments_BT != PADDING).sum())
+
+    @property
+    def num_valid(self) -> int:
+        """Positions that have something to predict."""
+        return int(self.host.valid_BT.sum())
+
+    @property
+    def one_document(self) -> bool:
+        """Whether every window is one document, without padding."""
+        return bool((self.host.segments_BT == 0).all())
+
+    @cached_property
+    def valid_at_N(self) -> Tensor:
+        """Places of the valid positions in the flattened batch, ascending."""
+        return self.places(self.host.valid_BT)
+
+    @cached_property
+    def text_at_M(self) -> Tensor:
+        """Places of the positions that hold a token in the flattened batch, ascending."""
+        return self.places(self.host.segments_BT != PADDING)
+
+    def places(self, where: npt.NDArray[np.bool_]) -> Tensor:
+        """Where a mask in host memory is true, as places in the flattened mask, on the batch's
+        device.
+        """
+        return send(torch.from_numpy(np.flatnonzero(where)), self.tokens_BT.device)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on that device."""
+        return Batch(
+            send(self.tokens_BT, device),
+            send(self.segments_BT, device),
+            send(self.valid_BT, device),
+            send(self.targets_BT, device),
+            self.host,
+        )
+
+    def rows(self, rows: slice | Tensor) -> Batch:
+        """The batch of these sequences alone."""
+        at = rows if isinstance(rows, slice) else rows.cpu().numpy()
+        return Batch(
+            self.tokens_BT[rows],
+            self.segments_BT[rows],
+            self.valid_BT[rows],
+            self.targets_BT[rows],
+            Host(self.host.segments_BT[at], self.host.valid_BT[at]),
+        )
+
+    @cached_property
+    def targets_N(self) -> Tensor:
+        """Targets of the valid positions."""
+        return rows_at(self.targets_BT, self.valid_at_N)
+
+
+def rows_at(x_BTD: Tensor, where: Tensor) -> Tensor:
+    """What a tensor (B, T, ...) holds at some positions, (N, ...), in order.
+
+    Args:
+        x_BTD: any number of further dims.
+        where: a mask (B, T), for which a GPU is waited for, or places in the flattened batch (N,).
+    """
+    if where.dtype == torch.bool:
+        return x_BTD[where]
+    return x_BTD.flatten(0, 1).index_select(0, where)
+
+
+def to_batch(windows: Windows, device: torch.device) -> Batch:
+    """Windows on `device`, with targets."""
+    tokens = torch.from_numpy(windows.tokens_NT.astype(np.int64))
+    segments = windows.segments_NT.astype(np.int64)
+    valid = np.zeros(segments.shape, np.bool_)
+    valid[:, :-1] = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != PADDING)
+    valid[:, :-1] &= windows.learn_NT[:, 1:]
+    return Batch(
+        tokens,
+        torch.from_numpy(segments),
+        torch.from_numpy(valid),
+        tokens.roll(-1, dims=1),
+        Host(segments, valid),
+    ).to(device)
+
+
+def add_noise(
+    batch: Batch,
+    noise_frac: float,
+    num_tokens: int,
+    marks: Sequence[int],
+    choices: torch.Generator,
+) -> Batch:
+    """The batch with a share of its input tokens replaced by random ones; targets and document
+    marks stay.
+    """
+    if noise_frac == 0:
+        return batch
+    shape = batch.tokens_BT.shape
+    is_mark = torch.isin(batch.tokens_BT, torch.tensor(marks, dtype=torch.long))
+    noised = (torch.rand(shape, generator=choices) < noise_frac) & ~is_mark
+    random = torch.randint(num_tokens, shape, generator=choices)
+    tokens = torch.where(noised, random, batch.tokens_BT)
+    return replace(batch, tokens_BT=tokens)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What data layer and memory say together at N positions."""
+
+    log_mixed_NV: Tensor
+    mixing_N: Tensor  # lambda
+    data: DataOutput
+
+
+@dataclass(frozen=True)
+class Voices:
+    """What data and memory layer say at N positions, each by itself, and what lambda is made of."""
+
+    logp_NV: Tensor
+    logq_NV: Tensor
+    hidden_ND: Tensor
+    y_ND: Tensor
+    data: DataOutput
+    port: MemoryPort
+    logits_NV: Tensor  # of the data layer, of which logp_NV is made
+
+    def mixing_logit(self, fixed: bool = False) -> Tensor:
+        """logit(lambda) (N,); `fixed`: its weights get no gradient."""
+        return self.port.mixing_logit(self.hidden_ND, self.y_ND, self.logp_NV, self.logq_NV, fixed)
+
+    def mixed(self, fixed: bool = False) -> Mixed:
+        """Both together; `fixed`: the weights of lambda get no gradient."""
+        logit_N = self.mixing_logit(fixed)
+        log_mixed_NV = mix_distributions(self.logp_NV, self.logq_NV, logit_N)
+        return Mixed(log_mixed_NV, torch.sigmoid(logit_N), self.data)
+
+
+def both_voices(
+    data: DataLayer,
+    memory: MemoryLayer,
+    batch: Batch,
+    y_RTD: Tensor,
+    where: Tensor,
+    scale_RT: Tensor | None = None,
+) -> Voices:
+    """One data-layer pass in which the first R sequences read; both voices at `where`.
+
+    Args:
+        data, memory: the layers.
+        batch: all sequences; those after the first R have their reads off.
+        y_RTD: what the first R sequences read.
+        where: positions of the first R of which the voices are wanted, as `rows_at` takes them.
+        scale_RT: of what the data layer hears of each read, as dropout scales; the memory's own
+            prediction is of the whole read. None: all is heard as it is.
+    """
+    readers = len(y_RTD)
+    heard_RTD = y_RTD if scale_RT is None else y_RTD * scale_RT.unsqueeze(-1)
+    out = data(
+        batch.tokens_BT,
+        batch.segments_BT,
+        heard_RTD if readers else None,
+        one_document=batch.one_document,
+    )
+    y_ND = rows_at(y_RTD, where)
+    logits_NV = rows_at(out.logits_BTV[:readers], where)
+    logp_NV = log_probabilities(logits_NV)
+    logq_NV = log_probabilities(memory.predict(y_ND))
+    hidden_ND = rows_at(out.hidden_BTD[:readers], where)
+    return Voices(logp_NV, logq_NV, hidden_ND, y_ND, out, data.port, logits_NV)
+
+
+def predict_at(memory: MemoryLayer, batch: Batch) -> Tensor:
+    """The memory's own logits (N, V) at the valid positions, reading nowhere else."""
+    u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT, one_document=batch.one_document)
+    return memory.predict(memory.read_at(rows_at(u_BTD, batch.valid_at_N)).y)
+
+
+def own_at(data: DataLayer, batch: Batch) -> Tensor:
+    """The data layer's own logits (N, V) at the valid positions, reads off."""
+    out = data(batch.tokens_BT, batch.segments_BT, one_document=batch.one_document)
+    return rows_at(out.logits_BTV, batch.valid_at_N)

@@ -1,0 +1,241 @@
+"""Hugging Face causal LMs: fresh ones from a config, their first layers, and whether they will do.
+
+Every model comes out in float32. Knows no files (`pretrained` does) and no memory. Called by
+`layers`, `pretrained`, `pair_files` and `estimate`; transformers is imported inside, 4 s that only
+trainers spend.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actors.layers.data_layer import output_matrix, packed_inputs
+from actors.settings.layers import DataLayerSpec
+from actors.wire import ConfigError
+
+LEAK = 1e-4  # of the largest logit: more than rounding, less than any dependence
+PROBE_TOKENS = 8
+
+
+def build_model(spec: DataLayerSpec, vocab_rows: int) -> nn.Module:
+    """A causal LM with fresh weights from the global torch generator.
+
+    Raises:
+        ConfigError: an unknown model type or field, a value that does not fit, no causal LM.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        config = fresh_config(spec, vocab_rows)
+        return model_of(config, spec.attention)
+    except ConfigError:
+        raise
+    except (
+        StrictDataclassError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        ZeroDivisionError,
+    ) as err:
+        fields = {**spec.fields, "vocab_size": vocab_rows}
+        chosen = ", ".join(f"{name}={value}" for name, value in fields.items())
+        raise ConfigError(f"data.layer: {spec.model_type} with {chosen}: {err}") from err
+
+
+def fresh_config(spec: DataLayerSpec, vocab_rows: int) -> Any:
+    """The Hugging Face config of a fresh model. Raises: as `build_model`, and what it catches."""
+    from transformers import AutoConfig
+
+    check_fields(spec, AutoConfig.for_model(spec.model_type))
+    chosen = {**spec.fields, "vocab_size": vocab_rows}
+    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        chosen.setdefault(token, 0)
+    config = AutoConfig.for_model(spec.model_type, **chosen)
+    check_decoder(config, f"data.layer.model_type {spec.model_type}")
+    return config
+
+
+def model_of(config: Any, attention: str = "auto") -> nn.Module:
+    """A causal LM of that config with fresh weights, of the padding token too, which marks
+    documents.
+    """
+    from transformers import AutoModelForCausalLM
+
+    padded = copy.deepcopy(config)
+    padded.pad_token_id = None  # or transformers makes the mark's row 0, and leaves it there
+    model: nn.Module = AutoModelForCausalLM.from_config(
+        padded, dtype=torch.float32, attn_implementation=kernels(attention)
+    )
+    for kept in (model.config, model.generation_config):
+        kept.pad_token_id = config.pad_token_id  # type: ignore[union-attr]
+    return model
+
+
+def learn_every_row(model: nn.Module) -> None:
+    """Lets the embedding of the padding token learn too: padding has a segment of its own here, and
+    a text may be marked with that token.
+    """
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    if getattr(embeddings, "padding_idx", None) is not None:
+        embeddings.padding_idx = None
+
+
+def tell_ties(model: nn.Module) -> None:
+    """Sets the config's `tie_word_embeddings` to what is true: a checkpoint may say that embedding
+    and head are one tensor and hold a head of its own, which transformers then keeps apart.
+    """
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    tied = output_matrix(model) is embedding
+    config: Any = model.config
+    for part in (config, config.get_text_config()):
+        if bool(getattr(part, "tie_word_embeddings", tied)) != tied:
+            part.tie_word_embeddings = tied
+
+
+def front_config(config: Any, num_layers: int) -> Any:
+    """The config of a model's first layers alone.
+
+    Raises:
+        ConfigError: more layers than the model has, or a config of several models.
+    """
+    whole = getattr(config, "num_hidden_layers", None)
+    if whole is None:
+        raise ConfigError(
+            f"memory.layer.encoder: frozen_copy can't copy layers of {config.model_type}, whose "
+            "config names no decoder layers of its own; use memory.layer.encoder: conv"
+        )
+    if num_layers > whole:
+        raise ConfigError(
+            f"memory.layer.copy_layers {num_layers}: the data layer has only {whole} decoder layers"
+        )
+    front = copy.deepcopy(config)
+    for name, value in vars(config).items():  # layer_types and the like, one entry per layer
+        if "layer" in name and isinstance(value, list) and len(value) == whole:
+            setattr(front, name, value[:num_layers])
+    front.num_hidden_layers = num_layers
+    return front
+
+
+def front_of(described: dict[str, Any]) -> nn.Module:
+    """First layers of a model, by a config as `to_dict` gives it; weights are to be loaded."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(**described)
+    model: nn.Module = AutoModel.from_config(config, dtype=torch.float32)
+    return model
+
+
+@torch.no_grad()
+def check_model(model: nn.Module, name: str) -> None:
+    """Runs eight tokens of two documents through the model.
+
+    Raises:
+        ConfigError: a position sees a later one (an encoder), or a document sees the one before it
+            (a recurrent model, or one with a mask or positions of its own): every loss would be
+            measured on text that had been seen.
+    """
+    training = model.training
+    model.eval()
+    rows = output_matrix(model).shape[0]
+    ids_BT = torch.arange(PROBE_TOKENS)[None] % rows
+    changed_BT = ids_BT.clone()
+    changed_BT[0, -1] = (PROBE_TOKENS + 1) % rows
+    half = PROBE_TOKENS // 2
+    segments_BT = torch.arange(PROBE_TOKENS)[None] // half
+
+    def logits(tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
+        inputs = packed_inputs(segments_BT)
+        out: Tensor = model(input_ids=tokens_BT, **inputs, use_cache=False).logits
+        return out
+
+    try:
+        packed = logits(ids_BT, segments_BT)
+        later = logits(changed_BT, segments_BT)
+        alone = logits(ids_BT[:, half:], segments_BT[:, half:] - 1)
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as err:
+        raise ConfigError(
+            f"{name}: the model can't take windows of packed documents ({err}); use a family whose "
+            "attention takes a mask, such as llama, qwen3 or gpt2"
+        ) from err
+    finally:
+        model.train(training)
+    if _differ(packed[:, :-1], later[:, :-1]):
+        raise ConfigError(
+            f"{name}: a position's logits depend on later tokens, so this is no causal LM; use a "
+            "decoder model"
+        )
+    if _differ(packed[:, half:], alone):
+        raise ConfigError(
+            f"{name}: a document's logits depend on the document before it in a packed window; "
+            "use a family whose attention takes a mask, such as llama, qwen3 or gpt2"
+        )
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() > LEAK * one.abs().max())
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Transformers without progress bars, and without a table of what a front leaves out."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def kernels(attention: str) -> str | None:
+    """What transformers calls the attention of `DataLayerSpec.attention`."""
+    return None if attention == "auto" else attention
+
+
+def check_decoder(config: Any, name: str) -> None:
+    """Raises: ConfigError for encoders and encoder-decoders, before their weights are read."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if (
+        kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        or encoder
+        or getattr(config, "is_encoder_decoder", False)
+    ):
+        raise ConfigError(
+            f"{name}: not a causal LM but an encoder or another kind of model; expected a decoder "
+            "that predicts the next token, such as llama, qwen3 or gpt2"
+        )
+
+
+def check_fields(spec: DataLayerSpec, config: Any) -> None:
+    """Raises: ConfigError for a field that this kind of config does not know."""
+    known = _known_fields(config)
+    if unknown := sorted(set(spec.fields) - known):
+        near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"data.layer.fields: {config.model_type} has no field {unknown[0]}; "
+            f"did you mean {near}?"
+        )
+
+
+def _known_fields(config: Any) -> set[str]:
+    """Names that a model's config knows, aliases included; Hugging Face takes any other too."""
+    return {*config.to_dict(), *vars(config), *getattr(config, "attribute_map", {})}

@@ -1,0 +1,350 @@
+"""The data layer: a Hugging Face causal LM and the memory port that lets it read.
+
+Nothing in the model is replaced. Forward hooks after chosen decoder layers add the memory's read to
+the residual stream; without a read they return nothing, so the output is the plain model's, bit for
+bit. Knows no memory layer: a read is a tensor. Called by the trainers, the evaluator and `pair`.
+
+Shapes: B sequences, T tokens, D hidden size, M memory width d_m, V token ids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from actors.layers.losses import entropy
+from actors.layers.memory_layer import rms
+from actors.layers.precision import compute_dtype, in_float32, widen
+from actors.settings.layers import DataLayerSpec
+from actors.wire import ConfigError
+
+GATE_BIAS_INIT = -2.0  # sigmoid(-2) = 0.12: the memory speaks softly until it has earned more
+
+
+@dataclass(frozen=True)
+class DataOutput:
+    """Logits over the tokenizer's ids and the hidden state that they were made from.
+
+    Attributes:
+        beyond_BT: logsumexp of the logits of the output rows beyond the tokenizer's ids; None where
+            there are none, or nothing is trained.
+    """
+
+    logits_BTV: Tensor
+    hidden_BTD: Tensor
+    beyond_BT: Tensor | None = None
+
+
+class ReadGate(nn.Module):
+    """h + alpha * W y, alpha = sigmoid(<rms(h), rms(K y)> / sqrt(D) + b), one alpha per token.
+
+    W = 0 at the start.
+    """
+
+    def __init__(self, hidden_size: int, memory_dim: int) -> None:
+        super().__init__()
+        self.write = nn.Linear(memory_dim, hidden_size, bias=False)
+        self.key = nn.Linear(memory_dim, hidden_size, bias=False)
+        self.bias = nn.Parameter(torch.full((), GATE_BIAS_INIT))
+        nn.init.zeros_(self.write.weight)
+
+    def forward(self, h_BTD: Tensor, y_BTM: Tensor) -> Tensor:
+        """What is added to the residual stream, (B, T, D)."""
+        match = (rms(h_BTD) * rms(self.key(y_BTM))).sum(-1, keepdim=True) / math.sqrt(
+            h_BTD.shape[-1]
+        )
+        return torch.sigmoid(match + self.bias) * self.write(y_BTM)
+
+
+class MemoryPort(nn.Module):
+    """The part of theta that reads.
+
+    One gate per read layer, and the mixing weight of the two distributions.
+    """
+
+    def __init__(self, hidden_size: int, memory_dim: int, read_layers: Sequence[int]) -> None:
+        super().__init__()
+        self.gates = nn.ModuleDict(
+            {str(layer): ReadGate(hidden_size, memory_dim) for layer in read_layers}
+        )
+        self.mix = nn.Linear(hidden_size + memory_dim + 2, 1)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.constant_(self.mix.bias, GATE_BIAS_INIT)
+
+    def read_gates(self) -> Iterator[tuple[str, ReadGate]]:
+        """Read layer and gate, in order."""
+        for layer, gate in self.gates.items():
+            assert isinstance(gate, ReadGate)
+            yield layer, gate
+
+    def mixing_logit(
+        self, hidden: Tensor, y: Tensor, logp: Tensor, logq: Tensor, fixed: bool = False
+    ) -> Tensor:
+        """logit(lambda) (...) from the last hidden state, the read and the entropies of both
+        distributions.
+
+        Args:
+            hidden: (..., D); y: (..., M); logp, logq: (..., V) log probabilities of data and memory
+                layer.
+            fixed: the weights of lambda get no gradient.
+        """
+        with (
+            torch.no_grad()
+        ):  # as features only: lambda must not be a reason to sharpen or blur either distribution
+            entropies = torch.stack([entropy(lp) for lp in (logp, logq)], dim=-1)
+        features = torch.cat([rms(widen(hidden)), rms(widen(y)), entropies], dim=-1)
+        with in_float32(hidden.device):  # one column: nothing to save, and lambda is a loss's base
+            weight, bias = (p.detach() if fixed else p for p in (self.mix.weight, self.mix.bias))
+            return F.linear(features, weight, bias).squeeze(-1)
+
+
+class DataLayer(nn.Module):
+    """A causal LM with a memory port.
+
+    Args:
+        model: any Hugging Face causal LM.
+        spec: where to read.
+        memory_dim: width of a read.
+        num_tokens: ids that the tokenizer has. Output rows beyond it are left out of what is
+            measured, mixed and taught; training lowers them all the same (`losses.unsaid`), since
+            an exported model says what its rows say.
+
+    Raises:
+        ConfigError: a read layer that does not exist, or more token ids than the model has rows.
+    """
+
+    def __init__(
+        self, model: nn.Module, spec: DataLayerSpec, memory_dim: int, num_tokens: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.spec = spec
+        self.num_tokens = num_tokens
+        if num_tokens > self.vocab_rows:
+            raise ConfigError(
+                f"the tokenizer has {num_tokens} ids, the model only {self.vocab_rows} output "
+                "rows; use the model's own tokenizer (tokenizer.pretrained) or a model with more "
+                "rows"
+            )
+        layers = decoder_layers(model)
+        if (deepest := max(spec.read_layers)) >= len(layers):
+            raise ConfigError(
+                f"data.layer.read_layers: layer {deepest} does not exist; the model has layers 0 "
+                f"to {len(layers) - 1}"
+            )
+        hidden_size = int(model.config.get_text_config().hidden_size)  # type: ignore[operator,union-attr]
+        if hidden_size != output_matrix(model).shape[1]:
+            raise ConfigError(
+                f"{type(model).__name__}: its hidden state is {hidden_size} wide, its output "
+                f"matrix {output_matrix(model).shape[1]}; use a model where they are the same"
+            )
+        self.port = MemoryPort(hidden_size, memory_dim, spec.read_layers)
+        self._read_BTM: Tensor | None = None
+        self._hidden_BTD: Tensor | None = None
+        self._few_logits = False  # of one position, where the hidden states are all that is wanted
+        self._instead_1ND: Tensor | None = None  # hidden states that logits are made of instead
+        for layer in spec.read_layers:
+            layers[layer].register_forward_hook(self._make_read_hook(str(layer)))
+        output_embeddings(model).register_forward_pre_hook(self._keep_hidden)
+
+    @property
+    def vocab_rows(self) -> int:
+        """Rows of the output matrix."""
+        return output_matrix(self.model).shape[0]
+
+    def _make_read_hook(self, layer: str) -> Any:
+        def add_read(_module: nn.Module, _args: Any, output: Any) -> Any:
+            y = self._read_BTM
+            if y is None:
+                return None
+            h = output[0] if isinstance(output, tuple) else output
+            reading = h[: y.shape[0]]
+            added = self.port.gates[layer](reading, y).to(h.dtype)  # the port may be the wider one
+            h = torch.cat([reading + added, h[y.shape[0] :]])
+            return (h, *output[1:]) if isinstance(output, tuple) else h
+
+        return add_read
+
+    def _keep_hidden(
+        self, _module: nn.Module, args: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...] | None:
+        self._hidden_BTD = args[0]
+        if self._instead_1ND is not None:
+            return self._instead_1ND, *args[1:]
+        return (args[0][:1, :1], *args[1:]) if self._few_logits else None
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        segments_BT: Tensor,
+        y_BTM: Tensor | None = None,
+        one_document: bool | None = None,
+        **kwargs: Any,
+    ) -> DataOutput:
+        """One forward pass; the first rows of the batch read the memory, the others don't.
+
+        Args:
+            tokens_BT: token ids.
+            segments_BT: document of each position in its window, -1 for padding; documents don't
+                see each other.
+            y_BTM: reads for the first `len(y_BTM)` sequences; None: reads off.
+            one_document: as in `packed_inputs`.
+            kwargs: passed on to the model.
+        """
+        dtype = compute_dtype(tokens_BT.device, self.model.dtype)  # type: ignore[arg-type]
+        out, hidden_BTD = self.run_model(
+            y_BTM,
+            input_ids=tokens_BT,
+            **packed_inputs(segments_BT, dtype, one_document=one_document),
+            use_cache=False,
+            **kwargs,
+        )
+        beyond_BT = None
+        if torch.is_grad_enabled() and self.num_tokens < out.logits.shape[-1]:
+            beyond_BT = widen(out.logits[..., self.num_tokens :]).logsumexp(-1)
+        return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD, beyond_BT)
+
+    def hidden(self, tokens_BT: Tensor, segments_BT: Tensor, y_BTM: Tensor | None = None) -> Tensor:
+        """The hidden states (B, T, D) of which `forward` makes logits, without the logits."""
+        self._few_logits = True
+        try:
+            return self(tokens_BT, segments_BT, y_BTM).hidden_BTD
+        finally:
+            self._few_logits = False
+
+    @torch.no_grad()
+    def logits_at(self, hidden_ND: Tensor) -> Tensor:
+        """Logits (N, V) of some of the positions of `hidden`, as `forward` makes them.
+
+        By the model's own code, called with a single token: some families cap or scale what the
+        output matrix gives.
+        """
+        self._instead_1ND = hidden_ND.unsqueeze(0)
+        try:
+            token = torch.zeros(1, 1, dtype=torch.long, device=hidden_ND.device)
+            logits_BTV: Tensor = self(token, torch.zeros_like(token)).logits_BTV
+        finally:
+            self._instead_1ND = None
+        return logits_BTV[0]
+
+    def new_cache(self) -> Any:
+        """An empty cache of keys and values for this model."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether the model can make logits of the last positions alone."""
+        return bool(self.model._supports_logits_to_keep())  # type: ignore[operator]
+
+    def run_model(self, y_BTM: Tensor | None, **inputs: Any) -> tuple[Any, Tensor]:
+        """The model's own call and output, with the reads `y_BTM`, and the hidden state (B, T, D)
+        that its logits were made from.
+
+        Args:
+            y_BTM: as in `forward`.
+            inputs: the model's own arguments, a KV cache among them.
+        """
+        self._read_BTM = y_BTM
+        try:
+            out = self.model(**inputs)
+        finally:
+            self._read_BTM = None
+        hidden, self._hidden_BTD = self._hidden_BTD, None
+        assert hidden is not None
+        return out, hidden
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own `generate`, reads off; of its output rows those are said that are tokens.
+
+        Args:
+            args, kwargs: as of every causal LM of transformers.
+        """
+        if self.num_tokens < self.vocab_rows:
+            from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
+
+            beyond = list(range(self.num_tokens, self.vocab_rows))
+            silence = SuppressTokensLogitsProcessor(beyond, device=self.port.mix.weight.device)
+            given = kwargs.get("logits_processor") or []
+            kwargs["logits_processor"] = LogitsProcessorList([*given, silence])
+        return self.model.generate(*args, **kwargs)  # type: ignore[operator]
+
+
+def packed_inputs(
+    segments_BT: Tensor,
+    dtype: torch.dtype = torch.float32,
+    past_BR: Tensor | None = None,
+    one_document: bool | None = None,
+) -> dict[str, Tensor]:
+    """Attention mask and positions that keep the documents of a window apart.
+
+    Nothing where there is only one. The mask is additive: every attention implementation takes
+    that, where eager attention would add a boolean one.
+
+    Args:
+        segments_BT: document of each position.
+        dtype: of the mask; what attention computes in.
+        past_BR: documents of the positions before, when their keys and values are in a cache.
+        one_document: whether all of that is one document in each window, all segments 0; None:
+            finds out, for which a GPU is waited for.
+    """
+    every_BS = segments_BT if past_BR is None else torch.cat([past_BR, segments_BT], dim=1)
+    if one_document is None:
+        one_document = bool((every_BS == 0).all())
+    if one_document:
+        return {}
+    past = every_BS.shape[1] - segments_BT.shape[1]
+    at_S = torch.arange(every_BS.shape[1], device=every_BS.device)
+    same_BTS = segments_BT.unsqueeze(2) == every_BS.unsqueeze(1)
+    mask_BTS = same_BTS & (at_S[past:].unsqueeze(1) >= at_S)
+    hidden = torch.zeros_like(mask_BTS, dtype=dtype)
+    hidden.masked_fill_(~mask_BTS, torch.finfo(dtype).min)
+    return {"attention_mask": hidden.unsqueeze(1), "position_ids": mask_BTS.sum(-1) - 1}
+
+
+def output_embeddings(model: nn.Module) -> nn.Module:
+    """The module that makes logits of the last hidden state.
+
+    Raises:
+        ConfigError: there is none, as in base models.
+    """
+    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        raise ConfigError(f"{type(model).__name__} has no output matrix, so it is no causal LM")
+    return head
+
+
+def output_matrix(model: nn.Module) -> Tensor:
+    """The model's output matrix, (rows, D). Raises: ConfigError as `output_embeddings`."""
+    weight = output_embeddings(model).weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The model's stack of decoder layers, wherever its family keeps it.
+
+    Raises:
+        ConfigError: there is no module list with one entry per hidden layer.
+    """
+    num_layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)  # type: ignore[operator,union-attr]
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers]
+    if not stacks:
+        raise ConfigError(
+            f"{type(model).__name__}: found no stack of {num_layers} decoder layers to read the "
+            "memory in"
+        )
+    return stacks[0]
+
+
+def mix_distributions(logp: Tensor, logq: Tensor, mixing_logit: Tensor) -> Tensor:
+    """log of (1 - lambda) p + lambda q, (..., V), from log probabilities and logit(lambda)."""
+    mixing_logit = mixing_logit.unsqueeze(-1)
+    return torch.logaddexp(logp + F.logsigmoid(-mixing_logit), logq + F.logsigmoid(mixing_logit))

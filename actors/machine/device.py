@@ -1,0 +1,76 @@
+"""The device of a trainer's process: taken at its start, fed with batches, its memory told in
+heartbeats.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import torch
+from torch import Tensor
+
+from actors.settings.run import WorkersSpec
+from actors.wire import ConfigError
+
+
+def take_device(group: str, workers: WorkersSpec, deterministic: bool = True) -> torch.device:
+    """Where a worker computes; sets how many threads torch has and, on a GPU, which kernels.
+
+    Args:
+        group, workers: whose worker this is.
+        deterministic: as `RunSpec.deterministic`.
+
+    Raises:
+        ConfigError: GPUs are asked for and torch sees none.
+    """
+    torch.set_num_threads(max(1, int(workers.cpus)))
+    if workers.gpus > 0 and not torch.cuda.is_available():
+        raise ConfigError(
+            f"{group}.workers.gpus is {workers.gpus:g}, but torch {torch.__version__} sees no "
+            "CUDA device here; install a CUDA build of torch, or set it to 0"
+        )
+    if workers.gpus > 0 and deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return device_of(workers.gpus)
+
+
+def device_of(gpus: float) -> torch.device:
+    """Where a process computes that reserves so many GPUs."""
+    return torch.device("cuda" if gpus > 0 else "cpu")
+
+
+@contextmanager
+def deterministic_or_told() -> Iterator[None]:
+    """Raises: ConfigError where the block needs a kernel that has no deterministic form."""
+    try:
+        yield
+    except RuntimeError as err:
+        if "does not have a deterministic implementation" not in str(err):
+            raise
+        kernel = str(err).split(" does not have")[0]
+        raise ConfigError(
+            f"{kernel} has no form that gives the same bits every time on a GPU; set "
+            "deterministic: false, and replayed intervals may differ in their last bits"
+        ) from err
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on `device`. The host does not wait for a GPU: the copy is queued behind
+    the work that it has, from page-locked memory.
+    """
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def used_bytes(device: torch.device) -> tuple[int, int]:
+    """Memory of this process on the host, and what its torch holds of the card. Any thread may
+    ask.
+    """
+    host_bytes = int(psutil.Process().memory_info().rss)
+    return host_bytes, torch.cuda.memory_reserved() if device.type == "cuda" else 0

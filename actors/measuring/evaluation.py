@@ -1,0 +1,167 @@
+"""Held-out figures of one pair of layers: losses, agreement, slot use, and what changed between two
+pairs.
+
+Reads both layers, changes neither, and takes memory by `batch_tokens`, never by the number of
+sequences. Called by the memory trainer (agreement) and the evaluator (everything).
+Shapes: B sequences, T tokens, N valid positions, H hidden size, D memory width, V token ids.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actors.layers import losses
+from actors.layers.batch import Batch
+from actors.layers.data_layer import DataLayer
+from actors.layers.memory_layer import MemoryLayer
+from actors.layers.pair import Pair
+from actors.measuring.voices import BATCH_TOKENS, pieces, say
+
+MARGIN = 0.1  # probability by which a new answer must lead the old one to count as a change
+SYNC_SEQUENCES = 16  # whose median of sync's weights is one, as in a batch of training by default
+
+
+def parts(batch: Batch, batch_tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
+    """The batch in parts of so many tokens, padding included; a longer sequence is a part."""
+    size = max(1, batch_tokens // batch.tokens_BT.shape[1])
+    for start in range(0, len(batch.tokens_BT), size):
+        yield batch.rows(slice(start, start + size))
+
+
+def hidden_at(data: DataLayer, batch: Batch, y_BTD: Tensor | None = None) -> Tensor:
+    """The data layer's hidden states (N, H) at the valid positions, which read `y_BTD`."""
+    return data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD)[batch.valid_BT]
+
+
+def read_at_valid(memory: MemoryLayer, batch: Batch) -> Tensor:
+    """What the memory reads at the valid positions, (N, D)."""
+    u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
+    return memory.read_at(u_BTD[batch.valid_BT]).y
+
+
+@torch.no_grad()
+def agreement(
+    data: DataLayer, memory: MemoryLayer, batch: Batch, batch_tokens: int = BATCH_TOKENS
+) -> float:
+    """Share of the valid positions where both layers alone hold the same token likeliest."""
+    same = torch.zeros((), dtype=torch.int64, device=batch.tokens_BT.device)
+    for part in parts(batch, batch_tokens):
+        hidden_NH, y_ND = hidden_at(data, part), read_at_valid(memory, part)
+        for some in pieces(len(y_ND), data.num_tokens):
+            theirs = data.logits_at(hidden_NH[some]).argmax(-1)
+            same += (theirs == memory.predict(y_ND[some]).argmax(-1)).sum()
+    return int(same) / max(1, batch.num_valid)
+
+
+@torch.no_grad()
+def heldout_figures(
+    pair: Pair, before: Pair | None, batch: Batch, batch_tokens: int = BATCH_TOKENS
+) -> dict[str, float]:
+    """Means over the valid positions of `batch`, in nats or shares; `before` is the previous pair,
+    for sync.
+
+    Keys: own_loss, help_loss, help_gain, recall_kl, recall_agreement, self_loss, mixing,
+    slots_used_frac, slots_top1pct_share, and sync_loss where there is a pair before.
+    """
+    sums: defaultdict[str, float] = defaultdict(float)
+    slot_reads = torch.zeros(
+        pair.memory.spec.num_slots, dtype=torch.int64, device=batch.tokens_BT.device
+    )
+    synced: list[losses.SyncParts] = []
+    for part in parts(batch, batch_tokens):
+        if not part.num_valid:
+            continue
+        read = pair.memory.read(part.tokens_BT, part.segments_BT)
+        slots = read.slots[part.valid_BT].flatten()
+        slot_reads += torch.bincount(slots, minlength=len(slot_reads))
+        own_NH, help_NH = hidden_at(pair.data, part), hidden_at(pair.data, part, read.y)
+        y_ND, targets_N = read.y[part.valid_BT], part.targets_N
+        old = None if before is None else (hidden_at(before.data, part),
+                                           read_at_valid(before.memory, part))  # fmt: skip
+        for some in pieces(len(y_ND), pair.data.num_tokens):
+            own_NV = pair.data.logits_at(own_NH[some])
+            memory_NV = pair.memory.predict(y_ND[some])
+            reading_NV = pair.data.logits_at(help_NH[some])
+            mixed = say(pair, "help", reading_NV, help_NH[some], y_ND[some])
+            assert mixed.mixing is not None
+            figures = {
+                "own_loss": losses.own(own_NV, targets_N[some]),
+                "help_loss": losses.help_(mixed.logp, targets_N[some]),
+                "recall_kl": losses.recall(own_NV, memory_NV),
+                "recall_agreement": (own_NV.argmax(-1) == memory_NV.argmax(-1)).float().mean(),
+                "self_loss": losses.self_(memory_NV, targets_N[some]),
+                "mixing": mixed.mixing.mean(),
+            }
+            for name, value in figures.items():
+                sums[name] += float(value) * len(own_NV)
+            if before is not None and old is not None:
+                ref_NV = before.data.logits_at(old[0][some])
+                before_NV = before.memory.predict(old[1][some])
+                synced.append(losses.sync_parts(own_NV, ref_NV, before_NV, memory_NV))
+    if synced:
+        sums["sync_loss"] = _sync_sum(synced, batch)
+    means = {name: value / max(1, batch.num_valid) for name, value in sums.items()}
+    means["help_gain"] = means["own_loss"] - means["help_loss"]
+    return {**means, **slot_use(slot_reads)}
+
+
+def _sync_sum(synced: Sequence[losses.SyncParts], batch: Batch) -> float:
+    """Sync of all positions, each beside those of the 16 sequences that it is in."""
+    names = [field.name for field in fields(losses.SyncParts)]
+    whole = {name: torch.cat([getattr(part, name) for part in synced]) for name in names}
+    total, start = 0.0, 0
+    for sequences_BT in batch.valid_BT.split(SYNC_SEQUENCES):
+        stop = start + int(sequences_BT.sum())
+        if stop > start:
+            some = losses.SyncParts(**{name: of[start:stop] for name, of in whole.items()})
+            total += float(some.weighted(some.changed_N.median()).sum())
+        start = stop
+    return total
+
+
+def slot_use(reads_S: Tensor) -> dict[str, float]:
+    """Share of the slots read at all, and share of the reads that go to the most read 1 % of the
+    slots.
+    """
+    top = max(1, len(reads_S) // 100)
+    share = reads_S.sort(descending=True).values[:top].sum() / reads_S.sum().clamp_min(1)
+    return {
+        "slots_used_frac": float((reads_S > 0).float().mean()),
+        "slots_top1pct_share": float(share),
+    }
+
+
+@dataclass(frozen=True)
+class Reflection:
+    """Probes whose answer by the data layer changed, and how many of them the memory answers the
+    new way.
+    """
+
+    changed: int
+    followed: int
+
+
+@torch.no_grad()
+def token_reflection(
+    pair: Pair, before: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS
+) -> Reflection:
+    """Reflection over next tokens: a probe is a valid position, its answer the likeliest token."""
+    changed = followed = 0
+    for part in parts(batch, batch_tokens):
+        old_NH, new_NH = hidden_at(before.data, part), hidden_at(pair.data, part)
+        y_ND = read_at_valid(pair.memory, part)
+        for some in pieces(len(y_ND), pair.data.num_tokens):
+            old_N = before.data.logits_at(old_NH[some]).argmax(-1)
+            p_NV = F.softmax(pair.data.logits_at(new_NH[some]), dim=-1)
+            top_N, new_N = p_NV.max(-1)
+            moved_N = (new_N != old_N) & (top_N - p_NV.gather(1, old_N[:, None])[:, 0] > MARGIN)
+            said_N = pair.memory.predict(y_ND[some]).argmax(-1)
+            changed += int(moved_N.sum())
+            followed += int((moved_N & (said_N == new_N)).sum())
+    return Reflection(changed, followed)

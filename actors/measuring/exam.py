@@ -1,0 +1,109 @@
+"""What a pair of layers knows of one corpus: held-out losses, and whole answers where it has facts.
+
+The same windows and questions each time, so that two exams of one corpus can be compared. Trains
+nothing. Called by `jobs.learn.learn` and `fork`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from actors.corpus.corpus import Corpus
+from actors.layers.batch import Batch, to_batch
+from actors.layers.pair import Pair
+from actors.measuring.evaluation import heldout_figures, parts
+from actors.measuring.probing import accuracy_of
+from actors.measuring.voices import BATCH_TOKENS, VOICES, say_at
+from actors.settings.run import RunSpec
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Figures of one exam.
+
+    Attributes:
+        heldout: as `heldout_figures`.
+        accuracy: whole answers right by voice, and the baseline, in wordings held out; empty where
+            the corpus has no facts.
+        accuracy_seen: the same in wordings that are trained on.
+        num_probes: questions in wordings held out.
+    """
+
+    heldout: dict[str, float]
+    accuracy: dict[str, float]
+    accuracy_seen: dict[str, float]
+    num_probes: int
+
+
+class Exam:
+    """Questions about one corpus.
+
+    Args:
+        spec: of the run, with the corpus that is asked about; its `evaluation` says how much.
+        corpus: the same, open.
+        device: where the pair is.
+        final: as many windows and probes as a run's last evaluation has, else those of one during
+            the run.
+    """
+
+    def __init__(self, spec: RunSpec, corpus: Corpus, device: torch.device, final: bool) -> None:
+        sizes = spec.evaluation
+        self._batch_tokens = sizes.batch_tokens
+        self._tokenizer, self._facts = corpus.tokenizer, corpus.facts
+        num_windows = sizes.final_windows if final else sizes.windows
+        most = max(sizes.probes, sizes.final_probes)  # as the evaluator: a prefix of one order
+        num = sizes.final_probes if final else sizes.probes
+        self._batch = to_batch(corpus.heldout(num_windows), device)
+        self._unseen = self._facts.probes(False, most, spec.seed)[:num] if self._facts else []
+        self._seen = self._facts.probes(True, most, spec.seed)[:num] if self._facts else []
+
+    @torch.no_grad()
+    def take(self, pair: Pair, ask: bool = True) -> Marks:
+        """What the pair knows now; without `ask`, the held-out figures alone."""
+        majority = self._facts.majority() if self._facts else {}
+        unseen, seen = (self._unseen, self._seen) if ask else ([], [])
+        return Marks(
+            heldout_figures(pair, None, self._batch, self._batch_tokens),
+            accuracy_of(pair, self._tokenizer, unseen, majority, self._batch_tokens),
+            accuracy_of(pair, self._tokenizer, seen, majority, self._batch_tokens),
+            len(unseen),
+        )
+
+    @torch.no_grad()
+    def figures(self, pair: Pair) -> dict[str, Any]:
+        """As `voice_figures`, of the held-out windows; and `accuracy` and `accuracy_seen` as in
+        `Marks` where there are facts.
+        """
+        figures: dict[str, Any] = dict(voice_figures(pair, self._batch, self._batch_tokens))
+        if self._facts:
+            majority = self._facts.majority()
+            for name, probes in (("accuracy", self._unseen), ("accuracy_seen", self._seen)):
+                if probes:
+                    figures[name] = accuracy_of(
+                        pair, self._tokenizer, probes, majority, self._batch_tokens
+                    )
+        return figures
+
+
+@torch.no_grad()
+def voice_figures(pair: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS) -> dict[str, float]:
+    """Loss in nats per token, and share of the tokens that are likeliest, of each voice.
+
+    Keys: own_loss, own_tokens_right, and so on for help and memory.
+    """
+    sums: defaultdict[str, float] = defaultdict(float)
+    for part in parts(batch, batch_tokens):
+        for voice in VOICES:
+            at = 0
+            said = say_at(pair, voice, part.tokens_BT, part.segments_BT, part.valid_BT)
+            for logp_NV in (piece.logp for piece in said):
+                targets_N = part.targets_N[at : at + len(logp_NV)]
+                at += len(logp_NV)
+                sums[f"{voice}_tokens_right"] += float((logp_NV.argmax(-1) == targets_N).sum())
+                sums[f"{voice}_loss"] -= float(logp_NV.gather(1, targets_N[:, None]).sum())
+    names = [f"{voice}_{what}" for voice in VOICES for what in ("tokens_right", "loss")]
+    return {name: sums[name] / max(1, batch.num_valid) for name in names}

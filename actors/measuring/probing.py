@@ -1,0 +1,315 @@
+"""Asks a pair of layers questions: whole answers, greedily, by the data layer alone, with memory,
+by the memory alone.
+
+Logits are made only where they are asked for, and what was read stays in a cache. `speak` alone
+makes all of them, the slow and plain way that tests compare with. Called by the evaluator and
+`tandem ask`.
+
+Shapes: B prompts, T tokens, N positions asked for, V token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from actors.corpus.corpus import PADDING
+from actors.layers.data_layer import mix_distributions
+from actors.layers.pair import Pair
+from actors.measuring.answers import is_answered
+from actors.measuring.evaluation import MARGIN, Reflection
+from actors.measuring.voices import BATCH_TOKENS, batches, go_on, rows_at_once, say_at
+from actors.measuring.voices import VOICES as VOICES
+from actors.measuring.voices import Voice as Voice
+from actors.sources.facts import Probe, baseline_accuracy
+from actors.tokenizers.tokenizer import Tokenizer
+
+MAX_ANSWER_TOKENS = 16
+TOKENS_AFTER = 2  # of an answer: whether it ends there may take a space and what follows it
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Log probabilities of one voice and lambda where there is a mixture."""
+
+    logp_BTV: Tensor
+    mixing_BT: Tensor | None = None
+
+
+@torch.no_grad()
+def speak(pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor) -> Spoken:
+    """Next-token log probabilities of `voice` at every position."""
+    if voice == "own":
+        return Spoken(pair.data(tokens_BT, segments_BT).logits_BTV.log_softmax(-1))
+    y = pair.memory.read(tokens_BT, segments_BT).y
+    logq = pair.memory.predict(y).log_softmax(-1)
+    if voice == "memory":
+        return Spoken(logq)
+    out = pair.data(tokens_BT, segments_BT, y)
+    logp = out.logits_BTV.log_softmax(-1)
+    logit = pair.data.port.mixing_logit(out.hidden_BTD, y, logp, logq)
+    return Spoken(mix_distributions(logp, logq, logit), torch.sigmoid(logit))
+
+
+def pad_right(
+    rows: Sequence[Sequence[int]], fill: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Token rows as one tensor, and their segments: 0, then -1 for padding."""
+    longest = max(len(row) for row in rows)
+    tokens = torch.full((len(rows), longest), fill)
+    segments = torch.full((len(rows), longest), PADDING)
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = torch.tensor(row)
+        segments[index, : len(row)] = 0
+    return tokens.to(device), segments.to(device)
+
+
+def answer_tokens(tokenizer: Tokenizer, answer: str) -> list[int]:
+    """An answer as facts are trained on: a space before, one full stop after."""
+    return tokenizer.encode(f" {answer.rstrip(' .')}.")
+
+
+def prompt_tokens(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """A prompt as the start of a document; at least one token."""
+    return [*tokenizer.opening, *tokenizer.encode(prompt)] or [tokenizer.end_of_text]
+
+
+def _device(pair: Pair) -> torch.device:
+    return pair.memory.values.device
+
+
+@torch.no_grad()
+def _likeliest(pair: Pair, voice: Voice, rows: list[list[int]], asked: list[range]) -> list[int]:
+    """Likeliest next tokens of `voice` at the positions asked for of each row, one after the
+    other.
+    """
+    tokens_BT, segments_BT = pad_right(rows, 0, _device(pair))
+    where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+    for row, positions in enumerate(asked):
+        where_BT[row, positions.start : positions.stop] = True
+    said = say_at(pair, voice, tokens_BT, segments_BT, where_BT)
+    return [token for piece in said for token in piece.logp.argmax(-1).tolist()]
+
+
+def says(
+    pair: Pair,
+    voice: Voice,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[bool]:
+    """Whether `voice`, decoding greedily, gives each answer to each prompt (both as token ids)."""
+    rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
+    right = [True] * len(rows)
+    for indices in batches([len(row) for row in rows], batch_tokens, len(rows)):
+        asked = [range(len(prompts[i]) - 1, len(rows[i]) - 1) for i in indices]
+        best = iter(_likeliest(pair, voice, [rows[i] for i in indices], asked))
+        for i in indices:
+            right[i] = [next(best) for _ in answers[i]] == list(answers[i])
+    return right
+
+
+def answers_right(
+    pair: Pair,
+    voice: Voice,
+    tokenizer: Tokenizer,
+    probes: Sequence[Probe],
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[bool]:
+    """Whether `voice` gives one of each probe's answers, as `is_answered` says; with or without a
+    mark that closes it, in whatever tokens.
+    """
+    prompts = [prompt_tokens(tokenizer, probe.prompt) for probe in probes]
+    longest = [
+        max(len(tokenizer.encode(f" {answer}")) for answer in probe.answers) for probe in probes
+    ]
+    limits = [length + TOKENS_AFTER for length in longest]
+    told = tell(pair, voice, prompts, tokenizer.end, limits, batch_tokens)
+    return [
+        any(is_answered(continuation(tokenizer, p, t.tokens), a, probe.prompt)
+            for a in probe.answers)
+        for probe, p, t in zip(probes, prompts, told, strict=True)
+    ]  # fmt: skip
+
+
+def continuation(tokenizer: Tokenizer, prompt: Sequence[int], said: Sequence[int]) -> str:
+    """The text of `said` as it follows the prompt; alone some tokenizers drop its first space."""
+    before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *said])
+    return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(said)
+
+
+def accuracy_of(
+    pair: Pair,
+    tokenizer: Tokenizer,
+    probes: Sequence[Probe],
+    majority: dict[str, str],
+    batch_tokens: int = BATCH_TOKENS,
+) -> dict[str, float]:
+    """Share of the probes that each voice answers, and that each relation's `majority` object does
+    (`baseline`); empty without probes.
+    """
+    if not probes:
+        return {}
+    right = {v: answers_right(pair, v, tokenizer, probes, batch_tokens) for v in VOICES}
+    accuracy: dict[str, float] = {voice: sum(oks) / len(oks) for voice, oks in right.items()}
+    return {**accuracy, "baseline": baseline_accuracy(probes, majority)}
+
+
+@dataclass(frozen=True)
+class Told:
+    """A greedy continuation, token by token."""
+
+    tokens: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    mixing: tuple[float, ...]  # lambda; empty where the voice does not mix
+
+
+def tell(
+    pair: Pair,
+    voice: Voice,
+    prompts: Sequence[Sequence[int]],
+    stop: int | None,
+    max_tokens: int | Sequence[int] = MAX_ANSWER_TOKENS,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[Told]:
+    """Greedy continuations of the prompts, up to and without `stop`; None: nothing stops them.
+
+    Args:
+        pair, voice: who continues.
+        prompts: token ids, at least one each.
+        stop: id that ends a continuation.
+        max_tokens: of each continuation, or of all.
+        batch_tokens: of a forward pass, what is to be said included.
+    """
+    limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
+    lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
+    told: list[Told] = [Told((), (), ())] * len(prompts)
+    for indices in batches(lengths, batch_tokens, rows_at_once(pair.data.num_tokens)):
+        some = [prompts[i] for i in indices]
+        for i, one in zip(
+            indices, _tell(pair, voice, some, stop, [limits[i] for i in indices]), strict=True
+        ):
+            told[i] = one
+    return told
+
+
+@torch.no_grad()
+def _tell(
+    pair: Pair,
+    voice: Voice,
+    prompts: Sequence[Sequence[int]],
+    stop: int | None,
+    limits: Sequence[int],
+) -> list[Told]:
+    """Continuations of one batch; a row that has ended leaves the cache."""
+    said: list[list[tuple[int, float, float]]] = [[] for _ in prompts]
+    tokens_BT, mask_BP = pad_left(prompts, _device(pair))
+    cache, live = pair.data.new_cache(), list(range(len(prompts)))
+    while True:
+        last, _ = go_on(pair, voice, tokens_BT, mask_BP, cache, keep=1)
+        p_B, token_B = last.logp[:, -1].max(-1)
+        tokens, ps = token_B.tolist(), p_B.exp().tolist()
+        lambdas = [0.0] * len(live) if last.mixing is None else last.mixing[:, -1].tolist()
+        still = []
+        for at, row in enumerate(live):
+            if tokens[at] == stop:
+                continue
+            said[row].append((tokens[at], ps[at], lambdas[at]))
+            if len(said[row]) < limits[row]:
+                still.append(at)
+        if not still:
+            break
+        if len(still) < len(live):
+            kept = torch.tensor(still, device=tokens_BT.device)
+            cache.batch_select_indices(kept)
+            token_B, mask_BP = token_B[kept], mask_BP[kept]
+            live = [live[at] for at in still]
+        tokens_BT = token_B[:, None]
+        mask_BP = torch.cat([mask_BP, torch.ones_like(tokens_BT)], dim=1)
+    return [
+        Told(
+            tuple(token for token, _, _ in row),
+            tuple(p for _, p, _ in row),
+            tuple(lam for _, _, lam in row) if voice == "help" else (),
+        )
+        for row in said
+    ]
+
+
+def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token rows as one tensor that ends in the last token of each, and 1 where a token is."""
+    longest = max(len(row) for row in rows)
+    tokens_BT = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask_BT = torch.zeros_like(tokens_BT)
+    for index, row in enumerate(rows):
+        tokens_BT[index, longest - len(row) :] = torch.tensor(row)
+        mask_BT[index, longest - len(row) :] = 1
+    return tokens_BT.to(device), mask_BT.to(device)
+
+
+def answer_reflection(
+    pair: Pair,
+    old_answers: Sequence[tuple[int, ...]],
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    batch_tokens: int = BATCH_TOKENS,
+) -> tuple[Reflection, list[tuple[int, ...]]]:
+    """Reflection over whole greedy answers, and the data layer's answers now.
+
+    A probe changed where the data layer's answer differs from `old_answers` and its first new token
+    leads the old one by the margin; it is followed where the memory, greedily, gives the whole new
+    answer.
+    """
+    mark = tokenizer.end
+    told = tell(pair, "own", prompts, mark, batch_tokens=batch_tokens)
+    answers = [t.tokens for t in told]
+    moved = [
+        i
+        for i, (new, old) in enumerate(zip(answers, old_answers, strict=False))
+        if new != old and new and old
+    ]
+    leads = _leads(pair, prompts, answers, old_answers, moved, mark, batch_tokens)
+    clear = [i for i, lead in zip(moved, leads, strict=True) if lead > MARGIN]
+    new = [answers[i] for i in clear]
+    followed = says(pair, "memory", [prompts[i] for i in clear], new, batch_tokens)
+    return Reflection(len(clear), sum(followed)), answers
+
+
+@torch.no_grad()
+def _leads(
+    pair: Pair,
+    prompts: Sequence[Sequence[int]],
+    new: Sequence[Sequence[int]],
+    old: Sequence[Sequence[int]],
+    moved: Sequence[int],
+    mark: int | None,
+    batch_tokens: int,
+) -> list[float]:
+    """Probability of each first new token minus that of the old one in its place.
+
+    An answer that ended there has the mark in it; without one, nothing to be compared, and leads.
+    """
+    rows, firsts = [], []
+    for i in moved:
+        same = next(
+            (at for at, (a, b) in enumerate(zip(new[i], old[i], strict=False)) if a != b),
+            min(len(new[i]), len(old[i])),
+        )
+        rows.append([*prompts[i], *new[i][:same]])
+        firsts.append([said[same] if same < len(said) else mark for said in (new[i], old[i])])
+    leads = [0.0] * len(rows)
+    most = rows_at_once(pair.data.num_tokens)
+    for indices in batches([len(row) for row in rows], batch_tokens, most):
+        some = [rows[at] for at in indices]
+        tokens_BT, segments_BT = pad_right(some, 0, _device(pair))
+        where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+        for row, tokens in enumerate(some):
+            where_BT[row, len(tokens) - 1] = True
+        (said,) = say_at(pair, "own", tokens_BT, segments_BT, where_BT)
+        for p_V, at in zip(said.logp.exp(), indices, strict=True):
+            ps = [0.0 if token is None else float(p_V[token]) for token in firsts[at]]
+            leads[at] = ps[0] - ps[1]
+    return leads

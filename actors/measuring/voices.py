@@ -1,0 +1,165 @@
+"""Who speaks: the data layer alone, both together, the memory alone; at some positions, or token by
+token with a cache.
+
+Nothing of the size of all positions times all token ids is made at a time. Called by `evaluation`
+and `exam` (some positions), by `probing` and `pair_model` (both).
+
+Shapes: B sequences, T tokens of this call, P tokens so far with them, L positions wanted of each
+sequence, N of all, D memory width, H hidden size, V token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from actors.corpus.windows import PADDING
+from actors.layers.data_layer import mix_distributions
+from actors.layers.losses import log_probabilities
+from actors.layers.memory_cache import MemoryCache
+from actors.layers.pair import Pair
+
+Voice = Literal["own", "help", "memory"]
+VOICES: tuple[Voice, ...] = ("own", "help", "memory")
+LOGIT_FLOATS = 1 << 24  # of one tensor of logits: 64 MiB in float32
+BATCH_TOKENS = 4096  # of a forward pass where no setting says it
+
+
+def rows_at_once(num_tokens: int) -> int:
+    """Positions whose logits over so many token ids are made at a time."""
+    return max(1, LOGIT_FLOATS // num_tokens)
+
+
+def pieces(num: int, num_tokens: int) -> Iterator[slice]:
+    """So many positions in pieces whose logits are made at a time."""
+    size = rows_at_once(num_tokens)
+    for start in range(0, num, size):
+        yield slice(start, min(num, start + size))
+
+
+def batches(lengths: Sequence[int], batch_tokens: int, most: int) -> Iterator[list[int]]:
+    """Indices of sequences, similar lengths together, for forward passes.
+
+    Args:
+        lengths: tokens of each sequence.
+        batch_tokens: of a pass, padding included; a longer sequence has a pass of its own.
+        most: sequences of a pass.
+    """
+    some: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if some and (len(some) == most or (len(some) + 1) * lengths[index] > batch_tokens):
+            yield some
+            some = []
+        some.append(index)
+    if some:
+        yield some
+
+
+@dataclass(frozen=True)
+class Said:
+    """Log probabilities (..., V) of one voice, and lambda (...) where there is a mixture."""
+
+    logp: Tensor
+    mixing: Tensor | None = None
+
+
+def say(
+    pair: Pair, voice: Voice, logits: Tensor | None, hidden: Tensor | None, y: Tensor | None
+) -> Said:
+    """What `voice` says where the data layer has these logits (..., V) and hidden states (..., H),
+    and the memory reads y (..., D); each None where the voice needs none of it.
+    """
+    logp = None if logits is None else log_probabilities(logits)
+    if voice == "own":
+        assert logp is not None
+        return Said(logp)
+    assert y is not None
+    logq = log_probabilities(pair.memory.predict(y))
+    if voice == "memory":
+        return Said(logq)
+    assert logp is not None
+    assert hidden is not None
+    logit = pair.data.port.mixing_logit(hidden, y, logp, logq).float()
+    return Said(mix_distributions(logp, logq, logit), torch.sigmoid(logit))
+
+
+@torch.no_grad()
+def say_at(
+    pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor, where_BT: Tensor
+) -> Iterator[Said]:
+    """What `voice` says at some positions, piece by piece in their order."""
+    y_BTD = None if voice == "own" else pair.memory.read(tokens_BT, segments_BT).y
+    hidden_NH = y_ND = None
+    if voice != "memory":
+        hidden_NH = pair.data.hidden(tokens_BT, segments_BT, y_BTD)[where_BT]
+    if y_BTD is not None:
+        y_ND = y_BTD[where_BT]
+    for some in pieces(int(where_BT.sum()), pair.data.num_tokens):
+        logits_NV = None if hidden_NH is None else pair.data.logits_at(hidden_NH[some])
+        yield say(
+            pair,
+            voice,
+            logits_NV,
+            None if hidden_NH is None else hidden_NH[some],
+            None if y_ND is None else y_ND[some],
+        )
+
+
+def go_on(
+    pair: Pair,
+    voice: Voice,
+    tokens_BT: Tensor,
+    mask_BP: Tensor | None,
+    cache: Any,
+    keep: int | Tensor,
+    position_ids: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Said, Any]:
+    """What `voice` says after the tokens of this call, and the data layer's own output if it spoke.
+
+    Args:
+        pair, voice: who.
+        tokens_BT: what `cache` has not seen.
+        mask_BP: 0 for padding, which may stand anywhere; None: there is none.
+        cache: a cache of transformers, in which the tokens are kept, or None.
+        keep: only the last so many positions, or these; 0: all.
+        position_ids: (B, T); default: counted over the mask's ones.
+        kwargs: passed on to the data layer's model.
+
+    Raises:
+        ValueError: a cache of another voice or of a kind that the memory can't follow.
+    """
+    if mask_BP is not None and position_ids is None:
+        new = slice(mask_BP.shape[1] - tokens_BT.shape[1], None)
+        position_ids = (mask_BP.long().cumsum(-1) - 1).clamp_min(0)[:, new]
+    kept: Any = slice(-keep if keep else None, None) if isinstance(keep, int) else keep
+    past, y_BTD = None, None
+    if voice != "own":
+        past = MemoryCache.of(cache, voice)
+        segments_BT = torch.zeros_like(tokens_BT)
+        if mask_BP is not None:
+            new = slice(mask_BP.shape[1] - tokens_BT.shape[1], None)
+            segments_BT.masked_fill_(mask_BP[:, new] == 0, PADDING)
+        y_BTD = pair.memory.read_at(past.extend(pair.memory, tokens_BT, segments_BT)).y
+    plain = logits = hidden = None
+    if voice != "memory":
+        narrow = pair.data.keeps_logits
+        plain, hidden = pair.data.run_model(
+            y_BTD,
+            input_ids=tokens_BT,
+            attention_mask=mask_BP,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **({**kwargs, "logits_to_keep": keep} if narrow else kwargs),
+        )
+        logits, hidden = (t if narrow else t[:, kept] for t in (plain.logits, hidden))
+        logits = logits[..., : pair.data.num_tokens]
+    said = say(pair, voice, logits, hidden, None if y_BTD is None else y_BTD[:, kept])
+    if cache is not None and past is not None:
+        past.attach(cache)
+    return said, plain

@@ -1,0 +1,4 @@
+"""Both layers as one model, after a run: generate, learn, forks.
+
+Imports training and what lies below it; called by the jobs on finished runs.
+"""

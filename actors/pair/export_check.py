@@ -1,0 +1,198 @@
+"""Holds an export against the pair that was trained, before anybody can take it for finished.
+
+    written to a local folder -> loaded as people load it -> compared -> copied, marker last
+
+Loaded twice: the data layer by transformers alone, and the pair as `jobs.api.load` loads it, one
+after the other, so that there is never more than one copy beside the trained pair. All tensors must
+be the trained ones, bit for bit; then losses on held-out documents tell what tensors don't, such as
+a config that says something else. Called by the evaluator and `tandem learn`.
+
+Shapes: N documents, T tokens, V token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer as HFTokenizer
+from torch import Tensor, nn
+
+from actors.corpus.windows import PADDING, Windows, pack
+from actors.layers.batch import Batch, to_batch
+from actors.layers.causal_lm import quietly
+from actors.layers.data_layer import packed_inputs
+from actors.layers.pair import Pair
+from actors.layers.sampling import openings
+from actors.measuring.evaluation import heldout_figures
+from actors.measuring.evaluation import parts as rows_of
+from actors.measuring.probing import VOICES, Voice
+from actors.pair import pair_model
+from actors.settings.run import RunSpec
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.exports import DATA_LAYER
+from actors.weights.pair_files import parts, publish, written
+from actors.wire import ConfigError, ExportError
+
+DOCUMENT_TOKENS = 256  # of a document that is compared
+TOKENS = 1024  # compared in all
+# Nats a token. The trained pair hides other documents by an additive mask, a loaded one padding by
+# ones and zeros, so attention may sum in another order: 2e-7 was measured on a CPU, four families.
+TOLERANCE = 1e-4
+LOSS_OF = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}  # by voice
+NAMED = 4  # tensors in a message
+
+
+def export_checked(
+    spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str, heldout: Windows
+) -> None:
+    """Writes both layers and the port under `directory`, once they are known to be as trained.
+
+    Args:
+        spec, tokenizer: the run's.
+        pair: as it was trained, in eval mode.
+        directory: any fsspec URL.
+        heldout: windows, of which the first documents are compared.
+
+    Raises:
+        ExportError: what is loaded again is not what was trained; nothing was written then.
+    """
+    with written(spec, tokenizer, pair) as root:
+        check_export(root, tokenizer, pair, heldout)
+        publish(root, directory)
+
+
+@torch.no_grad()
+def check_export(root: Path, tokenizer: Tokenizer, pair: Pair, heldout: Windows) -> None:
+    """Loads the export under `root` as people do. Raises: ExportError: as `export_checked`."""
+    documents = compared_documents(heldout, tokenizer.end_of_text)
+    _check_tokenizer(root, tokenizer, documents)
+    batch = to_batch(documents, pair.memory.values.device)
+    figures = heldout_figures(pair, None, batch)
+    trained = {voice: figures[name] for voice, name in LOSS_OF.items()}
+    _check_plain(root, pair, batch, trained["own"])
+    try:
+        _check_pair(root, pair, batch, trained)
+    except ConfigError as err:
+        raise ExportError(f"the export can't be loaded again: {err}") from err
+
+
+def compared_documents(heldout: Windows, fill: int) -> Windows:
+    """The first documents of the windows, one a row, cut where they are long."""
+    pieces, total = [], 0
+    for piece in openings(heldout):
+        length = min(len(piece.tokens), DOCUMENT_TOKENS)
+        pieces.append(pack([piece.cut(0, length)], DOCUMENT_TOKENS, fill))
+        total += length
+        if total >= TOKENS:
+            break
+    rows = Windows.concat([p for p in pieces if len(p)] or [Windows.empty(DOCUMENT_TOKENS)])
+    longest = int((rows.segments_NT != PADDING).sum(1).max(initial=0))
+    return Windows(
+        rows.tokens_NT[:, :longest], rows.segments_NT[:, :longest], rows.learn_NT[:, :longest]
+    )
+
+
+def _check_plain(root: Path, pair: Pair, batch: Batch, trained: float) -> None:
+    from transformers import AutoModelForCausalLM
+
+    with quietly():
+        loaded = AutoModelForCausalLM.from_pretrained(root / DATA_LAYER, local_files_only=True)
+    plain = loaded.to(batch.tokens_BT.device).eval()
+    wrong = differing(pair.data.model, plain)
+    loss = _loss(
+        lambda part: plain(
+            input_ids=part.tokens_BT, **packed_inputs(part.segments_BT), use_cache=False
+        ).logits[..., : pair.data.num_tokens],
+        batch,
+    )
+    who = f"the data layer, loaded by transformers from {DATA_LAYER}"
+    _refuse(who, {DATA_LAYER: wrong}, {"own": (trained, loss)})
+
+
+def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, float]) -> None:
+    loaded = pair_model.load(str(root)).to(batch.tokens_BT.device)
+    ours, theirs = parts(pair), parts(Pair(loaded.data_layer, loaded.memory_layer))
+    wrong = {part: differing(module, theirs[part]) for part, module in ours.items()}
+
+    def logits(voice: Voice, part: Batch) -> Tensor:
+        mask = (part.segments_BT != PADDING).long()
+        out = loaded(input_ids=part.tokens_BT, attention_mask=mask, use_cache=False, voice=voice)
+        found: Tensor = out.logits[..., : pair.data.num_tokens]
+        return found
+
+    losses = {voice: _loss(partial(logits, voice), batch) for voice in VOICES}
+    _refuse("the pair, loaded as a whole", wrong, {v: (trained[v], losses[v]) for v in VOICES})
+
+
+def differing(trained: nn.Module, loaded: nn.Module) -> list[str]:
+    """Names of the tensors, with what is the matter, in which two modules differ in any bit."""
+    ours, theirs = trained.state_dict(), loaded.state_dict()
+    wrong = [f"{name} (missing)" for name in ours if name not in theirs]
+    wrong += [f"{name} (not of the trained layer)" for name in theirs if name not in ours]
+    for name in ours.keys() & theirs.keys():
+        mine, other = ours[name], theirs[name]
+        if mine.shape != other.shape or mine.dtype != other.dtype:
+            wrong.append(
+                f"{name} ({other.dtype} {list(other.shape)}, trained {mine.dtype} "
+                f"{list(mine.shape)})"
+            )
+        elif not torch.equal(mine, other):
+            wrong.append(f"{name} (differs by up to {(mine - other).abs().max().item():.3g})")
+    return sorted(wrong)
+
+
+def _loss(logits_of: Callable[[Batch], Tensor], batch: Batch) -> float:
+    """Nats a token at the positions that have something to predict."""
+    total = 0.0
+    for part in rows_of(batch):
+        logits_NV = logits_of(part)[part.valid_BT].float()
+        total += F.cross_entropy(logits_NV, part.targets_N, reduction="sum").item()
+    return total / max(1, batch.num_valid)
+
+
+def _refuse(
+    who: str, tensors: Mapping[str, list[str]], losses: Mapping[str, tuple[float, float]]
+) -> None:
+    """Raises: ExportError where a tensor differs, or a loss (trained, loaded) by more than
+    rounding.
+    """
+    wrong = [f"{part}: {name}" for part, names in tensors.items() for name in names]
+    off = [
+        f"{voice} loss {loaded:.6f}, trained {trained:.6f}"
+        for voice, (trained, loaded) in losses.items()
+        if not abs(loaded - trained) <= TOLERANCE
+    ]
+    if not wrong and not off:
+        return
+    more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+    named = (
+        f"{len(wrong)} tensors differ: {'; '.join(wrong[:NAMED])}{more}"
+        if wrong
+        else "every tensor is the trained one, so its config.json says something else than the "
+        "trained model's"
+    )
+    raise ExportError(
+        f"the export is not what was trained: {who}, has {', '.join(off) or 'the same losses'} "
+        f"on held-out documents; {named}. Nothing was exported; the run's checkpoints are as they "
+        "were. Give this message and the model's config.json to the maintainers"
+    )
+
+
+def _check_tokenizer(root: Path, tokenizer: Tokenizer, documents: Windows) -> None:
+    """Raises: ExportError where the exported tokenizer.json gives a text other ids."""
+    theirs = HFTokenizer.from_file(str(root / DATA_LAYER / "tokenizer.json"))
+    theirs.encode_special_tokens = not tokenizer.kept.as_ids
+    for tokens_T, segments_T in zip(documents.tokens_NT, documents.segments_NT, strict=True):
+        text = tokenizer.decode(tokens_T[segments_T != PADDING].tolist())
+        ours, got = tokenizer.encode(text), theirs.encode(text, add_special_tokens=False).ids
+        if ours != got:
+            at = next((i for i, (a, b) in enumerate(zip(ours, got, strict=False)) if a != b), -1)
+            raise ExportError(
+                f"the exported tokenizer gives other ids than the run's: at token {at} of "
+                f"{text[:80]!r}: expected {ours[at]}, got {got[at] if got else None}. Nothing was "
+                "exported; the run's checkpoints are as they were"
+            )

@@ -1,0 +1,133 @@
+"""A copy of a finished run's pair that trains on another corpus, with its memory or without.
+
+    without:  data trainer alone, reads off
+    with:     interval i of each trainer adopts the other's version i-1, as in a lockstep run
+
+Both trainers in this process, one after the other: what is compared is what is learned, not how
+long it takes. Starts from the exports with fresh optimizers; changes nothing of the run. Called by
+`jobs.learn.forks`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from actors.layers.pair import Pair
+from actors.settings.corpus import CorpusSpec
+from actors.settings.layers import DROPOUT_ENDINGS
+from actors.settings.run import DATA, MEMORY, RunSpec
+from actors.snapshots.flat import ByteArray
+from actors.snapshots.snapshot import publish
+from actors.training.data_trainer import DataTrainer
+from actors.training.memory_trainer import MemoryTrainer
+from actors.training.optim import short_warmup
+from actors.wire import Header, Order
+
+RUN = "fork"
+
+Published = tuple[Header, list[ByteArray]]
+
+
+def fork_spec(
+    spec: RunSpec, export: str, corpus: CorpusSpec, steps: int, with_memory: bool, gpus: bool
+) -> RunSpec:
+    """The spec of one fork: the run's, from its exports, on another corpus, in one process.
+
+    Args:
+        spec: of the run.
+        export: its exported pair.
+        corpus: what the fork trains on.
+        steps: optimizer steps of the data layer.
+        with_memory: False: own alone; True: the run's weights, help at least as much as own.
+        gpus: whether there are some here, for groups that had some.
+    """
+    dumped = spec.model_dump(by_alias=True)
+    values: dict[str, Any] = {name: dumped[name] for name in RunSpec.model_fields}
+    values["corpus"] = corpus.model_dump()
+    values["intervals"] = math.ceil(steps / spec.data.steps_per_interval)
+    values["exchange"] = {}
+    layer = values["data"]["layer"]
+    dropouts = {k: v for k, v in layer["fields"].items() if k.endswith(DROPOUT_ENDINGS)}
+    layer |= {"pretrained": export, "fields": dropouts, "fresh_port": False, "compile": False}
+    values["memory"]["layer"] |= {"start_from": export, "compile": False}  # forks are short
+    for name in (DATA, MEMORY):
+        group: dict[str, Any] = values[name]
+        before = spec.group(name)
+        on_card = gpus and before.workers.gpus > 0
+        group["workers"] = {"cpus": before.workers.cpus, "gpus": 1.0 if on_card else 0.0}
+        group["optimizer"]["warmup_steps"] = short_warmup(before.optimizer, steps)
+    weights = values["losses"]
+    if with_memory:
+        weights["help"] = weights["help"] or weights["own"]
+    else:
+        weights |= {"own": 1.0, "help": 0.0}
+    return RunSpec.model_validate(values)
+
+
+class Fork:
+    """Trains a copy of the pair, interval by interval.
+
+    Args:
+        spec: of the fork.
+        tokenizer_json: the run's tokenizer.
+        steps: optimizer steps of the data layer in all.
+        with_memory: whether the memory is read, and trained beside the data layer.
+    """
+
+    def __init__(self, spec: RunSpec, tokenizer_json: str, steps: int, with_memory: bool) -> None:
+        self._spec, self._steps = spec, steps
+        self.data = DataTrainer(spec, tokenizer_json, RUN)
+        self.memory = MemoryTrainer(spec, tokenizer_json, RUN) if with_memory else None
+        self._of_data = _copied(self.data.publish())
+        self._of_memory = _copied(self._unchanging() if self.memory is None else
+                                  self.memory.publish())  # fmt: skip
+        self.data_tokens = self.memory_tokens = 0
+
+    def _unchanging(self) -> Published:
+        """The exported memory as version 0, for a data layer that never reads it."""
+        return publish(
+            self.data.mirror, 0, 1, run=RUN, group=MEMORY, incarnation=0, version=0, step=0,
+            peer_version=-1, ranges=(),
+        )  # fmt: skip
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that the data layer has done."""
+        return self.data.step
+
+    @property
+    def pair(self) -> Pair:
+        """Both layers as they are now."""
+        return Pair(self.data.layer, self.data.memory if self.memory is None else self.memory.layer)
+
+    def interval(self) -> bool:
+        """The next interval of both; False when all steps are done."""
+        number = self.data.interval_done + 1
+        each = self._spec.data.steps_per_interval
+        num_steps = min(each, self._steps - self.step)
+        if num_steps <= 0:
+            return False
+        (data_header, data_buckets), (memory_header, memory_buckets) = (
+            self._of_data,
+            self._of_memory,
+        )
+        order = Order(RUN, 0, number, num_steps)
+        mine = self.data.interval(order, [memory_header], memory_buckets)
+        self.data_tokens += mine.report.tokens
+        if self.memory is not None:
+            num_steps = max(1, round(self._spec.memory.steps_per_interval * num_steps / each))
+            order = Order(RUN, 0, number, num_steps, ranges=data_header.ranges)
+            theirs = self.memory.interval(order, [data_header], data_buckets)
+            self.memory_tokens += theirs.report.tokens
+            assert theirs.header is not None
+            self._of_memory = _copied((theirs.header, theirs.buckets))
+        assert mine.header is not None
+        self._of_data = _copied((mine.header, mine.buckets))
+        return True
+
+
+def _copied(published: Published) -> Published:
+    """The bytes as they are now: a trainer hands out views of what it goes on training."""
+    header, buckets = published
+    return header, [bucket.copy() for bucket in buckets]

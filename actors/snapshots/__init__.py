@@ -1,0 +1,4 @@
+"""A layer's parameters as one flat buffer: published, adopted, checkpointed.
+
+Knows bytes, names and checksums, not what a layer means. Imports machine and the messages.
+"""

@@ -1,0 +1,38 @@
+"""From the values of the chosen columns to a document, and what is said where they are not there.
+
+Called by `lines` (JSONL) and `row_groups` (Parquet).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from actors.sources.documents import Document
+from actors.wire import CorpusError
+
+SHOWN_COLUMNS = 20
+
+
+def document(values: Sequence[str | None]) -> list[Document]:
+    """The document of one row; none where a value is null, or what is to be learned is blank."""
+    *given, text = values
+    if text is None or not text.strip() or any(g is None for g in given):
+        return []
+    return [Document(text, given=given[0] or "" if given else "")]
+
+
+def no_column(where: str, column: str, there: Sequence[str]) -> CorpusError:
+    """That a column is missing, which there are, and which is nearest."""
+    near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
+    shown = ", ".join(there[:SHOWN_COLUMNS]) + (", …" if len(there) > SHOWN_COLUMNS else "")
+    return CorpusError(
+        f"{where}: no column {column}"
+        + (f"; did you mean {near[0]}?" if near else ";")
+        + f" there are: {shown or 'none'}; set text_column, or prompt_column and completion_column"
+    )
+
+
+def wrong_type(where: str, column: str, got: str) -> CorpusError:
+    """That a column holds something other than text."""
+    return CorpusError(f"{where}: column {column}: expected text, got {got}")

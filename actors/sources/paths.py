@@ -1,0 +1,345 @@
+"""From paths to files: what a file, a glob, a directory or a URL stands for, and reading from it.
+
+A file is listed once, with its size; after that a read is one request, whatever the storage. Knows
+nothing of documents. Called by the sources.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, get_args
+
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
+
+from actors.settings.corpus import FileFormat
+from actors.sources.local_files import (
+    files_below,
+    files_matching,
+    is_one_file,
+    refuse_broken_link,
+    split_pattern,
+)
+from actors.sources.text_file import CODECS
+from actors.storage import MAGIC, first_line, locate, outages_told
+from actors.wire import CorpusError, TandemError
+
+FORMATS: dict[str, FileFormat] = {
+    ".txt": "text",
+    ".md": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+}
+# What is certainly not text; anything else without an extension of ours is taken for it.
+FOREIGN = (
+    *(".7z", ".arrow", ".avro", ".bin", ".csv", ".db", ".doc", ".docx", ".feather", ".gguf"),
+    *(".h5", ".jpeg", ".jpg", ".mp3", ".mp4", ".npy", ".npz", ".orc", ".pdf", ".pickle", ".pkl"),
+    *(".png", ".pt", ".pth", ".rar", ".safetensors", ".sqlite", ".tar", ".tgz", ".tsv", ".xls"),
+    *(".xlsx", ".zip"),
+)
+EXTRAS = {
+    "s3": ("s3", "s3a"),
+    "gcs": ("gs", "gcs"),
+    "azure": ("abfs", "abfss", "az", "adl"),
+    "hf": ("hf",),
+}
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a corpus.
+
+    Attributes:
+        path: as messages name it; with its scheme where it has one.
+        size: bytes.
+        format: what is in it, once unpacked.
+        codec: how it is compressed, if it is.
+    """
+
+    path: str
+    size: int
+    format: FileFormat
+    codec: str | None
+    fs: Any  # an fsspec file system
+    key: str  # the path as the file system knows it
+
+    @property
+    def local(self) -> bool:
+        """True where it lies on a disk of this machine."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def identity(self) -> object:
+        """The same for two names of one file; then `is_same` says whether they are."""
+        if not self.local:
+            return self.path
+        with reading(self.path):
+            found = os.stat(self.key)
+        return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(self.key)
+
+    def is_same(self, other: File) -> bool:
+        """Whether this is another name of the same file, or the same name."""
+        return self.path == other.path or (
+            self.local and other.local and is_one_file(self.key, other.key)
+        )
+
+    @property
+    def state(self) -> str:
+        """Changes when what is in the file may have changed."""
+        if not self.local:
+            return str(self.fs.ukey(self.key))
+        with reading(self.path):
+            found = os.stat(self.key)  # of what a link leads to
+        return f"{os.path.realpath(self.key)} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes [start, stop), by one request.
+
+        Raises:
+            CorpusError: the file can't be read, or is shorter than when it was listed.
+        StorageError: its storage is away.
+        """
+        with reading(self.path):
+            if self.local:
+                with open(self.key, "rb") as handle:
+                    handle.seek(start)
+                    raw = handle.read(stop - start)
+            else:
+                raw = bytes(self.fs.cat_file(self.key, start=start, end=stop))
+        if len(raw) != stop - start:
+            raise CorpusError(
+                f"corpus file {self.path}: {self.size} bytes when it was listed, but ends at byte "
+                f"{start + len(raw)} now; leave a corpus as it is while a run reads it"
+            )
+        return raw
+
+    def open(self) -> BinaryIO:
+        """A handle that reads it from its start to its end."""
+        handle: BinaryIO = self.fs.open(self.key, "rb")
+        return handle
+
+
+@contextmanager
+def reading(path: str, doing: str = "can't be read") -> Iterator[None]:
+    """Turns whatever goes wrong with a file into an error that names it.
+
+    Raises:
+        StorageError: where its storage is away.
+        CorpusError: else.
+    """
+    try:
+        with outages_told(f"corpus file {path}", doing):
+            yield
+    except TandemError:
+        raise
+    except Exception as err:  # each remote file system raises types of its own
+        raise CorpusError(f"corpus file {path}: {doing}: {first_line(err)}") from err
+
+
+def file_system(url: str, what: str = "path") -> tuple[Any, str]:
+    """The fsspec file system behind `url`, and the path as that knows it.
+
+    Raises:
+        CorpusError: unknown scheme, or one whose package is not installed (says which extra).
+        StorageError: its storage is away.
+    """
+    scheme = url.partition("://")[0].rpartition("::")[2] if "://" in url else ""
+    try:
+        with outages_told(f"{what} {url}", "can't be opened"):
+            fs, root = locate(url)
+    except TandemError:
+        raise
+    except ImportError as err:
+        extra = next((e for e, schemes in EXTRAS.items() if scheme in schemes), None)
+        need = f"pip install 'tandem-memory[{extra}]'" if extra else str(err)
+        raise CorpusError(
+            f"{what} {url}: reading {scheme}:// needs a package that is not installed: {need}"
+        ) from err
+    except Exception as err:  # credentials and endpoints fail in each package's own way
+        raise CorpusError(f"{what} {url}: can't be opened: {first_line(err)}") from err
+    return fs, root
+
+
+def split_name(path: str) -> tuple[str, str | None]:
+    """A file's extension below that of its compression, and the compression."""
+    stem, last = posixpath.splitext(posixpath.basename(path).lower())
+    if last in CODECS:
+        return posixpath.splitext(stem)[1], CODECS[last]
+    return last, None
+
+
+def expand_paths(paths: Sequence[str]) -> list[str]:
+    """Names of the files behind `paths` (files, globs, directories, URLs), sorted within each.
+
+    Raises:
+        CorpusError: an entry matches no file.
+    """
+    names = []
+    for path in paths:
+        fs, found = _find(path)
+        names += [_name(fs, path, key) for key, _ in found]
+    return names
+
+
+def list_files(paths: Sequence[str], chosen: str = "auto") -> list[File]:
+    """The files behind `paths`, sorted within each entry.
+
+    From a directory, a `chosen` format takes the files with its extensions, where there are some.
+
+    Raises:
+        CorpusError: an entry matches no file; a file of a foreign format, of unknown size, or named
+            twice; a directory that mixes tables and text.
+    """
+    files: list[File] = []
+    for path in paths:
+        fs, found = _find(path)
+        entry = [_file(fs, _name(fs, path, key), key, size, chosen, path) for key, size in found]
+        files += _of_one_kind(entry, path, chosen)
+    refuse_twice(files, lambda first, second: "")
+    return files
+
+
+def refuse_twice(files: Sequence[File], where: Callable[[File, File], str]) -> None:
+    """Refuses files of which two are one, by name or by links.
+
+    Args:
+        files: all that a run reads.
+        where: what is said of the two, where they stand.
+
+    Raises:
+        CorpusError: two names of one file.
+    """
+    seen: dict[object, File] = {}
+    for file in files:
+        first = seen.setdefault(file.identity if file.size else file.path, file)
+        if first is file or not file.is_same(first):
+            continue
+        same = "named twice" if first.path == file.path else f"the same file as {first.path}"
+        raise CorpusError(
+            f"corpus file {file.path}: {where(first, file) or same}; what one copy holds out the "
+            "other would train on (to read a source more often, give it a weight: corpus.sources)"
+        )
+
+
+def is_there(path: str) -> bool:
+    """Whether a path, glob or URL stands for anything.
+
+    Raises: whatever the storage's client raises.
+    """
+    fs, root = locate(path)
+    fixed, pattern = split_pattern(root, fs.exists)
+    return bool(fs.exists(fixed) if pattern is None else _matching(fs, root, fixed, pattern))
+
+
+def _find(path: str) -> tuple[Any, list[tuple[str, int | None]]]:
+    """The file system of `path`, and key and size of every file behind it."""
+    fs, root = file_system(path, "corpus path")
+    with reading(path, "can't be listed"):
+        local = isinstance(fs, LocalFileSystem)
+        found = _find_local(root) if local else _find_remote(fs, root)
+    if not found:
+        what = (
+            "no file in that directory" if local and os.path.isdir(root) else
+            "neither a file nor a directory" if local and os.path.exists(root) else "no such file"
+        )  # fmt: skip
+        raise CorpusError(f"corpus path {path}: {what}; give an existing file, glob or directory")
+    return fs, found
+
+
+def _find_local(root: str) -> list[tuple[str, int | None]]:
+    fixed, pattern = split_pattern(root)
+    refuse_broken_link(fixed)
+    if pattern is not None:
+        below = files_matching(fixed, pattern) if os.path.isdir(fixed) else []
+        return [(file.path, file.size) for file in below]
+    if os.path.isdir(fixed):
+        return [(file.path, file.size) for file in files_below(fixed, _hidden)]
+    return [(fixed, os.path.getsize(fixed))] if os.path.isfile(fixed) else []
+
+
+def _find_remote(fs: Any, root: str) -> list[tuple[str, int | None]]:
+    fixed, pattern = split_pattern(root, fs.exists)
+    if pattern is not None:
+        infos = _matching(fs, root, fixed, pattern)
+    else:
+        try:
+            info = fs.info(root)
+        except FileNotFoundError:
+            return []
+        infos = {root: info}
+        if info["type"] == "directory":
+            infos = {
+                key: info
+                for key, info in fs.find(root, detail=True).items()
+                if not any(map(_hidden, str(key)[len(root) :].split("/")))
+            }
+    return [(str(k), i.get("size")) for k, i in sorted(infos.items()) if i["type"] == "file"]
+
+
+def _matching(fs: Any, root: str, fixed: str, pattern: str) -> dict[str, Any]:
+    """What a pattern matches below a folder, with what the file system says of each."""
+    if not any(c in fixed for c in MAGIC):
+        return dict(fs.glob(root, detail=True))
+    matches = re.compile(glob_translate(pattern)).match  # a glob would take the folder for one
+    depth = None if "**" in pattern else pattern.count("/") + 1
+    infos = fs.find(fixed, maxdepth=depth, withdirs=True, detail=True)
+    return {k: i for k, i in infos.items() if matches(str(k)[len(fixed) :].strip("/"))}
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file or folder of a directory is a mark or a leftover (.cache, _SUCCESS)."""
+    return name.rpartition("/")[2].startswith((".", "_"))
+
+
+def _name(fs: Any, path: str, key: str) -> str:
+    return str(fs.unstrip_protocol(key)) if "://" in path else key
+
+
+def _file(fs: Any, name: str, key: str, size: int | None, chosen: str, path: str) -> File:
+    extension, codec = split_name(key)
+    if extension in FOREIGN and chosen == "auto":
+        raise CorpusError(
+            f"corpus file {name}: {extension} files are not read, only text, JSONL and Parquet; "
+            + ("give a glob that leaves it out" if path != name else "convert it")
+            + ", or set corpus.format"
+        )
+    if size is None:
+        raise CorpusError(
+            f"corpus file {name}: its server doesn't say how long it is; copy it to a disk or a "
+            "bucket"
+        )
+    formats = get_args(FileFormat)
+    format_: FileFormat = chosen if chosen in formats else FORMATS.get(extension, "text")  # type: ignore[assignment]
+    if format_ == "parquet" and codec is not None:
+        raise CorpusError(
+            f"corpus file {name}: Parquet inside {codec} can't be read in parts; unpack it "
+            "(Parquet compresses its columns itself)"
+        )
+    return File(name, int(size), format_, codec, fs, key)
+
+
+def _of_one_kind(files: list[File], path: str, chosen: str) -> list[File]:
+    """What of a directory's or a glob's files is read."""
+    if chosen != "auto":
+        named = [f for f in files if FORMATS.get(split_name(f.key)[0]) == chosen]
+        return named or files
+    by_format: dict[str, list[File]] = {}
+    for file in files:
+        by_format.setdefault(file.format, []).append(file)
+    if len(by_format) > 1:
+        kinds = ", ".join(
+            f"{len(fs)} {kind} ({posixpath.basename(fs[0].key)}{', …' if len(fs) > 1 else ''})"
+            for kind, fs in sorted(by_format.items())
+        )
+        raise CorpusError(
+            f"corpus path {path}: holds files of different formats: {kinds}; set corpus.format to "
+            "take those of one, or give each its own path or glob"
+        )
+    return files

@@ -1,0 +1,237 @@
+"""Finds a pretrained tokenizer's files, in a folder or on the Hugging Face hub, and its marks.
+
+Only tokenizer.json is read, so that nothing but data comes in. Called by `tokenizer`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actors.settings.corpus import NO_MARK
+from actors.wire import ConfigError
+
+TOKENIZER_FILE = "tokenizer.json"
+MARK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+# What says how a tokenizer is used. Files of its vocabulary repeat what is in tokenizer.json.
+USE_FILES = (*MARK_FILES, "added_tokens.json", "chat_template.jinja", "chat_template.json")
+MORE_TEMPLATES = "additional_chat_templates"
+# Where no file says which tokens open and close: the names that are usual.
+USUAL_BEGINS = ("<s>", "<|begin_of_text|>", "<bos>")
+USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>")
+
+Made = TypeVar("Made")
+
+
+def files_of_use(folder: Path) -> dict[str, Path]:
+    """The files of a tokenizer's folder that say how it is used, by their names in it."""
+    found = {name: folder / name for name in USE_FILES}
+    found |= {f"{MORE_TEMPLATES}/{p.name}": p for p in folder.glob(f"{MORE_TEMPLATES}/*.jinja")}
+    return {name: path for name, path in sorted(found.items()) if path.is_file()}
+
+
+def read_pretrained(
+    name: str,
+    make: Callable[[str, str | None, str | None, dict[str, str]], Made],
+    begin: str | None = None,
+    end: str | None = None,
+) -> Made:
+    """What `make` makes of the text of tokenizer.json, the marks that open and close documents, and
+    the text of the files that say how it is used.
+
+    Args:
+        name: a folder, a file or a hub name.
+        make: gets the text, both marks, None where there is none, and the files by name.
+        begin, end: which marks; NO_MARK: none; None: as the files say.
+
+    Raises:
+        ConfigError: see `Tokenizer.from_pretrained`.
+    """
+    where = f"tokenizer.pretrained {name}"
+    file = _find(name, where)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        content = json.loads(text)
+        used = files_of_use(file.parent)
+        files = {name: path.read_text(encoding="utf-8-sig") for name, path in used.items()}
+        return make(text, *_marks(content, file.parent, where, begin, end), files)
+    except (OSError, ValueError) as err:  # ConfigErrors are ValueErrors too
+        if isinstance(err, ConfigError):
+            raise
+        raise ConfigError(f"{where}: {file.name} can't be used: {err}") from err
+
+
+def looks_local(name: str) -> bool:
+    """Whether a name can only be meant as a path: no hub name has such a form."""
+    return (
+        os.path.isabs(name)
+        or name.startswith(("./", "../", "~"))
+        or name.endswith((".json", "/"))
+        or name.count("/") > 1
+    )
+
+
+def _find(name: str, where: str) -> Path:
+    path = Path(name).expanduser()
+    for place in (path, path / TOKENIZER_FILE):
+        if place.is_symlink() and not place.exists():
+            raise ConfigError(
+                f"{where}: {place} is a link to {place.readlink()}, where nothing is; bring that "
+                "back, or give another"
+            )
+    if path.is_file():
+        return path
+    if path.is_dir():
+        file = path / TOKENIZER_FILE
+        if not file.is_file():
+            raise ConfigError(
+                f"{where}: no {TOKENIZER_FILE} in that folder (there are: {_listed(path)}); only "
+                f"fast tokenizers can be used: make the file with {_convert(name)}"
+            )
+        return file
+    if looks_local(name):
+        raise ConfigError(
+            f"{where}: no such file or folder; give a folder with {TOKENIZER_FILE}, such a file, "
+            "or a hub name"
+        )
+    return _download(name, where)
+
+
+def _listed(folder: Path) -> str:
+    names = sorted(p.name for p in folder.iterdir())
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "no files"
+
+
+def _convert(name: str) -> str:
+    return f"AutoTokenizer.from_pretrained({name!r}).save_pretrained(FOLDER)"
+
+
+def _download(name: str, where: str) -> Path:
+    """The tokenizer's files from the hub, or from its local cache where they are there already."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    wanted = [TOKENIZER_FILE, *USE_FILES, f"{MORE_TEMPLATES}/*.jinja"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
+    except HFValidationError as err:
+        raise ConfigError(
+            f"{where}: neither a path that exists nor a hub name (like openai-community/gpt2)"
+        ) from err
+    except GatedRepoError as err:
+        raise ConfigError(
+            f"{where}: its owner asks for an agreement; accept it on the hub, then log in with "
+            "`hf auth login`"
+        ) from err
+    except RepositoryNotFoundError as err:
+        raise ConfigError(
+            f"{where}: no such path, and none of that name on the hub (or a private one: log in "
+            "with `hf auth login`)"
+        ) from err
+    except (LocalEntryNotFoundError, OSError) as err:
+        raise ConfigError(
+            f"{where}: no such path, and as a hub name it is not in the local cache and the hub "
+            "can't be reached; give a folder that has it, or a machine with a network "
+            f"({type(err).__name__})"
+        ) from err
+    file = folder / TOKENIZER_FILE
+    if not file.is_file():
+        raise ConfigError(
+            f"{where}: no {TOKENIZER_FILE} on the hub there; only fast tokenizers can be used: "
+            f"make the file with {_convert(name)} and give FOLDER"
+        )
+    return file
+
+
+def _marks(
+    content: dict[str, Any],
+    folder: Path,
+    where: str,
+    chosen_begin: str | None,
+    chosen_end: str | None,
+) -> tuple[str | None, str | None]:
+    """The tokens that open and close a document, as chosen, or as the files say: one does both
+    where they name only one.
+    """
+    for field, token in (("begin", chosen_begin), ("end", chosen_end)):
+        if token not in (None, NO_MARK) and token not in _tokens(content):
+            raise ConfigError(
+                f"tokenizer.{field} {token}: {where} has no such token; give one of its special "
+                f"tokens ({_special(content) or 'it has none'}), or {NO_MARK}"
+            )
+    begin, end = _found_marks(content, folder)
+    end = chosen_end or end or begin
+    if end is None:
+        special = _special(content)
+        raise ConfigError(
+            f"{where}: nothing says which token closes a document; set tokenizer.end (and "
+            f"tokenizer.begin) to a token or to {NO_MARK}, or put eos_token (and bos_token) into "
+            f"{MARK_FILES[0]} beside {TOKENIZER_FILE}"
+            + (f"; its special tokens are {special}" if special else "")
+        )
+    begin = chosen_begin or begin or end
+    return None if begin == NO_MARK else begin, None if end == NO_MARK else end
+
+
+def _tokens(content: dict[str, Any]) -> set[str]:
+    """Every token of a tokenizer.json, whatever the kind of its model."""
+    vocab = (content.get("model") or {}).get("vocab") or ()
+    listed = vocab if isinstance(vocab, dict) else [piece[0] for piece in vocab]
+    return {*listed, *(token.get("content") for token in content.get("added_tokens") or [])}
+
+
+def _special(content: dict[str, Any]) -> str:
+    """Its special tokens, as messages name them."""
+    special = [t["content"] for t in content.get("added_tokens") or [] if t.get("special")]
+    return ", ".join(special[:12])
+
+
+def _found_marks(content: dict[str, Any], folder: Path) -> tuple[str | None, str | None]:
+    """The tokens that the files say open and close a document."""
+    begin, end = None, None
+    for name in MARK_FILES:
+        if (folder / name).is_file():
+            said = json.loads((folder / name).read_text(encoding="utf-8-sig"))
+            begin = begin or _token(said.get("bos_token"))
+            end = end or _token(said.get("eos_token"))
+    if begin is None and end is None:
+        begin, end = _template_marks(content)
+    if begin is None and end is None:
+        known = {token.get("content") for token in content.get("added_tokens") or []}
+        begin = next((t for t in USUAL_BEGINS if t in known), None)
+        end = next((t for t in USUAL_ENDS if t in known), None)
+    return begin, end
+
+
+def _token(said: Any) -> str | None:
+    """A token as transformers writes it: its text, or an object that holds it."""
+    if isinstance(said, dict):
+        said = said.get("content")
+    return said if isinstance(said, str) and said else None
+
+
+def _template_marks(content: dict[str, Any]) -> tuple[str | None, str | None]:
+    """What the post-processor puts before and after a text."""
+    processor = content.get("post_processor") or {}
+    for part in processor.get("processors") or [processor]:
+        if part.get("type") != "TemplateProcessing":
+            continue
+        before: str | None = None
+        after: str | None = None
+        seen_text = False
+        for piece in part["single"]:
+            if "Sequence" in piece:
+                seen_text = True
+                continue
+            token = part["special_tokens"][piece["SpecialToken"]["id"]]["tokens"][0]
+            before, after = (before, token) if seen_text else (token, after)
+        return before, after
+    return None, None

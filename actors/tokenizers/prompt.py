@@ -1,0 +1,56 @@
+"""The tokenizer of an export as transformers knows it, set up for prompts.
+
+Reads the export's small files only, never weights. Called by `pair_model`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path, PurePosixPath
+
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from actors.storage import locate, outages_told
+from actors.tokenizers.tokenizer import BEGIN, Tokenizer
+from actors.wire import ConfigError
+
+
+def load_prompt_tokenizer(directory: str, tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """The tokenizer exported to `directory`: a text begins a document as in training, whatever the
+    files put round it, and padding goes to the left.
+
+    Args:
+        directory: an export; any fsspec URL.
+        tokenizer: the run's.
+
+    Raises:
+        ConfigError: there is none, or one that can't be read.
+        StorageError: its storage is away.
+    """
+    with tempfile.TemporaryDirectory(prefix="tandem-load-") as folder:
+        try:
+            with outages_told(directory, "the tokenizer can't be loaded"):
+                fs, source = locate(f"{directory.rstrip('/')}/data_layer")
+                for path in fs.ls(source, detail=False):
+                    name = PurePosixPath(str(path)).name
+                    if not name.endswith(".safetensors"):
+                        fs.get_file(path, str(Path(folder) / name))
+            # by tokenizer.json alone: AutoTokenizer may choose a class that splits text its own way
+            found = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        except (OSError, KeyError, ValueError) as err:
+            raise ConfigError(f"{directory}: the tokenizer can't be loaded: {err}") from err
+    found.padding_side = "left"
+    found.model_input_names = ["input_ids", "attention_mask"]
+    if found.pad_token_id is None:
+        found.pad_token = found.convert_ids_to_tokens(tokenizer.end_of_text)
+    opening = [BEGIN] if tokenizer.begin_token else []
+    found.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[*opening, "$A"],
+        pair=[*opening, "$A", "$B:1"],
+        special_tokens=[
+            {"id": BEGIN, "ids": [*tokenizer.opening], "tokens": [tokenizer.begin_token]}
+            for _ in opening
+        ],
+    )
+    return found

@@ -1,0 +1,193 @@
+"""Trains the data layer.
+
+Own and help from one forward pass, by memory dropout; the memory's mirror is frozen. The weights of
+lambda learn in a forward pass of their own, where much of the text is replaced: what both layers
+know by heart doesn't tell which of them to believe elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from actors.corpus.corpus import WindowStream
+from actors.layers import losses
+from actors.layers.batch import Batch, both_voices, rows_at
+from actors.layers.mixing import mixing_loss, strange_sequences
+from actors.settings.run import DATA, RunSpec
+from actors.training.execution import prepare_training
+from actors.training.interval import Measured, within
+from actors.training.optim import DenseOptimizer, learning_rate
+from actors.training.trainer import Trainer
+from actors.weights.build import build_data_layer, build_memory_layer
+from actors.wire import UnwiredMemoryError
+
+
+class DataTrainer(Trainer):
+    """One rank of the data group.
+
+    Args:
+        begin: told what the construction does from now on.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        tokenizer_json: str,
+        run: str,
+        rank: int = 0,
+        num_ranks: int = 1,
+        incarnation: int = 0,
+        begin: Callable[[str], None] = lambda phase: None,
+    ) -> None:
+        begin("taking its device and reading the corpus")
+        super().__init__(spec, tokenizer_json, run, DATA, rank, num_ranks, incarnation)
+        begin("building its layers")
+        self.layer = build_data_layer(spec, self.tokenizer, self.device)
+        self.memory = build_memory_layer(spec, self.tokenizer, self.layer.vocab_rows, self.device)
+        self._flatten(self.layer, self.memory)
+        self.dense = DenseOptimizer(self.own, spec.data.optimizer)
+        self.open_streams()
+        self.check_wired()
+        prepare_training(self.layer)
+
+    def open_streams(self) -> None:
+        """As `Trainer.open_streams`."""
+        self.stream = WindowStream(self.corpus, DATA)
+
+    @property
+    def num_readers(self) -> int:
+        """Sequences at the front of the global batch that read the memory."""
+        size = self.spec.data.batch_size
+        if self.spec.losses.help == 0:
+            return 0
+        if self.spec.losses.own == 0:
+            return size
+        return min(max(1, round(size * self.spec.data.help_frac)), size - 1)
+
+    @torch.no_grad()
+    def check_wired(self) -> None:
+        """Raises: UnwiredMemoryError if opened gates leave the logits as they were, at any read
+        layer.
+        """
+        self.layer.eval()  # dropout would make any two passes differ
+        tokens = torch.arange(8, device=self.device)[None] % self.tokenizer.size
+        segments = torch.zeros_like(tokens)
+        y = torch.ones(1, 8, self.spec.memory.layer.dim, device=self.device)
+        plain = self.layer(tokens, segments).logits_BTV
+        for name, gate in self.layer.port.read_gates():
+            before = gate.write.weight.clone()
+            gate.write.weight.normal_(generator=torch.Generator(self.device).manual_seed(0))
+            changed = not torch.equal(self.layer(tokens, segments, y).logits_BTV, plain)
+            gate.write.weight.copy_(before)
+            if not changed:
+                raise UnwiredMemoryError(
+                    f"{self.group} rank {self.rank}: a read after layer {name} does not reach the "
+                    "model's output; "
+                    f"its hook on {type(self.layer.model).__name__} is bypassed; choose other "
+                    "data.layer.read_layers"
+                )
+        self.layer.train()
+
+    def train_step(self) -> Measured:
+        """One step of w_own L_own + w_help L_help + w_reader L_reader on the next batch."""
+        readers, step = self.num_readers, Measured()
+        with self.cost("batch"):
+            windows, ranges = self.stream.next_batch(self.spec.data.batch_size)
+            self.ranges.extend(ranges)
+            batch = self.make_batch(windows)
+            num_help = batch.rows(slice(None, readers)).num_valid
+            num_own = batch.num_valid - num_help
+            strange = strange_sequences(self.spec, self.tokenizer, batch, readers, self.step)
+            num_strange = strange.num_valid
+        self.dense.zero_grad()
+        for rows in self.passes():
+            part = batch.rows(rows).to(self.device)
+            step.num_tokens += part.num_tokens
+            self._backward(part, within(readers, rows), num_own, num_help, step)
+            self._learn_mixing(strange.rows(rows).to(self.device), num_strange, step)
+        self.reduce()
+        with self.cost("optimizer"):
+            spec = self.spec.data.optimizer
+            lr = learning_rate(spec.lr, spec, self.step, self.spec.total_steps(DATA))
+            step.add_metric("gradient_norm", self.dense.step(lr))
+            step.metrics["lr"] = lr
+        return self.checked(step)
+
+    def _backward(
+        self, part: Batch, readers: int, num_own: int, num_help: int, step: Measured
+    ) -> None:
+        """Gradients of one pass, whose first `readers` sequences read.
+
+        Args:
+            part: the sequences of the pass.
+            readers: how many of them read.
+            num_own, num_help: positions of each term in the global batch.
+            step: gets this pass' shares of the terms.
+        """
+        weights = self.spec.losses
+        alone, reading = part.rows(slice(readers, None)), part.rows(slice(None, readers))
+        with self.autocast():
+            with self.cost("read"), torch.no_grad():
+                y_RTD = self._read(reading)
+            with self.cost("forward"):
+                said = both_voices(self.layer, self.memory, part, y_RTD, reading.valid_at_N)
+                mixed = said.mixed(fixed=self.spec.data.mixing_noise > 0)
+        loss = torch.zeros((), device=self.device)
+        if own_here := alone.num_valid:
+            own_NV = rows_at(mixed.data.logits_BTV[readers:], alone.valid_at_N)
+            own = losses.own(own_NV, alone.targets_N)
+            own = own * (own_here / num_own)
+            loss = loss + weights.own * own
+            step.add_share("own", own)
+            if mixed.data.beyond_BT is not None:
+                beyond_N = rows_at(mixed.data.beyond_BT[readers:], alone.valid_at_N)
+                unsaid = losses.unsaid(own_NV, beyond_N)
+                loss = loss + weights.own * (own_here / num_own) * unsaid
+        if help_here := reading.num_valid:
+            share = help_here / num_help
+            help_ = losses.help_(mixed.log_mixed_NV, reading.targets_N) * share
+            loss = loss + weights.help * help_
+            step.add_share("help", help_)
+            reader = losses.own(said.logits_NV, reading.targets_N) * share
+            loss = loss + weights.reader * reader
+            step.add_share("reader", reader)
+            step.add_share("lambda", mixed.mixing_N.detach().mean(), share)
+            if mixed.data.beyond_BT is not None:
+                beyond_N = rows_at(mixed.data.beyond_BT[:readers], reading.valid_at_N)
+                unsaid = losses.unsaid(said.logits_NV, beyond_N) * share
+                loss = loss + (weights.help + weights.reader) * unsaid
+        step.add_share("loss", loss)
+        if loss.requires_grad:
+            with self.cost("backward"):
+                loss.backward()
+
+    def _learn_mixing(self, part: Batch, num: int, step: Measured) -> None:
+        """Gradient of lambda's weights on one pass' strange sequences; `num` positions of these in
+        the global batch.
+        """
+        if not (here := part.num_valid):
+            return
+        with self.cost("mixing"):
+            with self.autocast():
+                loss = mixing_loss(self.layer, self.memory, part) * (here / num)
+            (self.spec.losses.help * loss).backward()
+        step.add_share("mixing", loss)
+
+    def _read(self, part: Batch) -> Tensor:
+        if len(part.tokens_BT):
+            return self.memory.read(part.tokens_BT, part.segments_BT, part.one_document).y
+        return torch.zeros(*part.tokens_BT.shape, self.spec.memory.layer.dim, device=self.device)
+
+    def scalars(self) -> dict[str, Any]:
+        """As `Trainer.scalars`, and the position in the stream."""
+        return {**super().scalars(), "stream": list(self.stream.state)}
+
+    def set_scalars(self, scalars: Mapping[str, Any]) -> None:
+        """As `Trainer.set_scalars`."""
+        super().set_scalars(scalars)
+        chunk, start = scalars["stream"]
+        self.stream.state = (chunk, start)

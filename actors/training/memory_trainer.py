@@ -1,0 +1,386 @@
+"""Trains the memory layer: recall and sync from the adopted data layer, self from the text,
+balance, assist.
+
+Its batches are a mix of what the data layer just trained on (the ranges in its header), its own
+fresh shuffle, replay and openings that the data layer continues. Teachers run without gradient on
+part of a batch; the report says what each costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from actors.corpus.corpus import MEASURED_WINDOWS, Windows, WindowStream, pack
+from actors.corpus.ranges import from_lists, to_lists
+from actors.corpus.replay import ReplayBuffer
+from actors.layers import losses
+from actors.layers.batch import Batch, both_voices, own_at, predict_at, rows_at, to_batch
+from actors.layers.memory_layer import MemoryLayer
+from actors.layers.sampling import continued, openings, pieces_of
+from actors.measuring.evaluation import agreement
+from actors.settings.run import DATA, MEMORY, RunSpec
+from actors.snapshots.flat import FlatParameters
+from actors.snapshots.sections import section_of
+from actors.training.execution import prepare_training
+from actors.training.interval import Measured, within
+from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
+from actors.training.trainer import Trainer
+from actors.weights.build import build_data_layer, build_memory_layer
+from actors.wire import Order, Range
+
+FIELD = {"self": "self_"}  # losses whose weight has another name in Python
+
+
+@dataclass(frozen=True)
+class PassInputs:
+    """What one pass learns from.
+
+    Attributes:
+        part: its sequences.
+        num_taught: by term, its leading sequences whose loss asks a teacher.
+        num_positions: of recall and sync, the valid positions of these; of self, those of real
+            text.
+        counts: positions of each term in the global batch.
+        text_at: places of real text among the valid positions; None: all are.
+        teachers: of recall and sync, what the adopted data layer says at their positions.
+        counted_N: what each position counts in self; None: all alike.
+    """
+
+    part: Batch
+    num_taught: Mapping[str, int]
+    num_positions: Mapping[str, int]
+    counts: Mapping[str, int]
+    text_at: Tensor | None
+    teachers: Mapping[str, losses.Teacher]
+    counted_N: Tensor | None
+
+
+class MemoryTrainer(Trainer):
+    """One rank of the memory group.
+
+    Args:
+        begin: told what the construction does from now on.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        tokenizer_json: str,
+        run: str,
+        rank: int = 0,
+        num_ranks: int = 1,
+        incarnation: int = 0,
+        begin: Callable[[str], None] = lambda phase: None,
+    ) -> None:
+        begin("taking its device and reading the corpus")
+        super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation)
+        begin("building its layers")
+        self.teacher = build_data_layer(spec, self.tokenizer, self.device).eval()
+        self.layer = self.build_layer()
+        self._flatten(self.layer, self.teacher)
+        if spec.losses.sync > 0:
+            self.ref = (
+                build_data_layer(spec, self.tokenizer, self.device).eval().requires_grad_(False)
+            )
+            self.ref_flat = FlatParameters(self.ref, section_of)
+            self.before = self.build_layer().requires_grad_(False)
+            self.before_flat = FlatParameters(self.before, section_of)
+        self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
+        self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
+        self.open_streams()
+        self.replay = ReplayBuffer(spec.memory.replay_windows, spec.corpus.window)
+        self.just_trained = Windows.empty(spec.corpus.window)
+        self.just_ranges: list[Range] = []
+        self.sampled = Windows.empty(spec.corpus.window)
+        self.heldout: Batch | None = None
+        self.choices = self.generator(0)
+        prepare_training(self.layer)
+
+    def open_streams(self) -> None:
+        """As `Trainer.open_streams`: its own, and the data group's, whose ranges it is told."""
+        self.fresh = WindowStream(self.corpus, MEMORY)
+        self.data_stream = WindowStream(self.corpus, DATA)
+
+    def build_layer(self) -> MemoryLayer:
+        """A memory layer with the run's starting weights; benchmarks put their controls here."""
+        return build_memory_layer(self.spec, self.tokenizer, self.teacher.vocab_rows, self.device)
+
+    def before_adopt(self) -> None:
+        """theta_ref is the data layer with which the memory last trained."""
+        if self.spec.losses.sync > 0:
+            self.ref_flat.buffer.copy_(self.mirror.buffer)
+            self.before_flat.buffer.copy_(self.own.buffer)
+
+    def begin_interval(self, order: Order) -> None:
+        """Fetches what theta just trained on, and samples from theta where the mix asks for it.
+
+        Where no newer version was adopted, what it trained on last stays in the mix.
+        """
+        self.choices = self.generator(order.interval)
+        if order.interval == 1 and self.spec.losses.sync > 0:
+            self.ref_flat.buffer.copy_(self.mirror.buffer)
+        with self.cost("batch"):
+            if order.ranges:
+                self.replay.add(self.just_trained, self.just_ranges)
+                self.just_ranges = list(order.ranges)
+                self.just_trained = self.data_stream.read(order.ranges)
+        counts = self.spec.mix.counts(self.spec.memory.batch_size)
+        with self.cost("sample"):
+            if counts["sampled"]:
+                self.sampled = self.sample(counts["sampled"] * order.num_steps)
+
+    def sample(self, num_windows: int) -> Windows:
+        """At most `num_windows` windows of real openings that the adopted data layer continues,
+        reads off; each rank continues its share, all get all.
+        """
+        window, end = self.spec.corpus.window, self.tokenizer.end
+        opened = openings(self.fresh.next_batch(num_windows)[0])
+        with self.autocast():
+            mine = opened[self.rank :: self.num_ranks]
+            rows_NT = continued(self.teacher, mine, window, end, self.device)
+        pieces = pieces_of(torch.cat(self.ranks.gather_rows(rows_NT)), end)
+        fill = self.tokenizer.end_of_text
+        return pack(pieces, window, fill)[:num_windows] if pieces else Windows.empty(window)
+
+    def next_windows(self) -> tuple[Windows, int]:
+        """A batch by the configured mix, and how many sequences at its front are real text.
+
+        A kind that has nothing yet (no range before the first exchange, no replay) is made up with
+        fresh windows.
+        """
+        pools = {
+            "just_trained": self.just_trained,
+            "replay": self.replay.windows,
+            "sampled": self.sampled,
+        }
+        size = self.spec.memory.batch_size
+        counts = self.spec.mix.counts(size)
+        picked = {kind: self._pick(pool, counts[kind]) for kind, pool in pools.items()}
+        sampled = picked.pop("sampled")
+        parts = list(picked.values())
+        if num_fresh := size - len(sampled) - sum(len(w) for w in parts):
+            parts.append(self.fresh.next_batch(num_fresh)[0])
+        real = sum(len(part) for part in parts)
+        return Windows.concat([*parts, sampled]), real
+
+    def _pick(self, pool: Windows, num: int) -> Windows:
+        if len(pool) == 0 or num == 0:
+            return pool[:0]
+        return pool[torch.randint(len(pool), (num,), generator=self.choices).numpy()]
+
+    def train_step(self) -> Measured:
+        """One step of the weighted memory losses."""
+        group, step = self.spec.memory, Measured()
+        with self.cost("batch"):
+            windows, real = self.next_windows()
+            order = torch.randperm(len(windows), generator=self.choices).numpy()
+            batch = self.make_batch(windows[order])
+            is_text_B = order < real
+            valid_B = batch.host.valid_BT.sum(1)
+            taught = {name: int(valid_B[:num].sum()) for name, num in self.num_taught.items()}
+            counts = {"self": int(valid_B[is_text_B].sum()), **taught}
+        self.dense.zero_grad()
+        for rows in self.passes():
+            part = batch.rows(rows).to(self.device)
+            step.num_tokens += part.num_tokens
+            self._backward(part, is_text_B[rows], rows, counts, step)
+        self.reduce()
+        with self.cost("optimizer"):
+            total, spec = self.spec.total_steps(MEMORY), group.optimizer
+            lr = learning_rate(spec.lr, spec, self.step, total)
+            step.add_metric("gradient_norm", self.dense.step(lr))
+            value_lr = learning_rate(group.value_lr, spec, self.step, total)
+            value_norm, num_rows = self.rows.step(value_lr, self.ranks)
+            step.add_metric("value_gradient_norm", value_norm)
+        step.metrics |= {"lr": lr, "rows_written": float(num_rows)}
+        return self.checked(step)
+
+    @property
+    def num_taught(self) -> dict[str, int]:
+        """Sequences at the front of the global batch on which each term with a teacher runs."""
+        weights, group = self.spec.losses, self.spec.memory
+        num_recall = max(1, round(group.batch_size * group.recall_frac))
+        num_sync = max(1, round(group.batch_size * group.sync_frac))
+        wanted = {"recall": num_recall, "sync": num_sync, "assist": num_recall}
+        return {name: num for name, num in wanted.items() if getattr(weights, name) > 0}
+
+    def _backward(
+        self,
+        part: Batch,
+        is_text_B: npt.NDArray[np.bool_],
+        rows: slice,
+        counts: Mapping[str, int],
+        step: Measured,
+    ) -> None:
+        """Gradients of one pass.
+
+        Args:
+            part: the sequences of the pass.
+            is_text_B: which of them are real text; what theta made up teaches recall, never self.
+            rows: which of the global batch they are.
+            counts: positions of each term in the global batch.
+            step: gets this pass' shares of the terms.
+        """
+        weights = self.spec.losses
+        with self.cost("student"), self.autocast():
+            u_BTD, _ = self.layer.encode(
+                part.tokens_BT, part.segments_BT, one_document=part.one_document
+            )
+            u_ND = rows_at(u_BTD, part.valid_at_N)
+            read = self.layer.read_at(u_ND)
+            logits_NV = self.layer.predict(read.y)
+        inputs = self._inputs(part, is_text_B, rows, counts)
+        terms = self._said(inputs, logits_NV)
+        if weights.encoder > 0 and u_ND.requires_grad:  # not so where nothing of it is trained
+            with self.cost("encoder"), self.autocast():
+                guessed_NV = self.layer.guess(u_ND)
+            guessed = self._said(inputs, guessed_NV)
+            nothing = torch.zeros((), device=self.device)
+            terms["encoder"] = sum((self._weight(n) * v for n, v in guessed.items()), nothing)
+        if "sync" in counts:
+            terms |= self._synced(inputs, logits_NV)
+        balance = losses.balance(read.side_scores, self.ranks.add)
+        per_pass = 1 / self.spec.memory.accumulate
+        step.add_metric("balance", balance, per_pass)
+        if num := inputs.num_taught.get("assist", 0):
+            with self.cost("assist"):
+                terms |= self._assist(part.rows(slice(None, num)), u_BTD[:num], counts["assist"])
+        loss = weights.balance * per_pass * balance
+        step.add_share("loss", loss, 1 / self.num_ranks)  # every rank has the whole of it
+        for name, value in terms.items():
+            step.add_share(name, value)
+            weighted = self._weight(name) * value
+            step.add_share("loss", weighted)
+            loss = loss + weighted
+        if loss.requires_grad:
+            with self.cost("backward"):
+                loss.backward()
+
+    def _weight(self, name: str) -> float:
+        return float(getattr(self.spec.losses, FIELD.get(name, name)))
+
+    def _inputs(
+        self,
+        part: Batch,
+        is_text_B: npt.NDArray[np.bool_],
+        rows: slice,
+        counts: Mapping[str, int],
+    ) -> PassInputs:
+        of_sequence_N = np.nonzero(part.host.valid_BT)[0]
+        is_text_N = is_text_B[of_sequence_N]
+        num_taught = {name: within(num, rows) for name, num in self.num_taught.items()}
+        asked = {name: num for name, num in num_taught.items() if name != "assist"}
+        num_positions = {name: int((of_sequence_N < num).sum()) for name, num in asked.items()}
+        teacher = self._teach(part, max(asked.values(), default=0))
+        return PassInputs(
+            part,
+            num_taught,
+            {**num_positions, "self": int(is_text_N.sum())},
+            counts,
+            None if is_text_N.all() else part.places(is_text_N),
+            {name: teacher.first(num) for name, num in num_positions.items()},
+            self._counted(teacher, part.targets_N),
+        )
+
+    def _teach(self, part: Batch, num: int) -> losses.Teacher:
+        """What the adopted data layer says of the first `num` sequences of a pass."""
+        if not num:
+            return losses.Teacher.of(torch.zeros(0, self.tokenizer.size, device=self.device))
+        with self.cost("teacher"), torch.no_grad(), self.autocast():
+            return losses.Teacher.of(own_at(self.teacher, part.rows(slice(None, num))))
+
+    def _counted(self, teacher: losses.Teacher, targets_N: Tensor) -> Tensor | None:
+        """What each position of a pass counts in self; None: all alike."""
+        if not (strength := self.spec.losses.self_yields) or not (num := len(teacher)):
+            return None
+        counted_N = torch.ones(len(targets_N), device=self.device)
+        counted_N[:num] = losses.yielding(teacher, targets_N[:num], strength)
+        return counted_N
+
+    def _said(self, inputs: PassInputs, logits_NV: Tensor) -> dict[str, Tensor]:
+        """This pass' shares of self and recall, of what some prediction says."""
+        terms: dict[str, Tensor] = {}
+        if self.spec.losses.self_ > 0 and (num := inputs.num_positions["self"]):
+            said_NV, targets_N, counted_N = logits_NV, inputs.part.targets_N, inputs.counted_N
+            if (at := inputs.text_at) is not None:
+                said_NV, targets_N = said_NV.index_select(0, at), targets_N.index_select(0, at)
+                counted_N = None if counted_N is None else counted_N.index_select(0, at)
+            term = losses.self_(said_NV, targets_N, counted_N)
+            terms["self"] = term * (num / inputs.counts["self"])
+        if num := inputs.num_positions.get("recall", 0):
+            with self.cost("recall"):
+                yields = self.spec.losses.recall_yields
+                recall = losses.recall(inputs.teachers["recall"], logits_NV[:num], yields)
+                terms["recall"] = recall * (num / inputs.counts["recall"])
+        return terms
+
+    def _synced(self, inputs: PassInputs, logits_NV: Tensor) -> dict[str, Tensor]:
+        """This pass' share of sync."""
+        with self.cost("sync"):
+            if not (num := inputs.num_positions["sync"]):
+                # the median is of all ranks, so that none may stay away
+                self._all_ranks(torch.zeros(0, device=self.device))
+                return {}
+            asked = inputs.part.rows(slice(None, inputs.num_taught["sync"]))
+            with torch.no_grad(), self.autocast():
+                ref_NV, before_NV = own_at(self.ref, asked), predict_at(self.before, asked)
+            said, student_NV = inputs.teachers["sync"], logits_NV[:num]
+            yields = self.spec.losses.recall_yields
+            sync = losses.sync(said, ref_NV, before_NV, student_NV, self._all_ranks, yields)
+            return {"sync": sync * (num / inputs.counts["sync"])}
+
+    def _all_ranks(self, values_N: Tensor) -> Tensor:
+        return torch.cat(self.ranks.gather_rows(values_N))
+
+    def _assist(self, part: Batch, u_BTD: Tensor, count: int) -> dict[str, Tensor]:
+        """This pass' share of help with theta frozen; `count` positions in the global batch."""
+        if not part.num_valid:
+            return {}
+        with self.autocast():
+            y_MD = self.layer.read_at(rows_at(u_BTD, part.text_at_M)).y.to(u_BTD.dtype)
+            nothing = torch.zeros_like(u_BTD).flatten(0, 1)
+            y_BTD = nothing.index_copy(0, part.text_at_M, y_MD).view_as(u_BTD)
+            mixed = both_voices(self.teacher, self.layer, part, y_BTD, part.valid_at_N).mixed()
+        return {
+            "assist": losses.assist(mixed.log_mixed_NV, part.targets_N) * (part.num_valid / count)
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As `Trainer.tensors`, with the rows' moments and the teacher that sync looks back to."""
+        teacher = {"teacher": self.mirror.buffer} if self.spec.losses.sync > 0 else {}
+        return {**super().tensors(), **self.rows.moments(), **teacher}
+
+    def scalars(self) -> dict[str, Any]:
+        """As `Trainer.scalars`, and what is in the mix."""
+        return {
+            **super().scalars(),
+            "fresh": list(self.fresh.state),
+            "just_trained": to_lists(self.just_ranges),
+            "replay": to_lists(self.replay.ranges),
+        }
+
+    def set_scalars(self, scalars: Mapping[str, Any]) -> None:
+        """As `Trainer.set_scalars`; what is in the mix is read again from the corpus."""
+        super().set_scalars(scalars)
+        chunk, start = scalars["fresh"]
+        self.fresh.state = (chunk, start)
+        self.just_ranges = from_lists(scalars["just_trained"])
+        self.just_trained = self.data_stream.read(self.just_ranges)
+        self.replay = ReplayBuffer(self.spec.memory.replay_windows, self.spec.corpus.window)
+        ranges = from_lists(scalars["replay"])
+        self.replay.add(self.data_stream.read(ranges), ranges)
+
+    def measure_agreement(self) -> float:
+        """Share of held-out positions where the memory's likeliest token is the adopted data
+        layer's.
+        """
+        if self.heldout is None:
+            self.heldout = to_batch(self.corpus.heldout(MEASURED_WINDOWS), self.device)
+        return agreement(self.teacher, self.layer, self.heldout, self.spec.evaluation.batch_tokens)

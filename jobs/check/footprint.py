@@ -1,0 +1,187 @@
+"""What a run takes: memory of its processes, room in the object store, disk, tokens.
+
+Arithmetic alone, on counts that others made. What the trainers allocate is counted exactly;
+activations are rough, since they depend on the model's family and on kernels. Called by `check`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from actors.measuring.voices import rows_at_once
+from actors.settings.run import DATA, GROUPS, MEMORY
+from actors.weights.estimate import ParameterCounts
+from orchestrator.settings.config import Config
+
+FLOAT_BYTES = 4
+ROW_STATE_BYTES = 8  # of the value table's optimizer, per row: second moment and count
+LIBRARY_BYTES = 450 << 20  # of a process that has imported torch, Transformers and Ray
+# Floats kept for the backward pass, per token: in a decoder layer as multiples of its width
+# (norms, attention, a feed-forward part of about three widths), at the output of the vocabulary.
+LAYER_FLOATS, OUTPUT_FLOATS = 40, 6
+BLOCK_FLOATS = 14  # the same of a block of the memory's encoder
+# The same in a forward pass alone, of which little is kept: in one decoder layer, in one block.
+FORWARD_LAYER_FLOATS, FORWARD_BLOCK_FLOATS = 14, 6
+LOGIT_TENSORS = 14  # over all token ids, of the positions whose logits an evaluation makes at once
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """Bytes of one worker's process, on the device on which it trains."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    mirror: int
+    references: int  # of sync: the data layer and the memory as they were
+    activations: int  # roughly
+    libraries: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of the whole process."""
+        return sum(asdict(self).values())
+
+
+def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMemory]:
+    """Memory of one worker of each group."""
+    data, memory = counts.data + counts.port, counts.memory + counts.frozen
+    dense = counts.memory - counts.value_table
+    slots = config.memory.layer.num_slots
+    rows = FLOAT_BYTES * counts.value_table + ROW_STATE_BYTES * slots
+    sync = config.losses.sync > 0
+    return {
+        DATA: WorkerMemory(
+            weights=FLOAT_BYTES * data,
+            gradients=FLOAT_BYTES * data,
+            optimizer=2 * FLOAT_BYTES * data,
+            mirror=FLOAT_BYTES * memory,
+            references=0,
+            activations=_data_activations(config, counts),
+            libraries=LIBRARY_BYTES,
+        ),
+        MEMORY: WorkerMemory(
+            weights=FLOAT_BYTES * memory,
+            gradients=FLOAT_BYTES * dense,
+            optimizer=2 * FLOAT_BYTES * dense + rows,
+            mirror=FLOAT_BYTES * data,
+            references=FLOAT_BYTES * (data + memory) if sync else 0,
+            activations=_memory_activations(config, counts),
+            libraries=LIBRARY_BYTES,
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class EvaluatorMemory:
+    """Bytes of the evaluator's process."""
+
+    weights: int  # of the pair that it measures, and the one before
+    activations: int  # roughly; bounded by evaluation.batch_tokens
+    libraries: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of the whole process."""
+        return sum(asdict(self).values())
+
+
+def evaluator_memory(config: Config, counts: ParameterCounts) -> EvaluatorMemory:
+    """Memory of the evaluator."""
+    both = counts.data + counts.port + counts.memory + counts.frozen
+    # the final evaluation has the pair before only where one during the run was evaluated
+    pairs = 2 if config.evaluation.every else 1
+    return EvaluatorMemory(
+        weights=pairs * FLOAT_BYTES * both,
+        activations=_evaluator_activations(config, counts),
+        libraries=LIBRARY_BYTES,
+    )
+
+
+def _evaluator_activations(config: Config, counts: ParameterCounts) -> int:
+    """Of a forward pass of both layers, and of the logits of as many positions as have some at
+    once.
+    """
+    layer, window = config.memory.layer, config.corpus.window
+    sequences = max(1, config.evaluation.batch_tokens // window)
+    tokens = window * min(sequences, config.evaluation.final_windows)
+    per_token = FORWARD_LAYER_FLOATS * counts.hidden_size + 4 * counts.hidden_size
+    per_token += FORWARD_BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
+    per_token += 2 * window  # the mask that keeps documents apart
+    positions = min(tokens, rows_at_once(counts.vocab_rows))
+    return FLOAT_BYTES * (per_token * tokens + LOGIT_TENSORS * positions * counts.vocab_rows)
+
+
+def _tokens_per_pass(config: Config, group: str) -> int:
+    settings = config.group(group)
+    passes = settings.workers.num_workers * settings.accumulate
+    return -(-settings.batch_size // passes) * config.corpus.window
+
+
+def _data_activations(config: Config, counts: ParameterCounts) -> int:
+    layers = counts.num_layers * LAYER_FLOATS * counts.hidden_size
+    per_token = layers + OUTPUT_FLOATS * counts.vocab_rows
+    return FLOAT_BYTES * per_token * _tokens_per_pass(config, DATA)
+
+
+def _memory_activations(config: Config, counts: ParameterCounts) -> int:
+    layer = config.memory.layer
+    blocks = len(layer.conv_dilations) + bool(layer.attention_heads)
+    per_token = blocks * BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
+    per_token += layer.heads * layer.topk * layer.dim  # gradients of the rows that were read
+    outputs = 1 + (config.losses.encoder > 0)
+    per_token += outputs * OUTPUT_FLOATS * counts.vocab_rows
+    return FLOAT_BYTES * per_token * _tokens_per_pass(config, MEMORY)
+
+
+def snapshot_bytes(counts: ParameterCounts) -> dict[str, int]:
+    """Bytes of one version of each group, up to alignment."""
+    return {
+        DATA: FLOAT_BYTES * (counts.data + counts.port),
+        MEMORY: FLOAT_BYTES * counts.memory,
+    }
+
+
+def store_bytes(config: Config, counts: ParameterCounts) -> int:
+    """Bytes of the object store that the versions and checkpoints of a run take at most."""
+    saves = config.checkpoints.every > 0
+    saved = checkpoint_bytes(config, counts) if saves else 0
+    return config.retention.needed_bytes(snapshot_bytes(counts).values(), [saved])
+
+
+def export_bytes(counts: ParameterCounts) -> int:
+    """Bytes of both layers as they are exported."""
+    return FLOAT_BYTES * (counts.data + counts.port + counts.memory + counts.frozen)
+
+
+def checkpoint_bytes(config: Config, counts: ParameterCounts) -> int:
+    """Bytes of one checkpoint of both groups: trained weights, optimizer, and sync's teacher."""
+    parts = worker_memory(config, counts)
+    whole = sum(part.weights + part.optimizer for part in parts.values())
+    teacher = parts[MEMORY].mirror if config.losses.sync > 0 else 0
+    return whole + teacher - FLOAT_BYTES * counts.frozen
+
+
+@dataclass(frozen=True)
+class CorpusSize:
+    """What a look at a corpus tells."""
+
+    tokens_per_window: float
+    tokens_per_epoch: float
+
+
+def workload(config: Config, corpus: CorpusSize) -> dict[str, dict[str, Any]]:
+    """Steps and tokens of each group, the memory's catch-up left out."""
+    found = {}
+    for group in GROUPS:
+        settings = config.group(group)
+        per_step = settings.batch_size * corpus.tokens_per_window
+        steps = config.total_steps(group)
+        found[group] = {
+            "steps": steps,
+            "tokens_per_interval": round(per_step * settings.steps_per_interval),
+            "tokens": round(per_step * steps),
+            "epochs": per_step * steps / max(1.0, corpus.tokens_per_epoch),
+        }
+    return found

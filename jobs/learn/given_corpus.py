@@ -1,0 +1,108 @@
+"""The corpus that a finished run is given, facts or text, as a spec that fits the run. Reads only
+what decides which it is. Called by `learn` and `forks`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from actors.settings.corpus import CorpusSpec
+from actors.sources.paths import FORMATS, expand_paths, list_files, reading, split_name
+from actors.sources.text_file import lines_of, read_bytes
+from actors.wire import ConfigError
+from orchestrator.settings.config import Config
+from orchestrator.settings.config_paths import beside
+
+FACT_KEYS = {"relation", "subject", "object"}
+LEAST_BLOCKS = 40  # so that of a short text, too, some is held out
+LEAST_BLOCK_BYTES = 256
+FIRST_BYTES = 1 << 16
+
+
+def facts_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
+    """Facts for the run, said and held out as its own are.
+
+    Args:
+        config: of the run.
+        path: JSONL file of relation, subject, object; glob, folder or URL.
+        templates: JSON file of wordings; None: the run's own.
+
+    Raises:
+        ConfigError: the run has no wordings, and none are given.
+    """
+    own = config.corpus
+    if templates is None and own.templates is None:
+        raise ConfigError(
+            f"{path}: facts need wordings, and the corpus of run {config.name} is of kind "
+            f"{own.kind} and has none; give a JSON file, relation -> list of {{pattern, lemma}}, "
+            "with --templates"
+        )
+    return _fitting(
+        config,
+        kind="facts",
+        paths=(_anchored(path),),
+        templates=own.templates if templates is None else _anchored(templates),
+        heldout_lemmas=max(1, own.heldout_lemmas),
+        loss_on=own.loss_on if own.kind == "facts" else "answers",
+    )
+
+
+def text_corpus(config: Config, path: str) -> CorpusSpec:
+    """Text for the run: a file, glob, folder or URL, as in `corpus.paths`.
+
+    Raises:
+        CorpusError: no such file, or one of a foreign format.
+    """
+    own, anchored = config.corpus, _anchored(path)
+    num_bytes = sum(file.size for file in list_files((anchored,)))
+    block_bytes = max(LEAST_BLOCK_BYTES, min(own.block_bytes, num_bytes // LEAST_BLOCKS))
+    return _fitting(
+        config,
+        kind="text",
+        paths=(anchored,),
+        heldout_frac=own.heldout_frac,
+        block_bytes=block_bytes,
+        shuffle_blocks=own.shuffle_blocks,
+        spool=own.spool,
+    )
+
+
+def any_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
+    """Facts where there are templates or the first line is one, else text.
+
+    Raises:
+        ConfigError: as `facts_corpus` and `text_corpus`.
+    """
+    if templates is not None or holds_facts(_anchored(path)):
+        return facts_corpus(config, path, templates)
+    return text_corpus(config, path)
+
+
+def holds_facts(path: str) -> bool:
+    """Whether the first line of the first file is a relation, a subject and an object.
+
+    Raises:
+        CorpusError: no such file, or it can't be read.
+    """
+    first = expand_paths((path,))[0]
+    if FORMATS.get(split_name(first)[0]) != "jsonl":
+        return False
+    with reading(first):
+        start = read_bytes(first, FIRST_BYTES).decode("utf-8-sig", errors="replace")
+    line = next((line for line in lines_of(start) if line.strip()), "")
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return isinstance(row, dict) and row.keys() >= FACT_KEYS
+
+
+def _fitting(config: Config, **fields: Any) -> CorpusSpec:
+    own = config.corpus
+    return CorpusSpec(window=own.window, token_noise=own.token_noise, **fields)
+
+
+def _anchored(path: str) -> str:
+    return beside(os.getcwd(), os.path.expanduser(path))

@@ -1,0 +1,235 @@
+"""`tandem learn`: the memory of a finished run takes in new facts or text, its data layer frozen.
+
+The run stays as it is; what comes of it is a directory of its own, which `ask`, `evaluate` and
+`jobs.api.load` take as they take a run. One process, no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from actors.settings.corpus import CorpusSpec
+from actors.settings.learn_plan import LearnPlan, default_lr
+from actors.wire import ConfigError
+from jobs.learn.given_corpus import facts_corpus, text_corpus
+from orchestrator.console import Console
+from orchestrator.reporting.learn_report import UNITS, change_table
+from orchestrator.run_dir.run_dir import RunDir, find_export
+from orchestrator.run_dir.saved_config import saved_config
+from orchestrator.settings.config import Config, make_config
+from orchestrator.settings.file_names import REPORT, SUMMARY
+
+CURVE_POINTS = 6
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command was asked for; None: the default.
+
+    Attributes:
+        facts, text: what is taken in, one of them.
+        templates: wordings of the facts.
+        out: directory of the result.
+        steps, lr, rows, old_frac, seed: as `LearnPlan`.
+    """
+
+    facts: str | None = None
+    text: str | None = None
+    templates: str | None = None
+    out: str | None = None
+    steps: int = 400
+    lr: float | None = None
+    rows: int | None = None
+    old_frac: float = 0.25
+    seed: int | None = None
+
+
+def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict[str, Any]:
+    """Has the memory learn, writes the result, prints and returns what was learned and lost.
+
+    Raises:
+        ConfigError: not a run that has ended; a corpus that is missing or malformed; a result that
+            is there already.
+        DivergedError: the loss is no number; nothing was written.
+    """
+    run_dir = RunDir(run)
+    export = find_export(run)
+    before = json.loads(run_dir.read(SUMMARY))
+    config = saved_config(run_dir)
+    corpus = _corpus(config, wanted)
+    out = RunDir(wanted.out or f"{run_dir.url}-learned")
+    kept = _config_at(config, out)
+    usual_lr = default_lr(config.memory.value_lr, wanted.rows)
+    if wanted.lr is not None and not 0 < wanted.lr < float("inf"):
+        raise ConfigError(f"--lr {wanted.lr:g}: expected a positive number, e.g. {usual_lr:g}")
+    if out.exists():
+        raise ConfigError(
+            f"{out.url} exists already; choose another --out, or remove it if it is not needed"
+        )
+
+    def say(text: str) -> None:
+        if not as_json:
+            console.say(text)
+
+    from jobs.learn.learned_run import write_result
+
+    learned, pair, tokenizer = _learn(config, export, corpus, wanted, say)
+    learned = {"run": run_dir.url, "out": out.url, "name": kept.name, **learned}
+    write_result(out, kept, pair, tokenizer, learned, before)
+    if as_json:
+        console.print_json(json.dumps(learned))
+    else:
+        _print(learned, console)
+    return learned
+
+
+def _corpus(config: Config, wanted: Wanted) -> CorpusSpec:
+    if (wanted.facts is None) == (wanted.text is None):
+        raise ConfigError("give what is to be learned: either --facts FILE or --text CORPUS")
+    if wanted.facts is not None:
+        return facts_corpus(config, wanted.facts, wanted.templates)
+    if wanted.templates is not None:
+        raise ConfigError("--templates are the wordings of --facts; text has none")
+    assert wanted.text is not None
+    return text_corpus(config, wanted.text)
+
+
+def _config_at(config: Config, out: RunDir) -> Config:
+    """The run's config, as that of a run at `out`. Raises: ConfigError: a name that no run has."""
+    storage, _, name = out.url.rpartition("/")
+    values = config.model_dump(mode="json", by_alias=True)
+    return make_config({**values, "name": name, "storage": storage or "."}, source=f"--out {name}")
+
+
+def _learn(
+    config: Config, export: str, given: CorpusSpec, wanted: Wanted, say: Callable[[str], None]
+) -> tuple[dict[str, Any], Any, Any]:
+    """What was learned and lost, the pair after it, and its tokenizer."""
+    import torch
+
+    from actors.corpus.corpus import Corpus
+    from actors.measuring.exam import Exam
+    from actors.pair.learner import Learner
+    from actors.weights.pair_files import load
+
+    workers = config.memory.workers
+    torch.set_num_threads(max(1, int(workers.cpus)))
+    on_card = workers.gpus > 0 and torch.cuda.is_available()
+    device = torch.device("cuda" if on_card else "cpu")
+    plan = LearnPlan(
+        steps=wanted.steps,
+        lr=default_lr(config.memory.value_lr, wanted.rows) if wanted.lr is None else wanted.lr,
+        rows=wanted.rows,
+        old_frac=wanted.old_frac,
+        seed=config.seed if wanted.seed is None else wanted.seed,
+    )
+    pair, tokenizer = load(export)
+    pair.data.to(device)
+    pair.memory.to(device)
+    given_config = config.model_copy(update={"corpus": given})
+    given_corpus, own_corpus = (Corpus.open(c, tokenizer) for c in (given_config, config))
+    exams = {
+        name: [Exam(spec, corpus, device, final) for final in (True, False)]
+        for name, spec, corpus in (
+            ("new", given_config, given_corpus),
+            ("old", config, own_corpus),
+        )
+    }
+    how = f"{plan.steps} steps, " + (
+        "every weight of the memory"
+        if plan.rows is None
+        else f"{plan.rows or 'all'} rows of the value table a step"
+    )
+    say(f"learning {given.described}: {how}; asking first")
+    before = {name: asdict(final.take(pair)) for name, (final, _) in exams.items()}
+    learner = Learner(config, pair, given_corpus, own_corpus, plan)
+    seconds, curve = 0.0, []
+
+    def point() -> None:
+        new, old = (asdict(exams[n][1].take(pair, ask=n == "new")) for n in ("new", "old"))
+        curve.append({"step": learner.step, "seconds": seconds, "new": new, "old": old})
+        say(_line(curve[-1], plan.steps))
+
+    point()
+    every = -(-plan.steps // CURVE_POINTS)
+    while learner.step < plan.steps:
+        began = time.perf_counter()
+        learner.train_step()
+        seconds += time.perf_counter() - began
+        if learner.step % every == 0 or learner.step == plan.steps:
+            point()
+    after = {name: asdict(final.take(pair)) for name, (final, _) in exams.items()}
+    learned = {
+        "how": f"{how}, {plan.old_frac:.0%} old data, data layer frozen",
+        "corpus": list(given.paths),
+        "facts": _count(given_corpus, own_corpus),
+        "steps": plan.steps,
+        "lr": plan.lr,
+        "rows": plan.rows,
+        "old_data": plan.old_frac,
+        "seed": plan.seed,
+        "seconds": seconds,
+        "new_tokens": learner.taken.new_tokens,
+        "old_tokens": learner.taken.old_tokens,
+        "rows_changed": learner.rows_changed,
+        "num_rows": config.memory.layer.num_slots,
+        **{name: {"before": before[name], "after": after[name]} for name in exams},
+        "curve": curve,
+    }
+    return learned, pair, tokenizer
+
+
+def _count(new: Any, old: Any) -> dict[str, int] | None:
+    """How many facts there are, how many of them the run has, and how many it has otherwise."""
+    if new.facts is None:
+        return None
+    own: dict[tuple[str, str], set[str]] = {}
+    for fact in old.facts.facts if old.facts else ():
+        own.setdefault((fact.relation, fact.subject), set()).add(fact.object)
+    held = [(f.object, own.get((f.relation, f.subject))) for f in new.facts.facts]
+    return {
+        "given": len(held),
+        "in_run": sum(there is not None and said in there for said, there in held),
+        "contradicting": sum(there is not None and said not in there for said, there in held),
+    }
+
+
+def _line(point: dict[str, Any], steps: int) -> str:
+    new, old = point["new"], point["old"]
+    heldout = f"new loss {new['heldout']['help_loss']:.3f}, old {old['heldout']['help_loss']:.3f}"
+    line = f"step {point['step']}/{steps}, {point['seconds']:.0f} s: with memory {heldout}"
+    for section, what in (("accuracy", "held out"), ("accuracy_seen", "trained on")):
+        if new[section]:
+            line += f", new answers {what} {new[section]['help']:.2f}"
+    return line
+
+
+def _print(learned: dict[str, Any], console: Console) -> None:
+    for name, title in (
+        ("new", "what was learned"),
+        ("old", "what was kept and lost of the run's own"),
+    ):
+        table = Table(title=f"{title} ({UNITS})", title_justify="left")
+        heads, rows = change_table(learned[name]["before"], learned[name]["after"])
+        for heading in heads:
+            table.add_column(heading, justify="right" if heading else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    if facts := learned["facts"]:
+        console.say(
+            f"{facts['given']} facts, of which the run's corpus has {facts['in_run']} and "
+            f"{facts['contradicting']} with another object"
+        )
+    console.say(
+        f"{learned['new_tokens']:,} new and {learned['old_tokens']:,} old tokens in "
+        f"{learned['seconds']:.0f} s; {learned['rows_changed']:,} of {learned['num_rows']:,} rows "
+        "of the value table changed; the data layer is the run's"
+    )
+    console.say(f"report: {learned['out']}/{REPORT}")

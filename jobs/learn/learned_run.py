@@ -1,0 +1,86 @@
+"""What `tandem learn` leaves behind: a directory that is read as a run's. Called by `learn`.
+
+Config and corpus are those of the run that learned, so that evaluating the directory says what is
+kept of it; what was learned is in `learned.json` and on the report. No checkpoints and no metrics:
+nothing is resumed from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.corpus.corpus import Corpus
+from actors.layers.pair import Pair
+from actors.pair.export_check import export_checked
+from actors.snapshots.flat import FlatParameters
+from actors.snapshots.sections import section_of
+from actors.tokenizers.tokenizer import Tokenizer
+from orchestrator.loop.schedule import AGREEMENT_TOLERANCE, HARDLY, LOW_AGREEMENT, YES, verdict
+from orchestrator.reporting.learn_report import learned_page
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import Config
+from orchestrator.settings.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER
+
+LEARNED = "learned.json"
+FINISHED = "finished"  # of a run whose memory kept up with its data layer
+
+
+def write_result(
+    out: RunDir,
+    config: Config,
+    pair: Pair,
+    tokenizer: Tokenizer,
+    learned: dict[str, Any],
+    before: dict[str, Any],
+) -> None:
+    """Writes everything, the summary last.
+
+    Args:
+        out: where to.
+        config: the run's, with the name and storage of `out`.
+        pair, tokenizer: what is exported.
+        learned: what was learned and lost.
+        before: the summary of the run that learned.
+
+    Raises:
+        ExportError: what is read back is not the pair; nothing but config and tokenizer is left.
+    """
+    out.write(CONFIG, config.to_yaml())
+    out.write(TOKENIZER, tokenizer.to_json())
+    heldout = Corpus.open(config, tokenizer).heldout(config.evaluation.windows)
+    export_checked(config, tokenizer, pair, out.path(EXPORT), heldout)
+    out.write_json(LEARNED, learned)
+    out.write(REPORT, learned_page(learned))
+    layers = {"data": pair.data, "memory": pair.memory}
+    digests = {name: FlatParameters(layer, section_of).digest() for name, layer in layers.items()}
+    out.write_json(SUMMARY, _summary(config, learned, before, digests))
+
+
+def _summary(
+    config: Config, learned: dict[str, Any], before: dict[str, Any], digests: dict[str, str]
+) -> dict[str, Any]:
+    after = learned["old"]["after"]
+    agreed = after["heldout"]["recall_agreement"]
+    agreed_before = learned["old"]["before"]["heldout"]["recall_agreement"]
+    kept_up = before["status"] == FINISHED and agreed >= agreed_before - AGREEMENT_TOLERANCE
+    found = verdict(kept_up, agreed)
+    low = f", {LOW_AGREEMENT}" if found == HARDLY else ""
+    summary: dict[str, Any] = {
+        "status": FINISHED if kept_up else "finished_unreflected",
+        "name": config.name,
+        "seed": config.seed,
+        "learned_from": learned["run"],
+        "wall_s": learned["seconds"],
+        "reflects_final": found == YES,
+        "reflects_final_verdict": found,
+        "final_agreement": agreed,
+        "reflects_final_reason": (
+            f"agreement on the run's held-out text {agreed:.4f} after learning, "
+            f"{agreed_before:.4f} before it{low}"
+        ),
+        "heldout": {**after["heldout"], "reflection_rate": None, "reflection_probes": 0},
+        "digest": digests,
+    }
+    if after["accuracy"]:
+        summary |= {name: after[name] for name in ("accuracy", "accuracy_seen", "num_probes")}
+    return summary

@@ -1,0 +1,42 @@
+"""Lays down the files that travelled with a job in the run's storage: `python -m
+jobs.submit.place_inputs STORAGE`.
+
+Runs on the cluster before the job's own command. What is there already, whole, stays as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from pathlib import Path
+
+from actors.storage import move_file, writable
+from jobs.submit.inputs import INPUTS, PLACED
+from jobs.submit.package import JOB_FOLDER
+
+WHOLE = ".whole"  # ends the name of the mark that is written last
+
+
+def place(storage: str, source: Path = Path(JOB_FOLDER, INPUTS)) -> list[str]:
+    """Copies each digest's files to the storage; returns the digests that were not there yet."""
+    fs, root = writable(storage)
+    placed = []
+    for folder in sorted(source.iterdir()):
+        target = f"{root.rstrip('/')}/{PLACED}/{folder.name}"
+        if fs.exists(target + WHOLE):
+            continue
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            goal = f"{target}/{path.relative_to(folder).as_posix()}"
+            part = f"{target}.{uuid.uuid4().hex}.part"  # another job may lay down the same
+            fs.put_file(str(path), part)
+            if "/" in goal:
+                fs.makedirs(goal.rpartition("/")[0], exist_ok=True)
+            move_file(fs, part, goal)
+        fs.pipe_file(target + WHOLE, b"")
+        placed.append(folder.name)
+    return placed
+
+
+if __name__ == "__main__":
+    for digest in place(sys.argv[1]):
+        print(f"inputs laid down in {sys.argv[1]}/{PLACED}/{digest}", flush=True)

@@ -1,0 +1,254 @@
+"""Whether a cluster can take a job, said before the job is sent: the judgement on a survey.
+
+The survey (`jobs.submit.survey`) runs on the cluster as a small job and only collects; every
+expectation is held here, on the machine that submits. Called by `submit`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from actors.settings.node_labels import in_words, meets
+from actors.settings.run import EVALUATOR, GROUPS
+from actors.wire import ConfigError
+from jobs.submit.job_server import JobServer, JobServerError
+from jobs.submit.survey import MARKER, QUESTIONS, Questions
+from orchestrator.nodes.placement import Resources, bundle, evaluator_bundle, labels_of
+from orchestrator.settings.config import Config
+
+POLL_S = 0.5
+DISTRIBUTION = "tandem-memory"
+JUDGED_ELSEWHERE = frozenset({"ray"})  # against the head's, before anything is sent
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is reserved on one node.
+
+    Attributes:
+        who: reserves it.
+        need: resources.
+        labels: of the nodes that are asked for.
+    """
+
+    who: str
+    need: Resources
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a job needs of a cluster.
+
+    Attributes:
+        places: what is reserved, on one node each.
+        storage: where its run directory is made; empty: nothing is written.
+        run: that directory, which must not exist yet; empty: it may.
+        versions: packages as they are installed here.
+    """
+
+    places: tuple[Place, ...]
+    storage: str
+    run: str
+    versions: Mapping[str, str]
+
+
+def wanted_places(config: Config | None, driver: Resources) -> tuple[Place, ...]:
+    """The driver's and those of a run's workers."""
+    found = [Place("driver", driver)]
+    if config is not None:
+        for group in GROUPS:
+            workers = config.group(group).workers
+            labels = labels_of(config, group)
+            found += [Place(f"{group} worker", bundle(workers), labels)] * workers.num_workers
+        found.append(Place(EVALUATOR, evaluator_bundle(config), labels_of(config, EVALUATOR)))
+    return tuple(place for place in found if any(place.need.values()))
+
+
+def installed_versions() -> dict[str, str]:
+    """What our package requires, as it is installed here; empty where it is not installed."""
+    try:
+        required = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    names = [
+        match.group() for line in required
+        if "extra ==" not in line and (match := re.match(r"[A-Za-z0-9._-]+", line))
+    ]  # fmt: skip
+    return {n: importlib.metadata.version(n) for n in names if n.lower() not in JUDGED_ELSEWHERE}
+
+
+def other_packages(survey: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str]:
+    """What a node lacks or has another version of: `got` by name. Local parts (`+cu128`) of a
+    version say how it was built and don't count.
+    """
+    found: dict[str, str] = {}
+    for node in survey["nodes"]:
+        for name, version in versions.items():
+            got = node.get("packages", {}).get(name)
+            if not node["error"] and (got is None or _public(got) != _public(version)):
+                found.setdefault(name, f"{got or 'none'} on node {node['address']}")
+    return found
+
+
+def _public(version: str) -> str:
+    return version.partition("+")[0]
+
+
+def problems(survey: Mapping[str, Any], wanted: Wanted, installs: bool) -> list[str]:
+    """One line for each expectation that the cluster does not meet.
+
+    Args:
+        survey: what `jobs.submit.survey` printed.
+        wanted: what the job needs.
+        installs: other packages are no problem, since the job installs them.
+    """
+    found = []
+    if not installs and (other := other_packages(survey, wanted.versions)):
+        lines = "; ".join(f"{n}: expected {wanted.versions[n]}, got {g}" for n, g in other.items())
+        found.append(
+            f"packages: {lines}; install requirements.lock on every node, or submit with --install "
+            "to have the job install these"
+        )
+    if survey["storage_error"]:
+        found.append(
+            f"storage {wanted.storage}: can't be written from the cluster's head: "
+            f"{survey['storage_error']}; choose another storage=…, or give the nodes access "
+            "(credentials: --env)"
+        )
+    for node in survey["nodes"]:
+        if node["error"]:
+            found.append(f"node {node['address']}: {node['error']}; is it healthy (ray status)?")
+            continue
+        if node["storage_error"]:
+            found.append(
+                f"storage {wanted.storage}: node {node['address']}: {node['storage_error']}; "
+                "expected one place that every node reads and writes: a bucket, or a file system "
+                "mounted on all"
+            )
+        for path in node["missing"]:
+            found.append(
+                f"{path}: neither on this machine nor on node {node['address']}; correct it, or "
+                "put it where every node reads it"
+            )
+    if survey["run_exists"] and wanted.run:
+        found.append(
+            f"run directory {wanted.run} exists already; choose another name=…, or go on with it: "
+            "--resume"
+        )
+    found += shortages(wanted.places, survey)
+    return found
+
+
+def shortages(places: Sequence[Place], survey: Mapping[str, Any]) -> list[str]:
+    """What can't be placed on the nodes that there are, nor on those that there may be; nothing
+    where an autoscaler's node types are not known, since then only the run's asking tells.
+    """
+    nodes, possible = survey["nodes"], survey["possible"]
+    left = _without_place(places, nodes)
+    if left and survey["autoscales"]:
+        left = _without_place(places, possible) if possible else []
+    if not left:
+        return []
+    asked = {name: sum(p.need.get(name, 0.0) for p in places) for name in ("CPU", "GPU")}
+    scales = f"could scale to {_several(possible)}" if possible else "does not scale"
+    return [
+        f"resources: asked {_text(asked)} in all, and there is no place for "
+        f"{_several_places(left)}; the cluster has {_several(nodes) or 'no nodes'} and {scales}; "
+        "lower data.workers or memory.workers, correct their node_labels, or add nodes"
+    ]
+
+
+def _without_place(places: Sequence[Place], nodes: Sequence[Mapping[str, Any]]) -> list[Place]:
+    """What has none on these nodes; biggest first, as they have the fewest places."""
+    rooms = [(dict(node["resources"]), node["labels"]) for node in nodes]
+    left = []
+    for place in sorted(places, key=_size, reverse=True):
+        room = next(
+            (r for r, labels in rooms if _fits(place.need, r) and meets(labels, place.labels)), None
+        )
+        if room is None:
+            left.append(place)
+            continue
+        for name, amount in place.need.items():
+            room[name] = room.get(name, 0.0) - amount
+    return left
+
+
+def _several(nodes: Sequence[Mapping[str, Any]]) -> str:
+    counted = Counter(
+        _text(node["resources"])
+        + _labelled({k: v for k, v in node["labels"].items() if "/" not in k})
+        for node in nodes
+    )
+    return ", ".join(f"{n} x ({what})" for what, n in counted.items())
+
+
+def _several_places(places: Sequence[Place]) -> str:
+    counted = Counter(f"{p.who} ({_text(p.need)}{_labelled(p.labels)})" for p in places)
+    return ", ".join(f"{n} x {what}" for what, n in counted.items())
+
+
+def _labelled(labels: Mapping[str, str]) -> str:
+    return f" with {in_words(labels)}" if labels else ""
+
+
+def _size(place: Place) -> tuple[float, bool, float]:
+    return place.need.get("GPU", 0.0), bool(place.labels), place.need.get("CPU", 0.0)
+
+
+def _fits(need: Resources, room: Resources) -> bool:
+    return all(room.get(name, 0.0) + 1e-9 >= amount for name, amount in need.items())
+
+
+def _text(resources: Mapping[str, float]) -> str:
+    shown = [f"{amount:g} {name}" for name, amount in resources.items() if amount]
+    return ", ".join(shown) or "nothing"
+
+
+def ask(
+    server: JobServer, questions: Questions, runtime_env: dict[str, Any], start: str
+) -> dict[str, Any]:
+    """Runs the survey on the cluster and returns what it found.
+
+    Raises:
+        ConfigError: it did not run; says why, and for the commonest reason what to do.
+    """
+    command = f"{start} -m jobs.submit.survey"
+    job_id = server.submit(entrypoint=command, runtime_env=runtime_env)
+    deadline = time.monotonic() + questions.timeout_s * 2
+    while not (job := server.job(job_id)).status.is_terminal():
+        if time.monotonic() > deadline:
+            server.stop(job_id)
+            raise ConfigError(
+                f"the pre-flight check has been {job.status.value.lower()} on {server.url} for "
+                f"{questions.timeout_s * 2:g} s: {job.message}; is the head overloaded (ray "
+                "status)? --check-timeout gives it longer"
+            )
+        time.sleep(POLL_S)
+    log = server.log(job_id)
+    answer = next((line for line in log.splitlines() if line.startswith(MARKER)), None)
+    with suppress(JobServerError):  # it only makes the list of jobs shorter
+        server.delete(job_id)
+    if answer is not None:
+        return dict(json.loads(answer.removeprefix(MARKER)))
+    last = (log.strip().splitlines() or [job.message or "no log"])[-1]
+    if "No module named 'ray'" in log or "not found" in last:
+        raise ConfigError(
+            f"the cluster's {start.partition(' ')[0]} is not the Python that Ray runs in there "
+            f"({last}); name that with --python, e.g. --python /home/ray/.venv/bin/python"
+        )
+    raise ConfigError(f"the pre-flight check did not run on {server.url}: {last}")
+
+
+def survey_questions(questions: Questions) -> tuple[str, str]:
+    """Name and content of the file that the survey reads."""
+    return QUESTIONS, json.dumps(asdict(questions))

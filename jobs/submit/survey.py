@@ -1,0 +1,128 @@
+"""Looks at a cluster from inside, before a job is sent to it: `python -m jobs.submit.survey`.
+
+Runs on the cluster as a small job of its own: asks each node for its packages, its view of the
+storage and its paths, and Ray for nodes and what the autoscaler may add, and prints one line of
+JSON. Decides nothing: `preflight` judges, on the machine that submits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.wire import one_line
+from jobs.submit.package import JOB_FOLDER
+from orchestrator.nodes.autoscaler import possible_nodes, scaler_state
+from orchestrator.nodes.node_check import NodeCheck, python_version, remove_mark, write_mark
+from orchestrator.processes.ray_actors import check_node_remote
+from orchestrator.run_dir.run_dir import RunDir
+
+QUESTIONS = "survey.json"
+MARKER = "tandem survey: "  # begins the line that holds the answer
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a survey looks at.
+
+    Attributes:
+        storage: where run directories are made; empty: not looked at.
+        run: a run directory to look for; empty: none.
+        paths: files, folders, globs and URLs that must be there.
+        packages: distributions whose versions are wanted.
+        timeout_s: for the nodes to answer.
+    """
+
+    storage: str
+    run: str
+    paths: tuple[str, ...]
+    packages: tuple[str, ...]
+    timeout_s: float
+
+
+def main() -> None:
+    """Answers the questions in the job's folder."""
+    values = json.loads(Path(JOB_FOLDER, QUESTIONS).read_text(encoding="utf-8"))
+    questions = Questions(**{**values, "paths": (*values["paths"],)})
+    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    try:
+        print(MARKER + json.dumps(survey(questions)), flush=True)
+    finally:
+        ray.shutdown()
+
+
+def survey(questions: Questions) -> dict[str, Any]:
+    """Answers as plain JSON values."""
+    storage = questions.storage
+    mark, storage_error = ("", ""), ""
+    if storage:
+        try:
+            mark = write_mark(storage)
+        except Exception as err:  # clients of remote storage have errors of their own
+            storage_error = one_line(err)
+    try:
+        nodes = _ask_nodes(questions, mark if not storage_error else None)
+        exists = bool(questions.run) and not storage_error and RunDir(questions.run).exists()
+    finally:
+        if mark[0]:
+            remove_mark(storage, mark[0])
+    return {
+        "ray": ray.__version__,
+        "python": python_version(),
+        "storage_error": storage_error,
+        "run_exists": exists,
+        "nodes": nodes,
+        "autoscales": scaler_state() is not None,
+        "possible": [
+            {"resources": _shown(node.resources), "labels": dict(node.labels)}
+            for node in possible_nodes()
+        ],
+    }
+
+
+def _ask_nodes(questions: Questions, mark: tuple[str, str] | None) -> list[dict[str, Any]]:
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    storage = questions.storage if mark else ""
+    refs = []
+    for number, node in enumerate(alive):
+        # What a URL holds is the same from everywhere, and may take long to list.
+        paths = [p for p in questions.paths if number == 0 or "://" not in p]
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        remote = check_node_remote.options(scheduling_strategy=strategy)
+        refs.append(remote.remote(storage, mark or ("", ""), paths, questions.packages))
+    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=questions.timeout_s)
+    return [
+        {
+            "address": node["NodeManagerAddress"],
+            "resources": _shown(node["Resources"]),
+            "labels": dict(node.get("Labels") or {}),
+            **_answer(ref, ref in ready, questions),
+        }
+        for node, ref in zip(alive, refs, strict=True)
+    ]
+
+
+def _answer(ref: Any, is_ready: bool, questions: Questions) -> dict[str, Any]:
+    if not is_ready:
+        return {"error": f"no answer within {questions.timeout_s:g} s"}
+    try:
+        check: NodeCheck = ray.get(ref)
+    except RayError as err:
+        return {"error": one_line(err)}
+    return {"error": "", **asdict(check)}
+
+
+def _shown(resources: Mapping[str, float]) -> dict[str, float]:
+    """Those that runs ask for."""
+    return {name: resources.get(name, 0.0) for name in ("CPU", "GPU")}
+
+
+if __name__ == "__main__":
+    main()

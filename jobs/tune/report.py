@@ -1,0 +1,164 @@
+"""`report.html` of a search: one self-contained page with what it tried and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import yaml
+
+from jobs.tune.importance import Importance, importances
+from jobs.tune.plots import fronts, importance_plot, learning_curves, parallel
+from jobs.tune.results import (
+    FAILED,
+    FINISHED,
+    STOPPED,
+    TrialResult,
+    cell,
+    latest_common,
+)
+from jobs.tune.spec import Search
+from orchestrator.reporting.report import card, page, table
+
+
+def render_search_report(
+    search: Search, results: Sequence[TrialResult], best: Sequence[TrialResult]
+) -> str:
+    """The page as HTML; needs nothing but a browser."""
+    spec, goals = search.spec, search.spec.goals
+    parts = [
+        f"<div class=cards>{''.join(_cards(search, results, best))}</div>",
+        f"<h2>{'The Pareto front' if len(goals) > 1 else 'The trials'}</h2>",
+        _plots(fronts(results, best, goals)),
+    ]
+    if best:
+        parts += [_wide(search, best)]
+    parts += ["<h2>Learning curves</h2>", _plots(learning_curves(results, best, goals))]
+    parts += _settings(search, results)
+    text = yaml.safe_dump(
+        spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=10**6
+    )  # paths stay whole
+    parts += ["<h2>All trials</h2>", _wide(search, results)]
+    parts += [f"<h2>The search</h2><pre>{escape(text)}</pre>"]
+    return page(spec.name, _subtitle(search, results), parts, f"Tandem: {spec.name}")
+
+
+def _plots(plots: Iterable[str]) -> str:
+    return f"<div class=plots>{''.join(f'<div>{svg}</div>' for svg in plots)}</div>"
+
+
+def _subtitle(search: Search, results: Sequence[TrialResult]) -> str:
+    seconds = sum(result.seconds for result in results)
+    ways = {"tpe": "Optuna's TPE", "random": "chance", "grid": "a grid"}[search.spec.algorithm]
+    return (
+        f"{len(results)} of {search.num_trials} trials, points by {ways}, scheduler "
+        f"{search.spec.scheduler}, {search.spec.seeds} run(s) each, "
+        f"{seconds / 60:.1f} minutes of trials; {', '.join(search.spec.objectives)}"
+    )
+
+
+def _cards(
+    search: Search, results: Sequence[TrialResult], best: Sequence[TrialResult]
+) -> Iterable[str]:
+    for state in (FINISHED, STOPPED, FAILED):
+        count = sum(result.status == state for result in results)
+        yield card(str(count), f"trials {state}", bad=state == FAILED and count > 0)
+    for goal in search.spec.goals if best else ():
+        yield card(f"{best[0].figures[goal.figure]:.4g}", f"{goal.figure} of trial {best[0].name}")
+
+
+def _settings(search: Search, results: Sequence[TrialResult]) -> list[str]:
+    """Parallel coordinates and importances, at an interval where trials compare."""
+    goals = search.spec.goals
+    interval, there = latest_common([r for r in results if r.history])
+    measured = [
+        (result, row)
+        for result in there
+        if (row := result.at(interval)) is not None and goals[0].figure in row
+    ]
+    if not measured:
+        return []
+    where = f"At interval {interval}, where {len(measured)} of {len(results)} trials were measured."
+    rows = [
+        TrialResult(r.number, r.point, r.values, r.status, dict(row), interval)
+        for r, row in measured
+    ]
+    names = list(rows[0].values)
+    parts = ["<h2>Settings and figures</h2>", f"<p class=sub>{where}</p><div class=plots>"]
+    figures = [goal.figure for goal in goals]
+    parts += [f"<div style='grid-column:1/-1'>{parallel(rows, search.spec.space, names, figures)}"]
+    parts += ["</div></div><h2>Importance</h2><p class=sub>", escape(HOW), "</p>"]
+    plots, lines = [], []
+    for figure in figures:
+        able = [row for row in rows if figure in row.figures]
+        found = importances(
+            search.spec.space, [r.point for r in able], [r.figures[figure] for r in able]
+        )
+        if found:
+            plots.append(importance_plot(found, figure))
+            lines += [(figure, *_importance_row(one)) for one in found]
+    if not plots:
+        return [*parts, "<p class=sub>Too few trials to say.</p>"]
+    return [*parts, _plots(plots), table(IMPORTANCE, lines)]
+
+
+HOW = (
+    "Share of a figure's variance (by rank) that a parabola in one setting alone explains; for "
+    "listed values, their means. Black lines: 90 % of resampled trials. Red marks: a setting "
+    "without effect stays below in 95 % of shuffled figures; grey bars do. Early figures favour "
+    "settings that learn fast."
+)
+IMPORTANCE = ("figure", "setting", "share", "5 %", "95 %", "chance, 95 %", "")
+
+
+def _importance_row(one: Importance) -> Sequence[str]:
+    numbers = (one.share, one.low, one.high, one.chance)
+    verdict = "more than chance" if one.beats_chance else "could be chance"
+    return one.name, *(f"{number:.2f}" for number in numbers), verdict
+
+
+def _wide(search: Search, results: Sequence[TrialResult]) -> str:
+    """A table of trials that scrolls where the page is narrow."""
+    heads, rows = _table_of(search, results)
+    text = table(heads, rows)
+    for head in heads:  # long names break at their dots
+        text = text.replace(f"<th>{head}</th>", f"<th>{head.replace('.', '.<wbr>')}</th>")
+    return f"<div style='overflow-x:auto;margin-top:12px;font-size:13px'>{text}</div>"
+
+
+def _table_of(
+    search: Search, results: Sequence[TrialResult]
+) -> tuple[Sequence[str], list[Sequence[str]]]:
+    names = list(dict.fromkeys(name for result in results for name in result.values))
+    figures = [goal.figure for goal in search.spec.goals]
+    several = search.spec.seeds > 1
+    heads = ["trial", "state", "interval", "seconds", *names, *figures, "moves", "remarks"]
+    rows: list[Sequence[str]] = []
+    for result in results:
+        found = []
+        for figure in figures:
+            text = _number(result.figures.get(figure))
+            if several and (spread := result.figures.get(f"spread.{figure}")) is not None:
+                text += f" ± {_number(spread)}"
+            found.append(text)
+        rows.append(
+            (
+                result.name,
+                result.status,
+                str(result.interval),
+                f"{result.seconds:.0f}",
+                *(_number(cell(result.values.get(name))) for name in names),
+                *found,
+                _moves(result),
+                result.error,
+            )
+        )
+    return heads, rows
+
+
+def _moves(result: TrialResult) -> str:
+    return ", ".join(f"from {move.donor:03d} at {move.interval}" for move in result.moves)
+
+
+def _number(value: object) -> str:
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,161 @@
+"""One trial of a search, as Ray Tune runs it: a whole decoupled run in the trial's own placement.
+
+Runs in a process of Tune's. A trial that is started again goes on from its run's checkpoints, and
+one whose run had ended reports what that left behind. A population's member that was moved begins
+with the donor's pair. Called by `tune`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.util import get_current_placement_group
+
+from actors.wire import CheckpointError
+from jobs.tune.results import TRIALS
+from jobs.tune.spec import PBT, REFLECTION, Search
+from orchestrator.nodes.placement import Seats
+from orchestrator.run import FINISHED, train
+from orchestrator.run_dir import checkpoints
+from orchestrator.run_dir.handover import hand_over, take_over
+from orchestrator.run_dir.metrics import Row, held_out
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import Config
+from orchestrator.settings.file_names import CONFIG, SUMMARY
+
+# What a trial's config at Tune's holds, and what its reports hold beside the figures.
+GIVEN, NUMBER, POINT, GENERATION, DONOR = "trial", "number", "point", "generation", "donor"
+INTERVAL, FINAL, SPREAD = "interval", "final", "spread"
+POLL_S = 0.05
+
+
+def run_trial(config: Mapping[str, Any], search: Search) -> None:
+    """Trains the point that was chosen, once per seed, and reports its figures to Tune."""
+    given = config[GIVEN]
+    first_bundle = 1 if search.spec.driver_cpus else 0  # an empty bundle is none to Ray
+    seats = Seats(get_current_placement_group(), first_bundle)
+    figures = []
+    for turn in range(search.spec.seeds):
+        run_config = trial_config(search, given, turn)
+        _begin_with_donor(run_config)
+        reporter = Reporter(search, run_config)
+        told = reporter if search.spec.seeds == 1 else None
+        figures.append(_figures_of(run_config, seats, told))
+    reporter.send({**means(figures), INTERVAL: search.base.intervals, FINAL: True})
+
+
+def trial_config(search: Search, given: Mapping[str, Any], turn: int = 0) -> Config:
+    """The config of one of a trial's runs."""
+    name = f"{given[NUMBER]:03d}"
+    if generation := given.get(GENERATION, 0):
+        name += f"-{generation}"
+    if search.spec.seeds > 1:
+        name += f"-s{turn}"
+    return search.config(
+        given[POINT],
+        name=name,
+        storage=f"{search.url}/{TRIALS}",
+        seed=search.spec.seed + turn,
+    )
+
+
+def means(figures: list[dict[str, float]]) -> dict[str, float]:
+    """Each figure's mean over the seeds, and its standard deviation where there are several."""
+    found: dict[str, float] = {}
+    for name in dict.fromkeys(name for run in figures for name in run):
+        values = [run[name] for run in figures if name in run]
+        found[name] = statistics.fmean(values)
+        if len(values) > 1:
+            found[f"{SPREAD}.{name}"] = statistics.stdev(values)
+    return found
+
+
+class Reporter:
+    """Tells Tune the figures of each evaluation, with the run's newest pair as the checkpoint.
+
+    Args:
+        search: the trial is one of.
+        config: of its run; what an interrupted one had measured counts.
+    """
+
+    def __init__(self, search: Search, config: Config) -> None:
+        self._search, self._config = search, config
+        self._run_dir = RunDir(config.run_url)
+        self._reflected: dict[int, tuple[int, int]] = {}
+        try:
+            for interval in checkpoints.intervals(self._run_dir)[-1:]:
+                for row in checkpoints.saved_rows(self._run_dir, interval).evaluations:
+                    self._count(row)
+        except CheckpointError:
+            return  # `train` says what is wrong with it, and uses the one before
+
+    def __call__(self, row: Row) -> None:
+        """Passes an evaluation during the run on; Tune may stop the trial here."""
+        self._count(row)
+        if row["final"] or not row["data_version"]:
+            return  # it goes with the summary's figures, or is of weights that were not trained
+        figures = held_out(row)
+        changed, followed = (sum(counts) for counts in zip(*self._reflected.values(), strict=True))
+        if changed:
+            figures[REFLECTION] = followed / changed
+        self.send({**figures, INTERVAL: row["data_version"], FINAL: False})
+
+    def send(self, report: dict[str, Any]) -> None:
+        """Reports to Tune."""
+        interval = self._newest_pair(0 if report[FINAL] else report[INTERVAL])
+        if interval is None:
+            tune.report(report)
+            return
+        with tempfile.TemporaryDirectory(prefix="tandem-pair-") as folder:
+            whole = self._search.spec.scheduler == PBT
+            hand_over(self._run_dir, interval, Path(folder), whole)
+            tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+
+    def _newest_pair(self, measured: int) -> int | None:
+        """Interval of the newest pair; a population waits for that of the figures."""
+        waits = self._search.spec.scheduler == PBT and measured
+        until = time.monotonic() + self._config.deadlines.storage_s
+        while True:
+            there = checkpoints.intervals(self._run_dir)
+            if not waits or measured in there or time.monotonic() > until:
+                return there[-1] if there else None
+            time.sleep(POLL_S)
+
+    def _count(self, row: Row) -> None:
+        counts = row["reflection_changed"], row["reflection_followed"]
+        self._reflected[row["data_version"]] = counts
+
+
+def _begin_with_donor(config: Config) -> None:
+    """Takes a donor's pair over where Tune hands one in and the run is not begun."""
+    checkpoint = tune.get_checkpoint()
+    if checkpoint is None or RunDir(config.run_url).exists(CONFIG):
+        return
+    with checkpoint.as_directory() as folder:
+        if checkpoints.intervals(RunDir(folder)):
+            take_over(Path(folder), config)
+
+
+def _figures_of(
+    config: Config, seats: Seats, told: Callable[[Row], None] | None
+) -> dict[str, float]:
+    """The final held-out figures of a run, which is begun, gone on with, or over already."""
+    run_dir = RunDir(config.run_url)
+    summary: dict[str, Any] = {}
+    if run_dir.exists(SUMMARY):
+        summary = json.loads(run_dir.read(SUMMARY))
+    if not str(summary.get("status")).startswith(FINISHED):
+        summary = train(config, seats=seats, resume=True, on_evaluation=told).summary
+    return {
+        f"{section}.{name}": float(value)
+        for section in ("heldout", "accuracy")
+        for name, value in summary.get(section, {}).items()
+        if isinstance(value, float)
+    }

@@ -1,0 +1,204 @@
+"""The ring of versions: committed snapshots of both groups as object refs, kept as long as someone
+may need them.
+
+The driver owns every ref and never looks inside. Pure bookkeeping: it starts nothing and waits for
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from actors.corpus.ranges import merge_ranges
+from actors.settings.run import GROUPS
+from actors.wire import CheckpointHeader, Header, Range
+from orchestrator.errors import StoreTooSmallError
+from orchestrator.settings.retention import Retention
+
+STORE_SHARE = 0.8  # of the object store, for snapshots; the rest is Ray's
+
+
+@dataclass(frozen=True)
+class Version:
+    """A committed snapshot: headers by rank, and all buckets as refs in their order."""
+
+    group: str
+    number: int
+    headers: tuple[Header, ...]
+    bucket_refs: tuple[Any, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all buckets."""
+        return sum(sum(h.sizes) for h in self.headers)
+
+
+@dataclass(frozen=True)
+class GroupCheckpoint:
+    """A group's whole state after an interval: headers by rank, and all parts as refs."""
+
+    group: str
+    interval: int
+    headers: tuple[CheckpointHeader, ...]
+    bucket_refs: tuple[Any, ...]
+
+    @property
+    def peer_version(self) -> int:
+        """The version that the group had adopted."""
+        return self.headers[0].peer_version
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the coordinator itself must remember over a resume."""
+
+    agreement_before: float | None = None  # of the memory with the last version but one
+    max_lag: int = 0
+    num_published: int = 0
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class PairCheckpoint:
+    """Both groups' states after one interval."""
+
+    interval: int
+    groups: Mapping[str, GroupCheckpoint]
+    tally: Tally
+
+
+class Pairing:
+    """Brings the checkpoints of both groups after the same interval together."""
+
+    def __init__(self) -> None:
+        self._saved: dict[str, dict[int, GroupCheckpoint]] = {group: {} for group in GROUPS}
+
+    def add(self, checkpoint: GroupCheckpoint) -> dict[str, GroupCheckpoint] | None:
+        """Takes one; returns both once the other is in. Older ones without a partner are let go."""
+        interval = checkpoint.interval
+        self._saved[checkpoint.group][interval] = checkpoint
+        if any(interval not in saved for saved in self._saved.values()):
+            return None
+        pair = {group: self._saved[group].pop(interval) for group in GROUPS}
+        for saved in self._saved.values():
+            for older in [i for i in saved if i < interval]:
+                del saved[older]
+        return pair
+
+
+class RangeLog:
+    """What the data group trained on, by the version that came of it."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[int, tuple[Range, ...]] = {}
+
+    def add(self, version: Version) -> None:
+        """A version was committed."""
+        self._ranges[version.number] = version.headers[0].ranges
+
+    def since(self, before: int, number: int) -> tuple[Range, ...]:
+        """What it trained on between two of its versions; older ranges are forgotten."""
+        newer = [n for n in sorted(self._ranges) if before < n <= number]
+        ranges = merge_ranges(r for n in newer for r in self._ranges[n])
+        for old in [n for n in self._ranges if n <= number]:
+            del self._ranges[old]
+        return ranges
+
+
+class Ring:
+    """The newest versions of each group, and older ones that a replay would need.
+
+    Args:
+        kept: newest versions of each group that are always there.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._versions: dict[str, dict[int, Version]] = {group: {} for group in GROUPS}
+        self._lost: set[tuple[str, int]] = set()
+        self.num_published = 0
+        self.num_bytes = 0
+
+    def commit(self, version: Version) -> None:
+        """Adds a group's next version."""
+        versions = self._versions[version.group]
+        newest = max(versions, default=-1)
+        assert version.number > newest, f"{version.group}: version {version.number} after {newest}"
+        versions[version.number] = version
+        self.num_published += 1
+        self.num_bytes += version.num_bytes
+
+    def let_go(self, group: str, needed: Collection[int]) -> None:
+        """Lets go of a group's versions that are neither among the newest nor needed."""
+        versions = self._versions[group]
+        for number in sorted(versions)[: -self._kept]:
+            if number not in needed:
+                del versions[number]
+
+    def replace(self, version: Version) -> None:
+        """Puts another copy of a version's bytes where the first one was, if that is still kept."""
+        self._lost.discard((version.group, version.number))
+        if version.number in self._versions[version.group]:
+            self._versions[version.group][version.number] = version
+
+    def lose(self, group: str, number: int) -> None:
+        """A version's bytes went with the node that held them."""
+        if number in self._versions[group]:
+            self._lost.add((group, number))
+
+    def numbers(self, group: str) -> list[int]:
+        """Versions of a group that are kept, ascending."""
+        return sorted(self._versions[group])
+
+    def is_lost(self, group: str, number: int) -> bool:
+        """Whether a version's bytes are gone, until the group has published them again."""
+        return (group, number) in self._lost
+
+    def get(self, group: str, number: int) -> Version:
+        """A version that is still kept. Raises: KeyError naming what is kept."""
+        versions = self._versions[group]
+        if number not in versions:
+            raise KeyError(
+                f"{group} version {number} is not in the ring, which holds {sorted(versions)}"
+            )
+        return versions[number]
+
+    def newest(self, group: str) -> Version:
+        """The group's newest committed version."""
+        return self.get(group, max(self._versions[group], default=-1))
+
+
+def check_fits(
+    snapshot_bytes: Mapping[str, int],
+    checkpoint_bytes: Mapping[str, int],
+    retention: Retention,
+    store_bytes: float,
+) -> None:
+    """Refuses a run whose kept versions and checkpoints would not fit the object store.
+
+    Args:
+        snapshot_bytes: of one version, by group.
+        checkpoint_bytes: of one checkpoint, by group.
+        retention: how many of them are kept.
+        store_bytes: of the whole cluster's object store.
+
+    Raises:
+        StoreTooSmallError: needed and available, and what to turn.
+    """
+    saved = sum(checkpoint_bytes.values())
+    needed = retention.needed_bytes(snapshot_bytes.values(), checkpoint_bytes.values())
+    if needed > STORE_SHARE * store_bytes:
+        sizes = ", ".join(
+            f"{group} {size / 2**20:,.1f} MiB" for group, size in sorted(snapshot_bytes.items())
+        )
+        raise StoreTooSmallError(
+            f"the object store is too small: {retention.versions} versions of each group ({sizes}) "
+            f"and {retention.checkpoints} checkpoints ({saved / 2**20:,.1f} MiB) need "
+            f"{needed / 2**20:,.0f} MiB, "
+            f"{STORE_SHARE:.0%} of the store are {STORE_SHARE * store_bytes / 2**20:,.0f} MiB; "
+            "lower checkpoints.every (a replay needs the versions since the last checkpoint), "
+            "raise ray.object_store_mib (embedded) or the nodes' object store, or make the layers "
+            "smaller"
+        )

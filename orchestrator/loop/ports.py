@@ -1,0 +1,102 @@
+"""What the coordinator needs of the world: a cluster that it asks, and a listener that it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from actors.wire import Description, Evaluation, Order, Report
+from orchestrator.loop.command import Reply
+from orchestrator.loop.events import Event, Failed
+from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Version
+from orchestrator.loop.recovery import Failure
+from orchestrator.loop.resize import Resize
+
+
+class ClusterPort(Protocol):
+    """What is asked of the two groups and the evaluator; nothing here blocks for long."""
+
+    def first_version(self, group: str) -> Version:
+        """The version that the group began with."""
+
+    def submit(self, group: str, order: Order, peer: Version) -> None:
+        """Starts a group's next interval."""
+
+    def restart(
+        self,
+        group: str,
+        incarnation: int,
+        checkpoint: GroupCheckpoint | None,
+        refetch: Version | None,
+        publish: bool = False,
+    ) -> None:
+        """Begins to end a group's processes and to make new ones; `poll` says when they stand.
+
+        Args:
+            group, incarnation: who they will be.
+            checkpoint: what they begin from; None: the run's beginning.
+            refetch: a version of the peer whose bytes were bad, to be fetched again.
+            publish: they publish the version that belongs to the checkpoint again; they do so too
+                where a node with the group's snapshots is gone.
+        """
+
+    def prepare(self, sizes: Mapping[str, int], wait_s: float) -> None:
+        """Begins to bring up what groups of other sizes need beside the old ones; `poll` says when
+        it stands, or why it can't be had: then nothing of it is left.
+
+        Args:
+            sizes: numbers of workers of the groups that change.
+            wait_s: for resources.
+        """
+
+    def switch(self, group: str, incarnation: int, checkpoint: GroupCheckpoint) -> None:
+        """Begins to give a group, which is between two intervals, the size that was prepared for
+        it; `poll` says when it stands.
+        """
+
+    def evaluate(self, data: Version, memory: Version, final: bool) -> None:
+        """Starts an evaluation of a committed pair; `poll` says when it is done."""
+
+    def poll(self, timeout_s: float) -> Sequence[Event]:
+        """What happened, waiting at most `timeout_s` for something."""
+
+    def late_beats(self) -> Sequence[Failed]:
+        """Ranks that are dead, or whose heartbeat is overdue."""
+
+    @property
+    def evaluations_running(self) -> int:
+        """Evaluations that have not come back."""
+
+
+class Listener(Protocol):
+    """Who is told what happens; must return at once."""
+
+    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+        """Both groups are ready."""
+
+    def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None:
+        """A group committed an interval, before which it had waited `wait_s`."""
+
+    def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
+        """An evaluation came back."""
+
+    def on_checkpoint(self, pair: PairCheckpoint) -> None:
+        """Both groups' states after one interval are in."""
+
+    def on_failure(self, failure: Failure) -> None:
+        """A group failed and is restarted."""
+
+    def on_recovery(self, group: str, restart_s: float, replay_s: float) -> None:
+        """A group is where it was: seconds to stand again, and to do again what was lost."""
+
+    def on_drain(self, interval: int, reason: str) -> None:
+        """The run will stop with a checkpoint of that interval."""
+
+    def on_resize(self, resize: Resize) -> None:
+        """A group has another number of workers."""
+
+    def on_reply(self, reply: Reply) -> None:
+        """What becomes of a command."""
+
+    def on_warning(self, message: str) -> None:
+        """Something happened that the run survives."""

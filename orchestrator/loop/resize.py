@@ -1,0 +1,88 @@
+"""A group's other number of workers: whether it may be, and the config that it makes. Pure.
+
+The global batch stays what the config says, so a resize changes speed and nothing else; see
+docs/decisions/0007. Called by `commands`, `launch` and `run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.settings.run import GROUPS
+from actors.wire import ConfigError
+from orchestrator.loop.schedule import Plan, Progress
+from orchestrator.settings.config import Config, make_config
+
+
+@dataclass(frozen=True)
+class Resize:
+    """One group's resize, as the report tells it.
+
+    Attributes:
+        group: who.
+        interval: the last one with the old number of workers.
+        before, after: numbers of workers.
+        prepare_s: seconds until what was added stood, while the group went on.
+        pause_s: seconds from the end of that interval until the group could begin the next.
+    """
+
+    group: str
+    interval: int
+    before: int
+    after: int
+    prepare_s: float
+    pause_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.group} group has {self.after} worker(s) instead of {self.before} after "
+            f"interval {self.interval}: ready in {self.prepare_s:.1f} s, paused for "
+            f"{self.pause_s:.2f} s"
+        )
+
+
+def sizes_of(config: Config) -> dict[str, int]:
+    """Workers by group."""
+    return {group: config.group(group).workers.num_workers for group in GROUPS}
+
+
+def resized(config: Config, sizes: Mapping[str, int]) -> Config:
+    """The config with other numbers of workers.
+
+    Raises:
+        ConfigError: a group has fewer sequences in its batch than passes.
+    """
+    values = config.model_dump(by_alias=True)
+    for group, num in sizes.items():
+        values[group]["workers"]["num_workers"] = num
+    return make_config(values, source="resize")
+
+
+def next_boundary(progress: Progress, plan: Plan) -> int:
+    """The first interval that a group has not begun and that ends with a version."""
+    begun = progress.committed + progress.running
+    return (begun // plan.publish_every + 1) * plan.publish_every
+
+
+def refuse_resize(
+    config: Config, sizes: Mapping[str, int], plan: Plan, progress: Mapping[str, Progress]
+) -> str | None:
+    """Why a running run's groups can't be given other sizes; None where they can.
+
+    Args:
+        config: as the run is now.
+        sizes: the numbers that change.
+        plan: of the run.
+        progress: of both groups.
+    """
+    if not config.checkpoints.every:
+        return "a resize needs checkpoints, and checkpoints.every is 0 in this run"
+    try:
+        resized(config, sizes)
+    except ConfigError as err:
+        return str(err)
+    for group in sizes:
+        if next_boundary(progress[group], plan) >= plan.intervals:
+            return f"the {group} group has no interval left at whose end it could be resized"
+    return None

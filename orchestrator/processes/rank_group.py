@@ -1,0 +1,271 @@
+"""One trainer group on Ray: its actors, the interval in flight, its heartbeats.
+
+Whose failure it is follows from which group's call it was, never from the exception's type; within
+a group the rank that died comes before those that only lost their partner. Blocks only in the waits
+of a start, which `launch` hands in. Called by `cluster` and `launch`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from actors.snapshots.layout import num_buckets, num_shares
+from actors.wire import Beat, Description, Location, Order, Report, TandemError
+from orchestrator.errors import GroupFailedError, LostObjectError, as_group_error
+from orchestrator.loop.events import Committed, Event, Failed
+from orchestrator.loop.exchange import GroupCheckpoint, Version
+
+GATHER_S = 0.005  # for the other ranks, once one is in: looking at all for each would be quadratic
+HEADERS_S = 10.0  # for the headers of a snapshot
+REST_S = 2.0  # for the other ranks' errors, once one is in: the first cause may not come first
+
+Waiting = Mapping[Any, tuple[str, int]]  # ref -> group and rank
+AwaitAll = Callable[[Waiting, str], dict[Any, Any]]
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """How a snapshot or a checkpoint is returned: so many buckets by each of the first ranks."""
+
+    num_ranks: int = 0
+    num_buckets: int = 0
+
+    @classmethod
+    def of(cls, total_bytes: int, num_ranks: int) -> _Shares:
+        """Those of so many bytes."""
+        return cls(num_shares(total_bytes, num_ranks), num_buckets(total_bytes, num_ranks))
+
+    def of_rank(self, rank: int) -> int:
+        """Buckets that a rank returns."""
+        return self.num_buckets if rank < self.num_ranks else 0
+
+
+@dataclass(frozen=True)
+class _Returned:
+    """Refs of a snapshot or of a checkpoint in flight: headers by rank, and all buckets."""
+
+    header_refs: list[Any]
+    bucket_refs: tuple[Any, ...]
+
+    def headers(self) -> tuple[Any, ...]:
+        """The headers, which are there when the reports are. Raises: RayError where they went."""
+        refs = self.header_refs
+        return tuple(ray.get(refs, timeout=HEADERS_S)) if refs else ()
+
+
+@dataclass
+class _Call:
+    """One interval in flight.
+
+    Attributes:
+        interval: its number.
+        pending: refs of the reports that are out, with their ranks.
+        snapshot, saved: what else comes back; no refs where it was not asked for.
+        reports, errors: what came, by rank.
+    """
+
+    interval: int
+    pending: dict[Any, int]
+    snapshot: _Returned
+    saved: _Returned
+    reports: dict[int, Report] = field(default_factory=dict)
+    errors: dict[int, Exception] = field(default_factory=dict)
+
+    def take(self) -> None:
+        """Takes what is in, and what comes right after it."""
+        refs = list(self.pending)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        if 0 < len(ready) < len(refs):
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=GATHER_S)
+        for ref in ready:
+            rank = self.pending.pop(ref)
+            try:
+                self.reports[rank] = ray.get(ref)
+            except Exception as err:  # whatever the remote code raised; it becomes an event
+                self.errors[rank] = err
+
+
+@dataclass
+class RankGroup:
+    """One group's actors and what they are doing.
+
+    Args:
+        name: of the group.
+        actors: one per rank.
+        heartbeat_s: age of a heartbeat that counts as dead.
+    """
+
+    name: str
+    actors: list[Any]
+    heartbeat_s: float
+    locations: list[Location] = field(default_factory=list)
+    descriptions: list[Description] = field(default_factory=list)
+    first_version: Version | None = None
+    beats: dict[int, Beat | None] = field(default_factory=dict)  # by rank, what each last said
+    _call: _Call | None = None
+    _failing_since: float | None = None
+    _adopted: int = -1
+    _beat_refs: dict[Any, int] = field(default_factory=dict)
+    _beats: dict[int, float] = field(default_factory=dict)  # rank -> when the last one came back
+
+    def call_all(self, method: str, *args: Any) -> dict[Any, tuple[str, int]]:
+        """Calls a method on every rank; the refs by group and rank."""
+        return {
+            getattr(actor, method).remote(*args): (self.name, rank)
+            for rank, actor in enumerate(self.actors)
+        }
+
+    def meet(self, await_all: AwaitAll, compare: bool = True) -> None:
+        """Lets the ranks find each other, over a fresh store in rank 0's process; `compare` their
+        weights where no checkpoint follows that makes them the same.
+        """
+        if len(self.actors) == 1:
+            return
+        opening = {self.actors[0].open_rendezvous.remote(): (self.name, 0)}
+        ((host, port),) = await_all(opening, "did not open its rendezvous").values()
+        await_all(self.call_all("join", host, port, compare), "did not meet its group")
+
+    def restore(self, saved: GroupCheckpoint, await_all: AwaitAll) -> None:
+        """Takes every rank back to a checkpoint."""
+        restoring = self.call_all("restore", saved.headers, *saved.bucket_refs)
+        await_all(restoring, "was not restored")
+
+    def publish_first(self, number: int, exact: bool, await_all: AwaitAll) -> None:
+        """Publishes the layer as it is, as the version that the peer begins with."""
+        shares = self._snapshot(exact)
+        returns = 1 + shares.num_buckets
+        refs = [
+            actor.publish.options(num_returns=returns).remote(exact)
+            for actor in self.actors[: shares.num_ranks]
+        ]
+        waiting = {row[0]: (self.name, rank) for rank, row in enumerate(refs)}
+        headers = await_all(waiting, f"did not publish version {number}")
+        ordered = tuple(headers[row[0]] for row in refs)
+        buckets = tuple(ref for row in refs for ref in row[1:])
+        self.first_version = Version(self.name, number, ordered, buckets)
+
+    def submit(self, order: Order, peer: Version) -> None:
+        """Starts the next interval on a committed version of the peer."""
+        assert self._call is None, f"{self.name}: interval {order.interval} while another runs"
+        sizes, ranks = self.descriptions[0], len(self.actors)
+        snapshot = self._snapshot(order.exact) if order.publish else _Shares()
+        saved = _Shares.of(sizes.checkpoint_bytes, ranks) if order.checkpoint else _Shares()
+        # What is adopted already need not travel again.
+        bucket_refs = peer.bucket_refs if peer.number != self._adopted else ()
+        self._adopted = peer.number
+        refs = [
+            actor.interval.options(
+                num_returns=3 + snapshot.of_rank(rank) + saved.of_rank(rank)
+            ).remote(order, peer.headers, *bucket_refs)
+            for rank, actor in enumerate(self.actors)
+        ]
+        pending = {row[0]: rank for rank, row in enumerate(refs)}
+        published, kept = refs[: snapshot.num_ranks], refs[: saved.num_ranks]
+        self._call = _Call(
+            order.interval,
+            pending,
+            _Returned(
+                [row[1] for row in published],
+                tuple(ref for row in published for ref in row[3 : 3 + snapshot.num_buckets]),
+            ),
+            _Returned(
+                [row[2] for row in kept],
+                tuple(
+                    ref
+                    for rank, row in enumerate(kept)
+                    for ref in row[3 + snapshot.of_rank(rank) :]
+                ),
+            ),
+        )
+
+    def _snapshot(self, exact: bool) -> _Shares:
+        sizes = self.descriptions[0]
+        return _Shares.of(sizes.snapshot_bytes if exact else sizes.wire_bytes, len(self.actors))
+
+    @property
+    def report_refs(self) -> list[Any]:
+        """What comes back first of the ranks that are still at the interval in flight."""
+        return list(self._call.pending) if self._call else []
+
+    def collect(self) -> list[Event]:
+        """What happened to the interval in flight; waits a moment for the ranks that are nearly
+        done.
+        """
+        if (call := self._call) is None:
+            return []
+        call.take()
+        if errors := call.errors:
+            now = time.monotonic()
+            self._failing_since = self._failing_since or now
+            died = any(_kind(err) == 0 for err in errors.values())
+            if call.pending and not died and now - self._failing_since < REST_S:
+                return []
+            rank = min(errors, key=lambda r: (_kind(errors[r]), r))
+            cause = as_group_error(self.name, rank, errors[rank], f"in interval {call.interval}")
+            missing = isinstance(cause, LostObjectError)
+            return [Failed(self.name, rank, cause, missing_input=missing)]
+        if call.pending:
+            return []
+        number, version, checkpoint = call.interval, None, None
+        try:
+            headers, saved = call.snapshot.headers(), call.saved.headers()
+        except RayError as err:  # they went with the node, right after the reports
+            cause = as_group_error(self.name, 0, err, f"after interval {number}")
+            return [Failed(self.name, 0, cause)]
+        if headers:
+            version = Version(self.name, number, headers, call.snapshot.bucket_refs)
+        if saved:
+            checkpoint = GroupCheckpoint(self.name, number, saved, call.saved.bucket_refs)
+        self._call = None
+        ordered = tuple(call.reports[rank] for rank in range(len(self.actors)))
+        return [Committed(self.name, call.interval, ordered, version, checkpoint)]
+
+    def late_beats(self) -> list[Failed]:
+        """Asks every rank for a heartbeat, and names those that are dead or whose last one is too
+        old.
+        """
+        now = time.monotonic()
+        failed = []
+        if self._beat_refs:
+            refs = list(self._beat_refs)
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+            for ref in ready:
+                rank = self._beat_refs.pop(ref)
+                try:
+                    self.beats[rank] = ray.get(ref)
+                    self._beats[rank] = now
+                except Exception as err:  # the process is gone, or not to be reached
+                    cause = as_group_error(self.name, rank, err, "between two intervals")
+                    failed.append(Failed(self.name, rank, cause))
+        asked = set(self._beat_refs.values())
+        for rank, actor in enumerate(self.actors):
+            self._beats.setdefault(rank, now)
+            if rank not in asked:
+                self._beat_refs[actor.beat.remote()] = rank
+        return failed or [
+            Failed(self.name, rank, self._late(rank, now - at))
+            for rank, at in self._beats.items()
+            if now - at > self.heartbeat_s
+        ]
+
+    def _late(self, rank: int, age_s: float) -> GroupFailedError:
+        return GroupFailedError(
+            f"{self.name} rank {rank}: no heartbeat for {age_s:.0f} s in interval "
+            f"{self._call.interval if self._call else 0}, on version {self._adopted} of its peer "
+            f"(deadline {self.heartbeat_s:g} s); its process hangs or its node is gone; raise "
+            "deadlines.heartbeat_s if the machine is overloaded"
+        )
+
+
+def _kind(err: Exception) -> int:
+    """Order in which errors of one group's ranks explain each other: death, our own, the rest."""
+    if isinstance(err, RayActorError):
+        return 0
+    cause = getattr(err, "cause", None)
+    return 1 if isinstance(cause, TandemError) else 2

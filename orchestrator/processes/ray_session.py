@@ -1,0 +1,130 @@
+"""The Ray that a run uses: one that is there, one at an address, or one embedded for it alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import ray
+
+from actors.wire import ConfigError
+from orchestrator.errors import RayStartError
+from orchestrator.nodes.private_ray import missing, started_with_niceness, without_notices
+from orchestrator.nodes.ray_address import (
+    Given,
+    given_address,
+    owner_of,
+    reach,
+    refuse_long_temp_folder,
+    temp_folder,
+    whose,
+)
+from orchestrator.settings.config import Config, RaySpec
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+Say = Callable[[str], None]
+
+
+def _nowhere(text: str) -> None:
+    """Says nothing."""
+
+
+@contextmanager
+def ray_session(
+    config: Config, verbose: bool, say: Say = _nowhere, warn: Say = _nowhere
+) -> Iterator[None]:
+    """A Ray that is there already, the one at the configured address, or one embedded for this run
+    alone.
+
+    Args:
+        config: the run.
+        verbose: let Ray's own messages through.
+        say: told whose cluster is joined, where one is.
+        warn: told the same where it is not this user's; and what this Ray lacks.
+
+    Raises:
+        ConfigError: nobody answers at the address, or it can't be used.
+        RayStartError: a Ray for this run alone did not come up.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    given = given_address(config.ray.address, os.environ)
+    if given is None:
+        _start(config.ray, verbose)
+    else:
+        joined, is_mine = join(given, verbose)
+        (say if is_mine else warn)(joined)
+    try:
+        for line in missing():
+            warn(line)
+        with nullcontext() if verbose else without_notices():
+            yield
+    finally:
+        ray.shutdown()
+
+
+def join(given: Given, verbose: bool = False) -> tuple[str, bool]:
+    """Joins the cluster at an address; returns a sentence that says whose it is, and whether it is
+    this user's.
+
+    Another user's is joined all the same: who says `auto` or an address asks for the cluster that
+    is there, and a shared one commonly runs as a user of its own.
+
+    Raises:
+        ConfigError: nobody answers there, or the cluster can't be used; says where the address came
+            from and what to do.
+    """
+    address = reach(given)
+    try:
+        ray.init(address=address, **({} if verbose else QUIET))
+    except Exception as err:  # Ray raises plain Exceptions here too
+        ray.shutdown()
+        raise ConfigError(
+            f"Ray at {given} can't be used: {_first_line(err)}; the driver has to run on a node of "
+            f"the cluster, with its Ray ({ray.__version__} here) and, where it asks for a token, "
+            f"with RAY_AUTH_MODE=token; or {given.undo} to run on this machine alone"
+        ) from err
+    address = ray.get_runtime_context().gcs_address
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    there = ray.cluster_resources()
+    counts = [f"{there[kind]:g} {kind}s" for kind in ("CPU", "GPU") if there.get(kind)]
+    size = ", ".join([f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}", *counts])
+    owner = owner_of(address)
+    return whose(given, address, owner, size), owner.is_me
+
+
+def _start(spec: RaySpec, verbose: bool) -> None:
+    """Starts a Ray for this run alone."""
+    refuse_long_temp_folder(os.environ, os.getpid())
+    began = time.monotonic()
+    try:
+        ray.init(
+            address="local",
+            num_cpus=spec.num_cpus,
+            num_gpus=spec.num_gpus,
+            object_store_memory=spec.object_store_mib and spec.object_store_mib * 2**20,
+            include_dashboard=False,
+            **started_with_niceness(spec.worker_niceness),
+            **({} if verbose else QUIET),
+        )
+    except ValueError as err:
+        ray.shutdown()
+        raise ConfigError(f"Ray can't be started on this machine: {err}") from err
+    except Exception as err:  # Ray raises plain Exceptions here too
+        ray.shutdown()
+        logs = os.path.join(temp_folder(os.environ)[0], "ray", "session_latest", "logs")
+        raise RayStartError(
+            f"Ray did not come up on this machine: {_first_line(err)} (waited "
+            f"{time.monotonic() - began:.0f} s). Is the machine overloaded, or short of memory, of "
+            f"space in /dev/shm or of processes (ulimit -u)? Ray's logs are in {logs} "
+            "(raylet.err, gcs_server.err); free something, or wait, and run the same command again"
+        ) from err
+
+
+def _first_line(err: Exception) -> str:
+    lines = str(err).strip().splitlines()
+    return (lines[0] if lines else type(err).__name__).rstrip(".")

@@ -1,0 +1,82 @@
+"""Another copy of bytes that were found bad: fetched again, compared, put into the store anew.
+
+A copy may have been altered on its way or on one node while another is sound. What can't be had
+whole fails loudly. Called by `cluster`, on its threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError
+
+from actors.machine.host_memory import ByteArray, checksum
+from actors.wire import CheckpointError, SnapshotError
+from orchestrator.loop.exchange import GroupCheckpoint, Version
+
+FETCH_S = 60.0  # for one bucket
+StoredPart = Callable[[GroupCheckpoint, int], ByteArray | None]  # of a checkpoint, by its index
+
+
+def refetch_version(version: Version) -> Version:
+    """The version with buckets of which each was compared with its checksum.
+
+    Raises:
+        SnapshotError: a bucket is bad where it is kept, too.
+        RayError: it is lost, or does not come within a minute.
+    """
+    name = f"snapshot {version.group} v{version.number}"
+    refs: list[Any] = []
+    sums = [c for header in version.headers for c in header.checksums]
+    for index, (ref, expected) in enumerate(zip(version.bucket_refs, sums, strict=True)):
+        bucket = ray.get(ref, timeout=FETCH_S)
+        if (got := checksum(bucket)) != expected:
+            raise SnapshotError(
+                f"{name}: bucket {index} checksum {got:016x} != {expected:016x} where it is kept, "
+                "too; its bytes were altered in the object store: look for faulty memory, and go "
+                "on from the last checkpoint"
+            )
+        refs.append(ray.put(bucket))
+    return replace(version, bucket_refs=tuple(refs))
+
+
+def _or_none(ref: Any) -> ByteArray | None:
+    """An object, or None where no copy of it is left."""
+    try:
+        found: ByteArray = ray.get(ref, timeout=FETCH_S)
+        return found
+    except (ObjectLostError, GetTimeoutError):
+        return None
+
+
+def refetch_checkpoint(
+    saved: GroupCheckpoint, stored_part: StoredPart, then: str
+) -> GroupCheckpoint:
+    """The checkpoint with parts of which each was compared with its checksum: fetched again, or
+    read back from storage.
+
+    Args:
+        saved: the checkpoint.
+        stored_part: reads a part back.
+        then: how the run goes on by hand, from the pair before.
+
+    Raises:
+        CheckpointError: a part is bad, and there is no sound copy of it on storage.
+    """
+    name = f"checkpoint of {saved.group} interval {saved.interval}"
+    refs: list[Any] = []
+    sums = [c for header in saved.headers for c in header.checksums]
+    for index, (ref, expected) in enumerate(zip(saved.bucket_refs, sums, strict=True)):
+        part = _or_none(ref)
+        if part is None or checksum(part) != expected:
+            part = stored_part(saved, index)
+        if part is None or checksum(part) != expected:
+            raise CheckpointError(
+                f"{name}: part {index} was lost or altered in the object store, and there is no "
+                f"sound copy of it on storage; {then}"
+            )
+        refs.append(ray.put(part))
+    return replace(saved, bucket_refs=tuple(refs))

@@ -1,0 +1,114 @@
+"""Where each worker sits: the run's own bundles first, then a placement group per added worker.
+
+Placement groups can't grow, so a worker that a resize adds gets one of its own, which is removed
+with it. The seats that a run began with stay reserved until its end. Called by `launch` and
+`resizer`, which waits for seats on a thread of `cluster`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from actors.settings.run import EVALUATOR
+from orchestrator.errors import InterruptedRunError, PlacementError
+from orchestrator.loop.resize import sizes_of
+from orchestrator.nodes.placement import Resources, Seats, bundle, bundle_index, labels_of
+from orchestrator.settings.config import Config
+
+POLL_S = 0.5  # how late a stop is noticed
+
+Seat = tuple[str, int]  # group and rank
+
+
+class Seating:
+    """The seats of a run's workers.
+
+    Args:
+        config: the run as it began.
+        seats: bundles as `placement.bundles` orders them.
+    """
+
+    def __init__(self, config: Config, seats: Seats) -> None:
+        self._config, self._seats = config, seats
+        self._own = sizes_of(config)
+        self._added: dict[Seat, PlacementGroup] = {}
+
+    def of(self, name: str, rank: int) -> tuple[PlacementGroup, int]:
+        """The placement group of a worker, or of the evaluator, and the bundle in it."""
+        if name == EVALUATOR or rank < self._own[name]:
+            index = self._seats.first_bundle + bundle_index(self._config, name, rank)
+            return self._seats.group, index
+        return self._added[name, rank], 0
+
+    def add(self, sizes: Mapping[str, int], wait_s: float, stop: Callable[[], str | None]) -> None:
+        """Reserves what groups of these sizes lack; all of it or nothing.
+
+        Args:
+            sizes: numbers of workers.
+            wait_s: for the resources.
+            stop: asked twice a second; a reason ends the wait.
+
+        Raises:
+            PlacementError: asked and available.
+            InterruptedRunError: a stop was requested meanwhile.
+        """
+        missing = [
+            (name, rank)
+            for name, num in sizes.items()
+            for rank in range(self._own[name], num)
+            if (name, rank) not in self._added
+        ]
+        wanted = {seat: bundle(self._config.group(seat[0]).workers) for seat in missing}
+        made: dict[Seat, PlacementGroup] = {}
+        deadline = time.monotonic() + wait_s
+        try:
+            for seat in missing:
+                made[seat] = self._make_group(seat[0], wanted[seat])
+            for group in made.values():
+                while not group.wait(min(POLL_S, max(0.01, deadline - time.monotonic()))):
+                    if reason := stop():
+                        raise InterruptedRunError(reason)
+                    if time.monotonic() > deadline:
+                        labels = [labels_of(self._config, name) for name in sizes]
+                        raise PlacementError(shortage(list(wanted.values()), labels, wait_s))
+        except BaseException:
+            for group in made.values():
+                remove_placement_group(group)
+            raise
+        self._added |= made
+
+    def _make_group(self, name: str, wanted: Resources) -> PlacementGroup:
+        """A seat of its own, on a node with the group's labels."""
+        labels = labels_of(self._config, name)
+        return placement_group([wanted], bundle_label_selector=[labels] if labels else None)
+
+    def remove(self, name: str, num: int) -> None:
+        """Gives back the added seats of a group from rank `num` on; their processes have ended."""
+        for seat in [s for s in self._added if s[0] == name and s[1] >= num]:
+            remove_placement_group(self._added.pop(seat))
+
+    def close(self) -> None:
+        """Gives back all added seats."""
+        for name in self._own:
+            self.remove(name, 0)
+
+
+def shortage(wanted: Sequence[Resources], labels: Sequence[dict[str, str]], wait_s: float) -> str:
+    """What is asked for, on nodes of which labels, and what there is in all, by resource."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    lines = []
+    for resource in ("CPU", "GPU"):
+        if asked := sum(b.get(resource, 0.0) for b in wanted):
+            have, of = free.get(resource, 0.0), total.get(resource, 0.0)
+            lines.append(f"{resource}: asked {asked:g} more, available {have:g} of {of:g}")
+    asked_labels = sorted({f"{key}={value}" for own in labels for key, value in own.items()})
+    if asked_labels:
+        lines.append(f"on nodes labelled {', '.join(asked_labels)}")
+    return (
+        f"not enough resources for {len(wanted)} more worker(s) after {wait_s:g} s: "
+        f"{'; '.join(lines)}; add nodes, wait for other jobs to end, or ask for fewer"
+    )

@@ -1,0 +1,97 @@
+"""Passes what the coordinator tells to metrics, recorder, checkpoints, attendant, Prometheus and
+progress; each has its own thread for what takes time. Made by `run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from actors.wire import Description, Evaluation, Report
+from orchestrator.loop.command import Reply
+from orchestrator.loop.exchange import PairCheckpoint
+from orchestrator.loop.recovery import Failure
+from orchestrator.loop.resize import Resize, resized
+from orchestrator.reporting.progress import Progress
+from orchestrator.reporting.prometheus import Exporter
+from orchestrator.reporting.recorder import Recorder
+from orchestrator.run_dir.attendant import Attendant
+from orchestrator.run_dir.checkpoint_writer import CheckpointWriter
+from orchestrator.run_dir.metrics import Metrics, Row, held_out
+
+
+class RunListener:
+    """Implements `ports.Listener` for a run.
+
+    Args:
+        metrics, recorder, writer, progress, attendant, exporter: told, each what concerns it.
+        told: gets the row of each evaluation.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        recorder: Recorder,
+        writer: CheckpointWriter,
+        progress: Progress,
+        attendant: Attendant,
+        exporter: Exporter,
+        told: Callable[[Row], None],
+    ) -> None:
+        self._metrics, self._recorder, self._writer = metrics, recorder, writer
+        self._progress, self._attendant, self._told = progress, attendant, told
+        self._exporter = exporter
+
+    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+        """As `ports.Listener`, and so all others."""
+        self._progress.started(descriptions)
+
+    def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None:
+        """A group committed an interval."""
+        row = self._metrics.add_interval(reports, wait_s, lag)
+        self._recorder.record("interval", row)
+        self._exporter.interval(reports, row)
+        self._progress.interval(row)
+
+    def on_evaluation(self, evaluation: Evaluation, final: bool) -> None:
+        """An evaluation came back."""
+        row = self._metrics.add_evaluation(evaluation, final)
+        self._writer.measured(evaluation.data_version, held_out(row))
+        self._recorder.record("evaluation", row)
+        self._exporter.evaluation(row)
+        self._progress.evaluation(row)
+        self._told(row)
+
+    def on_checkpoint(self, pair: PairCheckpoint) -> None:
+        """Both groups' states are in."""
+        self._writer.write(pair, self._metrics.until(pair.interval))
+        self._exporter.checkpoint(pair.interval)
+
+    def on_failure(self, failure: Failure) -> None:
+        """A group failed and is restarted."""
+        self._metrics.add_failure(failure)
+        self._exporter.failure(failure.group)
+        self._progress.failure(failure)
+
+    def on_recovery(self, group: str, restart_s: float, replay_s: float) -> None:
+        """A group is where it was."""
+        self._exporter.recovery(group, restart_s, replay_s)
+        self._progress.recovery(self._metrics.add_recovery(group, restart_s, replay_s))
+
+    def on_drain(self, interval: int, reason: str) -> None:
+        """The run will stop."""
+        self._attendant.phase = f"stopping after a checkpoint of interval {interval}"
+        self._progress.draining(interval)
+
+    def on_resize(self, resize: Resize) -> None:
+        """A group has another number of workers; a resume begins with it."""
+        self._metrics.add_resize(resize)
+        self._progress.resize(resize)
+        self._attendant.resized(resized(self._attendant.config, {resize.group: resize.after}))
+
+    def on_reply(self, reply: Reply) -> None:
+        """A command has a reply."""
+        self._attendant.reply(reply)
+
+    def on_warning(self, message: str) -> None:
+        """Something that the run survives."""
+        self._progress.warning(message)

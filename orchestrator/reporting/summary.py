@@ -1,0 +1,114 @@
+"""`summary.json`: what a run came to, in the figures that people compare. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from actors.settings.run import DATA, MEMORY
+from orchestrator.loop.coordinator import Coordinator, Outcome
+from orchestrator.loop.schedule import NO, Plan
+from orchestrator.run_dir.metrics import Metrics, Row, group_totals, pooled_reflection
+from orchestrator.settings.config import Config
+
+FIGURES = (
+    "own_loss",
+    "help_loss",
+    "help_gain",
+    "recall_kl",
+    "recall_agreement",
+    "self_loss",
+    "sync_loss",
+    "mixing",
+    "slots_used_frac",
+    "slots_top1pct_share",
+)
+
+
+def summarise(
+    config: Config,
+    metrics: Metrics,
+    coordinator: Coordinator,
+    outcome: Outcome,
+    digests: dict[str, str],
+    wall_s: float,
+) -> dict[str, Any]:
+    """The whole summary of a run that came to its end."""
+    changed, _ = metrics.reflection()
+    figures = {name: _finite(outcome.final_evaluation.figures.get(name)) for name in FIGURES}
+    plan = Plan(config.intervals, config.exchange.catchup_intervals)
+    summary: dict[str, Any] = {
+        "status": "finished" if outcome.catch_up.caught_up else "finished_unreflected",
+        "name": config.name,
+        "seed": config.seed,
+        "wall_s": wall_s,
+        "first_step_s": min((row["first_step_s"] for row in metrics.intervals), default=None),
+        DATA: group_totals(metrics.of_group(DATA)),
+        MEMORY: group_totals(metrics.of_group(MEMORY)),
+        "eval_s": sum(row["eval_s"] for row in metrics.evaluations),
+        "exchange": {
+            "published": coordinator.ring.num_published,
+            "bytes": coordinator.ring.num_bytes,
+            "max_lag": coordinator.max_lag,
+        },
+        "reflects_final": outcome.catch_up.reflects_final,
+        "reflects_final_verdict": outcome.catch_up.verdict,
+        "final_agreement": outcome.catch_up.final_agreement,
+        "reflects_final_reason": outcome.catch_up.reason(plan),
+        "catchup_intervals": len(outcome.catch_up.after),
+        "restarts": metrics.restarts,
+        "resizes": metrics.resizes,
+        "heldout": {
+            **figures,
+            "reflection_rate": pooled_reflection(metrics),
+            "reflection_probes": changed,
+        },
+        "digest": digests,
+        "questions": [asdict(answer) for answer in outcome.final_evaluation.answers],
+    }
+    if (start := metrics.start) is not None:
+        summary["before"] = before_training(config, start)
+    if outcome.final_evaluation.accuracy:
+        summary["accuracy"] = outcome.final_evaluation.accuracy
+        summary["accuracy_seen"] = outcome.final_evaluation.accuracy_seen
+        summary["num_probes"] = outcome.final_evaluation.num_probes
+    return summary
+
+
+def before_training(config: Config, row: Row) -> dict[str, Any]:
+    """What version 0 came to: `heldout`, `accuracy` where there are probes, and on how much."""
+    found: dict[str, Any] = {
+        "heldout": {name: _finite(row.get(f"heldout.{name}")) for name in FIGURES
+                    if f"heldout.{name}" in row},
+        "num_windows": config.evaluation.windows,
+    }  # fmt: skip
+    if row["num_probes"]:
+        named = {name.removeprefix("accuracy."): value for name, value in row.items()
+                 if name.startswith("accuracy.")}  # fmt: skip
+        found |= {"accuracy": named, "num_probes": row["num_probes"]}
+    return found
+
+
+def summarise_failure(
+    config: Config, metrics: Metrics, status: str, cause: str, wall_s: float
+) -> dict[str, Any]:
+    """What is known of a run that did not come to its end."""
+    return {
+        "status": status,
+        "cause": cause,
+        "name": config.name,
+        "seed": config.seed,
+        "wall_s": wall_s,
+        DATA: group_totals(metrics.of_group(DATA)),
+        MEMORY: group_totals(metrics.of_group(MEMORY)),
+        "reflects_final": False,
+        "reflects_final_verdict": NO,
+        "reflects_final_reason": cause,
+        "restarts": metrics.restarts,
+        "resizes": metrics.resizes,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

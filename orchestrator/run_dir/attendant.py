@@ -1,0 +1,183 @@
+"""The driver's thread that keeps the run in touch with the world: refreshes `status.json`, reads
+the mailbox, writes the replies.
+
+The coordinator's loop touches no file: it takes commands from a queue here and leaves replies in
+another. Storage that is away is a warning, once; training goes on, and all is tried again. Called
+by `run`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.storage import is_local
+from actors.wire import ConfigError, StorageError
+from orchestrator.loop.command import ACCEPTED, CHECKPOINT, DONE, REFUSED, STOP, Command, Reply
+from orchestrator.run_dir.mailbox import Mailbox
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.status import TRAINING, Driver, Pulse
+from orchestrator.settings.config import Config
+from orchestrator.settings.file_names import CONFIG, STATUS
+
+EVERY_S, EVERY_REMOTE_S = 1.0, 5.0  # each refresh of a remote file is a paid request
+CLOSE_S = 60.0  # for storage that hangs, which must not keep a run from ending
+
+StatusOf = Callable[[Config, Driver, Pulse], dict[str, Any]]
+
+
+class Attendant:
+    """A thread that tells and hears.
+
+    Args:
+        run_dir: the run's.
+        config: the run as it begins; its name is checked against every command.
+        driver: this process.
+        status_of: the status at a pulse; called on the thread, too.
+        last_checkpoint: the newest interval of which a checkpoint is written.
+        warn: told of storage that is away.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        config: Config,
+        driver: Driver,
+        status_of: StatusOf,
+        last_checkpoint: Callable[[], int | None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._run_dir, self._driver = run_dir, driver
+        self.config = config  # as the run is now
+        self._status_of, self._last_checkpoint, self._warn = status_of, last_checkpoint, warn
+        self._mailbox = Mailbox(run_dir)
+        self._heard: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._to_write: queue.SimpleQueue[Reply | Config] = queue.SimpleQueue()
+        self._unwritten: list[Reply | Config] = []
+        self._open: dict[str, Command] = {}  # without a last reply
+        self._saving: dict[str, Reply] = {}  # checkpoints that were promised
+        self._stop_reason: str | None = None
+        self._warned = False
+        self._loop_at = time.time()
+        self._wake, self._closing = threading.Event(), False
+        self.phase = TRAINING
+        self._refresh()
+        self._attempt(self._mailbox.empty)
+        self._thread = threading.Thread(target=self._work, name="attendant", daemon=True)
+        self._thread.start()
+
+    def heard(self) -> Sequence[Command]:
+        """Commands that came since the last call; the coordinator asks once a tick."""
+        self._loop_at = time.time()
+        commands = []
+        while not self._heard.empty():
+            commands.append(self._heard.get_nowait())
+        return commands
+
+    def stop_reason(self) -> str | None:
+        """Why the run should end, where a command says so."""
+        return self._stop_reason
+
+    def reply(self, reply: Reply) -> None:
+        """Takes a reply to be written, and returns at once."""
+        self._to_write.put(reply)
+        self._wake.set()
+
+    def resized(self, config: Config) -> None:
+        """Takes the config as it is from now on, which a resume begins with; returns at once."""
+        self.config = config
+        self._to_write.put(config)
+        self._wake.set()
+
+    def close(self, ended: str, message: str) -> None:
+        """Replies to what is open, writes the last status, and ends the thread.
+
+        Args:
+            ended: the run's status.
+            message: what became of it, in a sentence.
+        """
+        self._closing = True
+        self._wake.set()
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            self._warn(f"{self._run_dir.url} does not answer; the last status is not written")
+            return
+        self._attempt(self._hear)
+        self._write_replies()
+        for command in list(self._open.values()):
+            if command.kind == STOP:
+                reply = Reply(id=command.id, state=DONE, message=message)
+            else:
+                reply = Reply(id=command.id, state=REFUSED, message=f"the run ended: {message}")
+            self._to_write.put(reply)
+        self._write_replies()
+        self._refresh(ended)
+
+    def _work(self) -> None:
+        while not self._closing:
+            self._attempt(self._hear)
+            self._write_replies()
+            self._refresh()
+            self._wake.wait(self._driver.every_s)
+            self._wake.clear()
+
+    def _hear(self) -> None:
+        for command in self._mailbox.take(self.config.name, self._driver.id):
+            self._open[command.id] = command
+            if command.kind != STOP:
+                self._heard.put(command)
+                continue
+            self._stop_reason = self._stop_reason or (
+                "stopped by a command; both groups were ended; tandem resume goes on from the "
+                "newest checkpoint"
+            )
+            text = "the run stops after a checkpoint of both groups"
+            self.reply(Reply(id=command.id, state=ACCEPTED, message=text))
+
+    def _write_replies(self) -> None:
+        """Writes what there is to write, in order; what can't be written waits for its next try."""
+        while not self._to_write.empty():
+            self._unwritten.append(self._to_write.get_nowait())
+        last = self._last_checkpoint()
+        for promised in list(self._saving.values()):
+            if promised.interval is not None and last is not None and last >= promised.interval:
+                text = f"the checkpoint of interval {last} is written"
+                self._unwritten.append(Reply(id=promised.id, state=DONE, message=text))
+                del self._saving[promised.id]
+        while self._unwritten and self._attempt(lambda: self._write(self._unwritten[0])):
+            del self._unwritten[0]
+
+    def _write(self, item: Reply | Config) -> None:
+        if isinstance(item, Config):
+            self._run_dir.write(CONFIG, item.to_yaml())
+            return
+        self._mailbox.reply(item)
+        if item.state != ACCEPTED:
+            self._open.pop(item.id, None)
+        elif item.id in self._open and self._open[item.id].kind == CHECKPOINT:
+            self._saving[item.id] = item
+
+    def _refresh(self, ended: str | None = None) -> None:
+        pulse = Pulse(time.time(), self._loop_at, ended or self.phase, ended)
+        status = self._status_of(self.config, self._driver, pulse)
+        self._attempt(lambda: self._run_dir.write_json(STATUS, status))
+
+    def _attempt(self, work: Callable[[], None]) -> bool:
+        """Whether it was done; storage that is away is told once."""
+        try:
+            work()
+        except (ConfigError, StorageError, OSError) as err:
+            if not self._warned:
+                self._warn(f"{err}; training goes on, tandem status and commands wait for it")
+            self._warned = True
+            return False
+        self._warned = False
+        return True
+
+
+def refresh_every_s(url: str) -> float:
+    """How often the status of a run there is refreshed."""
+    return EVERY_S if is_local(url) else EVERY_REMOTE_S

@@ -1,0 +1,232 @@
+"""The run's directory: every file that a run leaves behind is written through here. Knows paths and
+bytes, no meaning.
+
+Any fsspec URL. Files are replaced whole: written beside and moved, so that a reader never sees half
+a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from actors.storage import AGAIN, is_lasting, is_local, move_file, remove, writable
+from actors.wire import ConfigError, StorageError, TandemError
+from orchestrator.errors import RunExistsError
+from orchestrator.settings.file_names import (
+    CONFIG,
+    EXPORT,
+    EXPORT_MARKER,
+    SUMMARY,
+)
+
+RETRY_S = 1.0  # between two tries to reach storage that is away
+
+
+class RunDir:
+    """One run's files.
+
+    Args:
+        url: the run's directory.
+        patience_s: how long remote storage that is away is tried again, whatever is asked of it.
+        warn: told once each time that it is away.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        patience_s: float = 0.0,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        never_away = is_local(url) or url.startswith("memory://")
+        self._patience_s, self._warn = 0.0 if never_away else patience_s, warn
+        try:
+            self._fs, self._root = writable(self.url)
+        except (ImportError, ValueError) as err:
+            raise ConfigError(f"storage {url}: {err}") from err
+
+    def path(self, name: str) -> str:
+        """URL of one of the run's files."""
+        return f"{self.url}/{name}"
+
+    def file_system(self, name: str) -> tuple[Any, str]:
+        """The fsspec file system, and the path of one of the run's files in it."""
+        return self._fs, f"{self._root}/{name}"
+
+    def exists(self, name: str = "") -> bool:
+        """Whether the file, or the directory itself, is there now.
+
+        Raises: ConfigError where the place can't be looked at, StorageError where it is away.
+        """
+        self._fs.invalidate_cache()  # another process may have written it since it was listed
+        there = f"{self._root}/{name}" if name else self._root
+        try:
+            return bool(self._patiently(name, lambda: self._fs.exists(there)))
+        except Exception as err:  # clients of remote storage have errors of their own
+            where = self.path(name) if name else self.url
+            raise _explained(err, where, "can't be read") from err
+
+    def _patiently(
+        self, name: str, action: Callable[[], Any], patience_s: float | None = None
+    ) -> Any:
+        """What the action returns, tried again while the storage is away.
+
+        Args:
+            name: of the file, for people.
+            action: what is tried.
+            patience_s: for how long; None: as long as remote storage is tried.
+
+        Raises: what the action raised, if that lasts or the storage is away for too long.
+        """
+        patience_s = self._patience_s if patience_s is None else patience_s
+        deadline, told = time.monotonic() + patience_s, False
+        while True:
+            try:
+                return action()
+            except Exception as err:  # clients of remote storage have errors of their own
+                if is_lasting(err) or time.monotonic() + RETRY_S > deadline:
+                    raise
+                if not told:
+                    self._warn(
+                        f"{self.path(name)}: the storage does not answer ({err}); it is tried "
+                        f"again for {patience_s:g} s (deadlines.storage_s)"
+                    )
+                told = True
+                time.sleep(RETRY_S)
+
+    def refuse_existing(self) -> None:
+        """Raises: RunExistsError if there is a run already.
+
+        ConfigError, StorageError: as `exists`.
+        """
+        if self.exists():
+            raise RunExistsError(
+                f"run directory {self.url} exists already; choose another name=…, or remove it if "
+                "it is not needed"
+            )
+
+    def write(self, name: str, content: bytes | str, patience_s: float | None = None) -> None:
+        """Writes a file whole; on local storage too it is tried for `patience_s`, where given.
+
+        Raises: ConfigError where the storage can't be written, StorageError where it is away or
+        full.
+        """
+        data = content.encode() if isinstance(content, str) else content
+        target = f"{self._root}/{name}"
+        try:
+            self._patiently(name, lambda: self._replace(target, data), patience_s)
+        except Exception as err:  # clients of remote storage have errors of their own
+            another = "choose another storage=…"
+            raise _explained(err, self.path(name), "can't be written", another) from err
+
+    def _replace(self, target: str, data: bytes) -> None:
+        self._fs.pipe_file(f"{target}.part", data)
+        move_file(self._fs, f"{target}.part", target)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file whole."""
+        self.write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def read(self, name: str) -> str:
+        """A text file. Raises: ConfigError where it can't be read, StorageError as `write`."""
+        try:
+            raw = self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}"))
+            return str(raw.decode())
+        except Exception as err:  # as in `write`
+            wrong = f"is {self.url} the directory of a run?"
+            raise _explained(err, self.path(name), "can't be read", wrong) from err
+
+    def read_bytes(self, name: str) -> bytes:
+        """A file's bytes. Raises: as `read`."""
+        try:
+            return bytes(self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}")))
+        except Exception as err:  # clients of remote storage have errors of their own
+            raise _explained(err, self.path(name), "can't be read") from err
+
+    def list_folders(self, name: str = "") -> list[str]:
+        """Names of the folders in one of the run's folders; none where there is no such folder."""
+        return sorted(entry for entry, size in self._list(name).items() if size is None)
+
+    def list_files(self, name: str) -> dict[str, int]:
+        """Files in one of the run's folders, with their bytes; none where there is no folder."""
+        return {entry: size for entry, size in self._list(name).items() if size is not None}
+
+    def _list(self, name: str) -> dict[str, int | None]:
+        self._fs.invalidate_cache()
+        try:
+            where = f"{self._root}/{name}".rstrip("/")
+            found = self._patiently(name, lambda: self._fs.ls(where, detail=True))
+        except FileNotFoundError:
+            return {}
+        except Exception as err:  # as above
+            raise _explained(err, self.path(name), "can't be listed") from err
+        return {
+            entry["name"].rstrip("/").rpartition("/")[2]: None
+            if entry["type"] == "directory"
+            or (entry.get("islink") and self._fs.isdir(entry["name"]))
+            else int(entry["size"] or 0)
+            for entry in found
+        }
+
+    def remove(self, name: str) -> None:
+        """Removes a file or a folder with all that is in it; nothing where it is not there."""
+        try:
+            self._patiently(name, lambda: remove(self._fs, f"{self._root}/{name}"))
+        except FileNotFoundError:
+            return
+        except Exception as err:  # as above
+            raise _explained(err, self.path(name), "can't be removed") from err
+
+    def upload(self, local: str, name: str) -> None:
+        """Copies a local file into the run. Raises: as `write`."""
+        try:
+            self._patiently(name, lambda: self._fs.put_file(local, f"{self._root}/{name}"))
+        except Exception as err:  # as above
+            raise _explained(err, self.path(name), "can't be written") from err
+
+
+def _explained(err: Exception, place: str, doing: str, if_wrong: str = "") -> TandemError:
+    """What a file system raised as one of our errors.
+
+    Args:
+        err: what it raised.
+        place: what was read or written.
+        doing: what could not be done.
+        if_wrong: what to do where what was asked for is wrong, and storage is not away.
+    """
+    if is_lasting(err):
+        return ConfigError(f"{place}: {doing}: {err}" + (f"; {if_wrong}" if if_wrong else ""))
+    return StorageError(f"{place}: {doing}: {err}; {AGAIN}")
+
+
+def find_export(url: str | os.PathLike[str]) -> str:
+    """The finished export of a run, or the export itself where `url` is one.
+
+    Raises:
+        ConfigError: no run there, a run without a finished export (the message says in what state
+            it is), or a place that can't be read.
+        StorageError: its storage is away.
+    """
+    place = RunDir(os.fspath(url))
+    if place.exists(EXPORT_MARKER):
+        return place.url
+    if place.exists(f"{EXPORT}/{EXPORT_MARKER}"):
+        return place.path(EXPORT)
+    is_run, has_ended = place.exists(CONFIG), place.exists(SUMMARY)
+    if not is_run:
+        raise ConfigError(
+            f"{place.url}: neither a run ({CONFIG} is missing) nor an export ({EXPORT_MARKER} is "
+            "missing); give a run directory, e.g. runs/quickstart, or its export folder"
+        )
+    state = "it has not ended yet"
+    if has_ended:
+        summary = json.loads(place.read(SUMMARY))
+        state = f"it ended as {summary['status']}: {summary.get('cause', 'no cause given')}"
+    raise ConfigError(
+        f"{place.url}: the run has no finished export ({EXPORT}/{EXPORT_MARKER} is missing); "
+        f"{state}. Exports are written when a run ends"
+    )

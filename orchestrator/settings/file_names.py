@@ -1,0 +1,16 @@
+"""Names of the files that a run leaves behind, and the command that goes on with it."""
+
+from __future__ import annotations
+
+import shlex
+
+CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
+METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
+CHECKPOINTS, PROFILES, CORPUS = "checkpoints", "profiles", "corpus.json"
+STATUS, MAILBOX = "status.json", "mailbox"
+EXPORT_MARKER = "export.json"  # an export's last file, of `actors.weights.pair_files`
+
+
+def resume_command(url: str) -> str:
+    """What a person types to go on with a run."""
+    return f"tandem train {shlex.quote(f'{url}/{CONFIG}')} --resume"

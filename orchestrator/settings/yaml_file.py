@@ -1,0 +1,92 @@
+"""YAML files of keys and values, as people write them, and `a.b=value` overrides of these. Of
+settings it knows only which are paths.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from actors.sources.text_file import EncodingError, read_text
+from actors.storage import outages_told
+from actors.wire import ConfigError, TandemError
+from orchestrator.settings.config_paths import anchor_paths
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written 1e-3; YAML 1.1 takes that for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
+def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A YAML file's keys and values, with dotted overrides.
+
+    Raises: ConfigError, StorageError where its storage is away.
+    """
+    try:
+        with outages_told(f"config {path}", "can't be read"):
+            text = read_text(path)
+    except TandemError:
+        raise
+    except EncodingError as err:
+        raise ConfigError(f"config {path}: {err}") from err
+    except Exception as err:  # clients of remote storage have errors of their own
+        raise ConfigError(f"config {path}: can't be read: {err}") from err
+    raw = parse_yaml(text, path)
+    override_all(raw, overrides)
+    return raw
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """The keys and values of a file's text. Raises: ConfigError naming the source."""
+    try:
+        raw = _parse(text)
+    except yaml.YAMLError as err:
+        raise ConfigError(f"config {source}: not YAML: {err}") from err
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config {source}: expected keys and values, got {type(raw).__name__}")
+    return raw
+
+
+def override_all(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Sets dotted keys in place. Raises: ConfigError naming the override."""
+    for override in overrides:
+        _override(values, override)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Sets one dotted key; what stood there, a whole section too, is replaced."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(
+            f"override {override!r}: expected key=value, e.g. seed=1 or data.optimizer.lr=1e-3"
+        )
+    try:
+        value = _parse(text)
+    except yaml.YAMLError as err:
+        raise ConfigError(f"override {override!r}: the value is not YAML: {err}") from err
+    *parents, leaf = key.split(".")
+    for parent in reversed(parents):  # from the working directory, not from the file's folder
+        leaf, value = parent, {leaf: value}
+    nested = {leaf: value}
+    anchor_paths(nested, os.getcwd())
+    for parent in parents:
+        nested = nested[parent]
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"override {override!r}: {parent} already has a plain value")
+    values.update(nested)

@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from actors.settings.run import DATA, MEMORY
+from orchestrator.errors import GroupFailedError, InterruptedRunError, PlacementError
+from orchestrator.loop.command import Command
+from orchestrator.loop.coordinator import Coordinator
+from orchestrator.loop.events import Event, Failed, Prepared, Resized, Restarted
+from tests.unit.orchestrator.loop.test_recovery import DIED, again, saved
+from tests.unit.orchestrator.scripted import (
+    Pass,
+    RecordingListener,
+    ScriptedCluster,
+    ScriptEndedError,
+    a_config,
+    both,
+    catch_up,
+    committed,
+    evaluated,
+)
+
+NUMBERS = [f"{number:019d}-00000000" for number in range(9)]
+
+
+def resize(number: int = 0, **workers: int) -> Command:
+    return Command(id=NUMBERS[number], run="run", driver="d", kind="resize", **workers)
+
+
+def checkpoint(number: int = 0) -> Command:
+    return Command(id=NUMBERS[number], run="run", driver="d", kind="checkpoint")
+
+
+class Run:
+    """A coordinator of nine intervals with a checkpoint after every fourth, on a script.
+
+    `commands` come at the first tick, or so many ticks later as their key says.
+    """
+
+    def __init__(
+        self,
+        script: Sequence[Event | Pass],
+        *commands: Command,
+        later: dict[int, Command] | None = None,
+        **changes: Any,
+    ) -> None:
+        self.cluster, self.listener = ScriptedCluster(script), RecordingListener()
+        self.stop: str | None = None
+        self.stop_after = -1  # ticks
+        self._ticks = 0
+        self._coming = {0: list(commands)}
+        for tick, command in (later or {}).items():
+            self._coming.setdefault(tick, []).append(command)
+        settings = {"intervals": 9, "checkpoints": {"every": 4}} | changes
+        self.coordinator = Coordinator(
+            a_config(**settings),
+            self.cluster,
+            self.listener,
+            lambda: self.stop,
+            clock=self.cluster.clock,
+            heard=self._heard,
+        )
+
+    def _heard(self) -> list[Command]:
+        self._ticks += 1
+        if self._ticks == self.stop_after:
+            self.stop = "stopped by SIGTERM"
+        return self._coming.pop(self._ticks - 1, [])
+
+    def log_after(self, line: str) -> list[str]:
+        """What was asked and answered after a line of the log, until the script's end."""
+        with pytest.raises(ScriptEndedError):
+            self.coordinator.run()
+        return self.cluster.log[self.cluster.log.index(line) + 1 :]
+
+    def replies(self) -> list[tuple[str, str]]:
+        return [(reply.state, reply.message) for reply in self.listener.replies]
+
+    def asked(self) -> list[tuple[str, int]]:
+        """Intervals that were to end with a checkpoint."""
+        return [(group, order.interval) for group, order in self.cluster.orders if order.checkpoint]
+
+
+PREPARED = [*both(1), Prepared()]
+GROWN = [*PREPARED, saved(committed(MEMORY, 2)), Resized(MEMORY, 2)]
+
+
+def test_what_is_added_is_prepared_while_both_groups_go_on() -> None:
+    run = Run([*both(1)], resize(memory_workers=2))
+    assert run.log_after("prepare memory 2") == [
+        "committed data 1",
+        "committed memory 1",
+        "submit data 2 on memory 1",
+        "submit memory 2 on data 1",
+    ]
+    assert run.replies() == [("accepted", "workers: memory 1 -> 2")]
+    assert run.asked() == []
+
+
+def test_the_next_interval_after_that_ends_with_a_checkpoint_of_that_group_alone() -> None:
+    run = Run([Prepared(), *both(1)], resize(memory_workers=2))
+    run.log_after("prepared")
+    assert run.asked() == [(MEMORY, 2)]
+
+
+def test_the_group_is_switched_at_that_boundary_and_its_peer_goes_on() -> None:
+    script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), committed(DATA, 2)]
+    log = Run(script, resize(memory_workers=2)).log_after("committed memory 2")
+    assert log == [
+        "switch memory as 0 from interval 2",
+        "committed data 2",
+        "submit data 3 on memory 2",
+    ]
+
+
+def test_a_group_that_was_switched_goes_on_with_its_next_interval() -> None:
+    script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), committed(DATA, 2)]
+    run = Run([*script, Resized(MEMORY, 2)], resize(memory_workers=2))
+    assert run.log_after("resized memory") == ["submit memory 3 on data 2"]
+
+
+def test_what_a_resize_took_is_told() -> None:
+    script = [Pass(5.0), Prepared(), *both(1), saved(committed(MEMORY, 2)), Pass(0.25)]
+    run = Run([*script, Resized(MEMORY, 2)], resize(memory_workers=2))
+    run.log_after("resized memory")
+    (told,) = run.listener.resizes
+    assert (told.group, told.interval, told.before, told.after) == (MEMORY, 2, 1, 2)
+    assert (told.prepare_s, told.pause_s) == (5.0, 0.25)
+    assert run.replies()[1:] == [("done", str(told))]
+
+
+def test_a_regular_checkpoint_serves_as_well() -> None:
+    until = [*both(1), *both(2), *both(3), Prepared()]
+    run = Run([*until, *map(saved, both(4))], resize(data_workers=2))
+    assert "switch data as 0 from interval 4" in run.log_after("prepared")
+    assert [pair.interval for pair in run.listener.checkpoints] == [4]
+
+
+def test_a_checkpoint_for_a_resize_is_no_half_of_a_pair() -> None:
+    script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), saved(committed(DATA, 2))]
+    run = Run(script, resize(memory_workers=2))
+    run.log_after("prepared")
+    assert run.listener.checkpoints == []
+
+
+def test_both_groups_of_one_command_change_each_at_its_own_boundary() -> None:
+    script = [Prepared(), *both(1), *map(saved, both(2)), Resized(DATA, 3), Resized(MEMORY, 2)]
+    run = Run(script, resize(data_workers=3, memory_workers=2))
+    log = run.log_after("prepare data 3, memory 2")
+    assert [line for line in log if line.startswith("switch")] == [
+        "switch data as 0 from interval 2",
+        "switch memory as 0 from interval 2",
+    ]
+    assert [state for state, _ in run.replies()] == ["accepted", "done"]
+    assert len(run.listener.resizes) == 2
+
+
+def test_with_rare_versions_a_group_changes_where_it_publishes_one() -> None:
+    quiet = [replace(event, version=None) for i in (1, 3) for event in both(i)]
+    script = [Prepared(), *quiet[:2], *both(2), *quiet[2:], *map(saved, both(4))]
+    run = Run(script, resize(memory_workers=2), exchange={"publish_every": 2}, intervals=12)
+    run.log_after("prepared")
+    assert (MEMORY, 2) in run.asked()
+    assert (MEMORY, 3) not in run.asked()
+
+
+def test_what_can_not_be_had_is_refused_and_the_run_goes_on_as_it_was() -> None:
+    short = PlacementError("CPU: asked 1 more, available 0 of 2")
+    run = Run([Prepared(short), *both(1)], resize(memory_workers=2))
+    assert run.log_after("could not be prepared")[-1] == "submit memory 2 on data 1"
+    assert run.replies()[1:] == [("refused", str(short))]
+    assert run.asked() == []
+    assert run.listener.warnings == [f"a resize was refused: {short}"]
+
+
+def test_after_a_refusal_another_resize_may_follow() -> None:
+    short = PlacementError("CPU: asked 1 more, available 0 of 2")
+    run = Run(
+        [Prepared(short), *both(1)], resize(memory_workers=2), later={2: resize(1, data_workers=2)}
+    )
+    assert "prepare data 2" in run.log_after("could not be prepared")
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "reason"),
+    [
+        (resize(data_workers=17), {}, "batch_size 16 is less than workers.num_workers 17"),
+        (resize(data_workers=2), {"checkpoints": {"every": 0}}, "a resize needs checkpoints"),
+        (resize(data_workers=2), {"intervals": 2}, "the data group has no interval left"),
+        (checkpoint(), {"checkpoints": {"every": 0}}, "this run makes no checkpoints"),
+        (checkpoint(), {"intervals": 1}, "both groups have begun their last interval"),
+    ],
+)
+def test_a_command_that_can_not_be_carried_out_is_refused_at_once(
+    command: Command, changes: dict[str, Any], reason: str
+) -> None:
+    run = Run([Pass(1.0)], command, **changes)
+    assert run.log_after("submit memory 1 on data 0") == []
+    ((state, message),) = run.replies()
+    assert state == "refused"
+    assert reason in message
+
+
+def test_the_size_that_is_there_already_is_done_at_once() -> None:
+    run = Run([], resize(data_workers=1, memory_workers=1))
+    assert run.log_after("submit memory 1 on data 0") == []
+    assert [state for state, _ in run.replies()] == ["done"]
+
+
+def test_one_resize_at_a_time() -> None:
+    run = Run([Pass(1.0)], resize(memory_workers=2), resize(1, data_workers=2))
+    run.log_after("prepare memory 2")
+    assert run.replies()[1] == (
+        "refused",
+        "another resize is under way; ask again when it is done",
+    )
+
+
+def test_a_size_that_was_reached_can_be_left_again() -> None:
+    script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), Resized(MEMORY, 2)]
+    rest = [committed(DATA, 2), Prepared(), saved(committed(MEMORY, 3)), Resized(MEMORY, 1)]
+    later = {6: resize(1, memory_workers=1)}
+    run = Run([*script, *rest], resize(memory_workers=2), later=later)
+    run.log_after("prepare memory 1")
+    assert [(r.before, r.after) for r in run.listener.resizes] == [(1, 2), (2, 1)]
+
+
+def test_a_group_that_dies_while_it_is_prepared_comes_back_and_is_switched_then() -> None:
+    script = [*both(1), Failed(MEMORY, 0, DIED), Prepared(), Restarted(MEMORY, 1)]
+    rest = [
+        again(MEMORY, 1, 1),
+        again(MEMORY, 2, 1),
+        committed(DATA, 2),
+        saved(again(MEMORY, 3, 1)),
+    ]
+    run = Run([*script, *rest], resize(memory_workers=2))
+    assert run.log_after("restarted memory")[-1] == "switch memory as 1 from interval 3"
+
+
+def test_a_rank_that_dies_in_the_switch_is_a_failure_of_the_group_which_then_has_its_new_size() -> (
+    None
+):
+    script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), Failed(MEMORY, 1, DIED)]
+    run = Run([*script, committed(DATA, 2), Restarted(MEMORY, 1)], resize(memory_workers=2))
+    log = run.log_after("switch memory as 0 from interval 2")
+    assert log == [
+        "restart memory as 1 from interval 2",
+        "committed data 2",
+        "submit data 3 on memory 2",
+        "restarted memory",
+        "submit memory 3 on data 2",
+    ]
+    assert [(r.before, r.after) for r in run.listener.resizes] == [(1, 2)]
+    assert [state for state, _ in run.replies()] == ["accepted", "done"]
+
+
+def test_a_replay_never_crosses_a_resize() -> None:
+    script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), committed(DATA, 2)]
+    died = [Resized(MEMORY, 2), committed(MEMORY, 3), Failed(MEMORY, 1, DIED), Restarted(MEMORY, 1)]
+    run = Run([*script, *died, again(MEMORY, 3, 1)], resize(memory_workers=2))
+    log = run.log_after("restart memory as 1 from interval 2")
+    assert log[:3] == ["restarted memory", "submit memory 3 on data 2", "committed memory 3"]
+
+
+def test_intervals_at_the_new_size_get_a_deadline_of_their_own() -> None:
+    deadlines = {"first_interval_s": 90, "interval_factor": 2, "interval_floor_s": 1}
+    script = [Prepared(), Pass(1.0), *both(1), Pass(1.0), saved(committed(MEMORY, 2))]
+    rest = [committed(DATA, 2), Resized(MEMORY, 1), committed(DATA, 3), Pass(60.0)]
+    run = Run([*script, *rest], resize(memory_workers=2), deadlines=deadlines)
+    assert run.log_after("resized memory")[-1] == "committed data 3"  # and no failure after 60 s
+    late = Run([*script, *rest, Pass(31.0)], resize(memory_workers=2), deadlines=deadlines)
+    late.log_after("resized memory")
+    assert "memory: interval 3 did not end" in late.listener.failures[0].cause
+
+
+def test_a_run_that_stops_switches_no_group_and_takes_no_command() -> None:
+    script = [Prepared(), *both(1), *map(saved, both(2))]
+    run = Run(script, resize(memory_workers=2), later={1: resize(1, data_workers=2)})
+    run.stop_after = 1
+    with pytest.raises(InterruptedRunError):
+        run.coordinator.run()
+    assert not any(line.startswith("switch") for line in run.cluster.log)
+    assert ("refused", "the run is stopping") in run.replies()
+
+
+def test_a_resize_that_the_runs_end_overtakes_is_refused() -> None:
+    script = [*both(1), *both(2), *both(3, agreement=0.5), catch_up(4, 0.6, 3), evaluated(3, 4)]
+    run = Run(script, resize(memory_workers=2), intervals=3)
+    run.coordinator.run()
+    assert run.replies()[-1] == (
+        "refused",
+        "the run came to its end before the memory group could be resized",
+    )
+
+
+def test_a_checkpoint_is_made_of_the_first_interval_that_neither_group_has_begun() -> None:
+    run = Run([*both(1), *map(saved, both(2))], checkpoint())
+    run.log_after("submit memory 1 on data 0")
+    assert run.asked() == [(DATA, 2), (MEMORY, 2)]
+    assert [pair.interval for pair in run.listener.checkpoints] == [2]
+    (reply,) = run.listener.replies
+    assert (reply.state, reply.interval) == ("accepted", 2)
+
+
+def test_a_group_whose_failures_are_not_forgiven_ends_the_run_in_a_switch_too() -> None:
+    script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), Failed(MEMORY, 1, DIED)]
+    run = Run(script, resize(memory_workers=2), recovery={"max_failures": 0})
+    with pytest.raises(GroupFailedError):
+        run.coordinator.run()
+
+
+def test_in_the_last_intervals_and_the_catch_up_nothing_is_saved_for_a_resize() -> None:
+    script = [*both(1), *both(2), Prepared(), *both(3, agreement=0.5), catch_up(4, 0.6, 3)]
+    run = Run([*script, evaluated(3, 4)], resize(memory_workers=2), intervals=3)
+    run.coordinator.run()
+    assert run.asked() == []

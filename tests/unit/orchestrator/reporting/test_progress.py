@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import io
+from functools import partial
+from typing import Any
+
+import pytest
+
+from actors.settings.run import DATA, GROUPS, MEMORY
+from orchestrator.console import Console
+from orchestrator.loop.recovery import Failure
+from orchestrator.loop.resize import Resize
+from orchestrator.reporting.progress import Progress
+from orchestrator.run_dir.metrics import Metrics
+from tests.unit.orchestrator.interleaved import interrupted_at
+from tests.unit.orchestrator.scripted import (
+    a_config,
+    a_description,
+    a_report,
+    an_evaluation,
+    catch_up,
+)
+
+
+def shown(terminal: bool, width: int = 80, **evaluation: Any) -> str:
+    """What a run of one interval, an evaluation, a warning and a catch-up shows."""
+    sink = io.StringIO()
+    console = Console(file=sink, force_terminal=terminal, width=width, color_system=None)
+    metrics = Metrics(0.0)
+    with Progress(a_config(name="shown"), console) as progress:
+        progress.phase("starting both groups")
+        progress.started({group: [a_description(group)] for group in GROUPS})
+        for group in GROUPS:
+            progress.interval(metrics.add_interval([a_report(group, 1)], 0.5, 1))
+        progress.evaluation(metrics.add_evaluation(an_evaluation(1, 1, **evaluation), False))
+        progress.warning("disk is [slow]")
+        late = catch_up(3, 0.75)
+        progress.interval(metrics.add_interval(late.reports, 0.5, 1))
+    return sink.getvalue()
+
+
+def test_without_a_terminal_there_are_plain_lines_and_no_control_codes() -> None:
+    text = shown(terminal=False)
+    assert "\x1b" not in text
+    assert "starting both groups" in text
+    assert "data: step 20/40" in text
+    assert "own 2.000" in text
+
+
+def test_without_a_terminal_each_message_is_one_line_however_narrow() -> None:
+    assert len(shown(terminal=False, width=40).splitlines()) == 5
+
+
+def test_a_terminal_shows_both_groups_side_by_side() -> None:
+    text = shown(terminal=True, width=120)
+    assert f"{DATA} group" in text
+    assert f"{MEMORY} group" in text
+    assert "1, adopted 0" in text
+    assert "agreement 0.750" in text
+
+
+def test_a_groups_first_interval_may_come_while_the_view_is_drawn() -> None:
+    """The view is drawn on another thread."""
+    metrics = Metrics(0.0)
+    rows = {group: metrics.add_interval([a_report(group, 1)], 0.5, 1) for group in GROUPS}
+    turns, console = 0, Console(quiet=True)
+    while True:
+        progress = Progress(a_config(), console)
+        progress.interval(rows[DATA])
+        come = partial(progress.interval, rows[MEMORY])
+        if not interrupted_at(turns, Progress._left_s.__code__, progress._render, come):
+            break
+        turns += 1
+    assert turns > 0
+
+
+def test_a_terminal_too_narrow_for_both_groups_does_not_stop_the_run() -> None:
+    assert "tandem · shown" in shown(terminal=True, width=20)
+
+
+def test_a_warning_is_shown_as_it_is_written() -> None:
+    assert "warning: disk is [slow]" in shown(terminal=False)
+    assert "warning: disk is [slow]" in shown(terminal=True)
+
+
+def test_a_corpus_without_probes_shows_losses_and_no_answers() -> None:
+    text = shown(terminal=False, accuracy={}, accuracy_seen={})
+    assert "gain +0.500" in text
+    assert "answers" not in text
+
+
+def test_a_live_view_can_be_drawn_before_anything_happened() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with Progress(a_config(), console):
+        pass
+    assert "starting" in console.file.getvalue()
+
+
+A_FAILURE = Failure(DATA, 0, 7, "data rank 0 failed in interval 7: it died.", 0, 3)
+
+
+def test_a_failure_its_end_and_a_stop_are_told_in_a_line_each() -> None:
+    sink = io.StringIO()
+    metrics = Metrics(0.0)
+    with Progress(a_config(), Console(file=sink, width=40, color_system=None)) as progress:
+        metrics.add_failure(A_FAILURE)
+        progress.failure(A_FAILURE)
+        progress.recovery(metrics.add_recovery(DATA, 3.4, 2.0))
+        progress.draining(9)
+    failed, back, stopping = sink.getvalue().splitlines()
+    assert "interval 7: it died; the data group is restarted (its failure 1)" in failed
+    assert "does 3 interval(s) again; the memory group goes on" in failed
+    assert "the data group is back: 3.4 s to stand again, 2.0 s for what it did again" in back
+    assert "stopping after a checkpoint of interval 9; Ctrl-C once more ends" in stopping
+
+
+def test_a_resize_is_told_in_a_line() -> None:
+    sink = io.StringIO()
+    with Progress(a_config(), Console(file=sink, width=40, color_system=None)) as progress:
+        progress.resize(Resize(MEMORY, 7, 1, 2, 3.25, 0.125))
+    (line,) = sink.getvalue().splitlines()
+    assert "the memory group has 2 worker(s) instead of 1 after interval 7" in line
+    assert "ready in 3.2 s, paused for 0.12 s" in line
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    text = shown(terminal=True)
+    assert "\x1b" not in text
+    assert "data: step 20/40" in text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_phases_and_causes_are_shown_as_they_are(terminal: bool) -> None:
+    text, sink = "[INST] [/INST] [red] :smile: {x} <b>", io.StringIO()
+    console = Console(file=sink, force_terminal=terminal, width=300, color_system=None)
+    config = a_config().model_copy(update={"name": text})
+    with Progress(config, console) as progress:
+        progress.phase(f"{text} phase")
+        progress.waiting(f"{text} waits")
+        progress.warning(text)
+        progress.failure(Failure(DATA, 0, 3, f"{text} cause", 0, 2))
+    said = sink.getvalue()
+    for part in (f"{text} waits", f"warning: {text}", f"{text} cause"):
+        assert part in said
+    assert (f"tandem · {text}" in said) is terminal
