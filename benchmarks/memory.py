@@ -98,7 +98,7 @@ def measure(intervals: int) -> dict[str, Any]:
         config.write_text(yaml.safe_dump(values))
         sampler.start()
         begin = time.monotonic()
-        with patch.object(run, "Cluster", SampledCluster):
+        with patch("orchestrator.processes.ray_runtime.Cluster", SampledCluster):
             summary = run.train(load_config(str(config))).summary
         wall_s = time.monotonic() - begin
         sampler.stop()

@@ -96,7 +96,7 @@ def run(folder: str, name: str, kills: Kills, intervals: int, *overrides: str) -
         "exchange={mode: async, staleness: 8, catchup_intervals: 1}",
         *overrides,
     ]
-    with patch.object(run, "Cluster", kills.cluster()):
+    with patch("orchestrator.processes.ray_runtime.Cluster", kills.cluster()):
         return run.train(load_config(str(CONFIG), settings)).summary
 
 

@@ -144,7 +144,7 @@ def measure(minutes: float, every_s: float, per_minute: float) -> dict[str, Any]
         undisturbed_s = time.monotonic() - begin
         watch.start()
         begin = time.monotonic()
-        with patch.object(run, "Cluster", SoakedCluster):
+        with patch("orchestrator.processes.ray_runtime.Cluster", SoakedCluster):
             result = run.train(settings(folder, "soaked", intervals))
         wall_s = time.monotonic() - begin
         watch.stop()

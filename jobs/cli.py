@@ -78,6 +78,12 @@ def train(
     profile: Annotated[
         str, typer.Option(metavar="INTERVALS", help="Trace these intervals, e.g. 3 or 3-5.")
     ] = "",
+    in_process: Annotated[
+        bool,
+        typer.Option(
+            "--in-process", help="In this process, without Ray: for a breakpoint; the same bits."
+        ),
+    ] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Trains both layers, decoupled, and leaves a run directory behind."""
@@ -85,7 +91,7 @@ def train(
 
     with exit_codes():
         given = [*(overrides or []), *([f"profile='{profile}'"] if profile else [])]
-        if not run_training(config, given, Console(), verbose, resume):
+        if not run_training(config, given, Console(), verbose, resume, in_process):
             raise typer.Exit(UNREFLECTED)
 
 

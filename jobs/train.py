@@ -19,7 +19,12 @@ UNREFLECTED = "finished_unreflected"  # the memory did not catch up with the fin
 
 
 def run_training(
-    path: str, overrides: Sequence[str], console: Console, verbose: bool, resume: bool = False
+    path: str,
+    overrides: Sequence[str],
+    console: Console,
+    verbose: bool,
+    resume: bool = False,
+    in_process: bool = False,
 ) -> bool:
     """Trains, prints the closing tables, and returns whether the memory has caught up with the
     final data layer.
@@ -33,7 +38,9 @@ def run_training(
         RunDir(config.run_url).refuse_existing()  # before the 2 s that Ray's import takes
     from orchestrator.run import train
 
-    result = train(config, console, verbose=verbose, started_at=began, resume=resume)
+    result = train(
+        config, console, verbose=verbose, started_at=began, resume=resume, in_process=in_process
+    )
     print_summary(result.summary, console)
     console.say(f"report: {result.path}/{REPORT}")
     return bool(result.summary["status"] != UNREFLECTED)

@@ -2,7 +2,8 @@
 Tune and notebooks call.
 
 Order matters: everything that can be wrong with the input is checked before the run directory
-exists, so that a bad config never leaves a half-made run.
+exists, so that a bad config never leaves a half-made run. Ray is imported only for a run on Ray,
+torch only for a run in this process.
 """
 
 from __future__ import annotations
@@ -14,29 +15,21 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
-
-import ray
-from ray.util.placement_group import remove_placement_group
+from typing import TYPE_CHECKING, Any
 
 from actors.corpus.corpus import build_tokenizer
 from actors.corpus.inventory import Inventory, take_inventory
 from actors.machine.host_memory import ByteArray
-from actors.settings.run import GROUPS
 from actors.sources.corpus_files import CorpusMarks
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, Description, StorageError, one_line
 from orchestrator.console import Console
 from orchestrator.errors import InterruptedRunError
 from orchestrator.loop.coordinator import Coordinator
-from orchestrator.loop.exchange import GroupCheckpoint, check_fits
-from orchestrator.nodes.placement import Seats, reserve
-from orchestrator.nodes.preemption import Preemption
-from orchestrator.processes.ray_cluster import Cluster
-from orchestrator.processes.ray_session import ray_session
+from orchestrator.loop.exchange import GroupCheckpoint
 from orchestrator.reporting.listener import RunListener
 from orchestrator.reporting.progress import Progress
-from orchestrator.reporting.prometheus import Exporter
+from orchestrator.reporting.prometheus import Exporter, to_nowhere, to_ray
 from orchestrator.reporting.recorder import Recorder
 from orchestrator.reporting.report import render_report
 from orchestrator.reporting.summary import summarise, summarise_failure
@@ -49,10 +42,14 @@ from orchestrator.run_dir.metrics import Metrics, Row, held_out
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.run_dir.status import RUNNING, Driver, Pulse, look, status_of
+from orchestrator.runtime import Groups, Runtime
 from orchestrator.settings.config import Config, changed_keys
 from orchestrator.settings.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER
 from orchestrator.start_check import look_at_weights
 from orchestrator.stop_signals import StopFlag, stop_signals
+
+if TYPE_CHECKING:
+    from orchestrator.nodes.placement import Seats
 
 INTERRUPTED, FAILED, FINISHED = "interrupted", "failed", "finished"
 
@@ -81,6 +78,7 @@ def train(
     started_at: float | None = None,
     resume: bool = False,
     on_evaluation: Callable[[Row], None] | None = None,
+    in_process: bool = False,
 ) -> RunResult:
     """Runs `config` to its end and returns what it left behind.
 
@@ -93,11 +91,14 @@ def train(
         started_at: time.time() at which the command began, for `first_step_s`; default: now.
         resume: go on with an interrupted run of that name from its newest checkpoint; from the
             beginning where it has none yet.
-        on_evaluation: told the figures of each evaluation, as `evaluations.json` holds them.
+        on_evaluation: receives the figures of each evaluation, as `evaluations.json` holds them.
+        in_process: train in this process, without Ray, with the same bits: for a breakpoint in a
+            step, for notebooks and tests. Both groups take turns; what a trainer raises ends the
+            run as it is, with its traceback.
 
     Raises:
         ConfigError: what is wrong with the input, no run directory is left; or the run to resume
-            is running.
+            is running; or a run in this process has settings that need several.
         StorageError: storage is away at the start, or for too long at the end.
         CheckpointError: the run to resume has checkpoints, and none of them is sound.
         InterruptedRunError: SIGINT or SIGTERM; the summary says so.
@@ -105,6 +106,7 @@ def train(
     """
     began = time.time() if started_at is None else started_at
     check_installed(config.trackers)
+    runtime = _runtime(config, seats, verbose, in_process)
     with (
         Progress(config, console or Console(quiet=True)) as progress,
         stop_signals() as stop_requested,
@@ -117,21 +119,35 @@ def train(
         else:
             run_dir.refuse_existing()
         look_at_weights(config)
-        progress.phase("reading the corpus and starting Ray")
+        progress.phase(runtime.starting)
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
             reading = pool.submit(
                 _Corpus.read, config, run_dir if going_on else None, progress.warning
             )
-            with ray_session(config, verbose, progress.says, progress.warning):
+            with runtime.session(config, progress.says, progress.warning):
                 stop_requested.arm()
                 corpus = reading.result()
                 progress.corpus(corpus.inventory)
-                restored = load(run_dir, progress.warning) if going_on else None
+                restored = load(run_dir, progress.warning, runtime.store) if going_on else None
                 if going_on:
                     progress.resuming(restored.pair.interval if restored else 0)
-                told = on_evaluation or (lambda row: None)
-                job = _Job(config, run_dir, corpus, progress, seats, stop_requested, began, told)
+                receive = on_evaluation or (lambda row: None)
+                job = _Job(
+                    config, run_dir, corpus, progress, runtime, stop_requested, began, receive
+                )
                 return job.run(restored)
+
+
+def _runtime(config: Config, seats: Seats | None, verbose: bool, in_process: bool) -> Runtime:
+    """Where the groups will be. Raises: ConfigError where they can't be there."""
+    if in_process:
+        assert seats is None, "a run in one process takes no placement group"
+        from orchestrator.in_process.runtime import InProcessRuntime
+
+        return InProcessRuntime(config)
+    from orchestrator.processes.ray_runtime import RayRuntime
+
+    return RayRuntime(seats, verbose)
 
 
 def refuse_other_run(run_dir: RunDir, config: Config) -> None:
@@ -190,53 +206,40 @@ class _Corpus:
 
 @dataclass(frozen=True)
 class _Job:
-    """One run on a Ray that is up."""
+    """One run in a session that is there."""
 
     config: Config
     run_dir: RunDir
     corpus: _Corpus
     progress: Progress
-    seats: Seats | None
+    runtime: Runtime
     stop_requested: StopFlag
     began: float
     on_evaluation: Callable[[Row], None]
 
     def run(self, restored: Restored | None) -> RunResult:
-        """From the placement to the summary; leaves no actor and no placement group."""
-        reason = self.stop_requested.reason
-        own = None if self.seats else reserve(self.config, reason, self.progress.waiting)
-        seats = self.seats or Seats(own)
-        tokenizer_json = self.corpus.tokenizer.to_json()
-        cluster = Cluster(self.config, tokenizer_json, seats, self._stored_part)
-        try:
+        """From the groups' start to the summary."""
+        reason, tokenizer_json = self.stop_requested.reason, self.corpus.tokenizer.to_json()
+        with self.runtime.groups(
+            self.config, tokenizer_json, self._stored_part, reason, self.progress.waiting
+        ) as groups:
             self.progress.phase("starting both groups")
-            descriptions = cluster.start(reason, restored.pair.groups if restored else None)
-            self._check_store(descriptions)
+            descriptions = groups.start(reason, restored.pair.groups if restored else None)
+            self.runtime.refuse_too_large(self.config, descriptions)
             write_record(self.run_dir, self.corpus.marks, self.corpus.inventory)
             self.run_dir.write(CONFIG, self.config.to_yaml())
             self.run_dir.write(TOKENIZER, tokenizer_json)
             self.run_dir.remove(SUMMARY)  # an interrupted run's; this one has none yet
             remove_unfinished(self.run_dir)
             metrics = Metrics.resumed(restored.rows) if restored else Metrics(self.began)
-            return self._train(cluster, descriptions, metrics, restored)
-        finally:
-            cluster.stop()
-            if own is not None:
-                remove_placement_group(own)
+            return self._train(groups, descriptions, metrics, restored)
 
     def _stored_part(self, saved: GroupCheckpoint, index: int) -> ByteArray | None:
         return stored_part(self.run_dir, saved, index)
 
-    def _check_store(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
-        first = {group: descriptions[group][0] for group in GROUPS}
-        snapshots = {group: d.snapshot_bytes for group, d in first.items()}
-        saved = {group: d.checkpoint_bytes for group, d in first.items()}
-        store = ray.cluster_resources().get("object_store_memory", 0.0)
-        check_fits(snapshots, saved, self.config.retention, store)
-
     def _train(
         self,
-        cluster: Cluster,
+        groups: Groups,
         descriptions: Mapping[str, Sequence[Description]],
         metrics: Metrics,
         restored: Restored | None,
@@ -244,29 +247,34 @@ class _Job:
         config, run_dir, warn = self.config, self.run_dir, self.progress.warning
         recorder = Recorder(run_dir, metrics, warn, start_trackers(config, warn))
         ended, message = FAILED, "the driver failed"
-        writer = CheckpointWriter(run_dir, config.checkpoints, warn)
-        exporter = Exporter(config, warn)
+        writer = CheckpointWriter(run_dir, config.checkpoints, warn, self.runtime.store)
+        exporter = Exporter(config, warn, to_ray if self.runtime.has_metrics else to_nowhere)
         for row in metrics.evaluations:
             writer.measured(row["data_version"], held_out(row))
-        attendant = self._attend(cluster, metrics, writer)
+        attendant = self._attend(groups, metrics, writer)
         try:
             listener = RunListener(
                 metrics, recorder, writer, self.progress, attendant, exporter, self.on_evaluation
             )
             listener.on_start(descriptions)
             pair = restored.pair if restored else None
-            notice = Preemption(cluster.node_ids)
+            notice = self.runtime.notice(groups)
 
             def reason() -> str | None:
-                return self.stop_requested.reason() or notice.reason() or attendant.stop_reason()
+                return self.stop_requested.reason() or notice() or attendant.stop_reason()
 
             coordinator = Coordinator(
-                config, cluster, listener, reason, pair, heard=attendant.heard
+                self.runtime.loop_config(config),
+                groups,
+                listener,
+                reason,
+                pair,
+                heard=attendant.heard,
             )
             outcome = coordinator.run()
             attendant.phase = "exporting"
             self.progress.phase("exporting")
-            digests = cluster.export(run_dir.path(EXPORT))
+            digests = groups.export(run_dir.path(EXPORT))
             ended = FINISHED
         except Exception as err:  # the border: whatever it is, its cause is kept
             ended = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
@@ -300,7 +308,7 @@ class _Job:
             attendant.close(ended, message)
         return RunResult(ended, run_dir.url, summary)
 
-    def _attend(self, cluster: Cluster, metrics: Metrics, writer: CheckpointWriter) -> Attendant:
+    def _attend(self, groups: Groups, metrics: Metrics, writer: CheckpointWriter) -> Attendant:
         """The thread that refreshes the run's status and reads its mailbox."""
 
         def status(config: Config, driver: Driver, pulse: Pulse) -> dict[str, Any]:
@@ -309,7 +317,7 @@ class _Job:
                 "bytes": writer.num_bytes,
                 "last_interval": writer.last_interval,
             }
-            return status_of(config, metrics, cluster.places(), written, driver, pulse)
+            return status_of(config, metrics, groups.places(), written, driver, pulse)
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
         return Attendant(

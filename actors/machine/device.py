@@ -26,7 +26,7 @@ def take_device(group: str, workers: WorkersSpec, deterministic: bool = True) ->
     Raises:
         ConfigError: GPUs are asked for and torch sees none.
     """
-    torch.set_num_threads(max(1, int(workers.cpus)))
+    take_threads(workers.cpus)
     if workers.gpus > 0 and not torch.cuda.is_available():
         raise ConfigError(
             f"{group}.workers.gpus is {workers.gpus:g}, but torch {torch.__version__} sees no "
@@ -37,6 +37,11 @@ def take_device(group: str, workers: WorkersSpec, deterministic: bool = True) ->
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return device_of(workers.gpus)
+
+
+def take_threads(cpus: float) -> None:
+    """Lets torch use as many threads as these CPUs, rounded down, and at least one."""
+    torch.set_num_threads(max(1, int(cpus)))
 
 
 def device_of(gpus: float) -> torch.device:

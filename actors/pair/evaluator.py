@@ -14,7 +14,7 @@ import torch
 from actors.corpus.corpus import Corpus
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
-from actors.machine.device import device_of
+from actors.machine.device import device_of, take_threads
 from actors.measuring.evaluation import heldout_figures, token_reflection
 from actors.measuring.probing import VOICES, accuracy_of, answer_reflection, prompt_tokens, tell
 from actors.pair.export_check import export_checked
@@ -43,7 +43,7 @@ class Evaluator:
     def __init__(self, spec: RunSpec, tokenizer_json: str, pair: Pair | None = None) -> None:
         self._spec = spec
         workers = spec.evaluation
-        torch.set_num_threads(max(1, int(workers.cpus)))
+        take_threads(workers.cpus)
         self._tokenizer = Tokenizer.from_json(tokenizer_json)
         self._corpus = Corpus.open(spec, self._tokenizer)
         self._device = device_of(workers.gpus)

@@ -1,10 +1,15 @@
-"""What the coordinator needs of the world: a cluster that it asks, and a listener that it tells."""
+"""What the coordinator and the files of a run need of the world, as protocols.
+
+`ClusterPort`: the two groups and the evaluator. `Listener`: receives what happens. `ObjectStore`:
+keeps the bytes that refs stand for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
+from actors.machine.host_memory import ByteArray
 from actors.wire import Description, Evaluation, Order, Report
 from orchestrator.loop.command import Reply
 from orchestrator.loop.events import Event, Failed
@@ -12,9 +17,24 @@ from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Version
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize import Resize
 
+StoredPart = Callable[[GroupCheckpoint, int], ByteArray | None]  # of a checkpoint, by its index
+
+
+class ObjectStore(Protocol):
+    """Keeps arrays of bytes; what it is given back is never changed."""
+
+    def get(self, ref: Any) -> ByteArray:
+        """The array that a ref stands for."""
+
+    def put(self, array: ByteArray) -> Any:
+        """Keeps an array; returns its ref."""
+
 
 class ClusterPort(Protocol):
-    """What is asked of the two groups and the evaluator; nothing here blocks for long."""
+    """What is asked of the two groups and the evaluator.
+
+    With a process per rank nothing here blocks for long; in one process `poll` does the work.
+    """
 
     def first_version(self, group: str) -> Version:
         """The version that the group began with."""
@@ -30,19 +50,19 @@ class ClusterPort(Protocol):
         refetch: Version | None,
         publish: bool = False,
     ) -> None:
-        """Begins to end a group's processes and to make new ones; `poll` says when they stand.
+        """Begins to replace a group's processes; `poll` says when the new ones are ready.
 
         Args:
-            group, incarnation: who they will be.
+            group, incarnation: of the new processes.
             checkpoint: what they begin from; None: the run's beginning.
             refetch: a version of the peer whose bytes were bad, to be fetched again.
-            publish: they publish the version that belongs to the checkpoint again; they do so too
-                where a node with the group's snapshots is gone.
+            publish: publish the version that belongs to the checkpoint again; done too where a
+                node with the group's snapshots is lost.
         """
 
     def prepare(self, sizes: Mapping[str, int], wait_s: float) -> None:
-        """Begins to bring up what groups of other sizes need beside the old ones; `poll` says when
-        it stands, or why it can't be had: then nothing of it is left.
+        """Begins to start the ranks that groups of other sizes need, beside the old ones; `poll`
+        says when they are ready, or why they can't be had: then nothing of them is left.
 
         Args:
             sizes: numbers of workers of the groups that change.
@@ -51,7 +71,7 @@ class ClusterPort(Protocol):
 
     def switch(self, group: str, incarnation: int, checkpoint: GroupCheckpoint) -> None:
         """Begins to give a group, which is between two intervals, the size that was prepared for
-        it; `poll` says when it stands.
+        it; `poll` says when it is ready.
         """
 
     def evaluate(self, data: Version, memory: Version, final: bool) -> None:
@@ -69,7 +89,7 @@ class ClusterPort(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told what happens; must return at once."""
+    """Receives what happens; must return at once."""
 
     def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         """Both groups are ready."""
@@ -87,7 +107,7 @@ class Listener(Protocol):
         """A group failed and is restarted."""
 
     def on_recovery(self, group: str, restart_s: float, replay_s: float) -> None:
-        """A group is where it was: seconds to stand again, and to do again what was lost."""
+        """A group is where it was: seconds until its processes were ready, and of the replay."""
 
     def on_drain(self, interval: int, reason: str) -> None:
         """The run will stop with a checkpoint of that interval."""
@@ -96,7 +116,7 @@ class Listener(Protocol):
         """A group has another number of workers."""
 
     def on_reply(self, reply: Reply) -> None:
-        """What becomes of a command."""
+        """A command is accepted, done or refused."""
 
     def on_warning(self, message: str) -> None:
         """Something happened that the run survives."""

@@ -70,7 +70,7 @@ class Launcher:
     def _spec_with(self, sizes: Mapping[str, int]) -> RunSpec:
         sizes = {**self._sizes, **sizes}
         same = sizes == sizes_of(self._config)
-        return _spec_of(self._config if same else resized(self._config, sizes))
+        return (self._config if same else resized(self._config, sizes)).run_spec
 
     def size(self, name: str) -> int:
         """Workers of a group."""
@@ -348,14 +348,6 @@ class Launcher:
             pass
         self.end([actor])
         return None
-
-
-def _spec_of(config: Config) -> RunSpec:
-    return RunSpec.model_validate(
-        {name: getattr(config, name) for name in RunSpec.model_fields},
-        by_name=True,
-        by_alias=True,
-    )
 
 
 def _local_pid(where: Location) -> int | None:

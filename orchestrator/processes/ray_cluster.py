@@ -30,10 +30,11 @@ from actors.wire import (
 from orchestrator.errors import LOST, GroupFailedError, LostObjectError, root_cause
 from orchestrator.loop.events import Evaluated, Event, Failed, Prepared, Resized, Restarted
 from orchestrator.loop.exchange import GroupCheckpoint, Version
+from orchestrator.loop.ports import StoredPart
 from orchestrator.nodes.placement import Seats
 from orchestrator.processes.launch import Launcher, places
 from orchestrator.processes.rank_group import RankGroup
-from orchestrator.processes.refetch import StoredPart, refetch_checkpoint, refetch_version
+from orchestrator.processes.refetch import refetch_checkpoint, refetch_version
 from orchestrator.processes.resizer import Resizer
 from orchestrator.run_dir.run_dir import RETRY_S
 from orchestrator.settings.config import Config

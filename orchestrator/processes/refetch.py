@@ -6,7 +6,6 @@ whole fails loudly. Called by `cluster`, on its threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +15,9 @@ from ray.exceptions import GetTimeoutError, ObjectLostError
 from actors.machine.host_memory import ByteArray, checksum
 from actors.wire import CheckpointError, SnapshotError
 from orchestrator.loop.exchange import GroupCheckpoint, Version
+from orchestrator.loop.ports import StoredPart
 
 FETCH_S = 60.0  # for one bucket
-StoredPart = Callable[[GroupCheckpoint, int], ByteArray | None]  # of a checkpoint, by its index
 
 
 def refetch_version(version: Version) -> Version:

@@ -17,8 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ray.util.metrics import Counter, Gauge
-
 from actors.wire import Report
 from orchestrator.run_dir.metrics import Row
 from orchestrator.settings.config import Config
@@ -87,6 +85,8 @@ Record = Callable[[str, float, dict[str, str]], None]
 
 def to_ray() -> Record:
     """Records to Ray's metrics: adds to counters, sets gauges."""
+    from ray.util.metrics import Counter, Gauge  # a run in one process has no Ray
+
     gauges = {q.name: Gauge(q.name, q.about, q.labels) for q in QUANTITIES if q.kind == "gauge"}
     counters = {
         q.name: Counter(q.name, q.about, q.labels) for q in QUANTITIES if q.kind == "counter"
@@ -99,6 +99,11 @@ def to_ray() -> Record:
             counters[name].inc(value, labels)
 
     return record
+
+
+def to_nowhere() -> Record:
+    """Records nothing: for a run that Ray knows nothing of."""
+    return lambda name, value, labels: None
 
 
 class Exporter:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from actors.wire import ConfigError, StorageError
 from orchestrator.loop.exchange import PairCheckpoint
+from orchestrator.loop.ports import ObjectStore
 from orchestrator.run_dir import checkpoints
 from orchestrator.run_dir.metrics import SavedRows
 from orchestrator.run_dir.run_dir import RunDir
@@ -23,11 +24,18 @@ class CheckpointWriter:
     Args:
         run_dir: where to.
         spec: what to keep.
-        warn: told about pairs that could not be written.
+        warn: receives pairs that could not be written.
+        store: has the pairs' parts.
     """
 
-    def __init__(self, run_dir: RunDir, spec: CheckpointSpec, warn: Callable[[str], None]) -> None:
-        self._run_dir, self._spec, self._warn = run_dir, spec, warn
+    def __init__(
+        self,
+        run_dir: RunDir,
+        spec: CheckpointSpec,
+        warn: Callable[[str], None],
+        store: ObjectStore,
+    ) -> None:
+        self._run_dir, self._spec, self._warn, self._store = run_dir, spec, warn, store
         self._figures: dict[int, float] = {}  # by interval, of those that were measured
         self._waiting: tuple[PairCheckpoint, SavedRows] | None = None
         self._changed = threading.Condition()
@@ -71,7 +79,7 @@ class CheckpointWriter:
                     return
                 (pair, rows), self._waiting = self._waiting, None
             try:
-                self.num_bytes += checkpoints.save(self._run_dir, pair, rows)
+                self.num_bytes += checkpoints.save(self._run_dir, pair, rows, self._store)
                 self.num_written += 1
                 self.last_interval = pair.interval
                 self._let_go()

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import ray
 import safetensors.numpy
 import xxhash
 from safetensors import SafetensorError
@@ -25,6 +24,7 @@ from actors.machine.host_memory import ByteArray, checksum
 from actors.settings.run import GROUPS
 from actors.wire import CheckpointError, CheckpointHeader, ConfigError
 from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Tally
+from orchestrator.loop.ports import ObjectStore
 from orchestrator.run_dir.metrics import SavedRows
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.file_names import CHECKPOINTS
@@ -47,8 +47,8 @@ def folder(interval: int) -> str:
     return f"{CHECKPOINTS}/{interval:06d}"
 
 
-def save(run_dir: RunDir, pair: PairCheckpoint, rows: SavedRows) -> int:
-    """Writes a pair, the manifest last; returns its bytes.
+def save(run_dir: RunDir, pair: PairCheckpoint, rows: SavedRows, store: ObjectStore) -> int:
+    """Writes a pair, whose parts `store` has, the manifest last; returns its bytes.
 
     Raises:
         ConfigError: the storage can't be written.
@@ -58,7 +58,7 @@ def save(run_dir: RunDir, pair: PairCheckpoint, rows: SavedRows) -> int:
     for name in GROUPS:
         saved = pair.groups[name]
         for index, ref in enumerate(saved.bucket_refs):
-            content = safetensors.numpy.save({TENSOR: ray.get(ref)})
+            content = safetensors.numpy.save({TENSOR: store.get(ref)})
             run_dir.write(f"{root}/{_part(name, index)}", content)
             total += len(content)
         groups[name] = [asdict(header) for header in saved.headers]
@@ -75,12 +75,13 @@ def save(run_dir: RunDir, pair: PairCheckpoint, rows: SavedRows) -> int:
     return total
 
 
-def load(run_dir: RunDir, warn: Callable[[str], None]) -> Restored | None:
+def load(run_dir: RunDir, warn: Callable[[str], None], store: ObjectStore) -> Restored | None:
     """The newest pair that is whole and unaltered; None where there is none at all.
 
     Args:
         run_dir: the run.
-        warn: told of every pair that is passed over, and why.
+        warn: receives each pair that is passed over, and why.
+        store: keeps the pair's parts.
 
     Raises:
         CheckpointError: there are pairs, but none of them is sound.
@@ -88,7 +89,7 @@ def load(run_dir: RunDir, warn: Callable[[str], None]) -> Restored | None:
     broken: list[str] = []
     for interval in reversed(intervals(run_dir)):
         try:
-            return _load_one(run_dir, interval)
+            return _load_one(run_dir, interval, store)
         except CheckpointError as err:
             warn(f"{err}; the pair before it is tried")
             broken.append(str(err))
@@ -146,7 +147,7 @@ def remove_unfinished(run_dir: RunDir) -> None:
             run_dir.remove(f"{CHECKPOINTS}/{name}")
 
 
-def _load_one(run_dir: RunDir, interval: int) -> Restored:
+def _load_one(run_dir: RunDir, interval: int, store: ObjectStore) -> Restored:
     root = folder(interval)
     try:
         manifest = json.loads(run_dir.read(f"{root}/{MANIFEST}"))
@@ -160,7 +161,9 @@ def _load_one(run_dir: RunDir, interval: int) -> Restored:
         packed = run_dir.read_bytes(f"{root}/{ROWS}")
         if xxhash.xxh3_64_hexdigest(packed) != body["rows_checksum"]:
             raise CheckpointError(f"{run_dir.path(root)}/{ROWS}: its bytes were altered")
-        groups = {name: _load_group(run_dir, root, name, body["groups"][name]) for name in GROUPS}
+        groups = {
+            name: _load_group(run_dir, root, name, body["groups"][name], store) for name in GROUPS
+        }
         pair = PairCheckpoint(interval, groups, Tally(**body["tally"]))
         return Restored(pair, SavedRows(**json.loads(gzip.decompress(packed))))
     except (ConfigError, ValueError, KeyError, TypeError) as err:
@@ -168,7 +171,7 @@ def _load_one(run_dir: RunDir, interval: int) -> Restored:
 
 
 def _load_group(
-    run_dir: RunDir, root: str, name: str, described: list[Mapping[str, Any]]
+    run_dir: RunDir, root: str, name: str, described: list[Mapping[str, Any]], store: ObjectStore
 ) -> GroupCheckpoint:
     headers = tuple(_header(values) for values in described)
     sums = [c for header in headers for c in header.checksums]
@@ -184,7 +187,7 @@ def _load_group(
                 f"{run_dir.path(where)}: checksum {got:016x} != {expected:016x}; its bytes were "
                 "altered"
             )
-        refs.append(ray.put(array))
+        refs.append(store.put(array))
     return GroupCheckpoint(name, headers[0].interval, headers, tuple(refs))
 
 

@@ -248,6 +248,12 @@ class Config(RunSpec):
         """The run's directory."""
         return url_under(self.storage, self.name)
 
+    @property
+    def run_spec(self) -> RunSpec:
+        """What the trainers and the evaluator need of it."""
+        values = {name: getattr(self, name) for name in RunSpec.model_fields}
+        return RunSpec.model_validate(values, by_name=True, by_alias=True)
+
     def to_yaml(self) -> str:
         """The resolved config, every field included."""
         return str(

@@ -86,7 +86,7 @@ def test_the_notice_that_a_node_goes_leaves_a_checkpoint_and_the_run_goes_on_to_
     many = (*SETTINGS, "intervals=80", "checkpoints.every=100", f"name=drained-{next(numbers)}")
     config = load_config(str(workplace / "tiny.yaml"), many)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.run.Cluster", NotifiedCluster)
+        patch.setattr("orchestrator.processes.ray_runtime.Cluster", NotifiedCluster)
         with pytest.raises(InterruptedRunError, match=r"stopped because node .* is taken away in"):
             train(config)
     (saved,) = (Path(config.run_url) / "checkpoints").iterdir()
@@ -135,7 +135,7 @@ class Loss:
         placement = placed(self._nodes)
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("orchestrator.run.Cluster", LosingCluster)
+                patch.setattr("orchestrator.processes.ray_runtime.Cluster", LosingCluster)
                 summary = train(config, seats=Seats(placement)).summary
         finally:
             remove_placement_group(placement)

@@ -103,7 +103,7 @@ def test_the_faster_group_waits_at_the_bound_and_says_so(
     ]
     config = load_config(str(workplace / "tiny.yaml"), overrides)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.run.Cluster", slowed.cluster())
+        patch.setattr("orchestrator.processes.ray_runtime.Cluster", slowed.cluster())
         summary = train(config).summary
     rows = pq.read_table(f"{config.run_url}/metrics.parquet").to_pylist()
     fast = peer_of(slow)

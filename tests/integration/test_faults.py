@@ -54,7 +54,7 @@ def run_into(fault: Fault, workplace: Path, *overrides: str) -> tuple[str, dict[
     settings = [*overrides, "recovery.max_failures=0"]
     config = load_config(str(workplace / "tiny.yaml"), settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.run.Cluster", fault.cluster())
+        patch.setattr("orchestrator.processes.ray_runtime.Cluster", fault.cluster())
         with pytest.raises(GroupFailedError) as raised:
             train(config)
     assert fault.fired_at_pid is not None
@@ -110,7 +110,7 @@ def test_ctrl_c_while_waiting_for_resources_ends_the_run_at_once(workplace: Path
 
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("orchestrator.run.reserve", reserve_when_interrupted)
+            patch.setattr("orchestrator.processes.ray_runtime.reserve", reserve_when_interrupted)
             with pytest.raises(InterruptedRunError, match="SIGINT"):
                 train(config)
     finally:

@@ -95,7 +95,7 @@ def test_nodes_come_for_a_run_hold_the_group_of_their_label_and_go_after_it(
     text = io.StringIO()
     two = "memory.workers.num_workers=2"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.run.Cluster", WatchedCluster)
+        patch.setattr("orchestrator.processes.ray_runtime.Cluster", WatchedCluster)
         result = train(config_of(workplace, "scaled", two), Console(file=text, width=300))
     assert result.summary["data"]["steps"] == 9
     assert seats == {DATA: {DATA}, MEMORY: {MEMORY}}

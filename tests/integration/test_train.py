@@ -51,7 +51,7 @@ def run(workplace: Path, *overrides: str) -> Watched:
             return super().export(directory)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.run.Cluster", WatchedCluster)
+        patch.setattr("orchestrator.processes.ray_runtime.Cluster", WatchedCluster)
         result = train(load_config(str(workplace / "tiny.yaml"), overrides))
     return Watched(result, had, actor_processes(psutil.Process()))
 

@@ -23,7 +23,7 @@ FLOORS = {
     "actors": ("wire", "storage", "settings", "machine", "sources", "tokenizers", "corpus",
                "layers", "snapshots", "weights", "measuring", "training", "pair"),
     "orchestrator": ("errors", "console", "stop_signals", "settings", "nodes", "loop", "run_dir",
-                     "processes", "reporting", "start_check", "run"),
+                     "runtime", "processes", "in_process", "reporting", "start_check", "run"),
 }  # fmt: skip
 HIDDEN_ARGUMENTS = ("_temp_dir", "_system_config", "_node_ip_address", "_plasma_directory")
 
