@@ -29,6 +29,7 @@ from actors.training.memory_trainer import MemoryTrainer
 from actors.training.trainer import Trainer
 from actors.wire import Beat, ConfigError, Description, Location, Order, StorageError
 from orchestrator.errors import InterruptedRunError
+from orchestrator.in_process.host_store import HostStore
 from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Prepared
 from orchestrator.loop.exchange import GroupCheckpoint, Version
 from orchestrator.run_dir.run_dir import RETRY_S
@@ -36,20 +37,6 @@ from orchestrator.runtime import StopRequested
 from orchestrator.settings.config import Config
 
 TRAINERS = {DATA: DataTrainer, MEMORY: MemoryTrainer}
-
-
-class HostStore:
-    """Arrays in this process' memory; a ref is the array itself."""
-
-    def get(self, ref: ByteArray) -> ByteArray:
-        """The array."""
-        return ref
-
-    def put(self, array: ByteArray) -> ByteArray:
-        """A copy that nobody can write to: a trainer publishes views of its live weights."""
-        own = array.copy()
-        own.setflags(write=False)
-        return own
 
 
 class InProcessGroups:

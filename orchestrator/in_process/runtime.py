@@ -13,7 +13,8 @@ import torch
 
 from actors.settings.run import GROUPS
 from actors.wire import Description
-from orchestrator.in_process.groups import HostStore, InProcessGroups
+from orchestrator.in_process.groups import InProcessGroups
+from orchestrator.in_process.host_store import HostStore
 from orchestrator.in_process.settings import refuse_what_needs_processes, without_deadlines
 from orchestrator.loop.ports import StoredPart
 from orchestrator.runtime import Groups, Say, StopRequested

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
+
+from orchestrator.console import Console
+from orchestrator.run import RunResult, train
+from orchestrator.run_dir.metrics import Row
+from orchestrator.settings.config import Config
 
 WORDINGS = {
     "capital": (
@@ -125,6 +132,22 @@ def write_config(folder: Path, **changes: Any) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config | changes))
     return path
+
+
+def run_in_process(
+    config: Config,
+    console: Console | None = None,
+    resume: bool = False,
+    on_evaluation: Callable[[Row], None] | None = None,
+    plots: bool = False,
+) -> RunResult:
+    """Runs `config` in this process, as `train`; most of its time would go to the report's plots,
+    which are drawn only where asked for.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not plots:
+            patch.setattr("orchestrator.reporting.report.all_plots", lambda metrics: [])
+        return train(config, console, resume=resume, on_evaluation=on_evaluation, in_process=True)
 
 
 def actor_processes(root: psutil.Process) -> list[psutil.Process]:

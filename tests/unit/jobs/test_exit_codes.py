@@ -16,6 +16,7 @@ from actors.wire import CheckpointError, ConfigError, StorageError
 from jobs.cli import app
 from jobs.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, STORAGE_AWAY, UNREFLECTED
 from orchestrator.errors import GroupFailedError, as_group_error
+from orchestrator.in_process.host_store import HostStore
 from orchestrator.loop.recovery import Failure, refuse_restart
 from orchestrator.run_dir import checkpoints
 from orchestrator.run_dir.run_dir import RunDir
@@ -161,7 +162,7 @@ def test_a_resume_does_not_take_an_older_pair_because_storage_is_away() -> None:
         run_dir.write(f"checkpoints/{interval:06d}/manifest.json", "{}")
     warned: list[str] = []
     with pytest.raises(CheckpointError):
-        checkpoints.load(run_dir, warned.append)
+        checkpoints.load(run_dir, warned.append, HostStore())
     assert len(warned) == 2
     warned.clear()
 
@@ -171,7 +172,7 @@ def test_a_resume_does_not_take_an_older_pair_because_storage_is_away() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_dir._fs, "cat_file", refuse, raising=False)
         with pytest.raises(StorageError, match=r"000002/manifest\.json: can't be read"):
-            checkpoints.load(run_dir, warned.append)
+            checkpoints.load(run_dir, warned.append, HostStore())
     assert warned == []
 
 

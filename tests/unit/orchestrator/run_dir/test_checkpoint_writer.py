@@ -10,7 +10,9 @@ import pytest
 
 from actors.settings.run import GROUPS
 from actors.wire import ConfigError
+from orchestrator.in_process.host_store import HostStore
 from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Tally
+from orchestrator.loop.ports import ObjectStore
 from orchestrator.run_dir import checkpoints
 from orchestrator.run_dir.checkpoint_writer import CheckpointWriter, superfluous
 from orchestrator.run_dir.metrics import SavedRows
@@ -51,7 +53,7 @@ def test_of_equal_figures_the_newer_pair_is_kept() -> None:
 def test_pairs_are_written_and_old_ones_removed(tmp_path: Path) -> None:
     warnings: list[str] = []
     run_dir = RunDir(str(tmp_path))
-    writer = CheckpointWriter(run_dir, CheckpointSpec(keep_last=2), warnings.append)
+    writer = CheckpointWriter(run_dir, CheckpointSpec(keep_last=2), warnings.append, HostStore())
     for interval in (1, 2, 3):
         writer.write(a_pair(interval), ROWS)
         while writer.last_interval != interval:
@@ -70,15 +72,15 @@ def test_a_pair_that_cannot_be_written_is_a_warning_and_the_next_one_is_tried(
     tried = threading.Event()
     real = checkpoints.save
 
-    def save(run_dir: RunDir, pair: PairCheckpoint, rows: SavedRows) -> int:
+    def save(run_dir: RunDir, pair: PairCheckpoint, rows: SavedRows, store: ObjectStore) -> int:
         if pair.interval == 1:
             tried.set()
             raise ConfigError("disk full")
-        return real(run_dir, pair, rows)
+        return real(run_dir, pair, rows, store)
 
     monkeypatch.setattr("orchestrator.run_dir.checkpoints.save", save)
     run_dir = RunDir(str(tmp_path))
-    writer = CheckpointWriter(run_dir, CheckpointSpec(), warnings.append)
+    writer = CheckpointWriter(run_dir, CheckpointSpec(), warnings.append, HostStore())
     writer.write(a_pair(1), ROWS)
     assert tried.wait(10)
     writer.write(a_pair(2), ROWS)
@@ -93,14 +95,14 @@ def test_of_pairs_that_come_faster_than_they_are_written_the_newest_waits(
 ) -> None:
     begun, go_on, written = threading.Event(), threading.Event(), []
 
-    def save(_run_dir: RunDir, pair: PairCheckpoint, _rows: SavedRows) -> int:
+    def save(_run_dir: RunDir, pair: PairCheckpoint, _rows: SavedRows, _store: ObjectStore) -> int:
         begun.set()
         assert go_on.wait(10)
         written.append(pair.interval)
         return 0
 
     monkeypatch.setattr("orchestrator.run_dir.checkpoints.save", save)
-    writer = CheckpointWriter(RunDir(str(tmp_path)), CheckpointSpec(), lambda _: None)
+    writer = CheckpointWriter(RunDir(str(tmp_path)), CheckpointSpec(), lambda _: None, HostStore())
     writer.write(a_pair(1), ROWS)
     assert begun.wait(10)
     for interval in (2, 3, 4):
