@@ -1,4 +1,7 @@
-"""Runs that stop and go on: bit-identical, from the newest sound pair, or refused with a reason."""
+"""Runs that stop and go on: bit-identical, from the newest sound pair, or refused with a reason.
+
+In one process, whose bits are those of Ray; where workers are counted, on Ray.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,7 @@ from orchestrator.console import Console
 from orchestrator.run import train
 from orchestrator.settings.config import load_config
 from orchestrator.settings.file_names import SUMMARY
-
-pytestmark = pytest.mark.usefixtures("shared_ray")
+from tests.integration.tiny import run_in_process
 
 SETTINGS = ("intervals=4", "checkpoints={every: 1, keep_last: 4}", "evaluation.every=0")
 
@@ -24,11 +26,14 @@ def run(workplace: Path, *overrides: str, resume: bool = False) -> dict[str, Any
     return run_told(workplace, *overrides, resume=resume)[0]
 
 
-def run_told(workplace: Path, *overrides: str, resume: bool = False) -> tuple[dict[str, Any], str]:
-    """The summary of a run, and what a person was told."""
+def run_told(
+    workplace: Path, *overrides: str, resume: bool = False, in_process: bool = True
+) -> tuple[dict[str, Any], str]:
+    """The summary of a run, and what a person reads meanwhile."""
     console = Console(record=True, quiet=False, file=open(os.devnull, "w"), width=200)  # noqa: SIM115
     config = load_config(str(workplace / "tiny.yaml"), [*SETTINGS, *overrides])
-    summary = train(config, console, resume=resume).summary
+    by = run_in_process if in_process else train
+    summary = by(config, console, resume=resume).summary
     return summary, console.export_text()
 
 
@@ -51,10 +56,7 @@ def stopped_at(workplace: Path, name: str, *intervals: int) -> Path:
     return target
 
 
-LONG = pytest.mark.long
-
-
-@pytest.mark.parametrize("interval", [pytest.param(1, marks=LONG), 3, pytest.param(4, marks=LONG)])
+@pytest.mark.parametrize("interval", [1, 3, 4])
 def test_a_resumed_run_ends_with_the_bits_of_the_undisturbed_one(
     workplace: Path, whole: dict[str, Any], interval: int
 ) -> None:
@@ -82,7 +84,6 @@ def test_an_altered_checkpoint_is_named_and_the_one_before_is_used(
     assert "resuming after interval 2" in told
 
 
-@LONG
 def test_a_pair_whose_manifest_was_never_written_is_no_pair(
     workplace: Path, whole: dict[str, Any]
 ) -> None:
@@ -103,7 +104,6 @@ def test_where_no_checkpoint_is_sound_the_run_is_refused(
         run(workplace, "name=broken", resume=True)
 
 
-@LONG
 def test_a_run_without_a_checkpoint_is_resumed_from_its_beginning(
     workplace: Path, whole: dict[str, Any]
 ) -> None:
@@ -113,7 +113,6 @@ def test_a_run_without_a_checkpoint_is_resumed_from_its_beginning(
     assert "from its beginning" in told
 
 
-@LONG
 def test_resuming_a_run_that_is_not_there_starts_it(workplace: Path, whole: dict[str, Any]) -> None:
     assert run(workplace, "name=anew", resume=True)["digest"] == whole["digest"]
 
@@ -145,14 +144,15 @@ def test_the_rows_of_a_resumed_run_have_no_gap_and_no_double(
     assert starts == sorted(starts)
 
 
-@LONG
+@pytest.mark.long
+@pytest.mark.usefixtures("shared_ray")
 def test_several_workers_resume_with_another_number_of_them(
     workplace: Path, whole: dict[str, Any]
 ) -> None:
     """The state is that of the group: whoever restores it goes on from the same weights."""
     stopped_at(workplace, "more-workers", 3)
     workers = "data.workers={num_workers: 2, cpus: 0.5}"
-    summary = run(workplace, "name=more-workers", workers, resume=True)
+    summary, _ = run_told(workplace, "name=more-workers", workers, resume=True, in_process=False)
     assert summary["data"]["tokens"] == whole["data"]["tokens"]
     for name in ("own_loss", "help_loss", "self_loss"):
         assert summary["heldout"][name] == pytest.approx(whole["heldout"][name], rel=1e-3)
