@@ -1,5 +1,5 @@
-"""The `tandem` command. In a process of its own where a run or a signal needs one, else on the
-session's Ray.
+"""The `tandem` command: on an embedded Ray in a process of its own where Ray or a signal is what is
+tested, else with `--in-process` here.
 """
 
 from __future__ import annotations
@@ -75,7 +75,6 @@ def test_a_run_whose_memory_has_caught_up_exits_with_0(
     assert "(raylet)" not in done.stdout  # its own processes it ended itself
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_a_terminal_without_unicode_and_a_folder_with_brackets_do_not_end_a_run_that_is_done(
     config: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,14 +82,13 @@ def test_a_terminal_without_unicode_and_a_folder_with_brackets_do_not_end_a_run_
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
     folder = workplace / "my runs [v1] [red] 100% λ"
     with pytest.raises(SystemExit) as ended:
-        app(["train", config, "name=plain", f"storage={folder}"])
+        app(["train", config, "--in-process", "name=plain", f"storage={folder}"])
     assert ended.value.code in (0, 3)
     said = raw.getvalue().decode("ascii")
     assert f"report: {workplace}/my runs [v1] [red] 100% ?/plain/report.html" in said
     assert "+----" in said
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_a_run_outlives_the_reader_of_its_progress(
     config: str,
     workplace: Path,
@@ -101,15 +99,14 @@ def test_a_run_outlives_the_reader_of_its_progress(
     os.close(reader)
     monkeypatch.setattr("sys.stdout", os.fdopen(writer, "w"))
     with pytest.raises(SystemExit) as ended:
-        app(["train", config, "name=unread"])
+        app(["train", config, "--in-process", "name=unread"])
     assert ended.value.code in (0, 3)
     assert summary_of(workplace / "runs" / "unread")["status"].startswith("finished")
     assert capsys.readouterr().err.count("warning: the output can't be written any more") == 1
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_a_run_whose_memory_has_not_caught_up_exits_with_3(config: str, workplace: Path) -> None:
-    code, _, stderr = tandem_here("train", config, "name=unreflected", *UNREFLECTED)
+    code, _, stderr = tandem_here("train", config, "--in-process", "name=unreflected", *UNREFLECTED)
     assert code == 3, stderr
     summary = summary_of(workplace / "runs" / "unreflected")
     assert (summary["status"], summary["reflects_final"]) == ("finished_unreflected", False)
@@ -167,23 +164,20 @@ def test_gpus_that_are_not_there_are_refused(config: str, workplace: Path) -> No
     assert "GPU: asked 9000" in refused(config, workplace, "memory.workers.gpus=9000")
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_a_corpus_that_is_not_there_is_refused_by_its_path(config: str, workplace: Path) -> None:
-    said = refused(config, workplace, f"corpus.paths=[{workplace}/none.jsonl]")
+    said = refused(config, workplace, "--in-process", f"corpus.paths=[{workplace}/none.jsonl]")
     assert f"{workplace}/none.jsonl: no such file" in said
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_a_malformed_line_is_refused_by_file_and_line_number(
     config: str, workplace: Path, broken_facts: Path
 ) -> None:
-    said = refused(config, workplace, f"corpus.paths=[{broken_facts}]")
+    said = refused(config, workplace, "--in-process", f"corpus.paths=[{broken_facts}]")
     assert f"{broken_facts}, line 3: not JSON" in said
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_a_read_layer_that_the_model_does_not_have_is_refused(config: str, workplace: Path) -> None:
-    said = refused(config, workplace, "data.layer.read_layers=[0, 9]")
+    said = refused(config, workplace, "--in-process", "data.layer.read_layers=[0, 9]")
     assert "read_layers" in said
     assert "9" in said
 
@@ -239,12 +233,11 @@ def test_a_folder_that_is_no_run_is_refused(job: tuple[str], tmp_path: Path) -> 
     assert str(tmp_path / "none") in stderr
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_a_loss_that_is_no_number_exits_with_1_and_names_group_step_and_last_good_version(
     config: str, workplace: Path
 ) -> None:
     wild = ("data.optimizer.lr=1e30", "data.optimizer.clip_norm=1e30")
-    code, _, stderr = tandem_here("train", config, "name=wild", *wild)
+    code, _, stderr = tandem_here("train", config, "--in-process", "name=wild", *wild)
     assert code == 1
     summary = summary_of(workplace / "runs" / "wild")
     assert summary["status"] == "failed"

@@ -104,7 +104,7 @@ def test_check_ends_with_2_and_the_words_of_train(config: str, workplace: Path) 
     wrong = ("name=unborn", "corpus.paths=[nothing.jsonl]")
     code, stdout, said = tandem("check", config, *wrong)
     assert (code, stdout) == (2, "")
-    assert tandem("train", config, *wrong)[::2] == (2, said)
+    assert tandem("train", config, "--in-process", *wrong)[::2] == (2, said)
     assert not (workplace / "runs" / "unborn").exists()
 
 
@@ -118,10 +118,11 @@ def test_a_fresh_config_needs_nothing_but_the_path_of_a_corpus(workplace: Path) 
     assert "unborn can be trained" in stdout
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_compare_shows_two_runs_and_one_that_is_not_there(config: str, workplace: Path) -> None:
     for seed in ("1", "2"):
-        code, _, stderr = tandem("train", config, f"name=compared{seed}", f"seed={seed}")
+        code, _, stderr = tandem(
+            "train", config, "--in-process", f"name=compared{seed}", f"seed={seed}"
+        )
         assert code in (0, 3), stderr
     runs = [str(workplace / "runs" / name) for name in ("compared1", "compared2", "compared3")]
     code, stdout, stderr = tandem("compare", *runs, "--json")

@@ -21,13 +21,11 @@ from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, CorpusError
 from jobs.evaluate import run_evaluation
 from orchestrator.console import Console
-from orchestrator.run import train
 from orchestrator.run_dir import checkpoints
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config, load_config
 from orchestrator.settings.file_names import CORPUS, SUMMARY
-
-pytestmark = pytest.mark.usefixtures("shared_ray")
+from tests.integration.tiny import run_in_process
 
 ROWS = [{"text": f"line {i} of {400} " + "and so on " * (3 + i % 4)} for i in range(400)]
 BAD = '{"text": 7}'
@@ -79,10 +77,10 @@ def row_reached_late(config: Config) -> int:
 
 
 def started(workplace: Path, given: list[str], resume: bool = False) -> tuple[dict[str, Any], str]:
-    """The summary of a run, and what a person was told."""
+    """The summary of a run in this process, and what a person reads meanwhile."""
     console = Console(record=True, quiet=False, file=open(os.devnull, "w"), width=400)  # noqa: SIM115
     config = load_config(str(workplace / "tiny.yaml"), given)
-    return train(config, console, resume=resume).summary, console.export_text()
+    return run_in_process(config, console, resume=resume).summary, console.export_text()
 
 
 def test_a_bad_record_in_a_held_out_block_ends_a_run_before_it_begins(
