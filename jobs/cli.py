@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 import typer.core
 
-from actors.settings.learn_plan import LR_OF_VALUE_LR, WRITE_LR
+from actors.settings.learn_plan import ROWS_LR, VALUE_LR_FRAC
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 from orchestrator.console import Console, replace_unencodable
@@ -194,8 +194,8 @@ def learn(
     lr: Annotated[
         float | None,
         typer.Option(
-            help=f"Of the value table; default: {LR_OF_VALUE_LR:g} of the run's, with --rows "
-            f"{WRITE_LR:g}."
+            help=f"Of the value table; default: {VALUE_LR_FRAC:g} of the run's, with --rows "
+            f"{ROWS_LR:g}."
         ),
     ] = None,
     rows: Annotated[

@@ -1,5 +1,5 @@
-"""YAML files of keys and values, as people write them, and `a.b=value` overrides of these. Of
-settings it knows only which are paths.
+"""Reads YAML files of keys and values, and applies `a.b=value` overrides to them. Of the settings
+it knows only which hold paths.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _parse(text: str) -> Any:
 def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A YAML file's keys and values, with dotted overrides.
 
-    Raises: ConfigError, StorageError where its storage is away.
+    Raises: ConfigError; StorageError where the storage can't be reached.
     """
     try:
         with outages_told(f"config {path}", "can't be read"):
@@ -69,7 +69,7 @@ def override_all(values: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def _override(values: dict[str, Any], override: str) -> None:
-    """Sets one dotted key; what stood there, a whole section too, is replaced."""
+    """Sets one dotted key; a value that is there, also a whole section, is replaced."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(
