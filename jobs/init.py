@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -94,7 +94,7 @@ def _concerns(field: FieldInfo, kind: str) -> bool:
     return where is None or where.key != "corpus.kind" or where.value == kind
 
 
-def _meaning(field: FieldInfo, value: Any) -> str:
+def _meaning(field: FieldInfo, value: object) -> str:
     """Meaning, choices, and the default where the value is another."""
     text = meaning(field)
     if get_origin(field.annotation) is Literal:
@@ -105,12 +105,12 @@ def _meaning(field: FieldInfo, value: Any) -> str:
     return text
 
 
-def _plain(settings: BaseModel, key: str) -> Any:
+def _plain(settings: BaseModel, key: str) -> object:
     """The value as YAML represents it."""
     return settings.model_dump(mode="json", by_alias=True)[key]
 
 
-def _lines(values: dict[str, Any], indent: str) -> Iterator[str]:
+def _lines(values: Mapping[str, object], indent: str) -> Iterator[str]:
     """`key: value`; a dict with entries as a block, everything else in one line."""
     for key, value in values.items():
         if isinstance(value, dict) and value:

@@ -15,7 +15,6 @@ import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from actors.settings.fields import PathTo
 from actors.sources.local_files import (
@@ -72,10 +71,10 @@ class _Shipper:
     expected: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)  # files of the corpus
 
-    def moved(self, path_to: PathTo) -> Callable[[Any], Any]:
+    def moved(self, path_to: PathTo) -> Callable[[object], object]:
         """A function from a field's value to the one that is sent."""
 
-        def move(value: Any) -> Any:
+        def move(value: object) -> object:
             if not isinstance(value, str):
                 return value
             if "://" in value or not os.path.isabs(value) or self._is_on_cluster(value):

@@ -205,7 +205,7 @@ class TrackersSpec(Spec):
 
 
 class Config(RunSpec):
-    """Everything about a run; its resolved copy is the run's first artifact."""
+    """All settings of a run. The resolved config, every default included, is kept with the run."""
 
     name: Annotated[str, Mark.SET_BY_SEARCH] = Field(
         "run",
@@ -299,10 +299,10 @@ def load_config(
     return make_config(raw, source=name)
 
 
-def make_config(values: dict[str, Any], source: str = "config") -> Config:
+def make_config(values: Mapping[str, object], source: str = "config") -> Config:
     """Validates a nested dict. Raises: ConfigError as `load_config`."""
     try:
-        return Config(**values)
+        return Config.model_validate(values)
     except ValidationError as err:
         raise ConfigError("\n".join(f"{source}: {line}" for line in explain(err))) from err
 
@@ -313,7 +313,7 @@ def profiled_intervals(text: str) -> range:
     return range(int(first), int(last or first) + 1) if first else range(0)
 
 
-def changed_keys(before: Config, now: Config) -> list[tuple[str, Any, Any]]:
+def changed_keys(before: Config, now: Config) -> list[tuple[str, object, object]]:
     """Dotted keys that differ and that a resume may not change, with both values."""
     old, new = before.model_dump(by_alias=True), now.model_dump(by_alias=True)
     values = {
@@ -334,7 +334,8 @@ def nearest_key(unknown: str) -> str | None:
 
     A key of the same section and last word comes first, then one with the same last word elsewhere.
     """
-    known = dotted_keys()
+    unknown, num_numbers = re.subn(r"(?<=\.)\d+(?=\.)", "*", unknown)  # entries of a list
+    known = [setting.key for setting in settings_of(Config, entries=num_numbers > 0)]
     sections = sorted({k.rpartition(".")[0] for k in known} - {""})
     last = unknown.rpartition(".")[2]
     same = [k for k in known if k.rpartition(".")[2] == last]

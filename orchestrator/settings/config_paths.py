@@ -6,7 +6,6 @@ import os
 import posixpath
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from actors.settings.fields import PathTo, settings_of
 from actors.settings.run import RunSpec
@@ -37,10 +36,10 @@ def url_under(storage: str, name: str) -> str:
     return f"{root.rstrip('/')}/{name}"
 
 
-def anchor_paths(values: dict[str, Any], folder: str) -> None:
+def anchor_paths(values: object, folder: str) -> None:
     """Makes local paths absolute, in place; URLs stay, and so do names on the hub."""
 
-    def path(value: Any) -> Any:
+    def path(value: object) -> object:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(value, str) or "://" in value or os.path.isabs(value):
             return value
@@ -48,17 +47,17 @@ def anchor_paths(values: dict[str, Any], folder: str) -> None:
             return os.path.expanduser(value)
         return posixpath.normpath(f"{folder}/{value}")
 
-    def path_or_hub_name(value: Any) -> Any:
+    def path_or_hub_name(value: object) -> object:
         anchored = path(value)
-        if isinstance(value, str) and (looks_local(value) or os.path.exists(anchored)):
-            return anchored
-        return value
+        if not isinstance(value, str) or not isinstance(anchored, str):
+            return value
+        return anchored if looks_local(value) or os.path.exists(anchored) else value
 
     for key, path_to in path_settings().items():
         change_path(values, key, path_or_hub_name if path_to.may_be_on_hub else path)
 
 
-def change_path(values: Any, key: str, change: Callable[[Any], Any]) -> None:
+def change_path(values: object, key: str, change: Callable[[object], object]) -> None:
     """Changes the value under a dotted key, or each of a list of values, where it exists."""
     name, _, rest = key.partition(".")
     if name == "*":

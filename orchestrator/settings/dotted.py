@@ -15,7 +15,7 @@ def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", value
 
 
-def nest(key: str, value: Any) -> dict[str, Any]:
+def nest(key: str, value: object) -> dict[str, object]:
     """A nested dict with one value, under its dotted key."""
     *parents, leaf = key.split(".")
     nested = {leaf: value}

@@ -119,7 +119,7 @@ def first_sentence(section: type[BaseModel]) -> str:
     return " ".join((section.__doc__ or "").split("\n\n")[0].split())
 
 
-def in_yaml(value: Any) -> str:
+def in_yaml(value: object) -> str:
     """A value as YAML in one line."""
     listed = list(value) if isinstance(value, tuple) else value
     text = yaml.safe_dump(listed, default_flow_style=True, allow_unicode=True, width=10**6)

@@ -15,6 +15,7 @@ from actors.sources.text_file import EncodingError, read_text
 from actors.storage import outages_told
 from actors.wire import ConfigError, TandemError
 from orchestrator.settings.config_paths import anchor_paths
+from orchestrator.settings.dotted import nest, pick
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,7 +29,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str) -> object:
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
@@ -79,14 +80,11 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = _parse(text)
     except yaml.YAMLError as err:
         raise ConfigError(f"override {override!r}: the value is not YAML: {err}") from err
+    nested = nest(key, value)
+    anchor_paths(nested, os.getcwd())  # an override's paths do not start at the file's folder
     *parents, leaf = key.split(".")
-    for parent in reversed(parents):  # from the working directory, not from the file's folder
-        leaf, value = parent, {leaf: value}
-    nested = {leaf: value}
-    anchor_paths(nested, os.getcwd())
     for parent in parents:
-        nested = nested[parent]
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise ConfigError(f"override {override!r}: {parent} already has a plain value")
-    values.update(nested)
+    values[leaf] = pick(nested, key)
