@@ -1,5 +1,4 @@
-"""What a setting says about itself beside its type, its default and its description; and the one
-place where that is read.
+"""What a setting says about itself besides type, default and description, and how it is read.
 
 A field carries it in its type, `storage: Annotated[str, Mark.RESUMABLE] = Field(…)`; on a section
 it holds for every field inside. No torch.
@@ -22,7 +21,7 @@ class Mark(Enum):
     RESUMABLE = "resumable"
     """A resume may change it: nothing that is computed depends on it, except for rounding."""
     SET_BY_SEARCH = "set by search"
-    """A search chooses it for each trial itself; a search file can neither set nor vary it."""
+    """A search sets it itself; a search file can neither set nor vary it."""
     MOVABLE = "movable"
     """May change while a pair trains: no shape, order of the corpus or schedule depends on it."""
     ADVANCED = "advanced"
@@ -30,7 +29,7 @@ class Mark(Enum):
 
 
 class PathTo(Enum):
-    """The field holds paths, and what lies there. Relative ones start at the config's folder."""
+    """The field holds paths to this; relative ones start at the folder of the config file."""
 
     CORPUS = "corpus"
     TEMPLATES = "templates"
@@ -117,7 +116,7 @@ def only_with(field: FieldInfo) -> OnlyWith | None:
 
 
 def marked_keys(model: type[BaseModel], mark: Mark, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the sections and leaves that carry the mark, as people are told of them."""
+    """Dotted names of the sections and fields that carry the mark, a whole section by its own."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         if mark in marks_of(field):

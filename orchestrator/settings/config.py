@@ -302,7 +302,7 @@ def load_config(
 def make_config(values: Mapping[str, object], source: str = "config") -> Config:
     """Validates a nested dict. Raises: ConfigError as `load_config`."""
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(dict(values))
     except ValidationError as err:
         raise ConfigError("\n".join(f"{source}: {line}" for line in explain(err))) from err
 
