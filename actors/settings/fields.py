@@ -22,8 +22,8 @@ class Mark(Enum):
     """A resume may change it: nothing that is computed depends on it, except for rounding."""
     SET_BY_SEARCH = "set by search"
     """A search sets it itself; a search file can neither set nor vary it."""
-    MOVABLE = "movable"
-    """May change while a pair trains: no shape, order of the corpus or schedule depends on it."""
+    PERTURBABLE = "perturbable"
+    """May change at a checkpoint: no shape, order of the corpus or schedule depends on it."""
     ADVANCED = "advanced"
     """Rarely changed: `tandem init` writes it only with --all."""
 

@@ -17,7 +17,7 @@ DecayRate = Annotated[float, Field(ge=0, lt=1)]
 class OptimizerSpec(Spec):
     """AdamW of the dense parameters of one layer: learning rate, its schedule, decay, clipping."""
 
-    lr: Annotated[float, Mark.MOVABLE] = Field(
+    lr: Annotated[float, Mark.PERTURBABLE] = Field(
         2e-3,
         gt=0,
         description="Peak learning rate of the dense parameters; lower it where losses jump or a "
@@ -37,15 +37,15 @@ class OptimizerSpec(Spec):
     warmup_steps: int = Field(
         20, ge=0, description="Steps over which the rate rises linearly to its peak."
     )
-    betas: Annotated[tuple[DecayRate, DecayRate], Mark.MOVABLE, Mark.ADVANCED] = Field(
+    betas: Annotated[tuple[DecayRate, DecayRate], Mark.PERTURBABLE, Mark.ADVANCED] = Field(
         (0.9, 0.98), description="AdamW's decay rates of the first and second moment."
     )
-    weight_decay: Annotated[float, Mark.MOVABLE] = Field(
+    weight_decay: Annotated[float, Mark.PERTURBABLE] = Field(
         0.01,
         ge=0,
         description="AdamW's weight decay of matrices; vectors and the value table have none.",
     )
-    clip_norm: Annotated[float, Mark.MOVABLE] = Field(
+    clip_norm: Annotated[float, Mark.PERTURBABLE] = Field(
         1.0,
         gt=0,
         description="Norm to which the gradient of the dense parameters is clipped at every step.",
@@ -152,7 +152,7 @@ class DataGroupSpec(_GroupSpec):
 
     layer: DataLayerSpec = Field(default_factory=DataLayerSpec)
     batch_size: int = Field(16, ge=2, description="Sequences per optimizer step, over all workers.")
-    help_frac: Annotated[float, Mark.MOVABLE] = Field(
+    help_frac: Annotated[float, Mark.PERTURBABLE] = Field(
         0.5,
         ge=0,
         le=1,
@@ -174,12 +174,12 @@ class MemoryGroupSpec(_GroupSpec):
     """The memory layer and the group that trains it."""
 
     layer: MemoryLayerSpec = Field(default_factory=MemoryLayerSpec)
-    value_lr: Annotated[float, Mark.MOVABLE] = Field(
+    value_lr: Annotated[float, Mark.PERTURBABLE] = Field(
         1e-2,
         gt=0,
         description="Peak learning rate of the value table; 5 to 10 times `memory.optimizer.lr`.",
     )
-    value_clip: Annotated[float, Mark.MOVABLE, Mark.ADVANCED] = Field(
+    value_clip: Annotated[float, Mark.PERTURBABLE, Mark.ADVANCED] = Field(
         1.0,
         gt=0,
         description="Norm to which the gradient of the value table is clipped at every step.",

@@ -207,8 +207,8 @@ class RunSpec(Spec):
     tokenizer: TokenizerSpec = Field(default_factory=TokenizerSpec)
     data: DataGroupSpec = Field(default_factory=DataGroupSpec)
     memory: MemoryGroupSpec = Field(default_factory=MemoryGroupSpec)
-    losses: Annotated[LossWeights, Mark.MOVABLE] = Field(default_factory=LossWeights)
-    mix: Annotated[MixSpec, Mark.MOVABLE] = Field(default_factory=MixSpec)
+    losses: Annotated[LossWeights, Mark.PERTURBABLE] = Field(default_factory=LossWeights)
+    mix: Annotated[MixSpec, Mark.PERTURBABLE] = Field(default_factory=MixSpec)
     evaluation: Annotated[EvaluationSpec, Mark.RESUMABLE] = Field(default_factory=EvaluationSpec)
     exchange: ExchangeSpec = Field(default_factory=ExchangeSpec)
 

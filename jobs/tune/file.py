@@ -143,12 +143,12 @@ def _check_population(path: str, search: Search) -> None:
             f"{path}: scheduler pbt hands checkpoints on where trials are compared: evaluation."
             f"every ({every}) must be a multiple of checkpoints.every ({saves})"
         )
-    movable = {s.key for s in settings_of(Config) if Mark.MOVABLE in s.marks}
+    perturbable = {s.key for s in settings_of(Config) if Mark.PERTURBABLE in s.marks}
     for name, domain in spec.space.items():
-        if name not in movable:
+        if name not in perturbable:
             raise ConfigError(
                 f"{path}: scheduler pbt can't change {name} in a running pair; it can change "
-                f"{', '.join(marked_keys(Config, Mark.MOVABLE))}"
+                f"{', '.join(marked_keys(Config, Mark.PERTURBABLE))}"
             )
         if name == "losses.sync" and 0 in domain.ends and set(domain.ends) != {0}:
             raise ConfigError(

@@ -33,7 +33,7 @@ TAIL = (
      "settings and sections, except for rounding. With any other change a resume is refused."),
     (Mark.SET_BY_SEARCH, "What a search sets itself", "`tandem tune` sets these; a search file can "
      "neither set nor vary them."),
-    (Mark.MOVABLE, "What a search with `scheduler: pbt` can vary", "Population based training "
+    (Mark.PERTURBABLE, "What a search with `scheduler: pbt` can vary", "Population based training "
      "changes settings while a pair trains, which is possible for these. With the other schedulers "
      "a search can vary every setting that it does not set itself."),
 )  # fmt: skip

@@ -58,7 +58,7 @@ def test_a_search_sets_for_each_trial_what_it_always_did() -> None:
 
 def test_a_running_pair_can_be_given_what_it_always_could() -> None:
     optimizer = ("lr", "betas", "weight_decay", "clip_norm")
-    assert keys_with(Mark.MOVABLE) == below(
+    assert keys_with(Mark.PERTURBABLE) == below(
         "losses.", "mix.", "data.help_frac", "memory.value_lr", "memory.value_clip",
         *(f"{group}.optimizer.{name}" for group in ("data", "memory") for name in optimizer),
     )  # fmt: skip
@@ -117,9 +117,9 @@ def test_the_other_setting_exists_and_may_have_that_value() -> None:
 
 
 def test_people_are_told_of_a_whole_section_by_its_name() -> None:
-    told = list(marked_keys(Config, Mark.MOVABLE))
+    told = list(marked_keys(Config, Mark.PERTURBABLE))
     assert {"losses", "mix", "data.help_frac", "data.optimizer.lr"} <= set(told)
-    assert keys_with(Mark.MOVABLE) == {
+    assert keys_with(Mark.PERTURBABLE) == {
         key for key in dotted_keys() if any(f"{key}.".startswith(f"{t}.") for t in told)
     }
 
