@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 RUN ?= quickstart
 
-.PHONY: quickstart test test-all unit lint setup clean
+.PHONY: quickstart test test-all unit lint docs setup clean
 
 setup: $(SETUP)
 
@@ -35,6 +35,9 @@ lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(SETUP)
+	$(BIN)/python -m orchestrator.settings.reference docs/config.md
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,4 +1,4 @@
-"""The `tandem` command. Parses, calls one job, leaves with its exit code; decides nothing else."""
+"""The `tandem` command: parses arguments, calls one job, exits with its code; nothing else."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from typing import Annotated, Any, Literal
 import typer
 import typer.core
 
-from actors.settings.learn_plan import LR_OF_VALUE_LR, WRITE_LR
+from actors.settings.learn_plan import ROWS_LR, VALUE_LR_FRAC
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
+from jobs.options import (
+    LOCAL_DASHBOARD,
+    AddressOption,
+    InsecureOption,
+    JsonOption,
+    NoWaitOption,
+    Overrides,
+    RunArgument,
+    TemplatesOption,
+    VerboseOption,
+)
 from orchestrator.console import Console, replace_unencodable
 
 
@@ -17,7 +28,7 @@ class Commands(typer.core.TyperGroup):
     """The commands of `tandem`."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Runs one; what it prints, and what is said of a mistyped one, can always be encoded."""
+        """Runs a command; what it prints, and what is said of a mistyped one, can be encoded."""
         replace_unencodable()
         return super().main(*args, **options)
 
@@ -28,55 +39,27 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Train a language model and its memory side by side, each on its own GPUs, each in step "
-    "with the other.",
+    help="Train a language model and its memory side by side, each on its own GPUs, in step with "
+    "each other.",
 )
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Config values, e.g. seed=1 data.optimizer.lr=1e-3."
-    ),
-]
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run directory, e.g. runs/quickstart.")
-]
-AddressOption = Annotated[
-    str,
-    typer.Option("--address", metavar="URL", help="Of the cluster's dashboard.", show_default=True),
-]
-InsecureOption = Annotated[
-    bool,
-    typer.Option("--insecure", help="Also without a token or over plain HTTP to another machine."),
-]
-LOCAL_DASHBOARD = "http://127.0.0.1:8265"
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show Ray's own messages too.")]
-TemplatesOption = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Wordings of new facts, as JSON; default: the run's."),
-]
-NoWaitOption = Annotated[
-    bool, typer.Option("--no-wait", help="Return when the run has accepted it.")
-]
 
 
 @app.callback()
 def main() -> None:
-    """Keeps `tandem COMMAND` a command group."""
+    """Makes typer expect a command, `tandem COMMAND`."""
 
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
     overrides: Overrides = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Go on with the run of that name from its newest checkpoint."
-        ),
+        typer.Option("--resume", help="Continue the run of that name from its newest checkpoint."),
     ] = False,
     profile: Annotated[
-        str, typer.Option(metavar="INTERVALS", help="Trace these intervals, e.g. 3 or 3-5.")
+        str,
+        typer.Option(metavar="INTERVALS", help="Write traces of these intervals, e.g. 3 or 3-5."),
     ] = "",
     in_process: Annotated[
         bool,
@@ -86,7 +69,7 @@ def train(
     ] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Trains both layers, decoupled, and leaves a run directory behind."""
+    """Trains both layers, each in processes of its own, and writes a run directory."""
     from jobs.train import run_training
 
     with exit_codes():
@@ -100,10 +83,10 @@ def tune(
     search: Annotated[str, typer.Argument(metavar="SEARCH", help="YAML file of the search.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="The search's own values, e.g. trials=8."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values of the search, e.g. trials=8."),
     ] = None,
 ) -> None:
-    """Searches the weights of the losses, or any other settings; run again it goes on."""
+    """Searches for the best loss weights, or any other settings; run again, it continues."""
     from jobs.tune.tune import run_search
 
     with exit_codes():
@@ -113,10 +96,10 @@ def tune(
 
 @app.command()
 def init(
-    path: Annotated[str, typer.Argument(metavar="[PATH]", help="The file.")] = "tandem.yaml",
-    kind: Annotated[str, typer.Option("--kind", help="Of corpus: text or facts.")] = "text",
-    everything: Annotated[bool, typer.Option("--all", help="Rarely turned fields too.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    path: Annotated[str, typer.Argument(metavar="[PATH]", help="File to write.")] = "tandem.yaml",
+    kind: Annotated[str, typer.Option("--kind", help="Kind of corpus: text or facts.")] = "text",
+    everything: Annotated[bool, typer.Option("--all", help="Rarely changed fields too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Writes a config file with its fields explained."""
     from jobs.init import run_init
@@ -127,11 +110,11 @@ def init(
 
 @app.command()
 def check(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of the run.")],
     overrides: Overrides = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Validates a config and says what its run would take, before anything starts."""
+    """Validates a config and says what its run would need, before anything starts."""
     from jobs.check.check import run_check
 
     with exit_codes():
@@ -143,7 +126,7 @@ def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run directories.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Shows runs side by side, and what differs in their configs."""
+    """Shows runs side by side, and where their configs differ."""
     from jobs.compare import run_compare
 
     with exit_codes():
@@ -155,15 +138,17 @@ def evaluate(
     run: RunArgument,
     learn: Annotated[
         str | None,
-        typer.Option("--learn", metavar="CORPUS", help="Train two short forks on it instead."),
+        typer.Option(
+            "--learn", metavar="CORPUS", help="Compare learning it with and without memory."
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Of --learn: steps of each fork; default: 200.")
+        int | None, typer.Option(min=1, help="With --learn: steps of each copy; default: 200.")
     ] = None,
     templates: TemplatesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recomputes a run's held-out figures; or what it learns of CORPUS without and with memory."""
+    """Computes a run's held-out figures again; or compares learning with and without memory."""
     with exit_codes():
         if learn is not None:
             from jobs.learn.forks import run_forks
@@ -171,7 +156,7 @@ def evaluate(
             run_forks(run, learn, templates, steps or 200, Console(), as_json)
             return
         if steps is not None or templates is not None:
-            raise ConfigError("--steps and --templates are of --learn CORPUS, which is not there")
+            raise ConfigError("--steps and --templates need --learn CORPUS; give it too")
         from jobs.evaluate import run_evaluation
 
         run_evaluation(run, Console(ends_with_reader=True), as_json)
@@ -184,35 +169,37 @@ def learn(
         str | None, typer.Option("--facts", metavar="FILE", help="New facts, as JSON lines.")
     ] = None,
     text: Annotated[
-        str | None, typer.Option("--text", metavar="CORPUS", help="New text: a file or folder.")
+        str | None,
+        typer.Option("--text", metavar="CORPUS", help="New text: a file, folder, glob or URL."),
     ] = None,
     templates: TemplatesOption = None,
     out: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", help="The result; default: RUN-learned.")
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Directory of the result; default: RUN-learned."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 400,
     lr: Annotated[
         float | None,
         typer.Option(
-            help=f"Of the value table; default: {LR_OF_VALUE_LR:g} of the run's, with --rows "
-            f"{WRITE_LR:g}."
+            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's, with "
+            f"--rows {ROWS_LR:g}."
         ),
     ] = None,
     rows: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Write only so many rows of the value table a step, those that old data reads "
-            "least; 0: all that are read. Default: train every weight of the memory.",
+            help="Train only so many rows of the value table per step, those that the run's own "
+            "data reads least; 0: all that are read. Default: train every weight of the memory.",
         ),
     ] = None,
     old_data: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Share of each batch that is the run's own data.")
+        float, typer.Option(min=0, max=0.99, help="Share of the run's own data in each batch.")
     ] = 0.25,
-    seed: Annotated[int | None, typer.Option(min=0, help="Default: the run's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Has a run's memory take in facts or text, the data layer frozen; RUN stays as it is."""
+    """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged."""
     from jobs.learn.learn import Wanted, run_learn
 
     with exit_codes():
@@ -224,10 +211,10 @@ def learn(
 def ask(
     run: RunArgument,
     prompt: Annotated[str, typer.Argument(help="The beginning of a sentence.")],
-    tokens: Annotated[bool, typer.Option("--tokens", help="Token by token, with λ.")] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 24,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show each token, with λ.")] = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 24,
 ) -> None:
-    """Shows what the data layer alone, both together and the memory alone answer."""
+    """Shows the answers of the data layer alone, of both together and of the memory alone."""
     from jobs.ask import run_ask
 
     with exit_codes():
@@ -238,16 +225,17 @@ def ask(
 def status(
     run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run directory.")] = "",
     storage: Annotated[
-        str, typer.Option(help="Without RUN: lists the runs under this folder or URL.")
+        str, typer.Option(help="Without RUN: list the runs under this folder or URL.")
     ] = "runs",
     address: Annotated[
-        str, typer.Option(help="Without RUN: lists the jobs of the cluster there, too.")
+        str,
+        typer.Option(help="Without RUN: list the jobs of the cluster with this dashboard, too."),
     ] = "",
-    watch: Annotated[bool, typer.Option("--watch", help="Until the run ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it until the run ends.")] = False,
     as_json: JsonOption = False,
     insecure: InsecureOption = False,
 ) -> None:
-    """Shows what a run is doing, from its directory alone; or which runs there are."""
+    """Shows what a run is doing, read from its directory; without RUN, which runs exist."""
     from jobs.status import run_list, run_status
 
     with exit_codes():
@@ -278,7 +266,7 @@ def checkpoint(run: RunArgument, no_wait: NoWaitOption = False) -> None:
 
 @app.command()
 def resume(run: RunArgument, overrides: Overrides = None, verbose: VerboseOption = False) -> None:
-    """Goes on with a run that was stopped or broke off, from its newest checkpoint."""
+    """Continues a run that was stopped or broke off, from its newest checkpoint."""
     from jobs.control import run_resume
 
     with exit_codes():
@@ -290,17 +278,18 @@ def resume(run: RunArgument, overrides: Overrides = None, verbose: VerboseOption
 def scale(
     run: RunArgument,
     data_workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers of the data group from now on.")
+        int | None, typer.Option(min=1, help="New number of workers of the data group.")
     ] = None,
     memory_workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers of the memory group from now on.")
+        int | None, typer.Option(min=1, help="New number of workers of the memory group.")
     ] = None,
     wait_s: Annotated[
-        float, typer.Option("--wait-s", min=0, max=86400, help="For the resources of new ones.")
+        float,
+        typer.Option("--wait-s", min=0, max=86400, help="Seconds to wait for their resources."),
     ] = 60.0,
     no_wait: NoWaitOption = False,
 ) -> None:
-    """Gives a group of a running run another number of workers while the other group goes on."""
+    """Changes the number of workers of a group while the run, and the other group, go on."""
     from jobs.control import run_scale
 
     with exit_codes():
@@ -318,37 +307,39 @@ def submit(
     ],
     overrides: Overrides = None,
     address: AddressOption = LOCAL_DASHBOARD,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Don't follow the job.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Of train: go on with the run.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="With train: continue the run.")] = False,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", metavar="KEY[=VALUE]", help="For the job; KEY: as it is here."),
+        typer.Option("--env", metavar="KEY[=VALUE]", help="Set for the job; KEY: as it is here."),
     ] = None,
     working_dir: Annotated[
         str | None,
-        typer.Option("--working-dir", metavar="DIR", help="Send this folder's code."),
+        typer.Option("--working-dir", metavar="DIR", help="Send the code in this folder."),
     ] = None,
     on_cluster: Annotated[
         list[str] | None,
-        typer.Option("--on-cluster", metavar="PATH", help="Local paths below it are not sent."),
+        typer.Option("--on-cluster", metavar="PATH", help="Paths below it are there: not sent."),
     ] = None,
     install: Annotated[
-        bool, typer.Option("--install", help="Have the job install what differs there.")
+        bool, typer.Option("--install", help="Have the job install packages that differ there.")
     ] = False,
     python: Annotated[
-        str, typer.Option("--python", metavar="COMMAND", help="The cluster's Python.")
+        str, typer.Option("--python", metavar="COMMAND", help="Python of the cluster.")
     ] = "python3",
-    driver_cpus: Annotated[float, typer.Option(min=0, help="Reserved for the driver.")] = 1.0,
-    driver_gpus: Annotated[float, typer.Option(min=0, help="Reserved for the driver.")] = 0.0,
+    driver_cpus: Annotated[float, typer.Option(min=0, help="CPUs reserved for the driver.")] = 1.0,
+    driver_gpus: Annotated[float, typer.Option(min=0, help="GPUs reserved for the driver.")] = 0.0,
     max_package_mib: Annotated[
-        float, typer.Option("--max-package-mib", min=0, max=500, help="More is not sent.")
+        float,
+        typer.Option("--max-package-mib", min=0, max=500, help="Largest package that is sent."),
     ] = 100.0,
     check_timeout: Annotated[
-        float, typer.Option("--check-timeout", min=1, help="Seconds for the nodes to answer.")
+        float,
+        typer.Option("--check-timeout", min=1, help="Seconds to wait for the nodes to answer."),
     ] = 60.0,
     insecure: InsecureOption = False,
 ) -> None:
-    """Runs train, tune or evaluate on a Ray cluster; follows it, and exits as it does."""
+    """Runs train, tune or evaluate on a Ray cluster; follows it and exits with its code."""
     with exit_codes():
         from jobs.submit.submit import Terms, parse_env, run_submit
 
@@ -374,7 +365,7 @@ def logs(
     job: Annotated[str, typer.Argument(metavar="RUN|JOB", help="A submitted run or job.")],
     address: AddressOption = LOCAL_DASHBOARD,
     follow: Annotated[
-        bool, typer.Option("--follow", help="To the job's end; exit as it does.")
+        bool, typer.Option("--follow", help="Follow the job to its end and exit with its code.")
     ] = False,
     insecure: InsecureOption = False,
 ) -> None:

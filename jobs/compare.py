@@ -1,7 +1,7 @@
-"""`tandem compare`: runs side by side, with what differs in their configs.
+"""`tandem compare`: shows runs side by side, and where their configs differ.
 
-Reads run directories, wherever they are, and changes nothing. A run that has no summary (it runs,
-or its driver is gone) shows what it measured so far; only finished runs compete for the best value.
+Reads run directories and changes nothing. A run without a summary (it is running, or its driver was
+lost) shows its figures so far; only finished runs are compared for the best value.
 """
 
 from __future__ import annotations
@@ -55,31 +55,33 @@ HIGHER = (
 LOWER = ("_loss", "_kl", "stall_frac", "wait_frac", "wall_s", "first_step_s", "eval_s", "max_lag")
 ABSENT = "–"
 
+Figure = int | float | None
+
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of one run.
+    """One run, as its directory describes it.
 
     Attributes:
-        url: its directory, as it was given.
+        url: its directory, as given on the command line.
         status: the summary's, or `missing`, `unfinished`, `unreadable`.
         cause: why it failed or can't be read.
-        figures: by dotted name.
+        figures: its figures by dotted name.
         config: its resolved config by dotted key, without the name.
     """
 
     url: str
     status: str
     cause: str | None = None
-    figures: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
+    config: dict[str, object] = field(default_factory=dict)
 
 
 def run_compare(urls: Sequence[str], console: Console, as_json: bool) -> None:
     """Prints the runs side by side.
 
     Raises:
-        ConfigError: none of them is there.
+        ConfigError: none of them exists.
     """
     runs = [read_run(url) for url in urls]
     if all(run.status == MISSING for run in runs):
@@ -107,7 +109,7 @@ def run_compare(urls: Sequence[str], console: Console, as_json: bool) -> None:
 
 
 def read_run(url: str) -> Run:
-    """A run as its directory says it."""
+    """Reads a run's directory; a problem becomes its status and cause."""
     try:
         run_dir = RunDir(url)
         if not run_dir.exists(CONFIG):
@@ -121,7 +123,7 @@ def read_run(url: str) -> Run:
             return Run(
                 url, summary["status"], summary.get("cause"), figures_in(summary), config=keys
             )
-        return Run(url, UNFINISHED, "no summary: it still runs, or its driver is gone",
+        return Run(url, UNFINISHED, "no summary: it is running, or its driver was lost",
                    figures_in(_so_far(run_dir)), keys)  # fmt: skip
     except (OSError, ImportError, ConfigError, StorageError) as err:
         return Run(url, UNREADABLE, one_line(err))
@@ -130,7 +132,7 @@ def read_run(url: str) -> Run:
 
 
 def _so_far(run_dir: RunDir) -> dict[str, Any]:
-    """The part of a summary that the metrics of an unfinished run hold."""
+    """The part of a summary that can be computed from the metrics of an unfinished run."""
     found: dict[str, Any] = {}
     if run_dir.exists(METRICS):
         rows = pq.read_table(io.BytesIO(run_dir.read_bytes(METRICS))).to_pylist()
@@ -152,7 +154,7 @@ def _so_far(run_dir: RunDir) -> dict[str, Any]:
     return found
 
 
-def figures_in(summary: dict[str, Any]) -> dict[str, Any]:
+def figures_in(summary: dict[str, Any]) -> dict[str, Figure]:
     """A summary's figures by dotted name."""
     kept = {name: value for name, value in summary.items() if name not in NO_FIGURES}
     return {
@@ -163,7 +165,7 @@ def figures_in(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def direction(figure: str) -> int:
-    """1 where more of a figure is better, -1 where less is, 0 where neither can be said."""
+    """1 where a larger figure is better, -1 where a smaller one is, 0 where neither is known."""
     if figure.endswith(HIGHER):
         return 1
     return -1 if figure.endswith(LOWER) else 0
@@ -186,7 +188,7 @@ def best_of(runs: Sequence[Run]) -> dict[str, list[str]]:
     return best
 
 
-def config_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def config_differences(runs: Sequence[Run]) -> dict[str, list[object]]:
     """Dotted keys whose values differ among the runs that have a config, one value per run.
 
     A run that lacks the key has None there.
@@ -201,7 +203,7 @@ def config_differences(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Figures that any run has, in the order of the fullest one, the others' after it."""
+    """Figures that any run has, in the order of the run with most; then those it lacks."""
     fullest = sorted(runs, key=lambda run: -len(run.figures))
     return list(dict.fromkeys(name for run in fullest for name in run.figures))
 
@@ -228,7 +230,7 @@ def _figures_table(runs: Sequence[Run], best: dict[str, list[str]]) -> Table:
     return table
 
 
-def _differences_table(runs: Sequence[Run], differences: dict[str, list[Any]]) -> Table:
+def _differences_table(runs: Sequence[Run], differences: dict[str, list[object]]) -> Table:
     table = Table(title="config differences", title_justify="left")
     table.add_column("key", overflow="fold")
     for head in _heads(runs):
@@ -240,7 +242,7 @@ def _differences_table(runs: Sequence[Run], differences: dict[str, list[Any]]) -
     return table
 
 
-def _figure(value: Any) -> str:
+def _figure(value: Figure) -> str:
     if value is None:
         return ABSENT
     if isinstance(value, bool):

@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from actors.settings.run import WorkersSpec
+from actors.settings.groups import WorkersSpec
 from actors.wire import ConfigError
 
 

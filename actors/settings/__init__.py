@@ -1,5 +1,6 @@
-"""What a run is told: frozen, validated pydantic models, free of torch and Ray.
+"""The settings that trainer processes need: frozen, validated pydantic models. No torch, no Ray.
 
-Holds the settings that trainer processes need: the run, its corpus, its layers, node labels, and
-what `tandem learn` is asked for. Everything may import it; it imports nothing of ours.
+Holds those of the run, its corpus, layers, groups and evaluations, node labels, the plan of
+`tandem learn`, and what fields say about themselves (`fields`). Everything may import it; it
+imports nothing of ours.
 """

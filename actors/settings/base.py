@@ -1,4 +1,4 @@
-"""Base of every settings class: frozen, validated at birth, unknown keys refused. No torch."""
+"""The base class of all settings. No torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Spec(BaseModel):
-    """Base of all settings: frozen, unknown keys refused, defaults validated too."""
+    """Base of all settings: frozen, validated when made, defaults too; unknown keys are refused."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from actors.settings.base import Spec
+from actors.settings.fields import Mark, OnlyWith, PathTo
 
 FileFormat = Literal["text", "jsonl", "parquet"]
+TEXT_ONLY = OnlyWith("corpus.kind", "text")
+FACTS_ONLY = OnlyWith("corpus.kind", "facts")
 
 
 class FilesSpec(Spec):
     """Which files hold documents, and where in them."""
 
-    paths: tuple[str, ...] = Field(
-        (), description="Files, globs or directories; any fsspec URL (s3://, gs://, abfs://, hf://)"
+    paths: Annotated[tuple[str, ...], PathTo.CORPUS] = Field(
+        (),
+        description="Files, globs or directories: local paths, or URLs of any storage that fsspec "
+        "knows (s3://, gs://, abfs://, hf://).",
     )
     format: Literal["auto", "text", "jsonl", "parquet"] = Field(
         "auto",
-        description="What the files are; `auto` goes by each file's extension. Set it where the "
-        "extension misleads, or to take only the files of one format from a directory.",
+        description="Format of the files; `auto` decides by each file's extension. Set it where "
+        "the extension misleads, or to read only the files of one format from a directory.",
     )
     text_column: str = Field(
         "text",
@@ -30,13 +35,14 @@ class FilesSpec(Spec):
     prompt_column: str | None = Field(
         None,
         min_length=1,
-        description="JSONL and Parquet: read but not learned; together with `completion_column`, "
-        "in the place of `text_column`.",
+        description="JSONL and Parquet: the column with text that is read but not learned. Give it "
+        "together with `completion_column`, instead of `text_column`.",
     )
     completion_column: str | None = Field(
         None,
         min_length=1,
-        description="JSONL and Parquet: follows the prompt as it stands, and is what is learned.",
+        description="JSONL and Parquet: the column with text that is learned. It is appended to "
+        "the prompt unchanged, so any space between them must be in the data.",
     )
 
     @model_validator(mode="after")
@@ -55,14 +61,14 @@ class FilesSpec(Spec):
             )
         if self.prompt_column is not None and self.prompt_column == self.completion_column:
             raise ValueError(
-                f"`prompt_column` and `completion_column` are both {self.prompt_column}; "
-                "nothing would be learned that was not read"
+                f"`prompt_column` and `completion_column` are both {self.prompt_column}: every "
+                "learned text would already have been read; name two different columns"
             )
         return self
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What is read of a table: the text, or prompt and completion."""
+        """Columns that are read of a table: the text, or prompt and completion."""
         if self.prompt_column is None or self.completion_column is None:
             return (self.text_column,)
         return (self.prompt_column, self.completion_column)
@@ -77,15 +83,15 @@ class FilesSpec(Spec):
 class SourceSpec(FilesSpec):
     """One of several sources that are mixed."""
 
-    paths: tuple[str, ...] = Field(
-        min_length=1,
-        description="Files, globs or directories; any fsspec URL (s3://, gs://, abfs://, hf://)",
+    paths: Annotated[tuple[str, ...], PathTo.CORPUS] = Field(
+        min_length=1, description=FilesSpec.model_fields["paths"].description
     )
     weight: float = Field(
         1.0,
         gt=0,
-        description="Share of the training tokens that come from this source; the weights are "
-        "normalised. A source is repeated or cut short as its weight says, not its size.",
+        description="Share of the training tokens that come from this source, relative to the "
+        "other sources' weights. The weight decides, not the size: a small source is repeated, a "
+        "large one is not read to its end.",
     )
 
 
@@ -95,40 +101,42 @@ class CorpusSpec(FilesSpec):
     kind: Literal["text", "facts"] = Field(
         "text",
         description="`text`: documents from text, JSONL or Parquet files; `facts`: JSONL of "
-        "subject, relation, object plus sentence templates.",
+        "subject, relation and object, from which sentences are made with templates.",
     )
     sources: tuple[SourceSpec, ...] = Field(
-        (), description="Several sources with weights, in the place of `paths`."
+        (), description="Several sources with weights, instead of `paths`."
     )
-    templates: str | None = Field(
+    templates: Annotated[str | None, PathTo.TEMPLATES, FACTS_ONLY] = Field(
         None,
-        description="facts only: JSON file, relation -> list of {pattern, lemma, tense} with [X] "
-        "and [Y]; may be compressed.",
+        description="JSON file, relation -> list of {pattern, lemma, tense} with [X] for the "
+        "subject and [Y] for the object; may be compressed.",
     )
-    relations: tuple[str, ...] | None = Field(
-        None, description="facts only: use just these relations (default: all)."
+    relations: Annotated[tuple[str, ...] | None, FACTS_ONLY] = Field(
+        None, description="Relations to use; unset: all."
     )
-    max_facts: int | None = Field(
-        None, ge=1, description="facts only: use the first so many facts, for a smaller run."
+    max_facts: Annotated[int | None, FACTS_ONLY] = Field(
+        None, ge=1, description="Use the first so many facts, for a smaller run; unset: all."
     )
-    heldout_lemmas: int = Field(
+    heldout_lemmas: Annotated[int, FACTS_ONLY] = Field(
         1,
         ge=0,
-        description="facts only: verb lemmas held out per relation; their wordings are asked, "
-        "never trained on. One lemma always stays in training; with loss_on answers one that can "
-        "be asked, since nothing else is learned from.",
+        description="Verb lemmas held out per relation: sentences with them are asked in "
+        "evaluations and never trained on. At least one lemma of a relation is always trained; "
+        "with `loss_on: answers`, one whose sentences end in the object, since only those are "
+        "learned.",
     )
-    loss_on: Literal["all", "answers"] = Field(
+    loss_on: Annotated[Literal["all", "answers"], FACTS_ONLY] = Field(
         "all",
-        description="facts only: `answers` uses the wordings that end in the object, reads up to "
-        "it and learns the object, so that capacity and gradient go to what the question "
-        "determines; `all` learns every token of every wording.",
+        description="`all`: every token of every sentence is learned. `answers`: only sentences "
+        "that end in the object are used, and only the object is learned, so that capacity and "
+        "gradient go to what the question determines.",
     )
-    heldout_frac: float = Field(
+    heldout_frac: Annotated[float, TEXT_ONLY] = Field(
         0.05,
         gt=0,
         lt=0.5,
-        description="text only: share of each source's blocks that nothing trains on.",
+        description="Share of each source's blocks that is held out for evaluations and never "
+        "trained on.",
     )
     window: int = Field(
         96,
@@ -140,28 +148,27 @@ class CorpusSpec(FilesSpec):
         0.0,
         ge=0,
         lt=1,
-        description="Share of a training batch's input tokens replaced by random ones (targets "
-        "stay); "
-        "teaches small corpora to answer in wordings they never saw.",
+        description="Share of a training batch's input tokens that are replaced by random ones; "
+        "the targets stay. On small corpora it teaches answers to unseen wordings.",
     )
-    block_bytes: int = Field(
+    block_bytes: Annotated[int, Mark.ADVANCED, TEXT_ONLY] = Field(
         16384,
         ge=256,
-        description="text only: bytes read, split off or held out as one unit; a longer line of "
-        "text is cut. Raise it (131072, "
-        "with shuffle_blocks 32) for corpora of many gigabytes and remote ones: fewer requests.",
+        description="Bytes that are read, and trained on or held out, as one unit; a longer line "
+        "of a text file is cut. For corpora of many gigabytes and for remote ones raise it to "
+        "131072, with `shuffle_blocks: 32`: fewer requests.",
     )
-    shuffle_blocks: int = Field(
+    shuffle_blocks: Annotated[int, Mark.ADVANCED] = Field(
         64,
         ge=1,
-        description="Blocks that are read, tokenised and shuffled together; more mixes better and "
-        "takes more memory: about 20 bytes for each of their bytes.",
+        description="Blocks that are read, tokenised and shuffled together. More blocks mix "
+        "better and take more host memory, about 20 bytes for each byte of text.",
     )
-    spool: str | None = Field(
+    spool: Annotated[str | None, PathTo.SPOOL] = Field(
         None,
         min_length=1,
         description="Local directory in which compressed text and JSONL files are unpacked, a few "
-        "at a time (default: below the system's temporary directory). Needs room for 50 unpacked "
+        "at a time; unset: below the system's temporary directory. Needs room for 50 unpacked "
         "files per worker, or for all where there are fewer.",
     )
 
@@ -180,7 +187,7 @@ class CorpusSpec(FilesSpec):
                 "kind 'facts' needs `templates`: a JSON file, relation -> list of {pattern, lemma}"
             )
         if self.kind == "facts" and self.sources:
-            raise ValueError("kind 'facts' takes `paths`; `sources` are of kind 'text'")
+            raise ValueError("kind 'facts' takes no `sources`; give the files as `paths`")
         return self
 
     @model_validator(mode="after")
@@ -189,8 +196,8 @@ class CorpusSpec(FilesSpec):
             return self
         misplaced = [
             name
-            for name in ("format", "text_column", "prompt_column", "completion_column")
-            if getattr(self, name) != CorpusSpec.model_fields[name].default
+            for name, field in FilesSpec.model_fields.items()
+            if name != "paths" and getattr(self, name) != field.default
         ]
         if misplaced:
             where = "each of `sources`" if self.sources else "a corpus of kind 'text'"
@@ -205,50 +212,51 @@ class CorpusSpec(FilesSpec):
         return (SourceSpec(**{name: getattr(self, name) for name in FilesSpec.model_fields}),)
 
 
-NO_MARK = "none"  # in the place of a token that opens or closes documents
+NO_MARK = "none"  # instead of a token that opens or closes documents
 
 
 class TokenizerSpec(Spec):
     """The tokenizer: a pretrained one, or a byte-level BPE trained on the training split alone."""
 
-    pretrained: str | None = Field(
+    pretrained: Annotated[str | None, PathTo.TOKENIZER] = Field(
         None,
         min_length=1,
-        description="A folder with tokenizer.json, such a file, or a Hugging Face hub name; unset: "
-        "one is trained. A pretrained model needs its own.",
+        description="A folder with tokenizer.json, such a file, or a name on the Hugging Face hub; "
+        "unset: a tokenizer is trained. Set it to the model's own where `data.layer.pretrained` is "
+        "set.",
     )
     special_tokens: Literal["as_text", "as_ids"] = Field(
         "as_text",
-        description="How special tokens that stand in a text, such as <|im_start|>, are read: "
-        "`as_text`, character by character, so that no text found somewhere can end a document or "
-        "play a role; `as_ids`, as transformers reads them: for chats that were written with a "
-        "template. Prompts of `ask` are read in the same way.",
+        description="How special tokens that occur in a text, such as `<|im_start|>`, are read. "
+        "`as_text`: character by character, so that no text from elsewhere can end a document or "
+        "impersonate a chat role. `as_ids`: as the special tokens, which is what transformers "
+        "does; for chats that were written with a template. Applies to prompts of `ask` too.",
     )
     begin: str | None = Field(
         None,
         min_length=1,
-        description="Pretrained tokenizers only: the token that opens every document and question, "
-        "or `none`; unset: as its files say. Set it where that is a chat role's mark "
-        "(<|im_start|>) and the model was trained on documents that open otherwise.",
+        description="Pretrained tokenizers: the token that opens every document and question, or "
+        "`none`; unset: what its files say. Set it where that is the mark of a chat role "
+        "(`<|im_start|>`) and the model was trained on documents that open with another token.",
     )
     end: str | None = Field(
         None,
         min_length=1,
-        description="Pretrained tokenizers only: the token that closes every document, or `none`; "
-        "unset: as its files say.",
+        description="Pretrained tokenizers: the token that closes every document, or `none`; "
+        "unset: what its files say.",
     )
     vocab_size: int = Field(
         2048,
         ge=300,
         le=262144,
-        description="Trained tokenizers only: rows of the vocabulary, the 256 bytes included.",
+        description="Trained tokenizers: entries of the vocabulary, the 256 bytes included.",
     )
 
     @model_validator(mode="after")
     def _a_trained_one_has_its_own_marks(self) -> Self:
         if self.pretrained is None and (self.begin or self.end):
             raise ValueError(
-                "`begin` and `end` are for a pretrained tokenizer; one that is trained marks "
-                "documents with <|endoftext|>"
+                "`begin` and `end` need `pretrained`: a tokenizer that is trained here marks "
+                "documents with <|endoftext|>; remove them"
             )
         return self

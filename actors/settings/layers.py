@@ -2,70 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from actors.settings.base import Spec
+from actors.settings.fields import Mark, OnlyWith, PathTo, only_with
 
-CONV_FIELDS = ("conv_dilations", "conv_taps", "attention_heads", "tie_embeddings")
-COPY_FIELDS = ("copy_layers",)
-DROPOUT_ENDINGS = ("dropout", "pdrop")  # how the families name the fields that change no weight
+CONV_ONLY = OnlyWith("encoder", "conv")
+COPY_ONLY = OnlyWith("encoder", "frozen_copy")
+DROPOUT_ENDINGS = ("dropout", "pdrop")  # names of model fields that do not change what weights mean
 
 
 class DataLayerSpec(Spec):
     """A Hugging Face causal LM, its starting weights, and where its memory port reads."""
 
-    pretrained: str | None = Field(
+    pretrained: Annotated[str | None, PathTo.MODEL] = Field(
         None,
         min_length=1,
         description="Where the starting weights come from: a checkpoint folder (config.json and "
-        "safetensors), a Hugging Face name such as Qwen/Qwen2.5-0.5B, or an earlier run's "
-        "directory or export, whose memory port is then taken too. Unset: fresh weights of "
-        "`model_type` and `fields`. Set tokenizer.pretrained to match.",
+        "safetensors), a name on the Hugging Face hub such as Qwen/Qwen2.5-0.5B, or an earlier "
+        "run's directory or export, whose memory port is then loaded too. Unset: fresh weights of "
+        "`model_type` and `fields`. Set `tokenizer.pretrained` to match.",
     )
     model_type: str = Field(
         "llama",
-        description="Hugging Face model type of fresh weights, e.g. llama, gpt2 or qwen3; a "
-        "checkpoint has its own, and this is not looked at.",
+        description="Hugging Face model type of fresh weights, e.g. llama, gpt2 or qwen3; ignored "
+        "with `pretrained`, since a checkpoint names its own.",
     )
     fields: dict[str, Any] = Field(
         default_factory=dict,
-        description="Fields of that model's config, e.g. hidden_size; vocab_size comes from us. "
-        "With `pretrained` only dropout probabilities, since all else would change what the "
-        "weights mean.",
+        description="Fields of that model's Hugging Face config, e.g. hidden_size; Tandem sets "
+        "vocab_size. With `pretrained` only dropout probabilities, since every other field would "
+        "change what the weights mean.",
     )
     allow_unexpected: bool = Field(
         False,
         description="Load `pretrained` although its files hold tensors that its config.json has no "
-        "place for. Otherwise they are named and refused, since a model that lost its biases or "
-        "its last layers is another model. Set it where you know that they are not needed, such as "
-        "a vision tower or heads for speculative decoding.",
+        "place for. By default the run is refused and the tensors are named, since a model without "
+        "its biases or last layers is another model. Set it where you know that they are not "
+        "needed, such as a vision tower or heads for speculative decoding.",
     )
     fresh_port: bool = Field(
         False,
         description="Start with a fresh memory port even where `pretrained` is an earlier run; "
-        "needed when read_layers or memory.layer.dim differ from that run's.",
+        "needed where `read_layers` or `memory.layer.dim` differ from that run's.",
     )
     attention: Literal["auto", "sdpa", "eager"] = Field(
         "auto",
-        description="Attention kernels: `auto` takes sdpa where the family has it. Others don't "
-        "take the mask that keeps packed documents apart.",
+        description="Attention kernels; `auto` is sdpa where the model family has it, else eager. "
+        "Other kernels do not accept the mask that keeps packed documents apart.",
     )
     gradient_checkpointing: bool = Field(
         False,
-        description="Keep no activations inside decoder layers and compute them again in the "
-        "backward pass: about a third more compute for much less memory; same gradients.",
+        description="Recompute the activations inside decoder layers in the backward pass: about a "
+        "third more compute, much less memory, the same gradients.",
     )
     compile: bool = Field(
         False,
-        description="torch.compile of each decoder layer in training: minutes at the start, "
-        "faster steps after; worth it for long runs on GPUs.",
+        description="torch.compile of each decoder layer in training: the start takes minutes "
+        "longer, steps are faster; worth it for long runs on GPUs.",
     )
     read_layers: tuple[int, ...] = Field(
         (1, 3),
         min_length=1,
-        description="Decoder layers (from 0) after which the memory is read into the residual.",
+        description="Decoder layers, counted from 0, after which the memory is read into the "
+        "residual stream. More reads use the memory more and cost more compute.",
     )
 
     @model_validator(mode="after")
@@ -89,60 +91,70 @@ class DataLayerSpec(Spec):
 class MemoryLayerSpec(Spec):
     """The token-addressed product-key memory."""
 
-    start_from: str | None = Field(
+    start_from: Annotated[str | None, PathTo.RUN] = Field(
         None,
         min_length=1,
         description="An earlier run's directory or export, whose memory layer's weights are the "
-        "starting weights; all sizes must be that run's. Unset: fresh weights.",
+        "starting weights; all sizes must equal that run's. Unset: fresh weights.",
     )
     encoder: Literal["conv", "frozen_copy"] = Field(
         "conv",
-        description="What turns tokens into addresses: `conv`, gated causal convolutions trained "
-        "with the memory; `frozen_copy`, for a pretrained data layer, a copy of its starting "
-        "embedding and first layers that nothing changes.",
+        description="What turns tokens into addresses. `conv`: gated causal convolutions, trained "
+        "with the memory. `frozen_copy`, for a pretrained data layer: a copy of its starting "
+        "embedding and first layers, which is never trained.",
     )
-    copy_layers: int = Field(
-        2, ge=1, description="frozen_copy only: decoder layers copied from the data layer."
+    copy_layers: Annotated[int, COPY_ONLY] = Field(
+        2, ge=1, description="Decoder layers copied from the data layer."
     )
-    dim: int = Field(128, ge=8, description="Width d_m of encoder, slots and read.")
+    dim: int = Field(
+        128, ge=8, description="Width d_m of encoder, slots and read: the memory's main size."
+    )
     slots_side: int = Field(
-        128, ge=4, description="n of the n*n slots; more slots hold more and cost table memory."
+        128,
+        ge=4,
+        description="n of the n*n slots. More slots store more and take more memory: n*n rows of "
+        "`dim` numbers, and the optimizer's moments of them.",
     )
-    heads: int = Field(4, ge=1, description="Independent searches per token.")
-    topk: int = Field(32, ge=1, description="Slots read per head.")
-    key_dim: int = Field(32, ge=4, description="Width of one half key.")
+    heads: int = Field(4, ge=1, description="Independent searches for slots per token.")
+    topk: int = Field(
+        32, ge=1, description="Slots read per head; more cost more time, at most `slots_side`."
+    )
+    key_dim: Annotated[int, Mark.ADVANCED] = Field(
+        32, ge=4, description="Width of one half key (a slot's key is a product of two halves)."
+    )
     gate: bool = Field(
         False,
-        description="Multiply what was read, element by element, with a gate made from the tokens. "
-        "Such a gate learns to answer by itself, so that little of the memory is in its slots.",
+        description="Multiply the read, element by element, with a gate computed from the tokens. "
+        "Such a gate learns to answer by itself, so that little is stored in the slots.",
     )
-    conv_dilations: tuple[int, ...] = Field(
+    conv_dilations: Annotated[tuple[int, ...], Mark.ADVANCED, CONV_ONLY] = Field(
         (1, 2, 4),
         min_length=1,
-        description="conv only: one gated causal convolution per entry, with that dilation.",
+        description="One gated causal convolution per entry, with that dilation.",
     )
-    conv_taps: int = Field(
+    conv_taps: Annotated[int, Mark.ADVANCED, CONV_ONLY] = Field(
         4,
         ge=2,
-        description="conv only: taps of each convolution; reach is the sum of dilation*(taps-1).",
+        description="Taps of each convolution. Together they reach back the sum of "
+        "dilation*(taps-1) tokens.",
     )
-
-    attention_heads: int = Field(
+    attention_heads: Annotated[int, Mark.ADVANCED, CONV_ONLY] = Field(
         4,
         ge=0,
-        description="conv only: heads of the attention block before the last convolution; 0: none. "
-        "Finds a subject wherever it stands, so that other wordings lead to the same slots.",
+        description="Heads of the attention block before the last convolution; 0: no such block. "
+        "It finds a subject anywhere in the sequence, so that other wordings lead to the same "
+        "slots.",
     )
-
-    tie_embeddings: bool = Field(
+    tie_embeddings: Annotated[bool, CONV_ONLY] = Field(
         True,
-        description="conv only: use the encoder's token embeddings as output matrix too; fewer "
-        "parameters. A frozen copy's can't be trained, so there the memory has its own.",
+        description="Use the encoder's token embeddings as output matrix too: fewer parameters. "
+        "Those of a frozen copy can't be trained, so there the memory has an output matrix of its "
+        "own.",
     )
     compile: bool = Field(
         False,
-        description="torch.compile of the encoder's blocks in training: minutes at the start, "
-        "faster steps after; worth it for long runs on GPUs.",
+        description="torch.compile of the encoder's blocks in training: the start takes minutes "
+        "longer, steps are faster; worth it for long runs on GPUs.",
     )
 
     @model_validator(mode="after")
@@ -154,7 +166,8 @@ class MemoryLayerSpec(Spec):
             )
         if self.attention_heads and self.dim % self.attention_heads:
             raise ValueError(
-                f"dim {self.dim} is not a multiple of attention_heads {self.attention_heads}"
+                f"dim {self.dim} is not a multiple of attention_heads {self.attention_heads}; "
+                "change one of them, or set attention_heads 0 for no attention"
             )
         return self
 
@@ -164,9 +177,13 @@ class MemoryLayerSpec(Spec):
         return self.tie_embeddings and self.encoder == "conv"
 
     def identity(self) -> dict[str, Any]:
-        """The fields that say what the layer computes; weights fit where these are equal."""
-        other = {"start_from", "compile", *(CONV_FIELDS if self.encoder != "conv" else COPY_FIELDS)}
-        return self.model_dump(mode="json", exclude=other)
+        """The fields that decide what the layer computes; weights fit where these are equal."""
+        of_other_encoders = {
+            name
+            for name, field in type(self).model_fields.items()
+            if (where := only_with(field)) and where.value != self.encoder
+        }
+        return self.model_dump(mode="json", exclude={"start_from", "compile", *of_other_encoders})
 
     @property
     def num_slots(self) -> int:

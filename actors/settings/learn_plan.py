@@ -1,27 +1,28 @@
-"""How much a memory takes in by itself, and how: what `tandem learn` asks for. No torch."""
+"""What `tandem learn` asks for: how long and how a memory alone learns new data. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-LR_OF_VALUE_LR = 0.35  # of the rate at which the run trained its table; more of it forgets more
-WRITE_LR = 10000.0  # of SGD on single rows, whose gradients are small
+VALUE_LR_FRAC = 0.35  # of the rate at which the run trained its table; a higher one forgets more
+ROWS_LR = 10000.0  # of SGD on single rows, whose gradients are small
 
 
 @dataclass(frozen=True)
 class LearnPlan:
-    """How much is taken in, and how.
+    """How long and how the memory learns new data.
 
     Attributes:
         steps: optimizer steps.
         lr: peak learning rate of the value table; that of the other weights keeps its proportion.
-        rows: None: every weight of the memory is trained; else only the value table is written,
-            by SGD, this many rows a step; 0: all that the batch reads.
-        old_frac: share of a batch's sequences that are old data.
-        assist: weight of the losses through the frozen data layer, beside 1 for the memory alone:
-            of both together, and, at the run's `losses.reader`, of the data layer where it reads.
-        seed: of batches and noise.
-        background_batches: of old data, in which reads are counted where rows are chosen.
+        rows: None: every weight of the memory is trained; else only so many rows of the value
+            table per step, by SGD; 0: all rows that the batch reads.
+        old_frac: share of a batch's sequences that come from the run's own data.
+        assist: weight of the losses whose gradient passes through the frozen data layer, where the
+            memory alone has weight 1: the loss of both together and, times the run's
+            `losses.reader`, that of the data layer where it reads.
+        seed: seed of batches and noise.
+        background_batches: batches of old data in which reads are counted, to choose rows by.
     """
 
     steps: int
@@ -34,5 +35,5 @@ class LearnPlan:
 
 
 def default_lr(value_lr: float, rows: int | None) -> float:
-    """The rate of a plan that was given none, for a run whose table was trained at `value_lr`."""
-    return LR_OF_VALUE_LR * value_lr if rows is None else WRITE_LR
+    """The learning rate where none is given, for a run whose table was trained at `value_lr`."""
+    return VALUE_LR_FRAC * value_lr if rows is None else ROWS_LR

@@ -1,5 +1,5 @@
-"""Which nodes a group asks for: Ray's label selectors, checked at birth, and whether a node meets
-them. No Ray here; `orchestrator.nodes.placement` hands them to it.
+"""Ray's label selectors: which nodes a group may run on. Checked when a config is read; says
+whether a node's labels match. No Ray.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-# The syntax of Kubernetes, which Ray has taken over.
+# The syntax of Kubernetes, which Ray uses too.
 _WORD = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _KEY = re.compile(rf"([A-Za-z0-9][A-Za-z0-9.-]{{0,252}}/)?{_WORD}")
 _WANTED = re.compile(rf"!?({_WORD}|in\({_WORD}(, ?{_WORD})*\))")
@@ -20,13 +20,13 @@ def _well_formed(wanted: dict[str, str]) -> dict[str, str]:
     for key, value in wanted.items():
         if not _KEY.fullmatch(key):
             raise ValueError(
-                f"label {key!r} is no label key: letters, digits, '-', '_' and '.', at most 63, "
-                "with an optional prefix and '/', e.g. tandem-group"
+                f"label {key!r} is no label key: expected at most 63 letters, digits, '-', '_' and "
+                "'.', with an optional prefix and '/' before them, e.g. tandem-group"
             )
         if not _WANTED.fullmatch(value):
             raise ValueError(
-                f"label {key}: {value!r} is neither a value nor a choice of values; write data, "
-                "!data, in(a, b) or !in(a, b)"
+                f"label {key}: {value!r} is no selector; write a value (data), its opposite "
+                "(!data), or a choice of values: in(a, b) or !in(a, b)"
             )
     return wanted
 
@@ -35,7 +35,7 @@ NodeLabels = Annotated[dict[str, str], AfterValidator(_well_formed)]
 
 
 def meets(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether a node with these labels is one that the selectors ask for."""
+    """Whether a node with these labels matches every selector."""
     return all(_holds(labels.get(key), value) for key, value in wanted.items())
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.settings.run import OptimizerSpec
+from actors.settings.groups import OptimizerSpec
 from actors.snapshots.flat import FlatParameters
 from actors.snapshots.sections import DECAY, ROWS
 from actors.training.process_group import ProcessGroup

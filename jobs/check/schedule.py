@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from actors.settings.run import GROUPS, OptimizerSpec
+from actors.settings.groups import OptimizerSpec
+from actors.settings.run import GROUPS
 from orchestrator.settings.config import CheckpointSpec, Config, profiled_intervals
 
 

@@ -15,8 +15,8 @@ import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from actors.settings.fields import PathTo
 from actors.sources.local_files import (
     files_below,
     files_matching,
@@ -28,14 +28,11 @@ from actors.tokenizers.pretrained import TOKENIZER_FILE, files_of_use
 from actors.wire import ConfigError
 from jobs.submit.package import JOB_FOLDER, Entry, check_size
 from orchestrator.settings.config import Config, make_config
-from orchestrator.settings.config_paths import PATH_FIELDS, PATH_OR_HUB_FIELDS, change_path
+from orchestrator.settings.config_paths import change_path, path_settings
 from orchestrator.settings.file_names import EXPORT, EXPORT_MARKER
 
 INPUTS = "inputs"  # in the package
 PLACED = ".inputs"  # in the storage; no run's name begins with a dot
-TEXTS = (("corpus", "paths"), ("corpus", "sources", "*", "paths"))
-SPOOL = ("corpus", "spool")  # a folder of each node's own
-TOKENIZER = ("tokenizer", "pretrained")
 DIGEST_CHARS = 16
 CHUNK = 1 << 20
 
@@ -74,27 +71,27 @@ class _Shipper:
     expected: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)  # files of the corpus
 
-    def moved(self, keys: Sequence[str]) -> Callable[[Any], Any]:
-        """What changes a value of a field into the one that is sent."""
+    def moved(self, path_to: PathTo) -> Callable[[object], object]:
+        """A function from a field's value to the one that is sent."""
 
-        def move(value: Any) -> Any:
+        def move(value: object) -> object:
             if not isinstance(value, str):
                 return value
             if "://" in value or not os.path.isabs(value) or self._is_on_cluster(value):
                 found = None
             else:
-                found = _find(value, tokenizer=tuple(keys) == TOKENIZER)
+                found = _find(value, tokenizer=path_to is PathTo.TOKENIZER)
             if found is None:
                 if "://" in value or os.path.isabs(value):
                     self.expected.append(value)
                 return value  # also a name of the hub
-            if tuple(keys) == TOKENIZER and "://" in self.storage:
+            if path_to is PathTo.TOKENIZER and "://" in self.storage:
                 raise ConfigError(
                     f"tokenizer.pretrained {value} lies on this machine, and from {self.storage} a "
                     "tokenizer can't be loaded; give a name of the hub, or a path that the "
                     "cluster's nodes have (--on-cluster PATH)"
                 )
-            if tuple(keys) in TEXTS:
+            if path_to is PathTo.CORPUS:
                 self.texts += map(str, found.files.values())
             return self._ship(found)
 
@@ -129,9 +126,9 @@ def ship(config: Config, on_cluster: Sequence[str], limit_mib: float) -> Shipmen
     values = config.model_dump(mode="json", by_alias=True)
     values["ray"] = {}  # the cluster it is sent to, never an address from here
     shipper = _Shipper(config.storage, on_cluster, limit_mib)
-    for keys in (*PATH_FIELDS, *PATH_OR_HUB_FIELDS):
-        if keys != SPOOL:
-            change_path(values, keys, shipper.moved(keys))
+    for key, path_to in path_settings().items():
+        if path_to is not PathTo.SPOOL:  # a folder of each node's own
+            change_path(values, key, shipper.moved(path_to))
     if config.corpus.kind == "text":  # there, two names of one file are two files
         list_files(shipper.texts, chosen="text")
     return Shipment(

@@ -10,27 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from actors.settings.fields import Mark, marked_keys, settings_of
 from actors.wire import ConfigError
 from jobs.tune.space import extremes
 from jobs.tune.spec import REFLECTION, VOICES, Search, SearchSpec, vary
-from orchestrator.settings.config import dotted_keys, explain, load_config, nearest_key
+from orchestrator.settings.config import Config, explain, load_config, nearest_key
 from orchestrator.settings.config_paths import anchor_paths, beside, folder_of, url_under
 from orchestrator.settings.dotted import nest, pick
 from orchestrator.settings.yaml_file import read_yaml
-
-NOT_VARIED = ("name", "storage", "seed", "ray.", "trackers.", "profile")
-# What a running pair can be given anew: it changes neither a tensor's shape nor the way through the
-# corpus, nor the length of a schedule.
-MOVABLE = (
-    "losses.",
-    "mix.",
-    "data.help_frac",
-    "data.optimizer.",
-    "memory.optimizer.",
-    "memory.value_lr",
-    "memory.value_clip",
-)
-BOUND = (".schedule", ".decay_frac", ".warmup_steps", ".final_lr_frac")  # but for these
 
 
 def load_search(path: str, overrides: Sequence[str] = ()) -> Search:
@@ -81,15 +68,15 @@ def _nearest(unknown: str) -> str | None:
 
 
 def _refuse_unknown(path: str, names: Sequence[str]) -> None:
-    known = set(dotted_keys())
+    known = {setting.key: setting.marks for setting in settings_of(Config)}
     for name in names:
         if name not in known:
             near = nearest_key(name)
             hint = f"; did you mean {near}?" if near else ""
             raise ConfigError(f"{path}: unknown key {name}{hint}")
     for name in names:
-        if name.startswith(NOT_VARIED):
-            raise ConfigError(f"{path}: {name} can't be set here; it is the search's own business")
+        if Mark.SET_BY_SEARCH in known[name]:
+            raise ConfigError(f"{path}: {name} can't be set here: the search sets it itself")
 
 
 def _check(path: str, search: Search) -> None:
@@ -156,11 +143,12 @@ def _check_population(path: str, search: Search) -> None:
             f"{path}: scheduler pbt hands checkpoints on where trials are compared: evaluation."
             f"every ({every}) must be a multiple of checkpoints.every ({saves})"
         )
+    perturbable = {s.key for s in settings_of(Config) if Mark.PERTURBABLE in s.marks}
     for name, domain in spec.space.items():
-        if not name.startswith(MOVABLE) or name.endswith(BOUND):
+        if name not in perturbable:
             raise ConfigError(
-                f"{path}: scheduler pbt can't change {name} in a running pair; it can change what "
-                f"begins with {', '.join(MOVABLE)}"
+                f"{path}: scheduler pbt can't change {name} in a running pair; it can change "
+                f"{', '.join(marked_keys(Config, Mark.PERTURBABLE))}"
             )
         if name == "losses.sync" and 0 in domain.ends and set(domain.ends) != {0}:
             raise ConfigError(

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from actors.settings.base import Spec
+from actors.settings.fields import Mark
 from jobs.tune.space import Constraint, Domain, Point, extremes, grid_points
 from orchestrator.settings.config import (
     Config,
@@ -85,7 +86,7 @@ class SearchSpec(Spec):
         description="Held-out figures with min or max; one: the best trial, several: their Pareto "
         "front.",
     )
-    trials: int = Field(
+    trials: Annotated[int, Mark.RESUMABLE] = Field(
         16, ge=1, description="Points of the space that are tried; pbt: runs that go side by side."
     )
     seeds: int = Field(
@@ -107,12 +108,16 @@ class SearchSpec(Spec):
         description="asha: intervals before a trial may be stopped; pbt: before and between its "
         "moves; 0: a quarter.",
     )
-    at_once: int = Field(0, ge=0, description="Trials at a time; 0: as many as the cluster holds.")
-    max_failures: int = Field(1, ge=0, description="Times that a failed trial is tried again.")
+    at_once: Annotated[int, Mark.RESUMABLE] = Field(
+        0, ge=0, description="Trials at a time; 0: as many as the cluster holds."
+    )
+    max_failures: Annotated[int, Mark.RESUMABLE] = Field(
+        1, ge=0, description="Times that a failed trial is tried again."
+    )
     driver_cpus: float = Field(
         0.0, ge=0, description="CPUs reserved for each trial's driver, which mostly waits."
     )
-    trackers: SearchTrackers = Field(default_factory=SearchTrackers)
+    trackers: Annotated[SearchTrackers, Mark.RESUMABLE] = Field(default_factory=SearchTrackers)
 
     @field_validator("objectives")
     @classmethod

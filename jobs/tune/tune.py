@@ -31,6 +31,7 @@ import yaml
 from ray import tune
 from rich.table import Table
 
+from actors.settings.fields import Mark, marked_keys
 from actors.sources.corpus_files import CorpusMarks
 from actors.wire import ConfigError
 from jobs.check.corpus import look_at_corpus
@@ -50,7 +51,7 @@ from jobs.tune.results import (
 )
 from jobs.tune.schedulers import scheduler_of
 from jobs.tune.space import extremes
-from jobs.tune.spec import PBT, Search
+from jobs.tune.spec import PBT, Search, SearchSpec
 from jobs.tune.trackers import tracker_callbacks
 from jobs.tune.trial import DONOR, GENERATION, GIVEN, NUMBER, POINT, run_trial, trial_config
 from orchestrator.console import Console
@@ -72,7 +73,7 @@ PARETO, TUNE = "pareto", "tune"
 JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the drivers of jobs
 COLUMNS = 5  # trials of the front that the last table shows
 # What the same search may be gone on with: more trials, more at a time, more tries.
-CHANGEABLE = ("trials", "at_once", "max_failures", "trackers")
+CHANGEABLE = tuple(marked_keys(SearchSpec, Mark.RESUMABLE))
 
 
 def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:

@@ -20,8 +20,9 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
+from actors.settings.groups import WorkersSpec
 from actors.settings.node_labels import in_words, meets
-from actors.settings.run import DATA, EVALUATOR, GROUPS, MEMORY, WorkersSpec
+from actors.settings.run import DATA, EVALUATOR, GROUPS, MEMORY
 from orchestrator.errors import InterruptedRunError, PlacementError
 from orchestrator.nodes.autoscaler import ScalerState, possible_nodes, scaler_state
 from orchestrator.nodes.nodes import Node, cluster_nodes, labels_seen, total

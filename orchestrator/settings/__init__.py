@@ -1,5 +1,5 @@
-"""A run's config: read from YAML, overridden by dotted keys, validated.
+"""A run's config: read from YAML, overridden by dotted keys, validated; and its reference.
 
-Adds to the trainers' settings what only the driver needs. No torch, no Ray. Imports
-actors.settings.
+Adds to the trainers' settings those that only the driver needs. No torch, no Ray. Imports
+actors.settings, and what reads files and tells local paths from names on the hub.
 """

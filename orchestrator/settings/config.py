@@ -1,5 +1,5 @@
-"""A run's config: the trainers' spec plus what only the driver needs, from YAML and dotted
-overrides. No torch.
+"""A run's config: the trainers' settings and those that only the driver needs, read from YAML and
+dotted overrides. No torch.
 
 Relative paths in a YAML file are relative to that file, those in overrides to the working
 directory. Raises ConfigError with one line per mistake, the nearest known key named.
@@ -12,90 +12,94 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actors.settings.base import Spec
+from actors.settings.fields import Mark, settings_of
 from actors.settings.run import RunSpec
 from actors.wire import ConfigError
 from orchestrator.settings.config_paths import anchor_paths, folder_of, url_under
+from orchestrator.settings.dotted import pick
 from orchestrator.settings.retention import Retention
 from orchestrator.settings.yaml_file import override_all, read_yaml
 
-# What a resumed run may set anew: nothing of it changes what is computed, but for rounding.
-RESUMABLE = (
-    "deadlines.",
-    "ray.",
-    "checkpoints.",
-    "recovery.",
-    "evaluation.",
-    "data.workers.",
-    "memory.workers.",
-    "data.accumulate",
-    "memory.accumulate",
-    "exchange.catchup_intervals",
-    "profile",
-    "storage",
-    "trackers.",
-)
-
 
 class DeadlineSpec(Spec):
-    """How long the driver waits before it calls something dead; seconds."""
+    """How long the driver waits before it treats something as failed; seconds."""
 
     start_s: float = Field(
-        300.0, gt=0, description="For resources and for a group's processes to be ready."
+        300.0,
+        gt=0,
+        description="Seconds until a group's resources are there and its processes are ready. "
+        "Raise it where nodes have to be started first.",
     )
     first_interval_s: float = Field(
         900.0,
         gt=0,
-        description="For the first interval of a group's processes, which compile and fill caches: "
-        "at the start, after a restart and after a resize. Raise it where that takes longer.",
+        description="Seconds for the first interval of a group's processes, which compile and fill "
+        "caches: at the start, after a restart and after a resize. Raise it where that takes "
+        "longer.",
     )
     interval_factor: float = Field(
-        20.0, gt=1, description="For later intervals: so many times the median so far."
+        20.0,
+        gt=1,
+        description="Later intervals may take this many times the median of the group's intervals "
+        "so far.",
     )
-    interval_floor_s: float = Field(120.0, gt=0, description="But never less than this.")
+    interval_floor_s: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds that a later interval may always take, however short the median.",
+    )
     heartbeat_s: float = Field(
-        60.0, ge=10, description="Without a heartbeat; needs the GIL, so not below 10."
+        60.0,
+        ge=10,
+        description="Seconds without a heartbeat after which a process is treated as hung. A "
+        "heartbeat needs Python's GIL, which long library calls hold: not below 10.",
     )
     snapshot_s: float = Field(
         3600.0,
         gt=0,
-        description="For a snapshot that was lost with its node and is to be published again: time "
-        "without one of its group's intervals being done again. Raise it where a new node and "
-        "start_s take longer.",
+        description="Seconds to wait for a snapshot that was lost with its node and has to be "
+        "published again, counted while its group repeats no interval. Raise it where a new node "
+        "and `start_s` take longer.",
     )
-    evaluation_s: float = Field(1800.0, gt=0, description="For one evaluation or the export.")
+    evaluation_s: float = Field(
+        1800.0, gt=0, description="Seconds for one evaluation, and for the export."
+    )
     storage_s: float = Field(
-        120.0, ge=0, description="For storage that is away when the run's results are written."
+        120.0,
+        ge=0,
+        description="Seconds to retry storage that can't be reached when the results are written.",
     )
-    stop_s: float = Field(10.0, gt=0, description="For killed processes to be gone.")
+    stop_s: float = Field(10.0, gt=0, description="Seconds for killed processes to be gone.")
 
 
 class CheckpointSpec(Spec):
-    """Committed pairs of both groups' whole states, for `--resume`."""
+    """Checkpoints of both groups, for resumes and restarts."""
 
     every: int = Field(
         10,
         ge=0,
-        description="Intervals between checkpoints, a multiple of exchange.publish_every; 0: none. "
-        "After a stop, or when a group's process died, at most so many intervals are trained "
-        "again; each keeps one more version of both groups in the object store.",
+        description="Intervals between checkpoints, a multiple of `exchange.publish_every`; 0: "
+        "none. After a stop or a failure at most so many intervals are trained again. For each of "
+        "them the object store keeps one more version of both groups.",
     )
-    keep_last: int = Field(2, ge=1, description="Newest checkpoints kept.")
+    keep_last: int = Field(2, ge=1, description="How many of the newest checkpoints are kept.")
     keep_best: int = Field(
         0,
         ge=0,
-        description="Best checkpoints kept beside them, of those that an evaluation measured.",
+        description="How many of the best checkpoints are kept in addition, of those at which an "
+        "evaluation took place.",
     )
     best_by: str = Field(
         "heldout.help_loss",
         pattern=r"^(heldout|accuracy)\.[a-z0-9_]+$",
-        description="The held-out figure that decides which is best, e.g. accuracy.help.",
+        description="The held-out figure that decides which are best, e.g. accuracy.help.",
     )
     best_is: Literal["min", "max"] = Field(
         "min", description="Whether a smaller or a larger figure is better."
@@ -103,88 +107,90 @@ class CheckpointSpec(Spec):
 
 
 class RecoverySpec(Spec):
-    """What happens when a group's process dies, when the run is told to stop, and on a resume."""
+    """What happens when a group's process dies, when the run is asked to stop, and on a resume."""
 
     max_failures: int = Field(
         10,
         ge=-1,
-        description="Restarts of each group over the run, as in Ray's FailureConfig; 0: the first "
-        "failure ends the run; -1: any number. Needs checkpoints.every.",
+        description="How often each group may be restarted over the run, as in Ray's "
+        "FailureConfig; 0: the first failure ends the run; -1: any number. Needs "
+        "`checkpoints.every`.",
     )
     warm_spares: bool = Field(
         False,
-        description="Keep one more process per worker that has imported everything and takes a "
-        "dead one's place; saves seconds of a restart, costs some 400 MB of host memory each.",
+        description="Keep one more process per worker that has imported everything and replaces a "
+        "dead one: restarts are seconds faster, and each costs some 400 MB of host memory.",
     )
     drain_s: float = Field(
         30.0,
         ge=0,
-        description="On Ctrl-C, SIGTERM or the notice that a node is taken away: seconds for a "
-        "last checkpoint; 0: none. A second Ctrl-C ends the run at once.",
+        description="On Ctrl-C, SIGTERM or the notice that a node will be removed: seconds for a "
+        "last checkpoint; 0: none is written. A second Ctrl-C ends the run at once.",
     )
     accept_corpus: str = Field(
         "",
         pattern=r"^(c[0-9a-f]{16})?$",
-        description="On a resume: the digest of a changed corpus with which the run goes on all "
-        "the same; the message that refuses it says which. A later change is refused again.",
+        description="On a resume: digest of a changed corpus with which the run may continue. The "
+        "message that refuses the resume names it; a later change is refused again.",
     )
 
 
 class RaySpec(Spec):
-    """Which Ray to run on."""
+    """The Ray cluster of the run: one to join, or one that the run starts for itself (embedded)."""
 
     address: str | None = Field(
         None,
-        description="Ray to join: HOST:PORT of its head, or `auto` for the cluster that this "
-        "machine is a node of; `local`: embedded; unset: RAY_ADDRESS, else embedded.",
+        description="Cluster to join: HOST:PORT of its head, or `auto` for the one that this "
+        "machine is a node of; `local`: an embedded Ray; unset: RAY_ADDRESS, else an embedded one.",
     )
     num_cpus: int | None = Field(
-        None, ge=1, description="Embedded Ray only: CPUs it may give out (default: all)."
+        None, ge=1, description="Embedded Ray: CPUs that it may assign; unset: all."
     )
     num_gpus: int | None = Field(
-        None, ge=0, description="Embedded Ray only: GPUs it may give out (default: all)."
+        None, ge=0, description="Embedded Ray: GPUs that it may assign; unset: all."
     )
     object_store_mib: int | None = Field(
         None,
         ge=80,
-        description="Embedded Ray only: size of the object store (default: Ray's own choice).",
+        description="Embedded Ray: size of the object store in MiB; unset: Ray chooses. `tandem "
+        "check` says how much a run needs.",
     )
     worker_niceness: int = Field(
         0,
         ge=0,
         le=19,
-        description="Embedded Ray only: niceness of the workers beside that of the command. Ray's "
-        "own 15 leaves them almost nothing of a CPU that anything else uses, and deadlines pass; "
-        "raise it to have the machine for other work, or start the command with `nice`. On a "
-        "cluster: RAY_worker_niceness in the environment of `ray start`.",
+        description="Embedded Ray: niceness that the workers add to that of the command. Raise it "
+        "to keep the machine usable for other work. With Ray's own default, 15, workers get almost "
+        "nothing of a busy CPU, and deadlines pass. On a cluster set RAY_worker_niceness in the "
+        "environment of `ray start`.",
     )
 
 
 class TrackersSpec(Spec):
-    """Where a run's figures go besides its directory, whose TensorBoard events are always there.
+    """Experiment trackers that get a run's figures; TensorBoard events are always written.
 
-    Keys and passwords never stand here: each tracker reads its own environment variables.
+    Keys and passwords do not belong here: each tracker reads its own environment variables.
     """
 
     wandb: str | None = Field(
         None,
         pattern=r"^[^/\s]+(/[^/\s]+)?$",
-        description="Weights & Biases: `project` or `entity/project`; the key is WANDB_API_KEY. "
-        "Needs tandem-memory[wandb].",
+        description="Weights & Biases: `project` or `entity/project`; its key is read from "
+        "WANDB_API_KEY. Needs tandem-memory[wandb].",
     )
     mlflow: str | None = Field(
         None,
         min_length=1,
-        description="MLflow tracking URI, e.g. http://host:5000; credentials are "
+        description="MLflow tracking URI, e.g. http://host:5000; credentials are read from "
         "MLFLOW_TRACKING_USERNAME and _PASSWORD or _TOKEN. Needs tandem-memory[mlflow].",
     )
     mlflow_experiment: str = Field(
-        "tandem", min_length=1, description="MLflow experiment that the run is put in."
+        "tandem", min_length=1, description="MLflow experiment to which the run belongs."
     )
     timeout_s: float = Field(
         20.0,
         gt=0,
-        description="Longest that the end of a run waits for a tracker; then it is given up.",
+        description="Seconds that the end of a run waits for a tracker before it gives up.",
     )
 
     @field_validator("mlflow")
@@ -192,43 +198,48 @@ class TrackersSpec(Spec):
     def _no_password(cls, uri: str | None) -> str | None:
         if uri is not None and urlsplit(uri).password is not None:
             raise ValueError(
-                "the URI holds a password, which would be kept with the run; set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+                "the URI contains a password, which would be stored with the run; remove it and "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
             )
         return uri
 
 
 class Config(RunSpec):
-    """Everything about a run; its resolved copy is the run's first artifact."""
+    """All settings of a run. The resolved config, every default included, is kept with the run."""
 
-    name: str = Field(
+    name: Annotated[str, Mark.SET_BY_SEARCH] = Field(
         "run",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Name of the run and its directory.",
+        description="Name of the run and of its directory.",
     )
-    storage: str = Field(
+    storage: Annotated[str, Mark.RESUMABLE, Mark.SET_BY_SEARCH] = Field(
         "runs",
         min_length=1,
-        description="Where run directories are made; local paths from the working directory.",
+        description="Directory or URL under which the run's directory is made; a relative one "
+        "starts at the working directory.",
     )
-    profile: str = Field(
+    profile: Annotated[str, Mark.RESUMABLE, Mark.SET_BY_SEARCH] = Field(
         "",
         pattern=r"^(\d+(-\d+)?)?$",
-        description="Intervals of which every worker leaves a trace in profiles/, e.g. 3 or 3-5; "
-        "open them with Perfetto. Traced intervals are slower.",
+        description="Intervals of which every worker writes a trace to profiles/, e.g. 3 or 3-5; "
+        "open them with Perfetto. Traced intervals are slower. Empty: none.",
     )
-    checkpoints: CheckpointSpec = Field(default_factory=CheckpointSpec)
-    recovery: RecoverySpec = Field(default_factory=RecoverySpec)
-    deadlines: DeadlineSpec = Field(default_factory=DeadlineSpec)
-    ray: RaySpec = Field(default_factory=RaySpec)
-    trackers: TrackersSpec = Field(default_factory=TrackersSpec)
+    checkpoints: Annotated[CheckpointSpec, Mark.RESUMABLE] = Field(default_factory=CheckpointSpec)
+    recovery: Annotated[RecoverySpec, Mark.RESUMABLE] = Field(default_factory=RecoverySpec)
+    deadlines: Annotated[DeadlineSpec, Mark.RESUMABLE, Mark.ADVANCED] = Field(
+        default_factory=DeadlineSpec
+    )
+    ray: Annotated[RaySpec, Mark.RESUMABLE, Mark.SET_BY_SEARCH] = Field(default_factory=RaySpec)
+    trackers: Annotated[TrackersSpec, Mark.RESUMABLE, Mark.SET_BY_SEARCH] = Field(
+        default_factory=TrackersSpec
+    )
 
     @model_validator(mode="after")
     def _checkpoints_fall_on_versions(self) -> Self:
         if self.checkpoints.every % self.exchange.publish_every:
             raise ValueError(
                 f"checkpoints.every {self.checkpoints.every} is not a multiple of "
-                f"exchange.publish_every {self.exchange.publish_every}; a pair is resumed from "
+                f"exchange.publish_every {self.exchange.publish_every}; a checkpoint needs "
                 "versions that both groups published"
             )
         return self
@@ -288,10 +299,10 @@ def load_config(
     return make_config(raw, source=name)
 
 
-def make_config(values: dict[str, Any], source: str = "config") -> Config:
+def make_config(values: Mapping[str, object], source: str = "config") -> Config:
     """Validates a nested dict. Raises: ConfigError as `load_config`."""
     try:
-        return Config(**values)
+        return Config.model_validate(dict(values))
     except ValidationError as err:
         raise ConfigError("\n".join(f"{source}: {line}" for line in explain(err))) from err
 
@@ -302,38 +313,29 @@ def profiled_intervals(text: str) -> range:
     return range(int(first), int(last or first) + 1) if first else range(0)
 
 
-def changed_keys(before: Config, now: Config) -> list[tuple[str, Any, Any]]:
+def changed_keys(before: Config, now: Config) -> list[tuple[str, object, object]]:
     """Dotted keys that differ and that a resume may not change, with both values."""
     old, new = before.model_dump(by_alias=True), now.model_dump(by_alias=True)
-    return [
-        (key, a, b)
-        for key in dotted_keys()
-        if (a := _at(old, key)) != (b := _at(new, key)) and not key.startswith(RESUMABLE)
-    ]
+    values = {
+        setting.key: (pick(old, setting.key), pick(new, setting.key))
+        for setting in settings_of(Config)
+        if Mark.RESUMABLE not in setting.marks
+    }
+    return [(key, a, b) for key, (a, b) in values.items() if a != b]
 
 
-def _at(values: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
-
-
-def dotted_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+def dotted_keys() -> list[str]:
     """Every leaf key of the config by its dotted name."""
-    for name, field in model.model_fields.items():
-        key = f"{prefix}{field.alias or name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from dotted_keys(field.annotation, f"{key}.")
-        else:
-            yield key
+    return [setting.key for setting in settings_of(Config)]
 
 
 def nearest_key(unknown: str) -> str | None:
     """The known dotted key most like `unknown`.
 
-    The same place first, then the same last word elsewhere.
+    A key of the same section and last word comes first, then one with the same last word elsewhere.
     """
-    known = list(dotted_keys())
+    unknown, num_numbers = re.subn(r"(?<=\.)\d+(?=\.)", "*", unknown)  # entries of a list
+    known = [setting.key for setting in settings_of(Config, entries=num_numbers > 0)]
     sections = sorted({k.rpartition(".")[0] for k in known} - {""})
     last = unknown.rpartition(".")[2]
     same = [k for k in known if k.rpartition(".")[2] == last]
@@ -350,7 +352,7 @@ def nearest_key(unknown: str) -> str | None:
 def explain(
     err: ValidationError, nearest: Callable[[str], str | None] | None = None
 ) -> Iterator[str]:
-    """A line for each mistake; `nearest` knows the key that was meant by an unknown one."""
+    """A line for each mistake; `nearest` finds the known key that is most like an unknown one."""
     for problem in err.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":

@@ -1,25 +1,23 @@
-"""Which settings are paths, and where relative ones lie. No torch. Called by `config`, and by what
-reads files that name a config.
-"""
+"""Paths in a config: which settings hold some, and from where relative ones start. No torch."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from actors.settings.fields import PathTo, settings_of
+from actors.settings.run import RunSpec
 from actors.tokenizers.pretrained import looks_local
 
-PATH_FIELDS = (  # `*`: of every entry
-    ("corpus", "paths"),
-    ("corpus", "sources", "*", "paths"),
-    ("corpus", "templates"),
-    ("corpus", "spool"),
-    ("memory", "layer", "start_from"),
-)
-PATH_OR_HUB_FIELDS = (("tokenizer", "pretrained"), ("data", "layer", "pretrained"))
+
+def path_settings() -> dict[str, PathTo]:
+    """Dotted keys of the settings that hold paths, with what lies there.
+
+    Only settings of the trainers do; `*` stands for every entry of a list.
+    """
+    return {s.key: s.path_to for s in settings_of(RunSpec, entries=True) if s.path_to}
 
 
 def folder_of(path: str) -> str:
@@ -28,20 +26,20 @@ def folder_of(path: str) -> str:
 
 
 def beside(folder: str, path: str) -> str:
-    """A path as a file in that folder means it: URLs and absolute ones stay."""
+    """A path that a file in that folder names: URLs and absolute paths stay."""
     return path if "://" in path or os.path.isabs(path) else f"{folder}/{path}"
 
 
 def url_under(storage: str, name: str) -> str:
-    """The directory of that name; local ones absolute, since workers live in other directories."""
+    """The directory of that name; local ones absolute, since workers run in other directories."""
     root = storage if "://" in storage else os.path.abspath(storage)
     return f"{root.rstrip('/')}/{name}"
 
 
-def anchor_paths(values: dict[str, Any], folder: str) -> None:
-    """Makes local paths absolute; anything with a scheme stays, and so do names of the hub."""
+def anchor_paths(values: object, folder: str) -> None:
+    """Makes local paths absolute, in place; URLs stay, and so do names on the hub."""
 
-    def path(value: Any) -> Any:
+    def path(value: object) -> object:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(value, str) or "://" in value or os.path.isabs(value):
             return value
@@ -49,28 +47,26 @@ def anchor_paths(values: dict[str, Any], folder: str) -> None:
             return os.path.expanduser(value)
         return posixpath.normpath(f"{folder}/{value}")
 
-    def path_or_hub_name(value: Any) -> Any:
+    def path_or_hub_name(value: object) -> object:
         anchored = path(value)
-        if isinstance(value, str) and (looks_local(value) or os.path.exists(anchored)):
-            return anchored
-        return value
+        if not isinstance(value, str) or not isinstance(anchored, str):
+            return value
+        return anchored if looks_local(value) or os.path.exists(anchored) else value
 
-    for keys in PATH_FIELDS:
-        change_path(values, keys, path)
-    for keys in PATH_OR_HUB_FIELDS:
-        change_path(values, keys, path_or_hub_name)
+    for key, path_to in path_settings().items():
+        change_path(values, key, path_or_hub_name if path_to.may_be_on_hub else path)
 
 
-def change_path(values: Any, keys: Sequence[str], change: Callable[[Any], Any]) -> None:
-    """Changes what stands under `keys`, a plain value or each of a list, where it is there."""
-    key, *rest = keys
-    if key == "*":
+def change_path(values: object, key: str, change: Callable[[object], object]) -> None:
+    """Changes the value under a dotted key, or each of a list of values, where it exists."""
+    name, _, rest = key.partition(".")
+    if name == "*":
         for entry in values if isinstance(values, list | tuple) else []:
             change_path(entry, rest, change)
-    elif isinstance(values, dict) and key in values:
+    elif isinstance(values, dict) and name in values:
         if rest:
-            change_path(values[key], rest, change)
+            change_path(values[name], rest, change)
         else:
-            value = values[key]
+            value = values[name]
             several = isinstance(value, list | tuple)
-            values[key] = [*map(change, value)] if several else change(value)
+            values[name] = [*map(change, value)] if several else change(value)

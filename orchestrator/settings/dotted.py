@@ -1,4 +1,4 @@
-"""Nested values by dotted keys, as configs and summaries are spoken of. Pure functions."""
+"""Nested values by dotted keys, such as data.optimizer.lr. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", value
 
 
-def nest(key: str, value: Any) -> dict[str, Any]:
-    """One value as the nested dict in which it stands under its dotted key."""
+def nest(key: str, value: object) -> dict[str, object]:
+    """A nested dict with one value, under its dotted key."""
     *parents, leaf = key.split(".")
     nested = {leaf: value}
     for parent in reversed(parents):
@@ -25,7 +25,7 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def pick(values: Any, key: str) -> Any:
-    """What stands under a dotted key. Raises: KeyError."""
+    """The value under a dotted key. Raises: KeyError."""
     for part in key.split("."):
         values = values[part]
     return values

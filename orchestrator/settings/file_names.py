@@ -1,4 +1,4 @@
-"""Names of the files that a run leaves behind, and the command that goes on with it."""
+"""Names of the files in a run's directory, and the command that resumes it."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ EXPORT_MARKER = "export.json"  # an export's last file, of `actors.weights.pair_
 
 
 def resume_command(url: str) -> str:
-    """What a person types to go on with a run."""
+    """The command that resumes a run."""
     return f"tandem train {shlex.quote(f'{url}/{CONFIG}')} --resume"

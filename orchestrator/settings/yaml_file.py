@@ -1,5 +1,5 @@
-"""YAML files of keys and values, as people write them, and `a.b=value` overrides of these. Of
-settings it knows only which are paths.
+"""Reads YAML files of keys and values, and applies `a.b=value` overrides to them. Of the settings
+it knows only which hold paths.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from actors.sources.text_file import EncodingError, read_text
 from actors.storage import outages_told
 from actors.wire import ConfigError, TandemError
 from orchestrator.settings.config_paths import anchor_paths
+from orchestrator.settings.dotted import nest, pick
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,14 +29,14 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str) -> object:
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A YAML file's keys and values, with dotted overrides.
 
-    Raises: ConfigError, StorageError where its storage is away.
+    Raises: ConfigError; StorageError where the storage can't be reached.
     """
     try:
         with outages_told(f"config {path}", "can't be read"):
@@ -69,7 +70,7 @@ def override_all(values: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def _override(values: dict[str, Any], override: str) -> None:
-    """Sets one dotted key; what stood there, a whole section too, is replaced."""
+    """Sets one dotted key; a value that is there, also a whole section, is replaced."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(
@@ -79,14 +80,11 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = _parse(text)
     except yaml.YAMLError as err:
         raise ConfigError(f"override {override!r}: the value is not YAML: {err}") from err
+    nested = nest(key, value)
+    anchor_paths(nested, os.getcwd())  # an override's paths do not start at the file's folder
     *parents, leaf = key.split(".")
-    for parent in reversed(parents):  # from the working directory, not from the file's folder
-        leaf, value = parent, {leaf: value}
-    nested = {leaf: value}
-    anchor_paths(nested, os.getcwd())
     for parent in parents:
-        nested = nested[parent]
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise ConfigError(f"override {override!r}: {parent} already has a plain value")
-    values.update(nested)
+    values[leaf] = pick(nested, key)

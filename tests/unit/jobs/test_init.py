@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from actors.settings.fields import Mark, only_with, settings_of
 from actors.wire import ConfigError
-from jobs.init import EXAMPLES, RARELY_TURNED, WIDTH, config_text, kinds, run_init
+from jobs.init import EXAMPLES, WIDTH, config_text, kinds, run_init
 from orchestrator.console import Console
-from orchestrator.settings.config import Config, dotted_keys, load_config
+from orchestrator.settings.config import Config, load_config
 from orchestrator.settings.dotted import leaves
 
 QUIET = Console(quiet=True)
@@ -24,15 +25,6 @@ def example(kind: str) -> Config:
 def written(folder: Path, kind: str, everything: bool = False) -> Config:
     run_init(str(folder / "mine.yaml"), kind, everything, False, QUIET)
     return load_config(str(folder / "mine.yaml"))
-
-
-def description_of(key: str) -> str:
-    """What the settings say of a dotted key."""
-    section: Any = Config
-    *sections, name = key.split(".")
-    for part in sections:
-        section = section.model_fields[part].annotation
-    return str(section.model_fields[name].description)
 
 
 def corpus_apart(config: Config) -> dict[str, Any]:
@@ -68,19 +60,26 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 def test_with_all_every_field_that_concerns_the_kind_is_there(kind: str) -> None:
     text = config_text(kind, everything=True)
     stated = {key for key, _ in leaves(yaml.safe_load(text))}
-    lacking = {k for k in dotted_keys() if not any(s == k or s.startswith(f"{k}.") for s in stated)}
-    other = {"text": "facts", "facts": "text"}[kind]
-    for key in lacking:
-        assert description_of(key).startswith(f"{other} only:"), key
+    of_the_other = set()
+    for setting in settings_of(Config):
+        key, where = setting.key, only_with(setting.field)
+        if where and where.key == "corpus.kind" and where.value != kind:
+            of_the_other.add(key)
+            assert key not in stated
+        else:
+            assert any(s == key or s.startswith(f"{key}.") for s in stated), key
+    assert of_the_other
 
 
-def test_what_is_rarely_turned_is_left_out_and_exists() -> None:
-    known = list(dotted_keys())
-    text = config_text("text")
-    for key in RARELY_TURNED:
-        assert any(k == key or k.startswith(f"{key}.") for k in known), key
-    assert "deadlines:" not in text
-    assert "betas:" not in text
+def test_what_is_rarely_changed_is_written_only_when_asked_for() -> None:
+    def stated(everything: bool) -> set[str]:
+        return {
+            key for key, _ in leaves(yaml.safe_load(config_text("text", everything=everything)))
+        }
+
+    rare = {setting.key for setting in settings_of(Config) if Mark.ADVANCED in setting.marks}
+    assert stated(True) - stated(False) == rare
+    assert not stated(False) & rare
 
 
 def test_every_field_has_its_meaning_above_it() -> None:

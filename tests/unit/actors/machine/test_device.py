@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.machine.device import deterministic_or_told, take_device
-from actors.settings.run import WorkersSpec
+from actors.settings.groups import WorkersSpec
 from actors.wire import ConfigError
 
 

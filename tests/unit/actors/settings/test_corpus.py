@@ -51,7 +51,7 @@ def test_a_corpus_is_the_same_when_it_was_written_and_read(fields: dict[str, Any
         ({**PATHS, "prompt_column": "q", "completion_column": "q"}, "are both q"),
         ({**SOURCES, "text_column": "body"}, "`text_column`: belongs to each of `sources`"),
         ({**SOURCES, "format": "jsonl"}, "`format`: belongs to each of `sources`"),
-        ({**SOURCES, **FACTS}, "kind 'facts' takes `paths`"),
+        ({**SOURCES, **FACTS}, "kind 'facts' takes no `sources`"),
         ({**PATHS, **FACTS, "format": "jsonl"}, "`format`: belongs to a corpus of kind 'text'"),
         ({"sources": [{"paths": ["a"], "weight": 0}]}, "greater than 0"),
         ({"sources": [{"paths": []}]}, "at least 1 item"),

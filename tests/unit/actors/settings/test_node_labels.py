@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 from ray._private.label_utils import validate_label_selector
 
+from actors.settings.evaluation import EvaluationSpec
+from actors.settings.groups import WorkersSpec
 from actors.settings.node_labels import in_words, meets
-from actors.settings.run import EvaluationSpec, WorkersSpec
 
 NODE = {"tandem-group": "data", "ray.io/accelerator-type": "A100"}
 WELL_FORMED = [

@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from actors.settings.corpus import CorpusSpec
+from actors.settings.groups import OptimizerSpec
 from actors.settings.layers import MemoryLayerSpec
-from actors.settings.run import DATA, MEMORY, LossWeights, MixSpec, OptimizerSpec, RunSpec, peer_of
+from actors.settings.run import DATA, MEMORY, LossWeights, MixSpec, RunSpec, peer_of
 
 CORPUS = {"paths": ["text.txt"]}
 

@@ -402,5 +402,5 @@ def test_a_tokenizer_whose_files_name_no_mark_can_be_given_one(tmp_path: Path) -
 
 
 def test_marks_are_for_pretrained_tokenizers() -> None:
-    with pytest.raises(ValueError, match="for a pretrained tokenizer"):
+    with pytest.raises(ValueError, match="`begin` and `end` need `pretrained`"):
         TokenizerSpec(begin="none")

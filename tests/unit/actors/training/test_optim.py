@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actors.settings.run import OptimizerSpec
+from actors.settings.groups import OptimizerSpec
 from actors.snapshots.flat import FROZEN, FlatParameters
 from actors.snapshots.sections import section_of
 from actors.training.optim import DenseOptimizer, RowAdam, clip, learning_rate

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from actors.settings.fields import Mark, marked_keys, settings_of
 from actors.wire import ConfigError
 from jobs.tune.file import load_search
-from jobs.tune.spec import Search
+from jobs.tune.spec import Search, SearchSpec
 
 OWN = {"losses.own": {"uniform": [0.2, 0.9]}}
 PBT = {"scheduler": "pbt"}
@@ -162,3 +163,12 @@ def test_what_the_base_sets_is_the_first_point_where_it_lies_in_the_space(tmp_pa
 def test_a_grid_has_as_many_trials_as_points(tmp_path: Path) -> None:
     space = {"losses.own": {"grid": [0.5, 1, 2]}, "data.batch_size": {"grid": [2, 4]}}
     assert search(tmp_path, space=space, algorithm="grid").num_trials == 6
+
+
+def test_every_setting_of_a_search_says_what_it_means() -> None:
+    assert [s.key for s in settings_of(SearchSpec) if not s.field.description] == []
+
+
+def test_a_search_continues_with_other_values_of_what_decides_no_result() -> None:
+    changeable = {"trials", "at_once", "max_failures", "trackers"}
+    assert set(marked_keys(SearchSpec, Mark.RESUMABLE)) == changeable

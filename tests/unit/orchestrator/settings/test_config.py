@@ -101,6 +101,11 @@ def test_nested_values_are_a_config_and_stay_as_they_were(
     assert values == {"corpus": {"paths": ["a.txt", Path("b.txt")]}, "data": {"batch_size": 4}}
 
 
+def test_a_key_that_is_no_text_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match="config: 1: Keys should be strings, got 1"):
+        load_config({"corpus": {"paths": ["a"]}, 1: 2})  # type: ignore[dict-item]
+
+
 def test_a_mistake_in_nested_values_is_named_as_one_in_a_file() -> None:
     with pytest.raises(ConfigError, match=r"config: unknown key sead; did you mean seed\?"):
         load_config({"corpus": {"paths": ["a"]}, "sead": 1})
@@ -133,6 +138,12 @@ def test_an_unknown_key_is_refused_and_the_nearest_one_named(
 ) -> None:
     expected = f"{file}: unknown key {unknown}; did you mean {nearest}?"
     assert error_of(file, override) == expected
+
+
+def test_an_unknown_key_of_an_entry_is_refused_and_the_nearest_one_named(file: Path) -> None:
+    said = error_of(file, "corpus={sources: [{paths: [a], wieght: 2}]}")
+    key = "corpus.sources.0.wieght"
+    assert said == f"{file}: unknown key {key}; did you mean corpus.sources.*.weight?"
 
 
 def test_an_unknown_key_like_none_that_there_is_gets_no_suggestion(file: Path) -> None:
