@@ -50,7 +50,7 @@ from orchestrator.loop.command import Reply
 from orchestrator.loop.coordinator import Coordinator
 from orchestrator.loop.exchange import PairCheckpoint, Version
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 from orchestrator.nodes.placement import Seats
 from orchestrator.processes.launch import Launcher
 from orchestrator.processes.ray_cluster import Cluster

@@ -269,7 +269,7 @@ class _Job:
                 listener,
                 reason,
                 pair,
-                heard=attendant.heard,
+                new_commands=attendant.heard,
             )
             outcome = coordinator.run()
             attendant.phase = "exporting"

@@ -19,7 +19,7 @@ from actors.settings.run import EVALUATOR, RunSpec
 from actors.wire import Location
 from orchestrator.errors import InterruptedRunError, as_group_error
 from orchestrator.loop.exchange import GroupCheckpoint
-from orchestrator.loop.resize import resized, sizes_of
+from orchestrator.loop.resize_rules import group_sizes, with_sizes
 from orchestrator.nodes.placement import Seats, bundle, evaluator_bundle
 from orchestrator.processes.late_start import late_start
 from orchestrator.processes.local_process import is_actor, is_gone, is_stopped, kill
@@ -55,7 +55,7 @@ class Launcher:
 
     def __init__(self, config: Config, tokenizer_json: str, seats: Seats) -> None:
         self._config = config  # of the run as it began
-        self._sizes = sizes_of(config)  # of the groups as they are now; a thread sets its own one
+        self._sizes = group_sizes(config)  # of the groups now; a resize sets its group's one
         self._tokenizer_json = tokenizer_json
         self.seating = Seating(config, seats)
         self._processes: dict[Any, _Process] = {}
@@ -69,8 +69,8 @@ class Launcher:
 
     def _spec_with(self, sizes: Mapping[str, int]) -> RunSpec:
         sizes = {**self._sizes, **sizes}
-        same = sizes == sizes_of(self._config)
-        return (self._config if same else resized(self._config, sizes)).run_spec
+        same = sizes == group_sizes(self._config)
+        return (self._config if same else with_sizes(self._config, sizes)).run_spec
 
     def size(self, name: str) -> int:
         """Workers of a group."""

@@ -35,7 +35,7 @@ from orchestrator.nodes.placement import Seats
 from orchestrator.processes.launch import Launcher, places
 from orchestrator.processes.rank_group import RankGroup
 from orchestrator.processes.refetch import refetch_checkpoint, refetch_version
-from orchestrator.processes.resizer import Resizer
+from orchestrator.processes.resize_steps import ResizeSteps
 from orchestrator.run_dir.run_dir import RETRY_S
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import resume_command
@@ -70,7 +70,7 @@ class Cluster:
         self._homes: dict[str, set[str]] = {}  # nodes where a group's snapshots may lie
         self._restarts: dict[str, Future[Restarted | Resized]] = {}  # a switch is one too
         self._restarter = ThreadPoolExecutor(len(GROUPS), "tandem-restart")
-        self._resizer = Resizer(self._launcher)
+        self._resizer = ResizeSteps(self._launcher)
         self._preparing: Future[None] | None = None
         self._helper = ThreadPoolExecutor(1, "tandem-resize")
         self._stopping = False

@@ -15,7 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from actors.settings.run import EVALUATOR
 from orchestrator.errors import InterruptedRunError, PlacementError
-from orchestrator.loop.resize import sizes_of
+from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.nodes.placement import Resources, Seats, bundle, bundle_index, labels_of
 from orchestrator.settings.config import Config
 
@@ -34,7 +34,7 @@ class Seating:
 
     def __init__(self, config: Config, seats: Seats) -> None:
         self._config, self._seats = config, seats
-        self._own = sizes_of(config)
+        self._own = group_sizes(config)
         self._added: dict[Seat, PlacementGroup] = {}
 
     def of(self, name: str, rank: int) -> tuple[PlacementGroup, int]:

@@ -19,7 +19,7 @@ import psutil
 
 from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.wire import Beat, ConfigError, Location
-from orchestrator.loop.resize import sizes_of
+from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.loop.schedule import Plan
 from orchestrator.run_dir.metrics import Metrics, Row
 from orchestrator.run_dir.run_dir import RunDir
@@ -142,7 +142,7 @@ def _group(
     steps = config.group(group).steps_per_interval
     took_s = row["wait_s"] + row["end_s"] - row["start_s"] if row else 0.0
     return {
-        "workers": sizes_of(config)[group],
+        "workers": group_sizes(config)[group],
         "interval": row.get("interval", 0),
         "step": row.get("step", 0),
         "total_steps": config.total_steps(group),

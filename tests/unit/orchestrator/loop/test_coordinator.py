@@ -9,7 +9,7 @@ import pytest
 from actors.settings.run import DATA, MEMORY
 from actors.wire import CheckpointHeader, DivergedError, Range, StorageError
 from orchestrator.errors import GroupFailedError, InterruptedRunError
-from orchestrator.loop.coordinator import Coordinator, Outcome
+from orchestrator.loop.coordinator import Coordinator, TrainedPair
 from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Restarted
 from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Tally
 from tests.unit.orchestrator.scripted import (
@@ -46,7 +46,7 @@ class Run:
             a_config(**changes), self.cluster, self.listener, stop, clock=self.cluster.clock
         )
 
-    def to_its_end(self) -> Outcome:
+    def to_its_end(self) -> TrainedPair:
         return self.coordinator.run()
 
     def to_the_scripts_end(self) -> list[str]:

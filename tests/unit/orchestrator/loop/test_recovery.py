@@ -281,9 +281,9 @@ def test_a_journal_begins_anew_with_a_checkpoint() -> None:
         journal.commit(a_version(DATA, interval), checkpoint)
     journal.submit(Order("run", 0, 4, 1), 3)
     assert journal.checkpoint is not None
-    assert [entry.order.interval for entry in journal.again()] == [3, 4]
+    assert [entry.order.interval for entry in journal.to_replay()] == [3, 4]
     assert journal.adopted == {2, 3}
-    assert [entry.sums for entry in journal.again()] == [sums_of(a_version(DATA, 3)), ()]
+    assert [entry.sums for entry in journal.to_replay()] == [sums_of(a_version(DATA, 3)), ()]
 
 
 def test_snapshots_that_went_with_their_node_are_waited_for_and_published_again() -> None:

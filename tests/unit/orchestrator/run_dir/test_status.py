@@ -12,7 +12,7 @@ import pytest
 
 from actors.settings.run import DATA, MEMORY
 from actors.wire import Beat, ConfigError, Location
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 from orchestrator.run_dir.metrics import Metrics
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.status import Driver, Pulse, look, read_status, status_of

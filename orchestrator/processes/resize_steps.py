@@ -24,7 +24,7 @@ from orchestrator.processes.rank_group import RankGroup
 Stop = Callable[[], str | None]
 
 
-class Resizer:
+class ResizeSteps:
     """Carries out one resize at a time.
 
     Args:

@@ -62,10 +62,10 @@ class Run:
             self.listener,
             lambda: self.stop,
             clock=self.cluster.clock,
-            heard=self._heard,
+            new_commands=self._new_commands,
         )
 
-    def _heard(self) -> list[Command]:
+    def _new_commands(self) -> list[Command]:
         self._ticks += 1
         if self._ticks == self.stop_after:
             self.stop = "stopped by SIGTERM"
