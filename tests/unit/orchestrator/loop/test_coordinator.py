@@ -9,7 +9,7 @@ import pytest
 from actors.settings.run import DATA, MEMORY
 from actors.wire import CheckpointHeader, DivergedError, Range, StorageError
 from orchestrator.errors import GroupFailedError, InterruptedRunError
-from orchestrator.loop.coordinator import Coordinator, TrainedPair
+from orchestrator.loop.coordinator import Coordinator, TrainedPair, new_groups
 from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Restarted
 from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Tally
 from tests.unit.orchestrator.scripted import (
@@ -275,6 +275,32 @@ def test_a_group_that_waits_for_its_peer_has_no_deadline() -> None:
     deadlines = {"first_interval_s": 100, "interval_factor": 2, "interval_floor_s": 1}
     run = Run([Pass(1.0), committed(DATA, 1), Pass(90.0)], deadlines=deadlines)
     assert run.to_the_scripts_end() == [*STARTED, "committed data 1"]
+
+
+def test_the_state_of_each_group_can_be_read_while_the_run_goes_on() -> None:
+    cluster, seen, groups = ScriptedCluster([]), [], new_groups()
+
+    def look() -> None:
+        seen.append((groups[DATA].phase.label, groups[MEMORY].phase.label))
+
+    run = Coordinator(
+        a_config(), cluster, RecordingListener(), look, clock=cluster.clock, groups=groups
+    )
+    cluster.script = [
+        *(committed(DATA, 1), Failed(MEMORY, 0, DIED), Restarted(MEMORY, 1)),
+        *(committed(MEMORY, 1, incarnation=1), *both(2, agreement=0.5)),
+    ]
+    with pytest.raises(ScriptEndedError):
+        run.run()
+    assert seen == [
+        ("training", "training"),
+        ("idle", "training"),
+        ("idle", "restarting"),
+        ("idle", "training"),
+        ("training", "training"),
+        ("finished", "training"),
+        ("finished", "training"),
+    ]
 
 
 def test_a_stop_request_raises_its_reason() -> None:
