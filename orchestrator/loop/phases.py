@@ -165,7 +165,7 @@ def on_input_lost(
 
 
 def on_peer_replayed(phase: GroupPhase, now: float) -> GroupPhase:
-    """The peer has replayed an interval: who waits for one of its versions waits anew."""
+    """The peer has replayed an interval: a wait for one of its versions begins anew."""
     return replace(phase, since=now) if isinstance(phase, WaitingForSnapshot) else phase
 
 

@@ -1,8 +1,7 @@
-"""The only `ray.remote`: the processes of a rank and of the evaluator, around plain classes, and
-the look at a node.
+"""The Ray actors: one process per rank and one for the evaluator, around plain classes; and the
+task that checks a node. `ray.remote` is used nowhere else.
 
-A rank and the evaluator import torch when they start, so that the driver never does. Called by
-`rank_group`, `cluster` and the survey that a submitted job is preceded by.
+A rank and the evaluator import torch when they start, so that the driver never does.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ class Rank:
         self._phase, self._phase_at = "waiting to start", time.time()
 
     def _begin(self, phase: str) -> None:
-        """Notes what the start does from now on, for who asks meanwhile."""
+        """Notes the step that the start has reached, for heartbeats meanwhile."""
         self._phase, self._phase_at = phase, time.time()
 
     def locate(self) -> Location:
-        """Where this process runs and which cards are its own."""
+        """Where this process runs and which GPUs it may use."""
         return _here(self._group, self._rank)
 
     def warm(self) -> None:
@@ -59,8 +58,8 @@ class Rank:
         self._begin("waiting to start")
 
     def take_over(self, visible_devices: str, num_ranks: int) -> None:
-        """A spare, which reserved nothing, takes the place and the cards of one that died, in a
-        group that may have been resized since.
+        """A spare, which reserved nothing, takes the bundle and the GPUs of a rank that died, in a
+        group that may have been resized since the spare started.
         """
         if visible_devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices
@@ -97,14 +96,14 @@ class Rank:
         return self._rendezvous.host, self._rendezvous.port
 
     def regroup(self, num_ranks: int, incarnation: int) -> Description:
-        """Leaves the group, to meet it again with another number of ranks."""
+        """Leaves the process group, to join one with another number of ranks."""
         self._set_num_ranks(num_ranks)
         self._rendezvous = None
         self._trainer.regroup(num_ranks, incarnation)
         return self._describe(incarnation)
 
     def join(self, host: str, port: int, compare: bool = True) -> None:
-        """Meets the other ranks of the group; see `Trainer.join`."""
+        """Joins the other ranks of the group; see `Trainer.join`."""
         from actors.training.process_group import ProcessGroup, Rendezvous
 
         store = self._rendezvous.store if self._rendezvous else Rendezvous.connect(host, port)
@@ -121,11 +120,11 @@ class Rank:
         )
 
     def restore(self, headers: Sequence[CheckpointHeader], *buckets: Any) -> None:
-        """Goes back to a checkpoint of the group."""
+        """Restores a checkpoint of the group."""
         self._trainer.restore(headers, buckets)
 
     def publish(self, exact: bool) -> tuple[Any, ...]:
-        """(header, *buckets) of the layer as it is."""
+        """(header, *buckets) of the layer's present weights."""
         header, buckets = self._trainer.publish(exact)
         return (header, *buckets)
 
@@ -140,7 +139,7 @@ class Rank:
 
     @ray.method(concurrency_group="beat")
     def beat(self) -> Beat:
-        """What the main thread last wrote about itself, and the memory that the process has."""
+        """The main thread's last note of what it does, and the memory that the process uses."""
         if self._trainer is None:
             return Beat(self._group, self._rank, 0, self._phase, 0, 0, self._phase_at)
         from actors.machine.device import used_bytes
@@ -155,7 +154,7 @@ RankActor = ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_
 
 
 def _here(group: str, rank: int) -> Location:
-    """Where this process runs and which cards are its own."""
+    """Where this process runs and which GPUs it may use."""
     context = ray.get_runtime_context()
     return Location(
         group=group,
@@ -192,7 +191,7 @@ class EvaluatorActor:
 
     @property
     def _evaluator(self) -> Any:
-        """Built with the first evaluation: imports and corpus take seconds."""
+        """Built with the first evaluation, since imports and corpus take seconds."""
         if self._built is None:
             from actors.pair.evaluator import Evaluator
 

@@ -1,7 +1,7 @@
-"""Another copy of bytes that were found bad: fetched again, compared, put into the store anew.
+"""A second copy of bytes that were found bad: fetched again, compared, put into the store anew.
 
-A copy may have been altered on its way or on one node while another is sound. What can't be had
-whole fails loudly. Called by `cluster`, on its threads.
+A copy may have been altered in transit or on one node while another is sound. Where no sound copy
+is left, an error is raised. Blocks; called on threads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def refetch_version(version: Version) -> Version:
     """The version with buckets of which each was compared with its checksum.
 
     Raises:
-        SnapshotError: a bucket is bad where it is kept, too.
+        SnapshotError: a bucket is bad in the object store itself.
         RayError: it is lost, or does not come within a minute.
     """
     name = f"snapshot {version.group} v{version.number}"
@@ -60,7 +60,7 @@ def refetch_checkpoint(
     Args:
         saved: the checkpoint.
         stored_part: reads a part back.
-        then: how the run goes on by hand, from the pair before.
+        then: how a person resumes the run, from the pair before.
 
     Raises:
         CheckpointError: a part is bad, and there is no sound copy of it on storage.
