@@ -205,7 +205,7 @@ def reserve(
                     "nodes take longer to start"
                 )
             on_wait(waiting)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: nothing may be left behind
         remove_placement_group(group)
         raise
     return group

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
 
 from actors.wire import Beat
 from orchestrator.errors import GroupFailedError
@@ -19,7 +21,7 @@ GroupRank = tuple[str, int]
 
 def late_start(
     late: Sequence[GroupRank],
-    processes: Mapping[GroupRank, tuple[Any, Any]],
+    processes: Mapping[GroupRank, tuple[ActorHandle, ObjectRef | None]],
     what: str,
     after_s: float,
 ) -> GroupFailedError:
@@ -50,7 +52,9 @@ def late_start(
     )
 
 
-def _activity(beat_ref: Any, process: tuple[Any, Any] | None) -> str:
+def _activity(
+    beat_ref: ObjectRef | None, process: tuple[ActorHandle, ObjectRef | None] | None
+) -> str:
     if beat_ref is None or process is None:
         return "its process has ended"
     if not _is_ready(beat_ref):
@@ -60,11 +64,11 @@ def _activity(beat_ref: Any, process: tuple[Any, Any] | None) -> str:
         return "Ray has not started its process yet"
     try:
         beat: Beat = ray.get(beat_ref)
-    except Exception as err:  # the process died just now, in whatever way Ray reports that
+    except RayError as err:  # the process died just now
         return f"its process has ended ({type(err).__name__})"
     return f"{beat.phase}, for {max(0.0, time.time() - beat.at):.0f} s"
 
 
-def _is_ready(ref: Any) -> bool:
+def _is_ready(ref: ObjectRef) -> bool:
     ready, _ = ray.wait([ref], timeout=0)
     return bool(ready)

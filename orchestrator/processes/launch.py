@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.settings.run import EVALUATOR, RunSpec
@@ -24,7 +27,7 @@ from orchestrator.nodes.placement import Seats, bundle, evaluator_bundle
 from orchestrator.processes.late_start import late_start
 from orchestrator.processes.local_process import is_actor, is_gone, is_stopped, kill
 from orchestrator.processes.rank_group import RankGroup, Waiting
-from orchestrator.processes.ray_actors import EvaluatorActor, RankActor
+from orchestrator.processes.ray_actors import RankActor, RemoteEvaluator
 from orchestrator.processes.seating import Seating
 from orchestrator.settings.config import Config
 
@@ -43,9 +46,9 @@ class _Process:
         local_pid: its process id, where that is on this machine and known.
     """
 
-    actor: Any
+    actor: ActorHandle
     rank: tuple[str, int]
-    location_ref: Any = None
+    location_ref: ObjectRef | None = None
     local_pid: int | None = None
 
 
@@ -63,8 +66,9 @@ class Launcher:
         self._sizes = group_sizes(config)  # of the groups now; a resize sets its group's one
         self._tokenizer_json = tokenizer_json
         self.seating = Seating(config, seats)
-        self._processes: dict[Any, _Process] = {}
-        self._spares: dict[tuple[str, int], tuple[Any, Any]] = {}  # actor, and ref of its `warm`
+        self._processes: dict[ActorHandle, _Process] = {}
+        # By rank, the actor and the ref of its `warm`.
+        self._spares: dict[tuple[str, int], tuple[ActorHandle, ObjectRef]] = {}
         self._devices: dict[tuple[str, int], str] = {}  # visible GPUs of each rank's bundle
 
     @property
@@ -110,8 +114,8 @@ class Launcher:
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
         groups: dict[str, RankGroup] = {}
-        location_refs: dict[Any, tuple[str, int]] = {}
-        made: list[Any] = []
+        location_refs: dict[ObjectRef, tuple[str, int]] = {}
+        made: list[ActorHandle] = []
         try:
             for name in names:
                 num_before = len(made)
@@ -126,36 +130,36 @@ class Launcher:
                 group.locations = sorted(mine, key=lambda where: where.rank)
                 for actor, where in zip(group.actors, group.locations, strict=True):
                     self._note_location(actor, where)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             self.end(made)
             raise
         return groups
 
-    def _location_ref(self, actor: Any) -> Any:
+    def _location_ref(self, actor: ActorHandle) -> ObjectRef:
         """The ref of an actor's `Location`, which is there as soon as its process is."""
         ref = self._processes[actor].location_ref = actor.locate.remote()
         return ref
 
-    def _note_location(self, actor: Any, where: Location) -> None:
+    def _note_location(self, actor: ActorHandle, where: Location) -> None:
         """Remembers where an actor's process is."""
         self._processes[actor].local_pid = _local_pid(where)
         self._devices.setdefault((where.group, where.rank), where.visible_devices)
 
     def make_added(
         self, sizes: Mapping[str, int], stop: Callable[[], str | None]
-    ) -> dict[str, list[tuple[Any, Location]]]:
+    ) -> dict[str, list[tuple[ActorHandle, Location]]]:
         """The ranks that a resize to these sizes adds, with their layers built.
 
         Raises: as `begin`; then nothing is left of them.
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
         spec = self._spec_with(sizes)
-        made: dict[str, list[Any]] = {name: [] for name in sizes}
+        made: dict[str, list[ActorHandle]] = {name: [] for name in sizes}
         try:
             for name, num in sizes.items():
                 for rank in range(self.size(name), num):
                     made[name].append(self._actor(name, rank, spec=spec))
-            found: dict[str, list[tuple[Any, Location]]] = {}
+            found: dict[str, list[tuple[ActorHandle, Location]]] = {}
             for name, actors in made.items():
                 ranks = {self._location_ref(a): (name, self.size(name) + i)
                          for i, a in enumerate(actors)}  # fmt: skip
@@ -166,7 +170,7 @@ class Launcher:
             starting = {actor.start.remote(0): (name, where.rank)
                         for name, there in found.items() for actor, where in there}  # fmt: skip
             self.await_all(starting, deadline, "was not ready", stop)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             self.end(actor for actors in made.values() for actor in actors)
             raise
         return found
@@ -184,7 +188,7 @@ class Launcher:
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
 
-        def await_all(waiting: Waiting, what: str) -> dict[Any, Any]:
+        def await_all(waiting: Waiting, what: str) -> dict[ObjectRef, Any]:
             return self.await_all(waiting, deadline, what, stop)
 
         regrouping = group.call_all("regroup", len(group.actors), incarnation)
@@ -226,7 +230,7 @@ class Launcher:
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
 
-        def await_all(waiting: Waiting, what: str) -> dict[Any, Any]:
+        def await_all(waiting: Waiting, what: str) -> dict[ObjectRef, Any]:
             return self.await_all(waiting, deadline, what, stop)
 
         groups = list(groups)
@@ -258,16 +262,16 @@ class Launcher:
                 self._location_ref(actor)
                 self._spares[name, rank] = actor, actor.warm.remote()
 
-    def evaluator(self) -> Any:
+    def evaluator(self) -> ActorHandle:
         """Starts the evaluator's process; returns at once."""
         wanted = evaluator_bundle(self._config)
         options = self.options(EVALUATOR, 0, wanted) if wanted else {"num_cpus": 0}
-        actor = EvaluatorActor.options(**options).remote(self.spec, self._tokenizer_json)  # type: ignore[attr-defined]
+        actor = RemoteEvaluator.options(**options).remote(self.spec, self._tokenizer_json)
         self._processes[actor] = _Process(actor, (EVALUATOR, 0))
         self._location_ref(actor)
         return actor
 
-    def end(self, actors: Iterable[Any]) -> None:
+    def end(self, actors: Iterable[ActorHandle]) -> None:
         """Kills processes and waits until those on this machine have ended. One that is just
         starting is waited for first, since its process id is not known before.
         """
@@ -293,7 +297,7 @@ class Launcher:
         ready, _ = ray.wait([process.location_ref], timeout=max(0.0, deadline - time.monotonic()))
         try:
             return _local_pid(ray.get(process.location_ref)) if ready else None
-        except Exception:  # it died before it could answer, in whatever way Ray reports that
+        except RayError:  # it died before it could answer
             return None
 
     def end_all(self) -> None:
@@ -306,9 +310,9 @@ class Launcher:
 
     def await_all(
         self, waiting: Waiting, deadline: float, what: str, stop: Callable[[], str | None]
-    ) -> dict[Any, Any]:
+    ) -> dict[ObjectRef, Any]:
         """Results by ref; the first failure of a rank is raised."""
-        results: dict[Any, Any] = {}
+        results: dict[ObjectRef, Any] = {}
         pending = list(waiting)
         while pending:
             if reason := stop():
@@ -328,7 +332,9 @@ class Launcher:
                 raise late_start(late, started, what, after_s)
         return results
 
-    def _actor(self, name: str, rank: int, spare: bool = False, spec: RunSpec | None = None) -> Any:
+    def _actor(
+        self, name: str, rank: int, spare: bool = False, spec: RunSpec | None = None
+    ) -> ActorHandle:
         spec = spec or self.spec
         workers = spec.group(name).workers
         options = self.options(name, rank, {} if spare else bundle(workers))
@@ -338,7 +344,7 @@ class Launcher:
         self._processes[actor] = _Process(actor, (name, rank))
         return actor
 
-    def _spare(self, name: str, rank: int) -> Any:
+    def _spare(self, name: str, rank: int) -> ActorHandle | None:
         """The rank's spare, where one has finished its imports; None where there is none."""
         actor, warm_ref = self._spares.pop((name, rank), (None, None))
         if actor is None:
@@ -349,7 +355,7 @@ class Launcher:
                 ray.get(warm_ref)
                 actor.take_over.remote(self._devices.get((name, rank), ""), self.size(name))
                 return actor
-        except Exception:  # it died as a spare, in whatever way Ray reports that: it is not used
+        except RayError:  # it died as a spare and is not used
             pass
         self.end([actor])
         return None

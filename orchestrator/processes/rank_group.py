@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
 from actors.snapshots.layout import num_buckets, num_shares
@@ -25,8 +27,8 @@ GATHER_S = 0.005  # for the other ranks' reports, once one is there: a look per 
 HEADERS_S = 10.0  # for the headers of a snapshot
 REST_S = 2.0  # for the other ranks' errors, once one is there: the first cause may not come first
 
-Waiting = Mapping[Any, tuple[str, int]]  # ref -> group and rank
-AwaitAll = Callable[[Waiting, str], dict[Any, Any]]
+Waiting = Mapping[ObjectRef, tuple[str, int]]  # by ref, group and rank
+AwaitAll = Callable[[Waiting, str], dict[ObjectRef, Any]]
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class _Shares:
 class _Returned:
     """Refs of a snapshot or of a checkpoint in flight: headers by rank, and all buckets."""
 
-    header_refs: list[Any]
-    bucket_refs: tuple[Any, ...]
+    header_refs: list[ObjectRef]
+    bucket_refs: tuple[ObjectRef, ...]
 
     def headers(self) -> tuple[Any, ...]:
         """The headers, which are there when the reports are. Raises: RayError where they were
@@ -73,7 +75,7 @@ class _Call:
     """
 
     interval: int
-    pending: dict[Any, int]
+    pending: dict[ObjectRef, int]
     snapshot: _Returned
     saved: _Returned
     reports: dict[int, Report] = field(default_factory=dict)
@@ -104,7 +106,7 @@ class RankGroup:
     """
 
     name: str
-    actors: list[Any]
+    actors: list[ActorHandle]
     heartbeat_s: float
     locations: list[Location] = field(default_factory=list)
     descriptions: list[Description] = field(default_factory=list)
@@ -113,10 +115,10 @@ class RankGroup:
     _call: _Call | None = None
     _failing_since: float | None = None
     _adopted: int = -1
-    _beat_refs: dict[Any, int] = field(default_factory=dict)
+    _beat_refs: dict[ObjectRef, int] = field(default_factory=dict)
     _beats: dict[int, float] = field(default_factory=dict)  # rank -> when the last one came back
 
-    def call_all(self, method: str, *args: Any) -> dict[Any, tuple[str, int]]:
+    def call_all(self, method: str, *args: Any) -> dict[ObjectRef, tuple[str, int]]:
         """Calls a method on every rank; the refs by group and rank."""
         return {
             getattr(actor, method).remote(*args): (self.name, rank)
@@ -191,7 +193,7 @@ class RankGroup:
         return _Shares.of(rank_0.snapshot_bytes if exact else rank_0.wire_bytes, len(self.actors))
 
     @property
-    def report_refs(self) -> list[Any]:
+    def report_refs(self) -> list[ObjectRef]:
         """Refs of the reports that the interval in flight still lacks."""
         return list(self._call.pending) if self._call else []
 
@@ -240,7 +242,7 @@ class RankGroup:
                 try:
                     self.beats[rank] = ray.get(ref)
                     self._beats[rank] = now
-                except Exception as err:  # whatever Ray raises for a process that can't answer
+                except RayError as err:  # the process died or can't be reached
                     cause = as_group_error(self.name, rank, err, "between two intervals")
                     failed.append(Failed(self.name, rank, cause))
         asked = set(self._beat_refs.values())

@@ -10,11 +10,12 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from actors.machine.cpu_features import slow_bf16
+from actors.machine.host_memory import ByteArray
 from actors.settings.run import DATA, EVALUATOR, RunSpec
 from actors.wire import (
     Beat,
@@ -27,6 +28,12 @@ from actors.wire import (
 )
 from orchestrator.nodes.node_check import check_node
 
+if TYPE_CHECKING:  # torch is imported with these
+    from actors.pair.evaluator import Evaluator
+    from actors.training.data_trainer import DataTrainer
+    from actors.training.memory_trainer import MemoryTrainer
+    from actors.training.process_group import Rendezvous
+
 
 class Rank:
     """One rank's process: a plain trainer and the messages to it. Imports torch in `warm` or
@@ -36,8 +43,8 @@ class Rank:
     def __init__(
         self, spec: RunSpec, tokenizer_json: str, run: str, group: str, rank: int, num_ranks: int
     ) -> None:
-        self._trainer: Any = None
-        self._rendezvous: Any = None
+        self._built: DataTrainer | MemoryTrainer | None = None
+        self._rendezvous: Rendezvous | None = None
         self._arguments = (spec, tokenizer_json, run, rank, num_ranks)
         self._group, self._rank, self._num_ranks = group, rank, num_ranks
         self._workers = spec.group(group).workers
@@ -74,8 +81,13 @@ class Rank:
         """Builds the layer; everything that can be wrong with the config shows here."""
         self._begin("importing torch and the trainer")
         make = _trainer_class(self._group)
-        self._trainer = make(*self._arguments, incarnation, self._begin)
+        self._built = make(*self._arguments, incarnation, self._begin)
         return self._describe(incarnation)
+
+    @property
+    def _trainer(self) -> DataTrainer | MemoryTrainer:
+        assert self._built is not None, "`start` comes first"
+        return self._built
 
     def _describe(self, incarnation: int) -> Description:
         precision = self._arguments[0].group(self._group).precision
@@ -92,8 +104,8 @@ class Rank:
         """Rank 0 only: opens the store in which the ranks meet; returns its address."""
         from actors.training.process_group import Rendezvous
 
-        self._rendezvous = Rendezvous(ray.util.get_node_ip_address())
-        return self._rendezvous.host, self._rendezvous.port
+        rendezvous = self._rendezvous = Rendezvous(ray.util.get_node_ip_address())
+        return rendezvous.host, rendezvous.port
 
     def regroup(self, num_ranks: int, incarnation: int) -> Description:
         """Leaves the process group, to join one with another number of ranks."""
@@ -119,7 +131,7 @@ class Rank:
             compare,
         )
 
-    def restore(self, headers: Sequence[CheckpointHeader], *buckets: Any) -> None:
+    def restore(self, headers: Sequence[CheckpointHeader], *buckets: ByteArray) -> None:
         """Restores a checkpoint of the group."""
         self._trainer.restore(headers, buckets)
 
@@ -128,7 +140,9 @@ class Rank:
         header, buckets = self._trainer.publish(exact)
         return (header, *buckets)
 
-    def interval(self, order: Order, headers: Sequence[Header], *buckets: Any) -> tuple[Any, ...]:
+    def interval(
+        self, order: Order, headers: Sequence[Header], *buckets: ByteArray
+    ) -> tuple[Any, ...]:
         """(report, header, checkpoint header, *buckets, *checkpoint buckets) of the next interval.
 
         The headers are None where the order asks for no snapshot or no checkpoint.
@@ -140,7 +154,7 @@ class Rank:
     @ray.method(concurrency_group="beat")
     def beat(self) -> Beat:
         """The main thread's last note of what it does, and the memory that the process uses."""
-        if self._trainer is None:
+        if self._built is None:
             return Beat(self._group, self._rank, 0, self._phase, 0, 0, self._phase_at)
         from actors.machine.device import used_bytes
 
@@ -167,7 +181,7 @@ def _here(group: str, rank: int) -> Location:
     )
 
 
-def _trainer_class(group: str) -> Any:
+def _trainer_class(group: str) -> type[DataTrainer | MemoryTrainer]:
     if group == DATA:
         from actors.training.data_trainer import DataTrainer
 
@@ -177,20 +191,19 @@ def _trainer_class(group: str) -> Any:
     return MemoryTrainer
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)
 class EvaluatorActor:
     """The evaluator's process."""
 
     def __init__(self, spec: RunSpec, tokenizer_json: str) -> None:
         self._arguments = (spec, tokenizer_json)
-        self._built: Any = None
+        self._built: Evaluator | None = None
 
     def locate(self) -> Location:
         """Where this process runs."""
         return _here(EVALUATOR, 0)
 
     @property
-    def _evaluator(self) -> Any:
+    def _evaluator(self) -> Evaluator:
         """Built with the first evaluation, since imports and corpus take seconds."""
         if self._built is None:
             from actors.pair.evaluator import Evaluator
@@ -199,7 +212,12 @@ class EvaluatorActor:
         return self._built
 
     def evaluate(
-        self, data_headers: Any, memory_headers: Any, num_data: int, final: bool, *buckets: Any
+        self,
+        data_headers: Sequence[Header],
+        memory_headers: Sequence[Header],
+        num_data: int,
+        final: bool,
+        *buckets: ByteArray,
     ) -> Evaluation:
         """Held-out figures of a committed pair."""
         parts = buckets[:num_data], buckets[num_data:]
@@ -208,3 +226,6 @@ class EvaluatorActor:
     def export(self, directory: str) -> dict[str, str]:
         """Writes the exports of the pair last evaluated; returns the digests."""
         return self._evaluator.export(directory)
+
+
+RemoteEvaluator = ray.remote(max_restarts=0, max_task_retries=0)(EvaluatorActor)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from actors.settings.run import GROUPS
@@ -73,8 +74,8 @@ class Cluster:
         self._preparing: Future[None] | None = None
         self._resize_thread = ThreadPoolExecutor(1, "tandem-resize")
         self._stopping = False
-        self._evaluator: Any = None
-        self._evaluations: dict[Any, tuple[Version, Version]] = {}  # by ref
+        self._evaluator: ActorHandle | None = None
+        self._evaluations: dict[ObjectRef, tuple[Version, Version]] = {}  # by ref
         self._last_pair: tuple[Version, Version] | None = None
 
     def start(
@@ -178,7 +179,7 @@ class Cluster:
                 number = checkpoint.interval if checkpoint is not None else 0
                 exact = number >= self._config.intervals
                 self._launcher.publish_first(group, number, exact, self._stop_reason)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             self._launcher.end(group.actors)
             raise
         kept = set() if lost_node else self._snapshot_nodes[name]
@@ -237,9 +238,11 @@ class Cluster:
         deadlines = self._config.deadlines
         deadline, deaths = time.monotonic() + deadlines.storage_s, 0
         while True:
+            evaluator = self._evaluator
+            assert evaluator is not None, "no pair was evaluated"
             try:
                 digests: dict[str, str] = ray.get(
-                    self._evaluator.export.remote(directory), timeout=deadlines.evaluation_s
+                    evaluator.export.remote(directory), timeout=deadlines.evaluation_s
                 )
                 return digests
             except Exception as err:  # whatever the remote code raised; it is sorted below

@@ -7,9 +7,9 @@ is left, an error is raised. Blocks; called on threads.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import GetTimeoutError, ObjectLostError
 
 from actors.machine.host_memory import ByteArray, checksum
@@ -28,7 +28,7 @@ def refetch_version(version: Version) -> Version:
         RayError: it is lost, or does not come within a minute.
     """
     name = f"snapshot {version.group} v{version.number}"
-    refs: list[Any] = []
+    refs: list[ObjectRef] = []
     sums = [c for header in version.headers for c in header.checksums]
     for index, (ref, expected) in enumerate(zip(version.bucket_refs, sums, strict=True)):
         bucket = ray.get(ref, timeout=FETCH_S)
@@ -42,7 +42,7 @@ def refetch_version(version: Version) -> Version:
     return replace(version, bucket_refs=tuple(refs))
 
 
-def _or_none(ref: Any) -> ByteArray | None:
+def _or_none(ref: ObjectRef) -> ByteArray | None:
     """An object, or None where no copy of it is left."""
     try:
         found: ByteArray = ray.get(ref, timeout=FETCH_S)
@@ -66,7 +66,7 @@ def refetch_checkpoint(
         CheckpointError: a part is bad, and there is no sound copy of it on storage.
     """
     name = f"checkpoint of {saved.group} interval {saved.interval}"
-    refs: list[Any] = []
+    refs: list[ObjectRef] = []
     sums = [c for header in saved.headers for c in header.checksums]
     for index, (ref, expected) in enumerate(zip(saved.bucket_refs, sums, strict=True)):
         part = _or_none(ref)

@@ -14,7 +14,8 @@ then restarted with its new size. Everything here waits; called on threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+
+from ray.actor import ActorHandle
 
 from actors.wire import Location
 from orchestrator.loop.exchange import GroupCheckpoint
@@ -34,7 +35,7 @@ class ResizeSteps:
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._new_sizes: dict[str, int] = {}
-        self._added: dict[str, list[tuple[Any, Location]]] = {}
+        self._added: dict[str, list[tuple[ActorHandle, Location]]] = {}
 
     def prepare(self, sizes: Mapping[str, int], wait_s: float, stop: Stop) -> None:
         """Starts the workers that groups of these sizes lack.
@@ -52,7 +53,7 @@ class ResizeSteps:
         launcher.seating.add(sizes, wait_s, stop)
         try:
             self._added = launcher.make_added(sizes, stop)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             for name in sizes:
                 launcher.seating.remove(name, launcher.size(name))
             raise
@@ -60,7 +61,7 @@ class ResizeSteps:
 
     def switch(
         self, old: RankGroup, incarnation: int, saved: GroupCheckpoint, stop: Stop
-    ) -> tuple[RankGroup, list[Any]]:
+    ) -> tuple[RankGroup, list[ActorHandle]]:
         """The group with its new size, and the actors that were removed from it, for `tidy`.
 
         Args:
@@ -81,13 +82,13 @@ class ResizeSteps:
         group.locations = [*old.locations[:num], *(where for _, where in added)]
         try:
             self._launcher.regroup(group, incarnation, saved, stop)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             self._launcher.end([*old.actors, *group.actors])
             self._launcher.forget(name)
             raise
         return group, old.actors[num:]
 
-    def tidy(self, name: str, removed: list[Any]) -> None:
+    def tidy(self, name: str, removed: list[ActorHandle]) -> None:
         """Ends the actors that were removed from a group, and releases their bundles."""
         self._launcher.end(removed)
         self._launcher.forget(name)

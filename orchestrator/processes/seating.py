@@ -75,7 +75,7 @@ class Seating:
                     if time.monotonic() > deadline:
                         labels = [labels_of(self._config, name) for name in sizes]
                         raise PlacementError(shortage(list(wanted.values()), labels, wait_s))
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             for group in made.values():
                 remove_placement_group(group)
             raise

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from ray.exceptions import RayError
 
 from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.wire import Location
@@ -68,7 +69,7 @@ class Ray:
 
     def get(self, ref: str) -> Location | None:
         if ref.startswith(self.fails):
-            raise RuntimeError("it died")
+            raise RayError("it died")
         return WHERE
 
     def kill(self, actor: Actor, no_restart: bool) -> None:
