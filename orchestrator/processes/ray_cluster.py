@@ -44,7 +44,7 @@ END_RESTARTS_S = 120.0  # for threads that restart a group; they check `_stoppin
 EXPORT_TRIES = 3  # of the export, where the evaluator's process dies
 
 
-class Cluster:
+class RayCluster:
     """Both groups and the evaluator on Ray, behind calls that never block for long.
 
     Args:
