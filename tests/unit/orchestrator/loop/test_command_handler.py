@@ -10,7 +10,9 @@ from actors.settings.run import DATA, MEMORY
 from orchestrator.errors import GroupFailedError, InterruptedRunError, PlacementError
 from orchestrator.loop.command import Command
 from orchestrator.loop.coordinator import Coordinator
+from orchestrator.loop.deadlines import restart_limit_s
 from orchestrator.loop.events import Event, Failed, Prepared, Resized, Restarted
+from orchestrator.settings.config import DeadlineSpec
 from tests.unit.orchestrator.loop.test_recovery import DIED, again, saved
 from tests.unit.orchestrator.scripted import (
     Pass,
@@ -256,6 +258,17 @@ def test_a_rank_that_dies_in_the_switch_is_a_failure_of_the_group_which_then_has
     ]
     assert [(r.before, r.after) for r in run.listener.resizes] == [(1, 2)]
     assert [state for state, _ in run.replies()] == ["accepted", "done"]
+
+
+def test_a_resize_whose_group_never_gets_ready_ends_the_run_at_its_deadline() -> None:
+    limit_s = restart_limit_s(DeadlineSpec())
+    script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), committed(DATA, 2)]
+    deadlines = {"first_interval_s": 10 * limit_s, "interval_floor_s": 10 * limit_s}
+    waits = [Pass(limit_s), Pass(1.0)]
+    Run([*script, waits[0]], resize(memory_workers=2), deadlines=deadlines).log_after("prepared")
+    run = Run([*script, *waits], resize(memory_workers=2), deadlines=deadlines)
+    with pytest.raises(GroupFailedError, match=r"memory: its new processes were not ready after"):
+        run.coordinator.run()
 
 
 def test_a_replay_never_crosses_a_resize() -> None:
