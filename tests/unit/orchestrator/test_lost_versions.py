@@ -160,7 +160,7 @@ def test_the_final_evaluation_waits_for_what_was_lost_of_the_pair() -> None:
         "committed memory 3",
         "evaluate final 2, 3",
     ]
-    assert len(run.listener.intervals) == 5  # what is done again is told once
+    assert len(run.listener.intervals) == 5  # what is done again is reported once
 
 
 def test_a_final_pair_that_is_lost_again_and_again_ends_the_run_with_the_way_on() -> None:

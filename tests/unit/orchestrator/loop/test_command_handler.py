@@ -125,14 +125,14 @@ def test_a_group_that_was_switched_goes_on_with_its_next_interval() -> None:
     assert run.log_after("resized memory") == ["submit memory 3 on data 2"]
 
 
-def test_what_a_resize_took_is_told() -> None:
+def test_what_a_resize_took_is_reported() -> None:
     script = [Pass(5.0), Prepared(), *both(1), saved(committed(MEMORY, 2)), Pass(0.25)]
     run = Run([*script, Resized(MEMORY, 2)], resize(memory_workers=2))
     run.log_after("resized memory")
-    (told,) = run.listener.resizes
-    assert (told.group, told.interval, told.before, told.after) == (MEMORY, 2, 1, 2)
-    assert (told.prepare_s, told.pause_s) == (5.0, 0.25)
-    assert run.replies()[1:] == [("done", str(told))]
+    (reported,) = run.listener.resizes
+    assert (reported.group, reported.interval, reported.before, reported.after) == (MEMORY, 2, 1, 2)
+    assert (reported.prepare_s, reported.pause_s) == (5.0, 0.25)
+    assert run.replies()[1:] == [("done", str(reported))]
 
 
 def test_a_regular_checkpoint_serves_as_well() -> None:
