@@ -141,7 +141,7 @@ def test_added_ranks_that_cant_all_be_made_are_ended(launcher: Launched) -> None
     assert ray.killed == ray.made
 
 
-def test_added_ranks_are_told_of_the_size_to_come_and_the_launcher_keeps_its_own(
+def test_added_ranks_get_the_size_to_come_and_the_launcher_keeps_its_own(
     launcher: Launched,
 ) -> None:
     it = launcher(Ray())
