@@ -36,7 +36,7 @@ from actors.wire import Description
 from benchmarks.footprint import MIB, growth, private_mib
 from benchmarks.throughput import CONFIG
 from orchestrator.loop.exchange import GroupCheckpoint
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.settings.config import load_config
 
 SAMPLE_S = 0.5
@@ -79,7 +79,7 @@ def measure(intervals: int) -> dict[str, Any]:
 
     sampler = Sampler()
 
-    class SampledCluster(Cluster):
+    class SampledCluster(RayCluster):
         def start(
             self,
             stop_requested: Callable[[], str | None],
@@ -98,7 +98,7 @@ def measure(intervals: int) -> dict[str, Any]:
         config.write_text(yaml.safe_dump(values))
         sampler.start()
         begin = time.monotonic()
-        with patch("orchestrator.processes.ray_runtime.Cluster", SampledCluster):
+        with patch("orchestrator.processes.ray_runtime.RayCluster", SampledCluster):
             summary = run.train(load_config(str(config))).summary
         wall_s = time.monotonic() - begin
         sampler.stop()

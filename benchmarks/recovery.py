@@ -37,7 +37,7 @@ from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Order
 from orchestrator.loop.events import Committed, Event
 from orchestrator.loop.exchange import Version
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.settings.config import load_config
 
 CONFIG = Path(__file__).parents[1] / "jobs" / "configs" / "quickstart.yaml"
@@ -53,11 +53,11 @@ class Kills:
         self.killed: list[tuple[str, float]] = []
         self.events: list[tuple[float, Committed]] = []
 
-    def cluster(self) -> type[Cluster]:
+    def cluster(self) -> type[RayCluster]:
         """A cluster class with the kills built in."""
         kills = self
 
-        class KillingCluster(Cluster):
+        class KillingCluster(RayCluster):
             def submit(self, group: str, order: Order, peer: Version) -> None:
                 super().submit(group, order, peer)
                 if kills._at.get(order.interval) == group:
@@ -96,7 +96,7 @@ def run(folder: str, name: str, kills: Kills, intervals: int, *overrides: str) -
         "exchange={mode: async, staleness: 8, catchup_intervals: 1}",
         *overrides,
     ]
-    with patch("orchestrator.processes.ray_runtime.Cluster", kills.cluster()):
+    with patch("orchestrator.processes.ray_runtime.RayCluster", kills.cluster()):
         return run.train(load_config(str(CONFIG), settings)).summary
 
 

@@ -50,10 +50,10 @@ from orchestrator.loop.command import Reply
 from orchestrator.loop.coordinator import Coordinator
 from orchestrator.loop.exchange import PairCheckpoint, Version
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 from orchestrator.nodes.placement import Seats
 from orchestrator.processes.launch import Launcher
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.reporting.prometheus import Exporter
 from orchestrator.run_dir.metrics import Metrics
 from orchestrator.settings.config import Config, make_config
@@ -252,7 +252,7 @@ class FakeLauncher(Launcher):
         return actor
 
 
-class FakeCluster(Cluster):
+class FakeCluster(RayCluster):
     """The real cluster over fake ranks."""
 
     def __init__(self, config: Config, hosts: Sequence[Any], ray_time: RayTime) -> None:

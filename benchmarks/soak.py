@@ -35,7 +35,7 @@ from actors.settings.run import DATA, GROUPS, MEMORY
 from benchmarks.footprint import MIB, growth, private_mib
 from benchmarks.throughput import CONFIG
 from orchestrator.nodes.private_ray import store_bytes_used
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.settings.config import Config, load_config
 
 SAMPLE_S = 1.0
@@ -79,7 +79,7 @@ class Killer(threading.Thread):
         super().__init__(name="killer", daemon=True)
         self._every_s, self._random = every_s, random.Random(seed)
         self._done = threading.Event()
-        self.cluster: Cluster | None = None
+        self.cluster: RayCluster | None = None
         self.kills: list[str] = []
 
     def run(self) -> None:
@@ -127,7 +127,7 @@ def measure(minutes: float, every_s: float, per_minute: float) -> dict[str, Any]
     intervals = max(10, round(minutes * per_minute))
     killer, watch = Killer(every_s, seed=0), Watch()
 
-    class SoakedCluster(Cluster):
+    class SoakedCluster(RayCluster):
         def start(self, *arguments: Any) -> Any:
             described = super().start(*arguments)
             killer.cluster = self
@@ -144,7 +144,7 @@ def measure(minutes: float, every_s: float, per_minute: float) -> dict[str, Any]
         undisturbed_s = time.monotonic() - begin
         watch.start()
         begin = time.monotonic()
-        with patch("orchestrator.processes.ray_runtime.Cluster", SoakedCluster):
+        with patch("orchestrator.processes.ray_runtime.RayCluster", SoakedCluster):
             result = run.train(settings(folder, "soaked", intervals))
         wall_s = time.monotonic() - begin
         watch.stop()

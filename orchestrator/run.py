@@ -25,8 +25,9 @@ from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, Description, StorageError, one_line
 from orchestrator.console import Console
 from orchestrator.errors import InterruptedRunError
-from orchestrator.loop.coordinator import Coordinator
+from orchestrator.loop.coordinator import Coordinator, new_groups
 from orchestrator.loop.exchange import GroupCheckpoint
+from orchestrator.loop.group_state import GroupState
 from orchestrator.reporting.listener import RunListener
 from orchestrator.reporting.progress import Progress
 from orchestrator.reporting.prometheus import Exporter, to_nowhere, to_ray
@@ -251,7 +252,8 @@ class _Job:
         exporter = Exporter(config, warn, to_ray if self.runtime.has_metrics else to_nowhere)
         for row in metrics.evaluations:
             writer.measured(row["data_version"], held_out(row))
-        attendant = self._attend(groups, metrics, writer)
+        group_states = new_groups()
+        attendant = self._attend(groups, group_states, metrics, writer)
         try:
             listener = RunListener(
                 metrics, recorder, writer, self.progress, attendant, exporter, self.on_evaluation
@@ -269,7 +271,8 @@ class _Job:
                 listener,
                 reason,
                 pair,
-                heard=attendant.heard,
+                new_commands=attendant.heard,
+                groups=group_states,
             )
             outcome = coordinator.run()
             attendant.phase = "exporting"
@@ -308,7 +311,13 @@ class _Job:
             attendant.close(ended, message)
         return RunResult(ended, run_dir.url, summary)
 
-    def _attend(self, groups: Groups, metrics: Metrics, writer: CheckpointWriter) -> Attendant:
+    def _attend(
+        self,
+        groups: Groups,
+        group_states: Mapping[str, GroupState],
+        metrics: Metrics,
+        writer: CheckpointWriter,
+    ) -> Attendant:
         """The thread that refreshes the run's status and reads its mailbox."""
 
         def status(config: Config, driver: Driver, pulse: Pulse) -> dict[str, Any]:
@@ -317,7 +326,8 @@ class _Job:
                 "bytes": writer.num_bytes,
                 "last_interval": writer.last_interval,
             }
-            return status_of(config, metrics, groups.places(), written, driver, pulse)
+            states = {group: state.phase.label for group, state in group_states.items()}
+            return status_of(config, metrics, groups.places(), written, driver, pulse, states)
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
         return Attendant(

@@ -1,6 +1,6 @@
-"""The coordinator and its decisions, free of Ray and of files.
+"""The coordinator and its decisions, without Ray and without files.
 
-What runs next, what is committed, what a failure leads to, what a command does. Knows the groups by
-`ports.ClusterPort`, so that tests and the run in one process drive it without Ray. Imports
-settings.
+Which interval is next, which phase a group is in and how long it may last, what is committed, what
+a failure leads to, what a command does. Knows the groups only through `ports.ClusterPort`, so that
+tests and a run in one process drive it without Ray. Imports settings.
 """

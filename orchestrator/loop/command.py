@@ -1,7 +1,7 @@
 """Commands to a running run and their replies: frozen values, unknown fields refused. No files.
 
-A command names the driver that it is meant for, so that one that was left behind does no harm to
-whoever comes later. Made by the jobs, carried by `mailbox`, carried out by `commands`.
+A command names the driver that it is meant for, so that one that was left behind is not taken by a
+later driver of the same run.
 """
 
 from __future__ import annotations

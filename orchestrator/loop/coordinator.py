@@ -7,26 +7,27 @@ died, catches up, ends.
         |    cluster.poll ----- Committed -> journal, ring -> listener.on_interval
         |                                +-> both groups' checkpoints -> listener.on_checkpoint
         |                 ----- Failed, late beat, deadline -> restarts: the peer goes on
-        |                 ----- Restarted -> restarts: its orders again, compared by checksum
+        |                 ----- Restarted -> restarts: a replay, compared by checksum
         +--               ----- Evaluated -> listener.on_evaluation
 
 Never blocks longer than a tick and touches no file: listeners hand work to their own threads. Knows
-Ray only through `Cluster`, so that tests drive it with scripted events.
+the groups only through `ClusterPort`, so that tests drive it with scripted events.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Evaluation, Order
 from orchestrator.errors import InterruptedRunError
+from orchestrator.loop import phases
 from orchestrator.loop.command import Command
-from orchestrator.loop.commands import Commands
+from orchestrator.loop.command_handler import CommandHandler
 from orchestrator.loop.drain import Drain, plan_drain
-from orchestrator.loop.evaluations import Evaluations
+from orchestrator.loop.evaluation_schedule import EvaluationSchedule
 from orchestrator.loop.events import (
     Committed,
     Evaluated,
@@ -45,15 +46,15 @@ from orchestrator.loop.exchange import (
     Version,
 )
 from orchestrator.loop.group_state import GroupState
+from orchestrator.loop.phases import Finished, Resizing, Restarting, Training
 from orchestrator.loop.ports import ClusterPort, Listener
-from orchestrator.loop.recovery import Entry, Journal
+from orchestrator.loop.recovery import Journal
 from orchestrator.loop.restarts import Restarts
 from orchestrator.loop.schedule import (
     CatchUp,
-    Next,
+    GroupProgress,
+    NextInterval,
     Plan,
-    Progress,
-    finished,
     is_done,
     next_interval,
 )
@@ -65,13 +66,18 @@ BEAT_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How the run ended."""
+class TrainedPair:
+    """What a run ends with: the newest version of each layer, and what was measured of them."""
 
     data: Version
     memory: Version
     catch_up: CatchUp
     final_evaluation: Evaluation
+
+
+def new_groups() -> dict[str, GroupState]:
+    """The state of both groups before a run."""
+    return {group: GroupState() for group in GROUPS}
 
 
 class Coordinator:
@@ -80,11 +86,12 @@ class Coordinator:
     Args:
         config: the run.
         cluster: the started groups.
-        listener: told about every interval and evaluation.
+        listener: notified of every interval and evaluation.
         stop_requested: asked once a tick; a reason ends the run.
         resume: the pair that the groups were restored from.
         clock: monotonic seconds.
-        heard: commands that came since it was last called; asked once a tick.
+        new_commands: those that came since it was last called; asked once a tick.
+        groups: where the state of each group is kept, for the status to read.
     """
 
     def __init__(
@@ -95,7 +102,8 @@ class Coordinator:
         stop_requested: Callable[[], str | None],
         resume: PairCheckpoint | None = None,
         clock: Callable[[], float] = time.monotonic,
-        heard: Callable[[], Sequence[Command]] = tuple,
+        new_commands: Callable[[], Sequence[Command]] = tuple,
+        groups: Mapping[str, GroupState] | None = None,
     ) -> None:
         self._config = config
         self._cluster = cluster
@@ -103,7 +111,7 @@ class Coordinator:
         self._stop_requested = stop_requested
         self._clock = clock
         self._plan = Plan.of(config.intervals, config.exchange, config.checkpoints.every)
-        self._groups = {group: GroupState() for group in GROUPS}
+        self._groups = groups or new_groups()
         self._catch_up = CatchUp()
         self._next_beat = 0.0
         self._trained = RangeLog()  # for the memory's mix
@@ -111,13 +119,17 @@ class Coordinator:
         self._profiled = profiled_intervals(config.profile)
         self._drain: Drain | None = None
         self.ring = Ring(config.retention.newest)
-        self._restarts = Restarts(config, self._groups, self.ring, cluster, listener, clock)
+        self._restarts = Restarts(
+            config, self._groups, self.ring, cluster, listener, self._is_done, clock
+        )
         self._is_ending = False
         self.max_lag = 0
         self._resumed = resume
         done = resume.interval if resume is not None else 0
-        self._evaluations = Evaluations(config, self._plan, cluster, listener, done)
-        self._commands = Commands(config, self._plan, self._groups, cluster, listener, heard, clock)
+        self._evaluations = EvaluationSchedule(config, self._plan, cluster, listener, done)
+        self._commands = CommandHandler(
+            config, self._plan, self._groups, cluster, listener, new_commands, clock
+        )
         if resume is not None:
             self._resume(resume)
 
@@ -126,42 +138,46 @@ class Coordinator:
         self.max_lag = pair.tally.max_lag
         for group, state in self._groups.items():
             saved = pair.groups[group]
-            adopted = max(0, saved.peer_version)
-            state.progress = Progress(pair.interval, False, pair.interval, adopted)
-            state.recovery.journal = Journal(saved)
+            state.committed, state.adopted = pair.interval, max(0, saved.peer_version)
+            state.journal = Journal(saved)
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainedPair:
         """Trains until both groups are done and the final pair is evaluated.
 
         Raises:
             TandemError: the first cause of a group's failure, or the reason for the stop.
         """
         for group in GROUPS:
+            state = self._groups[group]
             self._publish(self._cluster.first_version(group))
-        if self._resumed is not None:  # the two that come again were counted then
+            state.phase = phases.on_first_version(state.phase, self._is_done(group), self._clock())
+        if self._resumed is not None:  # the interrupted run counted these two versions already
             self.ring.num_published = self._resumed.tally.num_published
             self.ring.num_bytes = self._resumed.tally.num_bytes
         else:
             self._evaluations.keep_start(self.ring)
-        while not finished(self._progress, self._plan, self._catch_up):
+        while not all(isinstance(state.phase, Finished) for state in self._groups.values()):
             self._submit_what_can_start()
-            assert self._drain or any(p.running for p in self._progress.values()), (
+            assert self._drain or any(p.is_busy for p in self._progress.values()), (
                 f"neither group can go on: {self._progress}"
             )
             for event in self._turn():
                 self._evaluations.take(event)
-        self._commands.end()
+        self._commands.close()
         self._is_ending = True
         final = self._evaluations.final(self.ring, self._turn, self._clock)
-        return Outcome(*self._final_pair, self._catch_up, final)
+        return TrainedPair(*self._final_pair, self._catch_up, final)
 
     @property
     def _final_pair(self) -> tuple[Version, Version]:
         return self.ring.newest(DATA), self.ring.newest(MEMORY)
 
     @property
-    def _progress(self) -> dict[str, Progress]:
+    def _progress(self) -> dict[str, GroupProgress]:
         return {group: state.progress for group, state in self._groups.items()}
+
+    def _is_done(self, group: str) -> bool:
+        return is_done(group, self._groups[group].committed, self._plan, self._catch_up)
 
     def _submit_what_can_start(self) -> None:
         for group in GROUPS:
@@ -169,13 +185,13 @@ class Coordinator:
             if step is not None and (self._drain is None or step.interval <= self._drain.interval):
                 self._submit(step)
 
-    def _submit(self, step: Next) -> None:
+    def _submit(self, step: NextInterval) -> None:
         state, now = self._groups[step.group], self._clock()
-        before = state.progress.adopted
+        before = state.adopted
         drains = self._drain is not None and step.interval == self._drain.interval
         order = Order(
             run=self._config.name,
-            incarnation=state.recovery.incarnation,
+            incarnation=state.incarnation,
             interval=step.interval,
             num_steps=self._config.group(step.group).steps_per_interval,
             measure=step.measure,
@@ -188,35 +204,36 @@ class Coordinator:
             profile=f"{self._config.run_url}/{PROFILES}" if step.interval in self._profiled
             else None,
         )  # fmt: skip
-        state.waited_s = now - state.idle_since if state.idle_since is not None else 0.0
-        state.progress = replace(state.progress, running=True, adopted=step.peer_version)
-        state.recovery.journal.submit(order, step.peer_version)
-        self._restarts.send(step.group, Entry(order, step.peer_version))
+        waited_s = now - state.committed_at if state.committed_at is not None else 0.0
+        state.adopted = step.peer_version
+        entry = state.journal.submit(order, step.peer_version, waited_s)
+        self._restarts.send(step.group, entry)
 
     def _turn(self) -> list[Evaluated]:
         """One wait for events, and all that follows from them; returns the evaluations."""
         evaluated: list[Evaluated] = []
-        self._heed_stop()
-        self._commands.hear(stopping=self._drain is not None)
+        self._check_stop()
+        self._commands.handle_new(stopping=self._drain is not None)
         for event in self._cluster.poll(TICK_S):
             if isinstance(event, Failed):
                 self._fail(event)
             elif isinstance(event, Restarted):
-                if self._restarts.ready(event):
-                    self._commands.stood(event.group)
+                if self._restarts.on_restarted(event):
+                    self._commands.complete_resize(event.group)
             elif isinstance(event, Prepared):
-                self._commands.prepared(event)
+                self._commands.on_prepared(event)
             elif isinstance(event, Resized):
-                self._commands.switched(event)
+                self._commands.on_resized(event)
             elif isinstance(event, Committed):
-                self._take(event)
+                self._on_committed(event)
             elif isinstance(event, Evaluated):
                 evaluated.append(event)
         now = self._clock()
         if now >= self._next_beat:
             self._next_beat = now + BEAT_EVERY_S
             for late in self._cluster.late_beats():
-                if not self._groups[late.group].recovery.restarting:  # another rank was named too
+                # Another rank may have been named too.
+                if not isinstance(self._groups[late.group].phase, Restarting | Resizing):
                     self._fail(late)
         self._restarts.watch(self._final_pair if self._is_ending else ())
         return evaluated
@@ -225,10 +242,10 @@ class Coordinator:
         """Restarts a group that failed, unless it has nothing left to do: then it is restarted when
         a version of it turns out to be lost.
         """
-        if not is_done(event.group, self._progress, self._plan, self._catch_up):
+        if not isinstance(self._groups[event.group].phase, Finished):
             self._restarts.fail(event)
 
-    def _heed_stop(self) -> None:
+    def _check_stop(self) -> None:
         """Begins to stop where that was asked for, and ends the run when there is no more time."""
         if self._drain is not None:
             if self._clock() > self._drain.until:
@@ -243,40 +260,42 @@ class Coordinator:
             raise InterruptedRunError(reason)
         self._listener.on_drain(self._drain.interval, reason)
 
-    def _take(self, event: Committed) -> None:
+    def _on_committed(self, event: Committed) -> None:
         """An interval came back: for the first time, or again in a replay."""
         state = self._groups[event.group]
-        if event.reports[0].incarnation != state.recovery.incarnation:
+        if event.reports[0].incarnation != state.incarnation:
             return  # of processes that were given up
-        if event.interval > state.progress.committed:
+        if event.interval > state.committed:
             self._commit(event)
             return
-        self._restarts.replayed(event)
+        self._restarts.on_replayed(event)
 
     def _commit(self, event: Committed) -> None:
         state, now = self._groups[event.group], self._clock()
-        expected = state.progress.committed + 1
+        expected = state.committed + 1
         assert event.interval == expected, (
             f"{event.group}: interval {event.interval} came back, expected {expected}"
         )
-        state.progress = replace(state.progress, committed=event.interval, running=False)
-        state.lengths_s.append(now - state.submitted_at)
-        state.idle_since, state.is_warm = now, True
+        training = state.phase
+        assert isinstance(training, Training), f"{event.group}: a commit while {training.label}"
+        agreement = event.reports[0].agreement
+        if event.group == MEMORY and agreement is not None:
+            final = state.adopted == self._plan.intervals
+            self._catch_up = self._catch_up.measured(agreement, final)
+        state.committed, state.committed_at = event.interval, now
+        state.phase = phases.on_commit(training, self._is_done(event.group), now)
+        state.pace.add(now - training.since)
         if self._config.recovers:
-            state.recovery.journal.commit(event.version, event.checkpoint)
+            state.journal.commit(event.version, event.checkpoint)
         else:
-            state.recovery.journal = Journal()
+            state.journal = Journal()
         if event.version is not None:
             self._publish(event.version)
         for group in GROUPS:
-            self.ring.let_go(group, self._groups[peer_of(group)].recovery.journal.adopted)
+            self.ring.let_go(group, self._groups[peer_of(group)].journal.adopted)
         behind = self._plan.lag(event.interval, event.reports[0].peer_version)
         self.max_lag = max(self.max_lag, behind)
-        self._listener.on_interval(event.reports, state.waited_s, behind)
-        agreement = event.reports[0].agreement
-        if event.group == MEMORY and agreement is not None:
-            final = state.progress.adopted == self._plan.intervals
-            self._catch_up = self._catch_up.measured(agreement, final)
+        self._listener.on_interval(event.reports, training.entry.waited_s, behind)
         if event.checkpoint is not None:
             self._save(event.checkpoint)
         self._commands.at_boundary(event.checkpoint)
@@ -284,16 +303,15 @@ class Coordinator:
 
     def _publish(self, version: Version) -> None:
         self.ring.commit(version)
-        state = self._groups[version.group]
-        state.progress = replace(state.progress, published=version.number)
+        self._groups[version.group].published = version.number
         if version.group == DATA:
             self._trained.add(version)
 
     def _save(self, checkpoint: GroupCheckpoint) -> None:
-        """Keeps a group's checkpoint until the other's of the same interval is in; one that a
-        resize asked for has no other.
+        """Keeps a group's checkpoint until the other group's of the same interval is in; one that
+        only a resize asked for has no counterpart.
         """
-        if self._commands.asked_alone(checkpoint):
+        if self._commands.is_for_resize_alone(checkpoint):
             return
         if (groups := self._pairing.add(checkpoint)) is None:
             return

@@ -1,6 +1,5 @@
 """How a run stops with a last checkpoint: which interval both groups still reach, and until when.
-
-Pure decisions. Called by `coordinator`.
+Pure.
 """
 
 from __future__ import annotations
@@ -8,17 +7,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.loop.schedule import Plan, Progress
+from orchestrator.loop.schedule import GroupProgress, Plan
 from orchestrator.settings.config import Config
 
 
 @dataclass(frozen=True)
 class Drain:
-    """A run that is to stop, with a last checkpoint of both groups after an interval.
+    """A run that is to stop with a last checkpoint of both groups.
 
     Attributes:
-        interval: the last one of both groups.
-        until: when there is no more time, on the coordinator's clock.
+        interval: the last one of both groups; it ends with the checkpoint.
+        until: the deadline for that, on the coordinator's clock.
         reason: why the run stops.
     """
 
@@ -27,22 +26,23 @@ class Drain:
     reason: str
 
     def too_late(self, limit_s: float) -> str:
-        """The reason, where the checkpoint did not come in time."""
+        """The reason of a stop whose checkpoint was not complete in time."""
         return f"{self.reason}; no new checkpoint came within recovery.drain_s ({limit_s:g} s)"
 
 
-def next_common_version(plan: Plan, progress: Mapping[str, Progress]) -> int:
+def next_common_version(plan: Plan, progress: Mapping[str, GroupProgress]) -> int:
     """The first interval with a version that no group has begun."""
-    begun = max(p.committed + p.running for p in progress.values())
+    begun = max(p.begun for p in progress.values())
     return (begun // plan.publish_every + 1) * plan.publish_every
 
 
 def plan_drain(
-    config: Config, plan: Plan, progress: Mapping[str, Progress], reason: str, now: float
+    config: Config, plan: Plan, progress: Mapping[str, GroupProgress], reason: str, now: float
 ) -> Drain | None:
-    """The stop of a run: after the first interval with a version that no group has begun.
+    """The stop of a run after the first interval with a version that no group has begun.
 
-    None where there is none left, or where the run makes no checkpoints or takes no time for one.
+    None where no such interval is left, where the run makes no checkpoints, or where
+    `recovery.drain_s` is 0.
     """
     interval = next_common_version(plan, progress)
     drain_s = config.recovery.drain_s if config.checkpoints.every else 0.0

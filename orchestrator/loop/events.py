@@ -1,4 +1,4 @@
-"""What the coordinator is told of the two groups: plain values, no Ray."""
+"""What happens to the two groups, as `ClusterPort.poll` reports it: plain values, no Ray."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ class Failed:
     group: str
     rank: int
     cause: BaseException
-    missing_input: bool = False  # what it was to adopt is nowhere any more
+    missing_input: bool = False  # the version that it was to adopt was lost with its node
 
 
 @dataclass(frozen=True)
 class Restarted:
-    """A group stands again as its checkpoint has it."""
+    """A group's new processes are ready, in the state of its checkpoint."""
 
     group: str
     incarnation: int
     refetched: Version | None = None  # another copy of the version whose bytes were bad
-    lost_node: bool = False  # a node went, and with it the snapshots that only it held
-    published: Version | None = None  # the checkpoint's version, where it was to be published again
+    lost_node: bool = False  # a node was lost, with the snapshots that only it held
+    published: Version | None = None  # the checkpoint's version, where it was published again
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a resize adds stands beside its group; `cause` where it can't be had."""
+    """The workers that a resize adds are ready; `cause` where they can't be had."""
 
     cause: BaseException | None = None
 
 
 @dataclass(frozen=True)
 class Resized:
-    """A group stands with another number of workers, as its checkpoint has it."""
+    """A group has another number of workers, and the state of its checkpoint."""
 
     group: str
     num_workers: int
@@ -57,8 +57,13 @@ class Resized:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation ended; `cause` where it failed, `died` where its process did, `lost` names the
-    groups whose snapshots are on no node any more.
+    """An evaluation ended.
+
+    Attributes:
+        evaluation: the figures; None where it failed.
+        cause: why it failed.
+        died: its process did.
+        lost: groups whose snapshots are no longer in the object store.
     """
 
     evaluation: Evaluation | None

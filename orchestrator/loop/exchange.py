@@ -1,8 +1,8 @@
-"""The ring of versions: committed snapshots of both groups as object refs, kept as long as someone
-may need them.
+"""The ring of versions: committed snapshots of both groups as object refs, kept as long as a group,
+a replay or an evaluation may need them.
 
-The driver owns every ref and never looks inside. Pure bookkeeping: it starts nothing and waits for
-nothing.
+The driver owns every ref and never reads the bytes. Pure bookkeeping: it starts nothing and waits
+for nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Version:
 
 @dataclass(frozen=True)
 class GroupCheckpoint:
-    """A group's whole state after an interval: headers by rank, and all parts as refs."""
+    """A group's whole state after an interval: headers by rank, and all buckets as refs."""
 
     group: str
     interval: int
@@ -46,13 +46,13 @@ class GroupCheckpoint:
 
     @property
     def peer_version(self) -> int:
-        """The version that the group had adopted."""
+        """The peer's version that the group had adopted."""
         return self.headers[0].peer_version
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What the coordinator itself must remember over a resume."""
+    """The coordinator's own state that a resume needs."""
 
     agreement_before: float | None = None  # of the memory with the last version but one
     max_lag: int = 0
@@ -70,13 +70,13 @@ class PairCheckpoint:
 
 
 class Pairing:
-    """Brings the checkpoints of both groups after the same interval together."""
+    """Pairs the checkpoints of both groups after the same interval."""
 
     def __init__(self) -> None:
         self._saved: dict[str, dict[int, GroupCheckpoint]] = {group: {} for group in GROUPS}
 
     def add(self, checkpoint: GroupCheckpoint) -> dict[str, GroupCheckpoint] | None:
-        """Takes one; returns both once the other is in. Older ones without a partner are let go."""
+        """Adds one; returns both once both are there. Older ones without the other are dropped."""
         interval = checkpoint.interval
         self._saved[checkpoint.group][interval] = checkpoint
         if any(interval not in saved for saved in self._saved.values()):
@@ -89,7 +89,7 @@ class Pairing:
 
 
 class RangeLog:
-    """What the data group trained on, by the version that came of it."""
+    """Ranges of the corpus that the data group trained on, by the version published then."""
 
     def __init__(self) -> None:
         self._ranges: dict[int, tuple[Range, ...]] = {}
@@ -99,7 +99,7 @@ class RangeLog:
         self._ranges[version.number] = version.headers[0].ranges
 
     def since(self, before: int, number: int) -> tuple[Range, ...]:
-        """What it trained on between two of its versions; older ranges are forgotten."""
+        """The ranges that it trained on between two of its versions; older ones are forgotten."""
         newer = [n for n in sorted(self._ranges) if before < n <= number]
         ranges = merge_ranges(r for n in newer for r in self._ranges[n])
         for old in [n for n in self._ranges if n <= number]:
@@ -111,7 +111,7 @@ class Ring:
     """The newest versions of each group, and older ones that a replay would need.
 
     Args:
-        kept: newest versions of each group that are always there.
+        kept: number of newest versions of each group that are always kept.
     """
 
     def __init__(self, kept: int) -> None:
@@ -131,20 +131,20 @@ class Ring:
         self.num_bytes += version.num_bytes
 
     def let_go(self, group: str, needed: Collection[int]) -> None:
-        """Lets go of a group's versions that are neither among the newest nor needed."""
+        """Drops a group's versions that are neither among the newest nor needed."""
         versions = self._versions[group]
         for number in sorted(versions)[: -self._kept]:
             if number not in needed:
                 del versions[number]
 
     def replace(self, version: Version) -> None:
-        """Puts another copy of a version's bytes where the first one was, if that is still kept."""
+        """Replaces a version by another copy of it, if it is still kept."""
         self._lost.discard((version.group, version.number))
         if version.number in self._versions[version.group]:
             self._versions[version.group][version.number] = version
 
     def lose(self, group: str, number: int) -> None:
-        """A version's bytes went with the node that held them."""
+        """A version's bytes were lost with the node that held them."""
         if number in self._versions[group]:
             self._lost.add((group, number))
 
@@ -153,7 +153,7 @@ class Ring:
         return sorted(self._versions[group])
 
     def is_lost(self, group: str, number: int) -> bool:
-        """Whether a version's bytes are gone, until the group has published them again."""
+        """Whether a version's bytes were lost and have not been published again."""
         return (group, number) in self._lost
 
     def get(self, group: str, number: int) -> Version:
@@ -176,7 +176,7 @@ def check_fits(
     retention: Retention,
     store_bytes: float,
 ) -> None:
-    """Refuses a run whose kept versions and checkpoints would not fit the object store.
+    """Refuses a run whose kept versions and checkpoints don't fit the object store.
 
     Args:
         snapshot_bytes: of one version, by group.
@@ -185,7 +185,7 @@ def check_fits(
         store_bytes: of the whole cluster's object store.
 
     Raises:
-        StoreTooSmallError: needed and available, and what to turn.
+        StoreTooSmallError: needed and available bytes, and which settings to change.
     """
     saved = sum(checkpoint_bytes.values())
     needed = retention.needed_bytes(snapshot_bytes.values(), checkpoint_bytes.values())

@@ -1,7 +1,7 @@
-"""What the coordinator and the files of a run need of the world, as protocols.
+"""What the coordinator and the files of a run need from outside, as protocols.
 
-`ClusterPort`: the two groups and the evaluator. `Listener`: receives what happens. `ObjectStore`:
-keeps the bytes that refs stand for.
+`ClusterPort`: the two groups and the evaluator. `Listener`: is notified of what happens.
+`ObjectStore`: keeps the bytes that refs stand for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from orchestrator.loop.command import Reply
 from orchestrator.loop.events import Event, Failed
 from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Version
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 
 StoredPart = Callable[[GroupCheckpoint, int], ByteArray | None]  # of a checkpoint, by its index
 
@@ -31,9 +31,9 @@ class ObjectStore(Protocol):
 
 
 class ClusterPort(Protocol):
-    """What is asked of the two groups and the evaluator.
+    """The two groups and the evaluator.
 
-    With a process per rank nothing here blocks for long; in one process `poll` does the work.
+    With a process per rank no method blocks for long; in one process `poll` does the work.
     """
 
     def first_version(self, group: str) -> Version:
@@ -50,19 +50,21 @@ class ClusterPort(Protocol):
         refetch: Version | None,
         publish: bool = False,
     ) -> None:
-        """Begins to replace a group's processes; `poll` says when the new ones are ready.
+        """Begins to end a group's processes and to make new ones; `poll` reports `Restarted` when
+        they are ready, or `Failed`.
 
         Args:
             group, incarnation: of the new processes.
             checkpoint: what they begin from; None: the run's beginning.
             refetch: a version of the peer whose bytes were bad, to be fetched again.
-            publish: publish the version that belongs to the checkpoint again; done too where a
-                node with the group's snapshots is lost.
+            publish: they publish the version that belongs to the checkpoint again; they do so too
+                where a node with the group's snapshots was lost.
         """
 
     def prepare(self, sizes: Mapping[str, int], wait_s: float) -> None:
-        """Begins to start the ranks that groups of other sizes need, beside the old ones; `poll`
-        says when they are ready, or why they can't be had: then nothing of them is left.
+        """Begins to start the workers that groups of these sizes need beside the present ones;
+        `poll` reports `Prepared` when they are ready, or why they can't be had: then nothing of
+        them is left.
 
         Args:
             sizes: numbers of workers of the groups that change.
@@ -71,11 +73,11 @@ class ClusterPort(Protocol):
 
     def switch(self, group: str, incarnation: int, checkpoint: GroupCheckpoint) -> None:
         """Begins to give a group, which is between two intervals, the size that was prepared for
-        it; `poll` says when it is ready.
+        it; `poll` reports `Resized` when it is ready, or `Failed`.
         """
 
     def evaluate(self, data: Version, memory: Version, final: bool) -> None:
-        """Starts an evaluation of a committed pair; `poll` says when it is done."""
+        """Starts an evaluation of a committed pair; `poll` reports `Evaluated`."""
 
     def poll(self, timeout_s: float) -> Sequence[Event]:
         """What happened, waiting at most `timeout_s` for something."""
@@ -89,7 +91,7 @@ class ClusterPort(Protocol):
 
 
 class Listener(Protocol):
-    """Receives what happens; must return at once."""
+    """Is notified of what happens; its methods must return at once."""
 
     def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
         """Both groups are ready."""
@@ -101,13 +103,13 @@ class Listener(Protocol):
         """An evaluation came back."""
 
     def on_checkpoint(self, pair: PairCheckpoint) -> None:
-        """Both groups' states after one interval are in."""
+        """Both groups' states after one interval are complete."""
 
     def on_failure(self, failure: Failure) -> None:
         """A group failed and is restarted."""
 
     def on_recovery(self, group: str, restart_s: float, replay_s: float) -> None:
-        """A group is where it was: seconds until its processes were ready, and of the replay."""
+        """A group is where it was when it failed: seconds to restart, and to replay."""
 
     def on_drain(self, interval: int, reason: str) -> None:
         """The run will stop with a checkpoint of that interval."""
@@ -116,7 +118,7 @@ class Listener(Protocol):
         """A group has another number of workers."""
 
     def on_reply(self, reply: Reply) -> None:
-        """A command is accepted, done or refused."""
+        """A command is accepted, refused or done."""
 
     def on_warning(self, message: str) -> None:
         """Something happened that the run survives."""

@@ -1,10 +1,11 @@
-"""Which interval a group may start next: pure decisions, no effects.
+"""Which interval a group may start next. Pure.
 
 Versions are numbered by the interval that published them, every `publish_every`-th and the last;
-lag counts versions. Lockstep: interval i of each group adopts the peer's version before i, and is
-submitted once that is committed. Async: it adopts the newest there is, at most `staleness` versions
-behind, and a group that is so many versions ahead of what its peer has adopted waits. After the
-data group's last interval the memory goes on alone, on the final version, until it has caught up.
+lag counts published versions. Lockstep: interval i of each group adopts the peer's version before
+i, and is submitted once that is committed. Async: it adopts the newest committed one, at most
+`staleness` versions behind, and a group that is `staleness` versions ahead of what its peer has
+adopted waits. After the data group's last interval the memory goes on alone, on the final version,
+until it has caught up.
 """
 
 from __future__ import annotations
@@ -56,39 +57,53 @@ class Plan:
         return every > 0 and interval % every == 0 and interval <= self.intervals
 
     def version_at(self, interval: int) -> int:
-        """The newest version that is out when an interval has ended."""
+        """The newest version that is published when an interval has ended."""
         return interval if self.publishes(interval) else self._before(interval)
 
     def ordinal(self, interval: int) -> int:
-        """How many versions after version 0 an interval's own one is, or would be."""
+        """Index of the version that an interval publishes, or the next one does, counting published
+        versions only.
+        """
         return -(-interval // self.publish_every)
 
     def lag(self, interval: int, adopted: int) -> int:
-        """Versions by which what an interval adopted is behind it, 1 in lockstep; 0 where the peer
-        is ahead.
+        """How many published versions the adopted one is behind the interval: 1 in lockstep, 0
+        where the peer is ahead.
 
-        In its catch-up the memory goes on adopting the last version, which is as new as it gets.
+        In the catch-up the memory goes on adopting the last version, the newest that there will be.
         """
         interval = min(interval, self.intervals + self.publish_every)
         return max(0, self.ordinal(interval) - self.ordinal(adopted))
 
     def _before(self, interval: int) -> int:
-        """The last version that regularly comes out before or at an interval."""
+        """The last version that is regularly published before or at an interval."""
         return interval // self.publish_every * self.publish_every
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where one group is."""
+class GroupProgress:
+    """What the schedule knows of one group.
+
+    Attributes:
+        committed: its last committed interval.
+        is_busy: an interval is in flight, or the group is not ready for one.
+        published: its newest committed version.
+        adopted: the peer's version that the interval in flight, or else the last one, adopts.
+    """
 
     committed: int = 0
-    running: bool = False
-    published: int = 0  # newest committed version
-    adopted: int = 0  # by the running or else the last interval
+    is_busy: bool = False
+    published: int = 0
+    adopted: int = 0
+
+    @property
+    def begun(self) -> int:
+        """The last interval that the group has begun."""
+        return self.committed + self.is_busy
 
 
 @dataclass(frozen=True)
-class Next:
+class NextInterval:
     """An interval that may start now."""
 
     group: str
@@ -172,18 +187,18 @@ def verdict(kept_up: bool, agreement: float | None) -> str:
 
 
 def next_interval(
-    group: str, progress: Mapping[str, Progress], plan: Plan, catch_up: CatchUp
-) -> Next | None:
+    group: str, progress: Mapping[str, GroupProgress], plan: Plan, catch_up: CatchUp
+) -> NextInterval | None:
     """The interval that `group` may start now, or None while it waits or when it is done."""
     mine, peer = progress[group], progress[peer_of(group)]
-    if mine.running:
+    if mine.is_busy:
         return None
     interval = mine.committed + 1
     if interval > plan.intervals:
         if (
             group == DATA
             or progress[DATA].committed < plan.intervals
-            or finished(progress, plan, catch_up)
+            or is_done(group, mine.committed, plan, catch_up)
         ):
             return None
         version: int | None = plan.intervals
@@ -193,7 +208,7 @@ def next_interval(
         return None
     # From here on the version adopted may be the last but one, or the last.
     near_end = interval >= plan.intervals - (0 if plan.lockstep else plan.staleness + 1)
-    return Next(
+    return NextInterval(
         group,
         interval,
         version,
@@ -204,7 +219,9 @@ def next_interval(
     )
 
 
-def _version_to_adopt(interval: int, mine: Progress, peer: Progress, plan: Plan) -> int | None:
+def _version_to_adopt(
+    interval: int, mine: GroupProgress, peer: GroupProgress, plan: Plan
+) -> int | None:
     """The peer's version for one of the regular intervals; None while the group must wait."""
     if plan.lockstep:
         wanted = plan.version_at(interval - 1)
@@ -214,15 +231,11 @@ def _version_to_adopt(interval: int, mine: Progress, peer: Progress, plan: Plan)
     return peer.published if max(behind, ahead) <= plan.staleness else None
 
 
-def finished(progress: Mapping[str, Progress], plan: Plan, catch_up: CatchUp) -> bool:
-    """True when both groups are done: the data group's intervals, and the memory's catch-up."""
-    return all(is_done(group, progress, plan, catch_up) for group in progress)
-
-
-def is_done(group: str, progress: Mapping[str, Progress], plan: Plan, catch_up: CatchUp) -> bool:
-    """True when a group has nothing left to do; its versions may still be needed."""
-    mine = progress[group]
-    if mine.running or mine.committed < plan.intervals:
+def is_done(group: str, committed: int, plan: Plan, catch_up: CatchUp) -> bool:
+    """True when a group that has committed so many intervals has nothing left to do: the data group
+    after the plan's, the memory group after its catch-up. Their versions may still be needed.
+    """
+    if committed < plan.intervals:
         return False
     if group == DATA:
         return True

@@ -1,4 +1,4 @@
-"""Nodes of a Ray cluster: what they have, where groups are placed, which are going away.
+"""Nodes of a Ray cluster: their resources, where groups are placed, which will be taken away.
 
-Imports settings; called by processes, by `run.py` and by `tandem check`.
+Imports settings. Used by processes and by the jobs that check or submit a run.
 """

@@ -1,12 +1,11 @@
-"""What the cluster's autoscaler says: whether there is one, which nodes it is starting, what it can
-never give, and which nodes it could start. The one place that knows Ray's autoscaler's report;
-`placement` and `check` ask it.
+"""The report of the cluster's autoscaler: whether there is one, which nodes it is starting, what it
+can never provide, and which nodes it could start. No other module knows the report's format.
 
-Ray has no public way to this yet. The second version of its autoscaler (that of `ray up` and of
+Ray has no public API for this yet. The second version of its autoscaler (that of `ray up` and of
 KubeRay) reports to the cluster's control service, and that report is read here. Where there is
-none, or Ray has changed it, the answer is None, and a run is refused what the cluster has not now.
-Node types stand in no report: they are read where `ray up` keeps them, on the head, and a message
-names what they lack where they are known.
+none, or Ray has changed it, the answer is None, and a run is refused what the cluster does not have
+now. The report does not contain the node types: they are read from the file that `ray up` keeps on
+the head, and where they are known a message names what they lack.
 """
 
 from __future__ import annotations
@@ -33,8 +32,9 @@ class ScalerState:
     """The autoscaler's last report.
 
     Attributes:
-        starting: nodes that are on their way, by the name of their type.
-        refused: placement groups, by hex id, that its node types can't hold beside what runs now.
+        starting: number of nodes that are being started, by node type.
+        refused: placement groups, by hex id, for which its node types have no room beside what runs
+            now.
     """
 
     starting: Mapping[str, int]
@@ -45,13 +45,15 @@ def scaler_state() -> ScalerState | None:
     """The autoscaler's last report; None where no autoscaler reports."""
     report = autoscaling_state()
     try:
-        return read_report(report) if report is not None else None
+        return parse_report(report) if report is not None else None
     except AttributeError:  # another Ray's report
         return None
 
 
-def read_report(report: Any) -> ScalerState | None:
-    """An `AutoscalingState` of Ray's; None where it is the empty one of no autoscaler."""
+def parse_report(report: Any) -> ScalerState | None:
+    """The state that Ray's `AutoscalingState` message describes; None where no autoscaler wrote
+    it.
+    """
     if not report.autoscaler_state_version:
         return None
     starting: Counter[str] = Counter()
@@ -65,8 +67,8 @@ def read_report(report: Any) -> ScalerState | None:
 
 
 def possible_nodes() -> list[Node]:
-    """The head, and every node that the autoscaler could start; none where that is not known: this
-    process is not on the head of a cluster that `ray up` made, or its types have no resources.
+    """The head, and every node that the autoscaler could start. Empty where that is not known: this
+    process is not on the head of a cluster that `ray up` made, or its node types name no resources.
     """
     here = ray.get_runtime_context().get_node_id()
     head = [node for node in cluster_nodes() if node.is_head]
@@ -80,8 +82,8 @@ def possible_nodes() -> list[Node]:
 
 
 def startable(config: Mapping[str, Any]) -> list[Node]:
-    """The workers of a cluster's config at each type's `max_workers`; none where a type's resources
-    are left to be found out, as on machines of one's own.
+    """The worker nodes of a cluster's config at each type's `max_workers`. Empty where a type does
+    not name its resources, as on machines of one's own.
     """
     types = dict(config.get("available_node_types") or {})
     types.pop(config.get("head_node_type"), None)

@@ -1,6 +1,6 @@
-"""What one node says of itself before a run is sent to its cluster: packages, storage, paths.
+"""Checks one node before a run is sent to its cluster: packages, storage, paths.
 
-Runs on each node, in a process that imports neither torch nor a trainer. Called by `groups`.
+Runs on each node, in a process that imports neither torch nor a trainer.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from actors.storage import remove, writable
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """A node's answers.
+    """What was found on a node.
 
     Attributes:
         python: version.
         packages: versions by name; None where it isn't installed.
-        storage_error: what is wrong with reading or writing the storage; empty: nothing.
-        missing: paths that are not there.
+        storage_error: why the storage can't be read or written; empty: it can.
+        missing: paths that do not exist.
     """
 
     python: str
@@ -35,12 +35,12 @@ class NodeCheck:
 def check_node(
     storage: str, mark: tuple[str, str], paths: Sequence[str], packages: Sequence[str]
 ) -> NodeCheck:
-    """Looks at the node that it runs on.
+    """Checks the node that it runs on.
 
     Args:
-        storage: where run directories are made; empty: not looked at.
+        storage: where run directories are made; empty: not checked.
         mark: name and content of a file in it that another node wrote.
-        paths: files, folders or globs that must be there.
+        paths: files, folders or globs that must exist.
         packages: distributions whose versions are wanted.
     """
     return NodeCheck(
@@ -92,15 +92,15 @@ def storage_error(storage: str, mark: tuple[str, str]) -> str:
             return "a file that the head wrote there reads differently here"
         own, _ = write_mark(storage)
         remove(fs, f"{root}/{own}")
-    except Exception as err:  # clients of remote storage have errors of their own
+    except Exception as err:  # each client of remote storage has exception types of its own
         lines = str(err).strip().splitlines()
         return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__
     return ""
 
 
 def is_there(path: str) -> bool:
-    """Whether a path, glob or URL stands for anything on this node."""
+    """Whether a path, glob or URL matches anything on this node."""
     try:
         return corpus_paths.is_there(path)
-    except Exception:  # as above; which it is, the run's own message says
+    except Exception:  # as above; the run itself would say what is wrong
         return False

@@ -1,4 +1,4 @@
-"""Nodes of a Ray cluster as placement sees them: what each has in all, and its labels."""
+"""Nodes of a Ray cluster as placement sees them: each one's total resources and its labels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import ray
 
-RAYS_OWN_ID = "ray.io/node-id"  # a label that every node has and no other shares
+NODE_ID_LABEL = "ray.io/node-id"  # Ray sets it on every node, with the node's own id
 HEAD_MARK = "node:__internal_head__"  # a resource that only the head has
 
 
 @dataclass(frozen=True)
 class Node:
-    """What one node has in all, and its labels."""
+    """One node's total resources and its labels."""
 
     resources: Mapping[str, float]
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Node:
 
 
 def cluster_nodes() -> list[Node]:
-    """The nodes that are there now."""
+    """The nodes that are alive now."""
     return [
         Node(dict(node["Resources"]), dict(node.get("Labels") or {}))
         for node in ray.nodes()
@@ -35,7 +35,7 @@ def cluster_nodes() -> list[Node]:
 
 
 def total(nodes: Iterable[Node]) -> dict[str, float]:
-    """The resources of all of them together."""
+    """The resources of all nodes together."""
     found: dict[str, float] = {}
     for node in nodes:
         for name, amount in node.resources.items():
@@ -44,11 +44,11 @@ def total(nodes: Iterable[Node]) -> dict[str, float]:
 
 
 def labels_seen(nodes: Iterable[Node]) -> str:
-    """The labels that there are, and how often."""
+    """The labels of the nodes, with the number of nodes that have each."""
     found = Counter(
         f"{key}={value}"
         for node in nodes
         for key, value in node.labels.items()
-        if key != RAYS_OWN_ID
+        if key != NODE_ID_LABEL
     )
     return ", ".join(f"{label} ({n} node(s))" for label, n in sorted(found.items())) or "none"

@@ -2,8 +2,8 @@
 for; waits for nodes that an autoscaler can add; or says what is missing.
 
 One placement group for the run, so that two half-started runs can't each hold what the other needs.
-A Tune trial hands in its own instead. Called by `run`; workers that a running run adds get groups
-of their own, made by `seating`.
+A Tune trial passes its own instead. Workers that a resize adds get placement groups of their own,
+see `seating`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Resources = dict[str, float]
 
 @dataclass(frozen=True)
 class Seats:
-    """Where a run's processes sit.
+    """The bundles that are reserved for a run's processes.
 
     Attributes:
         group: a placement group that holds `bundles(config)`.
-        first_bundle: index of the first of them; a Tune trial's driver sits before them.
+        first_bundle: index of the first of them; a Tune trial's driver has the one before.
     """
 
     group: PlacementGroup
@@ -61,7 +61,7 @@ def bundles(config: Config) -> list[Resources]:
 
 
 def evaluator_bundle(config: Config) -> Resources:
-    """What the evaluator reserves; empty where it shares with the groups."""
+    """What the evaluator reserves; empty where it uses the groups' resources."""
     wanted = {"CPU": config.evaluation.cpus, "GPU": config.evaluation.gpus}
     return {name: amount for name, amount in wanted.items() if amount}
 
@@ -88,7 +88,7 @@ def bundle_index(config: Config, group: str, rank: int) -> int:
 
 
 def shortages(config: Config, available: Mapping[str, float]) -> list[str]:
-    """One line per resource of which more is asked for than there is."""
+    """One line per resource of which more is asked for than is available."""
     lines = []
     for resource in ("CPU", "GPU"):
         asked = sum(b.get(resource, 0.0) for b in bundles(config))
@@ -138,7 +138,7 @@ def label_shortages(config: Config, nodes: Sequence[Node]) -> list[str]:
 
 
 def _names(config: Config) -> list[str]:
-    """To whom each of the `bundles` belongs."""
+    """Group, or evaluator, of each of the `bundles`."""
     names = [group for group in GROUPS for _ in range(config.group(group).workers.num_workers)]
     return [*names, EVALUATOR] if evaluator_bundle(config) else names
 
@@ -150,8 +150,8 @@ def _labels_key(name: str) -> str:
 def check_resources(
     config: Config, available: Mapping[str, float], nodes: Sequence[Node] = ()
 ) -> None:
-    """Raises: PlacementError where more is asked for than there is at all, or labels are asked for
-    that none of the nodes has.
+    """Raises: PlacementError where more is asked for than the cluster has in total, or labels that
+    none of the nodes has.
     """
     if missing := shortages(config, available) + label_shortages(config, nodes):
         raise PlacementError(f"not enough resources: {'; '.join(missing)}; {WHAT_TO_DO}")
@@ -171,7 +171,7 @@ def make_group(config: Config) -> PlacementGroup:
 def reserve(
     config: Config,
     stop_requested: Callable[[], str | None],
-    told: Callable[[str], None] = lambda text: None,
+    on_wait: Callable[[str], None] = lambda text: None,
 ) -> PlacementGroup:
     """A ready placement group for both groups. Waits for an autoscaler that can add what is
     missing.
@@ -179,7 +179,7 @@ def reserve(
     Args:
         config: the run.
         stop_requested: asked once a second; a reason ends the wait.
-        told: what is waited for, once a second.
+        on_wait: receives what is waited for, once a second.
 
     Raises:
         PlacementError: more asked than the cluster has or can add, or not there within
@@ -205,16 +205,16 @@ def reserve(
                     f"now {free}; wait for other jobs to end, or raise deadlines.start_s where "
                     "nodes take longer to start"
                 )
-            told(waiting)
-    except BaseException:
+            on_wait(waiting)
+    except BaseException:  # Ctrl-C, too: nothing may be left behind
         remove_placement_group(group)
         raise
     return group
 
 
 def _is_final(state: ScalerState, group: PlacementGroup) -> bool:
-    """Whether the group will never be held: the autoscaler can't, no node is on its way, and no
-    other work holds placement groups that it may give back.
+    """Whether the placement group can never be reserved: the autoscaler has no room for it, no node
+    is being started, and no other placement group is reserved that might be released.
     """
     if group.id.hex() not in state.refused or state.starting:
         return False
@@ -225,8 +225,8 @@ def _is_final(state: ScalerState, group: PlacementGroup) -> bool:
 
 
 def _refuse(config: Config) -> None:
-    """Raises: PlacementError that says what neither the nodes nor their types can hold. What types
-    there are is not always known; the autoscaler's word then stands for itself.
+    """Raises: PlacementError that says what the cluster's node types have no room for. Where the
+    types are not known, it names the labels of the present nodes.
     """
     types = possible_nodes()
     missing = shortages(config, total(types)) + label_shortages(config, types) if types else []
@@ -239,7 +239,7 @@ def _refuse(config: Config) -> None:
 
 
 def asked_for(config: Config) -> str:
-    """What each group asks for, and where."""
+    """What each group asks for, and on which nodes."""
     names = _names(config)
     parts = []
     for name in dict.fromkeys(names):
@@ -252,7 +252,7 @@ def asked_for(config: Config) -> str:
 
 
 def waiting_for(config: Config, state: ScalerState | None) -> str:
-    """What a run waits for, and which nodes are on their way."""
+    """What a run waits for, and which nodes are being started."""
     text = f"waiting for {asked_for(config)}"
     if state is not None and state.starting:
         text += "; starting: " + ", ".join(f"{n} {kind}" for kind, n in state.starting.items())

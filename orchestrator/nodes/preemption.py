@@ -1,7 +1,6 @@
 """The notice that a node of the run will be taken away, as a reason to stop in time.
 
-Clouds announce it seconds to minutes before; Ray knows such a node as draining. Asked by `run`
-beside the signals.
+Clouds announce it seconds to minutes before; Ray calls such a node draining.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ class Preemption:
 
     Args:
         node_ids: the nodes on which the run has processes now.
-        draining: node ids with their deadlines, milliseconds since the epoch; 0: none.
+        draining: ids of draining nodes, with deadlines in milliseconds since the epoch; 0: none.
         clock: monotonic seconds.
     """
 

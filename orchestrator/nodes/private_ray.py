@@ -1,11 +1,9 @@
-"""What Tandem uses of Ray that Ray does not promise to keep, in one place.
+"""The private names of Ray that Tandem uses, which another version of Ray may lack.
 
 The only module that may touch a private name of Ray (a test says so). Each has a row in `NAMES`:
-what it is for, and what is missing without it. All were tested with the version `TESTED`; where
-another Ray has a name no more, what can be done without goes on without, `missing` says so at a
-run's start, and what can't be done without raises `MissingPrivateNameError`.
-
-Called by `preemption`, `autoscaler`, `ray_address`, `ray_session`, the job server and benchmarks.
+what it is for, and what is missing without it. All were tested with the version `TESTED`. Where
+another Ray lacks a name that a run can do without, `missing` says so at its start; a name that is
+indispensable raises `MissingPrivateNameError`.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ class PrivateName:
     Attributes:
         module, path: where it is, and its dotted path in there.
         purpose: what it is used for.
-        without: what is not there where Ray lacks it.
+        without: what does not work where Ray lacks it.
     """
 
     module: str
@@ -100,7 +98,7 @@ IN_RUNS = (DRAINING, CONTROL_CLIENT, CONTROL_REPLY, NOTICES, CLUSTER_HERE)
 
 
 def find(name: PrivateName) -> Any | None:
-    """What Ray has under that name; None where it has it no more."""
+    """What Ray has under that name; None where it has no such name."""
     try:
         found: Any = importlib.import_module(name.module)
     except ImportError:
@@ -114,7 +112,7 @@ def need(name: PrivateName) -> Any:
     """What Ray has under that name.
 
     Raises:
-        MissingPrivateNameError: it has it no more.
+        MissingPrivateNameError: it has no such name.
     """
     found = find(name)
     if found is None:
@@ -126,7 +124,7 @@ def need(name: PrivateName) -> Any:
 
 
 def missing() -> list[str]:
-    """A sentence for each private name of which runs make use and that this Ray lacks."""
+    """A sentence for each private name that runs use and this Ray lacks."""
     return [
         f"Ray {ray.__version__} has no {name}, which is used {name.purpose}: {name.without} "
         f"(tested with ray=={TESTED})"
@@ -139,13 +137,13 @@ def draining_nodes() -> Mapping[str, int]:
     """Ids of nodes that will be taken away, with their deadlines: milliseconds since the epoch, 0
     where there is none.
     """
-    ask = find(DRAINING)  # where Ray Train and Serve read it too
+    ask = find(DRAINING)  # Ray Train and Serve use it, too
     return dict(ask()) if ask is not None else {}
 
 
 def autoscaling_state() -> Any | None:
-    """The `AutoscalingState` that the cluster's control service holds; None where this Ray can't be
-    asked for it, or does not answer.
+    """The `AutoscalingState` of the cluster's control service; None where this Ray has no such
+    report, or does not answer.
     """
     make_client, reply_type = find(CONTROL_CLIENT), find(CONTROL_REPLY)
     if make_client is None or reply_type is None:
@@ -160,8 +158,8 @@ def autoscaling_state() -> Any | None:
 
 @contextmanager
 def without_notices() -> Iterator[None]:
-    """Ray prints a paragraph for every process that dies, in the midst of a live view; the run says
-    itself who died and what follows. There is no public switch for it.
+    """Silences Ray's paragraph for every process that dies, which would break into a live view; the
+    run itself says which one died and what follows. Ray has no public switch for it.
     """
     printed = find(NOTICES)
     if printed is None:
@@ -176,8 +174,8 @@ def without_notices() -> Iterator[None]:
 
 
 def cluster_here() -> str | None:
-    """host:port of the cluster that `auto` means on this machine, RAY_ADDRESS left aside; None
-    where this Ray can't be asked for it.
+    """host:port of the cluster that `auto` means on this machine, whatever RAY_ADDRESS says; None
+    where this Ray lacks the private name for it.
 
     Raises:
         ConnectionError: no Ray runs on this machine, and none is known to have run.
@@ -187,19 +185,19 @@ def cluster_here() -> str | None:
 
 
 def token_header() -> dict[str, str]:
-    """The HTTP header with Ray's token, found as Ray's client finds it, but without its switch
-    RAY_AUTH_MODE; empty where there is none.
+    """The HTTP header with Ray's token, found as Ray's client finds it, whatever RAY_AUTH_MODE is;
+    empty where there is none.
 
     Raises:
         ray.exceptions.AuthenticationError: a token that can't be read.
-        MissingPrivateNameError: this Ray finds its token in another way.
+        MissingPrivateNameError: this Ray lacks the private name for it.
     """
     loader = need(TOKEN).instance()
     return dict(loader.get_token_for_http_header(ignore_auth_mode=True))
 
 
 def started_with_niceness(niceness: int) -> dict[str, Any]:
-    """Arguments of `ray.init` by which workers of an embedded Ray get that niceness."""
+    """Arguments of `ray.init` that give the workers of an embedded Ray that niceness."""
     return {"_system_config": {"worker_niceness": niceness}}
 
 

@@ -1,8 +1,7 @@
-"""Which Ray a run is told to use, whether it answers, and whose it is; asked before Ray is.
+"""Which Ray cluster a run is to use, whether it answers, and who owns it, found without Ray.
 
 `ray.init` waits for minutes for an address at which nobody answers, and doesn't say where the
-address came from. Starts nothing and joins nothing. Called by `ray_session`, `check` and
-the job server.
+address came from. Starts nothing and joins nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ import ray
 from actors.wire import ConfigError
 from orchestrator.nodes.private_ray import cluster_here
 
-CONNECT_S, ANSWER_S = 3.0, 3.0  # of a head that is tried; both, and a slow name server, below 10 s
-TRIED_S = 8.0  # for all of it
+CONNECT_S, ANSWER_S = 3.0, 3.0  # for a head's connection, and for its answer
+TRIED_S = 8.0  # for both and the name server, so that a person waits less than 10 s
 ENVIRONMENT = "RAY_ADDRESS"
 JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the drivers of jobs
 AUTO, LOCAL = "auto", "local"
@@ -41,7 +40,7 @@ class Given:
 
     Attributes:
         address: `HOST:PORT`, `auto`, or what else was given.
-        source: where it came from, as a person names it.
+        source: where it came from, in words.
         undo: what to do to run on this machine alone.
     """
 
@@ -131,9 +130,9 @@ def unreachable(
 
     Args:
         host, port: of the server.
-        ask: says what is wrong with an open connection.
+        ask: what is wrong with an open connection; None: nothing.
     """
-    found: list[str | None] = []  # by a thread: no timeout is heeded while a name is looked up
+    found: list[str | None] = []  # by a thread: looking up a name has no timeout
     trial = threading.Thread(
         target=lambda: found.append(_wrong_at(host, port, ask)), name="reach", daemon=True
     )
@@ -159,7 +158,7 @@ def _wrong_at(host: str, port: int, ask: Callable[[socket.socket], str | None]) 
 def _no_head(connection: socket.socket) -> str | None:
     """Why no Ray head is at the other end; None: one may be."""
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-        return None  # it answers to those alone whom it knows
+        return None  # it answers only clients with a certificate
     connection.settimeout(ANSWER_S)
     connection.sendall(OPENING)
     answer = b""
@@ -177,12 +176,12 @@ def _no_head(connection: socket.socket) -> str | None:
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose processes a cluster's are on this machine.
+    """The user whose processes a cluster's node on this machine runs as.
 
     Attributes:
-        user: of the node's process; None where it can't be seen.
-        is_me: it is also this process's.
-        age_s: since the node was started; None where it can't be seen.
+        user: of the node's process; None where that can't be seen.
+        is_me: this process has the same user.
+        age_s: since the node was started; None where that can't be seen.
     """
 
     user: str | None = None
@@ -191,7 +190,9 @@ class Owner:
 
 
 def owner_of(address: str) -> Owner:
-    """Whose the node of the cluster at `address` is on this machine; each driver has one."""
+    """Owner of the node on this machine that belongs to the cluster at `address`; every driver runs
+    on a node.
+    """
     me = psutil.Process().username()
     for process in psutil.process_iter(["name", "cmdline", "username", "create_time"]):
         info = process.info
@@ -202,13 +203,13 @@ def owner_of(address: str) -> Owner:
 
 
 def whose(given: Given, address: str, owner: Owner, size: str) -> str:
-    """The sentence by which a run says which cluster it joins.
+    """The sentence that says which cluster a run joins.
 
     Args:
         given: the address as it was given.
         address: of the cluster's head.
         owner: of its node here.
-        size: what it has, in words.
+        size: its nodes, CPUs and GPUs, in words.
     """
     given_as = "" if given.address == address else f"{given.address}, "
     age = "" if owner.age_s is None else f", up for {_age(owner.age_s)}"
@@ -229,7 +230,7 @@ def _age(seconds: float) -> str:
 
 
 def temp_folder(environment: Mapping[str, str]) -> tuple[str, str]:
-    """The folder below which an embedded Ray keeps its sockets and logs, and what says so."""
+    """The folder below which an embedded Ray keeps its sockets and logs, and what determines it."""
     for name in ("RAY_TMPDIR", *(["TMPDIR"] if sys.platform.startswith("linux") else [])):
         if name in environment:
             return environment[name], name

@@ -1,5 +1,5 @@
-"""The groups' processes on Ray: started, asked, restarted, resized.
+"""The groups' processes on Ray: started, called, restarted, resized.
 
-The only room that makes actors. Implements `loop.ports.ClusterPort`. Imports loop, nodes and
+The only room that creates Ray actors. Implements `loop.ports.ClusterPort`. Imports loop, nodes and
 settings.
 """

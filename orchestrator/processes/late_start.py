@@ -1,45 +1,49 @@
-"""What ranks that are not ready in time are doing: which, and how far each has come.
-
-Called by `launch` when the deadline of a start has passed.
-"""
+"""The error of a start that took too long: which ranks are not ready, and what each is doing."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
 
 from actors.wire import Beat
 from orchestrator.errors import GroupFailedError
 
-ANSWER_S = 3.0  # for a rank to say what it does; beside its main thread
-NAMED = 4  # ranks in a message
+ANSWER_S = 3.0  # for a heartbeat, which does not need the rank's main thread
+MAX_NAMED = 4  # ranks in a message
 
-Who = tuple[str, int]  # group and rank
+GroupRank = tuple[str, int]
 
 
 def late_start(
-    late: Sequence[Who], processes: Mapping[Who, tuple[Any, Any]], what: str, after_s: float
+    late: Sequence[GroupRank],
+    processes: Mapping[GroupRank, tuple[ActorHandle, ObjectRef | None]],
+    what: str,
+    after_s: float,
 ) -> GroupFailedError:
     """The error of a start that took too long.
 
     Args:
         late: ranks that are waited for.
-        processes: of every rank the actor, and the ref of where its process is; None: not asked.
-        what: did not happen, of each of them.
+        processes: by rank, the actor and the ref of its `Location`; None: not asked for.
+        what: the step that was not done, e.g. "was not ready".
         after_s: the deadline.
     """
-    asked = {who: processes[who][0].beat.remote() for who in late[:NAMED] if who in processes}
-    if asked:
-        ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER_S)
+    beat_refs = {
+        rank: processes[rank][0].beat.remote() for rank in late[:MAX_NAMED] if rank in processes
+    }
+    if beat_refs:
+        ray.wait(list(beat_refs.values()), num_returns=len(beat_refs), timeout=ANSWER_S)
     lines = [
-        f"{group} rank {rank}: {_doing(asked.get((group, rank)), processes.get((group, rank)))}"
-        for group, rank in late[:NAMED]
+        f"{key[0]} rank {key[1]}: {_activity(beat_refs.get(key), processes.get(key))}"
+        for key in late[:MAX_NAMED]
     ]
-    if len(late) > NAMED:
-        lines.append(f"and {len(late) - NAMED} more")
+    if len(late) > MAX_NAMED:
+        lines.append(f"and {len(late) - MAX_NAMED} more")
     group, rank = late[0]
     return GroupFailedError(
         f"{group} rank {rank}: {what} after {after_s:g} s (waiting for {'; '.join(lines)}); raise "
@@ -48,21 +52,23 @@ def late_start(
     )
 
 
-def _doing(beat_ref: Any, process: tuple[Any, Any] | None) -> str:
+def _activity(
+    beat_ref: ObjectRef | None, process: tuple[ActorHandle, ObjectRef | None] | None
+) -> str:
     if beat_ref is None or process is None:
         return "its process has ended"
-    if not _is_in(beat_ref):
-        locating = process[1]
-        if locating is not None and _is_in(locating):
+    if not _is_ready(beat_ref):
+        location_ref = process[1]
+        if location_ref is not None and _is_ready(location_ref):
             return f"its process does not answer within {ANSWER_S:g} s; it hangs or gets no CPU"
         return "Ray has not started its process yet"
     try:
         beat: Beat = ray.get(beat_ref)
-    except Exception as err:  # the process died just now
+    except RayError as err:  # the process died just now
         return f"its process has ended ({type(err).__name__})"
     return f"{beat.phase}, for {max(0.0, time.time() - beat.at):.0f} s"
 
 
-def _is_in(ref: Any) -> bool:
+def _is_ready(ref: ObjectRef) -> bool:
     ready, _ = ray.wait([ref], timeout=0)
     return bool(ready)

@@ -1,8 +1,8 @@
-"""Brings a group's processes up and ends them: placed, started, met, restored; spares kept warm.
+"""Starts a group's processes and ends them: placed, started, joined, restored; spares kept warm.
 
-Everything here waits, each wait with a deadline, so it runs at a run's start or on a thread of
-`cluster`. Owns every actor of the run, the evaluator too, and its process id, so that none is left
-behind.
+Everything here waits, each wait with a deadline, so it is called at a run's start or on a thread of
+`ray_cluster`. Owns every actor of the run, the evaluator too, and its process id, so that none is
+left behind.
 """
 
 from __future__ import annotations
@@ -13,34 +13,42 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.settings.run import EVALUATOR, RunSpec
 from actors.wire import Location
 from orchestrator.errors import InterruptedRunError, as_group_error
 from orchestrator.loop.exchange import GroupCheckpoint
-from orchestrator.loop.resize import resized, sizes_of
+from orchestrator.loop.resize_rules import group_sizes, with_sizes
 from orchestrator.nodes.placement import Seats, bundle, evaluator_bundle
 from orchestrator.processes.late_start import late_start
 from orchestrator.processes.local_process import is_actor, is_gone, is_stopped, kill
 from orchestrator.processes.rank_group import RankGroup, Waiting
-from orchestrator.processes.ray_actors import EvaluatorActor, RankActor
+from orchestrator.processes.ray_actors import RankActor, RemoteEvaluator
 from orchestrator.processes.seating import Seating
 from orchestrator.settings.config import Config
 
 POLL_S = 0.5  # how late a stop is noticed while starting
-ASKED_S = 5.0  # for a process to end as Ray asks it to; one killed before is reported as lost
+ASKED_S = 5.0  # for a process to end as Ray asks it to; Ray reports one killed earlier as lost
 
 
 @dataclass
 class _Process:
-    """An actor, its group and rank, the ref of where it is, and its process id where that is on
-    this machine.
+    """An actor of this run.
+
+    Attributes:
+        actor: its handle.
+        rank: its group and rank.
+        location_ref: of its `Location`, which is there as soon as the process is.
+        local_pid: its process id, where that is on this machine and known.
     """
 
-    actor: Any
-    who: tuple[str, int]
-    locating: Any = None
+    actor: ActorHandle
+    rank: tuple[str, int]
+    location_ref: ObjectRef | None = None
     local_pid: int | None = None
 
 
@@ -55,35 +63,36 @@ class Launcher:
 
     def __init__(self, config: Config, tokenizer_json: str, seats: Seats) -> None:
         self._config = config  # of the run as it began
-        self._sizes = sizes_of(config)  # of the groups as they are now; a thread sets its own one
+        self._sizes = group_sizes(config)  # of the groups now; a resize sets its group's one
         self._tokenizer_json = tokenizer_json
         self.seating = Seating(config, seats)
-        self._processes: dict[Any, _Process] = {}
-        self._spares: dict[tuple[str, int], tuple[Any, Any]] = {}  # actor, and ref of its warming
-        self._cards: dict[tuple[str, int], str] = {}  # visible devices of each rank's bundle
+        self._processes: dict[ActorHandle, _Process] = {}
+        # By rank, the actor and the ref of its `warm`.
+        self._spares: dict[tuple[str, int], tuple[ActorHandle, ObjectRef]] = {}
+        self._devices: dict[tuple[str, int], str] = {}  # visible GPUs of each rank's bundle
 
     @property
     def spec(self) -> RunSpec:
-        """What a trainer's process is told of the run."""
+        """The settings of the run that a trainer's process gets."""
         return self._spec_with({})
 
     def _spec_with(self, sizes: Mapping[str, int]) -> RunSpec:
         sizes = {**self._sizes, **sizes}
-        same = sizes == sizes_of(self._config)
-        return (self._config if same else resized(self._config, sizes)).run_spec
+        same = sizes == group_sizes(self._config)
+        return (self._config if same else with_sizes(self._config, sizes)).run_spec
 
     def size(self, name: str) -> int:
         """Workers of a group."""
         return self._sizes[name]
 
     def set_size(self, name: str, num: int) -> None:
-        """From now on the group is made with so many workers. Both groups may be resized at once,
-        each on a thread of its own.
+        """From now on the group is made with so many workers. Called by a resize, of which each
+        group may have one at the same time, on a thread of its own.
         """
         self._sizes[name] = num
 
     def options(self, name: str, rank: int, resources: Mapping[str, float]) -> dict[str, Any]:
-        """Ray's options of an actor in the bundle that is its own."""
+        """Ray's options of an actor in its own bundle."""
         group, index = self.seating.of(name, rank)
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
         return {
@@ -93,75 +102,75 @@ class Launcher:
         }
 
     def make(self, names: Iterable[str], stop: Callable[[], str | None]) -> dict[str, RankGroup]:
-        """Groups whose processes are there and have built nothing yet.
+        """Groups whose processes have started and have built nothing yet.
 
         Args:
             names: of the groups.
             stop: asked twice a second; a reason ends the wait.
 
-        Raises: nothing is left of what was made then.
+        Raises: nothing of the groups is left then.
             InterruptedRunError: a stop was requested meanwhile.
             GroupFailedError: a rank has no process within `deadlines.start_s`.
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
         groups: dict[str, RankGroup] = {}
-        locating: dict[Any, tuple[str, int]] = {}
-        made: list[Any] = []
+        location_refs: dict[ObjectRef, tuple[str, int]] = {}
+        made: list[ActorHandle] = []
         try:
             for name in names:
                 num_before = len(made)
                 for rank in range(self.size(name)):
                     made.append(self._spare(name, rank) or self._actor(name, rank))
-                    locating[self._locating(made[-1])] = name, rank
+                    location_refs[self._location_ref(made[-1])] = name, rank
                 actors = made[num_before:]
                 groups[name] = RankGroup(name, actors, self._config.deadlines.heartbeat_s)
-            located = self.await_all(locating, deadline, "has no process yet", stop)
+            located = self.await_all(location_refs, deadline, "has no process yet", stop)
             for group in groups.values():
                 mine = [where for where in located.values() if where.group == group.name]
                 group.locations = sorted(mine, key=lambda where: where.rank)
                 for actor, where in zip(group.actors, group.locations, strict=True):
-                    self._note(actor, where)
-        except BaseException:
+                    self._note_location(actor, where)
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             self.end(made)
             raise
         return groups
 
-    def _locating(self, actor: Any) -> Any:
-        """The ref of where an actor's process is; it answers as soon as it is there."""
-        ref = self._processes[actor].locating = actor.locate.remote()
+    def _location_ref(self, actor: ActorHandle) -> ObjectRef:
+        """The ref of an actor's `Location`, which is there as soon as its process is."""
+        ref = self._processes[actor].location_ref = actor.locate.remote()
         return ref
 
-    def _note(self, actor: Any, where: Location) -> None:
+    def _note_location(self, actor: ActorHandle, where: Location) -> None:
         """Remembers where an actor's process is."""
         self._processes[actor].local_pid = _local_pid(where)
-        self._cards.setdefault((where.group, where.rank), where.visible_devices)
+        self._devices.setdefault((where.group, where.rank), where.visible_devices)
 
     def make_added(
         self, sizes: Mapping[str, int], stop: Callable[[], str | None]
-    ) -> dict[str, list[tuple[Any, Location]]]:
-        """The ranks that groups of these sizes have more than now, with their layers built.
+    ) -> dict[str, list[tuple[ActorHandle, Location]]]:
+        """The ranks that a resize to these sizes adds, with their layers built.
 
         Raises: as `begin`; then nothing is left of them.
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
         spec = self._spec_with(sizes)
-        made: dict[str, list[Any]] = {name: [] for name in sizes}
+        made: dict[str, list[ActorHandle]] = {name: [] for name in sizes}
         try:
             for name, num in sizes.items():
                 for rank in range(self.size(name), num):
                     made[name].append(self._actor(name, rank, spec=spec))
-            found: dict[str, list[tuple[Any, Location]]] = {}
+            found: dict[str, list[tuple[ActorHandle, Location]]] = {}
             for name, actors in made.items():
-                ranks = {self._locating(a): (name, self.size(name) + i)
+                ranks = {self._location_ref(a): (name, self.size(name) + i)
                          for i, a in enumerate(actors)}  # fmt: skip
                 located = self.await_all(ranks, deadline, "has no process yet", stop)
                 found[name] = [(a, located[ref]) for a, ref in zip(actors, ranks, strict=True)]
                 for actor, where in found[name]:
-                    self._note(actor, where)
+                    self._note_location(actor, where)
             starting = {actor.start.remote(0): (name, where.rank)
                         for name, there in found.items() for actor, where in there}  # fmt: skip
             self.await_all(starting, deadline, "was not ready", stop)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             self.end(actor for actors in made.values() for actor in actors)
             raise
         return found
@@ -173,29 +182,29 @@ class Launcher:
         saved: GroupCheckpoint,
         stop: Callable[[], str | None],
     ) -> None:
-        """Lets ranks that stood in groups of other sizes meet as one, at a checkpoint.
+        """Joins ranks that belonged to groups of other sizes into one group, at a checkpoint.
 
         Raises: as `begin`.
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
 
-        def await_all(waiting: Waiting, what: str) -> dict[Any, Any]:
+        def await_all(waiting: Waiting, what: str) -> dict[ObjectRef, Any]:
             return self.await_all(waiting, deadline, what, stop)
 
-        leaving = group.call_all("regroup", len(group.actors), incarnation)
-        described = await_all(leaving, "did not leave its old group")
+        regrouping = group.call_all("regroup", len(group.actors), incarnation)
+        described = await_all(regrouping, "did not leave its old group")
         group.descriptions = sorted(described.values(), key=lambda d: d.rank)
         group.meet(await_all, compare=False)
         group.restore(saved, await_all)
 
     def forget(self, name: str) -> None:
-        """Gives back what ranks that a group has no more left: seats, cards, spares."""
-        gone = [key for key in (*self._spares, *self._cards)
+        """Releases the bundles, GPU assignments and warm spares of ranks that a resize removed."""
+        removed = [key for key in (*self._spares, *self._devices)
                 if key[0] == name and key[1] >= self.size(name)]  # fmt: skip
-        spares = [self._spares.pop(key)[0] for key in gone if key in self._spares]
+        spares = [self._spares.pop(key)[0] for key in removed if key in self._spares]
         self.end(spares)
-        for key in gone:
-            self._cards.pop(key, None)
+        for key in removed:
+            self._devices.pop(key, None)
         self.seating.remove(name, self.size(name))
 
     def begin(
@@ -205,7 +214,7 @@ class Launcher:
         checkpoints: Mapping[str, GroupCheckpoint],
         stop: Callable[[], str | None],
     ) -> None:
-        """Builds the layers, lets each group's ranks meet, and takes them back to a checkpoint.
+        """Builds the layers, lets each group's ranks join, and restores a checkpoint.
 
         Args:
             groups: as `make` returned them.
@@ -221,7 +230,7 @@ class Launcher:
         """
         deadline = time.monotonic() + self._config.deadlines.start_s
 
-        def await_all(waiting: Waiting, what: str) -> dict[Any, Any]:
+        def await_all(waiting: Waiting, what: str) -> dict[ObjectRef, Any]:
             return self.await_all(waiting, deadline, what, stop)
 
         groups = list(groups)
@@ -246,25 +255,25 @@ class Launcher:
         )
 
     def warm(self, name: str) -> None:
-        """Makes the group's missing spares; returns at once."""
+        """Starts the group's missing spares; returns at once."""
         for rank in range(self.size(name)):
             if (name, rank) not in self._spares:
                 actor = self._actor(name, rank, spare=True)
-                self._locating(actor)
+                self._location_ref(actor)
                 self._spares[name, rank] = actor, actor.warm.remote()
 
-    def evaluator(self) -> Any:
-        """Makes the evaluator's process; returns at once."""
+    def evaluator(self) -> ActorHandle:
+        """Starts the evaluator's process; returns at once."""
         wanted = evaluator_bundle(self._config)
         options = self.options(EVALUATOR, 0, wanted) if wanted else {"num_cpus": 0}
-        actor = EvaluatorActor.options(**options).remote(self.spec, self._tokenizer_json)  # type: ignore[attr-defined]
+        actor = RemoteEvaluator.options(**options).remote(self.spec, self._tokenizer_json)
         self._processes[actor] = _Process(actor, (EVALUATOR, 0))
-        self._locating(actor)
+        self._location_ref(actor)
         return actor
 
-    def end(self, actors: Iterable[Any]) -> None:
-        """Kills processes and waits until those on this machine are gone; one that is just coming
-        up is waited for first, since nobody knows before which it is.
+    def end(self, actors: Iterable[ActorHandle]) -> None:
+        """Kills processes and waits until those on this machine have ended. One that is just
+        starting is waited for first, since its process id is not known before.
         """
         popped = [self._processes.pop(actor, None) for actor in actors]
         ending = [process for process in popped if process is not None]
@@ -283,17 +292,17 @@ class Launcher:
 
     def _pid_of(self, process: _Process, deadline: float) -> int | None:
         """The process id, where that is on this machine and known in time."""
-        if process.local_pid is not None or process.locating is None:
+        if process.local_pid is not None or process.location_ref is None:
             return process.local_pid
-        ready, _ = ray.wait([process.locating], timeout=max(0.0, deadline - time.monotonic()))
+        ready, _ = ray.wait([process.location_ref], timeout=max(0.0, deadline - time.monotonic()))
         try:
-            return _local_pid(ray.get(process.locating)) if ready else None
-        except Exception:  # it died before it could say
+            return _local_pid(ray.get(process.location_ref)) if ready else None
+        except RayError:  # it died before it could answer
             return None
 
     def end_all(self) -> None:
-        """Ends every process, the spares and the evaluator too, and gives back the seats that were
-        added.
+        """Ends every process, the spares and the evaluator too, and releases the bundles that
+        resizes added.
         """
         self._spares.clear()
         self.end(list(self._processes))
@@ -301,9 +310,9 @@ class Launcher:
 
     def await_all(
         self, waiting: Waiting, deadline: float, what: str, stop: Callable[[], str | None]
-    ) -> dict[Any, Any]:
+    ) -> dict[ObjectRef, Any]:
         """Results by ref; the first failure of a rank is raised."""
-        results: dict[Any, Any] = {}
+        results: dict[ObjectRef, Any] = {}
         pending = list(waiting)
         while pending:
             if reason := stop():
@@ -315,15 +324,17 @@ class Launcher:
                 group, rank = waiting[ref]
                 try:
                     results[ref] = ray.get(ref)
-                except Exception as err:
+                except Exception as err:  # whatever the remote code raised; its cause is kept
                     raise as_group_error(group, rank, err, "while starting") from err
             if pending and time.monotonic() > deadline:
                 late, after_s = [waiting[ref] for ref in pending], self._config.deadlines.start_s
-                there = {p.who: (p.actor, p.locating) for p in self._processes.values()}
-                raise late_start(late, there, what, after_s)
+                started = {p.rank: (p.actor, p.location_ref) for p in self._processes.values()}
+                raise late_start(late, started, what, after_s)
         return results
 
-    def _actor(self, name: str, rank: int, spare: bool = False, spec: RunSpec | None = None) -> Any:
+    def _actor(
+        self, name: str, rank: int, spare: bool = False, spec: RunSpec | None = None
+    ) -> ActorHandle:
         spec = spec or self.spec
         workers = spec.group(name).workers
         options = self.options(name, rank, {} if spare else bundle(workers))
@@ -333,18 +344,18 @@ class Launcher:
         self._processes[actor] = _Process(actor, (name, rank))
         return actor
 
-    def _spare(self, name: str, rank: int) -> Any:
-        """The rank's spare where it is warm, ready to take its place; None where there is none."""
-        actor, warming = self._spares.pop((name, rank), (None, None))
+    def _spare(self, name: str, rank: int) -> ActorHandle | None:
+        """The rank's spare, where one has finished its imports; None where there is none."""
+        actor, warm_ref = self._spares.pop((name, rank), (None, None))
         if actor is None:
             return None
-        ready, _ = ray.wait([warming], timeout=0)
+        ready, _ = ray.wait([warm_ref], timeout=0)
         try:
             if ready:
-                ray.get(warming)
-                actor.take_over.remote(self._cards.get((name, rank), ""), self.size(name))
+                ray.get(warm_ref)
+                actor.take_over.remote(self._devices.get((name, rank), ""), self.size(name))
                 return actor
-        except Exception:  # it died while it waited
+        except RayError:  # it died as a spare and is not used
             pass
         self.end([actor])
         return None
@@ -355,6 +366,6 @@ def _local_pid(where: Location) -> int | None:
     return where.pid if here else None
 
 
-def places(groups: Mapping[str, RankGroup]) -> dict[str, list[Location]]:
+def locations_of(groups: Mapping[str, RankGroup]) -> dict[str, list[Location]]:
     """Where every rank's process runs."""
     return {name: group.locations for name, group in groups.items()}

@@ -1,4 +1,4 @@
-"""Processes of our actors on this machine: looks at them and ends them. Called by `launch`."""
+"""Processes of our actors on this machine: whether they run, and how they are ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import psutil
 
 TITLES = ("ray::Rank", "ray::EvaluatorActor")  # of our actors' processes
-GONE_S = 0.02  # between two looks at a process that is ending
+POLL_S = 0.02  # between two looks at a process that is ending
 
 
 def is_actor(pid: int) -> bool:
@@ -25,12 +25,12 @@ def is_gone(pid: int, deadline: float) -> bool:
     while is_actor(pid):
         if time.monotonic() > deadline:
             return False
-        time.sleep(GONE_S)
+        time.sleep(POLL_S)
     return True
 
 
 def is_stopped(pid: int) -> bool:
-    """True for a process that is stopped, so that it answers nobody."""
+    """True for a process that is stopped by a signal, so that it can't answer."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.Error:
@@ -42,4 +42,4 @@ def kill(pid: int) -> None:
     try:
         psutil.Process(pid).kill()
     except psutil.Error:
-        return  # it was faster
+        return  # it had ended before

@@ -1,8 +1,8 @@
 """One trainer group on Ray: its actors, the interval in flight, its heartbeats.
 
-Whose failure it is follows from which group's call it was, never from the exception's type; within
-a group the rank that died comes before those that only lost their partner. Blocks only in the waits
-of a start, which `launch` hands in. Called by `cluster` and `launch`.
+Which group failed follows from whose call it was, never from the exception's type; within a group a
+rank that died is named before those that only lost their partner. Blocks only in the waits of a
+start, for which `launch` passes a function.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
 from actors.snapshots.layout import num_buckets, num_shares
@@ -21,24 +23,24 @@ from orchestrator.errors import GroupFailedError, LostObjectError, as_group_erro
 from orchestrator.loop.events import Committed, Event, Failed
 from orchestrator.loop.exchange import GroupCheckpoint, Version
 
-GATHER_S = 0.005  # for the other ranks, once one is in: looking at all for each would be quadratic
+GATHER_S = 0.005  # for the other ranks' reports, once one is there: a look per rank is quadratic
 HEADERS_S = 10.0  # for the headers of a snapshot
-REST_S = 2.0  # for the other ranks' errors, once one is in: the first cause may not come first
+REST_S = 2.0  # for the other ranks' errors, once one is there: the first cause may not come first
 
-Waiting = Mapping[Any, tuple[str, int]]  # ref -> group and rank
-AwaitAll = Callable[[Waiting, str], dict[Any, Any]]
+Waiting = Mapping[ObjectRef, tuple[str, int]]  # by ref, group and rank
+AwaitAll = Callable[[Waiting, str], dict[ObjectRef, Any]]
 
 
 @dataclass(frozen=True)
 class _Shares:
-    """How a snapshot or a checkpoint is returned: so many buckets by each of the first ranks."""
+    """How a snapshot or a checkpoint is returned: the first ranks return equally many buckets."""
 
     num_ranks: int = 0
     num_buckets: int = 0
 
     @classmethod
     def of(cls, total_bytes: int, num_ranks: int) -> _Shares:
-        """Those of so many bytes."""
+        """How so many bytes are returned."""
         return cls(num_shares(total_bytes, num_ranks), num_buckets(total_bytes, num_ranks))
 
     def of_rank(self, rank: int) -> int:
@@ -50,11 +52,13 @@ class _Shares:
 class _Returned:
     """Refs of a snapshot or of a checkpoint in flight: headers by rank, and all buckets."""
 
-    header_refs: list[Any]
-    bucket_refs: tuple[Any, ...]
+    header_refs: list[ObjectRef]
+    bucket_refs: tuple[ObjectRef, ...]
 
     def headers(self) -> tuple[Any, ...]:
-        """The headers, which are there when the reports are. Raises: RayError where they went."""
+        """The headers, which are there when the reports are. Raises: RayError where they were
+        lost.
+        """
         refs = self.header_refs
         return tuple(ray.get(refs, timeout=HEADERS_S)) if refs else ()
 
@@ -65,20 +69,20 @@ class _Call:
 
     Attributes:
         interval: its number.
-        pending: refs of the reports that are out, with their ranks.
-        snapshot, saved: what else comes back; no refs where it was not asked for.
-        reports, errors: what came, by rank.
+        pending: refs of the reports that have not come, with their ranks.
+        snapshot, saved: what else is returned; no refs where it was not asked for.
+        reports, errors: what has come, by rank.
     """
 
     interval: int
-    pending: dict[Any, int]
+    pending: dict[ObjectRef, int]
     snapshot: _Returned
     saved: _Returned
     reports: dict[int, Report] = field(default_factory=dict)
     errors: dict[int, Exception] = field(default_factory=dict)
 
     def take(self) -> None:
-        """Takes what is in, and what comes right after it."""
+        """Takes the reports that are there, and those that come a moment later."""
         refs = list(self.pending)
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         if 0 < len(ready) < len(refs):
@@ -93,7 +97,7 @@ class _Call:
 
 @dataclass
 class RankGroup:
-    """One group's actors and what they are doing.
+    """One group's actors, the interval in flight and the heartbeats.
 
     Args:
         name: of the group.
@@ -102,19 +106,19 @@ class RankGroup:
     """
 
     name: str
-    actors: list[Any]
+    actors: list[ActorHandle]
     heartbeat_s: float
     locations: list[Location] = field(default_factory=list)
     descriptions: list[Description] = field(default_factory=list)
     first_version: Version | None = None
-    beats: dict[int, Beat | None] = field(default_factory=dict)  # by rank, what each last said
+    beats: dict[int, Beat | None] = field(default_factory=dict)  # by rank, the last one
     _call: _Call | None = None
     _failing_since: float | None = None
     _adopted: int = -1
-    _beat_refs: dict[Any, int] = field(default_factory=dict)
+    _beat_refs: dict[ObjectRef, int] = field(default_factory=dict)
     _beats: dict[int, float] = field(default_factory=dict)  # rank -> when the last one came back
 
-    def call_all(self, method: str, *args: Any) -> dict[Any, tuple[str, int]]:
+    def call_all(self, method: str, *args: Any) -> dict[ObjectRef, tuple[str, int]]:
         """Calls a method on every rank; the refs by group and rank."""
         return {
             getattr(actor, method).remote(*args): (self.name, rank)
@@ -122,8 +126,8 @@ class RankGroup:
         }
 
     def meet(self, await_all: AwaitAll, compare: bool = True) -> None:
-        """Lets the ranks find each other, over a fresh store in rank 0's process; `compare` their
-        weights where no checkpoint follows that makes them the same.
+        """Lets the ranks join a process group, over a new store in rank 0's process; `compare`
+        their weights where no checkpoint follows that makes them the same.
         """
         if len(self.actors) == 1:
             return
@@ -132,7 +136,7 @@ class RankGroup:
         await_all(self.call_all("join", host, port, compare), "did not meet its group")
 
     def restore(self, saved: GroupCheckpoint, await_all: AwaitAll) -> None:
-        """Takes every rank back to a checkpoint."""
+        """Restores a checkpoint on every rank."""
         restoring = self.call_all("restore", saved.headers, *saved.bucket_refs)
         await_all(restoring, "was not restored")
 
@@ -153,10 +157,10 @@ class RankGroup:
     def submit(self, order: Order, peer: Version) -> None:
         """Starts the next interval on a committed version of the peer."""
         assert self._call is None, f"{self.name}: interval {order.interval} while another runs"
-        sizes, ranks = self.descriptions[0], len(self.actors)
+        checkpoint_bytes = self.descriptions[0].checkpoint_bytes
         snapshot = self._snapshot(order.exact) if order.publish else _Shares()
-        saved = _Shares.of(sizes.checkpoint_bytes, ranks) if order.checkpoint else _Shares()
-        # What is adopted already need not travel again.
+        saved = _Shares.of(checkpoint_bytes, len(self.actors)) if order.checkpoint else _Shares()
+        # A version that the ranks have adopted already is not sent again.
         bucket_refs = peer.bucket_refs if peer.number != self._adopted else ()
         self._adopted = peer.number
         refs = [
@@ -185,18 +189,16 @@ class RankGroup:
         )
 
     def _snapshot(self, exact: bool) -> _Shares:
-        sizes = self.descriptions[0]
-        return _Shares.of(sizes.snapshot_bytes if exact else sizes.wire_bytes, len(self.actors))
+        rank_0 = self.descriptions[0]
+        return _Shares.of(rank_0.snapshot_bytes if exact else rank_0.wire_bytes, len(self.actors))
 
     @property
-    def report_refs(self) -> list[Any]:
-        """What comes back first of the ranks that are still at the interval in flight."""
+    def report_refs(self) -> list[ObjectRef]:
+        """Refs of the reports that the interval in flight still lacks."""
         return list(self._call.pending) if self._call else []
 
     def collect(self) -> list[Event]:
-        """What happened to the interval in flight; waits a moment for the ranks that are nearly
-        done.
-        """
+        """What became of the interval in flight; waits a moment for ranks that are nearly done."""
         if (call := self._call) is None:
             return []
         call.take()
@@ -215,7 +217,7 @@ class RankGroup:
         number, version, checkpoint = call.interval, None, None
         try:
             headers, saved = call.snapshot.headers(), call.saved.headers()
-        except RayError as err:  # they went with the node, right after the reports
+        except RayError as err:  # they were lost with the node, right after the reports
             cause = as_group_error(self.name, 0, err, f"after interval {number}")
             return [Failed(self.name, 0, cause)]
         if headers:
@@ -240,7 +242,7 @@ class RankGroup:
                 try:
                     self.beats[rank] = ray.get(ref)
                     self._beats[rank] = now
-                except Exception as err:  # the process is gone, or not to be reached
+                except RayError as err:  # the process died or can't be reached
                     cause = as_group_error(self.name, rank, err, "between two intervals")
                     failed.append(Failed(self.name, rank, cause))
         asked = set(self._beat_refs.values())
@@ -264,7 +266,7 @@ class RankGroup:
 
 
 def _kind(err: Exception) -> int:
-    """Order in which errors of one group's ranks explain each other: death, our own, the rest."""
+    """Which errors of a group's ranks are likelier the cause of the others: 0 before 1 before 2."""
     if isinstance(err, RayActorError):
         return 0
     cause = getattr(err, "cause", None)

@@ -1,8 +1,7 @@
-"""The only `ray.remote`: the processes of a rank and of the evaluator, around plain classes, and
-the look at a node.
+"""The Ray actors: one process per rank and one for the evaluator, around plain classes; and the
+task that checks a node. `ray.remote` is used nowhere else.
 
-A rank and the evaluator import torch when they start, so that the driver never does. Called by
-`rank_group`, `cluster` and the survey that a submitted job is preceded by.
+A rank and the evaluator import torch when they start, so that the driver never does.
 """
 
 from __future__ import annotations
@@ -11,11 +10,12 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from actors.machine.cpu_features import slow_bf16
+from actors.machine.host_memory import ByteArray
 from actors.settings.run import DATA, EVALUATOR, RunSpec
 from actors.wire import (
     Beat,
@@ -28,6 +28,12 @@ from actors.wire import (
 )
 from orchestrator.nodes.node_check import check_node
 
+if TYPE_CHECKING:  # torch is imported with these
+    from actors.pair.evaluator import Evaluator
+    from actors.training.data_trainer import DataTrainer
+    from actors.training.memory_trainer import MemoryTrainer
+    from actors.training.process_group import Rendezvous
+
 
 class Rank:
     """One rank's process: a plain trainer and the messages to it. Imports torch in `warm` or
@@ -37,19 +43,19 @@ class Rank:
     def __init__(
         self, spec: RunSpec, tokenizer_json: str, run: str, group: str, rank: int, num_ranks: int
     ) -> None:
-        self._trainer: Any = None
-        self._rendezvous: Any = None
+        self._built: DataTrainer | MemoryTrainer | None = None
+        self._rendezvous: Rendezvous | None = None
         self._arguments = (spec, tokenizer_json, run, rank, num_ranks)
         self._group, self._rank, self._num_ranks = group, rank, num_ranks
         self._workers = spec.group(group).workers
         self._phase, self._phase_at = "waiting to start", time.time()
 
     def _begin(self, phase: str) -> None:
-        """Notes what the start does from now on, for who asks meanwhile."""
+        """Notes the step that the start has reached, for heartbeats meanwhile."""
         self._phase, self._phase_at = phase, time.time()
 
     def locate(self) -> Location:
-        """Where this process runs and which cards are its own."""
+        """Where this process runs and which GPUs it may use."""
         return _here(self._group, self._rank)
 
     def warm(self) -> None:
@@ -59,8 +65,8 @@ class Rank:
         self._begin("waiting to start")
 
     def take_over(self, visible_devices: str, num_ranks: int) -> None:
-        """A spare, which reserved nothing, takes the place and the cards of one that died, in a
-        group that may have been resized since.
+        """A spare, which reserved nothing, takes the bundle and the GPUs of a rank that died, in a
+        group that may have been resized since the spare started.
         """
         if visible_devices:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices
@@ -75,8 +81,13 @@ class Rank:
         """Builds the layer; everything that can be wrong with the config shows here."""
         self._begin("importing torch and the trainer")
         make = _trainer_class(self._group)
-        self._trainer = make(*self._arguments, incarnation, self._begin)
+        self._built = make(*self._arguments, incarnation, self._begin)
         return self._describe(incarnation)
+
+    @property
+    def _trainer(self) -> DataTrainer | MemoryTrainer:
+        assert self._built is not None, "`start` comes first"
+        return self._built
 
     def _describe(self, incarnation: int) -> Description:
         precision = self._arguments[0].group(self._group).precision
@@ -93,18 +104,18 @@ class Rank:
         """Rank 0 only: opens the store in which the ranks meet; returns its address."""
         from actors.training.process_group import Rendezvous
 
-        self._rendezvous = Rendezvous(ray.util.get_node_ip_address())
-        return self._rendezvous.host, self._rendezvous.port
+        rendezvous = self._rendezvous = Rendezvous(ray.util.get_node_ip_address())
+        return rendezvous.host, rendezvous.port
 
     def regroup(self, num_ranks: int, incarnation: int) -> Description:
-        """Leaves the group, to meet it again with another number of ranks."""
+        """Leaves the process group, to join one with another number of ranks."""
         self._set_num_ranks(num_ranks)
         self._rendezvous = None
         self._trainer.regroup(num_ranks, incarnation)
         return self._describe(incarnation)
 
     def join(self, host: str, port: int, compare: bool = True) -> None:
-        """Meets the other ranks of the group; see `Trainer.join`."""
+        """Joins the other ranks of the group; see `Trainer.join`."""
         from actors.training.process_group import ProcessGroup, Rendezvous
 
         store = self._rendezvous.store if self._rendezvous else Rendezvous.connect(host, port)
@@ -120,16 +131,18 @@ class Rank:
             compare,
         )
 
-    def restore(self, headers: Sequence[CheckpointHeader], *buckets: Any) -> None:
-        """Goes back to a checkpoint of the group."""
+    def restore(self, headers: Sequence[CheckpointHeader], *buckets: ByteArray) -> None:
+        """Restores a checkpoint of the group."""
         self._trainer.restore(headers, buckets)
 
     def publish(self, exact: bool) -> tuple[Any, ...]:
-        """(header, *buckets) of the layer as it is."""
+        """(header, *buckets) of the layer's present weights."""
         header, buckets = self._trainer.publish(exact)
         return (header, *buckets)
 
-    def interval(self, order: Order, headers: Sequence[Header], *buckets: Any) -> tuple[Any, ...]:
+    def interval(
+        self, order: Order, headers: Sequence[Header], *buckets: ByteArray
+    ) -> tuple[Any, ...]:
         """(report, header, checkpoint header, *buckets, *checkpoint buckets) of the next interval.
 
         The headers are None where the order asks for no snapshot or no checkpoint.
@@ -140,8 +153,8 @@ class Rank:
 
     @ray.method(concurrency_group="beat")
     def beat(self) -> Beat:
-        """What the main thread last wrote about itself, and the memory that the process has."""
-        if self._trainer is None:
+        """The main thread's last note of what it does, and the memory that the process uses."""
+        if self._built is None:
             return Beat(self._group, self._rank, 0, self._phase, 0, 0, self._phase_at)
         from actors.machine.device import used_bytes
 
@@ -155,7 +168,7 @@ RankActor = ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_
 
 
 def _here(group: str, rank: int) -> Location:
-    """Where this process runs and which cards are its own."""
+    """Where this process runs and which GPUs it may use."""
     context = ray.get_runtime_context()
     return Location(
         group=group,
@@ -168,7 +181,7 @@ def _here(group: str, rank: int) -> Location:
     )
 
 
-def _trainer_class(group: str) -> Any:
+def _trainer_class(group: str) -> type[DataTrainer | MemoryTrainer]:
     if group == DATA:
         from actors.training.data_trainer import DataTrainer
 
@@ -178,21 +191,20 @@ def _trainer_class(group: str) -> Any:
     return MemoryTrainer
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)
 class EvaluatorActor:
     """The evaluator's process."""
 
     def __init__(self, spec: RunSpec, tokenizer_json: str) -> None:
         self._arguments = (spec, tokenizer_json)
-        self._built: Any = None
+        self._built: Evaluator | None = None
 
     def locate(self) -> Location:
         """Where this process runs."""
         return _here(EVALUATOR, 0)
 
     @property
-    def _evaluator(self) -> Any:
-        """Built with the first evaluation: imports and corpus take seconds."""
+    def _evaluator(self) -> Evaluator:
+        """Built with the first evaluation, since imports and corpus take seconds."""
         if self._built is None:
             from actors.pair.evaluator import Evaluator
 
@@ -200,7 +212,12 @@ class EvaluatorActor:
         return self._built
 
     def evaluate(
-        self, data_headers: Any, memory_headers: Any, num_data: int, final: bool, *buckets: Any
+        self,
+        data_headers: Sequence[Header],
+        memory_headers: Sequence[Header],
+        num_data: int,
+        final: bool,
+        *buckets: ByteArray,
     ) -> Evaluation:
         """Held-out figures of a committed pair."""
         parts = buckets[:num_data], buckets[num_data:]
@@ -209,3 +226,6 @@ class EvaluatorActor:
     def export(self, directory: str) -> dict[str, str]:
         """Writes the exports of the pair last evaluated; returns the digests."""
         return self._evaluator.export(directory)
+
+
+RemoteEvaluator = ray.remote(max_restarts=0, max_task_retries=0)(EvaluatorActor)

@@ -1,10 +1,8 @@
-"""Both groups and the evaluator as the coordinator sees them: started, asked, polled, restarted,
-stopped.
+"""Both groups and the evaluator on Ray: implements `loop.ports.ClusterPort`.
 
-A group is returned started or not at all. What Ray raises becomes `Failed` events here; whose
-failure it is follows from which group's call it was, never from the exception's type. No call
-blocks for long but `start`, `export` and `stop`: a restart has its own thread, and comes back as an
-event.
+A group is returned started or not at all. What Ray raises becomes a `Failed` event here; which
+group failed follows from whose call it was, never from the exception's type. Only `start`, `export`
+and `stop` block for long: a restart has its own thread, and is reported as an event.
 """
 
 from __future__ import annotations
@@ -12,9 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from actors.settings.run import GROUPS
@@ -32,27 +31,28 @@ from orchestrator.loop.events import Evaluated, Event, Failed, Prepared, Resized
 from orchestrator.loop.exchange import GroupCheckpoint, Version
 from orchestrator.loop.ports import StoredPart
 from orchestrator.nodes.placement import Seats
-from orchestrator.processes.launch import Launcher, places
+from orchestrator.processes.launch import Launcher, locations_of
 from orchestrator.processes.rank_group import RankGroup
 from orchestrator.processes.refetch import refetch_checkpoint, refetch_version
-from orchestrator.processes.resizer import Resizer
+from orchestrator.processes.resize_steps import ResizeSteps
 from orchestrator.run_dir.run_dir import RETRY_S
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import resume_command
 
-RESTART_POLL_S = 0.02  # how late it is noticed that a group stands again
-END_RESTARTS_S = 120.0  # for threads that restart a group, which look at `_stopping` between waits
+RESTART_POLL_S = 0.02  # how late it is noticed that a restarted group is ready
+END_RESTARTS_S = 120.0  # for threads that restart a group; they check `_stopping` between waits
 EXPORT_TRIES = 3  # of the export, where the evaluator's process dies
 
 
-class Cluster:
+class RayCluster:
     """Both groups and the evaluator on Ray, behind calls that never block for long.
 
     Args:
         config: the run.
         tokenizer_json: the run's tokenizer.
         seats: bundles as `placement.bundles` orders them.
-        stored_part: reads a part of a checkpoint back from storage, should the store's be bad.
+        stored_part: reads a part of a checkpoint back from storage, where the object store's copy
+            is bad.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class Cluster:
         self._launcher = Launcher(config, tokenizer_json, seats)
         self._stored_part = stored_part
         self._groups: dict[str, RankGroup] = {}
-        self._homes: dict[str, set[str]] = {}  # nodes where a group's snapshots may lie
-        self._restarts: dict[str, Future[Restarted | Resized]] = {}  # a switch is one too
+        self._snapshot_nodes: dict[str, set[str]] = {}  # nodes that may hold a group's snapshots
+        self._restarts: dict[str, Future[Restarted | Resized]] = {}  # resizes among them
         self._restarter = ThreadPoolExecutor(len(GROUPS), "tandem-restart")
-        self._resizer = Resizer(self._launcher)
+        self._resize_steps = ResizeSteps(self._launcher)
         self._preparing: Future[None] | None = None
-        self._helper = ThreadPoolExecutor(1, "tandem-resize")
+        self._resize_thread = ThreadPoolExecutor(1, "tandem-resize")
         self._stopping = False
-        self._evaluator: Any = None
-        self._evaluations: dict[Any, tuple[Version, Version]] = {}  # by ref
+        self._evaluator: ActorHandle | None = None
+        self._evaluations: dict[ObjectRef, tuple[Version, Version]] = {}  # by ref
         self._last_pair: tuple[Version, Version] | None = None
 
     def start(
@@ -103,7 +103,7 @@ class Cluster:
             number = resume[group.name].interval if resume is not None else 0
             exact = number >= self._config.intervals
             self._launcher.publish_first(group, number, exact, stop_requested)
-            self._homes[group.name] = _nodes_of(group)
+            self._snapshot_nodes[group.name] = _nodes_of(group)
         self._warm_spares()
         return {group.name: group.descriptions for group in groups}
 
@@ -113,7 +113,7 @@ class Cluster:
         Raises: as `start`.
         """
         self._groups = self._launcher.make(GROUPS, stop_requested)
-        return places(self._groups)
+        return locations_of(self._groups)
 
     def first_version(self, group: str) -> Version:
         """The version that the group began with."""
@@ -122,14 +122,14 @@ class Cluster:
         return version
 
     def places(self) -> dict[str, list[tuple[Location, Beat | None]]]:
-        """Where every rank that stands is, and what it last said of itself."""
+        """Where every rank is, and its last heartbeat."""
         return {
             name: [(where, group.beats.get(where.rank)) for where in list(group.locations)]
             for name, group in list(self._groups.items())
         }
 
     def node_ids(self) -> set[str]:
-        """Nodes on which the run has processes, the driver's among them."""
+        """Nodes on which the run has processes, the driver's node included."""
         places = {where.node_id for g in list(self._groups.values()) for where in g.locations}
         return {*places, ray.get_runtime_context().get_node_id()}
 
@@ -145,7 +145,7 @@ class Cluster:
         refetch: Version | None,
         publish: bool = False,
     ) -> None:
-        """Begins to end a group's processes and to make new ones; `poll` says when they stand."""
+        """Begins to end a group's processes and to make new ones, on a thread."""
         old = self._groups.pop(group, None)
         self._restarts[group] = self._restarter.submit(
             self._restart, old, group, incarnation, checkpoint, refetch, publish
@@ -173,34 +173,36 @@ class Cluster:
                     raise
                 whole = refetch_checkpoint(checkpoint, self._stored_part, self._then)
                 self._launcher.begin([group], incarnation, {name: whole}, self._stop_reason)
-            lost_node = not _is_alive(self._homes[name])  # an earlier try may have left none to ask
+            # Nodes, not the old processes: an earlier try may have left none of these.
+            lost_node = not _is_alive(self._snapshot_nodes[name])
             if lost_node or publish:
                 number = checkpoint.interval if checkpoint is not None else 0
                 exact = number >= self._config.intervals
                 self._launcher.publish_first(group, number, exact, self._stop_reason)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             self._launcher.end(group.actors)
             raise
-        self._homes[name] = (set() if lost_node else self._homes[name]) | _nodes_of(group)
+        kept = set() if lost_node else self._snapshot_nodes[name]
+        self._snapshot_nodes[name] = kept | _nodes_of(group)
         self._groups[name] = group
         return Restarted(name, incarnation, fresh, lost_node, group.first_version)
 
     def prepare(self, sizes: Mapping[str, int], wait_s: float) -> None:
-        """Begins to bring up what groups of other sizes lack; `poll` says how that went."""
-        self._preparing = self._helper.submit(
-            self._resizer.prepare, sizes, wait_s, self._stop_reason
+        """Begins to start the workers that groups of these sizes lack, on a thread."""
+        self._preparing = self._resize_thread.submit(
+            self._resize_steps.prepare, sizes, wait_s, self._stop_reason
         )
 
     def switch(self, group: str, incarnation: int, checkpoint: GroupCheckpoint) -> None:
-        """Begins to give a group the size that was prepared for it; `poll` says when it stands."""
+        """Begins to give a group the size that was prepared for it, on a thread."""
         old = self._groups.pop(group)
         self._restarts[group] = self._restarter.submit(self._switch, old, incarnation, checkpoint)
 
     def _switch(self, old: RankGroup, incarnation: int, checkpoint: GroupCheckpoint) -> Resized:
-        group, left = self._resizer.switch(old, incarnation, checkpoint, self._stop_reason)
-        self._homes[group.name] |= _nodes_of(group)
+        group, removed = self._resize_steps.switch(old, incarnation, checkpoint, self._stop_reason)
+        self._snapshot_nodes[group.name] |= _nodes_of(group)
         self._groups[group.name] = group
-        self._helper.submit(self._resizer.tidy, group.name, left)
+        self._resize_thread.submit(self._resize_steps.tidy, group.name, removed)
         return Resized(group.name, len(group.actors))
 
     @property
@@ -216,7 +218,7 @@ class Cluster:
                 self._launcher.warm(name)
 
     def evaluate(self, data: Version, memory: Version, final: bool) -> None:
-        """Starts an evaluation of a committed pair; `poll` says when it is done."""
+        """Starts an evaluation of a committed pair."""
         if self._evaluator is None:
             self._evaluator = self._launcher.evaluator()
         self._last_pair = data, memory
@@ -236,12 +238,14 @@ class Cluster:
         deadlines = self._config.deadlines
         deadline, deaths = time.monotonic() + deadlines.storage_s, 0
         while True:
+            evaluator = self._evaluator
+            assert evaluator is not None, "no pair was evaluated"
             try:
                 digests: dict[str, str] = ray.get(
-                    self._evaluator.export.remote(directory), timeout=deadlines.evaluation_s
+                    evaluator.export.remote(directory), timeout=deadlines.evaluation_s
                 )
                 return digests
-            except Exception as err:
+            except Exception as err:  # whatever the remote code raised; it is sorted below
                 if isinstance(cause := root_cause(err), ExportError):
                     raise cause from err  # writing it again would write the same
                 died = isinstance(err, RayActorError)
@@ -260,7 +264,7 @@ class Cluster:
         """What happened, failures first; waits at most `timeout_s` for something."""
         waiting = list(self._evaluations)
         for group in list(self._groups.values()):
-            waiting.extend(group.report_refs)  # not those that are in: the wait would spin
+            waiting.extend(group.report_refs)  # none that is there: the wait would return at once
         if waiting:
             ray.wait(waiting, timeout=RESTART_POLL_S if self._restarts else timeout_s)
         elif self._restarts:
@@ -288,7 +292,7 @@ class Cluster:
             try:
                 events.append(restart.result())
                 self._warm_spares()
-            except Exception as err:  # the thread's border; it becomes an event
+            except Exception as err:  # whatever ended the thread; it becomes an event
                 events.append(Failed(name, 0, err))
         return events
 
@@ -302,7 +306,7 @@ class Cluster:
             pair = self._evaluations.pop(ref)
             try:
                 events.append(Evaluated(ray.get(ref)))
-            except Exception as err:
+            except Exception as err:  # whatever the remote code raised; it becomes an event
                 died = isinstance(err, RayActorError)
                 if died:
                     self._evaluator = None  # the next evaluation makes another
@@ -324,7 +328,7 @@ class Cluster:
         self._stopping = True
         self._restarter.shutdown(wait=False, cancel_futures=True)
         wait(self._restarts.values(), timeout=END_RESTARTS_S)
-        self._helper.shutdown(cancel_futures=True)
+        self._resize_thread.shutdown(cancel_futures=True)
         self._launcher.end_all()
         self._groups, self._restarts = {}, {}
         self._evaluations, self._evaluator = {}, None
@@ -335,8 +339,8 @@ def _nodes_of(group: RankGroup) -> set[str]:
 
 
 def _lost_of(pair: tuple[Version, Version], cause: BaseException) -> tuple[str, ...]:
-    """The groups of whose snapshots an object is lost, where that is the cause; both where Ray does
-    not say which object.
+    """Groups whose snapshots are no longer in the object store, where that is the cause of a
+    failure; both groups where Ray does not name the object.
     """
     if type(cause).__name__ not in LOST:
         return ()
@@ -346,5 +350,5 @@ def _lost_of(pair: tuple[Version, Version], cause: BaseException) -> tuple[str, 
 
 
 def _is_alive(node_ids: set[str]) -> bool:
-    """Whether all these nodes are there."""
+    """Whether all these nodes are alive."""
     return node_ids <= {node["NodeID"] for node in ray.nodes() if node["Alive"]}

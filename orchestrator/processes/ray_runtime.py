@@ -19,7 +19,7 @@ from orchestrator.loop.exchange import check_fits
 from orchestrator.loop.ports import StoredPart
 from orchestrator.nodes.placement import Seats, reserve
 from orchestrator.nodes.preemption import Preemption
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.processes.ray_session import ray_session
 from orchestrator.runtime import Groups, Say, StopRequested
 from orchestrator.settings.config import Config
@@ -66,10 +66,10 @@ class RayRuntime:
         stored_part: StoredPart,
         stop_requested: StopRequested,
         waiting: Say,
-    ) -> Iterator[Cluster]:
+    ) -> Iterator[RayCluster]:
         """Leaves no actor and no placement group of its own."""
         own = None if self._seats else reserve(config, stop_requested, waiting)
-        cluster = Cluster(config, tokenizer_json, self._seats or Seats(own), stored_part)
+        cluster = RayCluster(config, tokenizer_json, self._seats or Seats(own), stored_part)
         try:
             yield cluster
         finally:
@@ -93,5 +93,5 @@ class RayRuntime:
 
     def notice(self, groups: Groups) -> Callable[[], str | None]:
         """That a node with a process of the run is taken away."""
-        assert isinstance(groups, Cluster)
+        assert isinstance(groups, RayCluster)
         return Preemption(groups.node_ids).reason

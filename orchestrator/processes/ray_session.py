@@ -1,4 +1,6 @@
-"""The Ray that a run uses: one that is there, one at an address, or one embedded for it alone."""
+"""The Ray cluster that a run uses: one already connected, one at an address, or one embedded for
+the run alone.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +30,22 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
 Say = Callable[[str], None]
 
 
-def _nowhere(text: str) -> None:
+def _silent(text: str) -> None:
     """Says nothing."""
 
 
 @contextmanager
 def ray_session(
-    config: Config, verbose: bool, say: Say = _nowhere, warn: Say = _nowhere
+    config: Config, verbose: bool, say: Say = _silent, warn: Say = _silent
 ) -> Iterator[None]:
-    """A Ray that is there already, the one at the configured address, or one embedded for this run
-    alone.
+    """Connects to the cluster that the config or the environment names, or starts one for this run
+    alone; does nothing where this process is connected already.
 
     Args:
         config: the run.
         verbose: let Ray's own messages through.
-        say: told whose cluster is joined, where one is.
-        warn: told the same where it is not this user's; and what this Ray lacks.
+        say: receives whose cluster is joined, where one is.
+        warn: receives the same where it is not this user's; and what this Ray lacks.
 
     Raises:
         ConfigError: nobody answers at the address, or it can't be used.
@@ -68,11 +70,11 @@ def ray_session(
 
 
 def join(given: Given, verbose: bool = False) -> tuple[str, bool]:
-    """Joins the cluster at an address; returns a sentence that says whose it is, and whether it is
-    this user's.
+    """Joins the cluster at an address; returns a sentence that names its owner, and whether that is
+    this user.
 
-    Another user's is joined all the same: who says `auto` or an address asks for the cluster that
-    is there, and a shared one commonly runs as a user of its own.
+    Another user's is joined all the same: `auto` or an address asks for the cluster that is there,
+    and a shared one commonly runs as a user of its own.
 
     Raises:
         ConfigError: nobody answers there, or the cluster can't be used; says where the address came
@@ -81,7 +83,7 @@ def join(given: Given, verbose: bool = False) -> tuple[str, bool]:
     address = reach(given)
     try:
         ray.init(address=address, **({} if verbose else QUIET))
-    except Exception as err:  # Ray raises plain Exceptions here too
+    except Exception as err:  # Ray raises plain Exceptions here, too
         ray.shutdown()
         raise ConfigError(
             f"Ray at {given} can't be used: {_first_line(err)}; the driver has to run on a node of "
@@ -114,7 +116,7 @@ def _start(spec: RaySpec, verbose: bool) -> None:
     except ValueError as err:
         ray.shutdown()
         raise ConfigError(f"Ray can't be started on this machine: {err}") from err
-    except Exception as err:  # Ray raises plain Exceptions here too
+    except Exception as err:  # Ray raises plain Exceptions here, too
         ray.shutdown()
         logs = os.path.join(temp_folder(os.environ)[0], "ray", "session_latest", "logs")
         raise RayStartError(

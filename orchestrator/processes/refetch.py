@@ -1,15 +1,15 @@
-"""Another copy of bytes that were found bad: fetched again, compared, put into the store anew.
+"""A second copy of bytes that were found bad: fetched again, compared, put into the store anew.
 
-A copy may have been altered on its way or on one node while another is sound. What can't be had
-whole fails loudly. Called by `cluster`, on its threads.
+A copy may have been altered in transit or on one node while another is sound. Where no sound copy
+is left, an error is raised. Blocks; called on threads.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import GetTimeoutError, ObjectLostError
 
 from actors.machine.host_memory import ByteArray, checksum
@@ -24,11 +24,11 @@ def refetch_version(version: Version) -> Version:
     """The version with buckets of which each was compared with its checksum.
 
     Raises:
-        SnapshotError: a bucket is bad where it is kept, too.
+        SnapshotError: a bucket is bad in the object store itself.
         RayError: it is lost, or does not come within a minute.
     """
     name = f"snapshot {version.group} v{version.number}"
-    refs: list[Any] = []
+    refs: list[ObjectRef] = []
     sums = [c for header in version.headers for c in header.checksums]
     for index, (ref, expected) in enumerate(zip(version.bucket_refs, sums, strict=True)):
         bucket = ray.get(ref, timeout=FETCH_S)
@@ -42,7 +42,7 @@ def refetch_version(version: Version) -> Version:
     return replace(version, bucket_refs=tuple(refs))
 
 
-def _or_none(ref: Any) -> ByteArray | None:
+def _or_none(ref: ObjectRef) -> ByteArray | None:
     """An object, or None where no copy of it is left."""
     try:
         found: ByteArray = ray.get(ref, timeout=FETCH_S)
@@ -60,13 +60,13 @@ def refetch_checkpoint(
     Args:
         saved: the checkpoint.
         stored_part: reads a part back.
-        then: how the run goes on by hand, from the pair before.
+        then: how a person resumes the run, from the pair before.
 
     Raises:
         CheckpointError: a part is bad, and there is no sound copy of it on storage.
     """
     name = f"checkpoint of {saved.group} interval {saved.interval}"
-    refs: list[Any] = []
+    refs: list[ObjectRef] = []
     sums = [c for header in saved.headers for c in header.checksums]
     for index, (ref, expected) in enumerate(zip(saved.bucket_refs, sums, strict=True)):
         part = _or_none(ref)

@@ -1,8 +1,8 @@
-"""Where each worker sits: the run's own bundles first, then a placement group per added worker.
+"""The bundle of each worker: one of the run's placement group, or one of its own where a resize
+added it.
 
 Placement groups can't grow, so a worker that a resize adds gets one of its own, which is removed
-with it. The seats that a run began with stay reserved until its end. Called by `launch` and
-`resizer`, which waits for seats on a thread of `cluster`.
+with it. The bundles that a run began with stay reserved until its end.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from actors.settings.run import EVALUATOR
 from orchestrator.errors import InterruptedRunError, PlacementError
-from orchestrator.loop.resize import sizes_of
+from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.nodes.placement import Resources, Seats, bundle, bundle_index, labels_of
 from orchestrator.settings.config import Config
 
 POLL_S = 0.5  # how late a stop is noticed
 
-Seat = tuple[str, int]  # group and rank
+GroupRank = tuple[str, int]
 
 
 class Seating:
-    """The seats of a run's workers.
+    """Which bundle each worker of a run has.
 
     Args:
         config: the run as it began.
@@ -34,8 +34,8 @@ class Seating:
 
     def __init__(self, config: Config, seats: Seats) -> None:
         self._config, self._seats = config, seats
-        self._own = sizes_of(config)
-        self._added: dict[Seat, PlacementGroup] = {}
+        self._own = group_sizes(config)
+        self._added: dict[GroupRank, PlacementGroup] = {}
 
     def of(self, name: str, rank: int) -> tuple[PlacementGroup, int]:
         """The placement group of a worker, or of the evaluator, and the bundle in it."""
@@ -45,7 +45,7 @@ class Seating:
         return self._added[name, rank], 0
 
     def add(self, sizes: Mapping[str, int], wait_s: float, stop: Callable[[], str | None]) -> None:
-        """Reserves what groups of these sizes lack; all of it or nothing.
+        """Reserves the bundles that groups of these sizes lack; all of them or none.
 
         Args:
             sizes: numbers of workers.
@@ -62,12 +62,12 @@ class Seating:
             for rank in range(self._own[name], num)
             if (name, rank) not in self._added
         ]
-        wanted = {seat: bundle(self._config.group(seat[0]).workers) for seat in missing}
-        made: dict[Seat, PlacementGroup] = {}
+        wanted = {rank: bundle(self._config.group(rank[0]).workers) for rank in missing}
+        made: dict[GroupRank, PlacementGroup] = {}
         deadline = time.monotonic() + wait_s
         try:
-            for seat in missing:
-                made[seat] = self._make_group(seat[0], wanted[seat])
+            for rank in missing:
+                made[rank] = self._make_group(rank[0], wanted[rank])
             for group in made.values():
                 while not group.wait(min(POLL_S, max(0.01, deadline - time.monotonic()))):
                     if reason := stop():
@@ -75,30 +75,30 @@ class Seating:
                     if time.monotonic() > deadline:
                         labels = [labels_of(self._config, name) for name in sizes]
                         raise PlacementError(shortage(list(wanted.values()), labels, wait_s))
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nothing may be left behind
             for group in made.values():
                 remove_placement_group(group)
             raise
         self._added |= made
 
     def _make_group(self, name: str, wanted: Resources) -> PlacementGroup:
-        """A seat of its own, on a node with the group's labels."""
+        """A placement group for one worker, on a node with the labels of its group."""
         labels = labels_of(self._config, name)
         return placement_group([wanted], bundle_label_selector=[labels] if labels else None)
 
     def remove(self, name: str, num: int) -> None:
-        """Gives back the added seats of a group from rank `num` on; their processes have ended."""
-        for seat in [s for s in self._added if s[0] == name and s[1] >= num]:
-            remove_placement_group(self._added.pop(seat))
+        """Releases the added bundles of a group from rank `num` on; their processes have ended."""
+        for added in [key for key in self._added if key[0] == name and key[1] >= num]:
+            remove_placement_group(self._added.pop(added))
 
     def close(self) -> None:
-        """Gives back all added seats."""
+        """Releases all added bundles."""
         for name in self._own:
             self.remove(name, 0)
 
 
 def shortage(wanted: Sequence[Resources], labels: Sequence[dict[str, str]], wait_s: float) -> str:
-    """What is asked for, on nodes of which labels, and what there is in all, by resource."""
+    """What is asked for, on nodes with which labels, and what the cluster has, by resource."""
     total, free = ray.cluster_resources(), ray.available_resources()
     lines = []
     for resource in ("CPU", "GPU"):

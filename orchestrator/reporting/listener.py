@@ -10,7 +10,7 @@ from actors.wire import Description, Evaluation, Report
 from orchestrator.loop.command import Reply
 from orchestrator.loop.exchange import PairCheckpoint
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize, resized
+from orchestrator.loop.resize_rules import Resize, with_sizes
 from orchestrator.reporting.progress import Progress
 from orchestrator.reporting.prometheus import Exporter
 from orchestrator.reporting.recorder import Recorder
@@ -86,7 +86,7 @@ class RunListener:
         """A group has another number of workers; a resume begins with it."""
         self._metrics.add_resize(resize)
         self._progress.resize(resize)
-        self._attendant.resized(resized(self._attendant.config, {resize.group: resize.after}))
+        self._attendant.resized(with_sizes(self._attendant.config, {resize.group: resize.after}))
 
     def on_reply(self, reply: Reply) -> None:
         """A command has a reply."""

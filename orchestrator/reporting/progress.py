@@ -17,7 +17,7 @@ from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Description
 from orchestrator.console import Console, plain
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 from orchestrator.reporting.live_view import LiveView
 from orchestrator.run_dir.metrics import Row
 from orchestrator.settings.config import Config

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from actors.settings.run import DATA, MEMORY
-from orchestrator.loop.coordinator import Coordinator, Outcome
+from orchestrator.loop.coordinator import Coordinator, TrainedPair
 from orchestrator.loop.schedule import NO, Plan
 from orchestrator.run_dir.metrics import Metrics, Row, group_totals, pooled_reflection
 from orchestrator.settings.config import Config
@@ -30,7 +30,7 @@ def summarise(
     config: Config,
     metrics: Metrics,
     coordinator: Coordinator,
-    outcome: Outcome,
+    outcome: TrainedPair,
     digests: dict[str, str],
     wall_s: float,
 ) -> dict[str, Any]:

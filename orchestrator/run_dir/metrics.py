@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.wire import Evaluation, Report
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 
 Row = dict[str, Any]
 

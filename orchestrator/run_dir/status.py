@@ -13,13 +13,15 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import psutil
 
 from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.wire import Beat, ConfigError, Location
-from orchestrator.loop.resize import sizes_of
+from orchestrator.loop.phases import Starting
+from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.loop.schedule import Plan
 from orchestrator.run_dir.metrics import Metrics, Row
 from orchestrator.run_dir.run_dir import RunDir
@@ -88,6 +90,7 @@ def status_of(
     checkpoints: Mapping[str, Any],
     driver: Driver,
     pulse: Pulse,
+    states: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The whole status.
 
@@ -97,9 +100,16 @@ def status_of(
         places: where its processes are and what each last said of itself.
         checkpoints: what was written.
         driver, pulse: who writes this, and when.
+        states: label of the phase that each group is in.
     """
     evaluation = metrics.evaluations[-1] if metrics.evaluations else {}
-    groups = {group: _group(group, config, metrics, places.get(group, ())) for group in GROUPS}
+    groups = {
+        group: {
+            "state": states.get(group, Starting.label),
+            **_group(group, config, metrics, places.get(group, ())),
+        }
+        for group in GROUPS
+    }
     interval = min(group["interval"] for group in groups.values())
     is_last = pulse.phase == TRAINING and interval >= config.intervals
     status = {
@@ -125,9 +135,13 @@ def status_of(
 
 
 def _with_ranks_that(phase: str, status: Mapping[str, Any]) -> dict[str, Any]:
-    """The status with this in the place of what its ranks said last that they do."""
+    """The status with this in the place of what its groups and ranks were doing last."""
     groups = {
-        name: {**group, "ranks": [{**rank, "phase": phase} for rank in group["ranks"]]}
+        name: {
+            **group,
+            "state": phase,
+            "ranks": [{**rank, "phase": phase} for rank in group["ranks"]],
+        }
         for name, group in status["groups"].items()
     }
     return {**status, "groups": groups}
@@ -142,7 +156,7 @@ def _group(
     steps = config.group(group).steps_per_interval
     took_s = row["wait_s"] + row["end_s"] - row["start_s"] if row else 0.0
     return {
-        "workers": sizes_of(config)[group],
+        "workers": group_sizes(config)[group],
         "interval": row.get("interval", 0),
         "step": row.get("step", 0),
         "total_steps": config.total_steps(group),

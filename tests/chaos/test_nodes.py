@@ -23,7 +23,7 @@ from actors.wire import Order
 from orchestrator.errors import InterruptedRunError
 from orchestrator.loop.exchange import Version
 from orchestrator.nodes.placement import Seats
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.run import train
 from orchestrator.settings.config import Config, load_config
 from tests.chaos.injector import Faults, fail_at
@@ -76,7 +76,7 @@ def test_the_notice_that_a_node_goes_leaves_a_checkpoint_and_the_run_goes_on_to_
         nodes.add_node(num_cpus=1)
     told: list[str] = []
 
-    class NotifiedCluster(Cluster):
+    class NotifiedCluster(RayCluster):
         def submit(self, group: str, order: Order, peer: Version) -> None:
             super().submit(group, order, peer)
             if order.interval == 2 and not told:
@@ -86,7 +86,7 @@ def test_the_notice_that_a_node_goes_leaves_a_checkpoint_and_the_run_goes_on_to_
     many = (*SETTINGS, "intervals=80", "checkpoints.every=100", f"name=drained-{next(numbers)}")
     config = load_config(str(workplace / "tiny.yaml"), many)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.processes.ray_runtime.Cluster", NotifiedCluster)
+        patch.setattr("orchestrator.processes.ray_runtime.RayCluster", NotifiedCluster)
         with pytest.raises(InterruptedRunError, match=r"stopped because node .* is taken away in"):
             train(config)
     (saved,) = (Path(config.run_url) / "checkpoints").iterdir()
@@ -123,7 +123,7 @@ class Loss:
         manifest = Path(config.run_url) / "checkpoints" / f"{saved:06d}" / "manifest.json"
         loss = self
 
-        class LosingCluster(Cluster):
+        class LosingCluster(RayCluster):
             def submit(self, group: str, order: Order, peer: Version) -> None:
                 is_now = (group, order.interval) == loss._order and not loss.happened
                 if is_now and loss._before:
@@ -135,7 +135,7 @@ class Loss:
         placement = placed(self._nodes)
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("orchestrator.processes.ray_runtime.Cluster", LosingCluster)
+                patch.setattr("orchestrator.processes.ray_runtime.RayCluster", LosingCluster)
                 summary = train(config, seats=Seats(placement)).summary
         finally:
             remove_placement_group(placement)

@@ -14,7 +14,7 @@ from actors.settings.run import DATA, MEMORY, peer_of
 from actors.wire import Order
 from orchestrator.loop.events import Committed, Event
 from orchestrator.loop.exchange import GroupCheckpoint, Version
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.run import train
 from orchestrator.settings.config import load_config
 
@@ -37,10 +37,10 @@ class Slowed:
         self.adopted = dict.fromkeys((DATA, MEMORY), 0)
         self.newest = dict.fromkeys((DATA, MEMORY), 0)
 
-    def cluster(self) -> Callable[..., Cluster]:
+    def cluster(self) -> Callable[..., RayCluster]:
         slowed = self
 
-        class SlowedCluster(Cluster):
+        class SlowedCluster(RayCluster):
             held: list[tuple[float, Event]]
 
             def start(
@@ -103,7 +103,7 @@ def test_the_faster_group_waits_at_the_bound_and_says_so(
     ]
     config = load_config(str(workplace / "tiny.yaml"), overrides)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.processes.ray_runtime.Cluster", slowed.cluster())
+        patch.setattr("orchestrator.processes.ray_runtime.RayCluster", slowed.cluster())
         summary = train(config).summary
     rows = pq.read_table(f"{config.run_url}/metrics.parquet").to_pylist()
     fast = peer_of(slow)

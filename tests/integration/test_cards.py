@@ -14,7 +14,7 @@ SCRIPT = """
 import json, sys
 import ray
 from ray.util.placement_group import remove_placement_group
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.settings.config import load_config
 from orchestrator.nodes.placement import Seats, reserve
 
@@ -25,7 +25,7 @@ config = load_config(sys.argv[1], [
     "name=cards",
 ])
 placement = reserve(config, lambda: None)
-cluster = Cluster(config, "", Seats(placement))
+cluster = RayCluster(config, "", Seats(placement))
 try:
     located = cluster.locate(lambda: None)
 finally:

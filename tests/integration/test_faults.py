@@ -19,7 +19,7 @@ from actors.wire import Order
 from orchestrator.errors import GroupFailedError, InterruptedRunError
 from orchestrator.loop.exchange import Version
 from orchestrator.nodes.placement import reserve
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.run import train
 from orchestrator.settings.config import Config, load_config
 from tests.integration.tiny import actor_processes
@@ -35,10 +35,10 @@ class Fault:
         self.signum = signum
         self.fired_at_pid: int | None = None
 
-    def cluster(self) -> Callable[..., Cluster]:
+    def cluster(self) -> Callable[..., RayCluster]:
         fault = self
 
-        class FaultyCluster(Cluster):
+        class FaultyCluster(RayCluster):
             def submit(self, group: str, order: Order, peer: Version) -> None:
                 super().submit(group, order, peer)
                 if (group, order.interval) == fault.at:
@@ -54,7 +54,7 @@ def run_into(fault: Fault, workplace: Path, *overrides: str) -> tuple[str, dict[
     settings = [*overrides, "recovery.max_failures=0"]
     config = load_config(str(workplace / "tiny.yaml"), settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.processes.ray_runtime.Cluster", fault.cluster())
+        patch.setattr("orchestrator.processes.ray_runtime.RayCluster", fault.cluster())
         with pytest.raises(GroupFailedError) as raised:
             train(config)
     assert fault.fired_at_pid is not None

@@ -11,7 +11,7 @@ import pytest
 from actors.corpus.corpus import build_tokenizer
 from actors.settings.run import GROUPS
 from orchestrator.errors import GroupFailedError
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.run import train
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config, load_config
@@ -55,16 +55,16 @@ def test_processes_that_ray_has_not_started_are_named_so(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The resources are reserved as ever; the deadline begins with the processes."""
-    real = Cluster.start
+    real = RayCluster.start
 
-    def at_once(self: Cluster, *arguments: Any) -> Any:
+    def at_once(self: RayCluster, *arguments: Any) -> Any:
         hurried = self._config.model_copy(
             update={"deadlines": self._config.deadlines.model_copy(update={"start_s": 0.01})}
         )
         monkeypatch.setattr(self._launcher, "_config", hurried)
         return real(self, *arguments)
 
-    monkeypatch.setattr(Cluster, "start", at_once)
+    monkeypatch.setattr(RayCluster, "start", at_once)
     config = load_config(str(workplace / "tiny.yaml"), ["name=late-process"])
     text = failure(config)
     assert "has no process yet after 0.01 s" in text

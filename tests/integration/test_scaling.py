@@ -22,7 +22,7 @@ from jobs.check.machine import machine_of
 from orchestrator.console import Console
 from orchestrator.errors import PlacementError
 from orchestrator.loop.exchange import Version
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.run import train
 from orchestrator.settings.config import Config, load_config
 from tests.integration.scaling_cluster import ScalingCluster, labels_of_living_nodes
@@ -85,7 +85,7 @@ def test_nodes_come_for_a_run_hold_the_group_of_their_label_and_go_after_it(
     assert labels_of_living_nodes() == []
     seats: dict[str, set[str]] = {}
 
-    class WatchedCluster(Cluster):
+    class WatchedCluster(RayCluster):
         def submit(self, group: str, order: Order, peer: Version) -> None:
             super().submit(group, order, peer)
             label = {node["NodeID"]: node["Labels"].get("tandem-group") for node in ray.nodes()}
@@ -95,7 +95,7 @@ def test_nodes_come_for_a_run_hold_the_group_of_their_label_and_go_after_it(
     text = io.StringIO()
     two = "memory.workers.num_workers=2"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.processes.ray_runtime.Cluster", WatchedCluster)
+        patch.setattr("orchestrator.processes.ray_runtime.RayCluster", WatchedCluster)
         result = train(config_of(workplace, "scaled", two), Console(file=text, width=300))
     assert result.summary["data"]["steps"] == 9
     assert seats == {DATA: {DATA}, MEMORY: {MEMORY}}

@@ -147,7 +147,7 @@ def test_a_resume_waits_for_storage_and_takes_the_newest_pair(
 ) -> None:
     name = f"resumed-{mode}"
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.processes.ray_runtime.Cluster.export", _broken_export)
+        patch.setattr("orchestrator.processes.ray_runtime.RayCluster.export", _broken_export)
         with pytest.raises(TandemError, match="for the test"):
             run(workplace, name)
     fs = fsspec.filesystem("s3")

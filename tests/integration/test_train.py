@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.run import RunResult, train
 from orchestrator.settings.config import load_config
 from tests.integration.tiny import GPT2, actor_processes, run_in_process
@@ -47,13 +47,13 @@ def run(workplace: Path, *overrides: str) -> Watched:
     """A run on Ray."""
     had: list[psutil.Process] = []
 
-    class WatchedCluster(Cluster):
+    class WatchedCluster(RayCluster):
         def export(self, directory: str) -> dict[str, str]:
             had.extend(actor_processes(psutil.Process()))
             return super().export(directory)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.processes.ray_runtime.Cluster", WatchedCluster)
+        patch.setattr("orchestrator.processes.ray_runtime.RayCluster", WatchedCluster)
         result = train(load_config(str(workplace / "tiny.yaml"), overrides))
     return Watched(result, had, actor_processes(psutil.Process()))
 

@@ -9,7 +9,7 @@ from typing import Any
 from actors.settings.run import DATA, MEMORY
 from actors.wire import Answer, Description, Evaluation, Header, Order, Report
 from orchestrator.loop.command import Reply
-from orchestrator.loop.coordinator import Coordinator, Outcome
+from orchestrator.loop.coordinator import Coordinator, TrainedPair
 from orchestrator.loop.events import (
     Committed,
     Evaluated,
@@ -21,7 +21,7 @@ from orchestrator.loop.events import (
 )
 from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Version
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 from orchestrator.reporting.summary import summarise
 from orchestrator.run_dir.metrics import Metrics
 from orchestrator.settings.config import Config, make_config
@@ -284,7 +284,7 @@ class FinishedRun:
     config: Config
     metrics: Metrics
     coordinator: Coordinator
-    outcome: Outcome
+    outcome: TrainedPair
 
     def summary(self) -> dict[str, Any]:
         digests = {DATA: "d1", MEMORY: "m1"}

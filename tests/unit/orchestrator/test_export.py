@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.wire import ExportError
-from orchestrator.processes.ray_cluster import Cluster
+from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.settings.config import make_config
 
 CONFIG = {"name": "x", "corpus": {"paths": ["x.txt"]}}
@@ -39,7 +39,7 @@ def test_an_export_that_is_not_what_was_trained_is_not_tried_again(
         raise WrappedError(ExportError("1 tensors differ: data_layer: lm_head.weight (missing)"))
 
     monkeypatch.setattr("orchestrator.processes.ray_cluster.ray.get", get)
-    cluster = object.__new__(Cluster)
+    cluster = object.__new__(RayCluster)
     evaluator = Refusing()
     vars(cluster).update(_config=make_config(CONFIG), _evaluator=evaluator, _last_pair=None)
     with pytest.raises(ExportError, match=r"lm_head\.weight"):

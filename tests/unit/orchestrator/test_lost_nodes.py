@@ -14,7 +14,7 @@ import pytest
 from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Order
 from orchestrator.errors import GroupFailedError, LostObjectError
-from orchestrator.loop.coordinator import Coordinator, Outcome
+from orchestrator.loop.coordinator import Coordinator, TrainedPair
 from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Restarted
 from orchestrator.loop.exchange import GroupCheckpoint, Version
 from tests.unit.orchestrator.loop.test_recovery import saved
@@ -185,7 +185,7 @@ class LosingCluster:
 
 def train(
     pace: Mapping[str, int], *losses: Loss, **changes: Any
-) -> tuple[LosingCluster, Outcome | GroupFailedError]:
+) -> tuple[LosingCluster, TrainedPair | GroupFailedError]:
     """What becomes of a run in which these nodes are lost."""
     cluster = LosingCluster(losses, pace)
     settings: dict[str, Any] = {
@@ -205,7 +205,7 @@ def train(
 def moments(pace: Mapping[str, int], **changes: Any) -> range:
     """Every look at the cluster of an undisturbed run."""
     cluster, outcome = train(pace, **changes)
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, TrainedPair)
     return range(1, cluster.looks + 1)
 
 
@@ -239,8 +239,8 @@ def test_both_nodes_may_be_lost_at_any_two_moments(kind: str) -> None:
             completes_or_says_how_to_go_on(train(pace, *losses, **KINDS[kind])[1])
 
 
-def completes_or_says_how_to_go_on(outcome: Outcome | GroupFailedError) -> None:
-    if isinstance(outcome, Outcome):
+def completes_or_says_how_to_go_on(outcome: TrainedPair | GroupFailedError) -> None:
+    if isinstance(outcome, TrainedPair):
         assert outcome.data.number == INTERVALS
         assert outcome.catch_up.reflects_final
     else:
@@ -255,4 +255,4 @@ def test_after_the_last_checkpoint_of_both_groups_no_lost_node_ends_a_run(notice
         late = range(max(undisturbed.ends.values()) + 1, undisturbed.looks + 1)
         for at, group in product(late, GROUPS):
             _, outcome = train(pace, Loss(at, group, noticed))
-            assert isinstance(outcome, Outcome), f"{group} at {at}: {outcome}"
+            assert isinstance(outcome, TrainedPair), f"{group} at {at}: {outcome}"

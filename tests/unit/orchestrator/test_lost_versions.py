@@ -9,13 +9,10 @@ from dataclasses import replace
 import pytest
 
 from actors.settings.run import DATA, MEMORY
-from actors.wire import Order
 from orchestrator.errors import GroupFailedError, LostObjectError
-from orchestrator.loop.coordinator import Outcome
+from orchestrator.loop.coordinator import TrainedPair
+from orchestrator.loop.deadlines import restart_limit_s
 from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Restarted
-from orchestrator.loop.group_state import GroupState, restart_limit_s
-from orchestrator.loop.recovery import Entry, Journal
-from orchestrator.loop.schedule import Progress
 from orchestrator.settings.config import DeadlineSpec
 from tests.unit.orchestrator.loop.test_recovery import DIED, UNTIL_3, Run, again, saved
 from tests.unit.orchestrator.scripted import (
@@ -43,7 +40,7 @@ def caught_up(incarnation: int, interval: int = 3) -> Committed:
     return replace(event, reports=(replace(event.reports[0], incarnation=incarnation),))
 
 
-def to_its_end(run: Run) -> tuple[Outcome, list[str]]:
+def to_its_end(run: Run) -> tuple[TrainedPair, list[str]]:
     return run.coordinator.run(), run.cluster.log
 
 
@@ -163,7 +160,7 @@ def test_the_final_evaluation_waits_for_what_was_lost_of_the_pair() -> None:
         "committed memory 3",
         "evaluate final 2, 3",
     ]
-    assert len(run.listener.intervals) == 5  # what is done again is told once
+    assert len(run.listener.intervals) == 5  # what is done again is reported once
 
 
 def test_a_final_pair_that_is_lost_again_and_again_ends_the_run_with_the_way_on() -> None:
@@ -250,39 +247,3 @@ def test_a_copy_with_other_bytes_takes_the_place_of_one_that_is_lost() -> None:
     assert run.log_after(0)[-1] == "submit memory 4 on data 3"
     (warning,) = run.listener.warnings
     assert warning.endswith("these are used, since the first ones are lost")
-
-
-def a_state(**changes: object) -> GroupState:
-    """A group that has done interval 3 since its checkpoint of interval 2, and is idle."""
-    state = GroupState(Progress(committed=3, published=3))
-    state.recovery.journal = Journal(saved(committed(DATA, 2)).checkpoint)
-    state.recovery.journal.done = [Entry(Order("run", 0, 3, 1), 2)]
-    state.recovery.sent = state.recovery.journal.done[0]
-    for name, value in changes.items():
-        setattr(state.recovery, name, value)
-    return state
-
-
-def test_an_idle_group_brings_nothing_back() -> None:
-    assert not any(a_state().brings_back(number) for number in (2, 3))
-
-
-def test_a_group_that_is_restarted_may_bring_anything_back() -> None:
-    assert a_state(restarting=True).brings_back(2)
-
-
-def test_a_replay_brings_back_what_it_has_still_to_do() -> None:
-    state = a_state()
-    state.recovery._again = state.recovery.journal.again()
-    state.progress = replace(state.progress, running=True)
-    state.recovery.sent = state.recovery.next_again()
-    assert state.brings_back(3)
-    assert not state.brings_back(2)
-    state.progress = replace(state.progress, running=False)
-    assert not state.brings_back(3)
-
-
-def test_a_replay_that_waits_itself_brings_back_what_it_waits_to_do() -> None:
-    state = a_state(waiting=Entry(Order("run", 0, 3, 1), 2))
-    state.progress = replace(state.progress, running=True)
-    assert state.brings_back(3)

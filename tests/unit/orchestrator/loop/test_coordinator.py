@@ -9,7 +9,7 @@ import pytest
 from actors.settings.run import DATA, MEMORY
 from actors.wire import CheckpointHeader, DivergedError, Range, StorageError
 from orchestrator.errors import GroupFailedError, InterruptedRunError
-from orchestrator.loop.coordinator import Coordinator, Outcome
+from orchestrator.loop.coordinator import Coordinator, TrainedPair, new_groups
 from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Restarted
 from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Tally
 from tests.unit.orchestrator.scripted import (
@@ -31,7 +31,7 @@ WHOLE_RUN = [*both(1), *both(2, agreement=0.5), catch_up(3, 0.6), evaluated(2, 3
 
 
 class Run:
-    """A coordinator on a script, and everything it was told and did."""
+    """A coordinator on a script, and everything it received and did."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Run:
             a_config(**changes), self.cluster, self.listener, stop, clock=self.cluster.clock
         )
 
-    def to_its_end(self) -> Outcome:
+    def to_its_end(self) -> TrainedPair:
         return self.coordinator.run()
 
     def to_the_scripts_end(self) -> list[str]:
@@ -277,12 +277,38 @@ def test_a_group_that_waits_for_its_peer_has_no_deadline() -> None:
     assert run.to_the_scripts_end() == [*STARTED, "committed data 1"]
 
 
+def test_the_state_of_each_group_can_be_read_while_the_run_goes_on() -> None:
+    cluster, seen, groups = ScriptedCluster([]), [], new_groups()
+
+    def look() -> None:
+        seen.append((groups[DATA].phase.label, groups[MEMORY].phase.label))
+
+    run = Coordinator(
+        a_config(), cluster, RecordingListener(), look, clock=cluster.clock, groups=groups
+    )
+    cluster.script = [
+        *(committed(DATA, 1), Failed(MEMORY, 0, DIED), Restarted(MEMORY, 1)),
+        *(committed(MEMORY, 1, incarnation=1), *both(2, agreement=0.5)),
+    ]
+    with pytest.raises(ScriptEndedError):
+        run.run()
+    assert seen == [
+        ("training", "training"),
+        ("idle", "training"),
+        ("idle", "restarting"),
+        ("idle", "training"),
+        ("training", "training"),
+        ("finished", "training"),
+        ("finished", "training"),
+    ]
+
+
 def test_a_stop_request_raises_its_reason() -> None:
     with pytest.raises(InterruptedRunError, match="stopped by SIGINT"):
         Run([Pass(1.0)], stop=lambda: "stopped by SIGINT", recovery={"drain_s": 0}).to_its_end()
 
 
-def test_a_stop_request_is_heard_while_the_final_evaluation_runs() -> None:
+def test_a_stop_request_is_noticed_while_the_final_evaluation_runs() -> None:
     run = Run([*WHOLE_RUN[:-1], Pass(1.0)])
     run.coordinator = Coordinator(
         a_config(),
@@ -360,11 +386,11 @@ def test_evaluations_start_again_when_one_came_back() -> None:
     assert "evaluate 3, 3" in log
 
 
-def test_an_evaluation_during_the_run_is_told_as_not_final() -> None:
+def test_an_evaluation_during_the_run_is_reported_as_not_final() -> None:
     run = Run([*both(1), evaluated(0, 0), evaluated(1, 1)], evaluation={"every": 1})
     run.to_the_scripts_end()
-    told = [(e.data_version, final) for e, final in run.listener.evaluations]
-    assert told == [(0, False), (1, False)]
+    reported = [(e.data_version, final) for e, final in run.listener.evaluations]
+    assert reported == [(0, False), (1, False)]
 
 
 def test_an_evaluation_that_fails_during_the_run_is_a_warning() -> None:
@@ -379,8 +405,8 @@ def test_the_final_evaluation_is_told_apart_from_an_earlier_one_that_comes_late(
     script = [*WHOLE_RUN[:-1], evaluated(0, 0), evaluated(1, 1), evaluated(2, 3)]
     run = Run(script, evaluation={"every": 1})
     outcome = run.to_its_end()
-    told = [(e.data_version, e.memory_version, final) for e, final in run.listener.evaluations]
-    assert told == [(0, 0, False), (1, 1, False), (2, 3, True)]
+    reported = [(e.data_version, e.memory_version, final) for e, final in run.listener.evaluations]
+    assert reported == [(0, 0, False), (1, 1, False), (2, 3, True)]
     assert outcome.final_evaluation.memory_version == 3
 
 
@@ -434,7 +460,7 @@ def saved(group: str, interval: int, **changes: Any) -> Committed:
     return replace(event, checkpoint=a_checkpoint(group, interval))
 
 
-def test_a_pair_is_told_once_both_groups_checkpoints_of_an_interval_are_in() -> None:
+def test_a_pair_is_reported_once_both_groups_checkpoints_of_an_interval_are_in() -> None:
     script = [saved(DATA, 1), committed(MEMORY, 1), saved(MEMORY, 2), saved(DATA, 2)]
     run = Run(script, intervals=4)
     run.to_the_scripts_end()
@@ -509,7 +535,7 @@ def test_an_interval_that_publishes_nothing_leaves_the_ring_as_it_is() -> None:
     assert run.coordinator.ring.num_published == 4
 
 
-def test_traced_intervals_are_told_where_to_write() -> None:
+def test_traced_intervals_are_sent_where_to_write() -> None:
     run = Run([*both(1), *both(2)], intervals=4, profile="2-3", checkpoints={"every": 0})
     run.to_the_scripts_end()
     traced = {o.interval: o.profile for _, o in run.cluster.orders}

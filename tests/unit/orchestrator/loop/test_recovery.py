@@ -107,12 +107,12 @@ def test_since_the_checkpoint_everything_is_done_again_on_the_same_versions() ->
     ]
 
 
-def test_what_was_committed_is_told_and_published_once() -> None:
+def test_what_was_committed_is_reported_and_published_once() -> None:
     script = [*UNTIL_3, Failed(DATA, 0, DIED), Restarted(DATA, 1), again(DATA, 3, 1)]
     run = Run([*script, again(DATA, 4, 1)])
     run.log_after(0)
-    told = [reports[0].interval for reports, _, _ in run.listener.intervals]
-    assert told == [1, 1, 2, 2, 3, 3, 4]
+    reported = [reports[0].interval for reports, _, _ in run.listener.intervals]
+    assert reported == [1, 1, 2, 2, 3, 3, 4]
     assert run.coordinator.ring.num_published == 2 + 7
 
 
@@ -236,7 +236,7 @@ def test_a_data_group_that_dies_after_its_last_interval_is_not_missed() -> None:
     assert not run.listener.failures
 
 
-def test_the_times_of_a_recovery_are_told() -> None:
+def test_the_times_of_a_recovery_are_reported() -> None:
     script = [*UNTIL_3, Failed(DATA, 0, DIED), Pass(4.0), Restarted(DATA, 1), Pass(3.0)]
     run = Run([*script, again(DATA, 3, 1)])
     run.log_after(0)
@@ -281,9 +281,9 @@ def test_a_journal_begins_anew_with_a_checkpoint() -> None:
         journal.commit(a_version(DATA, interval), checkpoint)
     journal.submit(Order("run", 0, 4, 1), 3)
     assert journal.checkpoint is not None
-    assert [entry.order.interval for entry in journal.again()] == [3, 4]
+    assert [entry.order.interval for entry in journal.to_replay()] == [3, 4]
     assert journal.adopted == {2, 3}
-    assert [entry.sums for entry in journal.again()] == [sums_of(a_version(DATA, 3)), ()]
+    assert [entry.sums for entry in journal.to_replay()] == [sums_of(a_version(DATA, 3)), ()]
 
 
 def test_snapshots_that_went_with_their_node_are_waited_for_and_published_again() -> None:

@@ -10,14 +10,14 @@ import yaml
 from ray.core.generated.autoscaler_pb2 import AutoscalingState, GetClusterStatusReply
 from ray.exceptions import RpcError
 
-from orchestrator.nodes.autoscaler import ScalerState, read_report, scaler_state, startable
+from orchestrator.nodes.autoscaler import ScalerState, parse_report, scaler_state, startable
 from orchestrator.nodes.nodes import Node
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_an_empty_report_is_that_of_no_autoscaler() -> None:
-    assert read_report(AutoscalingState()) is None
+    assert parse_report(AutoscalingState()) is None
 
 
 def test_nodes_that_are_asked_for_and_nodes_that_come_up_are_both_starting() -> None:
@@ -25,13 +25,13 @@ def test_nodes_that_are_asked_for_and_nodes_that_come_up_are_both_starting() -> 
     report.pending_instance_requests.add(ray_node_type_name="data", count=2)
     report.pending_instances.add(ray_node_type_name="data")
     report.pending_instances.add(ray_node_type_name="memory")
-    assert read_report(report) == ScalerState({"data": 3, "memory": 1}, frozenset())
+    assert parse_report(report) == ScalerState({"data": 3, "memory": 1}, frozenset())
 
 
 def test_what_the_node_types_can_never_hold_is_refused_by_its_id() -> None:
     report = AutoscalingState(autoscaler_state_version=7)
     report.infeasible_gang_resource_requests.add(details="0a1b:PACK|PENDING")
-    assert read_report(report) == ScalerState({}, frozenset({"0a1b"}))
+    assert parse_report(report) == ScalerState({}, frozenset({"0a1b"}))
 
 
 def test_the_startable_nodes_are_the_workers_at_their_maximum() -> None:

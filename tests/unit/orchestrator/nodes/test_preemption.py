@@ -15,7 +15,7 @@ def test_a_draining_node_of_the_run_is_a_reason_to_stop() -> None:
     assert "--resume" in reason
 
 
-def test_without_a_deadline_none_is_told() -> None:
+def test_without_a_deadline_none_is_named() -> None:
     reason = Preemption(lambda: {"a"}, lambda: {"a": 0}, Clock(1.0)).reason()
     assert reason is not None
     assert "taken away;" in reason

@@ -48,7 +48,7 @@ def gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(private_ray, "find", lambda name: None)
 
 
-def test_a_run_is_told_what_another_ray_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_warns_of_what_another_ray_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert missing() == []
     gone(monkeypatch)
     assert any(str(DRAINING) in line and DRAINING.without in line for line in missing())

@@ -124,7 +124,7 @@ def test_nor_is_something_that_answers_otherwise() -> None:
         assert "no Ray head" in refusal(from_variable(address))
 
 
-def test_the_dashboards_port_is_told_from_the_heads() -> None:
+def test_the_dashboards_port_is_distinguished_from_the_heads() -> None:
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from ray.exceptions import RayError
 
 from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.wire import Location
@@ -68,7 +69,7 @@ class Ray:
 
     def get(self, ref: str) -> Location | None:
         if ref.startswith(self.fails):
-            raise RuntimeError("it died")
+            raise RayError("it died")
         return WHERE
 
     def kill(self, actor: Actor, no_restart: bool) -> None:
@@ -140,7 +141,7 @@ def test_added_ranks_that_cant_all_be_made_are_ended(launcher: Launched) -> None
     assert ray.killed == ray.made
 
 
-def test_added_ranks_are_told_of_the_size_to_come_and_the_launcher_keeps_its_own(
+def test_added_ranks_get_the_size_to_come_and_the_launcher_keeps_its_own(
     launcher: Launched,
 ) -> None:
     it = launcher(Ray())

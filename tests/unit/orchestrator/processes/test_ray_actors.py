@@ -58,12 +58,12 @@ def test_an_actor_that_could_not_be_made_names_what_its_constructor_raised() -> 
     assert "ModuleNotFoundError: No module named 'x'" in str(error)
 
 
-def test_only_the_first_line_of_a_long_cause_is_told() -> None:
+def test_only_the_first_line_of_a_long_cause_is_reported() -> None:
     error = as_group_error("data", 0, RuntimeError("first\nsecond"), "while starting")
     assert str(error) == "data rank 0 failed while starting: RuntimeError: first"
 
 
-def test_a_cause_without_words_is_told_by_its_type() -> None:
+def test_a_cause_without_words_is_reported_by_its_type() -> None:
     assert str(as_group_error("data", 0, MemoryError(), "while starting")).endswith("MemoryError")
 
 

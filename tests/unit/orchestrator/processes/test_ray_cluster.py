@@ -16,7 +16,7 @@ from orchestrator.loop.exchange import Version
 from orchestrator.nodes.placement import Seats
 from orchestrator.processes.launch import Launcher
 from orchestrator.processes.rank_group import RankGroup
-from orchestrator.processes.ray_cluster import Cluster, _lost_of
+from orchestrator.processes.ray_cluster import RayCluster, _lost_of
 from tests.unit.orchestrator.loop.test_recovery import saved
 from tests.unit.orchestrator.scripted import a_config, a_header, a_version, committed
 
@@ -79,15 +79,15 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Nodes:
     return nodes
 
 
-def a_cluster(*node_ids: str) -> tuple[Cluster, Groups]:
+def a_cluster(*node_ids: str) -> tuple[RayCluster, Groups]:
     """A cluster whose groups began on the first two nodes and are restarted on the others."""
-    cluster = Cluster(a_config(), "", Seats(None))  # type: ignore[arg-type]
+    cluster = RayCluster(a_config(), "", Seats(None))  # type: ignore[arg-type]
     cluster._launcher = groups = Groups(*node_ids)
     cluster.start(lambda: None)
     return cluster, groups
 
 
-def restarted(cluster: Cluster, incarnation: int, publish: bool = False) -> Event:
+def restarted(cluster: RayCluster, incarnation: int, publish: bool = False) -> Event:
     """What comes of a restart of the data group from its checkpoint of interval 2."""
     checkpoint = saved(committed(DATA, 2)).checkpoint
     cluster.restart(DATA, incarnation, checkpoint, None, publish)

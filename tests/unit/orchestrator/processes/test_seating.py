@@ -84,7 +84,7 @@ def test_seats_of_the_beginning_are_not_reserved_twice(ray: Ray) -> None:
     assert ray.held == []
 
 
-def test_where_one_can_not_be_had_none_is_kept_and_asked_and_available_are_told(ray: Ray) -> None:
+def test_where_one_can_not_be_had_none_is_kept_and_asked_and_available_are_named(ray: Ray) -> None:
     with pytest.raises(PlacementError) as raised:
         a_seating().add({DATA: 4}, 0.0, never)
     assert ray.held == []

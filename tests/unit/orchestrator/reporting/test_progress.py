@@ -9,7 +9,7 @@ import pytest
 from actors.settings.run import DATA, GROUPS, MEMORY
 from orchestrator.console import Console
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 from orchestrator.reporting.progress import Progress
 from orchestrator.run_dir.metrics import Metrics
 from tests.unit.orchestrator.interleaved import interrupted_at

@@ -8,7 +8,7 @@ import pytest
 
 from actors.wire import Answer
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 from orchestrator.reporting.report import render_report
 from tests.unit.orchestrator.scripted import an_evaluation, finish
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.loop.command import Command, Reply
-from orchestrator.loop.resize import resized
+from orchestrator.loop.resize_rules import with_sizes
 from orchestrator.run_dir.attendant import Attendant, refresh_every_s
 from orchestrator.run_dir.mailbox import Mailbox, new_id
 from orchestrator.run_dir.run_dir import RunDir
@@ -129,7 +129,7 @@ def test_the_status_says_when_the_loop_last_came_by(office: Office) -> None:
 
 
 def test_a_resume_begins_with_the_size_that_the_run_was_given(office: Office) -> None:
-    office.attendant.resized(resized(a_config(), {"memory": 3}))
+    office.attendant.resized(with_sizes(a_config(), {"memory": 3}))
     office.tick()
     config = load_config(office.run_dir.path("config.yaml"))
     assert config.memory.workers.num_workers == 3

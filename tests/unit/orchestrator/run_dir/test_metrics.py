@@ -4,7 +4,7 @@ import pytest
 
 from actors.settings.run import DATA, MEMORY
 from orchestrator.loop.recovery import Failure
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 from orchestrator.run_dir.metrics import Metrics, group_totals, pooled_reflection
 from tests.unit.orchestrator.scripted import a_report, an_evaluation
 

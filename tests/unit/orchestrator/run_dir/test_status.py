@@ -12,7 +12,7 @@ import pytest
 
 from actors.settings.run import DATA, MEMORY
 from actors.wire import Beat, ConfigError, Location
-from orchestrator.loop.resize import Resize
+from orchestrator.loop.resize_rules import Resize
 from orchestrator.run_dir.metrics import Metrics
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.status import Driver, Pulse, look, read_status, status_of
@@ -37,7 +37,8 @@ def a_status(
     places = {MEMORY: [(where, beat)]}
     config = a_config(intervals=9, **changes)
     pulse = Pulse(at, at - 0.1, "training", ended)
-    return status_of(config, metrics, places, {"last_interval": 2}, driver, pulse)
+    states = {DATA: "training", MEMORY: "waiting for a snapshot"}
+    return status_of(config, metrics, places, {"last_interval": 2}, driver, pulse, states)
 
 
 def put(folder: Path, status: dict[str, Any]) -> RunDir:
@@ -58,6 +59,12 @@ def test_a_status_holds_where_each_rank_is_and_what_it_uses() -> None:
     (rank,) = a_status()["groups"][MEMORY]["ranks"]
     assert (rank["rank"], rank["node"], rank["phase"]) == (1, "node", "training")
     assert (rank["host_bytes"], rank["gpu_bytes"], rank["gpus"]) == (3 << 20, 5 << 20, ["0"])
+
+
+def test_a_status_holds_the_phase_that_each_group_is_in() -> None:
+    groups = a_status()["groups"]
+    assert groups[DATA]["state"] == "training"
+    assert groups[MEMORY]["state"] == "waiting for a snapshot"
 
 
 def test_a_status_holds_checkpoints_resizes_and_held_out_figures() -> None:
@@ -128,8 +135,9 @@ def test_a_run_that_has_ended_says_how(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ended", ["finished", "failed", "interrupted"])
 def test_no_rank_of_a_run_that_has_ended_trains(tmp_path: Path, ended: str) -> None:
-    (rank,) = a_status(ended=ended)["groups"][MEMORY]["ranks"]
-    assert (rank["phase"], rank["interval"]) == ("ended", 4)
+    memory = a_status(ended=ended)["groups"][MEMORY]
+    (rank,) = memory["ranks"]
+    assert (memory["state"], rank["phase"], rank["interval"]) == ("ended", "ended", 4)
     (rank,) = look(put(tmp_path, a_status(ended=ended))).status["groups"][MEMORY]["ranks"]
     assert rank["phase"] == "ended"
 

@@ -1,26 +1,27 @@
-"""Commands to a running run, decided at once and carried out at interval boundaries.
+"""Handles commands to a running run: decides at once, carries them out at interval boundaries.
 
-    resize:      asked -> refused, or the cluster prepares what is added while the group goes on
+    resize:      asked -> refused, or the cluster prepares the added workers while the group trains
                  -> its next interval with a version ends with a checkpoint
-                 -> the cluster switches the group over, from that checkpoint -> done
+                 -> the cluster gives the group its new size, from that checkpoint -> done
     checkpoint:  asked -> the first interval that neither group has begun ends with one
 
 Touches no file and never waits. One resize at a time, of one group or of both; each group changes
-at its own boundary. Called by `coordinator`.
+at its own boundary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from orchestrator.loop import phases
 from orchestrator.loop.command import ACCEPTED, CHECKPOINT, DONE, REFUSED, Command, Reply, State
 from orchestrator.loop.drain import next_common_version
 from orchestrator.loop.events import Prepared, Resized
 from orchestrator.loop.exchange import GroupCheckpoint
 from orchestrator.loop.group_state import GroupState
 from orchestrator.loop.ports import ClusterPort, Listener
-from orchestrator.loop.resize import Resize, refuse_resize, resized, sizes_of
+from orchestrator.loop.resize_rules import Resize, group_sizes, refuse_resize, with_sizes
 from orchestrator.loop.schedule import Plan
 from orchestrator.settings.config import Config
 
@@ -32,29 +33,27 @@ class _Resizing:
     Attributes:
         command: that asked for it.
         asked_at: when.
-        waiting: groups that still have their old size, with the new one.
-        ready_at: when what is added stood.
-        paused: groups that are being switched over, with their last interval and when it ended.
-        done: what has been switched over.
+        new_sizes: of the groups that still have their old size.
+        prepared_at: when the added workers were ready; None while they are not.
+        done: groups that have their new size.
     """
 
     command: Command
     asked_at: float
-    waiting: dict[str, int]
-    ready_at: float | None = None
-    paused: dict[str, tuple[int, float]] = field(default_factory=dict)
+    new_sizes: dict[str, int]
+    prepared_at: float | None = None
     done: list[Resize] = field(default_factory=list)
 
 
-class Commands:
-    """Hears commands and carries them out.
+class CommandHandler:
+    """Takes commands and carries them out.
 
     Args:
         config: the run as it begins.
         plan, groups: of the coordinator.
         cluster: asked to prepare and to switch.
-        listener: told replies and resizes.
-        heard: the commands that came since it was last called.
+        listener: notified of replies and resizes.
+        new_commands: those that came since it was last called.
         clock: monotonic seconds.
     """
 
@@ -65,21 +64,21 @@ class Commands:
         groups: Mapping[str, GroupState],
         cluster: ClusterPort,
         listener: Listener,
-        heard: Callable[[], Sequence[Command]],
+        new_commands: Callable[[], Sequence[Command]],
         clock: Callable[[], float],
     ) -> None:
         self._config, self._plan, self._groups = config, plan, groups
         self._cluster, self._listener = cluster, listener
-        self._heard, self._clock = heard, clock
-        self._checkpoints: set[int] = set()  # intervals after which both groups are asked for one
-        self._alone: set[tuple[str, int]] = set()  # checkpoints that only a resize asked for
+        self._new_commands, self._clock = new_commands, clock
+        self._checkpoints: set[int] = set()  # intervals that both groups end with one
+        self._for_resize: set[tuple[str, int]] = set()  # checkpoints that only a resize asked for
         self._resizing: _Resizing | None = None
         self._stopping = False
 
-    def hear(self, stopping: bool) -> None:
-        """Decides on what came; a run that stops takes no more commands."""
+    def handle_new(self, stopping: bool) -> None:
+        """Decides on new commands; a run that stops takes none."""
         self._stopping = stopping
-        for command in self._heard():
+        for command in self._new_commands():
             if stopping:
                 self._reply(command, REFUSED, "the run is stopping")
             elif command.kind == CHECKPOINT:
@@ -109,7 +108,7 @@ class Commands:
         if self._resizing is not None:
             self._reply(command, REFUSED, "another resize is under way; ask again when it is done")
             return
-        now = sizes_of(self._config)
+        now = group_sizes(self._config)
         wanted = {group: num for group, num in command.sizes.items() if num != now[group]}
         if not wanted:
             self._reply(command, DONE, "nothing to do: that is how many workers there are")
@@ -123,12 +122,12 @@ class Commands:
         text = ", ".join(f"{group} {now[group]} -> {num}" for group, num in wanted.items())
         self._reply(command, ACCEPTED, f"workers: {text}")
 
-    def prepared(self, event: Prepared) -> None:
-        """What is added stands, or can't be had: then the run goes on as it was."""
+    def on_prepared(self, event: Prepared) -> None:
+        """The added workers are ready, or can't be had: then the run goes on as it was."""
         resizing = self._resizing
         assert resizing is not None, "nothing was being prepared"
         if event.cause is None:
-            resizing.ready_at = self._clock()
+            resizing.prepared_at = self._clock()
             return
         self._resizing = None
         self._listener.on_warning(f"a resize was refused: {event.cause}")
@@ -139,74 +138,74 @@ class Commands:
         if interval in self._checkpoints:
             return True
         if publish and interval < self._plan.intervals and self._may_switch(group):
-            self._alone.add((group, interval))
+            self._for_resize.add((group, interval))
             return True
         return False
 
-    def asked_alone(self, checkpoint: GroupCheckpoint) -> bool:
+    def is_for_resize_alone(self, checkpoint: GroupCheckpoint) -> bool:
         """Whether only a resize asked for this checkpoint, so that it is no half of a pair."""
-        return (checkpoint.group, checkpoint.interval) in self._alone
+        return (checkpoint.group, checkpoint.interval) in self._for_resize
 
     def _may_switch(self, group: str) -> bool:
         resizing = self._resizing
         return (
             resizing is not None
-            and resizing.ready_at is not None
-            and group in resizing.waiting
+            and resizing.prepared_at is not None
+            and group in resizing.new_sizes
             and not self._stopping
         )
 
     def at_boundary(self, checkpoint: GroupCheckpoint | None) -> None:
-        """A group's interval was committed: switches the group over where it is its turn."""
+        """A group's interval was committed: pauses the group and begins to resize it where that
+        was asked for and prepared.
+        """
         if checkpoint is None or not self._may_switch(checkpoint.group):
             return
         group, interval = checkpoint.group, checkpoint.interval
         if interval >= self._plan.intervals or not self._plan.publishes(interval):
             return
-        assert self._resizing is not None
-        now, state = self._clock(), self._groups[group]
-        self._resizing.paused[group] = interval, now
-        state.progress, state.is_warm = replace(state.progress, running=True), False
-        state.recovery.give_way(now)
-        self._cluster.switch(group, state.recovery.incarnation, checkpoint)
+        state = self._groups[group]
+        state.phase = phases.on_pause_for_resize(state.phase, self._clock())
+        state.pace.is_warm = False
+        self._cluster.switch(group, state.incarnation, checkpoint)
 
-    def switched(self, event: Resized) -> None:
-        """A group stands with its new number of workers."""
+    def on_resized(self, event: Resized) -> None:
+        """A group has its new number of workers."""
         state = self._groups[event.group]
-        state.recovery.stand(self._clock())
-        state.progress = replace(state.progress, running=False)
-        self.stood(event.group)
+        state.phase = phases.on_resized(state.phase, self._clock())
+        self.complete_resize(event.group)
 
-    def stood(self, group: str) -> None:
-        """As `switched`; also where a process died meanwhile and the whole group was made anew."""
-        resizing = self._resizing
-        if resizing is None or group not in resizing.paused:
-            return
-        interval, ended_at = resizing.paused.pop(group)
-        after, before = resizing.waiting.pop(group), sizes_of(self._config)[group]
-        assert resizing.ready_at is not None
+    def complete_resize(self, group: str) -> None:
+        """As `on_resized`; also where a process died meanwhile and the whole group was restarted
+        with its new size.
+        """
+        resizing, state = self._resizing, self._groups[group]
+        assert resizing is not None, f"{group}: no resize is under way"
+        assert resizing.prepared_at is not None, f"{group}: resized before it was prepared"
+        assert state.committed_at is not None, f"{group}: resized before its first interval"
+        after, before = resizing.new_sizes.pop(group), group_sizes(self._config)[group]
         resize = Resize(
             group=group,
-            interval=interval,
+            interval=state.committed,
             before=before,
             after=after,
-            prepare_s=resizing.ready_at - resizing.asked_at,
-            pause_s=self._clock() - ended_at,
+            prepare_s=resizing.prepared_at - resizing.asked_at,
+            pause_s=self._clock() - state.committed_at,
         )
-        self._config = resized(self._config, {group: after})
-        self._groups[group].lengths_s.clear()  # its intervals take another time from now on
+        self._config = with_sizes(self._config, {group: after})
+        state.pace.lengths_s.clear()  # its intervals take another time from now on
         resizing.done.append(resize)
         self._listener.on_resize(resize)
-        if not resizing.waiting:
+        if not resizing.new_sizes:
             self._resizing = None
             self._reply(resizing.command, DONE, "; ".join(str(done) for done in resizing.done))
 
-    def end(self) -> None:
-        """Replies to what the run's end leaves undone."""
-        self.hear(stopping=True)
+    def close(self) -> None:
+        """The run has come to its end: refuses what was not carried out."""
+        self.handle_new(stopping=True)
         if self._resizing is not None:
             done = "; ".join(str(done) for done in self._resizing.done)
-            left = ", ".join(self._resizing.waiting)
+            left = ", ".join(self._resizing.new_sizes)
             text = f"the run came to its end before the {left} group could be resized"
             self._reply(self._resizing.command, REFUSED, f"{done}; {text}" if done else text)
             self._resizing = None

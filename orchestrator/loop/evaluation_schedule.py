@@ -1,8 +1,8 @@
-"""Held-out evaluations of committed pairs: version 0, which is due, how many may wait, the final
-one.
+"""When committed pairs are evaluated on held-out text: version 0, every so many intervals, at most
+so many at once, and the final pair.
 
-Never on the path of a group: an evaluation that is late or fails is a warning, but for the final
-one, which is tried again where its process died or a snapshot was lost. Called by `coordinator`.
+No group waits for an evaluation. One that is late or fails is a warning, but for the final one,
+which is tried again where its process died or a snapshot was lost.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ QUEUED_EVALUATIONS = 2  # more would keep old versions alive in the store
 FINAL_TRIES = 3  # of the final evaluation, where the evaluator's process dies
 
 
-class Evaluations:
-    """Starts what is due and takes what comes back.
+class EvaluationSchedule:
+    """Starts evaluations that are due and takes their results.
 
     Args:
         config, plan: of the run.
-        evaluator: asked.
-        listener: told.
+        evaluator: the cluster, of which only `evaluate` and `evaluations_running` are used.
+        listener: notified of results and warnings.
         until: interval up to which a resumed run was evaluated before.
     """
 
@@ -48,7 +48,7 @@ class Evaluations:
         self._start_runs = False
 
     def keep_start(self, ring: Ring) -> None:
-        """Keeps version 0, what both layers are before training, to be evaluated beside it."""
+        """Keeps version 0, both layers before training, to be evaluated while they train."""
         if self._config.evaluation.every:
             self._start = ring.newest(DATA), ring.newest(MEMORY)
 
@@ -79,8 +79,8 @@ class Evaluations:
         self._evaluator.evaluate(ring.get(DATA, version), ring.get(MEMORY, version), final=False)
 
     def take(self, event: Evaluated) -> None:
-        """One of those during the run came back."""
-        self._start_runs = False  # they come back in the order of asking
+        """An evaluation during the run came back."""
+        self._start_runs = False  # they come back in the order in which they were started
         if event.evaluation is None:
             self._listener.on_warning(f"an evaluation failed and was left out: {event.cause}")
         else:
@@ -92,23 +92,26 @@ class Evaluations:
         poll: Callable[[], Sequence[Event]],
         clock: Callable[[], float],
     ) -> Evaluation:
-        """Evaluates the newest pair and waits for it; first for what is lost of it.
+        """Evaluates the newest pair and waits for the result; first for snapshots of it that were
+        lost.
 
         Args:
             ring: holds the pair.
-            poll: what happened, after a short wait; has what the ring has lost published again.
+            poll: waits a moment and returns evaluations that came back; has lost versions published
+                again.
             clock: monotonic seconds.
 
         Raises:
             GroupFailedError: it failed or did not end in time.
         """
-        earlier = self._evaluator.evaluations_running  # they come back in the order of asking
-        limit_s, tries, is_asked, deadline = self._config.deadlines.evaluation_s, 0, False, 0.0
+        # Evaluations come back in the order in which they were started.
+        earlier = self._evaluator.evaluations_running
+        limit_s, tries, is_running, deadline = self._config.deadlines.evaluation_s, 0, False, 0.0
         while True:
             pair = ring.newest(DATA), ring.newest(MEMORY)
-            if not is_asked and not any(ring.is_lost(v.group, v.number) for v in pair):
+            if not is_running and not any(ring.is_lost(v.group, v.number) for v in pair):
                 self._evaluator.evaluate(*pair, final=True)
-                tries, is_asked, deadline = tries + 1, True, clock() + limit_s
+                tries, is_running, deadline = tries + 1, True, clock() + limit_s
             for event in poll():
                 if not isinstance(event, Evaluated):
                     continue
@@ -120,9 +123,9 @@ class Evaluations:
                     self._listener.on_evaluation(event.evaluation, final=True)
                     return event.evaluation
                 if not (event.died or event.lost) or tries == FINAL_TRIES:
-                    away = isinstance(event.cause, StorageError)
-                    raise (StorageError if away else GroupFailedError)(
-                        f"evaluator: the final evaluation failed: {event.cause}; {self._way_on}"
+                    is_storage = isinstance(event.cause, StorageError)
+                    raise (StorageError if is_storage else GroupFailedError)(
+                        f"evaluator: the final evaluation failed: {event.cause}; {self._then}"
                     )
                 for group in event.lost:
                     ring.lose(group, ring.newest(group).number)
@@ -130,14 +133,14 @@ class Evaluations:
                 self._listener.on_warning(
                     f"{what} the final evaluation ({event.cause}); try {tries + 1} of {FINAL_TRIES}"
                 )
-                is_asked = False
-            if is_asked and clock() > deadline:
+                is_running = False
+            if is_running and clock() > deadline:
                 raise GroupFailedError(
                     f"evaluator: the final evaluation did not end after {limit_s:g} s; "
                     "raise deadlines.evaluation_s or lower evaluation.final_windows and "
-                    f"final_probes; {self._way_on}"
+                    f"final_probes; {self._then}"
                 )
 
     @property
-    def _way_on(self) -> str:
+    def _then(self) -> str:
         return f"go on with: {resume_command(self._config.run_url)}"

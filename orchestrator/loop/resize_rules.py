@@ -1,7 +1,7 @@
-"""A group's other number of workers: whether it may be, and the config that it makes. Pure.
+"""Whether a group may have another number of workers, and the config with it. Pure.
 
 The global batch stays what the config says, so a resize changes speed and nothing else; see
-docs/decisions/0007. Called by `commands`, `launch` and `run`.
+docs/decisions/0007.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from actors.settings.run import GROUPS
 from actors.wire import ConfigError
-from orchestrator.loop.schedule import Plan, Progress
+from orchestrator.loop.schedule import GroupProgress, Plan
 from orchestrator.settings.config import Config, make_config
 
 
@@ -20,10 +20,10 @@ class Resize:
     """One group's resize, as the report tells it.
 
     Attributes:
-        group: who.
+        group: which one.
         interval: the last one with the old number of workers.
         before, after: numbers of workers.
-        prepare_s: seconds until what was added stood, while the group went on.
+        prepare_s: seconds until the added workers were ready, while the group trained on.
         pause_s: seconds from the end of that interval until the group could begin the next.
     """
 
@@ -42,12 +42,12 @@ class Resize:
         )
 
 
-def sizes_of(config: Config) -> dict[str, int]:
+def group_sizes(config: Config) -> dict[str, int]:
     """Workers by group."""
     return {group: config.group(group).workers.num_workers for group in GROUPS}
 
 
-def resized(config: Config, sizes: Mapping[str, int]) -> Config:
+def with_sizes(config: Config, sizes: Mapping[str, int]) -> Config:
     """The config with other numbers of workers.
 
     Raises:
@@ -59,27 +59,26 @@ def resized(config: Config, sizes: Mapping[str, int]) -> Config:
     return make_config(values, source="resize")
 
 
-def next_boundary(progress: Progress, plan: Plan) -> int:
+def next_boundary(progress: GroupProgress, plan: Plan) -> int:
     """The first interval that a group has not begun and that ends with a version."""
-    begun = progress.committed + progress.running
-    return (begun // plan.publish_every + 1) * plan.publish_every
+    return (progress.begun // plan.publish_every + 1) * plan.publish_every
 
 
 def refuse_resize(
-    config: Config, sizes: Mapping[str, int], plan: Plan, progress: Mapping[str, Progress]
+    config: Config, sizes: Mapping[str, int], plan: Plan, progress: Mapping[str, GroupProgress]
 ) -> str | None:
-    """Why a running run's groups can't be given other sizes; None where they can.
+    """Why the groups of a run in progress can't be given other sizes; None where they can.
 
     Args:
         config: as the run is now.
-        sizes: the numbers that change.
+        sizes: new numbers of workers, by group.
         plan: of the run.
         progress: of both groups.
     """
     if not config.checkpoints.every:
         return "a resize needs checkpoints, and checkpoints.every is 0 in this run"
     try:
-        resized(config, sizes)
+        with_sizes(config, sizes)
     except ConfigError as err:
         return str(err)
     for group in sizes:

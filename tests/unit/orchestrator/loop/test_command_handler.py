@@ -10,7 +10,9 @@ from actors.settings.run import DATA, MEMORY
 from orchestrator.errors import GroupFailedError, InterruptedRunError, PlacementError
 from orchestrator.loop.command import Command
 from orchestrator.loop.coordinator import Coordinator
+from orchestrator.loop.deadlines import restart_limit_s
 from orchestrator.loop.events import Event, Failed, Prepared, Resized, Restarted
+from orchestrator.settings.config import DeadlineSpec
 from tests.unit.orchestrator.loop.test_recovery import DIED, again, saved
 from tests.unit.orchestrator.scripted import (
     Pass,
@@ -62,10 +64,10 @@ class Run:
             self.listener,
             lambda: self.stop,
             clock=self.cluster.clock,
-            heard=self._heard,
+            new_commands=self._new_commands,
         )
 
-    def _heard(self) -> list[Command]:
+    def _new_commands(self) -> list[Command]:
         self._ticks += 1
         if self._ticks == self.stop_after:
             self.stop = "stopped by SIGTERM"
@@ -123,14 +125,14 @@ def test_a_group_that_was_switched_goes_on_with_its_next_interval() -> None:
     assert run.log_after("resized memory") == ["submit memory 3 on data 2"]
 
 
-def test_what_a_resize_took_is_told() -> None:
+def test_what_a_resize_took_is_reported() -> None:
     script = [Pass(5.0), Prepared(), *both(1), saved(committed(MEMORY, 2)), Pass(0.25)]
     run = Run([*script, Resized(MEMORY, 2)], resize(memory_workers=2))
     run.log_after("resized memory")
-    (told,) = run.listener.resizes
-    assert (told.group, told.interval, told.before, told.after) == (MEMORY, 2, 1, 2)
-    assert (told.prepare_s, told.pause_s) == (5.0, 0.25)
-    assert run.replies()[1:] == [("done", str(told))]
+    (reported,) = run.listener.resizes
+    assert (reported.group, reported.interval, reported.before, reported.after) == (MEMORY, 2, 1, 2)
+    assert (reported.prepare_s, reported.pause_s) == (5.0, 0.25)
+    assert run.replies()[1:] == [("done", str(reported))]
 
 
 def test_a_regular_checkpoint_serves_as_well() -> None:
@@ -256,6 +258,17 @@ def test_a_rank_that_dies_in_the_switch_is_a_failure_of_the_group_which_then_has
     ]
     assert [(r.before, r.after) for r in run.listener.resizes] == [(1, 2)]
     assert [state for state, _ in run.replies()] == ["accepted", "done"]
+
+
+def test_a_resize_whose_group_never_gets_ready_ends_the_run_at_its_deadline() -> None:
+    limit_s = restart_limit_s(DeadlineSpec())
+    script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), committed(DATA, 2)]
+    deadlines = {"first_interval_s": 10 * limit_s, "interval_floor_s": 10 * limit_s}
+    waits = [Pass(limit_s), Pass(1.0)]
+    Run([*script, waits[0]], resize(memory_workers=2), deadlines=deadlines).log_after("prepared")
+    run = Run([*script, *waits], resize(memory_workers=2), deadlines=deadlines)
+    with pytest.raises(GroupFailedError, match=r"memory: its new processes were not ready after"):
+        run.coordinator.run()
 
 
 def test_a_replay_never_crosses_a_resize() -> None:
