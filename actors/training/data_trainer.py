@@ -8,6 +8,7 @@ know by heart doesn't tell which of them to believe elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from actors.settings.run import DATA, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, learning_rate
+from actors.training.passes import DataPass
+from actors.training.terms import DataTerms, MixingTerms, Term
 from actors.training.trainer import Trainer
 from actors.weights.build import build_data_layer, build_memory_layer
 from actors.wire import UnwiredMemoryError
@@ -120,15 +123,9 @@ class DataTrainer(Trainer):
     def _backward(
         self, part: Batch, readers: int, num_own: int, num_help: int, step: Measured
     ) -> None:
-        """Gradients of one pass, whose first `readers` sequences read.
-
-        Args:
-            part: the sequences of the pass.
-            readers: how many of them read.
-            num_own, num_help: positions of each term in the global batch.
-            step: gets this pass' shares of the terms.
+        """Gradients of one pass, whose first `readers` sequences read; `num_own`, `num_help`:
+        positions of each term in the global batch.
         """
-        weights = self.spec.losses
         alone, reading = part.rows(slice(readers, None)), part.rows(slice(None, readers))
         with self.autocast():
             with self.cost("read"), torch.no_grad():
@@ -136,46 +133,50 @@ class DataTrainer(Trainer):
             with self.cost("forward"):
                 said = both_voices(self.layer, self.memory, part, y_RTD, reading.valid_at_N)
                 mixed = said.mixed(fixed=self.spec.data.mixing_noise > 0)
-        loss = torch.zeros((), device=self.device)
-        if own_here := alone.num_valid:
-            own_NV = rows_at(mixed.data.logits_BTV[readers:], alone.valid_at_N)
-            own = losses.own(own_NV, alone.targets_N)
-            own = own * (own_here / num_own)
-            loss = loss + weights.own * own
-            step.add_share("own", own)
-            if mixed.data.beyond_BT is not None:
-                beyond_N = rows_at(mixed.data.beyond_BT[readers:], alone.valid_at_N)
-                unsaid = losses.unsaid(own_NV, beyond_N)
-                loss = loss + weights.own * (own_here / num_own) * unsaid
-        if help_here := reading.num_valid:
-            share = help_here / num_help
-            help_ = losses.help_(mixed.log_mixed_NV, reading.targets_N) * share
-            loss = loss + weights.help * help_
-            step.add_share("help", help_)
-            reader = losses.own(said.logits_NV, reading.targets_N) * share
-            loss = loss + weights.reader * reader
-            step.add_share("reader", reader)
-            step.add_share("lambda", mixed.mixing_N.detach().mean(), share)
-            if mixed.data.beyond_BT is not None:
-                beyond_N = rows_at(mixed.data.beyond_BT[:readers], reading.valid_at_N)
-                unsaid = losses.unsaid(said.logits_NV, beyond_N) * share
-                loss = loss + (weights.help + weights.reader) * unsaid
-        step.add_share("loss", loss)
-        if loss.requires_grad:
-            with self.cost("backward"):
-                loss.backward()
+        self.learn(self.terms(DataPass(alone, reading, num_own, num_help, said, mixed), step), step)
+
+    def terms(self, given: DataPass, step: Measured) -> DataTerms:
+        """The losses of one pass; `step` gets what else is measured."""
+        weights, out = self.spec.losses, given.said.data
+        num_reading, terms = len(given.reading.tokens_BT), DataTerms()
+        if num := given.alone.num_valid:
+            share, at_N = num / given.num_own, given.alone.valid_at_N
+            own_NV = rows_at(out.logits_BTV[num_reading:], at_N)
+            own = losses.own(own_NV, given.alone.targets_N) * share
+            terms = replace(terms, own=Term(own, weights.own))
+            if out.beyond_BT is not None:
+                beyond = losses.unsaid(own_NV, rows_at(out.beyond_BT[num_reading:], at_N))
+                term = Term(beyond, weights.own * share, reported=False)
+                terms = replace(terms, own_beyond=term)
+        if num := given.reading.num_valid:
+            share, targets_N = num / given.num_help, given.reading.targets_N
+            help_ = losses.help_(given.mixed.log_mixed_NV, targets_N) * share
+            reader = losses.own(given.said.logits_NV, targets_N) * share
+            terms = replace(
+                terms, help=Term(help_, weights.help), reader=Term(reader, weights.reader)
+            )
+            step.add_share("lambda", given.mixed.mixing_N.detach().mean(), share)
+            if out.beyond_BT is not None:
+                beyond_N = rows_at(out.beyond_BT[:num_reading], given.reading.valid_at_N)
+                beyond = losses.unsaid(given.said.logits_NV, beyond_N) * share
+                term = Term(beyond, weights.help + weights.reader, reported=False)
+                terms = replace(terms, read_beyond=term)
+        return terms
 
     def _learn_mixing(self, part: Batch, num: int, step: Measured) -> None:
-        """Gradient of lambda's weights on one pass' strange sequences; `num` positions of these in
-        the global batch.
+        """Gradient of lambda's weights on one pass' noised sequences.
+
+        Args:
+            part: these sequences.
+            num: their positions in the global batch.
+            step: gets what is reported.
         """
-        if not (here := part.num_valid):
+        if not part.num_valid:
             return
-        with self.cost("mixing"):
-            with self.autocast():
-                loss = mixing_loss(self.layer, self.memory, part) * (here / num)
-            (self.spec.losses.help * loss).backward()
-        step.add_share("mixing", loss)
+        with self.cost("mixing"), self.autocast():
+            mixing = mixing_loss(self.layer, self.memory, part) * (part.num_valid / num)
+        term = Term(mixing, self.spec.losses.help)
+        self.learn(MixingTerms(term), step, cost="mixing")
 
     def _read(self, part: Batch) -> Tensor:
         if len(part.tokens_BT):
