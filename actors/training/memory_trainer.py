@@ -21,10 +21,11 @@ from actors.corpus.corpus import MEASURED_WINDOWS, Windows, WindowStream, pack
 from actors.corpus.ranges import from_lists, to_lists
 from actors.corpus.replay import ReplayBuffer
 from actors.layers import losses
-from actors.layers.batch import Batch, both_voices, own_at, predict_at, rows_at, to_batch
+from actors.layers.batch import Batch, data_logits_at, memory_logits_at, rows_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.mixture import predict_both
 from actors.layers.sampling import continued, openings, pieces_of
-from actors.measuring.evaluation import agreement
+from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.snapshots.flat import FlatParameters
 from actors.snapshots.sections import section_of
@@ -271,14 +272,14 @@ class MemoryTrainer(Trainer):
         if not num:
             return losses.Teacher.of(torch.zeros(0, self.tokenizer.size, device=self.device))
         with self.cost("teacher"), torch.no_grad(), self.autocast():
-            return losses.Teacher.of(own_at(self.teacher, part.rows(slice(None, num))))
+            return losses.Teacher.of(data_logits_at(self.teacher, part.rows(slice(None, num))))
 
     def _text_weights(self, teacher: losses.Teacher, targets_N: Tensor) -> Tensor | None:
         """What each position of a pass counts in self; None: all alike."""
         if not (strength := self.spec.losses.self_yields) or not (num := len(teacher)):
             return None
         weight_N = torch.ones(len(targets_N), device=self.device)
-        weight_N[:num] = losses.yielding(teacher, targets_N[:num], strength)
+        weight_N[:num] = losses.text_weights(teacher, targets_N[:num], strength)
         return weight_N
 
     def _predicted(self, given: MemoryPass, logits_NV: Tensor) -> MemoryTerms:
@@ -309,7 +310,10 @@ class MemoryTrainer(Trainer):
                 return None
             asked = given.part.rows(slice(None, given.num_sequences.sync))
             with torch.no_grad(), self.autocast():
-                ref_NV, before_NV = own_at(self.ref, asked), predict_at(self.before, asked)
+                ref_NV, before_NV = (
+                    data_logits_at(self.ref, asked),
+                    memory_logits_at(self.before, asked),
+                )
             sync = losses.sync(
                 given.sync_teacher,
                 ref_NV,
@@ -333,8 +337,8 @@ class MemoryTrainer(Trainer):
             y_MD = self.layer.read_at(rows_at(u_BTD, part.text_at_M)).y.to(u_BTD.dtype)
             nothing = torch.zeros_like(u_BTD).flatten(0, 1)
             y_BTD = nothing.index_copy(0, part.text_at_M, y_MD).view_as(u_BTD)
-            mixed = both_voices(self.teacher, self.layer, part, y_BTD, part.valid_at_N).mixed()
-            assist = losses.assist(mixed.log_mixed_NV, part.targets_N)
+            _, both = predict_both(self.teacher, self.layer, part, y_BTD, part.valid_at_N)
+            assist = losses.assist(both.mixed().logp, part.targets_N)
         return Term(assist * (num / given.num_global.assist), self.spec.losses.assist)
 
     def tensors(self) -> dict[str, Tensor]:

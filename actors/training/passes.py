@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from actors.layers.batch import Batch, Mixed, Voices
+from actors.layers.batch import Batch
+from actors.layers.data_layer import DataOutput
 from actors.layers.losses import Teacher
 from actors.layers.memory_layer import Read
+from actors.layers.mixture import Mixture, Predictions
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,18 @@ class DataPass:
     Attributes:
         alone, reading: the sequences without and with reads; those that read come first.
         num_own, num_help: positions of each kind in the global batch.
-        said: by both layers at the valid positions of `reading`, and the data layer's output.
-        mixed: both together there.
+        out: the data layer's output, of the sequences that read first.
+        both: what each layer predicts at the valid positions of `reading`.
+        mixture: both together there.
     """
 
     alone: Batch
     reading: Batch
     num_own: int
     num_help: int
-    said: Voices
-    mixed: Mixed
+    out: DataOutput
+    both: Predictions
+    mixture: Mixture
 
 
 @dataclass(frozen=True)
