@@ -151,7 +151,7 @@ def _http_status(err: BaseException) -> int | None:
 
 
 @contextmanager
-def outages_told(place: str, doing: str) -> Iterator[None]:
+def storage_errors(place: str, doing: str) -> Iterator[None]:
     """Turns an outage of storage into a StorageError; everything else passes.
 
     Args:

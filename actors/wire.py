@@ -147,7 +147,7 @@ class Location:
 
 
 @dataclass(frozen=True)
-class Description:
+class RankDescription:
     """What a rank is, told when it has started."""
 
     group: str
@@ -163,7 +163,7 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """What the main thread of a rank last wrote about itself."""
 
     group: str

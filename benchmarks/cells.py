@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.snapshots.flat import ByteArray
+from actors.snapshots.flat_parameters import ByteArray
 from actors.wire import CheckpointHeader
 
 Json = dict[str, Any]

@@ -35,7 +35,7 @@ import numpy as np
 import psutil
 import ray
 
-from actors.snapshots.layout import num_buckets, rank_buckets
+from actors.snapshots.buckets import num_buckets, rank_buckets
 from actors.wire import Header
 
 MIB = 1 << 20
@@ -70,7 +70,7 @@ class End:
 
     def build(self, mib: int, seed: int, copies: int) -> int:
         """Another size; returns the snapshot's bytes. `copies` buffers are kept for `memcpy`."""
-        from actors.snapshots.flat import FlatParameters
+        from actors.snapshots.flat_parameters import FlatParameters
         from actors.snapshots.sections import section_of
 
         self._plain, self._flat, self._copies = None, None, []  # let go before the next is built

@@ -29,12 +29,12 @@ from actors.measuring.probing import Voice, answers_right
 from actors.pair.learner import Learner
 from actors.settings.learn_plan import LearnPlan, default_lr
 from actors.settings.run import RunSpec
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.sources.facts import FactTable, baseline_accuracy
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer
-from actors.weights.build import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.wire import Range
 from benchmarks import learning_data
 from benchmarks.cells import Task

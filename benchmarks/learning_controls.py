@@ -20,7 +20,7 @@ from actors.layers.memory_layer import MemoryLayer, Read
 from actors.machine.seeds import seed_everything
 from actors.settings.layers import MemoryLayerSpec
 from actors.settings.run import DATA, MEMORY, RunSpec
-from actors.snapshots.flat import FROZEN, ByteArray, FlatParameters
+from actors.snapshots.flat_parameters import FROZEN, ByteArray, FlatParameters
 from actors.snapshots.sections import section_of
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.layers.pair import Pair
-from actors.snapshots.flat import ByteArray
+from actors.snapshots.flat_parameters import ByteArray
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.trainer import Trainer

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.corpus.block_reader import encode
 from actors.corpus.corpus import Corpus, pack
-from actors.corpus.reader import encode
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.machine.device import device_of

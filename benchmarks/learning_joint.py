@@ -20,7 +20,7 @@ from actors.layers import losses
 from actors.layers.mixture import mixing_loss, noised_sequences, predict_both
 from actors.layers.pair import Pair
 from actors.settings.run import DATA, MEMORY, RunSpec
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.optim import DenseOptimizer, learning_rate

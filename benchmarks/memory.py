@@ -32,7 +32,7 @@ import psutil
 import yaml
 
 from actors.settings.run import DATA, GROUPS, MEMORY
-from actors.wire import Description
+from actors.wire import RankDescription
 from benchmarks.footprint import MIB, growth, private_mib
 from benchmarks.throughput import CONFIG
 from orchestrator.loop.exchange import GroupCheckpoint
@@ -84,7 +84,7 @@ def measure(intervals: int) -> dict[str, Any]:
             self,
             stop_requested: Callable[[], str | None],
             resume: Mapping[str, GroupCheckpoint] | None = None,
-        ) -> dict[str, list[Description]]:
+        ) -> dict[str, list[RankDescription]]:
             described = super().start(stop_requested, resume)
             for name in GROUPS:
                 pid = self._groups[name].locations[0].pid

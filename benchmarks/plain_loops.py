@@ -25,7 +25,7 @@ from actors.layers.mixture import mixing_loss, noised_sequences, predict_both
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.optim import RowAdam, learning_rate
 from actors.training.process_group import ProcessGroup
-from actors.weights.build import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer
 from orchestrator.settings.config import load_config
 
 WARMUP_STEPS = 3

@@ -19,13 +19,13 @@ from actors.layers.pair import Pair
 from actors.machine.device import device_of
 from actors.measuring.heldout import heldout_figures
 from actors.settings.run import DATA, RunSpec
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.snapshots.snapshot import adopt
 from actors.sources.facts import FactTable
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.memory_trainer import MemoryTrainer
-from actors.weights.build import build_data_layer
+from actors.weights.builders import build_data_layer
 from actors.wire import Order
 from benchmarks import reflect_answers as answers
 from benchmarks import reflect_controls as controls

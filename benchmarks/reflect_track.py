@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from actors.settings.run import RunSpec
-from actors.snapshots.flat import ByteArray
+from actors.snapshots.flat_parameters import ByteArray
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer
 from actors.wire import Header, Order, Range

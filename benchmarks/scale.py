@@ -36,14 +36,14 @@ import numpy as np
 import ray
 
 from actors.settings.run import DATA, GROUPS, RunSpec
-from actors.snapshots.layout import rank_buckets
+from actors.snapshots.buckets import rank_buckets
 from actors.wire import (
     CheckpointHeader,
-    Description,
     Evaluation,
     Header,
     Location,
     Order,
+    RankDescription,
     Report,
 )
 from orchestrator.loop.command import Reply
@@ -82,10 +82,10 @@ class Host:
         node = ray.get_runtime_context().get_node_id()
         return Location(who.group, who.rank, os.getpid(), node, "127.0.0.1", (), "")
 
-    def start(self, who: Who, incarnation: int) -> Description:
+    def start(self, who: Who, incarnation: int) -> RankDescription:
         """Sizes of a tiny layer."""
         sizes = (SNAPSHOT_BYTES, SNAPSHOT_BYTES, 3 * SNAPSHOT_BYTES)
-        return Description(who.group, who.rank, incarnation, "cpu", 1, *sizes, "layout")
+        return RankDescription(who.group, who.rank, incarnation, "cpu", 1, *sizes, "layout")
 
     def open_rendezvous(self, _who: Who) -> tuple[str, int]:
         """Nobody will call."""
@@ -279,7 +279,7 @@ class Meter:
     ray_time: RayTime
     marks: list[tuple[float, float, float, float]] = field(default_factory=list)
 
-    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+    def on_start(self, descriptions: Mapping[str, Sequence[RankDescription]]) -> None:
         """Nothing to do."""
 
     def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None:

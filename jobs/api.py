@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 
 from actors.measuring.probing import Voice
-from actors.pair.pair_model import TandemModel, TandemOutput
-from actors.pair.pair_model import load as load_export
+from actors.pair.tandem_model import TandemModel, TandemOutput, load_tandem_model
 from actors.wire import ConfigError, StorageError, TandemError
 from orchestrator.console import Console
 from orchestrator.run import RunResult, train
@@ -44,4 +43,4 @@ def load(run: str | os.PathLike[str]) -> TandemModel:
         ConfigError: no run there, a run without a finished export, or a missing or damaged file.
         StorageError: its storage is away.
     """
-    return load_export(find_export(run))
+    return load_tandem_model(find_export(run))

@@ -27,7 +27,7 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
     from actors.measuring.probing import VOICES, decode_greedily, prompt_tokens
     from actors.weights.pair_files import load
 
-    pair, tokenizer = load(export)
+    pair, tokenizer = load_pair(export)
     prompts = [prompt_tokens(tokenizer, prompt)]
     told = {v: decode_greedily(pair, v, prompts, tokenizer.end, max_tokens)[0] for v in VOICES}
     if not by_token:

@@ -203,8 +203,8 @@ def learn(
     from jobs.learn.learn import Wanted, run_learn
 
     with exit_codes():
-        wanted = Wanted(facts, text, templates, out, steps, lr, rows, old_data, seed)
-        run_learn(run, wanted, Console(), as_json)
+        options = LearnOptions(facts, text, templates, out, steps, lr, rows, old_data, seed)
+        run_learn(run, options, Console(), as_json)
 
 
 @app.command()
@@ -341,9 +341,9 @@ def submit(
 ) -> None:
     """Runs train, tune or evaluate on a Ray cluster; follows it and exits with its code."""
     with exit_codes():
-        from jobs.submit.submit import Terms, parse_env, run_submit
+        from jobs.submit.submit import SubmitOptions, parse_env, run_submit
 
-        terms = Terms(
+        options = SubmitOptions(
             address=address,
             insecure=insecure,
             wait=not no_wait,
@@ -356,7 +356,7 @@ def submit(
             max_package_mib=max_package_mib,
             check_timeout_s=check_timeout,
         )
-        if code := run_submit(kind, target, overrides or [], terms, Console(), resume):
+        if code := run_submit(kind, target, overrides or [], options, Console(), resume):
             raise typer.Exit(code)
 
 

@@ -32,9 +32,9 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     tokenizer_json = run_dir.read(TOKENIZER)
     changes = changes_of_corpus(run_dir, CorpusMarks.of(config.corpus)) or []
     from actors.pair.evaluator import Evaluator
-    from actors.weights.pair_files import load
+    from actors.weights.pair_export import load_pair
 
-    pair, _ = load(run_dir.path(EXPORT))
+    pair, _ = load_pair(run_dir.path(EXPORT))
     evaluator = Evaluator(config, tokenizer_json, pair)
     found = evaluator.measure((config.intervals, config.intervals), final=True)
     figures = {

@@ -22,7 +22,7 @@ from actors.corpus.inventory import Inventory, take_inventory
 from actors.machine.host_memory import ByteArray
 from actors.sources.corpus_files import CorpusMarks
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.wire import ConfigError, Description, StorageError, one_line
+from actors.wire import ConfigError, RankDescription, StorageError, one_line
 from orchestrator.console import Console
 from orchestrator.errors import InterruptedRunError
 from orchestrator.loop.coordinator import Coordinator, new_groups
@@ -241,7 +241,7 @@ class _Job:
     def _train(
         self,
         groups: Groups,
-        descriptions: Mapping[str, Sequence[Description]],
+        descriptions: Mapping[str, Sequence[RankDescription]],
         metrics: Metrics,
         restored: Restored | None,
     ) -> RunResult:

@@ -12,7 +12,7 @@ from actors.weights.weight_files import headers, refuse_what_is_no_checkpoint
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import EXPORT, EXPORT_MARKER
 
-DATA_LAYER = "data_layer"  # of an export, as `actors.weights.exports` writes it
+DATA_LAYER = "data_layer"  # of an export, as `actors.weights.export_files` writes it
 
 
 def look_at_weights(config: Config) -> None:

@@ -18,19 +18,19 @@ from threading import Lock
 
 import numpy as np
 
-from actors.corpus.draw import Draw, rng_of
-from actors.corpus.reader import Reader, encode
-from actors.corpus.shard import Shard
+from actors.corpus.block_reader import BlockReader, encode
+from actors.corpus.chunk_plan import ChunkPlanner, rng_of
+from actors.corpus.reading_share import ReadingShare
 from actors.corpus.windows import PADDING as PADDING
 from actors.corpus.windows import Piece as Piece
 from actors.corpus.windows import Windows as Windows
 from actors.corpus.windows import pack as pack
 from actors.settings.corpus import CorpusSpec, SourceSpec
 from actors.settings.run import RunSpec
+from actors.sources.corpus_sources import open_sources
 from actors.sources.documents import HELDOUT, TRAINING, Document, Source
 from actors.sources.facts import FactTable
 from actors.sources.file_source import FileSource
-from actors.sources.named import open_sources
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import CorpusError, Range
 
@@ -57,7 +57,7 @@ class Corpus:
         tokenizer: Tokenizer,
         sources: Sequence[Source],
         facts: FactTable | None,
-        shard: Shard | None = None,
+        share: ReadingShare | None = None,
     ) -> None:
         self._spec = spec.corpus
         self.tokenizer = tokenizer
@@ -68,25 +68,25 @@ class Corpus:
             return sum(len(piece.tokens) for piece in encode(tokenizer, documents))
 
         shares = block_shares(spec, sources, count_tokens)
-        self._draw = Draw(sources, spec.seed, spec.corpus.shuffle_blocks, shares)
+        self._planner = ChunkPlanner(sources, spec.seed, spec.corpus.shuffle_blocks, shares)
         kept = KEPT_CHUNKS * spec.corpus.shuffle_blocks
-        self._reader = Reader(tokenizer, sources, kept, shard)
+        self._reader = BlockReader(tokenizer, sources, kept, share)
         self._lock = Lock()  # readers keep files open between blocks
-        background = shard is None or shard.num_ranks == 1 or shard.background
+        background = share is None or share.num_ranks == 1 or share.background
         self._pool = ThreadPoolExecutor(1, "tandem-chunks") if background else None
 
     @classmethod
-    def open(cls, spec: RunSpec, tokenizer: Tokenizer, shard: Shard | None = None) -> Corpus:
+    def open(cls, spec: RunSpec, tokenizer: Tokenizer, share: ReadingShare | None = None) -> Corpus:
         """Opens the corpus that `spec` names, split as its seed says; of its reading, this process
-        does the share that `shard` says.
+        does the share that `share` says.
         """
         sources, facts = open_sources(spec.corpus, spec.seed)
-        return cls(spec, tokenizer, sources, facts, shard)
+        return cls(spec, tokenizer, sources, facts, share)
 
-    def share_reading(self, shard: Shard) -> None:
+    def share_reading(self, share: ReadingShare) -> None:
         """From now on this process reads only its share; before anything was read."""
-        self._reader.share(shard)
-        if not shard.background and self._pool is not None:
+        self._reader.set_share(share)
+        if not share.background and self._pool is not None:
             self._pool.shutdown()
             self._pool = None
 
@@ -109,7 +109,7 @@ class Corpus:
     @property
     def chunks_per_epoch(self) -> int:
         """Chunks after which all of the training split was read."""
-        return self._draw.chunks_per_epoch
+        return self._planner.chunks_per_epoch
 
     def chunk(self, stream: str, index: int) -> Windows:
         """The windows of one chunk of the named stream.
@@ -117,9 +117,9 @@ class Corpus:
         A pure function of spec, stream and index. Where ranks share the reading, all of them must
         ask for the same chunks in the same order.
         """
-        drawn = self._draw.chunk(stream, index)
+        drawn = self._planner.chunk(stream, index)
         with self._lock:
-            documents = [d for block in self._reader.read(drawn.places) for d in block]
+            documents = [d for block in self._reader.read(drawn.block_ids) for d in block]
         shuffled = [documents[i] for i in drawn.rng.permutation(len(documents))]
         windows = pack(shuffled, self._spec.window, self.tokenizer.end_of_text)
         return windows[drawn.rng.permutation(len(windows))]
@@ -306,16 +306,16 @@ def train_tokenizer(spec: RunSpec, limit_bytes: int = TOKENIZER_BYTES) -> Tokeni
     """
     sources, _ = open_sources(spec.corpus, spec.seed)
     shares = block_shares(spec, sources, lambda documents: sum(d.num_bytes for d in documents))
-    draw = Draw(sources, spec.seed, spec.corpus.shuffle_blocks, shares)
+    planner = ChunkPlanner(sources, spec.seed, spec.corpus.shuffle_blocks, shares)
 
     def documents() -> Iterator[Document]:
         if len(sources) == 1:
             for index in sources[0].order(rng_of(spec.seed, "tokenizer")):
                 yield from sources[0].block(int(index))
             return
-        for number in range(draw.chunks_per_epoch):
-            for place in draw.chunk("tokenizer", number).places:
-                yield from sources[place.source].block(place.block)
+        for number in range(planner.chunks_per_epoch):
+            for block_id in planner.chunk("tokenizer", number).block_ids:
+                yield from sources[block_id.source].block(block_id.block)
 
     def texts() -> Iterator[str]:
         used = 0

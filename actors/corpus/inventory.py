@@ -2,7 +2,7 @@
 
 Reads every held-out block that an evaluation will ask for, and of the training split as much as is
 cheap, so that a record that can't be read is named at the start and not at the run's end. What is
-not read is estimated, and marked so. Called by the driver and by `jobs.check.corpus`.
+not read is estimated, and marked so. Called by the driver and by `jobs.check.corpus_check`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
+from actors.corpus.block_reader import encode
+from actors.corpus.chunk_plan import rng_of
 from actors.corpus.corpus import (
     MEASURED_BYTES,
     MEASURED_WINDOWS,
@@ -22,14 +24,12 @@ from actors.corpus.corpus import (
     normalised_weights,
     nothing_held_out,
 )
-from actors.corpus.draw import rng_of
-from actors.corpus.reader import encode
 from actors.corpus.windows import pack
 from actors.settings.run import DATA, RunSpec
 from actors.sources.corpus_files import LeftOut, corpus_files, left_out
+from actors.sources.corpus_sources import open_sources
 from actors.sources.documents import TRAINING, Document, Source
 from actors.sources.file_source import FileSource
-from actors.sources.named import open_sources
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import CorpusError
 
@@ -44,7 +44,7 @@ SHOWN = 5  # files, relations or tokens that a line names
 
 
 @dataclass(frozen=True)
-class Side:
+class SplitSize:
     """Training or held-out split of one source.
 
     Attributes:
@@ -79,8 +79,8 @@ class SourceInventory:
     share: float
     num_files: int
     file_bytes: int
-    training: Side
-    heldout: Side
+    training: SplitSize
+    heldout: SplitSize
     left_out: tuple[LeftOut, ...]
     special_tokens: dict[str, int]
     searched_bytes: int
@@ -111,8 +111,8 @@ class Inventory:
             SourceInventory(
                 **source
                 | {
-                    "training": Side(**source["training"]),
-                    "heldout": Side(**source["heldout"]),
+                    "training": SplitSize(**source["training"]),
+                    "heldout": SplitSize(**source["heldout"]),
                     "left_out": tuple(LeftOut(**file) for file in source["left_out"]),
                 }
             )
@@ -203,7 +203,7 @@ def take_inventory(spec: RunSpec, tokenizer: Tokenizer, read_bytes: int = START_
     return Inventory(tuple(found), facts.unasked if facts else {}, special.become_ids)
 
 
-class _Tally:
+class _DocumentCounter:
     """Counts documents as they pass, and keeps the first ones.
 
     Args:
@@ -225,7 +225,7 @@ class _Tally:
                 self.kept.append(document)
                 self._num_kept += size
 
-    def side(self, tokenizer: Tokenizer, read_frac: float) -> Side:
+    def side(self, tokenizer: Tokenizer, read_frac: float) -> SplitSize:
         """What was counted, as the whole of which `read_frac` was read."""
         measured: list[Document] = []
         size = 0
@@ -239,7 +239,7 @@ class _Tally:
         per_byte = tokens / max(1, size)
         num_bytes = round(self.num_bytes / read_frac)
         estimated = read_frac < 1
-        return Side(
+        return SplitSize(
             documents=round(self.num_documents / read_frac),
             num_bytes=num_bytes,
             tokens=tokens if is_all and not estimated else round(per_byte * num_bytes),
@@ -251,7 +251,7 @@ class _Tally:
 
 def _sides(
     spec: RunSpec, tokenizer: Tokenizer, source: Source, number: int, read_bytes: int
-) -> tuple[Side, Side, list[Document]]:
+) -> tuple[SplitSize, SplitSize, list[Document]]:
     """Training and held-out side of a source, and some of its documents."""
     heldout, heldout_frac = _read_heldout(spec, source, number)
     _refuse_unpackable(spec, tokenizer, source, number, heldout)
@@ -264,7 +264,7 @@ def _sides(
     return training.side(tokenizer, training_frac), here, documents
 
 
-def _read_heldout(spec: RunSpec, source: Source, number: int) -> tuple[_Tally, float]:
+def _read_heldout(spec: RunSpec, source: Source, number: int) -> tuple[_DocumentCounter, float]:
     """Every held-out block that the evaluator or the memory group reads; of several choices of
     blocks the largest is what counts.
     """
@@ -277,7 +277,7 @@ def _read_heldout(spec: RunSpec, source: Source, number: int) -> tuple[_Tally, f
     if isinstance(source, FileSource):
         blocks = {min(num, source.num_heldout) for num in blocks}
     for num in sorted(blocks):
-        tally = _Tally(SEARCHED_HELDOUT_BYTES)
+        tally = _DocumentCounter(SEARCHED_HELDOUT_BYTES)
         tally.count(source.heldout(num))
     if not isinstance(source, FileSource):
         return tally, 1.0
@@ -285,7 +285,7 @@ def _read_heldout(spec: RunSpec, source: Source, number: int) -> tuple[_Tally, f
 
 
 def _refuse_unpackable(
-    spec: RunSpec, tokenizer: Tokenizer, source: Source, number: int, heldout: _Tally
+    spec: RunSpec, tokenizer: Tokenizer, source: Source, number: int, heldout: _DocumentCounter
 ) -> None:
     """Raises: CorpusError where nothing of the held-out split makes a window."""
 
@@ -301,7 +301,7 @@ def _refuse_unpackable(
 
 def _read_training(
     spec: RunSpec, source: Source, number: int, read_bytes: int
-) -> tuple[_Tally, float]:
+) -> tuple[_DocumentCounter, float]:
     """The training blocks that the data group reads first, up to the source's part of `read_bytes`;
     and the share of all blocks that they are.
     """
@@ -311,7 +311,7 @@ def _read_training(
     order = source.order(rng_of(spec.seed, name, 0))
     if isinstance(source, FileSource):
         order = source.within(order, limit)
-    tally = _Tally(SEARCHED_BYTES)
+    tally = _DocumentCounter(SEARCHED_BYTES)
     num_read = 0
     for start in range(0, len(order), BLOCKS_AT_A_TIME):
         if tally.num_bytes >= limit:
@@ -363,7 +363,7 @@ def shown_size(num_bytes: float) -> str:
     return f"{num_bytes:.0f} bytes"
 
 
-def _said(side: Side) -> str:
+def _said(side: SplitSize) -> str:
     about, tokens_about = ("about " if e else "" for e in (side.estimated, side.tokens_estimated))
     read = f" ({shown_size(side.read_bytes)} read now)" if side.estimated else ""
     documents = "1 document" if side.documents == 1 else f"{side.documents:,} documents"

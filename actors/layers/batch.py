@@ -20,7 +20,7 @@ from torch import Tensor
 from actors.corpus.corpus import PADDING, Windows
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
-from actors.machine.device import send
+from actors.machine.device import to_device
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ class Batch:
         """Where a mask in host memory is true, as places in the flattened mask, on the batch's
         device.
         """
-        return send(torch.from_numpy(np.flatnonzero(where)), self.tokens_BT.device)
+        return to_device(torch.from_numpy(np.flatnonzero(where)), self.tokens_BT.device)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on that device."""
         return Batch(
-            send(self.tokens_BT, device),
-            send(self.segments_BT, device),
-            send(self.valid_BT, device),
-            send(self.targets_BT, device),
+            to_device(self.tokens_BT, device),
+            to_device(self.segments_BT, device),
+            to_device(self.valid_BT, device),
+            to_device(self.targets_BT, device),
             self.host,
         )
 

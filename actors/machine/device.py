@@ -50,7 +50,7 @@ def device_of(gpus: float) -> torch.device:
 
 
 @contextmanager
-def deterministic_or_told() -> Iterator[None]:
+def explain_nondeterminism() -> Iterator[None]:
     """Raises: ConfigError where the block needs a kernel that has no deterministic form."""
     try:
         yield
@@ -64,7 +64,7 @@ def deterministic_or_told() -> Iterator[None]:
         ) from err
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on `device`. The host does not wait for a GPU: the copy is queued behind
     the work that it has, from page-locked memory.
     """

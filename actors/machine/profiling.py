@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from actors.storage import outages_told, writable
+from actors.storage import storage_errors, writable
 
 
 @contextmanager
@@ -33,6 +33,6 @@ def traced(folder: str | None, name: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="tandem-trace-") as temporary:
         local = Path(temporary) / f"{name}.json.gz"
         profiler.export_chrome_trace(str(local))
-        with outages_told(f"{folder}/{local.name}", "the trace can't be written"):
+        with storage_errors(f"{folder}/{local.name}", "the trace can't be written"):
             fs, target = writable(folder)
             fs.put_file(str(local), f"{target}/{local.name}")

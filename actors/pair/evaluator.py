@@ -25,12 +25,12 @@ from actors.measuring.probing import (
 )
 from actors.pair.export_check import export_checked
 from actors.settings.run import RunSpec
-from actors.snapshots.flat import ByteArray, FlatParameters
+from actors.snapshots.flat_parameters import ByteArray, FlatParameters
 from actors.snapshots.sections import section_of
-from actors.snapshots.snapshot import take, verify
+from actors.snapshots.snapshot import copy_into, verify
 from actors.sources.facts import Probe
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.build import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.wire import Answer, Evaluation, Header
 
 START = (0, 0)  # versions before any training
@@ -91,7 +91,7 @@ class Evaluator:
             for flat, before in zip(self._flats, self._before_flats, strict=True):
                 before.buffer.copy_(flat.buffer)
         for flat, half_headers, half_buckets in zip(self._flats, headers, buckets, strict=True):
-            take(flat, half_headers, half_buckets)
+            copy_into(flat, half_headers, half_buckets)
 
     def evaluate(
         self,

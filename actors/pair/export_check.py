@@ -30,11 +30,11 @@ from actors.layers.sampling import openings
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.heldout import parts as rows_of
 from actors.measuring.probing import VOICES, Voice
-from actors.pair import pair_model
+from actors.pair import tandem_model
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.exports import DATA_LAYER
-from actors.weights.pair_files import parts, publish, written
+from actors.weights.export_files import DATA_LAYER
+from actors.weights.pair_export import copy_export, export_folder, exported_modules
 from actors.wire import ConfigError, ExportError
 
 DOCUMENT_TOKENS = 256  # of a document that is compared
@@ -60,9 +60,9 @@ def export_checked(
     Raises:
         ExportError: what is loaded again is not what was trained; nothing was written then.
     """
-    with written(spec, tokenizer, pair) as root:
+    with export_folder(spec, tokenizer, pair) as root:
         check_export(root, tokenizer, pair, heldout)
-        publish(root, directory)
+        copy_export(root, directory)
 
 
 @torch.no_grad()
@@ -114,8 +114,11 @@ def _check_plain(root: Path, pair: Pair, batch: Batch, trained: float) -> None:
 
 
 def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, float]) -> None:
-    loaded = pair_model.load(str(root)).to(batch.tokens_BT.device)
-    ours, theirs = parts(pair), parts(Pair(loaded.data_layer, loaded.memory_layer))
+    loaded = tandem_model.load_tandem_model(str(root)).to(batch.tokens_BT.device)
+    ours, theirs = (
+        exported_modules(pair),
+        exported_modules(Pair(loaded.data_layer, loaded.memory_layer)),
+    )
     wrong = {part: differing(module, theirs[part]) for part, module in ours.items()}
 
     def logits(voice: Voice, part: Batch) -> Tensor:
@@ -185,7 +188,7 @@ def _refuse(
 def _check_tokenizer(root: Path, tokenizer: Tokenizer, documents: Windows) -> None:
     """Raises: ExportError where the exported tokenizer.json gives a text other ids."""
     theirs = HFTokenizer.from_file(str(root / DATA_LAYER / "tokenizer.json"))
-    theirs.encode_special_tokens = not tokenizer.kept.as_ids
+    theirs.encode_special_tokens = not tokenizer.extras.as_ids
     for tokens_T, segments_T in zip(documents.tokens_NT, documents.segments_NT, strict=True):
         text = tokenizer.decode(tokens_T[segments_T != PADDING].tolist())
         ours, got = tokenizer.encode(text), theirs.encode(text, add_special_tokens=False).ids

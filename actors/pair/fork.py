@@ -17,7 +17,7 @@ from actors.layers.pair import Pair
 from actors.settings.corpus import CorpusSpec
 from actors.settings.layers import DROPOUT_ENDINGS
 from actors.settings.run import DATA, MEMORY, RunSpec
-from actors.snapshots.flat import ByteArray
+from actors.snapshots.flat_parameters import ByteArray
 from actors.snapshots.snapshot import publish
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer

@@ -33,7 +33,7 @@ from actors.layers.sparse_write import Background
 from actors.machine.seeds import seed_of
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
-from actors.snapshots.flat import FROZEN, FlatParameters
+from actors.snapshots.flat_parameters import FROZEN, FlatParameters
 from actors.snapshots.sections import section_of
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate, short_warmup
 from actors.training.process_group import ProcessGroup

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from actors.snapshots.flat import FROZEN
+from actors.snapshots.flat_parameters import FROZEN
 
 DECAY, NO_DECAY, ROWS = "decay", "no_decay", "rows"
 

@@ -14,8 +14,8 @@ import torch
 
 from actors.machine import host_memory
 from actors.machine.host_memory import ByteArray
-from actors.snapshots.flat import FlatParameters
-from actors.snapshots.layout import bucket_bounds, rank_buckets
+from actors.snapshots.buckets import bucket_bounds, rank_buckets
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.wire import Header, SnapshotError
 
 STORED, BFLOAT16 = "stored", "bfloat16"
@@ -107,10 +107,12 @@ def adopt(flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[Byt
         SnapshotError: as `verify`.
     """
     verify(flat, headers, buckets)
-    take(flat, headers, buckets)
+    copy_into(flat, headers, buckets)
 
 
-def take(flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[ByteArray]) -> None:
+def copy_into(
+    flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[ByteArray]
+) -> None:
     """Copies a snapshot that `verify` found whole into `flat`'s parameters."""
     copy = flat.copy_from if headers[0].dtype == STORED else flat.copy_rounded
     bounds = bucket_bounds(headers[0].total_bytes, headers[0].num_ranks)

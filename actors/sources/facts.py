@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from actors.settings.corpus import CorpusSpec
 from actors.sources.text_file import EncodingError, lines_of, read_text
-from actors.storage import outages_told
+from actors.storage import storage_errors
 from actors.wire import CorpusError, TandemError
 
 SUBJECT, OBJECT = "[X]", "[Y]"
@@ -232,7 +232,7 @@ def _read_facts(path: str) -> list[Fact]:
 
 def _text(what: str, path: str) -> str:
     try:
-        with outages_told(f"{what} {path}", "can't be read"):
+        with storage_errors(f"{what} {path}", "can't be read"):
             return read_text(path)
     except TandemError:
         raise

@@ -32,7 +32,7 @@ from actors.sources.lines import (
     text_between,
 )
 from actors.sources.paths import File, list_files
-from actors.sources.row_groups import RowGroups
+from actors.sources.row_groups import RowGroupReader
 from actors.sources.split import Split
 from actors.sources.spool import Spool
 from actors.wire import CorpusError
@@ -69,7 +69,7 @@ class _Spans:
     num_blocks: Indices
 
     @classmethod
-    def cut(cls, files: Sequence[File], row_groups: RowGroups, block_bytes: int) -> _Spans:
+    def cut(cls, files: Sequence[File], row_groups: RowGroupReader, block_bytes: int) -> _Spans:
         rows: list[tuple[int, int, int, int, int]] = []
         tables = [i for i, f in enumerate(files) if f.format == "parquet"]
         found = row_groups.of_files([files[i] for i in tables])
@@ -96,7 +96,7 @@ class FileSource:
         self._columns = files_spec.columns
         self.described = files_spec.described
         self.files = list_files(files_spec.paths, files_spec.format)
-        self._row_groups = RowGroups(self._columns)
+        self._row_groups = RowGroupReader(self._columns)
         self._spool = Spool(spec.spool)
         self._line_ends: dict[str, bytes] = {}
         self._block_bytes = spec.block_bytes

@@ -26,7 +26,7 @@ from actors.sources.local_files import (
     split_pattern,
 )
 from actors.sources.text_file import CODECS
-from actors.storage import MAGIC, first_line, locate, outages_told
+from actors.storage import MAGIC, first_line, locate, storage_errors
 from actors.wire import CorpusError, TandemError
 
 FORMATS: dict[str, FileFormat] = {
@@ -135,7 +135,7 @@ def reading(path: str, doing: str = "can't be read") -> Iterator[None]:
         CorpusError: else.
     """
     try:
-        with outages_told(f"corpus file {path}", doing):
+        with storage_errors(f"corpus file {path}", doing):
             yield
     except TandemError:
         raise
@@ -152,7 +152,7 @@ def file_system(url: str, what: str = "path") -> tuple[Any, str]:
     """
     scheme = url.partition("://")[0].rpartition("::")[2] if "://" in url else ""
     try:
-        with outages_told(f"{what} {url}", "can't be opened"):
+        with storage_errors(f"{what} {url}", "can't be opened"):
             fs, root = locate(url)
     except TandemError:
         raise

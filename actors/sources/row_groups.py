@@ -33,7 +33,7 @@ THREADS = 16
 
 
 @dataclass(frozen=True)
-class Groups:
+class RowGroupSizes:
     """The row groups of one file: rows of each, and bytes of the chosen columns once unpacked."""
 
     rows: Indices
@@ -41,7 +41,7 @@ class Groups:
 
 
 @dataclass
-class _Reader:
+class _OpenRowGroup:
     """A row group that is being read, from `row` on."""
 
     batches: Iterator[Any]
@@ -49,16 +49,16 @@ class _Reader:
     rest: Any = None  # a batch of which rows are left
 
 
-class RowGroups:
+class RowGroupReader:
     """Slices of row groups."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._columns = tuple(columns)
         self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
-        self._readers: OrderedDict[tuple[str, int, int], _Reader] = OrderedDict()
+        self._readers: OrderedDict[tuple[str, int, int], _OpenRowGroup] = OrderedDict()
         self._tables: OrderedDict[tuple[str, int], Any] = OrderedDict()
 
-    def of_files(self, files: Sequence[File]) -> list[Groups]:
+    def of_files(self, files: Sequence[File]) -> list[RowGroupSizes]:
         """The row groups of each file, from the footers alone.
 
         Raises:
@@ -103,12 +103,12 @@ class RowGroups:
         self._tables.move_to_end(key)
         return self._documents(self._tables[key].slice(start, stop - start), file, group, start)
 
-    def _reader(self, file: File, group: int, start: int, step: int) -> _Reader:
+    def _reader(self, file: File, group: int, start: int, step: int) -> _OpenRowGroup:
         """The open reader that is nearest before row `start`, or a new one."""
         near = [key for key in self._readers if key[:2] == (file.path, group) and key[2] <= start]
         if near:
             return self._readers.pop(max(near))
-        return _Reader(
+        return _OpenRowGroup(
             self._open(file).iter_batches(
                 batch_size=step, row_groups=[group], columns=[*self._columns], use_threads=False
             )
@@ -144,7 +144,7 @@ class RowGroups:
                 tail = file.read(file.size - length, file.size)
             return pq.read_metadata(pa.BufferReader(tail))
 
-    def _groups(self, file: File) -> Groups:
+    def _groups(self, file: File) -> RowGroupSizes:
         footer = self._read_footer(file)
         schema = footer.schema.to_arrow_schema()
         for column in self._columns:
@@ -169,7 +169,7 @@ class RowGroups:
         ends = np.cumsum([_num_leaves(field.type) for field in schema])
         leaves = [int(ends[schema.names.index(column)]) - 1 for column in self._columns]
         groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
-        return Groups(
+        return RowGroupSizes(
             np.array([g.num_rows for g in groups], np.int64),
             np.array(
                 [sum(g.column(leaf).total_uncompressed_size for leaf in leaves) for g in groups],

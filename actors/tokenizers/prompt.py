@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from actors.storage import locate, outages_told
+from actors.storage import locate, storage_errors
 from actors.tokenizers.tokenizer import BEGIN, Tokenizer
 from actors.wire import ConfigError
 
@@ -30,7 +30,7 @@ def load_prompt_tokenizer(directory: str, tokenizer: Tokenizer) -> PreTrainedTok
     """
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as folder:
         try:
-            with outages_told(directory, "the tokenizer can't be loaded"):
+            with storage_errors(directory, "the tokenizer can't be loaded"):
                 fs, source = locate(f"{directory.rstrip('/')}/data_layer")
                 for path in fs.ls(source, detail=False):
                     name = PurePosixPath(str(path)).name

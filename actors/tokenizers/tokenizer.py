@@ -1,4 +1,4 @@
-"""A tokenizer: a byte-level BPE trained on the training split, or a pretrained one; kept with the
+"""A tokenizer: a byte-level BPE trained on the training split, or a pretrained one; extras with the
 run as JSON, the same in every process.
 
 Does no packing and knows no corpus. Called by the driver (training, loading) and by trainers
@@ -15,12 +15,12 @@ from pathlib import Path
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as HFTokenizer
 
-from actors.tokenizers.files import Kept, write_fast, write_given
-from actors.tokenizers.pretrained import read_pretrained
+from actors.tokenizers.extras import TokenizerExtras, write_fast, write_given
+from actors.tokenizers.pretrained_tokenizer import read_pretrained
 
 END_OF_TEXT = "<|endoftext|>"
 BEGIN, END = "begin", "end"  # names of the marks in the post-processor that `to_json` writes
-KEPT = "tandem"  # and of what is kept with the tokenizer, beside them
+EXTRAS = "tandem"  # and of what is extras with the tokenizer, beside them
 
 
 class Tokenizer:
@@ -30,7 +30,7 @@ class Tokenizer:
         begin, end: ids that open and close every document, the same one in many tokenizers; None
             where no mark does that.
         begin_token, end_token: how these are written.
-        kept: what else a given tokenizer's files say, and how special tokens in a text are read.
+        extras: what else a given tokenizer's files say, and how special tokens in a text are read.
     """
 
     def __init__(
@@ -38,22 +38,22 @@ class Tokenizer:
         hf_tokenizer: HFTokenizer,
         begin: str | None = END_OF_TEXT,
         end: str | None = END_OF_TEXT,
-        kept: Kept | None = None,
+        extras: TokenizerExtras | None = None,
     ) -> None:
         self.begin_token, self.end_token = begin, end
         self.begin, self.end = _id_of(hf_tokenizer, begin), _id_of(hf_tokenizer, end)
-        self.kept = kept or Kept()
+        self.extras = extras or TokenizerExtras()
         # Unless asked for, special tokens that stand in a text are text; so they must be known as
         # special ones.
         added = hf_tokenizer.get_added_tokens_decoder().values()
         known = {None, *(token.content for token in added if token.special)}
         tokens = [token for token in dict.fromkeys((begin, end)) if token not in known]
         hf_tokenizer.add_special_tokens([AddedToken(token, special=True) for token in tokens])
-        hf_tokenizer.encode_special_tokens = not self.kept.as_ids
+        hf_tokenizer.encode_special_tokens = not self.extras.as_ids
         hf_tokenizer.no_truncation()
         hf_tokenizer.no_padding()
         self._hf = hf_tokenizer
-        if not self.kept.as_ids:
+        if not self.extras.as_ids:
             self._check_marks_stay_text()
         # SentencePiece tokenizers put a space before whatever they encode.
         newline, alone = self.encode("\na"), self.encode("a")
@@ -99,7 +99,7 @@ class Tokenizer:
             show_progress=False,
         )
         hf_tokenizer.train_from_iterator(texts, trainer=trainer)
-        return cls._keeping(hf_tokenizer, END_OF_TEXT, END_OF_TEXT, Kept(as_ids))
+        return cls._keeping(hf_tokenizer, END_OF_TEXT, END_OF_TEXT, TokenizerExtras(as_ids))
 
     @classmethod
     def from_pretrained(
@@ -119,7 +119,7 @@ class Tokenizer:
         return read_pretrained(
             name,
             lambda text, begin, end, files: cls._keeping(
-                _parse(text), begin, end, Kept.given(text, files, as_ids)
+                _parse(text), begin, end, TokenizerExtras.given(text, files, as_ids)
             ),
             begin,
             end,
@@ -127,23 +127,23 @@ class Tokenizer:
 
     @classmethod
     def _keeping(
-        cls, hf_tokenizer: HFTokenizer, begin: str | None, end: str | None, kept: Kept
+        cls, hf_tokenizer: HFTokenizer, begin: str | None, end: str | None, extras: TokenizerExtras
     ) -> Tokenizer:
-        """One whose JSON holds its marks, and what is kept with it, in its post-processor.
+        """One whose JSON holds its marks, and what is extras with it, in its post-processor.
 
         The library reads no JSON with keys of others, and a post-processor may name special tokens
         that it does not use.
         """
-        tokenizer = cls(hf_tokenizer, begin, end, kept)
-        if (begin, end) != (END_OF_TEXT, END_OF_TEXT) or kept:
+        tokenizer = cls(hf_tokenizer, begin, end, extras)
+        if (begin, end) != (END_OF_TEXT, END_OF_TEXT) or extras:
             named = [
                 # a mark that is none has a place of its own too, with no token in it
                 {"id": BEGIN, "ids": [*tokenizer.opening], "tokens": [begin] if begin else []},
                 {"id": END, "ids": [*tokenizer.closing], "tokens": [end] if end else []},
             ]
-            if kept:
+            if extras:
                 filled = tokenizer.end_of_text
-                named.append({"id": KEPT, "ids": [filled], "tokens": [kept.to_json()]})
+                named.append({"id": EXTRAS, "ids": [filled], "tokens": [extras.to_json()]})
             tokenizer._hf.post_processor = processors.TemplateProcessing(
                 single=[BEGIN, "$A", END], pair=[BEGIN, "$A", "$B", END], special_tokens=named
             )
@@ -157,8 +157,10 @@ class Tokenizer:
         marks = processor.get("special_tokens") or {}
         if processor.get("type") == "TemplateProcessing" and {BEGIN, END} <= set(marks):
             begin, end = ((marks[name]["tokens"] or [None])[0] for name in (BEGIN, END))
-            kept = Kept.from_json(marks[KEPT]["tokens"][0]) if KEPT in marks else None
-            return cls(hf_tokenizer, begin, end, kept)
+            extras = (
+                TokenizerExtras.from_json(marks[EXTRAS]["tokens"][0]) if EXTRAS in marks else None
+            )
+            return cls(hf_tokenizer, begin, end, extras)
         return cls(hf_tokenizer)
 
     def to_json(self) -> str:
@@ -172,8 +174,8 @@ class Tokenizer:
         """Writes it into an exported model's folder, for transformers: a given one as it came, one
         that was trained here with its mark.
         """
-        if self.kept.parts:
-            write_given(folder, self.to_json(), self.kept, self.begin_token, self.end_token)
+        if self.extras.parts:
+            write_given(folder, self.to_json(), self.extras, self.begin_token, self.end_token)
             return
         mark_nothing = json.loads(self.to_json())
         mark_nothing["post_processor"] = None

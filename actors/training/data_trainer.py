@@ -27,7 +27,7 @@ from actors.training.optim import DenseOptimizer, learning_rate
 from actors.training.passes import DataPass
 from actors.training.terms import DataTerms, MixingTerms, Term
 from actors.training.trainer import Trainer
-from actors.weights.build import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.wire import UnwiredMemoryError
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from actors.corpus.corpus import MEASURED_WINDOWS, Windows, WindowStream, pack
 from actors.corpus.ranges import from_lists, to_lists
-from actors.corpus.replay import ReplayBuffer
+from actors.corpus.replay_buffer import ReplayBuffer
 from actors.layers import losses
 from actors.layers.batch import Batch, data_logits_at, memory_logits_at, rows_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
@@ -27,7 +27,7 @@ from actors.layers.mixture import predict_both
 from actors.layers.sampling import continued, openings, pieces_of
 from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
@@ -35,7 +35,7 @@ from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, TermCounts
 from actors.training.terms import MemoryTerms, Term
 from actors.training.trainer import Trainer
-from actors.weights.build import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.wire import Order, Range
 
 

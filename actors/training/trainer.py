@@ -25,17 +25,17 @@ from torch import Tensor, nn
 
 from actors.corpus.corpus import Corpus, Windows
 from actors.corpus.ranges import from_lists, merge_ranges, to_lists
-from actors.corpus.shard import Shard
+from actors.corpus.reading_share import ReadingShare
 from actors.layers.batch import Batch, add_noise, to_batch
 from actors.layers.precision import autocast
 from actors.machine import profiling
-from actors.machine.costs import Costs
-from actors.machine.device import deterministic_or_told, take_device
+from actors.machine.device import explain_nondeterminism, take_device
 from actors.machine.flops import peak, utilisation
 from actors.machine.seeds import seed_everything, seed_of
+from actors.machine.step_timer import StepTimer
 from actors.settings.run import RunSpec, peer_of
-from actors.snapshots import checkpoint
-from actors.snapshots.flat import ByteArray, FlatParameters
+from actors.snapshots import checkpoint_shares
+from actors.snapshots.flat_parameters import ByteArray, FlatParameters
 from actors.snapshots.sections import section_of
 from actors.snapshots.snapshot import BFLOAT16, STORED, adopt, publish, wire_bytes
 from actors.tokenizers.tokenizer import Tokenizer
@@ -44,10 +44,10 @@ from actors.training.optim import DenseOptimizer
 from actors.training.process_group import ProcessGroup, refuse_other_weights
 from actors.training.terms import Terms
 from actors.wire import (
-    Beat,
     CheckpointHeader,
     DivergedError,
     Header,
+    Heartbeat,
     Order,
     Range,
     Report,
@@ -89,8 +89,8 @@ class Trainer(ABC):
         self.mirrored = -1  # version whose bytes the mirror holds
         self.ranges: list[Range] = []
         self.published_ranges: tuple[Range, ...] = ()
-        self.costs = Costs(self.device)
-        self.beat = Beat(group, rank, incarnation, "starting", 0, 0, time.time())
+        self.costs = StepTimer(self.device)
+        self.beat = Heartbeat(group, rank, incarnation, "starting", 0, 0, time.time())
 
     own: FlatParameters
     mirror: FlatParameters
@@ -191,12 +191,11 @@ class Trainer(ABC):
             self.ranks.add(self.dense.gradient)
 
     def mark(self, phase: str) -> None:
-        """Writes what a heartbeat will return.
-
-        One attribute store, so that another thread may read it any time.
-        """
+        """Notes what the next heartbeat returns; one attribute store, so any thread may read it."""
         now, interval = time.time(), self.interval_done + 1
-        self.beat = Beat(self.group, self.rank, self.incarnation, phase, interval, self.step, now)
+        self.beat = Heartbeat(
+            self.group, self.rank, self.incarnation, phase, interval, self.step, now
+        )
 
     def cost(self, part: str) -> AbstractContextManager[None]:
         """Adds the block's seconds to what the report says of `part`."""
@@ -222,7 +221,7 @@ class Trainer(ABC):
             "num_parameters": self._size,
             "snapshot_bytes": self.own.total_bytes,
             "wire_bytes": wire_bytes(self.own, BFLOAT16 if rounded else STORED),
-            "checkpoint_bytes": checkpoint.checkpoint_bytes(self.tensors()),
+            "checkpoint_bytes": checkpoint_shares.state_bytes(self.tensors()),
             "layout_hash": self.own.layout_hash,
         }
 
@@ -330,7 +329,7 @@ class Trainer(ABC):
         )
         return Outcome(report, header, out, saved_header, saved)
 
-    @deterministic_or_told()
+    @explain_nondeterminism()
     def _steps(self, order: Order) -> tuple[Measured, float]:
         """The interval's steps.
 
@@ -371,7 +370,7 @@ class Trainer(ABC):
 
     def save(self) -> tuple[CheckpointHeader, list[ByteArray]]:
         """This rank's share of the group's state after its last interval."""
-        return checkpoint.save(
+        return checkpoint_shares.save_share(
             self.tensors(),
             self.scalars(),
             self.rank,
@@ -390,7 +389,7 @@ class Trainer(ABC):
             CheckpointError: it is another run's, or not whole.
         """
         self.mirrored = -1  # the peer's bytes are adopted again
-        self.set_scalars(checkpoint.restore(self.tensors(), headers, buckets))
+        self.set_scalars(checkpoint_shares.restore_state(self.tensors(), headers, buckets))
 
     def generator(self, interval: int) -> torch.Generator:
         """The generator of the group's choices in one interval, the same on every rank."""

@@ -17,12 +17,12 @@ from rich.table import Table
 
 from actors.corpus.inventory import Inventory
 from actors.settings.run import DATA, GROUPS
-from actors.weights.estimate import ParameterCounts, count_parameters
+from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
-from jobs.check.corpus import look_at_corpus
-from jobs.check.machine import Machine, free_disk, machine_of
-from jobs.check.models import check_starting_tokens, cpu_warnings
-from jobs.check.schedule import schedule_warnings
+from jobs.check.corpus_check import look_at_corpus
+from jobs.check.resources import AvailableResources, available_resources, free_disk
+from jobs.check.schedule_warnings import schedule_warnings
+from jobs.check.token_ids import check_starting_tokens, cpu_warnings
 from orchestrator.console import Console
 from orchestrator.errors import PlacementError
 from orchestrator.loop.exchange import check_fits
@@ -61,7 +61,7 @@ def check(config: Config) -> dict[str, Any]:
     check_installed(config.trackers)
     corpus, num_tokens, inventory = look_at_corpus(config)
     check_starting_tokens(config)
-    machine = machine_of(config)
+    machine = available_resources(config)
     growing = grows(config, machine)
     counts = count_parameters(config, num_tokens)
     store = machine.resources.get("object_store_memory", 0.0)
@@ -124,7 +124,7 @@ def check(config: Config) -> dict[str, Any]:
     return result
 
 
-def grows(config: Config, machine: Machine) -> list[str]:
+def grows(config: Config, machine: AvailableResources) -> list[str]:
     """A warning where the cluster has too little now and its autoscaler may add the rest. Where its
     node types are not known here, only a run's asking for them tells whether it can.
 
@@ -145,7 +145,7 @@ def grows(config: Config, machine: Machine) -> list[str]:
     return []
 
 
-def warnings(config: Config, result: dict[str, Any], machine: Machine) -> list[str]:
+def warnings(config: Config, result: dict[str, Any], machine: AvailableResources) -> list[str]:
     """What is not wrong and yet unlikely to be wanted."""
     found = [] if machine.is_mine else [machine.joined]
     evaluator, on_host = result["evaluator_bytes"], result["store"]["needed_bytes"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.measuring.voices import rows_at_once
 from actors.settings.run import DATA, GROUPS, MEMORY
-from actors.weights.estimate import ParameterCounts
+from actors.weights.parameter_counts import ParameterCounts
 from orchestrator.settings.config import Config
 
 FLOAT_BYTES = 4

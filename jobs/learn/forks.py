@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from actors.settings.corpus import CorpusSpec
-from jobs.learn.given_corpus import any_corpus
+from jobs.learn.new_corpus import any_corpus
 from orchestrator.console import Console
 from orchestrator.reporting.learn_report import forks_page, forks_rows
 from orchestrator.run_dir.run_dir import RunDir, find_export

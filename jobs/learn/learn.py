@@ -17,7 +17,7 @@ from rich.table import Table
 from actors.settings.corpus import CorpusSpec
 from actors.settings.learn_plan import LearnPlan, default_lr
 from actors.wire import ConfigError
-from jobs.learn.given_corpus import facts_corpus, text_corpus
+from jobs.learn.new_corpus import facts_corpus, text_corpus
 from orchestrator.console import Console
 from orchestrator.reporting.learn_report import UNITS, change_table
 from orchestrator.run_dir.run_dir import RunDir, find_export
@@ -29,7 +29,7 @@ CURVE_POINTS = 6
 
 
 @dataclass(frozen=True)
-class Wanted:
+class LearnOptions:
     """What the command was asked for; None: the default.
 
     Attributes:
@@ -50,7 +50,7 @@ class Wanted:
     seed: int | None = None
 
 
-def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict[str, Any]:
+def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) -> dict[str, Any]:
     """Has the memory learn, writes the result, prints and returns what was learned and lost.
 
     Raises:
@@ -62,12 +62,12 @@ def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict
     export = find_export(run)
     before = json.loads(run_dir.read(SUMMARY))
     config = saved_config(run_dir)
-    corpus = _corpus(config, wanted)
-    out = RunDir(wanted.out or f"{run_dir.url}-learned")
+    corpus = _corpus(config, options)
+    out = RunDir(options.out or f"{run_dir.url}-learned")
     kept = _config_at(config, out)
-    usual_lr = default_lr(config.memory.value_lr, wanted.rows)
-    if wanted.lr is not None and not 0 < wanted.lr < float("inf"):
-        raise ConfigError(f"--lr {wanted.lr:g}: expected a positive number, e.g. {usual_lr:g}")
+    usual_lr = default_lr(config.memory.value_lr, options.rows)
+    if options.lr is not None and not 0 < options.lr < float("inf"):
+        raise ConfigError(f"--lr {options.lr:g}: expected a positive number, e.g. {usual_lr:g}")
     if out.exists():
         raise ConfigError(
             f"{out.url} exists already; choose another --out, or remove it if it is not needed"
@@ -79,7 +79,7 @@ def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict
 
     from jobs.learn.learned_run import write_result
 
-    learned, pair, tokenizer = _learn(config, export, corpus, wanted, say)
+    learned, pair, tokenizer = _learn(config, export, corpus, options, say)
     learned = {"run": run_dir.url, "out": out.url, "name": kept.name, **learned}
     write_result(out, kept, pair, tokenizer, learned, before)
     if as_json:
@@ -89,15 +89,15 @@ def run_learn(run: str, wanted: Wanted, console: Console, as_json: bool) -> dict
     return learned
 
 
-def _corpus(config: Config, wanted: Wanted) -> CorpusSpec:
-    if (wanted.facts is None) == (wanted.text is None):
+def _corpus(config: Config, options: LearnOptions) -> CorpusSpec:
+    if (options.facts is None) == (options.text is None):
         raise ConfigError("give what is to be learned: either --facts FILE or --text CORPUS")
-    if wanted.facts is not None:
-        return facts_corpus(config, wanted.facts, wanted.templates)
-    if wanted.templates is not None:
+    if options.facts is not None:
+        return facts_corpus(config, options.facts, options.templates)
+    if options.templates is not None:
         raise ConfigError("--templates are the wordings of --facts; text has none")
-    assert wanted.text is not None
-    return text_corpus(config, wanted.text)
+    assert options.text is not None
+    return text_corpus(config, options.text)
 
 
 def _config_at(config: Config, out: RunDir) -> Config:
@@ -108,7 +108,11 @@ def _config_at(config: Config, out: RunDir) -> Config:
 
 
 def _learn(
-    config: Config, export: str, given: CorpusSpec, wanted: Wanted, say: Callable[[str], None]
+    config: Config,
+    export: str,
+    given: CorpusSpec,
+    options: LearnOptions,
+    say: Callable[[str], None],
 ) -> tuple[dict[str, Any], Any, Any]:
     """What was learned and lost, the pair after it, and its tokenizer."""
     import torch
@@ -116,20 +120,20 @@ def _learn(
     from actors.corpus.corpus import Corpus
     from actors.measuring.knowledge import KnowledgeTest
     from actors.pair.learner import Learner
-    from actors.weights.pair_files import load
+    from actors.weights.pair_export import load_pair
 
     workers = config.memory.workers
     torch.set_num_threads(max(1, int(workers.cpus)))
     on_card = workers.gpus > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_card else "cpu")
     plan = LearnPlan(
-        steps=wanted.steps,
-        lr=default_lr(config.memory.value_lr, wanted.rows) if wanted.lr is None else wanted.lr,
-        rows=wanted.rows,
-        old_frac=wanted.old_frac,
-        seed=config.seed if wanted.seed is None else wanted.seed,
+        steps=options.steps,
+        lr=default_lr(config.memory.value_lr, options.rows) if options.lr is None else options.lr,
+        rows=options.rows,
+        old_frac=options.old_frac,
+        seed=config.seed if options.seed is None else options.seed,
     )
-    pair, tokenizer = load(export)
+    pair, tokenizer = load_pair(export)
     pair.data.to(device)
     pair.memory.to(device)
     given_config = config.model_copy(update={"corpus": given})

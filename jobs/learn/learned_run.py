@@ -12,7 +12,7 @@ from typing import Any
 from actors.corpus.corpus import Corpus
 from actors.layers.pair import Pair
 from actors.pair.export_check import export_checked
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.tokenizers.tokenizer import Tokenizer
 from orchestrator.loop.schedule import AGREEMENT_TOLERANCE, HARDLY, LOW_AGREEMENT, YES, verdict

@@ -24,9 +24,9 @@ from actors.sources.local_files import (
     split_pattern,
 )
 from actors.sources.paths import list_files
-from actors.tokenizers.pretrained import TOKENIZER_FILE, files_of_use
+from actors.tokenizers.pretrained_tokenizer import TOKENIZER_FILE, files_of_use
 from actors.wire import ConfigError
-from jobs.submit.package import JOB_FOLDER, Entry, check_size
+from jobs.submit.package import JOB_FOLDER, PackageFile, check_size
 from orchestrator.settings.config import Config, make_config
 from orchestrator.settings.config_paths import change_path, path_settings
 from orchestrator.settings.file_names import EXPORT, EXPORT_MARKER
@@ -48,7 +48,7 @@ class Shipment:
     """
 
     config: Config
-    entries: tuple[Entry, ...]
+    entries: tuple[PackageFile, ...]
     expected: tuple[str, ...]
 
 
@@ -67,7 +67,7 @@ class _Shipper:
     storage: str
     on_cluster: Sequence[str]
     limit_mib: float
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, PackageFile] = field(default_factory=dict)
     expected: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)  # files of the corpus
 
@@ -101,12 +101,12 @@ class _Shipper:
         return any(Path(path).is_relative_to(Path(p).absolute()) for p in self.on_cluster)
 
     def _ship(self, found: _Input) -> str:
-        sizes = [Entry(n, p.stat().st_size, p) for n, p in sorted(found.files.items())]
+        sizes = [PackageFile(n, p.stat().st_size, p) for n, p in sorted(found.files.items())]
         check_size([*self.entries.values(), *sizes], self.limit_mib)  # before they are read
         digest = _digest(found.files)
         for entry in sizes:
             name = f"{JOB_FOLDER}/{INPUTS}/{digest}/{entry.name}"
-            self.entries[name] = Entry(name, entry.size, entry.source)
+            self.entries[name] = PackageFile(name, entry.size, entry.source)
         return f"{self.storage.rstrip('/')}/{PLACED}/{digest}/{found.rest}".rstrip("/")
 
 

@@ -33,7 +33,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file knows
 
 
 @dataclass(frozen=True)
-class Entry:
+class PackageFile:
     """One file of a package.
 
     Attributes:
@@ -53,13 +53,13 @@ class Entry:
         return self.source.open("rb")
 
 
-def text_entry(name: str, content: str) -> Entry:
+def text_entry(name: str, content: str) -> PackageFile:
     """A file that is written for the job alone."""
     data = content.encode()
-    return Entry(f"{JOB_FOLDER}/{name}", len(data), data)
+    return PackageFile(f"{JOB_FOLDER}/{name}", len(data), data)
 
 
-def code_entries(working_dir: str | None) -> list[Entry]:
+def code_entries(working_dir: str | None) -> list[PackageFile]:
     """The program: a folder, or the packages as they are installed here; both where the folder
     doesn't have them.
 
@@ -82,13 +82,13 @@ def code_entries(working_dir: str | None) -> list[Entry]:
     return [*entries, *_installed()] if missing else entries
 
 
-def _installed() -> Iterator[Entry]:
+def _installed() -> Iterator[PackageFile]:
     here = Path(__file__).resolve().parents[2]
     for name in PACKAGES:
         yield from _walk(here / name, f"{name}/", frozenset())
 
 
-def _walk(root: Path, prefix: str, at_top: frozenset[str]) -> Iterator[Entry]:
+def _walk(root: Path, prefix: str, at_top: frozenset[str]) -> Iterator[PackageFile]:
     def left_out(name: str) -> bool:
         last = posixpath.basename(name)
         return (
@@ -99,10 +99,10 @@ def _walk(root: Path, prefix: str, at_top: frozenset[str]) -> Iterator[Entry]:
         )
 
     for file in files_below(str(root), left_out):
-        yield Entry(f"{prefix}{file.name}", file.size, Path(file.path))
+        yield PackageFile(f"{prefix}{file.name}", file.size, Path(file.path))
 
 
-def check_size(entries: Iterable[Entry], limit_mib: float) -> int:
+def check_size(entries: Iterable[PackageFile], limit_mib: float) -> int:
     """Bytes of all entries.
 
     Raises:
@@ -126,7 +126,7 @@ def check_size(entries: Iterable[Entry], limit_mib: float) -> int:
     )
 
 
-def pack(entries: Sequence[Entry]) -> bytes:
+def pack(entries: Sequence[PackageFile]) -> bytes:
     """A zip file of the entries, the same bytes for the same content."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

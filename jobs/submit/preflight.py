@@ -20,7 +20,7 @@ from actors.settings.node_labels import in_words, meets
 from actors.settings.run import EVALUATOR, GROUPS
 from actors.wire import ConfigError
 from jobs.submit.job_server import JobServer, JobServerError
-from jobs.submit.survey import MARKER, QUESTIONS, Questions
+from jobs.submit.survey import MARKER, REQUEST_FILE, SurveyRequest
 from orchestrator.nodes.placement import Resources, bundle, evaluator_bundle, labels_of
 from orchestrator.settings.config import Config
 
@@ -30,7 +30,7 @@ JUDGED_ELSEWHERE = frozenset({"ray"})  # against the head's, before anything is 
 
 
 @dataclass(frozen=True)
-class Place:
+class Reservation:
     """What is reserved on one node.
 
     Attributes:
@@ -45,31 +45,31 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class JobNeeds:
     """What a job needs of a cluster.
 
     Attributes:
-        places: what is reserved, on one node each.
+        reservations: what is reserved, on one node each.
         storage: where its run directory is made; empty: nothing is written.
         run: that directory, which must not exist yet; empty: it may.
         versions: packages as they are installed here.
     """
 
-    places: tuple[Place, ...]
+    reservations: tuple[Reservation, ...]
     storage: str
     run: str
     versions: Mapping[str, str]
 
 
-def wanted_places(config: Config | None, driver: Resources) -> tuple[Place, ...]:
+def reservations_of(config: Config | None, driver: Resources) -> tuple[Reservation, ...]:
     """The driver's and those of a run's workers."""
-    found = [Place("driver", driver)]
+    found = [Reservation("driver", driver)]
     if config is not None:
         for group in GROUPS:
             workers = config.group(group).workers
             labels = labels_of(config, group)
-            found += [Place(f"{group} worker", bundle(workers), labels)] * workers.num_workers
-        found.append(Place(EVALUATOR, evaluator_bundle(config), labels_of(config, EVALUATOR)))
+            found += [Reservation(f"{group} worker", bundle(workers), labels)] * workers.num_workers
+        found.append(Reservation(EVALUATOR, evaluator_bundle(config), labels_of(config, EVALUATOR)))
     return tuple(place for place in found if any(place.need.values()))
 
 
@@ -103,24 +103,24 @@ def _public(version: str) -> str:
     return version.partition("+")[0]
 
 
-def problems(survey: Mapping[str, Any], wanted: Wanted, installs: bool) -> list[str]:
+def problems(survey: Mapping[str, Any], needs: JobNeeds, installs: bool) -> list[str]:
     """One line for each expectation that the cluster does not meet.
 
     Args:
         survey: what `jobs.submit.survey` printed.
-        wanted: what the job needs.
+        needs: what the job needs.
         installs: other packages are no problem, since the job installs them.
     """
     found = []
-    if not installs and (other := other_packages(survey, wanted.versions)):
-        lines = "; ".join(f"{n}: expected {wanted.versions[n]}, got {g}" for n, g in other.items())
+    if not installs and (other := other_packages(survey, needs.versions)):
+        lines = "; ".join(f"{n}: expected {needs.versions[n]}, got {g}" for n, g in other.items())
         found.append(
             f"packages: {lines}; install requirements.lock on every node, or submit with --install "
             "to have the job install these"
         )
     if survey["storage_error"]:
         found.append(
-            f"storage {wanted.storage}: can't be written from the cluster's head: "
+            f"storage {needs.storage}: can't be written from the cluster's head: "
             f"{survey['storage_error']}; choose another storage=…, or give the nodes access "
             "(credentials: --env)"
         )
@@ -130,7 +130,7 @@ def problems(survey: Mapping[str, Any], wanted: Wanted, installs: bool) -> list[
             continue
         if node["storage_error"]:
             found.append(
-                f"storage {wanted.storage}: node {node['address']}: {node['storage_error']}; "
+                f"storage {needs.storage}: node {node['address']}: {node['storage_error']}; "
                 "expected one place that every node reads and writes: a bucket, or a file system "
                 "mounted on all"
             )
@@ -139,16 +139,16 @@ def problems(survey: Mapping[str, Any], wanted: Wanted, installs: bool) -> list[
                 f"{path}: neither on this machine nor on node {node['address']}; correct it, or "
                 "put it where every node reads it"
             )
-    if survey["run_exists"] and wanted.run:
+    if survey["run_exists"] and needs.run:
         found.append(
-            f"run directory {wanted.run} exists already; choose another name=…, or go on with it: "
+            f"run directory {needs.run} exists already; choose another name=…, or go on with it: "
             "--resume"
         )
-    found += shortages(wanted.places, survey)
+    found += shortages(needs.reservations, survey)
     return found
 
 
-def shortages(places: Sequence[Place], survey: Mapping[str, Any]) -> list[str]:
+def shortages(places: Sequence[Reservation], survey: Mapping[str, Any]) -> list[str]:
     """What can't be placed on the nodes that there are, nor on those that there may be; nothing
     where an autoscaler's node types are not known, since then only the run's asking tells.
     """
@@ -167,7 +167,9 @@ def shortages(places: Sequence[Place], survey: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _without_place(places: Sequence[Place], nodes: Sequence[Mapping[str, Any]]) -> list[Place]:
+def _without_place(
+    places: Sequence[Reservation], nodes: Sequence[Mapping[str, Any]]
+) -> list[Reservation]:
     """What has none on these nodes; biggest first, as they have the fewest places."""
     rooms = [(dict(node["resources"]), node["labels"]) for node in nodes]
     left = []
@@ -192,7 +194,7 @@ def _several(nodes: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{n} x ({what})" for what, n in counted.items())
 
 
-def _several_places(places: Sequence[Place]) -> str:
+def _several_places(places: Sequence[Reservation]) -> str:
     counted = Counter(f"{p.who} ({_text(p.need)}{_labelled(p.labels)})" for p in places)
     return ", ".join(f"{n} x {what}" for what, n in counted.items())
 
@@ -201,7 +203,7 @@ def _labelled(labels: Mapping[str, str]) -> str:
     return f" with {in_words(labels)}" if labels else ""
 
 
-def _size(place: Place) -> tuple[float, bool, float]:
+def _size(place: Reservation) -> tuple[float, bool, float]:
     return place.need.get("GPU", 0.0), bool(place.labels), place.need.get("CPU", 0.0)
 
 
@@ -214,8 +216,8 @@ def _text(resources: Mapping[str, float]) -> str:
     return ", ".join(shown) or "nothing"
 
 
-def ask(
-    server: JobServer, questions: Questions, runtime_env: dict[str, Any], start: str
+def run_survey(
+    server: JobServer, request: SurveyRequest, runtime_env: dict[str, Any], start: str
 ) -> dict[str, Any]:
     """Runs the survey on the cluster and returns what it found.
 
@@ -224,13 +226,13 @@ def ask(
     """
     command = f"{start} -m jobs.submit.survey"
     job_id = server.submit(entrypoint=command, runtime_env=runtime_env)
-    deadline = time.monotonic() + questions.timeout_s * 2
+    deadline = time.monotonic() + request.timeout_s * 2
     while not (job := server.job(job_id)).status.is_terminal():
         if time.monotonic() > deadline:
             server.stop(job_id)
             raise ConfigError(
                 f"the pre-flight check has been {job.status.value.lower()} on {server.url} for "
-                f"{questions.timeout_s * 2:g} s: {job.message}; is the head overloaded (ray "
+                f"{request.timeout_s * 2:g} s: {job.message}; is the head overloaded (ray "
                 "status)? --check-timeout gives it longer"
             )
         time.sleep(POLL_S)
@@ -249,6 +251,6 @@ def ask(
     raise ConfigError(f"the pre-flight check did not run on {server.url}: {last}")
 
 
-def survey_questions(questions: Questions) -> tuple[str, str]:
+def survey_request_file(request: SurveyRequest) -> tuple[str, str]:
     """Name and content of the file that the survey reads."""
-    return QUESTIONS, json.dumps(asdict(questions))
+    return REQUEST_FILE, json.dumps(asdict(request))

@@ -20,29 +20,29 @@ from typing import Any, Literal
 import yaml
 
 from actors.wire import ConfigError
-from jobs.submit import given_env
+from jobs.submit import job_env
 from jobs.submit.follow import DRIVER_KEY, NAME_KEY, RUN_KEY, follow_job, goes_on
 from jobs.submit.inputs import Shipment, check_storage, ship
 from jobs.submit.job_server import JobServer, connect
 from jobs.submit.package import (
     JOB_FOLDER,
     MIB,
-    Entry,
+    PackageFile,
     check_size,
     code_entries,
     pack,
     text_entry,
 )
 from jobs.submit.preflight import (
-    Wanted,
-    ask,
+    JobNeeds,
     installed_versions,
     other_packages,
     problems,
-    survey_questions,
-    wanted_places,
+    reservations_of,
+    run_survey,
+    survey_request_file,
 )
-from jobs.submit.survey import Questions
+from jobs.submit.survey import SurveyRequest
 from jobs.tune.file import load_search
 from jobs.tune.spec import vary
 from orchestrator.console import Console
@@ -56,7 +56,7 @@ STOP_MARGIN_S = 30  # beyond `recovery.drain_s`, for the last checkpoint to be w
 
 
 @dataclass(frozen=True)
-class Terms:
+class SubmitOptions:
     """How a job is sent; what every kind of job has in common.
 
     Attributes:
@@ -87,7 +87,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Job:
+class JobRequest:
     """What is sent.
 
     Attributes:
@@ -106,7 +106,7 @@ class Job:
     run: str
     storage: str = ""
     config: Config | None = None
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[PackageFile, ...] = ()
     expected: tuple[str, ...] = ()
     may_exist: bool = False
 
@@ -120,7 +120,7 @@ def run_submit(
     kind: Kind,
     target: str,
     overrides: Sequence[str],
-    terms: Terms,
+    options: SubmitOptions,
     console: Console,
     resume: bool = False,
 ) -> int:
@@ -134,36 +134,38 @@ def run_submit(
     def say(text: str, style: str | None = None) -> None:
         console.say(text, style=style)
 
-    job = make_job(kind, target, overrides, terms, resume)
-    server = connect(terms.address, terms.insecure, lambda text: say(f"warning: {text}", "yellow"))
+    job = job_request(kind, target, overrides, options, resume)
+    server = connect(
+        options.address, options.insecure, lambda text: say(f"warning: {text}", "yellow")
+    )
     token = "token accepted" if server.has_token else "no token"
     say(f"cluster {server.url}: Ray {server.ray_version}, Python {server.python_version}, {token}")
-    code = code_entries(terms.working_dir)
-    num_bytes = check_size([*code, *job.entries], terms.max_package_mib)
-    what = terms.working_dir or "the installed packages"
+    code = code_entries(options.working_dir)
+    num_bytes = check_size([*code, *job.entries], options.max_package_mib)
+    what = options.working_dir or "the installed packages"
     say(
         f"package: {what}, {len(code) + len(job.entries)} files, {num_bytes / MIB:.1f} MiB (at "
-        f"most {terms.max_package_mib:g})"
+        f"most {options.max_package_mib:g})"
     )
     if job.has_inputs:
         say(f"local files of the config travel along and are laid down in {job.storage}")
-    survey = check(server, job, terms)
+    survey = check_cluster(server, job, options)
     say(
         f"pre-flight: {len(survey['nodes'])} node(s)"
         + (f", {job.storage} is read and written by each" if job.storage else "")
         + ", packages and resources are there"
     )
-    job_id = send(server, job, code, survey, terms)
+    job_id = send_job(server, job, code, survey, options)
     say(f"job {job_id} submitted: tandem {shlex.join(job.arguments)}")
-    if not terms.wait:
+    if not options.wait:
         say(goes_on(server, job_id))
         return 0
     return follow_job(server, job_id, console)
 
 
-def make_job(
-    kind: Kind, target: str, overrides: Sequence[str], terms: Terms, resume: bool = False
-) -> Job:
+def job_request(
+    kind: Kind, target: str, overrides: Sequence[str], options: SubmitOptions, resume: bool = False
+) -> JobRequest:
     """What is sent for a command and its target, all that is local resolved.
 
     Raises:
@@ -178,12 +180,12 @@ def make_job(
                 "nodes see it, e.g. s3://bucket/runs/my-run or /mnt/shared/runs/my-run"
             )
         name = f"evaluate-{target.rstrip('/').rpartition('/')[2]}"
-        return Job(name, ("evaluate", target), "", expected=(target,), may_exist=True)
+        return JobRequest(name, ("evaluate", target), "", expected=(target,), may_exist=True)
     if kind == "train":
-        shipment = _ship(load_config(target, overrides), terms)
+        shipment = _ship(load_config(target, overrides), options)
         config = shipment.config
         arguments = ("train", f"{JOB_FOLDER}/{CONFIG_FILE}", *(["--resume"] if resume else []))
-        return Job(
+        return JobRequest(
             config.name,
             arguments,
             config.run_url,
@@ -193,18 +195,18 @@ def make_job(
             shipment.expected,
             may_exist=resume,
         )
-    return _search(target, overrides, terms)
+    return _search(target, overrides, options)
 
 
-def _search(path: str, overrides: Sequence[str], terms: Terms) -> Job:
+def _search(path: str, overrides: Sequence[str], options: SubmitOptions) -> JobRequest:
     """A search, checked as `tandem tune` checks it, and the config that its trials vary."""
     search = load_search(path, overrides)
     spec = search.spec
     check_storage(spec.storage)
-    shipment = _ship(vary(search.base, {}, storage=spec.storage), terms)
+    shipment = _ship(vary(search.base, {}, storage=spec.storage), options)
     kept = {key: value for key, value in read_yaml(path, overrides).items() if key != "set"}
     text = yaml.safe_dump({**kept, "base": CONFIG_FILE}, sort_keys=False, allow_unicode=True)
-    return Job(
+    return JobRequest(
         spec.name,
         ("tune", f"{JOB_FOLDER}/{SEARCH_FILE}"),
         search.url,
@@ -220,60 +222,60 @@ def _search(path: str, overrides: Sequence[str], terms: Terms) -> Job:
     )
 
 
-def _ship(config: Config, terms: Terms) -> Shipment:
-    return ship(config, terms.on_cluster, terms.max_package_mib)
+def _ship(config: Config, options: SubmitOptions) -> Shipment:
+    return ship(config, options.on_cluster, options.max_package_mib)
 
 
-def check(server: JobServer, job: Job, terms: Terms) -> dict[str, Any]:
+def check_cluster(server: JobServer, job: JobRequest, options: SubmitOptions) -> dict[str, Any]:
     """Has the cluster looked at from inside; what was found.
 
     Raises:
         ConfigError: one line per expectation that it does not meet.
     """
     versions = installed_versions()
-    wanted = Wanted(
-        places=wanted_places(job.config, terms.driver),
+    needs = JobNeeds(
+        reservations=reservations_of(job.config, options.driver),
         storage=job.storage,
         run="" if job.may_exist else job.run,
         versions=versions,
     )
-    questions = Questions(
-        job.storage, wanted.run, job.expected, tuple(versions), terms.check_timeout_s
+    request = SurveyRequest(
+        job.storage, needs.run, job.expected, tuple(versions), options.check_timeout_s
     )
-    entries = [*code_entries(None), text_entry(*survey_questions(questions)), *_env_entry(terms)]
+    entries = [*code_entries(None), text_entry(*survey_request_file(request)), *_env_entry(options)]
     with tempfile.TemporaryDirectory(prefix="tandem-submit-") as folder:
-        env = _runtime_env(pack(entries), folder, terms)
-        survey = ask(server, questions, env, _start(shlex.quote(terms.python), terms))
-    if found := problems(survey, wanted, terms.install):
+        env = _runtime_env(pack(entries), folder, options)
+        survey = run_survey(server, request, env, _start(shlex.quote(options.python), options))
+    if found := problems(survey, needs, options.install):
         raise ConfigError(f"{server.url} can't take this job:\n" + "\n".join(found))
     return survey
 
 
-def send(
+def send_job(
     server: JobServer,
-    job: Job,
-    code: Sequence[Entry],
+    job: JobRequest,
+    code: Sequence[PackageFile],
     survey: Mapping[str, Any],
-    terms: Terms,
+    options: SubmitOptions,
 ) -> str:
     """Uploads the package and starts the job; returns its id."""
     packages: dict[str, Any] = {}
-    python = shlex.quote(terms.python)
+    python = shlex.quote(options.python)
     versions = installed_versions()
-    if terms.install and (other := other_packages(survey, versions)):
+    if options.install and (other := other_packages(survey, versions)):
         pins = [f"{name}=={versions[name]}" for name in other]
         packages, python = {"pip": {"packages": pins, "pip_check": False}}, "python"
-    start = _start(python, terms)
+    start = _start(python, options)
     steps = [f"exec {start} -m jobs.cli {shlex.join(job.arguments)}"]
     if job.has_inputs:
         steps.insert(0, f"{start} -m jobs.submit.place_inputs {shlex.quote(job.storage)}")
-    driver = {name: amount for name, amount in terms.driver.items() if amount}
+    driver = {name: amount for name, amount in options.driver.items() if amount}
     metadata = {NAME_KEY: job.name, **({RUN_KEY: job.run.rstrip("/")} if job.run else {})}
     if driver:
         metadata[DRIVER_KEY] = ", ".join(f"{amount:g} {name}" for name, amount in driver.items())
     drain_s = job.config.recovery.drain_s if job.config else 0.0
     with tempfile.TemporaryDirectory(prefix="tandem-submit-") as folder:
-        env = _runtime_env(pack([*code, *job.entries, *_env_entry(terms)]), folder, terms)
+        env = _runtime_env(pack([*code, *job.entries, *_env_entry(options)]), folder, options)
         # Ray gives a job that is stopped 3 s before it kills it: too little for a checkpoint.
         env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": str(int(drain_s) + STOP_MARGIN_S)}
         return server.submit(
@@ -286,20 +288,20 @@ def send(
         )
 
 
-def _start(python: str, terms: Terms) -> str:
+def _start(python: str, options: SubmitOptions) -> str:
     """Begins a command line: the cluster's Python, with the variables that were given."""
-    return f"{python} -m jobs.submit.given_env {python}" if terms.env else python
+    return f"{python} -m jobs.submit.job_env {python}" if options.env else python
 
 
-def _env_entry(terms: Terms) -> list[Entry]:
-    return [text_entry(given_env.FILE, json.dumps(dict(terms.env)))] if terms.env else []
+def _env_entry(options: SubmitOptions) -> list[PackageFile]:
+    return [text_entry(job_env.FILE, json.dumps(dict(options.env)))] if options.env else []
 
 
-def _runtime_env(package: bytes, folder: str, terms: Terms) -> dict[str, Any]:
+def _runtime_env(package: bytes, folder: str, options: SubmitOptions) -> dict[str, Any]:
     """Of a job with that package, which lies in `folder` until it is uploaded."""
     path = Path(folder, "package.zip")
     path.write_bytes(package)
-    hook = {"worker_process_setup_hook": given_env.HOOK} if terms.env else {}
+    hook = {"worker_process_setup_hook": job_env.HOOK} if options.env else {}
     return {"working_dir": str(path), **hook}
 
 

@@ -24,12 +24,12 @@ from orchestrator.nodes.node_check import NodeCheck, python_version, remove_mark
 from orchestrator.processes.ray_actors import check_node_remote
 from orchestrator.run_dir.run_dir import RunDir
 
-QUESTIONS = "survey.json"
+REQUEST_FILE = "survey.json"
 MARKER = "tandem survey: "  # begins the line that holds the answer
 
 
 @dataclass(frozen=True)
-class Questions:
+class SurveyRequest:
     """What a survey looks at.
 
     Attributes:
@@ -48,19 +48,19 @@ class Questions:
 
 
 def main() -> None:
-    """Answers the questions in the job's folder."""
-    values = json.loads(Path(JOB_FOLDER, QUESTIONS).read_text(encoding="utf-8"))
-    questions = Questions(**{**values, "paths": (*values["paths"],)})
+    """Answers the request in the job's folder."""
+    values = json.loads(Path(JOB_FOLDER, REQUEST_FILE).read_text(encoding="utf-8"))
+    request = SurveyRequest(**{**values, "paths": (*values["paths"],)})
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
     try:
-        print(MARKER + json.dumps(survey(questions)), flush=True)
+        print(MARKER + json.dumps(survey(request)), flush=True)
     finally:
         ray.shutdown()
 
 
-def survey(questions: Questions) -> dict[str, Any]:
+def survey(request: SurveyRequest) -> dict[str, Any]:
     """Answers as plain JSON values."""
-    storage = questions.storage
+    storage = request.storage
     mark, storage_error = ("", ""), ""
     if storage:
         try:
@@ -68,8 +68,8 @@ def survey(questions: Questions) -> dict[str, Any]:
         except Exception as err:  # clients of remote storage have errors of their own
             storage_error = one_line(err)
     try:
-        nodes = _ask_nodes(questions, mark if not storage_error else None)
-        exists = bool(questions.run) and not storage_error and RunDir(questions.run).exists()
+        nodes = _ask_nodes(request, mark if not storage_error else None)
+        exists = bool(request.run) and not storage_error and RunDir(request.run).exists()
     finally:
         if mark[0]:
             remove_mark(storage, mark[0])
@@ -87,31 +87,31 @@ def survey(questions: Questions) -> dict[str, Any]:
     }
 
 
-def _ask_nodes(questions: Questions, mark: tuple[str, str] | None) -> list[dict[str, Any]]:
+def _ask_nodes(request: SurveyRequest, mark: tuple[str, str] | None) -> list[dict[str, Any]]:
     alive = [node for node in ray.nodes() if node["Alive"]]
-    storage = questions.storage if mark else ""
+    storage = request.storage if mark else ""
     refs = []
     for number, node in enumerate(alive):
         # What a URL holds is the same from everywhere, and may take long to list.
-        paths = [p for p in questions.paths if number == 0 or "://" not in p]
+        paths = [p for p in request.paths if number == 0 or "://" not in p]
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         remote = check_node_remote.options(scheduling_strategy=strategy)
-        refs.append(remote.remote(storage, mark or ("", ""), paths, questions.packages))
-    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=questions.timeout_s)
+        refs.append(remote.remote(storage, mark or ("", ""), paths, request.packages))
+    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=request.timeout_s)
     return [
         {
             "address": node["NodeManagerAddress"],
             "resources": _shown(node["Resources"]),
             "labels": dict(node.get("Labels") or {}),
-            **_answer(ref, ref in ready, questions),
+            **_answer(ref, ref in ready, request),
         }
         for node, ref in zip(alive, refs, strict=True)
     ]
 
 
-def _answer(ref: Any, is_ready: bool, questions: Questions) -> dict[str, Any]:
+def _answer(ref: Any, is_ready: bool, request: SurveyRequest) -> dict[str, Any]:
     if not is_ready:
-        return {"error": f"no answer within {questions.timeout_s:g} s"}
+        return {"error": f"no answer within {request.timeout_s:g} s"}
     try:
         check: NodeCheck = ray.get(ref)
     except RayError as err:

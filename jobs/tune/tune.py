@@ -34,7 +34,7 @@ from rich.table import Table
 from actors.settings.fields import Mark, marked_keys
 from actors.sources.corpus_files import CorpusMarks
 from actors.wire import ConfigError
-from jobs.check.corpus import look_at_corpus
+from jobs.check.corpus_check import look_at_corpus
 from jobs.tune.file import load_search
 from jobs.tune.points import PointSearcher, population
 from jobs.tune.progress import SearchProgress, shown

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from actors.machine.host_memory import ByteArray
-from actors.wire import Description, Evaluation, Order, Report
+from actors.wire import Evaluation, Order, RankDescription, Report
 from orchestrator.loop.command import Reply
 from orchestrator.loop.events import Event, Failed
 from orchestrator.loop.exchange import GroupCheckpoint, PairCheckpoint, Version
@@ -93,7 +93,7 @@ class ClusterPort(Protocol):
 class Listener(Protocol):
     """Is notified of what happens; its methods must return at once."""
 
-    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+    def on_start(self, descriptions: Mapping[str, Sequence[RankDescription]]) -> None:
         """Both groups are ready."""
 
     def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None:

@@ -10,7 +10,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
-from actors.wire import Beat
+from actors.wire import Heartbeat
 from orchestrator.errors import GroupFailedError
 
 ANSWER_S = 3.0  # for a heartbeat, which does not need the rank's main thread

@@ -17,8 +17,8 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from actors.snapshots.layout import num_buckets, num_shares
-from actors.wire import Beat, Description, Location, Order, Report, TandemError
+from actors.snapshots.buckets import num_buckets, num_shares
+from actors.wire import Heartbeat, Location, Order, RankDescription, Report, TandemError
 from orchestrator.errors import GroupFailedError, LostObjectError, as_group_error
 from orchestrator.loop.events import Committed, Event, Failed
 from orchestrator.loop.exchange import GroupCheckpoint, Version
@@ -109,7 +109,7 @@ class RankGroup:
     actors: list[ActorHandle]
     heartbeat_s: float
     locations: list[Location] = field(default_factory=list)
-    descriptions: list[Description] = field(default_factory=list)
+    descriptions: list[RankDescription] = field(default_factory=list)
     first_version: Version | None = None
     beats: dict[int, Beat | None] = field(default_factory=dict)  # by rank, the last one
     _call: _Call | None = None

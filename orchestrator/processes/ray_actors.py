@@ -18,13 +18,13 @@ from actors.machine.cpu_features import slow_bf16
 from actors.machine.host_memory import ByteArray
 from actors.settings.run import DATA, EVALUATOR, RunSpec
 from actors.wire import (
-    Beat,
     CheckpointHeader,
-    Description,
     Evaluation,
     Header,
+    Heartbeat,
     Location,
     Order,
+    RankDescription,
 )
 from orchestrator.nodes.node_check import check_node
 
@@ -77,7 +77,7 @@ class Rank:
         self._arguments = (*self._arguments[:-1], num_ranks)
         self._workers = self._workers.model_copy(update={"num_workers": num_ranks})
 
-    def start(self, incarnation: int) -> Description:
+    def start(self, incarnation: int) -> RankDescription:
         """Builds the layer; everything that can be wrong with the config shows here."""
         self._begin("importing torch and the trainer")
         make = _trainer_class(self._group)
@@ -92,7 +92,7 @@ class Rank:
     def _describe(self, incarnation: int) -> Description:
         precision = self._arguments[0].group(self._group).precision
         slow = slow_bf16(self._group, precision, self._workers.gpus)
-        return Description(
+        return RankDescription(
             group=self._group,
             rank=self._rank,
             incarnation=incarnation,

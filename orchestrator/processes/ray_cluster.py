@@ -18,12 +18,12 @@ from ray.exceptions import RayActorError
 
 from actors.settings.run import GROUPS
 from actors.wire import (
-    Beat,
     CheckpointError,
-    Description,
     ExportError,
+    Heartbeat,
     Location,
     Order,
+    RankDescription,
     StorageError,
 )
 from orchestrator.errors import LOST, GroupFailedError, LostObjectError, root_cause
@@ -82,7 +82,7 @@ class RayCluster:
         self,
         stop_requested: Callable[[], str | None],
         resume: Mapping[str, GroupCheckpoint] | None = None,
-    ) -> dict[str, list[Description]]:
+    ) -> dict[str, list[RankDescription]]:
         """Starts both groups at once and publishes what each begins with; all ranks are ready when
         it returns.
 

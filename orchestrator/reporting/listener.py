@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from actors.wire import Description, Evaluation, Report
+from actors.wire import Evaluation, RankDescription, Report
 from orchestrator.loop.command import Reply
 from orchestrator.loop.exchange import PairCheckpoint
 from orchestrator.loop.recovery import Failure
@@ -41,7 +41,7 @@ class RunListener:
         self._progress, self._attendant, self._told = progress, attendant, told
         self._exporter = exporter
 
-    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+    def on_start(self, descriptions: Mapping[str, Sequence[RankDescription]]) -> None:
         """As `ports.Listener`, and so all others."""
         self._progress.started(descriptions)
 

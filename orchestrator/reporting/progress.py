@@ -14,7 +14,7 @@ from rich.table import Table
 
 from actors.corpus.inventory import Inventory
 from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
-from actors.wire import Description
+from actors.wire import RankDescription
 from orchestrator.console import Console, plain
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize
@@ -74,7 +74,7 @@ class Progress(LiveView):
         )
         self._print(f"resuming {where}")
 
-    def started(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+    def started(self, descriptions: Mapping[str, Sequence[RankDescription]]) -> None:
         """Both groups are ready."""
         parts = []
         for group in GROUPS:

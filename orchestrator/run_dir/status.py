@@ -38,7 +38,7 @@ TRAINING, CATCHING_UP = "training", "catching up, and the final evaluation"
 ENDED = "ended"  # what a rank does, once its run has ended
 LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
-Places = Mapping[str, Sequence[tuple[Location, Beat | None]]]  # of every rank that stands
+Places = Mapping[str, Sequence[tuple[Location, Heartbeat | None]]]  # of every rank that stands
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,10 @@ def _with_ranks_that(phase: str, status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _group(
-    group: str, config: Config, metrics: Metrics, places: Sequence[tuple[Location, Beat | None]]
+    group: str,
+    config: Config,
+    metrics: Metrics,
+    places: Sequence[tuple[Location, Heartbeat | None]],
 ) -> dict[str, Any]:
     plan = Plan.of(config.intervals, config.exchange, config.checkpoints.every)
     rows = reversed(list(metrics.intervals))
@@ -173,7 +176,7 @@ def _group(
     }
 
 
-def _rank(where: Location, beat: Beat | None) -> dict[str, Any]:
+def _rank(where: Location, beat: Heartbeat | None) -> dict[str, Any]:
     return {
         "rank": where.rank,
         "host": where.host,

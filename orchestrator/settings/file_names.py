@@ -8,7 +8,7 @@ CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.j
 METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
 CHECKPOINTS, PROFILES, CORPUS = "checkpoints", "profiles", "corpus.json"
 STATUS, MAILBOX = "status.json", "mailbox"
-EXPORT_MARKER = "export.json"  # an export's last file, of `actors.weights.pair_files`
+EXPORT_MARKER = "export.json"  # an export's last file, of `actors.weights.pair_export`
 
 
 def resume_command(url: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from actors.sources.text_file import EncodingError, read_text
-from actors.storage import outages_told
+from actors.storage import storage_errors
 from actors.wire import ConfigError, TandemError
 from orchestrator.settings.config_paths import anchor_paths
 from orchestrator.settings.dotted import nest, pick
@@ -39,7 +39,7 @@ def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises: ConfigError; StorageError where the storage can't be reached.
     """
     try:
-        with outages_told(f"config {path}", "can't be read"):
+        with storage_errors(f"config {path}", "can't be read"):
             text = read_text(path)
     except TandemError:
         raise

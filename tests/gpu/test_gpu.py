@@ -80,9 +80,9 @@ def test_what_a_part_costs_is_the_cards_time_and_not_that_of_queueing_it() -> No
 
     import torch
 
-    from actors.machine.costs import Costs
+    from actors.machine.step_timer import StepTimer
 
-    costs = Costs(torch.device("cuda"))
+    costs = StepTimer(torch.device("cuda"))
     torch.cuda._sleep(1)  # what the first call loads
     torch.cuda.synchronize()
     begin = time.perf_counter()

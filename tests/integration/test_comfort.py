@@ -32,8 +32,8 @@ import gc, json, sys
 import psutil
 from actors.corpus.corpus import train_tokenizer
 from actors.training.data_trainer import DataTrainer
-from actors.snapshots.flat import FlatParameters
-from actors.weights.build import build_data_layer, build_memory_layer
+from actors.snapshots.flat_parameters import FlatParameters
+from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.training.memory_trainer import MemoryTrainer
 from actors.snapshots.sections import section_of
 from actors.snapshots.snapshot import publish

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from actors.corpus.chunk_plan import rng_of
 from actors.corpus.corpus import Corpus
-from actors.corpus.draw import rng_of
 from actors.corpus.inventory import take_inventory
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import DATA, GROUPS, MEMORY

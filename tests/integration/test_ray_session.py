@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from actors.wire import ConfigError
-from jobs.check.machine import machine_of
+from jobs.check.resources import available_resources
 from orchestrator.nodes.ray_address import SOCKET_IN_TEMP, SOCKET_PATH_BYTES
 from orchestrator.processes.ray_session import ray_session
 from tests.unit.orchestrator.scripted import a_config
@@ -80,9 +80,9 @@ def test_check_says_so_too() -> None:
     with ray_session(a_config(ray={"num_cpus": 1}), False):
         address = ray.get_runtime_context().gcs_address
         code = (
-            "from jobs.check.machine import machine_of\n"
+            "from jobs.check.resources import available_resources\n"
             "from tests.unit.orchestrator.scripted import a_config\n"
-            f"print(machine_of(a_config(ray={{'address': {address!r}}})).joined)"
+            f"print(available_resources(a_config(ray={{'address': {address!r}}})).joined)"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -90,4 +90,4 @@ def test_check_says_so_too() -> None:
             timeout=120, check=True, cwd=ROOT,
         )  # fmt: skip
     assert f"joins the Ray cluster at {address} (from ray.address of the config)" in done.stdout
-    assert machine_of(a_config()).joined == ""
+    assert available_resources(a_config()).joined == ""

@@ -18,7 +18,7 @@ from ray._private.authentication_test_utils import reset_auth_token_state
 from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.wire import Order
 from jobs.check.check import grows
-from jobs.check.machine import machine_of
+from jobs.check.resources import available_resources
 from orchestrator.console import Console
 from orchestrator.errors import PlacementError
 from orchestrator.loop.exchange import Version
@@ -143,6 +143,6 @@ def test_check_warns_that_the_cluster_would_have_to_grow(
     workplace: Path, scaling: ScalingCluster
 ) -> None:
     config = config_of(workplace, "checked", f"ray.address={scaling.address}")
-    (warning,) = grows(config, machine_of(config))
+    (warning,) = grows(config, available_resources(config))
     assert "no node has the labels tandem-group=data" in warning
     assert "the cluster has an autoscaler" in warning

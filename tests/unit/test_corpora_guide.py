@@ -12,7 +12,7 @@ from actors.corpus.corpus import Corpus, build_tokenizer
 from orchestrator.settings.config import load_config
 from tests.unit.actors.sources.test_file_source import write_rows
 from tests.unit.actors.tiny import numbered_lines
-from tests.unit.actors.tokenizers.test_pretrained import byte_level, saved
+from tests.unit.actors.tokenizers.test_pretrained_tokenizer import byte_level, saved
 
 GUIDE = Path(__file__).parents[2] / "docs" / "corpora.md"
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.S)

@@ -17,8 +17,8 @@ from actors.storage import (
     is_outage,
     locate,
     move_file,
-    outages_told,
     remove,
+    storage_errors,
     writable,
 )
 from actors.wire import ConfigError, StorageError
@@ -150,7 +150,7 @@ def test_nor_is_what_is_wrong_with_the_bytes_of_a_file(err: Exception) -> None:
 def test_an_outage_is_told_with_its_place_and_what_to_do() -> None:
     with (
         pytest.raises(StorageError) as failed,
-        outages_told("s3://bucket/a.txt", "can't be read"),
+        storage_errors("s3://bucket/a.txt", "can't be read"),
     ):
         raise AnsweredError(503)
     assert (
@@ -160,7 +160,7 @@ def test_an_outage_is_told_with_its_place_and_what_to_do() -> None:
 
 @pytest.mark.parametrize("err", [*WRONG, *IN_A_FILE, ConfigError("mine"), StorageError("mine")])
 def test_everything_else_passes(err: Exception) -> None:
-    with pytest.raises(type(err)) as failed, outages_told("s3://bucket/a.txt", "can't be read"):
+    with pytest.raises(type(err)) as failed, storage_errors("s3://bucket/a.txt", "can't be read"):
         raise err
     assert failed.value is err
 

@@ -52,7 +52,7 @@ def test_a_message_is_frozen(message: type) -> None:
 
 
 def test_there_are_messages_and_errors() -> None:
-    assert {"Order", "Header", "Report", "Beat"} <= {m.__name__ for m in MESSAGES}
+    assert {"Order", "Header", "Report", "Heartbeat"} <= {m.__name__ for m in MESSAGES}
     assert {"TandemError", "DivergedError", "OrderError"} <= {e.__name__ for e in ERRORS}
 
 

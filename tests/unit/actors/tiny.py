@@ -22,7 +22,7 @@ from actors.layers.pair import Pair
 from actors.settings.corpus import CorpusSpec
 from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.run import RunSpec
-from actors.snapshots.flat import ByteArray
+from actors.snapshots.flat_parameters import ByteArray
 from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured, Outcome
 from actors.training.memory_trainer import MemoryTrainer

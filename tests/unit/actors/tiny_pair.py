@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerFast
 
 from actors.corpus.corpus import train_tokenizer
 from actors.layers.pair import Pair
-from actors.pair.pair_model import TandemModel
+from actors.pair.tandem_model import TandemModel
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.build import build_data_layer, build_memory_layer
-from actors.weights.pair_files import export
+from actors.weights.builders import build_data_layer, build_memory_layer
+from actors.weights.pair_export import export_pair
 from tests.unit.actors.tiny import FAMILIES, build, build_memory, open_gates, run_spec, write_facts
 
 ROWS, NUM_TOKENS = 64, 60  # a padded vocabulary
@@ -49,5 +49,5 @@ def exported(folder: Path, family: str = "llama") -> tuple[Pair, Tokenizer]:
     tokenizer = train_tokenizer(spec)
     data = build_data_layer(spec, tokenizer, CPU)
     pair = shake(Pair(data, build_memory_layer(spec, tokenizer, data.vocab_rows, CPU)))
-    export(spec, tokenizer, pair, str(folder))
+    export_pair(spec, tokenizer, pair, str(folder))
     return pair, tokenizer

@@ -178,11 +178,11 @@ def test_a_resume_does_not_take_an_older_pair_because_storage_is_away() -> None:
 
 def test_an_export_that_can_not_be_written_names_its_storage(tmp_path: Path) -> None:
     pair, tokenizer = exported(tmp_path / "here")
-    from actors.weights.pair_files import export
+    from actors.weights.pair_export import export_pair
 
     spec = run_spec(write_facts(tmp_path))
     with away(BUSY), pytest.raises(StorageError, match="away://runs/e: the export can't be writ"):
-        export(spec, tokenizer, pair, "away://runs/e")
+        export_pair(spec, tokenizer, pair, "away://runs/e")
 
 
 def test_a_group_that_failed_on_storage_too_often_ends_the_run_as_storage_away() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.settings.run import DATA, MEMORY
-from actors.wire import Answer, Description, Evaluation, Header, Order, Report
+from actors.wire import Answer, Evaluation, Header, Order, RankDescription, Report
 from orchestrator.loop.command import Reply
 from orchestrator.loop.coordinator import Coordinator, TrainedPair
 from orchestrator.loop.events import (
@@ -109,9 +109,9 @@ def an_evaluation(data: int, memory: int, **changes: Any) -> Evaluation:
     return replace(evaluation, **changes)
 
 
-def a_description(group: str, **changes: Any) -> Description:
+def a_description(group: str, **changes: Any) -> RankDescription:
     return replace(
-        Description(
+        RankDescription(
             group, 0, 0, "cpu", 1_500_000, VERSION_BYTES, VERSION_BYTES, 3 * VERSION_BYTES, "layout"
         ),
         **changes,
@@ -251,7 +251,7 @@ class RecordingListener:
     def on_drain(self, interval: int, reason: str) -> None:
         self.drains.append(interval)
 
-    def on_start(self, descriptions: Mapping[str, Sequence[Description]]) -> None:
+    def on_start(self, descriptions: Mapping[str, Sequence[RankDescription]]) -> None:
         raise AssertionError("the coordinator does not start groups")
 
     def on_interval(self, reports: Sequence[Report], wait_s: float, lag: int) -> None:

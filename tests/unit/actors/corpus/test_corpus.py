@@ -23,17 +23,17 @@ from actors.corpus.corpus import (
     train_tokenizer,
 )
 from actors.corpus.ranges import merge_ranges
-from actors.corpus.shard import Shard
+from actors.corpus.reading_share import ReadingShare
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.sources.facts import FactTable
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import CorpusError
-from tests.unit.actors.corpus.test_reader import on_ranks
+from tests.unit.actors.corpus.test_block_reader import on_ranks
 from tests.unit.actors.corpus.test_windows import documents_of
 from tests.unit.actors.sources.test_file_source import opened, write_rows
 from tests.unit.actors.tiny import numbered_lines, run_spec, write_facts, write_text
-from tests.unit.actors.tokenizers.test_pretrained import byte_level, marks, saved
+from tests.unit.actors.tokenizers.test_pretrained_tokenizer import byte_level, marks, saved
 
 
 def same(one: Windows, other: Windows) -> bool:
@@ -494,7 +494,7 @@ def test_every_rank_has_the_windows_of_a_single_process(
         made = run_spec(made) if kind == "facts_corpus" else made(2.0, 1.0, 1.0)
     spec, tokenizer = made, mixed_tokenizer
 
-    def batches(shard: Shard | None) -> list[Windows]:
+    def batches(shard: ReadingShare | None) -> list[Windows]:
         corpus = Corpus.open(spec, tokenizer, shard)
         own, peer = WindowStream(corpus, "data"), WindowStream(corpus, "memory")
         return [s.next_batch(num)[0] for num in (1, 7, 30, 2) for s in (own, peer)]
@@ -533,7 +533,7 @@ def test_the_next_chunk_is_made_ahead_in_the_background(
 def test_ranks_that_gather_on_the_trainer_s_thread_make_nothing_ahead(
     text_spec: RunSpec, text_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shard = Shard(0, 2, lambda payload: [payload, payload])
+    shard = ReadingShare(0, 2, lambda payload: [payload, payload])
     corpus = Corpus.open(text_spec, text_tokenizer, shard)
     monkeypatch.setattr(corpus._reader, "read", lambda places: [[] for _ in places])
     made = chunk_threads(corpus, monkeypatch)

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from actors.corpus.block_reader import encode
 from actors.corpus.corpus import Corpus, train_tokenizer
 from actors.corpus.inventory import Inventory, take_inventory
-from actors.corpus.reader import encode
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
+from actors.sources.corpus_sources import open_sources
 from actors.sources.documents import Document
 from actors.sources.file_source import FileSource
-from actors.sources.named import open_sources
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import CorpusError
 from tests.unit.actors.sources.test_file_source import write_rows
 from tests.unit.actors.tiny import numbered_lines, run_spec, write_facts, write_text
-from tests.unit.actors.tokenizers.test_pretrained import byte_level, saved
+from tests.unit.actors.tokenizers.test_pretrained_tokenizer import byte_level, saved
 
 LINES = numbered_lines(800)
 

@@ -21,10 +21,10 @@ from actors.layers.batch import (
 from actors.layers.mixture import predict_both
 from actors.machine.seeds import seed_everything, seed_of
 from actors.settings.run import RunSpec
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.build import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer
 from tests.unit.actors.tiny import build, build_memory, one_document, open_gates, tokens
 
 CPU = torch.device("cpu")

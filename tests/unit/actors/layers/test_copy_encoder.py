@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from actors.layers.copy_encoder import CopyEncoder
 from actors.layers.memory_layer import EncoderState, MemoryLayer, rms
 from actors.settings.layers import DataLayerSpec
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
-from actors.weights.pretrained import load_front
+from actors.weights.pretrained_model import load_front
 from tests.unit.actors.tiny import FAMILIES, memory_spec, one_document, save_checkpoint, tokens
 
 EACH_FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))

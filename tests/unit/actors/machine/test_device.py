@@ -18,10 +18,10 @@ def test_gpus_without_a_cuda_device_are_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_kernel_without_a_deterministic_form_is_named() -> None:
     expected = r"cumsum_cuda_kernel has no form.*deterministic: false"
     message = "cumsum_cuda_kernel does not have a deterministic implementation, but you set ..."
-    with pytest.raises(ConfigError, match=expected), deterministic_or_told():
+    with pytest.raises(ConfigError, match=expected), explain_nondeterminism():
         raise RuntimeError(message)
 
 
 def test_other_errors_of_a_step_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="out of memory"), deterministic_or_told():
+    with pytest.raises(RuntimeError, match="out of memory"), explain_nondeterminism():
         raise RuntimeError("CUDA out of memory")

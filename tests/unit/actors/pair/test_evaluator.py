@@ -14,7 +14,7 @@ from actors.measuring.probing import answers_right
 from actors.pair.evaluator import Evaluator
 from actors.settings.run import RunSpec
 from actors.snapshots import snapshot
-from actors.snapshots.flat import ByteArray
+from actors.snapshots.flat_parameters import ByteArray
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Evaluation, SnapshotError
 from tests.unit.actors.tiny import Exchange, numbered_lines, run_spec, write_text

@@ -20,8 +20,8 @@ from actors.pair.export_check import check_export, compared_documents, export_ch
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.build import build_data_layer, build_memory_layer
-from actors.weights.pair_files import load, written
+from actors.weights.builders import build_data_layer, build_memory_layer
+from actors.weights.pair_export import export_folder, load_pair
 from actors.wire import ConfigError, ExportError
 from tests.unit.actors.tiny import (
     FAMILIES,
@@ -72,7 +72,7 @@ def test_what_every_family_exports_is_what_was_trained(
 ) -> None:
     pair, windows = made(family_spec, tokenizer), heldout(family_spec, tokenizer)
     export_checked(family_spec, tokenizer, pair, str(tmp_path / "export"), windows)
-    loaded, _ = load(str(tmp_path / "export"))
+    loaded, _ = load_pair(str(tmp_path / "export"))
     ids = tokens(2, 9)
     for voice in VOICES:
         got, want = (
@@ -113,7 +113,7 @@ CHANGED = [
 def test_one_altered_bit_is_named(
     file: str, name: str, who: str, spec: RunSpec, tokenizer: Tokenizer, pair: Pair
 ) -> None:
-    with written(spec, tokenizer, pair) as root:
+    with export_folder(spec, tokenizer, pair) as root:
         tensors = load_file(root / file)
         tensors[name].view(torch.int32).flatten()[0] ^= 1
         save_file(tensors, root / file, {"format": "pt"})
@@ -125,7 +125,7 @@ def test_one_altered_bit_is_named(
 def test_a_head_that_was_lost_is_named_with_both_losses(
     spec: RunSpec, tokenizer: Tokenizer, pair: Pair
 ) -> None:
-    with written(spec, tokenizer, pair) as root:
+    with export_folder(spec, tokenizer, pair) as root:
         path = root / "data_layer" / "model.safetensors"
         tensors = load_file(path)
         del tensors["lm_head.weight"]
@@ -139,7 +139,7 @@ def test_a_head_that_was_lost_is_named_with_both_losses(
 def test_a_config_that_says_something_else_is_found_by_the_loss(
     spec: RunSpec, tokenizer: Tokenizer, pair: Pair
 ) -> None:
-    with written(spec, tokenizer, pair) as root:
+    with export_folder(spec, tokenizer, pair) as root:
         edit_config(root / "data_layer", rms_norm_eps=0.1)
         message = refusal(root, tokenizer, pair, heldout(spec, tokenizer))
     assert "every tensor is the trained one" in message
@@ -149,7 +149,7 @@ def test_a_tokenizer_with_other_ids_is_found(
     spec: RunSpec, tokenizer: Tokenizer, pair: Pair
 ) -> None:
     other = Tokenizer.train(["other words, other merges"] * 9, tokenizer.size)
-    with written(spec, tokenizer, pair) as root:
+    with export_folder(spec, tokenizer, pair) as root:
         other.write(root / "data_layer")
         message = refusal(root, tokenizer, pair, heldout(spec, tokenizer))
     assert "the exported tokenizer gives other ids" in message
@@ -158,7 +158,7 @@ def test_a_tokenizer_with_other_ids_is_found(
 def test_nothing_is_left_of_an_export_that_fails(
     spec: RunSpec, tokenizer: Tokenizer, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.weights.pair_files.tell_ties", spoil)
+    monkeypatch.setattr("actors.weights.pair_export.tell_ties", spoil)
     with pytest.raises(ExportError):
         export_checked(spec, tokenizer, pair, str(tmp_path / "e"), heldout(spec, tokenizer))
     assert not (tmp_path / "e").exists()
@@ -175,7 +175,7 @@ def test_the_evaluator_exports_nothing_that_it_did_not_check(
     evaluator = Evaluator(spec, tokenizer.to_json())
     evaluator.export(str(tmp_path / "good"))
     assert (tmp_path / "good" / "export.json").is_file()
-    monkeypatch.setattr("actors.weights.pair_files.tell_ties", spoil)
+    monkeypatch.setattr("actors.weights.pair_export.tell_ties", spoil)
     with pytest.raises(ExportError, match=r"lm_head\.weight"):
         evaluator.export(str(tmp_path / "bad"))
 
@@ -198,7 +198,7 @@ def test_an_earlier_run_whose_weights_were_changed_is_refused(
     tensors["lm_head.weight"] += 1
     save_file(tensors, path, {"format": "pt"})
     again = run_spec(facts_corpus, data__layer={"pretrained": str(run), "read_layers": (0, 1)})
-    for use in (lambda: made(again, tokenizer), lambda: load(str(run / "export"))):
+    for use in (lambda: made(again, tokenizer), lambda: load_pair(str(run / "export"))):
         with pytest.raises(ConfigError, match=r"1 tensors of data_layer .* e\.g\. lm_head\.weight"):
             use()
     as_a_checkpoint = {"pretrained": str(path.parent), "read_layers": (0, 1)}

@@ -12,10 +12,10 @@ from torch import Tensor
 from actors.pair.fork import Fork, fork_spec
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.pair_files import load
+from actors.weights.pair_export import load_pair
 from tests.unit.actors.tiny import Exchange, run_spec, write_facts
 from tests.unit.actors.tiny_pair import exported
 
@@ -83,7 +83,7 @@ def with_memory(run: Run) -> Forked:
 def test_both_start_with_the_weights_of_the_export(
     run: Run, without: Forked, with_memory: Forked
 ) -> None:
-    pair = load(run.export)[0]
+    pair = load_pair(run.export)[0]
     want = tuple(FlatParameters(half, section_of).digest() for half in (pair.data, pair.memory))
     assert without.start == with_memory.start == want
 

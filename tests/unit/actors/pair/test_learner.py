@@ -17,7 +17,7 @@ from actors.pair.learner import Learner
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.build import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.wire import DivergedError
 from tests.unit.actors.tiny import TEMPLATES, open_gates, write_facts
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from actors.snapshots import layout as snapshot_layout
-from actors.snapshots.flat import ByteArray, FlatParameters
+from actors.snapshots import buckets as snapshot_layout
+from actors.snapshots.flat_parameters import ByteArray, FlatParameters
 from actors.snapshots.sections import section_of
 from actors.snapshots.snapshot import adopt, publish
 from actors.wire import Header, Range, SnapshotError

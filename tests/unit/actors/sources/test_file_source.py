@@ -20,7 +20,7 @@ from actors.sources import file_source
 from actors.sources.documents import Document, Source
 from actors.sources.file_source import FileSource
 from actors.sources.paths import File
-from actors.sources.row_groups import RowGroups
+from actors.sources.row_groups import RowGroupReader
 from actors.wire import CorpusError
 from tests.unit.actors.tiny import numbered_lines, write_text
 
@@ -242,13 +242,13 @@ def test_a_large_row_group_is_decoded_once_in_an_epoch(
     write_rows(tmp_path / "a.parquet", [{"text": t} for t in numbered_lines(2000)], 100)
     source = opened(rows_spec(tmp_path, "a.parquet"))
     opens: list[int] = []
-    open_ = RowGroups._open
+    open_ = RowGroupReader._open
 
-    def counted(self: RowGroups, file: File) -> Any:
+    def counted(self: RowGroupReader, file: File) -> Any:
         opens.append(1)
         return open_(self, file)
 
-    monkeypatch.setattr(RowGroups, "_open", counted)
+    monkeypatch.setattr(RowGroupReader, "_open", counted)
     for index in source.order(np.random.default_rng(0)):
         source.block(int(index))
     assert len(opens) == 20
@@ -360,13 +360,15 @@ def test_a_limited_held_out_split_reads_few_row_groups(
     write_rows(tmp_path / "a.parquet", [{"text": t} for t in numbered_lines(1000)], 50)
     source = opened(rows_spec(tmp_path, "a.parquet"))
     read: list[int] = []
-    slice_kept = RowGroups.slice_kept
+    slice_kept = RowGroupReader.slice_kept
 
-    def noted(self: RowGroups, file: File, group: int, start: int, stop: int) -> list[Document]:
+    def noted(
+        self: RowGroupReader, file: File, group: int, start: int, stop: int
+    ) -> list[Document]:
         read.append(group)
         return slice_kept(self, file, group, start, stop)
 
-    monkeypatch.setattr(RowGroups, "slice_kept", noted)
+    monkeypatch.setattr(RowGroupReader, "slice_kept", noted)
     assert [*source.heldout(4)]
     assert len(set(read)) == 3
 

@@ -16,8 +16,8 @@ import fsspec
 import pytest
 
 from actors.settings.corpus import CorpusSpec
+from actors.sources.corpus_sources import open_sources
 from actors.sources.facts import FactTable
-from actors.sources.named import open_sources
 from actors.sources.text_file import EncodingError, decode, lines_of, read_text
 from actors.wire import ConfigError, CorpusError
 from orchestrator.settings.config import load_config

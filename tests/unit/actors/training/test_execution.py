@@ -16,7 +16,7 @@ from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.settings.layers import DataLayerSpec
 from actors.training.execution import blocks_of, prepare_training
-from actors.weights.pretrained import load_front
+from actors.weights.pretrained_model import load_front
 from tests.unit.actors.tiny import (
     FAMILIES,
     build_memory,

@@ -11,7 +11,7 @@ from actors.corpus.corpus import Corpus, build_tokenizer
 from actors.sources.split import Split
 from actors.wire import ConfigError, CorpusError
 from jobs.check.check import check, grows, show, warnings
-from jobs.check.machine import Machine
+from jobs.check.resources import AvailableResources
 from orchestrator.console import Console
 from orchestrator.errors import PlacementError, RunExistsError, StoreTooSmallError
 from orchestrator.nodes.nodes import Node
@@ -154,8 +154,8 @@ def test_a_cluster_that_has_too_little_now_and_grows_is_a_warning(config: str) -
     asked = load_config(config, ["data.workers.node_labels.pool=a", "deadlines.start_s=77"])
     now = {"CPU": 1.0}
     with pytest.raises(PlacementError, match="CPU: asked 2"):
-        grows(asked, Machine("a cluster", now, None, None))
-    (warning,) = grows(asked, Machine("a cluster", now, None, None, autoscales=True))
+        grows(asked, AvailableResources("a cluster", now, None, None))
+    (warning,) = grows(asked, AvailableResources("a cluster", now, None, None, autoscales=True))
     assert "no node has the labels pool=a" in warning
     assert "77 s" in warning
 
@@ -164,9 +164,14 @@ def test_a_cluster_whose_node_types_could_never_hold_a_run_is_refused(config: st
     asked = load_config(config, ["data.workers.node_labels.pool=a"])
     grown = [Node({"CPU": 4.0}, {"pool": "b"})]
     with pytest.raises(PlacementError, match=r"data: no node has the labels pool=a .*pool=b"):
-        grows(asked, Machine("it", {"CPU": 0.0}, None, None, autoscales=True, possible=grown))
+        grows(
+            asked,
+            AvailableResources("it", {"CPU": 0.0}, None, None, autoscales=True, possible=grown),
+        )
     enough = [*grown, Node({"CPU": 1.0}, {"pool": "a"})]
-    assert grows(asked, Machine("it", {"CPU": 0.0}, None, None, autoscales=True, possible=enough))
+    assert grows(
+        asked, AvailableResources("it", {"CPU": 0.0}, None, None, autoscales=True, possible=enough)
+    )
 
 
 def test_a_run_that_is_there_already_is_refused(config: str, tmp_path: Path) -> None:
@@ -187,20 +192,20 @@ def found(config: str) -> tuple[Config, dict[str, Any]]:
 
 
 def test_too_little_memory_is_a_warning(found: tuple[Config, dict[str, Any]]) -> None:
-    (said,) = warnings(*found, Machine("here", {}, free_bytes=2**20, gpu_bytes=None))
+    (said,) = warnings(*found, AvailableResources("here", {}, free_bytes=2**20, gpu_bytes=None))
     assert said.startswith("memory: all processes and the store take about")
 
 
 def test_too_little_disk_is_a_warning(found: tuple[Config, dict[str, Any]]) -> None:
     config, result = found
     full = result | {"disk": {**result["disk"], "free_bytes": 10}}
-    (said,) = warnings(config, full, Machine("here", {}, None, None))
+    (said,) = warnings(config, full, AvailableResources("here", {}, None, None))
     assert said.startswith("disk: exports and checkpoints take")
 
 
 def test_a_share_of_a_gpu_that_is_too_small_is_a_warning(config: str) -> None:
     shared = load_config(config, ["data.workers.gpus=0.5", "ray.num_gpus=1"])
-    machine = Machine("here", {}, free_bytes=2**40, gpu_bytes=2**20)
+    machine = AvailableResources("here", {}, free_bytes=2**40, gpu_bytes=2**20)
     (said,) = warnings(shared, check(shared), machine)
     assert said.startswith("data worker: about")
     assert "lower data.batch_size" in said

@@ -11,10 +11,10 @@ import torch
 from actors.corpus.corpus import train_tokenizer
 from actors.layers.pair import Pair
 from actors.settings.run import DATA, MEMORY
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.estimate import ParameterCounts, count_parameters
-from actors.weights.pair_files import export
+from actors.weights.pair_export import export_pair
+from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
 from orchestrator.settings.config import Config, make_config
 from tests.unit.actors.tiny import Exchange, run_spec, write_facts
@@ -103,7 +103,7 @@ def test_exports_are_as_large_as_is_said(
     tmp_path: Path,
 ) -> None:
     pair = Pair(exchange.data.layer, exchange.memory.layer)
-    export(config, tokenizer, pair, str(tmp_path / "export"))
+    export_pair(config, tokenizer, pair, str(tmp_path / "export"))
     written = sum(f.stat().st_size for f in tmp_path.rglob("*.safetensors"))
     assert footprint.export_bytes(counts) == pytest.approx(written, rel=0.1)
 

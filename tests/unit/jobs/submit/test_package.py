@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors.wire import ConfigError
-from jobs.submit.package import MIB, Entry, check_size, code_entries, pack, text_entry
+from jobs.submit.package import MIB, PackageFile, check_size, code_entries, pack, text_entry
 
 
 def fill(root: Path, *names: str, size: int = 1) -> None:
@@ -69,7 +69,7 @@ def test_what_is_too_big_is_refused_with_the_biggest_paths(tmp_path: Path) -> No
 
 def test_a_package_has_the_same_bytes_whatever_the_order_and_the_time(tmp_path: Path) -> None:
     fill(tmp_path, "a.py", "b.py")
-    entries = [Entry("a.py", 1, tmp_path / "a.py"), text_entry("config.yaml", "seed: 1\n")]
+    entries = [PackageFile("a.py", 1, tmp_path / "a.py"), text_entry("config.yaml", "seed: 1\n")]
     first = pack(entries)
     (tmp_path / "a.py").touch()
     assert pack(entries[::-1]) == first

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from jobs.submit.preflight import Place, Wanted, other_packages, problems, shortages
+from jobs.submit.preflight import JobNeeds, Reservation, other_packages, problems, shortages
 
-WANTED = Wanted(
-    (Place("driver", {"CPU": 1.0}),), "s3://b/runs", "s3://b/runs/r", {"torch": "2.13.0"}
+WANTED = JobNeeds(
+    (Reservation("driver", {"CPU": 1.0}),), "s3://b/runs", "s3://b/runs/r", {"torch": "2.13.0"}
 )
 
 
@@ -55,14 +55,14 @@ def test_other_packages_are_no_problem_for_a_job_that_installs_them() -> None:
 
 def test_a_worker_must_fit_one_node_whatever_the_sum() -> None:
     nodes = [node(resources={"CPU": 4.0, "GPU": 0.0})] * 4
-    [line] = shortages([Place("data worker", {"CPU": 8.0})], survey(*nodes))
+    [line] = shortages([Reservation("data worker", {"CPU": 8.0})], survey(*nodes))
     assert "no place for 1 x data worker (8 CPU)" in line
     assert "the cluster has 4 x (4 CPU) and does not scale" in line
 
 
 def test_a_worker_must_have_a_node_with_its_labels() -> None:
     labelled = [node(labels={"group": name}) for name in ("data", "data")]
-    places = [Place("memory worker", {"CPU": 1.0}, {"group": "memory"})]
+    places = [Reservation("memory worker", {"CPU": 1.0}, {"group": "memory"})]
     [line] = shortages(places, survey(*labelled))
     assert "no place for 1 x memory worker (1 CPU with group=memory)" in line
     assert "2 x (4 CPU with group=data)" in line
@@ -70,7 +70,7 @@ def test_a_worker_must_have_a_node_with_its_labels() -> None:
 
 
 def test_what_the_autoscaler_may_add_counts() -> None:
-    workers = [Place("data worker", {"CPU": 1.0, "GPU": 1.0})] * 2
+    workers = [Reservation("data worker", {"CPU": 1.0, "GPU": 1.0})] * 2
     possible = [{"resources": {"CPU": 4, "GPU": 1}, "labels": {}}] * 2
     scaling = survey(autoscales=True, possible=possible)
     assert shortages(workers, scaling) == []
@@ -80,5 +80,5 @@ def test_what_the_autoscaler_may_add_counts() -> None:
 
 
 def test_an_autoscaler_whose_types_are_not_known_is_left_to_say_so_itself() -> None:
-    places = [Place("data worker", {"GPU": 9.0})]
+    places = [Reservation("data worker", {"GPU": 9.0})]
     assert shortages(places, survey(autoscales=True)) == []

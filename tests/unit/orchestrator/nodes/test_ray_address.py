@@ -16,7 +16,7 @@ import pytest
 import ray
 
 from actors.wire import ConfigError
-from jobs.check.machine import machine_of
+from jobs.check.resources import available_resources
 from orchestrator.errors import RayStartError
 from orchestrator.nodes import ray_address
 from orchestrator.nodes.private_ray import CLUSTER_HERE
@@ -203,7 +203,7 @@ def test_a_run_and_check_refuse_a_dead_address_before_ray_waits_for_it(
     with pytest.raises(ConfigError, match="nothing listens there"), ray_session(config, False):
         pass
     with pytest.raises(ConfigError, match="nothing listens there"):
-        machine_of(config)
+        available_resources(config)
     assert time.monotonic() - began < SOON_S
 
 
@@ -272,7 +272,7 @@ def test_a_run_and_check_refuse_a_long_temp_folder(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match="Ray keeps sockets"), ray_session(a_config(), False):
         pass
     with pytest.raises(ConfigError, match="Ray keeps sockets"):
-        machine_of(a_config())
+        available_resources(a_config())
 
 
 def test_a_ray_that_does_not_come_up_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def test_a_place_that_can_not_be_read_is_refused(
 
 
 def test_the_marker_is_the_one_that_an_export_ends_with() -> None:
-    from actors.weights.pair_files import MARKER
+    from actors.weights.pair_export import MARKER
     from orchestrator.settings.file_names import EXPORT_MARKER
 
     assert EXPORT_MARKER == MARKER

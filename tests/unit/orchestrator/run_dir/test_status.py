@@ -33,7 +33,7 @@ def a_status(
     metrics.add_evaluation(an_evaluation(2, 2), final=False)
     metrics.add_resize(Resize(MEMORY, 2, 1, 2, 5.0, 0.2))
     where = Location(MEMORY, 1, 77, "node", "host", ("0",), "0")
-    beat = Beat(MEMORY, 1, 0, "training", 4, 65, 99.0, 3 << 20, 5 << 20)
+    beat = Heartbeat(MEMORY, 1, 0, "training", 4, 65, 99.0, 3 << 20, 5 << 20)
     places = {MEMORY: [(where, beat)]}
     config = a_config(intervals=9, **changes)
     pulse = Pulse(at, at - 0.1, "training", ended)

@@ -1,0 +1,125 @@
+"""Reads blocks and tokenises them, alone or shared among the ranks of a group. Called by `corpus`.
+
+Small corpora are kept tokenised. Where ranks share, each keeps only what it reads itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from actors.corpus.chunk_plan import BlockId
+from actors.corpus.reading_share import ReadingShare, failure, from_bytes, to_bytes
+from actors.corpus.windows import Piece
+from actors.sources.documents import Document, Source
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.wire import CorpusError
+
+BATCH_CHARACTERS = 1 << 20  # tokenised at a time, which takes a hundred times as many bytes
+
+
+def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> list[Piece]:
+    """Each document's tokens between the marks that open and close it."""
+    pieces: list[Piece] = []
+    before, after = tokenizer.opening, tokenizer.closing
+    for some in _batches(documents):
+        encoded = tokenizer.encode_pairs([(d.given, d.text) for d in some])
+        for (ids, num_given), document in zip(encoded, some, strict=True):
+            tokens = np.array([*before, *ids, *after], np.int32)
+            given = len(before) + num_given if num_given else 0
+            pieces.append(Piece(tokens, given, document.subject))
+    return pieces
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.given) + len(document.text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class BlockReader:
+    """Training blocks as token lists.
+
+    Args:
+        tokenizer: the run's.
+        sources: what block_ids are in.
+        kept_blocks: blocks that are kept tokenised; none where the sources have more.
+        share: this rank's share of the reading; unset: all of it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        sources: Sequence[Source],
+        kept_blocks: int,
+        share: ReadingShare | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._sources = sources
+        self._keep = sum(source.num_blocks for source in sources) <= kept_blocks
+        self._kept: dict[BlockId, list[Piece]] = {}
+        self._share = share if share is not None and share.num_ranks > 1 else None
+
+    def set_share(self, share: ReadingShare) -> None:
+        """From now on reads only its share."""
+        self._share = share if share.num_ranks > 1 else None
+
+    def alone(self) -> BlockReader:
+        """Another one that shares with nobody yet, and knows what was kept tokenised."""
+        reader = copy.copy(self)
+        reader._share = None
+        return reader
+
+    def read(self, block_ids: Sequence[BlockId]) -> list[list[Piece]]:
+        """The documents of each block; the same on every rank.
+
+        Raises:
+            CorpusError: on every rank, where one rank can't read its share.
+        """
+        if self._share is None:
+            return self._read(block_ids)
+        # Who reads what depends on the block_ids alone, never on what a rank happens to keep.
+        owners = [self._owner(block_id) for block_id in block_ids]
+        mine = [p for p, owner in zip(block_ids, owners, strict=True) if owner == self._share.rank]
+        try:
+            payload = to_bytes(self._read(mine))
+        except CorpusError as err:  # the others wait in gather: they have to hear of it
+            payload = failure(err)
+        shares = [iter(from_bytes(raw)) for raw in self._share.gather(payload)]
+        return [next(shares[owner]) for owner in owners]
+
+    def _owner(self, block_id: BlockId) -> int:
+        """The rank that reads a block: the same one for a whole span, which is decoded in order."""
+        assert self._share is not None
+        return (block_id.source + self._sources[block_id.source].span(block_id.block)) % (
+            self._share.num_ranks
+        )
+
+    def _read(self, block_ids: Sequence[BlockId]) -> list[list[Piece]]:
+        missing: OrderedDict[BlockId, list[Piece]] = OrderedDict(
+            (block_id, []) for block_id in block_ids if block_id not in self._kept
+        )
+        for number, source in enumerate(self._sources):
+            here = [block_id for block_id in missing if block_id.source == number]
+            if not here:
+                continue
+            blocks = source.blocks([block_id.block for block_id in here])
+            pieces = iter(encode(self._tokenizer, [d for block in blocks for d in block]))
+            for block_id, block in zip(here, blocks, strict=True):
+                missing[block_id] = [next(pieces) for _ in block]
+        if self._keep:
+            self._kept.update(missing)
+        return [
+            self._kept[block_id] if block_id in self._kept else missing[block_id]
+            for block_id in block_ids
+        ]

@@ -1,0 +1,76 @@
+"""A rank's share of the reading: what it is, and the bytes in which ranks hand blocks round.
+
+Every rank reads and tokenises some blocks of a chunk and then gathers all of them, so that each
+holds the windows that one process alone would make. Called by `reader`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.corpus.windows import Piece
+from actors.wire import CorpusError
+
+READ, FAILED = b"r", b"f"
+
+
+@dataclass(frozen=True)
+class ReadingShare:
+    """The part of the reading that one rank of a group does.
+
+    Attributes:
+        rank, num_ranks: of this process.
+        gather: hands every rank's bytes to every rank, in rank order; all ranks call it equally
+            often and in the same order.
+        background: whether `gather` may be called from another thread than the trainer's.
+    """
+
+    rank: int
+    num_ranks: int
+    gather: Callable[[bytes], list[bytes]]
+    background: bool = False
+
+
+def to_bytes(blocks: Sequence[Sequence[Piece]]) -> bytes:
+    """Blocks of pieces as bytes."""
+    pieces = [piece for block in blocks for piece in block]
+    sizes = [len(blocks), *map(len, blocks), *(len(p.tokens) for p in pieces)]
+    given = [p.num_given for p in pieces]
+    tokens = [np.asarray(p.tokens, np.int32) for p in pieces]
+    numbers = np.concatenate([np.array([*sizes, *given], np.int32), *tokens]).astype("<i4")
+    subjects = [p.subject for p in pieces]
+    named = json.dumps(subjects if any(s is not None for s in subjects) else []).encode()
+    return READ + np.array([len(named)], "<i8").tobytes() + named + numbers.tobytes()
+
+
+def failure(err: CorpusError) -> bytes:
+    """A rank's error as bytes."""
+    return FAILED + str(err).encode("utf-8", "backslashreplace")
+
+
+def from_bytes(raw: bytes) -> list[list[Piece]]:
+    """The blocks that `to_bytes` wrote.
+
+    Raises:
+        CorpusError: the one that the rank which sent these bytes met.
+    """
+    if raw[:1] == FAILED:
+        raise CorpusError(raw[1:].decode())
+    length = int(np.frombuffer(raw, "<i8", 1, offset=1)[0])
+    subjects = json.loads(raw[9 : 9 + length])
+    numbers = np.frombuffer(raw[9 + length :], "<i4").astype(np.int32, copy=False)
+    num_blocks = int(numbers[0])
+    per_block = numbers[1 : 1 + num_blocks]
+    num, at = int(per_block.sum()), 1 + num_blocks
+    lengths, given = numbers[at : at + num], numbers[at + num : at + 2 * num]
+    tokens = np.split(numbers[at + 2 * num :], np.cumsum(lengths)[:-1]) if num else []
+    pieces = [
+        Piece(t, int(g), subjects[i] if subjects else None)
+        for i, (t, g) in enumerate(zip(tokens, given, strict=True))
+    ]
+    each = iter(pieces)
+    return [[next(each) for _ in range(size)] for size in per_block.tolist()]

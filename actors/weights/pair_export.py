@@ -1,0 +1,174 @@
+"""Writes a pair of layers in the formats people use, and reads it back. No pickle on either side.
+
+`exports` says what lies where. `DIR` may be any fsspec URL: files are written to a local folder
+first and copied, the marker `export.json` last. Called by `export_check`, `tandem evaluate` and
+`tandem ask`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from actors.layers.causal_lm import model_of, quietly, tell_ties
+from actors.layers.copy_encoder import CopyEncoder
+from actors.layers.data_layer import DataLayer
+from actors.layers.pair import Pair
+from actors.settings.layers import DataLayerSpec
+from actors.settings.run import RunSpec
+from actors.storage import locate, storage_errors, writable
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.export_files import (
+    DATA_LAYER,
+    MARKER,
+    MEMORY_LAYER,
+    MEMORY_PORT,
+    TOKENIZER,
+    check_tensors,
+    checksums,
+    describe_memory,
+    describe_port,
+    export_errors,
+    local_copy,
+    port_tensors,
+)
+from actors.weights.pretrained_model import load_model, pretrained_path
+from actors.weights.starting_weights import memory_at
+from actors.wire import ConfigError
+
+FORMAT = 1
+
+
+def export_pair(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
+    """Writes both layers and the port under `directory`.
+
+    Raises:
+        StorageError: its storage is away or full.
+    """
+    with export_folder(spec, tokenizer, pair) as root:
+        copy_export(root, directory)
+
+
+@contextmanager
+def export_folder(spec: RunSpec, tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
+    """The export in a local folder of its own, whole, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
+        root = Path(temporary)
+        (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
+        _write_data_layer(tokenizer, pair.data, root / DATA_LAYER)
+        layer, memory = spec.data.layer, pair.memory
+        port = {"read_layers": list(layer.read_layers), "memory_dim": spec.memory.layer.dim}
+        _write_part(root / MEMORY_PORT, "port", pair.data.port, port)
+        copied = memory.encoder.config if isinstance(memory.encoder, CopyEncoder) else None
+        described = {
+            "layer": memory.spec.model_copy(update={"start_from": None}).model_dump(mode="json"),
+            "vocab_rows": memory.vocab_rows,
+            "num_tokens": memory.num_tokens,
+            "copied": copied,
+        }
+        _write_part(root / MEMORY_LAYER, "memory", memory, described)
+        marker = {
+            "format": FORMAT,
+            "num_tokens": tokenizer.size,
+            "checksums": {
+                part: checksums(module) for part, module in exported_modules(pair).items()
+            },
+        }
+        (root / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
+        yield root
+
+
+def exported_modules(pair: Pair) -> dict[str, nn.Module]:
+    """What is exported of a pair, by the folder it goes to."""
+    return {DATA_LAYER: pair.data.model, MEMORY_PORT: pair.data.port, MEMORY_LAYER: pair.memory}
+
+
+def copy_export(root: Path, directory: str) -> None:
+    """Copies an export that was written to where it is wanted, the marker last.
+
+    Raises:
+        StorageError: its storage is away or full.
+    """
+    marker = root / MARKER
+    with storage_errors(directory, "the export can't be written"):
+        fs, target = writable(directory)
+        for path in sorted(p for p in root.rglob("*") if p.is_file() and p != marker):
+            fs.put_file(str(path), f"{target}/{path.relative_to(root).as_posix()}")
+        fs.put_file(str(marker), f"{target}/{MARKER}")
+
+
+def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> None:
+    """A plain model of these weights, as if there had never been a port."""
+    tell_ties(data.model)
+    with torch.device("meta"):
+        plain = model_of(copy.deepcopy(data.model.config))
+    plain.load_state_dict(_tensors(data.model), assign=True)
+    plain.tie_weights()  # type: ignore[operator]
+    generation = getattr(data.model, "generation_config", None)
+    if generation is not None:
+        plain.generation_config = copy.deepcopy(generation)
+    with quietly():
+        plain.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.write(folder)
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The module's tensors by name, each its own memory on the CPU."""
+    return {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _write_part(folder: Path, name: str, module: nn.Module, described: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    safetensors.torch.save_file(_tensors(module), str(folder / f"{name}.safetensors"))
+    (folder / f"{name}.json").write_text(
+        json.dumps({"format": FORMAT, **described}, indent=2), encoding="utf-8"
+    )
+
+
+def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
+    """The exported pair and its tokenizer, on the CPU, in eval mode.
+
+    Raises:
+        ConfigError: there is no finished export, or one of its files is missing or does not fit.
+        StorageError: its storage is away.
+    """
+    with storage_errors(directory, "can't be read"):
+        fs, source = locate(directory)
+        is_there = fs.exists(f"{source}/{MARKER}")
+    if not is_there:
+        raise ConfigError(
+            f"{directory}: no finished export there ({MARKER} is missing); give a run that has "
+            "ended"
+        )
+    with local_copy(directory) as root, export_errors(directory):
+        tokenizer = Tokenizer.from_json((root / TOKENIZER).read_text(encoding="utf-8"))
+        port, described = describe_port(root), describe_memory(root)
+        layer = DataLayerSpec(read_layers=port.read_layers)
+        model = _load_model(root / DATA_LAYER, directory)
+        data = DataLayer(model, layer, port.memory_dim, described.num_tokens)
+        data.port.load_state_dict(port_tensors(root))
+        memory = memory_at(root, described, described.spec)
+        for part, module in exported_modules(Pair(data, memory)).items():
+            check_tensors(root, part, module, directory)
+    return Pair(data.eval().requires_grad_(False), memory.requires_grad_(False)), tokenizer
+
+
+def _load_model(folder: Path, directory: str) -> nn.Module:
+    spec = DataLayerSpec(pretrained=str(folder))
+    try:
+        with pretrained_path(spec) as place:
+            return load_model(spec, place)
+    except ConfigError as err:
+        raise ConfigError(f"{directory}: the export can't be loaded: {err}") from err

@@ -1,0 +1,303 @@
+"""Loads Hugging Face causal LMs from where `data.layer.pretrained` says: a folder, a run, the hub.
+
+Reads safetensors only, never runs code from a checkpoint, and asks the hub for nothing that is
+already here. What goes wrong comes out as a ConfigError that says what to do. Called by `layers`,
+`starting`, `pair_files` and `estimate`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from actors.layers.causal_lm import (
+    check_decoder,
+    check_fields,
+    front_config,
+    kernels,
+    learn_every_row,
+    model_of,
+    quietly,
+    tell_ties,
+)
+from actors.settings.layers import DataLayerSpec
+from actors.weights.export_files import DATA_LAYER, export_at, local_copy
+from actors.weights.weight_files import LISTED, headers, refuse_what_is_no_checkpoint
+from actors.wire import ConfigError
+
+EXPERT = re.compile(r"\bexperts\.\d+\.")
+NO_CODE = {"trust_remote_code": False}  # unset, transformers would ask at a terminal
+
+
+@contextmanager
+def pretrained_path(spec: DataLayerSpec) -> Iterator[str]:
+    """What `from_pretrained` takes for `spec.pretrained`: a local folder, or a hub name.
+
+    Raises:
+        ConfigError: a place that does not exist, or holds no checkpoint with safetensors: an
+            adapter, a GGUF file, pickle, no weights, files missing or truncated.
+    """
+    location = spec.pretrained
+    assert location is not None
+    export = export_at(location)
+    if export is not None:
+        location = f"{export}/{DATA_LAYER}"
+    remote = "://" in location
+    if not remote and not Path(location).exists():
+        if _is_path(location):
+            raise ConfigError(
+                f"data.layer.pretrained: no folder {location}; relative paths are relative to the "
+                "config file; give a checkpoint's folder, a run, or a hub name like owner/model"
+            )
+        yield location
+        return
+    if Path(location).is_file():
+        refuse_what_is_no_checkpoint(Path(location), location)
+    with local_copy(location) as folder:
+        refuse_what_is_no_checkpoint(folder, location)
+        headers(folder, location)  # opens every one, so that loading finds whole files
+        yield str(folder)
+
+
+def read_config(spec: DataLayerSpec, place: str) -> Any:
+    """The config at `place`, with the dropout of `spec.fields`. Raises: ConfigError as above."""
+    from transformers import AutoConfig
+
+    config = _explained(spec, lambda: _local_first(AutoConfig.from_pretrained, place, **NO_CODE))
+    if getattr(config, "quantization_config", None) is not None:
+        raise ConfigError(
+            f"data.layer.pretrained: {spec.pretrained} is quantized and can't be trained; give the "
+            "model it was made from"
+        )
+    check_fields(spec, config)
+    for name, value in spec.fields.items():
+        setattr(config, name, value)
+    check_decoder(config, f"data.layer.pretrained: {spec.pretrained} ({config.model_type})")
+    return config
+
+
+def vocabulary_at(place: str) -> dict[str, int] | None:
+    """Token -> id by the tokenizer.json at `place`, a folder or a hub name; None: it has none."""
+    from tokenizers import Tokenizer
+    from transformers.utils import cached_file
+
+    try:
+        with quietly():
+            path = _local_first(
+                cached_file, place, "tokenizer.json", _raise_exceptions_for_missing_entries=False
+            )
+    except OSError:  # no network; what matters more will say so
+        return None
+    if path is None:
+        return None
+    try:
+        return dict(Tokenizer.from_file(str(path)).get_vocab())
+    except Exception as err:  # the library raises nothing narrower
+        raise ConfigError(f"{place}: its tokenizer.json can't be read: {err}") from err
+
+
+def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
+    """The causal LM of `spec.pretrained`, in float32 whatever its files are.
+
+    Args:
+        spec: names the checkpoint, and what may be changed of its config.
+        place: where `checkpoint` found it.
+
+    Raises:
+        ConfigError: no network for a hub name, not a causal LM, no safetensors, a truncated file,
+            tensors that the model needs and the files lack, or that the files have and the model
+            has no place for.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec)
+    return _whole(spec, model, found)
+
+
+def load_front(spec: DataLayerSpec, place: str, num_layers: int) -> nn.Module:
+    """Embedding and first decoder layers of `spec.pretrained`, without its head.
+
+    Raises:
+        ConfigError: as `load_model`; more layers than the model has.
+    """
+    from transformers import AutoModel
+
+    config = front_config(read_config(spec, place), num_layers)
+    model, found = _load(AutoModel, place, config, spec)
+    _refuse_incomplete(spec, model, found)  # what it has too many is the rest of the model
+    return model
+
+
+def outline(spec: DataLayerSpec, place: str) -> nn.Module:
+    """The causal LM of `spec.pretrained` without its weights, none of which takes memory.
+
+    Where the files are here, what they hold is compared with what the model needs, as `load_model`
+    does; of a hub name only the config is looked at. So are models with experts, whose tensors are
+    merged while they are loaded.
+
+    Raises:
+        ConfigError: as `load_model`, where headers and config tell.
+    """
+    config = read_config(spec, place)
+    if Path(place).is_dir():
+        tensors = stand_ins(Path(place), str(spec.pretrained))
+        if not any(EXPERT.search(name) for name in tensors):
+            return _made(spec, place, config, tensors)
+    with torch.device("meta"):
+        return model_of(config, spec.attention)
+
+
+def stand_ins(place: Path, location: str) -> dict[str, Tensor]:
+    """A tensor of the right shape for each one in the folder's weights, all of whose elements are
+    the mean of one of its rows: it takes no memory, and where tensors differ their stand-ins do.
+
+    Raises:
+        ConfigError: as `headers`.
+    """
+    found: dict[str, Tensor] = {}
+    for file, names in headers(place, location).items():
+        with safe_open(file, "pt") as opened:
+            for name in names:
+                part = opened.get_slice(name)
+                shape = part.get_shape()
+                row = part[shape[0] // 2] if shape and shape[0] else torch.zeros(1)
+                value = row.float().mean() if row.numel() else torch.zeros(())
+                found[name] = value.reshape([1] * len(shape)).expand(shape)
+    return found
+
+
+def _made(spec: DataLayerSpec, place: str, config: Any, tensors: dict[str, Tensor]) -> nn.Module:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model, found = _explained(
+        spec,
+        lambda: kind.from_pretrained(None, config=config, state_dict=tensors, **_options(spec)),
+    )
+    return _whole(spec, model, found)
+
+
+def _load(auto: Any, place: str, config: Any, spec: DataLayerSpec) -> tuple[nn.Module, Any]:
+    model, found = _explained(
+        spec,
+        lambda: _local_first(
+            auto.from_pretrained,
+            place,
+            config=config,
+            use_safetensors=True,
+            **_options(spec),
+            **NO_CODE,
+        ),
+    )
+    learn_every_row(model)
+    return model, found
+
+
+def _options(spec: DataLayerSpec) -> dict[str, Any]:
+    return {
+        "dtype": torch.float32,
+        "attn_implementation": kernels(spec.attention),
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # named here, with both shapes
+    }
+
+
+def _refuse_incomplete(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) -> None:
+    """Raises: ConfigError where the files lack a tensor that the model needs, or have another."""
+    where, kind = f"data.layer.pretrained: {spec.pretrained}", type(model).__name__
+    if wrong := sorted(found["mismatched_keys"]):
+        name, there, needed = wrong[0]
+        raise ConfigError(
+            f"{where}: {len(wrong)} tensors have another shape than {kind} needs by its "
+            f"config.json, e.g. {name}: expected {list(needed)}, got {list(there)}; the config "
+            "belongs to another checkpoint"
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"{where} lacks {len(missing)} of the tensors that {kind} needs, e.g. {missing[0]}; "
+            "the checkpoint is incomplete or of another model type than its config.json says"
+        )
+    if wrong := sorted(map(str, found["error_msgs"])):
+        raise ConfigError(f"{where}: not all of its tensors can be loaded: {wrong[0]}")
+
+
+def _whole(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) -> nn.Module:
+    """The model, its config set to what is true of it.
+
+    Raises:
+        ConfigError: tensors are missing, of another shape, or (unless `spec` allows it) left over.
+    """
+    unexpected = sorted(found["unexpected_keys"])
+    if unexpected and not spec.allow_unexpected:
+        names = ", ".join(unexpected[:LISTED])
+        more = f" and {len(unexpected) - LISTED} more" if len(unexpected) > LISTED else ""
+        raise ConfigError(
+            f"data.layer.pretrained: {spec.pretrained} holds {len(unexpected)} tensors that "
+            f"{type(model).__name__} by its config.json has no place for: {names}{more}; without "
+            "them it is another model. Correct config.json (layers, biases, model type), merge an "
+            "adapter into its model, or, where they are not needed, set "
+            "data.layer.allow_unexpected: true"
+        )
+    _refuse_incomplete(spec, model, found)
+    tell_ties(model)
+    return model
+
+
+def _local_first(load: Callable[..., Any], place: str, *args: Any, **kwargs: Any) -> Any:
+    """Loads without asking the hub for what is already here; every process gets the same then."""
+    try:
+        found = load(place, *args, **kwargs, local_files_only=True)
+    except OSError:
+        if Path(place).exists():
+            raise
+        found = None
+    if found is None and not Path(place).exists():
+        found = load(place, *args, **kwargs)
+    return found
+
+
+def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
+    """What `load` returns, quietly; what it raises as a ConfigError."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    where = f"data.layer.pretrained: {spec.pretrained}"
+    try:
+        with quietly():
+            return load()
+    except SafetensorError as err:
+        raise ConfigError(
+            f"{where}: a safetensors file is truncated or altered ({err}); fetch it again"
+        ) from err
+    except OSError as err:
+        first = str(err).splitlines()[0] if str(err) else type(err).__name__
+        what = (
+            "fetch it again, or give a folder that save_pretrained wrote"
+            if Path(str(spec.pretrained)).exists()
+            else "check the name and the network, or fetch the model on a machine that has one and "
+            "give the folder"
+        )
+        raise ConfigError(f"{where}: can't be loaded: {first}; {what}") from err
+    except (
+        StrictDataclassError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RuntimeError,
+        ImportError,
+    ) as err:
+        first = str(err).splitlines()[0] if str(err) else type(err).__name__
+        raise ConfigError(
+            f"{where}: not a causal LM that transformers can load without code of its own: {first}"
+        ) from err
+
+
+def _is_path(location: str) -> bool:
+    return location.startswith((".", "/", "~")) or location.count("/") > 1

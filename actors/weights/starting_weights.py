@@ -1,0 +1,235 @@
+"""What a run starts from: a checkpoint's tokenizer and positions, an earlier run's port and memory.
+
+Checks that these fit this run, and says what to change where they don't. Called by `layers`, which
+builds both layers, by `pair_files`, which loads a pair, and by `estimate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from actors.layers.causal_lm import front_of
+from actors.layers.copy_encoder import CopyEncoder
+from actors.layers.memory_layer import MemoryLayer
+from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
+from actors.settings.run import RunSpec
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.export_files import (
+    DATA_LAYER,
+    MEMORY_LAYER,
+    MEMORY_PORT,
+    MemoryDescription,
+    check_tensors,
+    describe_memory,
+    describe_port,
+    export_at,
+    export_errors,
+    local_copy,
+    memory_tensors,
+    port_tensors,
+)
+from actors.weights.pretrained_model import load_front, pretrained_path, vocabulary_at
+from actors.wire import ConfigError
+
+KNOWN_FRAC = 0.5  # of a run's tokens that a checkpoint's tokenizer must have; added ones it has not
+
+
+def check_positions(config: Any, window: int) -> None:
+    """Raises: ConfigError where a window is longer than the model's positions or its attention.
+
+    In all of these fields None, 0 and less mean that there is no limit.
+    """
+    config = config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < window:
+        raise ConfigError(
+            f"corpus.window {window} is longer than the model's {positions} positions; "
+            "lower it, or for fresh weights raise max_position_embeddings in data.layer.fields"
+        )
+    for field, kind in (("sliding_window", "sliding"), ("attention_chunk_size", "chunked")):
+        reach = getattr(config, field, None)
+        if isinstance(reach, int) and 0 < reach < window and _has_layers(config, kind):
+            raise ConfigError(
+                f"corpus.window {window} is longer than the {reach} tokens that the model's {kind} "
+                f"attention sees, which packed windows don't follow; lower it to {reach}"
+            )
+
+
+def _has_layers(config: Any, kind: str) -> bool:
+    """Whether a layer attends that way; a config without `layer_types` has one kind of layer."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return kind != "sliding" or getattr(config, "use_sliding_window", None) is not False
+    return any(kind in str(each) for each in kinds)
+
+
+def check_tokens(spec: RunSpec, tokenizer: Tokenizer) -> None:
+    """Raises: ConfigError where weights that the run starts from were trained on other token ids:
+    what building the layers says, without building them.
+    """
+    layer, start_from = spec.data.layer, spec.memory.layer.start_from
+    if layer.pretrained is not None:
+        with pretrained_path(layer) as place:
+            check_vocabulary(place, "data.layer.pretrained", layer.pretrained, tokenizer)
+    if start_from is not None:
+        with local_copy(require_export(start_from)) as root:
+            place = str(root / DATA_LAYER)
+            check_vocabulary(place, "memory.layer.start_from", start_from, tokenizer)
+
+
+def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer) -> None:
+    """Checks that weights were trained on this run's token ids.
+
+    Args:
+        place: a local folder or hub name that has them, and their tokenizer.
+        field, location: which setting named them, and how.
+        tokenizer: the run's.
+
+    Raises:
+        ConfigError: the tokenizer beside them gives a token another id, or knows few of the tokens.
+    """
+    theirs = vocabulary_at(place)
+    if theirs is None:
+        return
+    ours = tokenizer.vocabulary()
+    shared = [token for token in ours if token in theirs]
+    moved = [token for token in shared if ours[token] != theirs[token]]
+    if not moved and len(shared) >= KNOWN_FRAC * len(ours):
+        return
+    export = export_at(location)
+    theirs_at = location if export is None else f"{export}/{DATA_LAYER}"
+    name, advice = f"{field}: {location}", f"set tokenizer.pretrained: {theirs_at}"
+    if moved:
+        token = min(moved, key=lambda token: ours[token])
+        raise ConfigError(
+            f"{name}: its weights were trained with other token ids than this run's: {token!r} is "
+            f"{theirs[token]} there and {ours[token]} here; {advice}"
+        )
+    raise ConfigError(
+        f"{name}: its tokenizer has only {len(shared)} of this run's {len(ours)} tokens; {advice}"
+    )
+
+
+def check_model_of_run(model: nn.Module, layer: DataLayerSpec) -> None:
+    """Raises: ConfigError where `layer.pretrained` is an earlier run and tensors of the model that
+    was loaded are not those that it exported.
+    """
+    assert layer.pretrained is not None
+    export = export_at(layer.pretrained)
+    if export is None:
+        return
+    with local_copy(export) as root, export_errors(export):
+        check_tensors(root, DATA_LAYER, model, export)
+
+
+def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
+    """Loads the port of the earlier run that `layer.pretrained` is; nothing where it is no run.
+
+    Raises:
+        ConfigError: it reads at other layers, or another width.
+    """
+    assert layer.pretrained is not None
+    export = export_at(layer.pretrained)
+    if export is None:
+        return
+    with local_copy(export) as root, export_errors(export):
+        found = describe_port(root)
+        here = tuple(sorted(layer.read_layers)), memory_dim
+        if (tuple(sorted(found.read_layers)), found.memory_dim) != here:
+            raise ConfigError(
+                f"data.layer.pretrained: the memory port of {export} reads {found.memory_dim} wide "
+                f"after layers {list(found.read_layers)}, this run {memory_dim} wide after layers "
+                f"{list(layer.read_layers)}; set data.layer.read_layers and memory.layer.dim as "
+                "there, or data.layer.fresh_port: true"
+            )
+        port.load_state_dict(port_tensors(root))
+        check_tensors(root, MEMORY_PORT, port, export)
+
+
+def make_encoder(spec: RunSpec, seed: Callable[[], None]) -> CopyEncoder | None:
+    """The frozen copy that a fresh memory layer of the run addresses with; None: convolutions.
+
+    Args:
+        spec: the run.
+        seed: called when all is loaded, before the first weight is drawn.
+
+    Raises:
+        ConfigError: the data layer is not pretrained.
+    """
+    layer, data = spec.memory.layer, spec.data.layer
+    if layer.encoder == "conv":
+        seed()
+        return None
+    if data.pretrained is None:
+        raise ConfigError(
+            "memory.layer.encoder: frozen_copy copies the first layers of a pretrained data layer, "
+            "but data.layer.pretrained is unset, and layers that learned nothing find nothing; set "
+            "data.layer.pretrained, or memory.layer.encoder: conv"
+        )
+    with pretrained_path(data) as place:
+        front = load_front(data, place, layer.copy_layers)
+    seed()
+    return CopyEncoder(front, layer.dim)
+
+
+def start_memory(layer: MemoryLayerSpec, tokenizer: Tokenizer, vocab_rows: int) -> MemoryLayer:
+    """The memory layer of the run that `layer.start_from` names, with its weights.
+
+    Raises:
+        ConfigError: no run there, or one whose memory is not this run's: the fields that differ.
+    """
+    location = layer.start_from
+    assert location is not None
+    export = require_export(location)
+    with local_copy(export) as root, export_errors(export):
+        found = describe_memory(root)
+        check_memory(layer, found, location)
+        check_vocabulary(str(root / DATA_LAYER), "memory.layer.start_from", location, tokenizer)
+        if (found.vocab_rows, found.num_tokens) != (vocab_rows, tokenizer.size):
+            raise ConfigError(
+                f"memory.layer.start_from: the memory of {location} predicts {found.num_tokens} "
+                f"token ids over {found.vocab_rows} rows, this run's data layer {tokenizer.size} "
+                f"over {vocab_rows}; set tokenizer.pretrained to {export}/{DATA_LAYER} and "
+                f"data.layer.pretrained to {location}"
+            )
+        memory = memory_at(root, found, layer)
+        check_tensors(root, MEMORY_LAYER, memory, export)
+        return memory
+
+
+def require_export(location: str) -> str:
+    """The export that `memory.layer.start_from` names. Raises: ConfigError where there is none."""
+    export = export_at(location)
+    if export is None:
+        raise ConfigError(
+            f"memory.layer.start_from: no run and no export at {location}; give the directory of a "
+            "run that has ended; relative paths are relative to the config file"
+        )
+    return export
+
+
+def check_memory(layer: MemoryLayerSpec, found: MemoryDescription, location: str) -> None:
+    """Raises: ConfigError naming each field that makes the exported memory another one."""
+    here, there = layer.identity(), found.spec.identity()
+    differing = [
+        f"memory.layer.{name} is {here.get(name)} here and {there.get(name)} there"
+        for name in {**here, **there}
+        if here.get(name) != there.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"memory.layer.start_from: the memory of {location} is another one: "
+            f"{'; '.join(differing)}; set these as there, or start with a fresh memory"
+        )
+
+
+def memory_at(root: Path, found: MemoryDescription, layer: MemoryLayerSpec) -> MemoryLayer:
+    """The memory layer exported under `root`, with its weights. Raises as `explained` catches."""
+    encoder = None if found.copied is None else CopyEncoder(front_of(found.copied), layer.dim)
+    memory = MemoryLayer(layer, found.vocab_rows, found.num_tokens, encoder)
+    memory.load_state_dict(memory_tensors(root))
+    return memory
