@@ -1,6 +1,6 @@
-"""Reads blocks and tokenises them, alone or shared among the ranks of a group. Called by `corpus`.
+"""Reads blocks and tokenises them, alone or shared among the ranks of a group.
 
-Small corpora are kept tokenised. Where ranks share, each keeps only what it reads itself.
+Small corpora are kept tokenised. Where ranks share the reading, each keeps only what it read.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from actors.sources.documents import Document, Source
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import CorpusError
 
-BATCH_CHARACTERS = 1 << 20  # tokenised at a time, which takes a hundred times as many bytes
+BATCH_CHARACTERS = 1 << 20  # tokenised at a time; takes a hundred times as many bytes of memory
 
 
 def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> list[Piece]:
-    """Each document's tokens between the marks that open and close it."""
+    """Each document's tokens, with its opening and closing marks."""
     pieces: list[Piece] = []
     before, after = tokenizer.opening, tokenizer.closing
     for some in _batches(documents):
@@ -48,13 +48,13 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 class BlockReader:
-    """Training blocks as token lists.
+    """Reads training blocks as pieces of tokens.
 
     Args:
         tokenizer: the run's.
-        sources: what block_ids are in.
-        kept_blocks: blocks that are kept tokenised; none where the sources have more.
-        share: this rank's share of the reading; unset: all of it.
+        sources: to which the block ids refer.
+        kept_blocks: the most blocks that are kept tokenised; sources with more are not kept.
+        share: this rank's share of the reading; None: all of it.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class BlockReader:
         self._share = share if share is not None and share.num_ranks > 1 else None
 
     def set_share(self, share: ReadingShare) -> None:
-        """From now on reads only its share."""
+        """From now on, reads only this share."""
         self._share = share if share.num_ranks > 1 else None
 
     def alone(self) -> BlockReader:
-        """Another one that shares with nobody yet, and knows what was kept tokenised."""
+        """A copy that shares the reading with no other rank, with the same kept blocks."""
         reader = copy.copy(self)
         reader._share = None
         return reader
@@ -84,22 +84,22 @@ class BlockReader:
         """The documents of each block; the same on every rank.
 
         Raises:
-            CorpusError: on every rank, where one rank can't read its share.
+            CorpusError: on every rank, if one rank can't read its share.
         """
         if self._share is None:
             return self._read(block_ids)
-        # Who reads what depends on the block_ids alone, never on what a rank happens to keep.
+        # The owner depends on the block alone, never on what a rank has kept.
         owners = [self._owner(block_id) for block_id in block_ids]
         mine = [p for p, owner in zip(block_ids, owners, strict=True) if owner == self._share.rank]
         try:
             payload = to_bytes(self._read(mine))
-        except CorpusError as err:  # the others wait in gather: they have to hear of it
+        except CorpusError as err:  # the others wait in gather and must raise it too
             payload = failure(err)
         shares = [iter(from_bytes(raw)) for raw in self._share.gather(payload)]
         return [next(shares[owner]) for owner in owners]
 
     def _owner(self, block_id: BlockId) -> int:
-        """The rank that reads a block: the same one for a whole span, which is decoded in order."""
+        """The rank that reads a block: the same for a whole span, which is decoded in order."""
         assert self._share is not None
         return (block_id.source + self._sources[block_id.source].span(block_id.block)) % (
             self._share.num_ranks
@@ -110,12 +110,12 @@ class BlockReader:
             (block_id, []) for block_id in block_ids if block_id not in self._kept
         )
         for number, source in enumerate(self._sources):
-            here = [block_id for block_id in missing if block_id.source == number]
-            if not here:
+            of_source = [block_id for block_id in missing if block_id.source == number]
+            if not of_source:
                 continue
-            blocks = source.blocks([block_id.block for block_id in here])
+            blocks = source.blocks([block_id.block for block_id in of_source])
             pieces = iter(encode(self._tokenizer, [d for block in blocks for d in block]))
-            for block_id, block in zip(here, blocks, strict=True):
+            for block_id, block in zip(of_source, blocks, strict=True):
                 missing[block_id] = [next(pieces) for _ in block]
         if self._keep:
             self._kept.update(missing)

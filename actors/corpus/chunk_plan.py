@@ -1,7 +1,7 @@
 """Which blocks make up a chunk of a stream: of one source by epochs, of several by weights.
 
-A pure function of seed, stream and chunk, so that a position in a stream is the chunk's number.
-Reads nothing. Called by `corpus`.
+A pure function of seed, stream and chunk number, so that a chunk number is a position in a stream.
+Reads nothing.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ import numpy as np
 from actors.sources.documents import Indices, Source
 
 CACHED_ORDERS = 8
-PARTS = 1 << 20  # of a block; rates are whole numbers of them, so that nothing is ever rounded
+PARTS = 1 << 20  # of a block; rates are whole numbers of parts, so that no rounding adds up
 
 
 class BlockId(NamedTuple):
-    """A training block of one of the sources."""
+    """A training block: number of its source, number in it."""
 
     source: int
     block: int
 
 
 def rng_of(seed: int, stream: str, *more: int) -> np.random.Generator:
-    """A generator that depends on all of these and nothing else."""
+    """A random generator that depends on exactly these values."""
     return np.random.default_rng([seed, *stream.encode(), *more])
 
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """Blocks that are shuffled together, and the generator that shuffles what they hold."""
+    """Blocks whose documents are shuffled together, and the generator that shuffles them."""
 
     block_ids: list[BlockId]
     rng: np.random.Generator
 
 
 class ChunkPlanner:
-    """The chunks of every stream.
+    """Plans the chunks of every stream.
 
-    Of one source, chunk by chunk its shuffled blocks, each once per epoch. Of several, each gives
-    its rate of blocks to every chunk, on the average, and starts its own next epoch when it has
-    given all of them.
+    With one source, its shuffled blocks are taken chunk by chunk, each once per epoch. With
+    several, each source contributes its rate of blocks to every chunk, on average, and begins its
+    own next epoch when all its blocks were used.
 
     Args:
         sources: at least one.
         seed: of the shuffles.
         chunk_blocks: blocks of a chunk.
-        shares: of the blocks, by source; they add up to 1.
+        shares: each source's share of the blocks; they add up to 1.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class ChunkPlanner:
 
     @property
     def chunks_per_epoch(self) -> int:
-        """Chunks after which every training block of every source was drawn."""
+        """Chunks after which every training block of every source was used."""
         if len(self._sources) == 1:
             return -(-self._sources[0].num_blocks // self._chunk_blocks)
         needed = zip(self._sources, self._rates, strict=True)
         return max(-(-source.num_blocks * PARTS // rate) for source, rate in needed)
 
     def chunk(self, stream: str, index: int) -> ChunkPlan:
-        """The chunk of that number in the named stream."""
+        """The plan of chunk `index` of the named stream."""
         if len(self._sources) == 1:
             epoch, within = divmod(index, self.chunks_per_epoch)
             start = within * self._chunk_blocks

@@ -1,11 +1,9 @@
 """From documents to windows: tokenise, shuffle, pack, and resume at the exact next batch.
 
-A stream is an endless list of chunks; a chunk is `shuffle_blocks` blocks of the sources whose
+A stream is an endless sequence of chunks. A chunk is `shuffle_blocks` blocks of the sources, whose
 documents are shuffled, packed into windows and shuffled again, all from (seed, stream, chunk). So a
-position is (chunk, window), a group's trained ranges are a few integers in a header, and any
-process can read them again. The chunk after the one in use is made in the background.
-
-Called by the trainers and the evaluator.
+position in a stream is (chunk, window), what a group trained on is a few integers in a header, and
+any process can read it again. The next chunk is made in the background.
 """
 
 from __future__ import annotations
@@ -35,20 +33,20 @@ from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import CorpusError, Range
 
 CACHED_CHUNKS = 3
-KEPT_CHUNKS = 4  # a corpus of so many chunks is kept tokenised
-HELDOUT_BYTES = 4 << 20  # of the held-out split that are read, at least where there are more
-HELDOUT_BLOCKS = 16  # and so many blocks of it
+KEPT_CHUNKS = 4  # a corpus of up to this many chunks is kept tokenised
+HELDOUT_BYTES = 4 << 20  # read of the held-out split, or all of a smaller one
+HELDOUT_BLOCKS = 16  # the least blocks of it that are read
 MEASURED_WINDOWS = 48  # held-out windows on which the memory group measures its agreement
-BYTES_PER_TOKEN = 8  # more than tokenizers get out of text, so that enough is read
+BYTES_PER_TOKEN = 8  # above what tokenizers reach, so that enough is read
 TOKENIZER_BYTES = 64 << 20  # text that the tokenizer is trained on, at most
-MEASURED_BYTES = 256 << 10  # text of a source that is tokenised to learn the length of its tokens
+MEASURED_BYTES = 256 << 10  # text of a source that is tokenised to estimate bytes per token
 
 
 class Corpus:
     """A tokenised corpus.
 
-    Streams of training windows, held-out windows, and facts where there are some. The windows are
-    the same for any number of ranks that share the reading.
+    Has streams of training windows, held-out windows, and the fact table of a corpus of facts. The
+    windows are the same for any number of ranks that share the reading.
     """
 
     def __init__(
@@ -71,32 +69,32 @@ class Corpus:
         self._planner = ChunkPlanner(sources, spec.seed, spec.corpus.shuffle_blocks, shares)
         kept = KEPT_CHUNKS * spec.corpus.shuffle_blocks
         self._reader = BlockReader(tokenizer, sources, kept, share)
-        self._lock = Lock()  # readers keep files open between blocks
+        self._lock = Lock()  # sources keep files open between blocks
         background = share is None or share.num_ranks == 1 or share.background
         self._pool = ThreadPoolExecutor(1, "tandem-chunks") if background else None
 
     @classmethod
     def open(cls, spec: RunSpec, tokenizer: Tokenizer, share: ReadingShare | None = None) -> Corpus:
-        """Opens the corpus that `spec` names, split as its seed says; of its reading, this process
-        does the share that `share` says.
+        """Opens the corpus of `spec`, split by its seed; this process reads its `share` of it, or
+        all.
         """
         sources, facts = open_sources(spec.corpus, spec.seed)
         return cls(spec, tokenizer, sources, facts, share)
 
     def share_reading(self, share: ReadingShare) -> None:
-        """From now on this process reads only its share; before anything was read."""
+        """From now on, this process reads only this share; called before anything is read."""
         self._reader.set_share(share)
         if not share.background and self._pool is not None:
             self._pool.shutdown()
             self._pool = None
 
     def alone(self) -> Corpus:
-        """The same corpus for a process that leaves its group: it shares the reading with nobody
-        yet. What the group asked for ahead is let go.
+        """The same corpus for a process that leaves its group: it reads all blocks itself. Chunks
+        that the group requested ahead are cancelled.
         """
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        corpus = copy.copy(self)  # the lock stays one: a block may still be read in the old pool
+        corpus = copy.copy(self)  # keeps the lock: the old pool may still be reading a block
         corpus._reader = self._reader.alone()
         corpus._pool = ThreadPoolExecutor(1, "tandem-chunks")
         return corpus
@@ -108,14 +106,14 @@ class Corpus:
 
     @property
     def chunks_per_epoch(self) -> int:
-        """Chunks after which all of the training split was read."""
+        """Chunks after which the whole training split was read."""
         return self._planner.chunks_per_epoch
 
     def chunk(self, stream: str, index: int) -> Windows:
         """The windows of one chunk of the named stream.
 
-        A pure function of spec, stream and index. Where ranks share the reading, all of them must
-        ask for the same chunks in the same order.
+        A pure function of spec, stream and index. Ranks that share the reading must all request the
+        same chunks in the same order.
         """
         drawn = self._planner.chunk(stream, index)
         with self._lock:
@@ -125,10 +123,10 @@ class Corpus:
         return windows[drawn.rng.permutation(len(windows))]
 
     def request(self, stream: str, index: int, ahead: bool = False) -> Future[Windows] | None:
-        """The chunk when it is made; `ahead` of its need only where there is a thread for it.
+        """A future of the chunk; None if it is requested `ahead` of need and no thread can make it.
 
-        One thread makes all chunks in the order in which they were asked for, so that ranks gather
-        in one order.
+        One thread makes all chunks in the order of the requests, so that all ranks gather in the
+        same order.
         """
         if self._pool is not None:
             return self._pool.submit(self.chunk, stream, index)
@@ -139,7 +137,7 @@ class Corpus:
         return made
 
     def nothing_to_train_on(self) -> CorpusError:
-        """That the training split is empty, and why."""
+        """The error for an empty training split, with the reason."""
         described = ", ".join(files.described for files in self._spec.files)
         whys = "; ".join(source.why_empty(TRAINING) for source in self._sources)
         return CorpusError(f"corpus {described}: the training split is empty: {whys}")
@@ -147,7 +145,7 @@ class Corpus:
     def heldout(self, limit: int) -> Windows:
         """Up to `limit` windows of the held-out split, evenly spread over it.
 
-        Of several sources each has its share by weight, at least one window.
+        Several sources contribute by weight, at least one window each.
 
         Raises:
             CorpusError: the split, or a source's part of it, is empty.
@@ -172,7 +170,8 @@ class Corpus:
 class WindowStream:
     """A group's endless shuffled pass over the training split.
 
-    `state` is the exact next position.
+    Attributes:
+        state: exact next position (chunk, window).
     """
 
     def __init__(self, corpus: Corpus, name: str, state: tuple[int, int] = (0, 0)) -> None:
@@ -182,7 +181,7 @@ class WindowStream:
         self._chunks: OrderedDict[int, Future[Windows]] = OrderedDict()
 
     def _request(self, index: int, ahead: bool = False) -> None:
-        """Has a chunk made that is not there yet."""
+        """Requests a chunk unless it is cached."""
         if index not in self._chunks:
             made = self._corpus.request(self._name, index, ahead)
             if made is None:
@@ -197,7 +196,7 @@ class WindowStream:
         return self._chunks[index].result()
 
     def next_batch(self, num: int) -> tuple[Windows, list[Range]]:
-        """The next `num` windows and where they stand.
+        """The next `num` windows and their ranges in the stream.
 
         Raises:
             CorpusError: a whole epoch holds no window.
@@ -225,7 +224,7 @@ class WindowStream:
 
 
 def heldout_counts(spec: CorpusSpec, limit: int) -> dict[int, int]:
-    """Of `limit` held-out windows, how many each source gives: by weight, at least one each."""
+    """Held-out windows per source, `limit` in all: by weight, at least one each."""
     shares = normalised_weights(spec.files)
     order = sorted(range(len(shares)), key=lambda i: -shares[i])[:limit]
     counts = {i: max(1, int(limit * shares[i])) for i in order}
@@ -236,13 +235,13 @@ def heldout_counts(spec: CorpusSpec, limit: int) -> dict[int, int]:
 
 
 def heldout_blocks(spec: CorpusSpec, limit: int) -> int:
-    """Blocks of a source that are read for `limit` of its held-out windows, where it has them."""
+    """Blocks of a source to read for `limit` held-out windows."""
     needed = max(HELDOUT_BYTES, limit * spec.window * BYTES_PER_TOKEN)
     return max(HELDOUT_BLOCKS, needed // spec.block_bytes)
 
 
 def nothing_held_out(files: SourceSpec, source: Source) -> CorpusError:
-    """That a source's held-out split holds no text, and why."""
+    """The error for a held-out split without text, with the reason."""
     return CorpusError(
         f"corpus {files.described}: the held-out split is empty: {source.why_empty(HELDOUT)}"
     )
@@ -258,8 +257,8 @@ Measure = Callable[[Sequence[Document]], int]
 
 
 def block_shares(spec: RunSpec, sources: Sequence[Source], measure: Measure) -> list[float]:
-    """Each source's share of the blocks that are drawn, so that what is measured in them is shared
-    as the weights say: a block of one source may hold more than one of another.
+    """Each source's share of the blocks, such that what `measure` counts in them is shared by
+    weight: blocks of different sources hold different amounts.
     """
     if len(sources) == 1:
         return [1.0]
@@ -270,13 +269,13 @@ def block_shares(spec: RunSpec, sources: Sequence[Source], measure: Measure) -> 
 
 
 def _block_length(source: FileSource, measure: Measure) -> float:
-    """What is measured in a block of the source, on the average, estimated from a sample."""
+    """Mean of what `measure` counts in a block of the source, estimated from a sample."""
     sample = source.sample()
     num_bytes = sum(d.num_bytes for d in sample.documents)
     if num_bytes == 0:
         raise CorpusError(
             f"corpus {source.described}: no text in any of {sample.num_blocks:.0f} blocks spread "
-            "over it; a source that is mixed must hold some everywhere"
+            "over it; a source of a mixture needs text everywhere"
         )
     measured = sample.documents[:: max(1, num_bytes // MEASURED_BYTES)]
     per_byte = measure(measured) / max(1, sum(d.num_bytes for d in measured))
@@ -284,13 +283,13 @@ def _block_length(source: FileSource, measure: Measure) -> float:
 
 
 def build_tokenizer(spec: RunSpec) -> Tokenizer:
-    """The run's tokenizer: the pretrained one that `spec` names, or one trained for it.
+    """The run's tokenizer: the pretrained one that `spec` names, or one trained on its corpus.
 
     Raises:
-        ConfigError: the pretrained one can't be had; CorpusError: as `train_tokenizer`.
+        ConfigError: the pretrained one can't be loaded. CorpusError: as `train_tokenizer`.
     """
     if spec.tokenizer.pretrained is not None:
-        open_sources(spec.corpus, spec.seed)  # what is wrong with them shows before a worker starts
+        open_sources(spec.corpus, spec.seed)  # shows faults of the corpus before a worker starts
         chosen = spec.tokenizer
         return Tokenizer.from_pretrained(
             spec.tokenizer.pretrained, chosen.begin, chosen.end, _as_ids(spec)
@@ -299,10 +298,9 @@ def build_tokenizer(spec: RunSpec) -> Tokenizer:
 
 
 def train_tokenizer(spec: RunSpec, limit_bytes: int = TOKENIZER_BYTES) -> Tokenizer:
-    """A tokenizer of the training split alone.
+    """Trains a tokenizer on the training split.
 
-    Blocks spread over the corpus where it is larger than `limit_bytes`; of several sources, as
-    their weights say.
+    On blocks from all over it where it is larger than `limit_bytes`; on several sources by weight.
     """
     sources, _ = open_sources(spec.corpus, spec.seed)
     shares = block_shares(spec, sources, lambda documents: sum(d.num_bytes for d in documents))

@@ -1,8 +1,8 @@
-"""What a run will read, looked at before it starts: how much there is of it, source by source.
+"""What a run will read, counted source by source before it starts.
 
-Reads every held-out block that an evaluation will ask for, and of the training split as much as is
-cheap, so that a record that can't be read is named at the start and not at the run's end. What is
-not read is estimated, and marked so. Called by the driver and by `jobs.check.corpus_check`.
+Reads every held-out block that an evaluation needs, and as much of the training split as is cheap,
+so that a malformed record is named at the start and not at the end of the run. What is not read is
+estimated, and marked as an estimate.
 """
 
 from __future__ import annotations
@@ -33,23 +33,25 @@ from actors.sources.file_source import FileSource
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import CorpusError
 
-# Of the training split, over all sources; a smaller one is read whole. One core reads 60 to 100 MiB
-# of JSON lines a second.
+# Read of the training split, over all sources; a smaller one is read completely. One core reads 60
+# to 100 MiB of JSON lines per second.
 START_BYTES = 64 << 20
 CHECK_BYTES = 256 << 20
 BLOCKS_AT_A_TIME = 16
-SEARCHED_BYTES = 8 << 20  # of a source, in which special tokens are looked for
-SEARCHED_HELDOUT_BYTES = 1 << 20  # and so much of its held-out split
-SHOWN = 5  # files, relations or tokens that a line names
+SEARCHED_BYTES = 8 << 20  # of a source's training split, searched for special tokens
+SEARCHED_HELDOUT_BYTES = 1 << 20  # the same of its held-out split
+SHOWN = 5  # names of files, relations or tokens in one line
 
 
 @dataclass(frozen=True)
 class SplitSize:
-    """Training or held-out split of one source.
+    """Size of the training or held-out split of one source.
 
     Attributes:
-        documents, num_bytes: of text; `estimated` where only a part was read.
-        tokens: with document marks; `tokens_estimated` where only a sample was tokenised.
+        documents, num_bytes: of text.
+        tokens: with document marks.
+        estimated: whether documents and bytes are estimates, from the part that was read.
+        tokens_estimated: whether tokens are an estimate, from a sample that was tokenised.
         read_bytes: of text that were read.
     """
 
@@ -63,16 +65,16 @@ class SplitSize:
 
 @dataclass(frozen=True)
 class SourceInventory:
-    """One source: its files and both sides of its split.
+    """One source: its files and both splits.
 
     Attributes:
         described: its paths.
         share: of the training tokens, by weight.
-        num_files, file_bytes: as they lie there, packed ones packed.
-        training, heldout: what is in them.
+        num_files, file_bytes: files and their sizes, compressed ones compressed.
+        training, heldout: sizes of the splits.
         left_out: files below its paths that are not read, and why.
-        special_tokens: how often special tokens of the tokenizer stand in the text, as text.
-        searched_bytes: of text in which these were looked for.
+        special_tokens: occurrences in the text of what the tokenizer writes for special tokens.
+        searched_bytes: of text that were searched for them.
     """
 
     described: str
@@ -91,9 +93,9 @@ class Inventory:
     """What a run will read.
 
     Attributes:
-        sources: by source, in the order of the config.
-        unasked: facts alone: relations that no held-out wording asks about, with their facts.
-        become_ids: whether special tokens that stand in a text are encoded as their ids.
+        sources: in the order of the config.
+        unasked: for facts: relations without a held-out probe, with their numbers of facts.
+        become_ids: whether special tokens written in a text are encoded as their ids.
     """
 
     sources: tuple[SourceInventory, ...]
@@ -101,12 +103,12 @@ class Inventory:
     become_ids: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Takes back what `as_dict` gave."""
+        """The inverse of `as_dict`."""
         sources = tuple(
             SourceInventory(
                 **source
@@ -122,14 +124,14 @@ class Inventory:
 
     @property
     def special_tokens(self) -> dict[str, int]:
-        """Special tokens in the text of all sources."""
+        """Occurrences of special tokens in the text of all sources."""
         total: Counter[str] = Counter()
         for source in self.sources:
             total.update(source.special_tokens)
         return dict(total)
 
     def lines(self) -> list[str]:
-        """For people: two lines a source, and one where files are left out."""
+        """Lines to print: two per source, one more where files are left out."""
         found = []
         for source in self.sources:
             share = f", {source.share:.0%} of the training tokens" if len(self.sources) > 1 else ""
@@ -137,7 +139,9 @@ class Inventory:
             found.append(
                 f"corpus {source.described}: {files}, {shown_size(source.file_bytes)}{share}"
             )
-            found.append(f"  training {_said(source.training)}; held out {_said(source.heldout)}")
+            found.append(
+                f"  training {_in_words(source.training)}; held out {_in_words(source.heldout)}"
+            )
             if source.left_out:
                 found.append(f"  left out: {_shown([str(file) for file in source.left_out])}")
         if self.special_tokens and self.become_ids:
@@ -146,14 +150,13 @@ class Inventory:
         return found
 
     def warnings(self) -> list[str]:
-        """What is not wrong and yet unlikely to be wanted."""
+        """What is allowed but probably not intended."""
         found = []
         if self.unasked:
             named = [f"{relation} ({num} facts)" for relation, num in self.unasked.items()]
             found.append(
-                f"no held-out wording asks about {_shown(named)}: with too few lemmas that can be "
-                "asked, all of theirs are trained on; give another lemma with a wording that ends "
-                "in [Y]"
+                f"no held-out wording asks about {_shown(named)}: they have too few lemmas with a "
+                "wording that ends in [Y] for one to be held out; give another such lemma"
             )
         tokens = self.special_tokens
         if tokens and not self.become_ids:
@@ -161,23 +164,23 @@ class Inventory:
                      sorted(tokens.items(), key=lambda item: -item[1])]  # fmt: skip
             searched = sum(source.searched_bytes for source in self.sources)
             found.append(
-                f"special tokens of the tokenizer stand in the corpus: {_shown(named)} in the "
-                f"{shown_size(searched)} that were searched; they are encoded as the characters "
-                "that they are written with, not as their ids"
+                f"special tokens of the tokenizer are written in the corpus: {_shown(named)} in "
+                f"the {shown_size(searched)} that were searched; they are encoded character by "
+                "character, not as their ids"
             )
         return found
 
 
 def take_inventory(spec: RunSpec, tokenizer: Tokenizer, read_bytes: int = START_BYTES) -> Inventory:
-    """Reads what a run of `spec` will certainly need, as far as that is cheap, and counts it.
+    """Reads what a run of `spec` will need, as far as that is cheap, and counts it.
 
     Args:
         spec: the run.
-        tokenizer: its own, or one like it.
-        read_bytes: of the training split, at most.
+        tokenizer: the run's, or a similar one.
+        read_bytes: the most bytes of the training split that are read.
 
     Raises:
-        CorpusError: with file and line, where something can't be read; a split without text.
+        CorpusError: something can't be read (names file and line), or a split has no text.
     """
     sources, facts = open_sources(spec.corpus, spec.seed)
     files = corpus_files(spec.corpus)
@@ -186,16 +189,16 @@ def take_inventory(spec: RunSpec, tokenizer: Tokenizer, read_bytes: int = START_
     found = []
     for number, source in enumerate(sources):
         training, heldout, documents = _sides(spec, tokenizer, source, number, read_bytes)
-        mine = files[number]
+        own_files = files[number]
         found.append(
             SourceInventory(
                 described=spec.corpus.files[number].described,
                 share=shares[number],
-                num_files=len(mine),
-                file_bytes=sum(file.size for file in mine),
+                num_files=len(own_files),
+                file_bytes=sum(file.size for file in own_files),
                 training=training,
                 heldout=heldout,
-                left_out=tuple(left_out(spec.corpus.files[number], mine)),
+                left_out=tuple(left_out(spec.corpus.files[number], own_files)),
                 special_tokens=dict(special.counted(documents)),
                 searched_bytes=sum(d.num_bytes for d in documents),
             )
@@ -204,10 +207,10 @@ def take_inventory(spec: RunSpec, tokenizer: Tokenizer, read_bytes: int = START_
 
 
 class _DocumentCounter:
-    """Counts documents as they pass, and keeps the first ones.
+    """Counts documents, and keeps the first ones.
 
     Args:
-        kept_bytes: of text that are kept.
+        kept_bytes: of text to keep.
     """
 
     def __init__(self, kept_bytes: int) -> None:
@@ -216,7 +219,7 @@ class _DocumentCounter:
         self.kept: list[Document] = []
 
     def count(self, documents: Iterable[Document]) -> None:
-        """Takes note of the documents."""
+        """Counts these documents."""
         for document in documents:
             size = document.num_bytes
             self.num_documents += 1
@@ -226,7 +229,7 @@ class _DocumentCounter:
                 self._num_kept += size
 
     def side(self, tokenizer: Tokenizer, read_frac: float) -> SplitSize:
-        """What was counted, as the whole of which `read_frac` was read."""
+        """Size of the split, of which a share `read_frac` was counted."""
         measured: list[Document] = []
         size = 0
         for document in self.kept:
@@ -252,21 +255,21 @@ class _DocumentCounter:
 def _sides(
     spec: RunSpec, tokenizer: Tokenizer, source: Source, number: int, read_bytes: int
 ) -> tuple[SplitSize, SplitSize, list[Document]]:
-    """Training and held-out side of a source, and some of its documents."""
+    """Sizes of a source's training and held-out split, and some of its documents."""
     heldout, heldout_frac = _read_heldout(spec, source, number)
     _refuse_unpackable(spec, tokenizer, source, number, heldout)
     training, training_frac = _read_training(spec, source, number, read_bytes)
     documents = [*training.kept, *heldout.kept]
-    here = heldout.side(tokenizer, heldout_frac)
-    if training_frac == 0 and isinstance(source, FileSource):  # a block there is like one here
+    heldout_side = heldout.side(tokenizer, heldout_frac)
+    if training_frac == 0 and isinstance(source, FileSource):  # estimate it from held-out blocks
         frac = heldout_frac * source.num_heldout / source.num_blocks
-        return replace(heldout.side(tokenizer, frac), read_bytes=0), here, documents
-    return training.side(tokenizer, training_frac), here, documents
+        return replace(heldout.side(tokenizer, frac), read_bytes=0), heldout_side, documents
+    return training.side(tokenizer, training_frac), heldout_side, documents
 
 
 def _read_heldout(spec: RunSpec, source: Source, number: int) -> tuple[_DocumentCounter, float]:
-    """Every held-out block that the evaluator or the memory group reads; of several choices of
-    blocks the largest is what counts.
+    """Counts the held-out blocks that the evaluator and the memory group read, for the largest of
+    their selections; and the share of the split that was read.
     """
     sizes = spec.evaluation
     limits = {sizes.windows, sizes.final_windows, MEASURED_WINDOWS}
@@ -287,7 +290,7 @@ def _read_heldout(spec: RunSpec, source: Source, number: int) -> tuple[_Document
 def _refuse_unpackable(
     spec: RunSpec, tokenizer: Tokenizer, source: Source, number: int, heldout: _DocumentCounter
 ) -> None:
-    """Raises: CorpusError where nothing of the held-out split makes a window."""
+    """Raises: CorpusError: no window can be made of the held-out split."""
 
     def makes_a_window(documents: Iterable[Document]) -> bool:
         some = encode(tokenizer, documents)
@@ -302,12 +305,12 @@ def _refuse_unpackable(
 def _read_training(
     spec: RunSpec, source: Source, number: int, read_bytes: int
 ) -> tuple[_DocumentCounter, float]:
-    """The training blocks that the data group reads first, up to the source's part of `read_bytes`;
-    and the share of all blocks that they are.
+    """Counts the training blocks that the data group reads first, up to the source's part of
+    `read_bytes`; and the share of the split that was read.
     """
     num_sources = len(spec.corpus.files)
     limit = read_bytes // num_sources
-    name = DATA if num_sources == 1 else f"{DATA}/{number}"  # as `Draw` orders them
+    name = DATA if num_sources == 1 else f"{DATA}/{number}"  # the stream's name in ChunkPlanner
     order = source.order(rng_of(spec.seed, name, 0))
     if isinstance(source, FileSource):
         order = source.within(order, limit)
@@ -329,21 +332,21 @@ def _read_training(
 
 
 class _SpecialTokens:
-    """Looks for the special tokens of a tokenizer in text.
+    """Searches text for the special tokens of a tokenizer.
 
     Attributes:
-        become_ids: whether such text is encoded as their ids.
+        become_ids: whether they are encoded as their ids when found in text.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         added = json.loads(tokenizer.to_json()).get("added_tokens", [])
         special = {t["content"]: t["id"] for t in added if t["special"] and t["content"].strip()}
-        by_length = sorted(special, key=len, reverse=True)  # the longest first, as it is encoded
+        by_length = sorted(special, key=len, reverse=True)  # longest first, as in encoding
         self._pattern = re.compile("|".join(map(re.escape, by_length))) if by_length else None
         self.become_ids = any(i in tokenizer.encode(f"a{t}") for t, i in special.items())
 
     def counted(self, documents: Sequence[Document]) -> Counter[str]:
-        """How often each stands in the documents."""
+        """Occurrences of each in the documents."""
         if self._pattern is None:
             return Counter()
         return Counter(self._found(documents))
@@ -356,14 +359,14 @@ class _SpecialTokens:
 
 
 def shown_size(num_bytes: float) -> str:
-    """Bytes for people."""
+    """Bytes with a unit, for messages."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= factor:
             return f"{num_bytes / factor:,.1f} {unit}"
     return f"{num_bytes:.0f} bytes"
 
 
-def _said(side: SplitSize) -> str:
+def _in_words(side: SplitSize) -> str:
     about, tokens_about = ("about " if e else "" for e in (side.estimated, side.tokens_estimated))
     read = f" ({shown_size(side.read_bytes)} read now)" if side.estimated else ""
     documents = "1 document" if side.documents == 1 else f"{side.documents:,} documents"

@@ -1,4 +1,4 @@
-"""Ranges of a stream's windows: joined, and as JSON. No torch."""
+"""Ranges of a stream's windows: merged where they adjoin, and as lists for JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from actors.wire import Range
 
 
 def merge_ranges(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """The same windows in as few ranges as they make when neighbours are joined."""
+    """The same windows, with adjoining ranges merged."""
     merged: list[Range] = []
     for r in ranges:
         if merged and merged[-1].chunk == r.chunk and merged[-1].stop == r.start:
@@ -19,10 +19,10 @@ def merge_ranges(ranges: Iterable[Range]) -> tuple[Range, ...]:
 
 
 def to_lists(ranges: Sequence[Range]) -> list[list[int]]:
-    """Ranges as JSON takes them."""
+    """Ranges as lists for JSON."""
     return [[r.chunk, r.start, r.stop] for r in ranges]
 
 
 def from_lists(lists: Sequence[Sequence[int]]) -> list[Range]:
-    """What `to_lists` was given."""
+    """The inverse of `to_lists`."""
     return [Range(*row) for row in lists]

@@ -1,7 +1,7 @@
-"""A rank's share of the reading: what it is, and the bytes in which ranks hand blocks round.
+"""A rank's share of reading the corpus, and the bytes in which ranks exchange tokenised blocks.
 
-Every rank reads and tokenises some blocks of a chunk and then gathers all of them, so that each
-holds the windows that one process alone would make. Called by `reader`.
+Each rank reads and tokenises some blocks of a chunk, then all gather all blocks, so that each holds
+the windows that one process alone would make.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ READ, FAILED = b"r", b"f"
 
 @dataclass(frozen=True)
 class ReadingShare:
-    """The part of the reading that one rank of a group does.
+    """Which part of the blocks this rank reads, and how it gets the others.
 
     Attributes:
         rank, num_ranks: of this process.
-        gather: hands every rank's bytes to every rank, in rank order; all ranks call it equally
-            often and in the same order.
-        background: whether `gather` may be called from another thread than the trainer's.
+        gather: all-gather of bytes, in rank order; all ranks call it equally often and in the
+            same order.
+        background: whether `gather` may be called from a thread other than the trainer's.
     """
 
     rank: int
@@ -56,7 +56,7 @@ def from_bytes(raw: bytes) -> list[list[Piece]]:
     """The blocks that `to_bytes` wrote.
 
     Raises:
-        CorpusError: the one that the rank which sent these bytes met.
+        CorpusError: the error that the sending rank met.
     """
     if raw[:1] == FAILED:
         raise CorpusError(raw[1:].decode())

@@ -1,4 +1,4 @@
-"""Windows of earlier intervals, kept for the memory to see again."""
+"""Windows of earlier intervals, kept for the memory group to train on again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from actors.wire import Range
 
 
 class ReplayBuffer:
-    """The newest `capacity` windows that were added, and where in the stream they stand.
+    """The newest `capacity` windows that were added, and their ranges in the stream.
 
     Args:
         capacity: windows kept; 0 keeps none.
@@ -22,7 +22,7 @@ class ReplayBuffer:
         self.ranges: list[Range] = []
 
     def add(self, windows: Windows, ranges: Sequence[Range]) -> None:
-        """Adds the windows of `ranges`; the oldest leave."""
+        """Adds the windows of `ranges`; drops the oldest beyond the capacity."""
         joined = Windows.concat([self.windows, windows])
         excess = max(0, len(joined) - self._capacity)
         self.windows = joined[excess:]

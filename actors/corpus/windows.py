@@ -1,5 +1,4 @@
-"""Windows: documents' tokens packed into sequences of one length. Called by `corpus` and the
-trainers.
+"""Windows: tokens of documents packed into sequences of one length.
 
 Shapes: N windows, T tokens of a window.
 """
@@ -14,8 +13,8 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int32]
 
-PADDING = -1  # segment of positions that hold no token
-OPEN_WINDOWS = 16  # windows that packing tries before it closes the fullest
+PADDING = -1  # segment of positions without a token
+OPEN_WINDOWS = 16  # windows that packing keeps open; beyond that the fullest is closed
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Windows:
 
     Attributes:
         tokens_NT: token ids.
-        segments_NT: which document of the window each position belongs to; -1: padding.
-        learn_NT: whether the token at that position is something to predict.
+        segments_NT: number within the window of the document at each position; -1: padding.
+        learn_NT: whether the token at that position is to be predicted.
     """
 
     tokens_NT: IntArray
@@ -40,7 +39,7 @@ class Windows:
 
     @property
     def num_tokens(self) -> int:
-        """Positions that hold a token."""
+        """Positions with a token."""
         return int((self.segments_NT != PADDING).sum())
 
     @classmethod
@@ -61,7 +60,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Piece:
-    """A document's tokens, or a part of them; of the first `num_given` none is to be predicted."""
+    """Tokens of a document or of a part of it; the first `num_given` are not predicted."""
 
     tokens: Sequence[int] | IntArray
     num_given: int = 0
@@ -75,8 +74,8 @@ class Piece:
 def pack(documents: Iterable[Piece], window: int, fill: int) -> Windows:
     """Packs token lists into windows, first fit among the open ones, no subject twice in a window.
 
-    A document longer than the window is cut; its full pieces stand alone, its rest is packed like a
-    short one.
+    A document longer than the window is cut: full pieces have a window each, the rest is packed
+    like a short document.
     """
     closed: list[list[Piece]] = []
     open_: list[list[Piece]] = []
@@ -87,7 +86,7 @@ def pack(documents: Iterable[Piece], window: int, fill: int) -> Windows:
             piece = document.cut(start, start + window)
             size, named = len(piece.tokens), () if piece.subject is None else (piece.subject,)
             if size < 2 or piece.num_given >= size:
-                continue  # nothing in it is to be predicted
+                continue  # nothing to predict in it
             for slot, pieces in enumerate(open_):
                 if used[slot] + size <= window and piece.subject not in subjects[slot]:
                     pieces.append(piece)

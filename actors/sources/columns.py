@@ -1,7 +1,4 @@
-"""From the values of the chosen columns to a document, and what is said where they are not there.
-
-Called by `lines` (JSONL) and `row_groups` (Parquet).
-"""
+"""The document in the chosen columns of a row, and the errors where they are missing or no text."""
 
 from __future__ import annotations
 
@@ -15,7 +12,9 @@ SHOWN_COLUMNS = 20
 
 
 def document(values: Sequence[str | None]) -> list[Document]:
-    """The document of one row; none where a value is null, or what is to be learned is blank."""
+    """The document of one row, given its values of the chosen columns; empty where one is null or
+    the last, which is predicted, is blank.
+    """
     *given, text = values
     if text is None or not text.strip() or any(g is None for g in given):
         return []
@@ -23,7 +22,7 @@ def document(values: Sequence[str | None]) -> list[Document]:
 
 
 def no_column(where: str, column: str, there: Sequence[str]) -> CorpusError:
-    """That a column is missing, which there are, and which is nearest."""
+    """The error for a missing column; names those present and the nearest one."""
     near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
     shown = ", ".join(there[:SHOWN_COLUMNS]) + (", …" if len(there) > SHOWN_COLUMNS else "")
     return CorpusError(
@@ -34,5 +33,7 @@ def no_column(where: str, column: str, there: Sequence[str]) -> CorpusError:
 
 
 def wrong_type(where: str, column: str, got: str) -> CorpusError:
-    """That a column holds something other than text."""
-    return CorpusError(f"{where}: column {column}: expected text, got {got}")
+    """The error for a column that holds something other than text."""
+    return CorpusError(
+        f"{where}: column {column}: expected text, got {got}; choose another column, or convert it"
+    )

@@ -1,10 +1,8 @@
-"""The files that a corpus stands for: what is read, what lies beside it and is not, and whether
-they are still what they were when a run began.
+"""The files of a corpus: which are read, which beside them are not, and whether they have changed.
 
-Content is compared, not modification times: a copied or touched file is the same, and two versions
-of one length are not. A small corpus is digested whole; of a large one, names and sizes of all
-files, and the content of a bounded number of pieces spread over them. Called by `inventory` and the
-driver.
+Content is compared, not modification times: a copied or touched file is the same, two versions of
+one length are not. A small corpus is digested as a whole; of a large one, the names and sizes of
+all files, and a bounded number of pieces spread over them.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ SHOWN_CHANGES = 8
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file below a path of the corpus that is not read."""
+    """A file below a path of the corpus that is not read, and why."""
 
     path: str
     reason: str
@@ -41,7 +39,7 @@ class LeftOut:
 
 
 def corpus_files(spec: CorpusSpec) -> list[list[File]]:
-    """The files of each source as they are listed now; of facts, the templates are the last.
+    """The files of each source, listed now; for facts, the templates file comes last.
 
     Raises:
         CorpusError: as `list_files`.
@@ -70,23 +68,23 @@ def left_out(source: SourceSpec, read: Sequence[File]) -> Iterator[LeftOut]:
             if name not in taken:
                 yield LeftOut(name, f"not of format {source.format}")
         fs, root = file_system(path)
-        if path in taken or root in taken:  # asked whether it is a folder, HTTP reads all of it
+        if path in taken or root in taken:  # over HTTP, `isdir` would read the whole file
             continue
         with reading(path, "can't be listed"):
-            there = sorted(map(str, fs.find(root))) if fs.isdir(root) else []
-        for key in there:
+            below = sorted(map(str, fs.find(root))) if fs.isdir(root) else []
+        for key in below:
             if any(part.startswith((".", "_")) for part in key[len(root) :].split("/")):
                 yield LeftOut(key, "a name that begins with . or _")
 
 
 @dataclass(frozen=True)
 class FileMark:
-    """What a file is recognised by.
+    """Fingerprint of a file.
 
     Attributes:
-        path: as the corpus names it.
+        path: name in the corpus.
         size: bytes.
-        digest: `whole:…` of its content, `pieces:…` of pieces of it, empty where none was read.
+        digest: `whole:…` of its content, `pieces:…` of parts of it, empty where nothing was read.
     """
 
     path: str
@@ -96,13 +94,13 @@ class FileMark:
 
 @dataclass(frozen=True)
 class CorpusMarks:
-    """What a whole corpus is recognised by: its files in the order in which they are read."""
+    """Fingerprint of a corpus: those of its files, in the order in which they are read."""
 
     files: tuple[FileMark, ...]
 
     @classmethod
     def of(cls, spec: CorpusSpec) -> Self:
-        """Of the corpus as it is now. Raises: CorpusError where a file can't be read."""
+        """The fingerprint of the corpus now. Raises: CorpusError: a file can't be read."""
         for path in (*(p for source in spec.files for p in source.paths), *_templates(spec)):
             file_system(path)[0].invalidate_cache()  # this process may have listed it before
         files = [file for source in corpus_files(spec) for file in source]
@@ -122,23 +120,25 @@ class CorpusMarks:
 
     @classmethod
     def from_list(cls, values: Sequence[Mapping[str, Any]]) -> Self:
-        """Takes back what `as_list` gave."""
+        """The inverse of `as_list`."""
         return cls(tuple(FileMark(**value) for value in values))
 
     def as_list(self) -> list[dict[str, Any]]:
-        """As JSON takes it."""
+        """Plain values for JSON."""
         return [asdict(file) for file in self.files]
 
     @property
     def digest(self) -> str:
-        """Of all of it, short enough to be typed; with a letter first, since YAML reads it."""
+        """Of the whole corpus, short enough to be typed; begins with a letter, so that YAML reads
+        it as text.
+        """
         total = xxhash.xxh3_64()
         for file in self.files:
             total.update(f"{file.path}\0{file.size}\0{file.digest}\0".encode())
         return f"c{total.hexdigest()}"
 
     def changes(self, now: CorpusMarks) -> list[str]:
-        """What is different now, file by file; nothing where it is the same corpus."""
+        """Differences of `now`, one line per file; empty for the same corpus."""
         before, after = ({file.path: file for file in m.files} for m in (self, now))
         found = [f"{path} is gone" for path in before if path not in after]
         found += [f"{path} is new" for path in after if path not in before]
@@ -157,12 +157,12 @@ class CorpusMarks:
 
 
 def _differ(before: str, now: str) -> bool:
-    """Whether two digests that were made alike say that the content is another."""
+    """Whether two digests of the same kind differ."""
     return before.partition(":")[0] == now.partition(":")[0] and before != now
 
 
 def _digest(file: File, pieces: int) -> str:
-    """Of the content; of so many pieces spread over it, where that is less than all."""
+    """Digest of the content, or of that many pieces spread over a larger file; 0: all of it."""
     total = xxhash.xxh3_128()
     if pieces and file.size > pieces * PIECE_BYTES:
         for i in range(pieces):

@@ -11,11 +11,11 @@ from actors.sources.paths import File, expand_paths, refuse_twice
 
 
 def open_sources(spec: CorpusSpec, seed: int) -> tuple[list[Source], FactTable | None]:
-    """The sources that `spec` names, in its order, and the fact table where there is one.
+    """The sources that `spec` names, in its order, and the fact table of a corpus of facts.
 
     Raises:
-        CorpusError: no such file, unreadable, empty, of a foreign format, without the columns, or
-            in two sources.
+        CorpusError: a file is missing, unreadable, empty, of a foreign format, without the
+            columns, or in two sources.
     """
     if spec.kind == "facts":
         table = FactTable.read(spec, expand_paths(spec.paths), seed)

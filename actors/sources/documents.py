@@ -1,6 +1,6 @@
-"""What a corpus is before tokenisation: documents, in numbered blocks. Reads nothing itself.
+"""A corpus before tokenisation: documents in numbered blocks, and the protocol of their source.
 
-Called by the sources, which implement `Source`, and by `corpus`.
+Reads nothing itself; the sources implement `Source`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
-TRAINING, HELDOUT = "training", "held-out"  # splits, as messages name them
+TRAINING, HELDOUT = "training", "held-out"  # names of the splits in messages
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text that is packed apart from its neighbours.
+    """A text; attention does not cross from one document to the next.
 
     Attributes:
-        text: what is to be learned.
-        subject: documents of one subject never share a window.
-        given: what stands before `text` and is read but not predicted.
+        text: is predicted.
+        subject: two documents of one subject are never packed into one window.
+        given: precedes `text`; is read, not predicted.
     """
 
     text: str
@@ -32,7 +32,7 @@ class Document:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of both texts in UTF-8."""
+        """Bytes of `given` and `text` in UTF-8."""
         return len(self.text.encode()) + len(self.given.encode())
 
 
@@ -46,21 +46,21 @@ class Source(Protocol):
         """Training blocks."""
 
     def order(self, rng: np.random.Generator) -> Indices:
-        """Every training block once, shuffled as far as the files let blocks be read apart."""
+        """Every training block once, shuffled as far as the format allows."""
 
     def span(self, index: int) -> int:
-        """The part of the files that a training block lies in; one process should read it all."""
-
-    def block(self, index: int) -> list[Document]:
-        """The documents of one training block, always the same ones in the same order."""
-
-    def blocks(self, indices: Sequence[int]) -> list[list[Document]]:
-        """The documents of several training blocks; together they may be read faster."""
-
-    def heldout(self, num_blocks: int | None = None) -> Iterator[Document]:
-        """The held-out split, in order; of a large one, about `num_blocks` blocks spread over
-        it.
+        """Number of the stretch of the files that holds a training block; cheapest where one
+        process reads all its blocks.
         """
 
+    def block(self, index: int) -> list[Document]:
+        """The documents of one training block, always the same, in the same order."""
+
+    def blocks(self, indices: Sequence[int]) -> list[list[Document]]:
+        """The documents of several training blocks, possibly read in parallel."""
+
+    def heldout(self, num_blocks: int | None = None) -> Iterator[Document]:
+        """The held-out split, in order; about `num_blocks` blocks spread over a larger one."""
+
     def why_empty(self, split: str) -> str:
-        """What is said where a split holds nothing: what there is, and what to change."""
+        """The end of a message about an empty split: what there is, and what to change."""

@@ -1,7 +1,7 @@
-"""Facts, the wordings that say them, which wordings are held out, and the probes that ask them.
+"""Facts, their wordings, the split of the wordings, and the probes made from them.
 
-Wordings are held out by verb lemma: patterns that differ by a comma or a tense fall on the same
-side. Nothing here tokenises. Called by `sources` and `evaluation`.
+Wordings are held out by verb lemma: patterns that differ by a comma or a tense are on the same side
+of the split. Nothing here tokenises.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Wording:
 
     @property
     def askable(self) -> bool:
-        """True where the object comes last and after a space, so that it can be asked."""
+        """Whether the object comes last and after a space, so that the rest can be a prompt."""
         head, _, tail = self.pattern.partition(OBJECT)
         return SUBJECT in head and not tail.strip(" .") and head.endswith(" ")
 
@@ -54,18 +54,18 @@ class Wording:
 
 @dataclass(frozen=True)
 class Probe:
-    """A question and every answer that counts as right."""
+    """A prompt and every answer that counts as right."""
 
     relation: str
     subject: str
     prompt: str
     answers: tuple[str, ...]
-    seen: bool  # in a wording that was trained on
+    seen: bool  # whether its wording was trained on
 
 
 @dataclass(frozen=True)
 class FactTable:
-    """Facts without repeats, and each relation's wordings on both sides of the split."""
+    """Facts without repeats, and the wordings of each relation on both sides of the split."""
 
     facts: tuple[Fact, ...]
     train_wordings: dict[str, tuple[Wording, ...]]
@@ -123,14 +123,14 @@ class FactTable:
 
     @property
     def unasked(self) -> dict[str, int]:
-        """Relations that no held-out wording asks about, and how many facts each has: too few of
-        their lemmas can be asked for one to be held out.
+        """Relations without a probe in a held-out wording, with their numbers of facts: too few of
+        their lemmas have an askable wording.
         """
         asked = {r for r, side in self.heldout_wordings.items() if any(w.askable for w in side)}
         return dict(Counter(fact.relation for fact in self.facts if fact.relation not in asked))
 
     def majority(self) -> dict[str, str]:
-        """Each relation's most frequent object; ties go to the first in the alphabet."""
+        """Each relation's most frequent object; among equals, the first in the alphabet."""
         counts: dict[str, Counter[str]] = {}
         for fact in self.facts:
             counts.setdefault(fact.relation, Counter())[fact.object] += 1
@@ -140,7 +140,7 @@ class FactTable:
         """Up to `limit` probes, each prompt once, in an order that depends on the seed alone.
 
         A prompt that several facts share (two true answers, or one wording for two relations)
-        accepts each of them.
+        accepts the object of each.
         """
         side = self.train_wordings if seen else self.heldout_wordings
         by_prompt: dict[str, list[Fact]] = {}
@@ -159,37 +159,37 @@ class FactTable:
 
 
 def baseline_accuracy(probes: Sequence[Probe], majority: dict[str, str]) -> float:
-    """Share of the probes that each relation's most frequent object answers."""
+    """Share of the probes for which their relation's most frequent object is a right answer."""
     return sum(majority[p.relation] in p.answers for p in probes) / max(1, len(probes))
 
 
 def _split(
     wordings: Sequence[Wording], num_lemmas: int, seed: str, answers_only: bool
 ) -> tuple[tuple[Wording, ...], tuple[Wording, ...]]:
-    """Training and held-out wordings; at least one lemma always stays in training, and where only
-    answers are learned one that ends in the answer, since of others nothing is trained on.
+    """Training and held-out wordings. At least one lemma stays in training; where only answers are
+    learned, one with an askable wording, since the others are not trained on.
     """
     lemmas = sorted({w.lemma for w in wordings})
     askable = [lemma for lemma in lemmas if any(w.askable for w in wordings if w.lemma == lemma)]
     most = max(0, len(askable if answers_only else lemmas) - 1)
     random.Random(seed).shuffle(askable)
-    held = set(askable[: min(num_lemmas, most)])
-    return tuple(w for w in wordings if w.lemma not in held), tuple(
-        w for w in wordings if w.lemma in held
+    held_out = set(askable[: min(num_lemmas, most)])
+    return tuple(w for w in wordings if w.lemma not in held_out), tuple(
+        w for w in wordings if w.lemma in held_out
     )
 
 
 def _refuse_untaught(
     spec: CorpusSpec, facts: Sequence[Fact], train: dict[str, tuple[Wording, ...]]
 ) -> None:
-    """Raises: CorpusError naming relations of which no wording is trained on."""
+    """Raises: CorpusError naming the relations that have no askable wording in training."""
     untaught = {r for r, wordings in train.items() if not any(w.askable for w in wordings)}
     lost = Counter(fact.relation for fact in facts if fact.relation in untaught)
     if lost:
         named = ", ".join(f"{relation} ({num} facts)" for relation, num in sorted(lost.items()))
         raise CorpusError(
-            f"{spec.templates}: with corpus.loss_on 'answers' nothing of relation {named} would be "
-            "trained on: none of its wordings ends in [Y] after a space. Give it one that does, "
+            f"{spec.templates}: with corpus.loss_on 'answers' no fact of relation {named} would be "
+            "trained on: none of its training wordings ends in [Y] after a space. Add one, "
             "leave it out by corpus.relations, or set corpus.loss_on: all"
         )
 

@@ -1,15 +1,16 @@
 """Documents from files: text by byte ranges, JSON lines, rows of Parquet, in numbered blocks.
 
-    file  ->  spans (what is read in one go)  ->  blocks (about `block_bytes` each)
-    text, JSONL      the file: any block can be read by itself
-    the same, packed the file, unpacked to local disk when one of its blocks is wanted
-    Parquet          a row group: decoded from its start
+    file  ->  spans (unpacked or decoded as a whole)  ->  blocks (about `block_bytes` each)
 
-Every so many blocks one is held out. Where blocks can be read by themselves, an epoch visits them
-in any order. Otherwise spans are shuffled and the blocks of several (16, or 32 MiB of them) are
-mixed, so that nothing is unpacked or decoded twice in an epoch and only these spans are open.
-A block of a file that is unpacked later is a share of its lines, by the packed size, so that
-opening a corpus costs a listing (and, of Parquet files, the footers).
+    text, JSONL       span: the file; any block can be read by itself
+    compressed        span: the file; unpacked to local disk when its first block is needed
+    Parquet           span: a row group; decoded from its start
+
+One block in every so many is held out. Where any block can be read by itself, an epoch visits them
+in random order. Otherwise the spans are shuffled and the blocks of several (16 spans, or more up to
+32 MiB) are mixed, so that nothing is unpacked or decoded twice in an epoch and few spans are open.
+The number of blocks of a compressed file follows from its packed size, so that opening a corpus
+costs a listing (and the footers of Parquet files).
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ MIXED_SPANS = 16
 MIXED_BYTES = 32 << 20
 KEPT_GROUP_BYTES = 4 << 20  # row groups up to this are kept whole, larger ones read in order
 KEPT_GROUP_ROWS = 1 << 16  # and up to this, since few bytes may be many rows that repeat
-PACKED_RATIO = 3  # bytes of text in a packed byte, roughly
+PACKED_RATIO = 3  # unpacked bytes per compressed byte, roughly
 ROWS_PER_BLOCK = 8192  # at most, where rows are tiny or repeat each other
-MOST_BLOCKS = 1 << 26  # an epoch's order is 8 bytes for each
+MOST_BLOCKS = 1 << 26  # the order of an epoch takes 8 bytes per block
 SAMPLED_BLOCKS = 256
 SAMPLED_SPANS = 4
 THREADS = 16
-MEASURED_BYTES = 64 << 20  # of each file, to say why a split is empty
+MEASURED_BYTES = 64 << 20  # read of each file for the message about an empty split
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Documents spread over the training split, and how many blocks they make."""
+    """Documents from all over the training split, and how many blocks they fill."""
 
     documents: list[Document]
     num_blocks: float
@@ -60,10 +61,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class _Spans:
-    """Every span of the files, in order; one row each."""
+    """All spans of the files, in order; each array has one entry per span."""
 
     file: Indices
-    group: Indices  # row group; -1: lines
+    group: Indices  # number of the row group; -1: a file of text or JSON lines
     rows: Indices
     num_bytes: Indices
     num_blocks: Indices
@@ -90,7 +91,16 @@ class _Spans:
 
 
 class FileSource:
-    """The documents of one source's files."""
+    """The documents in the files of one source.
+
+    Args:
+        files_spec: paths, format and columns of the source.
+        spec: the corpus.
+        seed: of the held-out split.
+
+    Raises:
+        CorpusError: a file can't be read, or the blocks are too few or too many.
+    """
 
     def __init__(self, files_spec: SourceSpec, spec: CorpusSpec, seed: int) -> None:
         self._columns = files_spec.columns
@@ -101,11 +111,11 @@ class FileSource:
         self._line_ends: dict[str, bytes] = {}
         self._block_bytes = spec.block_bytes
         self._spans = _Spans.cut(self.files, self._row_groups, spec.block_bytes)
-        self._ends = np.cumsum(self._spans.num_blocks)  # of all blocks, the held-out ones too
+        self._ends = np.cumsum(self._spans.num_blocks)  # held-out blocks counted too
         total = int(self._ends[-1]) if len(self._ends) else 0
         self._check(total, spec)
         self._split = Split(total, spec.heldout_frac, seed)
-        # Spans whose blocks can be read in any order, at the same cost each:
+        # spans whose blocks can be read in any order at the same cost
         small = (self._spans.num_bytes <= KEPT_GROUP_BYTES) & (self._spans.rows <= KEPT_GROUP_ROWS)
         self._any_order = small | (self._spans.group < 0)
         apart = [f.format != "parquet" and f.codec is None for f in self.files]
@@ -142,12 +152,12 @@ class FileSource:
         return np.searchsorted(self._ends, blocks, side="right")
 
     def span(self, index: int) -> int:
-        """The span of a training block; of one that is read by itself, the block."""
+        """Number of a training block's span; the block itself where it can be read by itself."""
         span = int(self._span_of(self._split.training(np.array(index))))
         return index if self._apart[span] else span
 
     def order(self, rng: np.random.Generator) -> Indices:
-        """Every training block once, shuffled as the module says."""
+        """Every training block once, shuffled as far as the module docstring describes."""
         if self._apart.all():
             return rng.permutation(self.num_blocks)
         ends = self._ends - self._split.num_heldout_before(self._ends)
@@ -156,12 +166,12 @@ class FileSource:
         for group in self._mixed_together(rng.permutation(len(ends))):
             blocks = np.concatenate([np.arange(starts[s], ends[s]) for s in group])
             mixed = rng.permutation(blocks)
-            # Back in order within each span that has to be read so: the places that a span's
-            # blocks got stay its own.
+            # Where a span has to be read in order, its blocks are sorted among the positions that
+            # the shuffle gave them.
             span = np.searchsorted(ends, mixed, side="right")  # among training blocks
-            places = np.lexsort((np.arange(len(mixed)), span))
+            positions = np.lexsort((np.arange(len(mixed)), span))
             in_order = np.empty_like(mixed)
-            in_order[places] = np.sort(mixed)
+            in_order[positions] = np.sort(mixed)
             ordered.append(np.where(self._any_order[span], mixed, in_order))
         return np.concatenate(ordered)
 
@@ -178,10 +188,10 @@ class FileSource:
             yield group
 
     def within(self, order: Indices, limit_bytes: int) -> Indices:
-        """Training blocks of about `limit_bytes`, the first of `order`, as cheap to read.
+        """The first training blocks of `order`, about `limit_bytes` of them, at the least cost.
 
-        Of files that are unpacked whole and of row groups, whole ones: as many as fit. Of a row
-        group that is larger, its beginning; of a packed file that is, nothing.
+        Spans that are unpacked or decoded as a whole count as a whole, as many as fit. A larger row
+        group contributes its beginning, a larger compressed file nothing.
         """
         if self._apart.all():
             return order[: limit_bytes // self._block_bytes]
@@ -205,22 +215,22 @@ class FileSource:
         return len(self._split.heldout())
 
     def num_heldout_read(self, num_blocks: int) -> int:
-        """How many of them `heldout(num_blocks)` reads."""
+        """How many held-out blocks `heldout(num_blocks)` reads."""
         return len(self._spread(self._split.heldout(), num_blocks))
 
     def block(self, index: int) -> list[Document]:
-        """The documents of one training block; of text, it is one document."""
+        """The documents of one training block; a block of text is one document."""
         return self._read(self._training([index])[0])[0]
 
     def blocks(self, indices: Sequence[int]) -> list[list[Document]]:
-        """The documents of several training blocks, remote ones at the same time."""
+        """The documents of several training blocks; remote ones are read in parallel."""
         return [documents for documents, _ in self._read_all(self._training(indices))]
 
     def heldout(self, num_blocks: int | None = None) -> Iterator[Document]:
         """The held-out documents, in order.
 
-        Of more than `num_blocks`, those spread over all files; where whole spans have to be
-        unpacked or decoded, over 16 of them.
+        Where there are more than `num_blocks` blocks, that many spread over all files; over 16
+        spans where spans have to be unpacked or decoded as a whole.
         """
         chosen = self._spread(self._split.heldout(), num_blocks)
         for start in range(0, len(chosen), THREADS):
@@ -228,7 +238,7 @@ class FileSource:
                 yield from documents
 
     def why_empty(self, split: str) -> str:
-        """That no row begins in the blocks of that split, or that their text is blank."""
+        """Says that no row begins in the blocks of the split, or that their text is blank."""
         total = int(self._ends[-1])
         num = self.num_blocks if split == TRAINING else total - self.num_blocks
         blocks = f"{num:,} of {total:,} blocks of {self._block_bytes:,} bytes"
@@ -248,8 +258,8 @@ class FileSource:
         )
 
     def _measure_lines(self, file: File) -> tuple[int, int]:
-        """Number of lines with something in them, and bytes of the longest; of a large file, of
-        its beginning.
+        """Number of lines that are not blank, and bytes of the longest; only the beginning of a
+        large file is measured.
         """
         size, read = file.size, file.read
         if file.codec is not None:
@@ -262,12 +272,12 @@ class FileSource:
             return blocks
         if not self._apart.all():
             span = self._span_of(blocks)
-            there = np.unique(span)
-            blocks = blocks[np.isin(span, there[_evenly(len(there), MIXED_SPANS)])]
+            present = np.unique(span)
+            blocks = blocks[np.isin(span, present[_evenly(len(present), MIXED_SPANS)])]
         return blocks[_evenly(len(blocks), num)]
 
     def sample(self) -> Sample:
-        """Training documents from which their number and length can be estimated."""
+        """Training documents for estimates of number and length over the whole split."""
         if self._apart.all():
             blocks = self._split.training(_evenly(self.num_blocks, SAMPLED_BLOCKS))
         else:  # the first blocks of a few spans
@@ -288,7 +298,7 @@ class FileSource:
         return [self._read(block) for block in blocks]
 
     def _read(self, block: int) -> tuple[list[Document], float]:
-        """The documents of a block, and how much of a mean block they are."""
+        """The documents of a block, and its size relative to a mean block."""
         span = int(self._span_of(np.array(block)))
         file = self.files[self._spans.file[span]]
         num = int(self._spans.num_blocks[span])

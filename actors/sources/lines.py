@@ -1,11 +1,10 @@
 """Lines of a file by byte ranges, and the documents in them. Each line belongs to one range.
 
-Of text, a line that is longer than a block is cut where a block ends, at white space where there is
-some: else one long line would be one block, and the blocks that it covers empty. A JSON line is a
-document and stays whole.
+A line of text that is longer than a block is cut at the end of the block, at white space if there
+is some: otherwise one long line would be one block, and the blocks that it covers would be empty. A
+JSON line is one document and is never cut.
 
-Works on anything that is read by byte positions: files, ranges of remote ones, unpacked ones.
-Called by the file source.
+Works on anything that is read by byte positions: local files, remote ones, unpacked ones.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from actors.sources.paths import File
 from actors.sources.text_file import BYTE_ORDER_MARK, EncodingError
 from actors.wire import CorpusError
 
-SLACK_BYTES = 4096  # read beyond a range, so that its last line mostly needs no second request
-MORE_BYTES = 64 << 10  # the second request; each further one reads twice as much
+SLACK_BYTES = 4096  # read beyond a range, so that its last line rarely needs a second request
+MORE_BYTES = 64 << 10  # of the second request; doubled for each further one
 LONGEST_LINE_BYTES = 64 << 20
-COUNTED_BYTES = 1 << 30  # of a file at most, to name the line of a mistake
-HEAD_BYTES = 64 << 10  # of a file, which tell how its lines end
-SPACE_FRAC = 8  # white space is looked for in so small a part of a block
+COUNTED_BYTES = 1 << 30  # up to here a message gives the number of a line, beyond it the byte
+HEAD_BYTES = 64 << 10  # of a file, from which its line ends are recognised
+SPACE_DIVISOR = 8  # white space is looked for in this part (an eighth) of a block
 WHITE = re.compile(rb"[ \t\r\n\f\v]")
 MARK = BYTE_ORDER_MARK.encode()
 CHARACTER = re.compile(rb"[\x00-\x7f\xc0-\xff]")  # a byte that begins one in UTF-8
@@ -35,15 +34,15 @@ Read = Callable[[int, int], bytes]
 
 
 def line_end(head: bytes) -> bytes:
-    """What ends the lines of a file that begins so: a carriage return where that is all it has."""
-    # The last byte may be the first half of CR LF.
+    """Line end of a file with this beginning: a carriage return if it has no line feed."""
+    # The last byte is left out: it may be the first half of CR LF.
     return b"\r" if b"\r" in head[:-1] and b"\n" not in head else b"\n"
 
 
 def lines_between(
     path: str, read: Read, size: int, start: int, stop: int, newline: bytes = b"\n"
 ) -> tuple[int, bytes]:
-    """Where the lines that begin in [start, stop) start, and their bytes.
+    """Position of the first line that begins in [start, stop), and the bytes of all such lines.
 
     Raises:
         CorpusError: a line is longer than 64 MiB.
@@ -73,7 +72,7 @@ def lines_between(
 def text_between(
     read: Read, size: int, start: int, stop: int, limit: int, newline: bytes = b"\n"
 ) -> tuple[int, bytes]:
-    """The same of text, whose lines are cut where they are longer than `limit` bytes."""
+    """As `lines_between`, for text: lines longer than `limit` bytes are cut."""
     first = max(start - 1, 0)
     near = _Part(read, first, read(first, min(stop + SLACK_BYTES, size)))
     begin = _cut(near, size, start, limit, newline)
@@ -82,7 +81,7 @@ def text_between(
 
 
 class _Part:
-    """Bytes of a file from `begin` on; reads on where what is wanted lies beyond."""
+    """Bytes of a file from `begin` on; reads more when a range ends beyond them."""
 
     def __init__(self, read: Read, begin: int, raw: bytes) -> None:
         self._read, self._begin, self._raw = read, begin, raw
@@ -94,15 +93,15 @@ class _Part:
         return self._raw[start - self._begin : stop - self._begin]
 
     def line_begins(self, start: int, stop: int, newline: bytes) -> bool:
-        """Whether a line ends in [start, stop), which may lie before what was read."""
+        """Whether a line ends in [start, stop), which may begin before what was read."""
         early = self._read(start, min(stop, self._begin)) if start < self._begin else b""
         late = self.between(self._begin, stop)[max(0, start - self._begin) :]
         return newline in early or newline in late
 
 
 def _cut(near: _Part, size: int, at: int, limit: int, newline: bytes) -> int:
-    """Where the text that begins at or after byte `at` starts. Depends on the file alone, so that
-    the range before ends there; never before the cut of an earlier byte.
+    """First position, from byte `at` on, at which text may be cut. Depends on the file alone, so
+    that the range before ends there too; grows with `at`.
     """
     if at in (0, size):
         return at
@@ -112,9 +111,9 @@ def _cut(near: _Part, size: int, at: int, limit: int, newline: bytes) -> int:
     if found < 0 and at + limit < size:
         return _space(near, size, at, limit)
     end = size if found < 0 else at + found
-    # The line goes on for `end - at` bytes. What is left of a long one is not worth a cut, unless
-    # nothing else would be left for the last range of the file.
-    if end == at or (end - at <= limit // SPACE_FRAC and end < size) or end <= limit:
+    # The line goes on for `end - at` bytes. A short rest of a long line is not cut off, unless
+    # the last range of the file would get nothing.
+    if end == at or (end - at <= limit // SPACE_DIVISOR and end < size) or end <= limit:
         return end
     if near.line_begins(end - limit - 1, at - 1, newline):
         return end
@@ -122,10 +121,10 @@ def _cut(near: _Part, size: int, at: int, limit: int, newline: bytes) -> int:
 
 
 def _space(near: _Part, end: int, at: int, limit: int) -> int:
-    """The first place from `at` on that follows white space, else that begins a character; before
-    `end`.
+    """The first position from `at` on, before `end`, that follows white space; without any, the
+    first that begins a character.
     """
-    raw = near.between(at - 1, min(at + limit // SPACE_FRAC, end - 1))
+    raw = near.between(at - 1, min(at + limit // SPACE_DIVISOR, end - 1))
     if white := WHITE.search(raw):
         return at + white.start()
     character = CHARACTER.search(raw, 1)
@@ -145,8 +144,8 @@ def decode(path: str, raw: bytes, begin: int) -> str:
 
 
 def plain_text(path: str, raw: bytes, begin: int) -> str:
-    """The text of `raw` as it is learned: without the mark that begins a file, or that began one
-    which was joined to another.
+    """The text of `raw` without byte order marks: that of the file, and those of files that were
+    joined to it.
 
     Raises:
         CorpusError: as `decode`.
@@ -163,13 +162,13 @@ def parse_jsonl(
     read: Read,
     newline: bytes = b"\n",
 ) -> list[Document]:
-    """The documents of JSON lines; a line whose columns are null or blank holds none.
+    """The documents of JSON lines; a line whose columns are null or blank gives none.
 
     Args:
         file: for messages.
-        columns: the text, or prompt and completion.
-        raw, begin: the lines and the byte at which they start.
-        read: reads the file, to count the lines before a mistake.
+        columns: of the text, or of prompt and completion.
+        raw, begin: the lines, and the byte at which they start.
+        read: reads the file; used to count the lines before a malformed one.
         newline: what ends the file's lines.
 
     Raises:
@@ -224,13 +223,16 @@ def _parse_line(
             _ = value is not None and value.encode()
     except UnicodeEncodeError as err:
         raise CorpusError(
-            f"{where()}: half a surrogate pair in column {column}; it is no character"
+            f"{where()}: half a surrogate pair in column {column}, expected valid Unicode; "
+            "write the text again as UTF-8"
         ) from err
     return document(values)
 
 
 def _place(at: int, read: Read, newline: bytes) -> str:
-    """Where the line that begins at byte `at` stands: its number, or the byte in a large file."""
+    """For messages: the number of the line that begins at byte `at`, or that byte far into a
+    large file.
+    """
     if at > COUNTED_BYTES:
         return f"byte {at}"
     number, step = 1, 1 << 22

@@ -1,9 +1,8 @@
-"""Files of this machine behind a folder or a pattern. Links are followed, to folders too, as the
-cache of the Hugging Face hub needs it, whose names are links to blobs; a circle of links is walked
-once round, and a link to nothing is an error that names it.
+"""Files of this machine behind a folder or a pattern.
 
-An exact name goes before a pattern: `notes [2024].txt` is that file where there is one, and a
-folder whose name has brackets is that folder. Called by `paths`, and by what sends files elsewhere.
+Links are followed, to folders too: in the cache of the Hugging Face hub every name is a link to a
+blob. A cycle of links is followed once; a link to nothing is an error that names it. An exact name
+takes precedence over a pattern: `notes [2024].txt` is that file if it exists.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ Identity = tuple[int, int]  # device and inode
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file as it was found.
+    """A file that was found.
 
     Attributes:
-        name: below the folder that was walked.
-        path: with that folder.
+        name: relative to the folder that was searched.
+        path: name with that folder.
         size: bytes.
     """
 
@@ -38,16 +37,16 @@ class LocalFile:
 
 
 def split_pattern(
-    path: str, is_there: Callable[[str], bool] = os.path.lexists
+    path: str, exists: Callable[[str], bool] = os.path.lexists
 ) -> tuple[str, str | None]:
-    """The part of a path that is an exact name, and the pattern below it; None: all is exact.
+    """The exact beginning of a path, and the pattern below it; None: all of it is exact.
 
-    A part with brackets, stars or question marks is exact where something of that name is there.
+    A part with brackets, stars or question marks is exact if something of that name exists.
     """
     parts = path.split("/")
     for number, part in enumerate(parts):
         name = "/".join(parts[: number + 1])
-        if any(c in part for c in MAGIC) and not is_there(name):
+        if any(c in part for c in MAGIC) and not exists(name):
             return "/".join(parts[:number]) or "/", "/".join(parts[number:])
     return path, None
 
@@ -57,7 +56,7 @@ def files_below(folder: str, left_out: Callable[[str], bool]) -> list[LocalFile]
 
     Args:
         folder: where to look.
-        left_out: whether a file or folder of that name below it is passed over.
+        left_out: whether a file or folder of that relative name is skipped.
 
     Raises:
         CorpusError: a link leads nowhere. OSError: a folder can't be listed.
@@ -74,7 +73,7 @@ def files_matching(folder: str, pattern: str) -> list[LocalFile]:
     """
     parts = pattern.split("/")
     matches = re.compile(glob_translate(pattern)).match
-    heads = []  # what a folder must match to have files that do, by its depth
+    heads = []  # by depth: pattern of the folders that can hold a match
     for depth in range(1, len(parts)):
         if "**" in parts[:depth]:
             break
@@ -92,7 +91,7 @@ def files_matching(folder: str, pattern: str) -> list[LocalFile]:
     found = [
         (name, path, state)
         for name, path, state in _walk(folder, lambda name: True, wanted)
-        # Editors mark a file that is open by a link to nothing, `.#name`.
+        # `.#name`, a link to nothing, is the lock of an editor.
         if state is not None or not name.rpartition("/")[2].startswith(".")
     ]
     return sorted((_required(*entry) for entry in found), key=lambda file: file.path)
@@ -103,9 +102,9 @@ def _walk(
     is_seen: Callable[[str], bool],
     wanted: Callable[[str, bool], bool] = lambda name, is_folder: True,
 ) -> Iterator[tuple[str, str, os.stat_result | None]]:
-    """Name, path and state of each regular file below a folder; no state: a link to nothing."""
-    here = os.stat(folder)
-    todo: list[tuple[str, tuple[Identity, ...]]] = [("", ((here.st_dev, here.st_ino),))]
+    """Name, path and `stat` of each regular file below a folder; None for a link to nothing."""
+    top = os.stat(folder)
+    todo: list[tuple[str, tuple[Identity, ...]]] = [("", ((top.st_dev, top.st_ino),))]
     while todo:
         below, above = todo.pop()
         with os.scandir(os.path.join(folder, below)) as entries:
@@ -119,7 +118,7 @@ def _walk(
                     if entry.is_symlink():
                         if wanted(name, False):
                             yield name, entry.path, None
-                    elif not isinstance(err, FileNotFoundError):  # gone since it was listed
+                    elif not isinstance(err, FileNotFoundError):  # removed since it was listed
                         raise
                     continue
                 if stat.S_ISDIR(state.st_mode):
@@ -137,22 +136,22 @@ def _required(name: str, path: str, state: os.stat_result | None) -> LocalFile:
 
 
 def refuse_broken_link(path: str) -> None:
-    """Raises: CorpusError where the path is a link to nothing, or one that leads to itself."""
+    """Raises: CorpusError: the path is a link to nothing, or to itself."""
     if os.path.islink(path) and not os.path.exists(path):
         raise _broken_link(path)
 
 
 def _broken_link(path: str) -> CorpusError:
     return CorpusError(
-        f"{path}: a link to {os.readlink(path)}, where no file is; bring that file back, or remove "
-        "the link"
+        f"{path}: a link to {os.readlink(path)}, which does not exist; restore that file, or "
+        "remove the link"
     )
 
 
 def is_one_file(path: str, other: str) -> bool:
-    """Whether two names lead to one file, by links of either kind.
+    """Whether two names are of one file, by symbolic or hard links.
 
-    An inode alone doesn't tell: some network file systems give one to several files.
+    Equal inodes alone prove nothing: some network file systems give several files the same one.
     """
     if os.path.realpath(path) == os.path.realpath(other):
         return True

@@ -1,7 +1,7 @@
-"""From paths to files: what a file, a glob, a directory or a URL stands for, and reading from it.
+"""The files behind a path, a glob, a directory or a URL, and reading byte ranges of them.
 
-A file is listed once, with its size; after that a read is one request, whatever the storage. Knows
-nothing of documents. Called by the sources.
+A file is listed once, with its size; after that each read is one request, whatever the storage.
+Knows nothing of documents.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ FORMATS: dict[str, FileFormat] = {
     ".json": "jsonl",
     ".parquet": "parquet",
 }
-# What is certainly not text; anything else without an extension of ours is taken for it.
+# Certainly not text. A file with any other unknown extension is read as text.
 FOREIGN = (
     *(".7z", ".arrow", ".avro", ".bin", ".csv", ".db", ".doc", ".docx", ".feather", ".gguf"),
     *(".h5", ".jpeg", ".jpg", ".mp3", ".mp4", ".npy", ".npz", ".orc", ".pdf", ".pickle", ".pkl"),
     *(".png", ".pt", ".pth", ".rar", ".safetensors", ".sqlite", ".tar", ".tgz", ".tsv", ".xls"),
     *(".xlsx", ".zip"),
 )
-EXTRAS = {
+PIP_EXTRAS = {  # URL schemes that each of our pip extras makes readable
     "s3": ("s3", "s3a"),
     "gcs": ("gs", "gcs"),
     "azure": ("abfs", "abfss", "az", "adl"),
@@ -57,27 +57,29 @@ class File:
     """One file of a corpus.
 
     Attributes:
-        path: as messages name it; with its scheme where it has one.
+        path: name in messages and records; with its scheme where it has one.
         size: bytes.
-        format: what is in it, once unpacked.
-        codec: how it is compressed, if it is.
+        format: of its content, once unpacked.
+        codec: compression; None: not compressed.
+        fs: the fsspec file system that has it.
+        key: its path as that file system knows it.
     """
 
     path: str
     size: int
     format: FileFormat
     codec: str | None
-    fs: Any  # an fsspec file system
-    key: str  # the path as the file system knows it
+    fs: Any  # fsspec is untyped
+    key: str
 
     @property
     def local(self) -> bool:
-        """True where it lies on a disk of this machine."""
+        """Whether the file is on a file system of this machine."""
         return isinstance(self.fs, LocalFileSystem)
 
     @property
     def identity(self) -> object:
-        """The same for two names of one file; then `is_same` says whether they are."""
+        """Equal for two names of one file, rarely for two files; `is_same` decides."""
         if not self.local:
             return self.path
         with reading(self.path):
@@ -85,18 +87,18 @@ class File:
         return (found.st_dev, found.st_ino) if found.st_ino else os.path.realpath(self.key)
 
     def is_same(self, other: File) -> bool:
-        """Whether this is another name of the same file, or the same name."""
+        """Whether both are names of one file, by links of either kind too."""
         return self.path == other.path or (
             self.local and other.local and is_one_file(self.key, other.key)
         )
 
     @property
     def state(self) -> str:
-        """Changes when what is in the file may have changed."""
+        """A text that changes when the content may have changed."""
         if not self.local:
             return str(self.fs.ukey(self.key))
         with reading(self.path):
-            found = os.stat(self.key)  # of what a link leads to
+            found = os.stat(self.key)  # follows links
         return f"{os.path.realpath(self.key)} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
 
     def read(self, start: int, stop: int) -> bytes:
@@ -104,7 +106,7 @@ class File:
 
         Raises:
             CorpusError: the file can't be read, or is shorter than when it was listed.
-        StorageError: its storage is away.
+            StorageError: its storage is away.
         """
         with reading(self.path):
             if self.local:
@@ -121,18 +123,18 @@ class File:
         return raw
 
     def open(self) -> BinaryIO:
-        """A handle that reads it from its start to its end."""
+        """A handle for reading from start to end."""
         handle: BinaryIO = self.fs.open(self.key, "rb")
         return handle
 
 
 @contextmanager
 def reading(path: str, doing: str = "can't be read") -> Iterator[None]:
-    """Turns whatever goes wrong with a file into an error that names it.
+    """Turns any error inside the block into one that names the file.
 
     Raises:
-        StorageError: where its storage is away.
-        CorpusError: else.
+        StorageError: its storage is away.
+        CorpusError: any other fault.
     """
     try:
         with storage_errors(f"corpus file {path}", doing):
@@ -144,10 +146,10 @@ def reading(path: str, doing: str = "can't be read") -> Iterator[None]:
 
 
 def file_system(url: str, what: str = "path") -> tuple[Any, str]:
-    """The fsspec file system behind `url`, and the path as that knows it.
+    """The fsspec file system of `url`, and the path in it.
 
     Raises:
-        CorpusError: unknown scheme, or one whose package is not installed (says which extra).
+        CorpusError: unknown scheme, or one whose package is not installed (names the pip extra).
         StorageError: its storage is away.
     """
     scheme = url.partition("://")[0].rpartition("::")[2] if "://" in url else ""
@@ -157,7 +159,7 @@ def file_system(url: str, what: str = "path") -> tuple[Any, str]:
     except TandemError:
         raise
     except ImportError as err:
-        extra = next((e for e, schemes in EXTRAS.items() if scheme in schemes), None)
+        extra = next((e for e, schemes in PIP_EXTRAS.items() if scheme in schemes), None)
         need = f"pip install 'tandem-memory[{extra}]'" if extra else str(err)
         raise CorpusError(
             f"{what} {url}: reading {scheme}:// needs a package that is not installed: {need}"
@@ -168,7 +170,9 @@ def file_system(url: str, what: str = "path") -> tuple[Any, str]:
 
 
 def split_name(path: str) -> tuple[str, str | None]:
-    """A file's extension below that of its compression, and the compression."""
+    """The extension without that of a compression, and the compression: `a.jsonl.gz` gives
+    `.jsonl` and gzip.
+    """
     stem, last = posixpath.splitext(posixpath.basename(path).lower())
     if last in CODECS:
         return posixpath.splitext(stem)[1], CODECS[last]
@@ -191,7 +195,7 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
 def list_files(paths: Sequence[str], chosen: str = "auto") -> list[File]:
     """The files behind `paths`, sorted within each entry.
 
-    From a directory, a `chosen` format takes the files with its extensions, where there are some.
+    With a `chosen` format, only files with its extensions are taken from an entry that has some.
 
     Raises:
         CorpusError: an entry matches no file; a file of a foreign format, of unknown size, or named
@@ -211,7 +215,7 @@ def refuse_twice(files: Sequence[File], where: Callable[[File, File], str]) -> N
 
     Args:
         files: all that a run reads.
-        where: what is said of the two, where they stand.
+        where: names, for the message, the places in the config of two files that are one.
 
     Raises:
         CorpusError: two names of one file.
@@ -229,7 +233,7 @@ def refuse_twice(files: Sequence[File], where: Callable[[File, File], str]) -> N
 
 
 def is_there(path: str) -> bool:
-    """Whether a path, glob or URL stands for anything.
+    """Whether a path, glob or URL matches anything.
 
     Raises: whatever the storage's client raises.
     """
@@ -284,17 +288,19 @@ def _find_remote(fs: Any, root: str) -> list[tuple[str, int | None]]:
 
 
 def _matching(fs: Any, root: str, fixed: str, pattern: str) -> dict[str, Any]:
-    """What a pattern matches below a folder, with what the file system says of each."""
+    """Info by key of what a pattern matches below a folder."""
     if not any(c in fixed for c in MAGIC):
         return dict(fs.glob(root, detail=True))
-    matches = re.compile(glob_translate(pattern)).match  # a glob would take the folder for one
+    matches = re.compile(
+        glob_translate(pattern)
+    ).match  # fs.glob would read the brackets of the folder as a pattern
     depth = None if "**" in pattern else pattern.count("/") + 1
     infos = fs.find(fixed, maxdepth=depth, withdirs=True, detail=True)
     return {k: i for k, i in infos.items() if matches(str(k)[len(fixed) :].strip("/"))}
 
 
 def _hidden(name: str) -> bool:
-    """Whether a file or folder of a directory is a mark or a leftover (.cache, _SUCCESS)."""
+    """Whether a name is that of a marker or leftover (.cache, _SUCCESS)."""
     return name.rpartition("/")[2].startswith((".", "_"))
 
 
@@ -312,8 +318,7 @@ def _file(fs: Any, name: str, key: str, size: int | None, chosen: str, path: str
         )
     if size is None:
         raise CorpusError(
-            f"corpus file {name}: its server doesn't say how long it is; copy it to a disk or a "
-            "bucket"
+            f"corpus file {name}: its server does not report a size; copy it to a disk or a bucket"
         )
     formats = get_args(FileFormat)
     format_: FileFormat = chosen if chosen in formats else FORMATS.get(extension, "text")  # type: ignore[assignment]
@@ -326,7 +331,7 @@ def _file(fs: Any, name: str, key: str, size: int | None, chosen: str, path: str
 
 
 def _of_one_kind(files: list[File], path: str, chosen: str) -> list[File]:
-    """What of a directory's or a glob's files is read."""
+    """Those of an entry's files that are read; they have one format."""
     if chosen != "auto":
         named = [f for f in files if FORMATS.get(split_name(f.key)[0]) == chosen]
         return named or files

@@ -1,8 +1,8 @@
 """Rows of Parquet files by row group: footers first, then slices of the chosen columns, in order.
 
-A row group can only be decoded from its start, so a slice goes on where an earlier one ended
-whenever that is possible; a few readers stay open for it, each with a batch of rows and a buffer.
-Called by the file source.
+A row group can only be decoded from its start, so a slice continues where an earlier one ended
+whenever that is possible; a few row groups stay open for it, each with a batch of rows and a
+buffer.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from actors.sources.documents import Document, Indices
 from actors.sources.paths import File, reading
 from actors.wire import CorpusError
 
-FOOTER_BYTES = 64 << 10  # read from the end of each file; a larger footer takes a second request
+FOOTER_BYTES = 64 << 10  # read from the end of each file; a larger footer needs a second request
 READ_BYTES = 1 << 20  # of a column at a time
-OPEN_READERS = 50
+OPEN_ROW_GROUPS = 50
 OPEN_FOOTERS = 64
-KEPT_BYTES = 192 << 20  # of small row groups
+KEPT_BYTES = 192 << 20  # of decoded small row groups
 THREADS = 16
 
 
 @dataclass(frozen=True)
 class RowGroupSizes:
-    """The row groups of one file: rows of each, and bytes of the chosen columns once unpacked."""
+    """Size of each row group of one file: rows, and bytes of the chosen columns, uncompressed."""
 
     rows: Indices
     num_bytes: Indices
@@ -42,24 +42,28 @@ class RowGroupSizes:
 
 @dataclass
 class _OpenRowGroup:
-    """A row group that is being read, from `row` on."""
+    """A row group that has been decoded up to `row`."""
 
     batches: Iterator[Any]
     row: int = 0
-    rest: Any = None  # a batch of which rows are left
+    rest: Any = None  # the rows of the last batch that are still to be read
 
 
 class RowGroupReader:
-    """Slices of row groups."""
+    """Reads slices of row groups.
+
+    Args:
+        columns: whose values make documents, as `columns.document` takes them.
+    """
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._columns = tuple(columns)
         self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
-        self._readers: OrderedDict[tuple[str, int, int], _OpenRowGroup] = OrderedDict()
+        self._open_groups: OrderedDict[tuple[str, int, int], _OpenRowGroup] = OrderedDict()
         self._tables: OrderedDict[tuple[str, int], Any] = OrderedDict()
 
     def of_files(self, files: Sequence[File]) -> list[RowGroupSizes]:
-        """The row groups of each file, from the footers alone.
+        """Sizes of the row groups of each file, from the footers alone.
 
         Raises:
             CorpusError: a file is not Parquet or truncated, has no such column, or one that holds
@@ -71,9 +75,9 @@ class RowGroupReader:
             return [*pool.map(self._groups, files)]
 
     def slice(self, file: File, group: int, start: int, stop: int) -> list[Document]:
-        """The documents in rows [start, stop) of a row group, by decoding it up to there."""
+        """The documents in rows [start, stop) of a row group, decoded up to there."""
         with reading(file.path, f"row group {group} can't be read"):
-            reader = self._reader(file, group, start, stop - start)
+            reader = self._nearest(file, group, start, stop - start)
             parts = []
             while reader.row < stop:
                 if reader.rest is None or not reader.rest.num_rows:
@@ -83,13 +87,13 @@ class RowGroupReader:
                 parts.append(reader.rest.slice(skip, num - skip))
                 reader.rest = reader.rest.slice(num)
                 reader.row += num
-        self._readers[file.path, group, stop] = reader
-        while len(self._readers) > OPEN_READERS:
-            self._readers.popitem(last=False)
+        self._open_groups[file.path, group, stop] = reader
+        while len(self._open_groups) > OPEN_ROW_GROUPS:
+            self._open_groups.popitem(last=False)
         return [d for part in parts for d in self._documents(part, file, group, start)]
 
     def slice_kept(self, file: File, group: int, start: int, stop: int) -> list[Document]:
-        """The same of a small row group, which is kept whole for the slices to come."""
+        """As `slice`, for a small row group, which is kept decoded for later slices."""
         key = (file.path, group)
         if key not in self._tables:
             with reading(file.path, f"row group {group} can't be read"):
@@ -103,11 +107,13 @@ class RowGroupReader:
         self._tables.move_to_end(key)
         return self._documents(self._tables[key].slice(start, stop - start), file, group, start)
 
-    def _reader(self, file: File, group: int, start: int, step: int) -> _OpenRowGroup:
-        """The open reader that is nearest before row `start`, or a new one."""
-        near = [key for key in self._readers if key[:2] == (file.path, group) and key[2] <= start]
+    def _nearest(self, file: File, group: int, start: int, step: int) -> _OpenRowGroup:
+        """The row group, opened at the nearest row before `start`, or anew."""
+        near = [
+            key for key in self._open_groups if key[:2] == (file.path, group) and key[2] <= start
+        ]
         if near:
-            return self._readers.pop(max(near))
+            return self._open_groups.pop(max(near))
         return _OpenRowGroup(
             self._open(file).iter_batches(
                 batch_size=step, row_groups=[group], columns=[*self._columns], use_threads=False
@@ -135,7 +141,10 @@ class RowGroupReader:
 
     def _read_footer(self, file: File) -> pq.FileMetaData:
         if file.size == 0:
-            raise CorpusError(f"corpus file {file.path}: empty, not even a Parquet footer in it")
+            raise CorpusError(
+                f"corpus file {file.path}: empty, not even a Parquet footer in it; "
+                "fetch it again, or take it out of the corpus"
+            )
         with reading(file.path, "not a whole Parquet file (truncated, or of another format)"):
             start = max(0, file.size - FOOTER_BYTES)
             tail = file.read(start, file.size)
@@ -165,7 +174,7 @@ class RowGroupReader:
                 or pa.types.is_null(kind)
             ):
                 raise wrong_type(f"corpus file {file.path}", column, str(kind))
-        # A leaf's path doesn't tell `my.text` from a field `text` inside of `my`; its place does.
+        # By path, a leaf `my.text` may be a column or the field `text` of `my`; by position not.
         ends = np.cumsum([_num_leaves(field.type) for field in schema])
         leaves = [int(ends[schema.names.index(column)]) - 1 for column in self._columns]
         groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
@@ -179,7 +188,7 @@ class RowGroupReader:
 
 
 def _num_leaves(kind: Any) -> int:
-    """Columns that a file has for one of this type."""
+    """Number of leaf columns that Parquet stores for a column of this type."""
     if isinstance(kind, pa.BaseExtensionType):
         return _num_leaves(kind.storage_type)
     if pa.types.is_nested(kind):
@@ -188,7 +197,7 @@ def _num_leaves(kind: Any) -> int:
 
 
 class _Remote(io.RawIOBase):
-    """A remote file as pyarrow reads it: each read is one request."""
+    """A remote file for pyarrow; each read is one request."""
 
     def __init__(self, file: File) -> None:
         super().__init__()

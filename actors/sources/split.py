@@ -1,7 +1,6 @@
-"""Which blocks are held out: every so many, from a place that the seed gives. Called by the file
-source.
+"""Which blocks are held out: one in every so many, starting at a block that the seed chooses.
 
-Blocks are numbered three ways: all of them in order, the training blocks, the held-out ones.
+Blocks have three numberings: among all blocks, among the training blocks, among the held-out ones.
 """
 
 from __future__ import annotations
@@ -12,7 +11,13 @@ from actors.sources.documents import Indices
 
 
 class Split:
-    """The blocks of a source on both sides; at least one on each."""
+    """Training and held-out blocks of a source, at least one of each.
+
+    Args:
+        total: blocks in all, two or more.
+        heldout_frac: share to hold out.
+        seed: chooses the first held-out block.
+    """
 
     def __init__(self, total: int, heldout_frac: float, seed: int) -> None:
         assert total >= 2
@@ -24,18 +29,18 @@ class Split:
         self.num_training = total - int(self.num_heldout_before(np.array(total)))
 
     def num_heldout_before(self, blocks: Indices) -> Indices:
-        """Held-out blocks before each of these, all counted."""
+        """For each block, by its number among all, how many before it are held out."""
         return np.maximum(0, -(-(blocks - self._offset) // self._stride))
 
     def training(self, indices: Indices) -> Indices:
-        """Training blocks by their number among all blocks."""
+        """Numbers among all blocks of these training blocks."""
         rounds, rest = np.divmod(indices, self._stride - 1)
         return rounds * self._stride + rest + (rest >= self._offset)
 
     def heldout(self) -> Indices:
-        """Every held-out block by its number among all blocks."""
+        """Numbers among all blocks of every held-out block."""
         return np.arange(self._offset, self._total, self._stride)
 
     def is_heldout(self, blocks: Indices) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        """Which of these are held out."""
+        """For each block, by its number among all, whether it is held out."""
         return blocks % self._stride == self._offset

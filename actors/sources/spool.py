@@ -1,12 +1,10 @@
 """Unpacks compressed files to local disk, so that blocks of them can be read by byte ranges.
 
-A compressed stream can't be entered in its middle, and a run reads blocks in shuffled order: so a
-file is unpacked whole, once, when its first block is wanted, and removed when nobody reads it any
-more. Processes of one machine share what is unpacked. A lock on the file itself says who uses it:
-the kernel lets go of it however a process ends, and what a killed one left is removed by the next
-to come.
-
-Called by the file source.
+A compressed stream can't be entered in its middle, and a run reads blocks in shuffled order. So a
+file is unpacked as a whole when its first block is needed, and removed when no process uses it any
+more. Processes of one machine share the unpacked files. Each holds a shared lock on the files that
+it uses; the kernel releases it however the process ends, and the next process to start removes what
+a killed one left.
 """
 
 from __future__ import annotations
@@ -26,14 +24,19 @@ from actors.sources.paths import File, reading
 from actors.sources.text_file import unpacked
 from actors.wire import CorpusError
 
-KEPT = 50  # unpacked files that one process holds: two streams of 16, the held-out split's 16
+KEPT = 50  # files that one process keeps open: two streams of 16, 16 of the held-out split
 COPY_BYTES = 1 << 20
-FREE_BYTES = 256 << 20  # of disk that stay free
-DONE = 0o400  # mode of a file that is complete; while it is written it is 0o600
+FREE_BYTES = 256 << 20  # of the disk that are left free
+DONE = 0o400  # mode of a complete file; 0o600 while it is written
 
 
 class Spool:
-    """Unpacked copies of compressed files, a few at a time."""
+    """Unpacked copies of compressed files, a few at a time.
+
+    Args:
+        folder: where they are written; None: a folder of this user below the temporary one.
+        kept: files that stay open.
+    """
 
     def __init__(self, folder: str | None = None, kept: int = KEPT) -> None:
         self._folder = Path(folder or f"{tempfile.gettempdir()}/tandem-spool-{os.getuid()}")
@@ -44,7 +47,7 @@ class Spool:
         self._finalizer = weakref.finalize(self, _close_all, self._open, self._paths)
 
     def close(self) -> None:
-        """Lets go of every file; the last process to do so removes it."""
+        """Releases every file; the last process to release one removes it."""
         self._finalizer()
 
     def size(self, file: File) -> int:
@@ -70,7 +73,7 @@ class Spool:
         return self._open[file.path]
 
     def _prepare(self) -> None:
-        """Makes the folder, and removes what killed processes left in it."""
+        """Creates the folder, and removes what killed processes left in it."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._folder.stat().st_uid != os.getuid():
@@ -85,7 +88,7 @@ class Spool:
             try:
                 _release(os.open(path, os.O_RDONLY), path)
             except FileNotFoundError:
-                continue  # another process was faster
+                continue  # another process removed it first
         self._ready = True
 
     def _acquire(self, path: Path, file: File) -> int:
@@ -108,7 +111,7 @@ class Spool:
             except BaseException:
                 _release(descriptor, path)
                 raise
-            os.close(descriptor)  # removed before we had the lock: again from the start
+            os.close(descriptor)  # it was removed before we had the lock: start again
 
     def _unpack(self, file: File, path: Path) -> None:
         doing = f"can't be unpacked ({file.codec})"
@@ -151,23 +154,23 @@ def _complete(descriptor: int) -> bool:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the file is still found under its name."""
+    """Whether `path` still names the open file."""
     try:
-        there = os.stat(path)
+        named = os.stat(path)
     except FileNotFoundError:
         return False
-    mine = os.fstat(descriptor)
-    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+    opened = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def _release(descriptor: int, path: Path) -> None:
-    """Closes the file, and removes it where no other process uses it."""
+    """Closes the file, and removes it if no other process uses it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(descriptor, path):
             path.unlink(missing_ok=True)
     except BlockingIOError:
-        pass  # another process reads it
+        pass  # another process uses it
     finally:
         os.close(descriptor)
 

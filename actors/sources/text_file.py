@@ -1,7 +1,7 @@
-"""Bytes of a file that people wrote, as text: unpacked, UTF-8, without byte order marks.
+"""Files of text that people wrote: unpacked, decoded as UTF-8, without byte order marks.
 
-What is not UTF-8 is refused with how to convert it; UTF-16 is known by its mark, or by the NUL in
-every other byte. Called by what reads such files: `lines`, `facts`, `spool`, the reader of configs.
+Other encodings are refused with the command that converts them; UTF-16 and UTF-32 are recognised by
+their marks, or by where NUL bytes are.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from actors.sources.local_files import refuse_broken_link
 from actors.storage import locate
 
 BYTE_ORDER_MARK = "\ufeff"
-WIDE_MARKS = {  # the longer ones first: that of UTF-16 begins one of UTF-32
+WIDE_MARKS = {  # the longer ones first: UTF-32's little-endian mark begins with that of UTF-16
     b"\xff\xfe\x00\x00": "UTF-32",
     b"\x00\x00\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
 CODECS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd", ".lz4": "lz4"}
-FEWEST_NULS = 8  # fewer are no sign of anything
-NUL_FRAC = 0.01  # of the bytes: UTF-16 has one for each space and line end at least
-SAME_FRAC = 0.9  # of the NULs are at even places, or at odd ones: the same half of a character
+FEWEST_NULS = 8  # fewer prove nothing
+NUL_FRAC = 0.01  # of the bytes; UTF-16 has at least one per space and line end
+SAME_FRAC = 0.9  # of the NULs are all at even positions, or all at odd ones
 
 
 class EncodingError(ValueError):
-    """Bytes that are no UTF-8 text; the message says what they are and what to do."""
+    """Bytes that are not UTF-8 text; the message says what they are and what to do."""
 
 
 def decode(raw: bytes, begin: int = 0) -> str:
@@ -47,7 +47,7 @@ def decode(raw: bytes, begin: int = 0) -> str:
             if raw.startswith(mark):
                 raise EncodingError(_convert(f"{name} by its first bytes", name))
     if len(raw) >= FEWEST_NULS and raw.count(0) == len(raw):
-        raise EncodingError("nothing but NUL bytes, expected text; bring the file here again")
+        raise EncodingError("nothing but NUL bytes, expected text; copy the file again")
     if wide := _wide(raw, begin):
         raise EncodingError(_convert(f"by its NUL bytes {wide} without a byte order mark", wide))
     try:
@@ -65,11 +65,11 @@ def _convert(found: str, name: str) -> str:
 
 
 def _wide(raw: bytes, begin: int) -> str | None:
-    """The wide encoding that the bytes look like."""
+    """The UTF-16 or UTF-32 encoding that the NUL bytes suggest."""
     num = raw.count(0)
     if num < FEWEST_NULS or num < NUL_FRAC * len(raw):
         return None
-    at = [raw[(place - begin) % 4 :: 4].count(0) for place in range(4)]  # by place in the file
+    at = [raw[(i - begin) % 4 :: 4].count(0) for i in range(4)]  # by position in the file, mod 4
     nearly_all = SAME_FRAC * len(raw) / 4
     if min(at[2:]) > nearly_all or min(at[:2]) > nearly_all:
         return "UTF-32LE" if min(at[2:]) > nearly_all else "UTF-32BE"
@@ -80,7 +80,7 @@ def _wide(raw: bytes, begin: int) -> str | None:
 
 
 def unpacked(packed: Any, codec: str) -> Any:
-    """A handle on what is packed in another one."""
+    """A handle that decompresses what another one reads."""
     if codec == "gzip":
         return gzip.GzipFile(fileobj=packed)
     if codec == "bz2":
@@ -91,15 +91,15 @@ def unpacked(packed: Any, codec: str) -> Any:
 
 
 def codec_of(path: str) -> str | None:
-    """How a file of that name is compressed."""
+    """Compression of a file with that name; None: none."""
     return next((codec for end, codec in CODECS.items() if path.lower().endswith(end)), None)
 
 
 def read_bytes(path: str, limit: int = -1) -> bytes:
-    """What is in a small file, unpacked; of a larger one its first `limit` bytes.
+    """Content of a file, unpacked; its first `limit` bytes, or all.
 
     Raises:
-        CorpusError: it is a link to nothing. Else whatever its file system or decompressor raises.
+        CorpusError: it is a link to nothing. Else what its file system or decompressor raises.
     """
     fs, root = locate(path)
     if isinstance(fs, LocalFileSystem):
@@ -120,6 +120,6 @@ def read_text(path: str) -> str:
 
 
 def lines_of(text: str) -> Iterator[str]:
-    """Lines, however they end; a file that was joined from several may have marks inside."""
+    """Lines with any line end, without the byte order marks that joined files have inside."""
     for line in io.StringIO(text, newline=None):
         yield line.removeprefix(BYTE_ORDER_MARK)

@@ -140,7 +140,7 @@ def test_a_file_of_unknown_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         return {**info(self, path, **options), "size": None}
 
     monkeypatch.setattr(type(fs), "info", sizeless)
-    with pytest.raises(CorpusError, match=r"unsized/a\.txt: its server doesn't say how long"):
+    with pytest.raises(CorpusError, match=r"unsized/a\.txt: its server does not report a size"):
         list_files(["memory://unsized/a.txt"])
 
 

@@ -173,12 +173,12 @@ def test_a_footer_is_one_request_and_a_large_one_two(
     assert (len(reads), groups.rows.sum()) == (3, 100)
 
 
-def test_few_readers_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_groups, "OPEN_READERS", 2)
+def test_few_row_groups_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_groups, "OPEN_ROW_GROUPS", 2)
     file = written(tmp_path, pa.table({"text": TEXTS}), row_group_size=10)
     rows = RowGroupReader(["text"])
     for start in range(0, 10, 2):
         for group in range(5):
             got = [d.text for d in rows.slice(file, group, start, start + 2)]
             assert got == TEXTS[10 * group + start : 10 * group + start + 2]
-    assert len(rows._readers) == 2
+    assert len(rows._open_groups) == 2

@@ -163,7 +163,7 @@ def test_a_damaged_archive_and_a_link_to_nothing_are_named(tmp_path: Path, what:
     (tmp_path / what).unlink()
     (tmp_path / what).symlink_to("gone")
     name = "templates" if what == "templates.json" else "paths"
-    with pytest.raises(CorpusError, match=rf"{what}: a link to gone, where no file is"):
+    with pytest.raises(CorpusError, match=rf"{what}: a link to gone, which does not exist"):
         open_sources(spec, 0)
     given: str | tuple[str] = str(tmp_path / f"{what}.gz")
     given = given if name == "templates" else (given,)

@@ -97,5 +97,5 @@ def test_folders_and_files_behind_links_are_part_of_a_program(tmp_path: Path) ->
 def test_a_link_to_nothing_in_a_program_is_named(tmp_path: Path) -> None:
     fill(tmp_path, "a.py")
     (tmp_path / "b.py").symlink_to("gone.py")
-    with pytest.raises(ConfigError, match=r"b\.py: a link to gone\.py, where no file is"):
+    with pytest.raises(ConfigError, match=r"b\.py: a link to gone\.py, which does not exist"):
         code_entries(str(tmp_path))
