@@ -1,8 +1,7 @@
-"""Any fsspec URL as a file system, what has to be done in one by exact names, and what its errors
-mean: that storage is away, or that what was asked for is wrong. No torch.
+"""Any fsspec URL as a file system, operations by exact names, and outages as errors of their own.
 
-A name without a scheme is a path of this machine, whatever else is in it: fsspec alone would take
-`a::b` for a chain of file systems and `data:b` for a document.
+No torch. A name without a scheme is a path of this machine, whatever characters it has: fsspec
+alone would take `a::b` for a chain of file systems and `data:b` for a document.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from actors.wire import StorageError, TandemError
 
-MAGIC = "*?["  # what makes a name a pattern to fsspec
+MAGIC = "*?["  # characters that make a name a pattern to fsspec
 
-# What trying again does not change, by type, by number and, for clients of remote storage, by name.
+# Errors that a retry does not change, by type, errno and, for clients of remote storage, name.
 LASTING = (
     *(FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError),
     *(ValueError, ImportError, TandemError),
@@ -36,7 +35,7 @@ LASTING_NAMES = frozenset(
         *("RepositoryNotFoundError", "EntryNotFoundError", "GatedRepoError"),
     }
 )
-# Whose errors come from the way to storage, and not from what is in a file.
+# Packages whose errors come from access to storage, not from the content of a file.
 CLIENTS = frozenset(
     {
         *("adlfs", "aiobotocore", "aiohttp", "azure", "boto3", "botocore", "fsspec", "gcsfs"),
@@ -44,9 +43,7 @@ CLIENTS = frozenset(
     }
 )
 REFUSED, TOO_MANY, SERVERS = 400, (408, 429), 500  # HTTP status
-AGAIN = (
-    "the storage does not answer, is full or is broken; see to it, then run the same command again"
-)
+AGAIN = "the storage is unreachable, full or broken; repair it, then run the same command again"
 
 
 def is_local(url: str) -> bool:
@@ -55,10 +52,10 @@ def is_local(url: str) -> bool:
 
 
 def locate(url: str, **options: Any) -> tuple[Any, str]:
-    """The file system of a URL or path, and the path in it; local ones absolute.
+    """The file system of a URL or path, and the path in it; local paths are made absolute.
 
     Raises:
-        ImportError, ValueError: a protocol that is unknown, or whose package is missing.
+        ImportError, ValueError: the protocol is unknown, or its package is missing.
     """
     if not is_local(url):
         fs, root = fsspec.core.url_to_fs(url, **options)
@@ -68,18 +65,18 @@ def locate(url: str, **options: Any) -> tuple[Any, str]:
 
 
 def writable(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it.
+    """As `locate`, for writing: a local file system creates missing folders.
 
-    Only local ones have folders that must be made first; others don't know the option.
+    Only local ones need it; others don't have the option.
 
     Raises:
-        ImportError, ValueError: a protocol that is unknown, or whose package is missing.
+        ImportError, ValueError: the protocol is unknown, or its package is missing.
     """
     return locate(url, **({"auto_mkdir": True} if is_local(url) else {}))
 
 
 def move_file(fs: Any, source: str, target: str) -> None:
-    """Moves one file. fsspec's own `mv` takes a name with brackets for a pattern."""
+    """Moves one file. fsspec's own `mv` would read brackets in its name as a pattern."""
     if isinstance(fs, LocalFileSystem) or not _is_magic(source + target):
         fs.mv(source, target)
         return
@@ -88,10 +85,10 @@ def move_file(fs: Any, source: str, target: str) -> None:
 
 
 def remove(fs: Any, path: str) -> None:
-    """Removes a file, or a folder with all that is in it; by its exact name, as `move_file`.
+    """Removes a file or folder with its content; by its exact name, as `move_file`.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
     """
     if isinstance(fs, LocalFileSystem) or not _is_magic(path):
         fs.rm(path, recursive=True)
@@ -108,8 +105,8 @@ def _is_magic(name: str) -> bool:
 
 
 def is_lasting(err: BaseException) -> bool:
-    """Whether what a file system raised says that what was asked for is wrong, so that trying again
-    would end the same.
+    """Whether an error of a file system means that the request is wrong, so that a retry would fail
+    in the same way.
     """
     names = {kind.__name__ for kind in type(err).__mro__}
     if isinstance(err, LASTING) or names & LASTING_NAMES:
@@ -121,8 +118,8 @@ def is_lasting(err: BaseException) -> bool:
 
 
 def is_outage(err: BaseException) -> bool:
-    """Whether an error, which may also come from what is in a file, says that storage is away, full
-    or broken.
+    """Whether an error means that storage is unreachable, full or broken, rather than that the
+    request or the content of a file is wrong.
     """
     if isinstance(err, StorageError):
         return True
@@ -130,13 +127,15 @@ def is_outage(err: BaseException) -> bool:
         return False
     if isinstance(err, ConnectionError | TimeoutError):
         return True
-    if isinstance(err, OSError) and err.errno is not None:  # a damaged archive has no number
+    if (
+        isinstance(err, OSError) and err.errno is not None
+    ):  # errors of damaged archives have no errno
         return True
     return any(kind.__module__.partition(".")[0] in CLIENTS for kind in type(err).__mro__)
 
 
 def _http_status(err: BaseException) -> int | None:
-    """The status that a server answered with, wherever the client keeps it."""
+    """HTTP status of the server's answer, wherever the client keeps it."""
     response = getattr(err, "response", None)
     if isinstance(response, dict):  # of boto
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -152,7 +151,7 @@ def _http_status(err: BaseException) -> int | None:
 
 @contextmanager
 def storage_errors(place: str, doing: str) -> Iterator[None]:
-    """Turns an outage of storage into a StorageError; everything else passes.
+    """Turns an outage of storage inside the block into a StorageError; other errors pass.
 
     Args:
         place: what was read or written.

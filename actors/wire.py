@@ -1,4 +1,4 @@
-"""The messages that cross processes: orders, headers, reports, beats and errors. No torch, no Ray.
+"""Messages that cross processes: orders, headers, reports, heartbeats, errors. No torch, no Ray.
 
 All are frozen dataclasses of plain values, so that they pickle anywhere and compare by value.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-CAUSE_CHARS = 600  # of an error that is kept as a cause; some hold a whole report
+CAUSE_CHARS = 600  # of an error kept as a cause; some messages hold a whole report
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Order:
-    """What the coordinator asks one rank to do as its next interval."""
+    """The next interval of one rank, as the coordinator orders it."""
 
     run: str
     incarnation: int
@@ -29,15 +29,15 @@ class Order:
     num_steps: int
     measure: bool = False  # report the agreement with the adopted version after the last step
     publish: bool = True  # return a snapshot
-    exact: bool = False  # the snapshot in full precision, whatever the wire's
+    exact: bool = False  # publish in full precision, whatever `exchange.dtype` is
     checkpoint: bool = False  # return this rank's share of the group's whole state
-    ranges: tuple[Range, ...] = ()  # what the peer trained on since the version adopted before
+    ranges: tuple[Range, ...] = ()  # what the peer trained on since the last adopted version
     profile: str | None = None  # folder for a trace of this interval
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a rank's published buckets are: enough to refuse the wrong ones."""
+    """Identity of a rank's published buckets: enough to refuse wrong ones."""
 
     run: str
     group: str
@@ -47,7 +47,7 @@ class Header:
     version: int
     step: int
     layout_hash: str
-    dtype: str  # `stored`, or `bfloat16` where that is on the wire
+    dtype: str  # `stored`, or `bfloat16` if published rounded
     total_bytes: int
     offsets: tuple[int, ...]  # byte offset of each bucket in the whole snapshot
     sizes: tuple[int, ...]
@@ -58,7 +58,7 @@ class Header:
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What one rank's share of a group's state is: enough to put the shares together again."""
+    """Identity of one rank's share of a group's state: enough to reassemble the shares."""
 
     run: str
     group: str
@@ -68,7 +68,7 @@ class CheckpointHeader:
     step: int
     peer_version: int
     layout: tuple[tuple[str, str, int], ...]  # name, dtype and bytes of each tensor, in order
-    scalars: str  # JSON: positions in the corpus and the like
+    scalars: str  # JSON: positions in the corpus, counts
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     checksums: tuple[int, ...]
@@ -81,7 +81,7 @@ class CheckpointHeader:
 
 @dataclass(frozen=True)
 class Report:
-    """What a rank measured during one interval; times in seconds of its own monotonic clock."""
+    """A rank's measurements of one interval; durations in seconds of its monotonic clock."""
 
     group: str
     rank: int
@@ -97,16 +97,16 @@ class Report:
     started_at: float  # time.time() at the call's start
     first_step_at: float  # time.time() when the first optimizer step was done
     metrics: dict[str, float] = field(default_factory=dict)  # of the whole group, means over steps
-    shares: dict[str, float] = field(default_factory=dict)  # the same, but to be added over ranks
+    shares: dict[str, float] = field(default_factory=dict)  # parts of such means, summed over ranks
     costs_s: dict[str, float] = field(default_factory=dict)  # seconds by part of the step
     agreement: float | None = None
-    adopted_bytes: int = 0  # of the peer's snapshot; 0 where it was there already
+    adopted_bytes: int = 0  # of the peer's snapshot; 0 if it was adopted before
     published_bytes: int = 0  # of this rank's share of its own snapshot
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One sample question and what each voice says."""
+    """A sample question and the answer of each voice."""
 
     prompt: str
     expected: str
@@ -122,9 +122,8 @@ class Evaluation:
     data_version: int
     memory_version: int
     figures: dict[str, float]  # of the held-out windows
-    accuracy: dict[
-        str, float
-    ]  # own, help, memory, baseline, on unseen wordings; empty without probes
+    # by own, help, memory, baseline, on unseen wordings; empty without probes
+    accuracy: dict[str, float]
     accuracy_seen: dict[str, float]
     num_probes: int
     reflection_changed: int  # probes whose answer changed since the evaluation before
@@ -135,7 +134,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a rank's process runs, known before it has built anything."""
+    """Where a rank's process runs; known before it has built its layers."""
 
     group: str
     rank: int
@@ -148,7 +147,7 @@ class Location:
 
 @dataclass(frozen=True)
 class RankDescription:
-    """What a rank is, told when it has started."""
+    """Properties of a rank, reported once when it has started."""
 
     group: str
     rank: int
@@ -159,12 +158,12 @@ class RankDescription:
     wire_bytes: int  # as published between two exact ones
     checkpoint_bytes: int
     layout_hash: str
-    warnings: tuple[str, ...] = ()  # of the machine that it runs on
+    warnings: tuple[str, ...] = ()  # about the machine that it runs on
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What the main thread of a rank last wrote about itself."""
+    """What the main thread of a rank last noted about itself."""
 
     group: str
     rank: int
@@ -174,27 +173,27 @@ class Heartbeat:
     step: int
     at: float
     host_bytes: int = 0  # of the process' memory
-    gpu_bytes: int = 0  # that its torch holds on its card
+    gpu_bytes: int = 0  # reserved by its torch on the GPU
 
 
 class TandemError(Exception):
     """Base of the typed errors; survives pickling because its only state is its arguments.
 
     Attributes:
-        heading: what a person is told first.
+        heading: first words of the printed message.
     """
 
     heading = "the run failed"
 
 
 class ConfigError(TandemError, ValueError):
-    """Something that the user gave is wrong; the message says what to change. Exit code 2."""
+    """The user's input is wrong; the message says what to change. Exit code 2."""
 
     heading = "error"
 
 
 class StorageError(TandemError):
-    """Storage is away, full or broken; what was asked for may be right. Exit code 4."""
+    """Storage is unreachable, full or broken; the request may be right. Exit code 4."""
 
     heading = "storage error"
 
@@ -204,19 +203,19 @@ class CorpusError(ConfigError):
 
 
 class SnapshotError(TandemError):
-    """A snapshot is not the one expected, or its bytes are not those published."""
+    """A snapshot is not the expected one, or its bytes were altered."""
 
 
 class CheckpointError(TandemError):
-    """A checkpoint is not whole, was altered, or belongs to another run."""
+    """A checkpoint is incomplete, was altered, or belongs to another run."""
 
 
 class ExportError(TandemError):
-    """An export, read back, is not what was trained."""
+    """An export, read back, differs from what was trained."""
 
 
 class OrderError(TandemError):
-    """A rank was asked for an interval that is not its next."""
+    """A rank was ordered an interval that is not its next."""
 
 
 class DivergedError(TandemError):
@@ -228,8 +227,8 @@ class UnwiredMemoryError(TandemError):
 
 
 def one_line(err: BaseException) -> str:
-    """An error as a cause is kept and shown: its message, with its type's name but where that says
-    all; the name alone where there is no message, as of most timeouts.
+    """An error in one line: its message, after its type's name unless the message is written for
+    users; the name alone if there is no message, as for most timeouts.
     """
     text, name = " ".join(str(err).split()), type(err).__name__
     text = text if len(text) <= CAUSE_CHARS else f"{text[:CAUSE_CHARS]} …"

@@ -1,4 +1,4 @@
-"""What a notebook or a script imports: train a run, load what it left behind; see docs/python.md.
+"""What a notebook or a script imports: train a run, load what it exported; see docs/python.md.
 
     from jobs.api import load, load_config, train
 
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def load(run: str | os.PathLike[str]) -> TandemModel:
-    """The model with memory that a run left behind: on the CPU, in eval mode.
+    """The model with memory that a run exported: on the CPU, in eval mode.
 
     Args:
         run: a run directory or its `export` folder; any fsspec URL.

@@ -1,4 +1,4 @@
-"""Asks a finished run: the three voices side by side, token by token with λ on request."""
+"""`tandem ask`: the three voices of a finished run side by side, by token with λ on request."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from actors.wire import ConfigError
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import find_export
 
-NAMES = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}
+HEADINGS = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}
 
 
 def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens: int) -> None:
-    """Prints what each voice says after `prompt`, greedily.
+    """Prints the greedy continuation of `prompt` by each voice.
 
     Raises:
-        ConfigError: no run there, or one without a finished export; a prompt that is no text.
+        ConfigError: no run there, or no finished export; a prompt that is not UTF-8.
     """
     try:
         prompt.encode()
@@ -33,27 +33,30 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
     if not by_token:
         table = Table(title=prompt, title_justify="left")
         for voice in VOICES:
-            table.add_column(NAMES[voice], overflow="fold")
-        table.add_row(*(tokenizer.decode(told[v].tokens).strip() for v in VOICES))
+            table.add_column(HEADINGS[voice], overflow="fold")
+        table.add_row(*(tokenizer.decode(continued[v].tokens).strip() for v in VOICES))
         console.print(table)
         return
     table = Table(
         title=f"{prompt}   (token, its probability; λ is the memory's share of the mixture)",
         title_justify="left",
     )
-    for heading in (NAMES["own"], "p", NAMES["help"], "p", "λ", NAMES["memory"], "p"):
+    for heading in (HEADINGS["own"], "p", HEADINGS["help"], "p", "λ", HEADINGS["memory"], "p"):
         table.add_column(heading, overflow="fold")
-    for at in range(max(len(t.tokens) for t in told.values())):
+    for at in range(max(len(t.tokens) for t in continued.values())):
         cells = []
         for voice in VOICES:
-            said = told[voice]
-            there = at < len(said.tokens)
+            answer = continued[voice]
+            is_token = at < len(answer.tokens)
             cells += (
-                [repr(tokenizer.decode([said.tokens[at]]))[1:-1], f"{said.probabilities[at]:.2f}"]
-                if there
+                [
+                    repr(tokenizer.decode([answer.tokens[at]]))[1:-1],
+                    f"{answer.probabilities[at]:.2f}",
+                ]
+                if is_token
                 else ["", ""]
             )
             if voice == "help":
-                cells.append(f"{said.mixing[at]:.2f}" if there else "")
+                cells.append(f"{answer.mixing[at]:.2f}" if is_token else "")
         table.add_row(*cells)
     console.print(table)

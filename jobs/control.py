@@ -1,7 +1,7 @@
-"""Commands to a running run: stop, checkpoint, scale; and to one that has stopped: resume.
+"""Commands to a running run: stop, checkpoint, scale; and to a stopped one: resume.
 
-A command is a small file in the run's mailbox, so all that this needs is the run's storage. Waits
-for the reply and says what became of it.
+A command is a small file in the run's mailbox, so all that is needed is the run's storage. Waits
+for the reply and prints it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from orchestrator.settings.config import load_config
 from orchestrator.settings.file_names import CONFIG
 
 POLL_S = 0.3
-HEARD_S = 60.0  # for the driver to reply at all
-CARRIED_OUT_S = 3600.0  # an interval may be long, and a node slow to come
+REPLY_S = 60.0  # for the driver's first reply
+CARRIED_OUT_S = 3600.0  # intervals may be long, and new nodes may take long to start
 
 
 def run_stop(run: str, console: Console, no_wait: bool) -> None:
     """Stops a run after a checkpoint, and waits until it has ended.
 
     Raises:
-        ConfigError: no such run, or none that runs.
+        ConfigError: no such run, or it is not running.
         TandemError: its driver does not reply.
     """
     run_dir = RunDir(run)
     _send(run_dir, console, no_wait, kind=STOP)
     if not no_wait:
-        _say(console, f"go on with: tandem resume {shlex.quote(run_dir.url)}")
+        _say(console, f"continue with: tandem resume {shlex.quote(run_dir.url)}")
 
 
 def run_checkpoint(run: str, console: Console, no_wait: bool) -> None:
@@ -51,7 +51,7 @@ def run_scale(
     console: Console,
     no_wait: bool,
 ) -> None:
-    """Gives groups of a running run other numbers of workers.
+    """Changes the numbers of workers of a running run.
 
     Raises:
         ConfigError: as `run_stop`; no number given; or refused, with the reason.
@@ -63,17 +63,17 @@ def run_scale(
 
 
 def run_resume(run: str, overrides: Sequence[str], console: Console, verbose: bool = False) -> bool:
-    """Goes on with a stopped or broken-off run; returns whether its memory has caught up with the
-    final data layer.
+    """Continues a stopped or interrupted run; returns whether its memory caught up with the final
+    data layer.
 
     Args:
         run: its directory; its own `config.yaml` is the config.
-        overrides: what a resumed run may set anew.
-        console: where progress is shown.
+        overrides: of the settings that a resumed run may change.
+        console: that shows progress.
         verbose: show Ray's own messages.
 
     Raises:
-        ConfigError: no such run, or one that runs or is finished.
+        ConfigError: no such run, or it is running or finished.
         TandemError: as `orchestrator.run.train`.
     """
     from jobs.train import run_training
@@ -87,28 +87,28 @@ def run_resume(run: str, overrides: Sequence[str], console: Console, verbose: bo
         raise ConfigError(
             f"run {run_dir.url} is named {expected} in its {CONFIG}; rename the directory back"
         )
-    here = [f"storage={storage or '.'}", *overrides]
-    return run_training(path, here, console, verbose, resume=True)
+    at_storage = [f"storage={storage or '.'}", *overrides]
+    return run_training(path, at_storage, console, verbose, resume=True)
 
 
 def _send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> None:
-    """Posts a command and waits for what becomes of it.
+    """Posts a command and waits for its outcome.
 
     Raises:
         ConfigError: it was refused.
-        TandemError: the driver is silent.
+        TandemError: the driver does not reply.
     """
     seen = look(run_dir)
-    refuse_unheard(run_dir, seen)
+    refuse_unless_running(run_dir, seen)
     command = Command(id=new_id(), run=seen.status["run"], driver=seen.driver, **values)
     box = Mailbox(run_dir)
     box.post(command)
-    reply = await_reply(lambda: box.reply_to(command.id), HEARD_S, lambda reply: True)
+    reply = await_reply(lambda: box.reply_to(command.id), REPLY_S, lambda reply: True)
     if reply is None:
         box.withdraw(command.id)
         raise TandemError(
-            f"run {run_dir.url} did not reply within {HEARD_S:.0f} s; the command was taken back; "
-            f"look with: tandem status {shlex.quote(run_dir.url)}"
+            f"run {run_dir.url} did not reply within {REPLY_S:.0f} s; the command was withdrawn; "
+            f"see: tandem status {shlex.quote(run_dir.url)}"
         )
     if reply.state == ACCEPTED:
         _say(console, f"accepted: {reply.message}")
@@ -120,14 +120,14 @@ def _send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> No
     _say(console, f"done: {reply.message}")
 
 
-def refuse_unheard(run_dir: RunDir, seen: Seen) -> None:
-    """Raises: ConfigError where nobody would hear a command."""
+def refuse_unless_running(run_dir: RunDir, seen: Seen) -> None:
+    """Raises: ConfigError: no driver runs that would receive a command."""
     if seen.state == RUNNING:
         return
     reasons = {
         NO_RUN: f"no run ({CONFIG} is missing)",
         STARTING: "it is only starting, or its driver died before it began to train",
-        SILENT: f"its driver was last heard of {seen.age_s:.0f} s ago; it died. Go on with: "
+        SILENT: f"its driver's last update was {seen.age_s:.0f} s ago; it died. Continue with: "
         f"tandem resume {shlex.quote(run_dir.url)}",
     }
     ended = f"it has ended as {seen.state.replace('_', ' ')}"
@@ -143,8 +143,7 @@ def _await_last(run_dir: RunDir, box: Mailbox, command: Command) -> Reply:
     )
     if reply is None:
         raise TandemError(
-            f"run {run_dir.url} did not say what became of it; look with: tandem status "
-            f"{run_dir.url}"
+            f"run {run_dir.url} did not report the outcome; see: tandem status {run_dir.url}"
         )
     return reply
 
@@ -157,24 +156,24 @@ def await_reply(
     wait: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Reply | None:
-    """The first reply that is enough; None where it does not come in time, or nobody is left.
+    """The first reply that is enough; None if it does not come in time or the driver has ended.
 
     Args:
-        ask: for the newest reply.
+        ask: returns the newest reply.
         patience_s: how long to wait.
-        is_enough: whether to wait no longer.
-        is_alive: whether someone may still reply; asked rarely.
-        wait, clock: of time.
+        is_enough: whether a reply ends the wait.
+        is_alive: whether the driver may still reply; called rarely.
+        wait, clock: sleep, and monotonic time.
     """
-    deadline, next_look = clock() + patience_s, clock() + HEARD_S
+    deadline, next_look = clock() + patience_s, clock() + REPLY_S
     while clock() < deadline:
         reply = ask()
         if reply is not None and is_enough(reply):
             return reply
         if clock() > next_look:
-            next_look = clock() + HEARD_S
+            next_look = clock() + REPLY_S
             if not is_alive():
-                reply = ask()  # its last act may have been a reply
+                reply = ask()  # it may have replied just before it ended
                 return reply if reply is not None and is_enough(reply) else None
         wait(POLL_S)
     return None

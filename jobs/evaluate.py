@@ -1,6 +1,6 @@
-"""Recomputes a run's held-out figures from its exports alone.
+"""`tandem evaluate`: recomputes a run's held-out figures from its exports alone.
 
-A check that they hold what the run says.
+Shows that the exports are what the run reports.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.file_names import EXPORT, SUMMARY, TOKENIZER
 
-# What exports alone can't say; runs of earlier versions have none of it.
+# Known to the run only, not from its exports; runs of earlier versions lack them.
 FROM_THE_RUN = ("reflects_final_verdict", "final_agreement", "before")
 
 
 def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
-    """Loads the exports, measures as the run's last evaluation did, prints and returns the figures.
+    """Loads the exports, measures as the run's last evaluation, prints and returns the figures.
 
     Raises:
-        ConfigError: not a run, or its exports are not whole.
+        ConfigError: not a run, or its exports are incomplete.
     """
     run_dir = RunDir(run)
     summary = json.loads(run_dir.read(SUMMARY))
@@ -59,8 +59,8 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     else:
         if changes:
             console.say(
-                f"warning: the run's corpus is not what it was: {'; '.join(changes)}; these "
-                "figures are of text that it may have trained on",
+                f"warning: the run's corpus has changed: {'; '.join(changes)}; these figures may "
+                "be of text that the run trained on",
                 style="yellow",
             )
         print_summary(result, console)

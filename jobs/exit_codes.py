@@ -1,7 +1,7 @@
-"""How a command ends: errors become messages and exit codes. Called by `cli`.
+"""How a command ends: errors become messages and exit codes.
 
 Exit codes: 0 done; 1 the run failed; 2 the input was wrong; 3 done, but the memory did not catch up
-with the final data layer; 4 storage was away or full; 130 interrupted.
+with the final data layer; 4 storage was unreachable or full; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FAILED, BAD_INPUT, UNREFLECTED, STORAGE_AWAY, INTERRUPTED = 1, 2, 3, 4, 130
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Leaves with an exit code where what is inside raises one of our errors."""
+    """Turns our errors inside the block into a message and an exit code."""
     from orchestrator.errors import InterruptedRunError
 
     errors = Console(stderr=True)

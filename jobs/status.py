@@ -1,5 +1,6 @@
-"""`tandem status`: one run as its directory shows it, or all runs under a folder and the jobs of a
-cluster. Reads files only, so that it works wherever the storage is seen.
+"""`tandem status`: one run as its directory shows it, or runs of a folder and jobs of a cluster.
+
+Reads files only, so it works from any machine that reaches the storage.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from orchestrator.settings.file_names import CONFIG, SUMMARY
 
 WATCH_S = 1.0
 FAILED, INTERRUPTED = "failed", "interrupted"
-LOOKS = 16  # at a time
+LOOKS = 16  # runs looked at in parallel
 MIB = 2**20
 
 
 def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
-    """Shows one run, once or until it ends.
+    """Shows one run, once or repeatedly until it ends.
 
     Raises:
         ConfigError: no run there, or its status can't be read.
@@ -58,7 +59,7 @@ def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
 
 
 def _looks(run_dir: RunDir, seen: Seen, watch: bool) -> Iterator[Seen]:
-    """What was seen, and, where it is watched, what is seen until the run has ended."""
+    """The first look and, with `watch`, further ones until the run has ended."""
     yield seen
     while watch and seen.state == RUNNING:
         time.sleep(WATCH_S)
@@ -67,7 +68,7 @@ def _looks(run_dir: RunDir, seen: Seen, watch: bool) -> Iterator[Seen]:
 
 
 def cause_of(run_dir: RunDir, seen: Seen) -> str | None:
-    """Why a run ended before its end, as its summary says; None where it did not, or says nothing.
+    """Why a run failed or was interrupted, from its summary; None if it was not, or gives no cause.
 
     Raises:
         ConfigError: the summary can't be read.
@@ -79,7 +80,7 @@ def cause_of(run_dir: RunDir, seen: Seen) -> str | None:
 
 
 def as_values(url: str, seen: Seen, cause: str | None = None) -> dict[str, Any]:
-    """A run's state and status as one JSON object, with the cause where it ended by one."""
+    """A run's state and status as one JSON object, with the cause if it failed."""
     why = {} if cause is None else {"cause": cause}
     return {"url": url, "state": seen.state, "age_s": seen.age_s, **why, **seen.status}
 
@@ -87,31 +88,31 @@ def as_values(url: str, seen: Seen, cause: str | None = None) -> dict[str, Any]:
 def run_list(
     storage: str, address: str | None, console: Console, as_json: bool, insecure: bool = False
 ) -> None:
-    """Lists the runs under a folder, and a cluster's jobs where there is an address.
+    """Lists the runs under a folder, and a cluster's jobs if an address is given.
 
     Args:
         storage: the folder.
         address: of the cluster's dashboard.
-        console: where to.
-        as_json: as one JSON object.
-        insecure: also ask a cluster without a token, or over plain HTTP to another machine.
+        console: that prints them.
+        as_json: print one JSON object.
+        insecure: also connect without a token, or over plain HTTP to another machine.
 
     Raises:
-        ConfigError: the folder or the cluster can't be reached, or asking it is unsafe.
+        ConfigError: the folder or the cluster can't be reached, or the connection is unsafe.
         JobServerError: the cluster does not answer as it should.
     """
     folder = RunDir(storage)
-    there = [name for name in folder.list_folders() if folder.exists(f"{name}/{CONFIG}")]
-    with ThreadPoolExecutor(LOOKS) as pool:  # a driver that died takes a second look
-        seen_there = pool.map(lambda name: look(RunDir(folder.path(name))), there)
-        runs = dict(zip(there, seen_there, strict=True))
+    names = [name for name in folder.list_folders() if folder.exists(f"{name}/{CONFIG}")]
+    with ThreadPoolExecutor(LOOKS) as pool:  # a dead driver needs a second look
+        looks = pool.map(lambda name: look(RunDir(folder.path(name))), names)
+        runs = dict(zip(names, looks, strict=True))
     jobs = list_jobs(address, insecure) if address else []
     if as_json:
         values = [as_values(folder.path(name), seen) for name, seen in runs.items()]
         console.print_json(data={"runs": values, "jobs": jobs}, indent=None)
         return
     console.say(f"runs under {folder.url}")
-    table = Table("run", "state", "interval", "data workers", "memory workers", "heard of")
+    table = Table("run", "state", "interval", "data workers", "memory workers", "last update")
     table.columns[0].overflow = "fold"
     for name, seen in runs.items():
         table.add_row(name, _state(seen), *_row(seen))
@@ -130,7 +131,7 @@ def list_jobs(address: str, insecure: bool) -> list[dict[str, str]]:
     """The jobs that were submitted to a cluster, asked as `tandem submit` does.
 
     Raises:
-        ConfigError: it can't be reached, refuses the token, or asking it is unsafe.
+        ConfigError: it can't be reached, refuses the token, or the connection is unsafe.
         JobServerError: it does not answer as it should.
     """
     from jobs.submit.job_server import connect
@@ -146,7 +147,7 @@ def list_jobs(address: str, insecure: bool) -> list[dict[str, str]]:
 
 def _state(seen: Seen) -> str:
     if seen.state == SILENT:
-        return f"silent: its driver died, last heard of {seen.age_s:.0f} s ago"
+        return f"silent: its driver died, last update {seen.age_s:.0f} s ago"
     return seen.state.replace("_", " ")
 
 
@@ -165,8 +166,8 @@ def _page(url: str, seen: Seen) -> RenderableType:
     driver, doing = status["driver"], f", {status['phase']}" if seen.state == RUNNING else ""
     lines = [
         f"{head}{doing}; interval {status['interval']}/{status['intervals']}, "
-        f"{status['wall_s']:.0f} s; driver process {driver['pid']} on {driver['host']}, heard of "
-        f"{max(0.0, seen.age_s):.0f} s ago",
+        f"{status['wall_s']:.0f} s; driver process {driver['pid']} on {driver['host']}, last "
+        f"update {max(0.0, seen.age_s):.0f} s ago",
     ]
     saved = status["checkpoints"]
     newest = saved.get("last_interval")
@@ -219,7 +220,7 @@ def _groups_table(status: Mapping[str, Any]) -> Table:
 
 
 def _ranks_table(status: Mapping[str, Any]) -> Table:
-    table = Table("rank", "host", "node", "process", "GPUs", "does", "memory", "GPU memory")
+    table = Table("rank", "host", "node", "process", "GPUs", "phase", "memory", "GPU memory")
     for group in GROUPS:
         for rank in status["groups"][group]["ranks"]:
             table.add_row(

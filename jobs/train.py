@@ -1,4 +1,4 @@
-"""The training job: config in, run directory out, and what a person reads at the end."""
+"""The training job: from config to run directory, and the tables printed at its end."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def run_training(
     resume: bool = False,
     in_process: bool = False,
 ) -> bool:
-    """Trains, prints the closing tables, and returns whether the memory has caught up with the
-    final data layer.
+    """Trains, prints the final tables, and returns whether the memory caught up with the final data
+    layer.
 
     Raises:
         TandemError: as `orchestrator.run.train`.
@@ -47,7 +47,9 @@ def run_training(
 
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:
-    """The held-out figures as a table, the verdict on reflection, and the pace of both groups."""
+    """Prints held-out figures, answers, the throughput of both groups and whether the memory
+    reflects the final data layer.
+    """
     before = summary.get("before")
     console.print(figures_table(summary["heldout"], before))
     if "accuracy" in summary:
@@ -66,7 +68,7 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
                 f"{totals['tokens_per_s']:,.0f} tokens/s, "
                 f"waiting {totals['wait_frac']:.0%}"
             )
-    # a summary of an earlier version has yes and no alone
+    # summaries of earlier versions only have yes and no
     verdict = summary.get("reflects_final_verdict") or (YES if summary["reflects_final"] else NO)
     console.say(
         f"memory reflects the final data layer: {verdict.upper() if verdict == NO else verdict} "
@@ -76,7 +78,7 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
 
 
 def figures_table(figures: dict[str, Any], before: dict[str, Any] | None) -> Table:
-    """The held-out figures, beside those before training where there are any."""
+    """The held-out figures, beside those before training if there are any."""
     table = Table(title="held-out figures", title_justify="left")
     if before is not None:
         table.caption = f"before training: version 0, on {before['num_windows']} windows"
@@ -96,7 +98,7 @@ def accuracy_table(
     num_probes: int,
     before: dict[str, Any] | None = None,
 ) -> Table:
-    """Whole answers right by voice, beside the baseline; before training too where known."""
+    """Share of whole answers that are right, by voice; before training too, if known."""
     table = Table(title=f"whole answers right ({num_probes} questions)", title_justify="left")
     table.add_column("wordings")
     for name in unseen:
@@ -113,7 +115,7 @@ def accuracy_table(
 
 
 def answers_table(answers: Sequence[dict[str, str]]) -> Table:
-    """Sample questions with the three answers."""
+    """Sample questions with the answers of the three voices."""
     table = Table(title="a few questions", title_justify="left")
     for heading in ("question", "expected", "data layer alone", "with memory", "memory alone"):
         table.add_column(heading, overflow="fold")
@@ -123,5 +125,5 @@ def answers_table(answers: Sequence[dict[str, str]]) -> Table:
 
 
 def format_figure(value: Any) -> str:
-    """A figure for a table."""
+    """A figure as text for a table."""
     return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.weights.weight_files import headers, refuse_what_is_no_checkpoint
+from actors.weights.weight_files import headers, refuse_other_than_checkpoint
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import EXPORT, EXPORT_MARKER
 
@@ -29,5 +29,5 @@ def look_at_weights(config: Config) -> None:
     for export in (place, place / EXPORT):
         if (export / EXPORT_MARKER).is_file():
             place = export / DATA_LAYER
-    refuse_what_is_no_checkpoint(place, location)
+    refuse_other_than_checkpoint(place, location)
     headers(place, location)

@@ -1,8 +1,7 @@
 """Hugging Face causal LMs: fresh ones from a config, their first layers, and whether they will do.
 
-Every model comes out in float32. Knows no files (`pretrained` does) and no memory. Called by
-`layers`, `pretrained`, `pair_files` and `estimate`; transformers is imported inside, 4 s that only
-trainers spend.
+Every model comes out in float32. Knows no files (the room `weights` does) and no memory.
+transformers is imported inside functions: it takes 4 s, which only trainers need to spend.
 """
 
 from __future__ import annotations

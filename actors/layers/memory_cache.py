@@ -2,7 +2,7 @@
 
 One more layer in the cache's list, so that whatever moves the data layer's keys and values (beam
 search, cropping, repeating rows, a deep copy) moves the memory's encoder with them, whichever class
-the cache is of. Called by `pair_model`.
+the cache is of.
 
 Shapes: B sequences, T tokens of this call, P tokens so far with them, D memory width.
 """

@@ -1,7 +1,4 @@
-"""What this machine's CPU computes fast, by its own word: the flags that Linux lists. No torch.
-
-Called by `tandem check` and, for the machine that a worker runs on, by the worker.
-"""
+"""What this machine's CPU computes fast, from the flags that Linux lists. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "svebf16"}
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str] | None:
-    """The features of the first CPU, as Linux names them; None: none are listed, or no Linux."""
+    """Features of the first CPU, as Linux names them; None: not listed, or not Linux."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -26,8 +23,8 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str] | None:
 
 
 def slow_bf16(group: str, precision: str, gpus: float, cpuinfo: Path = CPUINFO) -> str | None:
-    """A warning where a group computes in bf16 on a CPU that has no instructions for it; None: it
-    has, or does not say.
+    """A warning if a group computes in bf16 on a CPU without instructions for it; None if it has
+    them, or its features are unknown.
     """
     if precision != "bf16" or gpus > 0:
         return None

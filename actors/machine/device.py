@@ -1,6 +1,4 @@
-"""The device of a trainer's process: taken at its start, fed with batches, its memory told in
-heartbeats.
-"""
+"""The device of a process: chosen at its start, copies to it, and memory in use."""
 
 from __future__ import annotations
 
@@ -17,14 +15,14 @@ from actors.wire import ConfigError
 
 
 def take_device(group: str, workers: WorkersSpec, deterministic: bool = True) -> torch.device:
-    """Where a worker computes; sets how many threads torch has and, on a GPU, which kernels.
+    """The device of a worker; sets the number of torch's threads and, on a GPU, its kernels.
 
     Args:
-        group, workers: whose worker this is.
+        group, workers: to which the worker belongs.
         deterministic: as `RunSpec.deterministic`.
 
     Raises:
-        ConfigError: GPUs are asked for and torch sees none.
+        ConfigError: GPUs are configured and torch sees none.
     """
     take_threads(workers.cpus)
     if workers.gpus > 0 and not torch.cuda.is_available():
@@ -33,7 +31,7 @@ def take_device(group: str, workers: WorkersSpec, deterministic: bool = True) ->
             "CUDA device here; install a CUDA build of torch, or set it to 0"
         )
     if workers.gpus > 0 and deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return device_of(workers.gpus)
@@ -45,13 +43,13 @@ def take_threads(cpus: float) -> None:
 
 
 def device_of(gpus: float) -> torch.device:
-    """Where a process computes that reserves so many GPUs."""
+    """The device of a process that reserves so many GPUs."""
     return torch.device("cuda" if gpus > 0 else "cpu")
 
 
 @contextmanager
 def explain_nondeterminism() -> Iterator[None]:
-    """Raises: ConfigError where the block needs a kernel that has no deterministic form."""
+    """Raises: ConfigError: the block needs a kernel that has no deterministic form."""
     try:
         yield
     except RuntimeError as err:
@@ -59,14 +57,14 @@ def explain_nondeterminism() -> Iterator[None]:
             raise
         kernel = str(err).split(" does not have")[0]
         raise ConfigError(
-            f"{kernel} has no form that gives the same bits every time on a GPU; set "
-            "deterministic: false, and replayed intervals may differ in their last bits"
+            f"{kernel} has no deterministic kernel on a GPU; set deterministic: false, after "
+            "which replayed intervals may differ in their last bits"
         ) from err
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on `device`. The host does not wait for a GPU: the copy is queued behind
-    the work that it has, from page-locked memory.
+    """A host tensor on `device`. The host does not wait for a GPU: the copy is queued behind its
+    present work, from page-locked memory.
     """
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
@@ -74,8 +72,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def used_bytes(device: torch.device) -> tuple[int, int]:
-    """Memory of this process on the host, and what its torch holds of the card. Any thread may
-    ask.
+    """Bytes of this process in host memory, and those that its torch has reserved on the GPU.
+    Thread-safe.
     """
     host_bytes = int(psutil.Process().memory_info().rss)
     return host_bytes, torch.cuda.memory_reserved() if device.type == "cuda" else 0

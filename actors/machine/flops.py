@@ -1,13 +1,13 @@
-"""Model FLOPs utilisation: what a layer's step needs over what the card could do. Pure arithmetic.
+"""Model FLOPs utilisation: what a layer's step needs over what the GPU could do. Pure arithmetic.
 
-Six FLOPs per parameter and token for forward and backward (two and four), attention left out, so
+Six FLOPs per parameter and token for forward and backward (two and four). Attention is left out, so
 the figure is a little low for long windows. Source: PaLM (arXiv 2204.02311), appendix B.
 """
 
 from __future__ import annotations
 
 FLOPS_PER_PARAMETER = 6
-# Dense peak of one card, FLOP/s, by the name that CUDA gives it: bf16, and float32 (TF32 off).
+# Dense peak of one GPU, FLOP/s, by its name in CUDA: bf16, and float32 (TF32 off).
 PEAKS: dict[str, tuple[float, float]] = {
     "H200": (989e12, 67e12),
     "H100": (989e12, 67e12),
@@ -24,7 +24,7 @@ PEAKS: dict[str, tuple[float, float]] = {
 
 
 def peak(device: str, precision: str) -> float | None:
-    """Peak FLOP/s of a card; None where the name is not known, a CPU's above all.
+    """Peak FLOP/s of a GPU; None for unknown names, CPUs among them.
 
     Args:
         device: e.g. "NVIDIA H100 80GB HBM3".
@@ -40,13 +40,13 @@ def peak(device: str, precision: str) -> float | None:
 def utilisation(
     num_parameters: int, num_tokens: int, seconds: float, peak_flops: float | None
 ) -> float | None:
-    """Share of a worker's peak that its steps used; None where the peak is not known.
+    """Share of a worker's peak FLOP/s that its steps used; None if the peak is unknown.
 
     Args:
         num_parameters: of the layer that is trained.
         num_tokens: that this worker trained on.
         seconds: of its steps.
-        peak_flops: of its card.
+        peak_flops: of its GPU.
     """
     if peak_flops is None or seconds <= 0:
         return None

@@ -1,10 +1,9 @@
 """Host memory in bulk: buffers on huge pages, and copies and checksums in chunks.
 
-An exchange is bound by memory, not by arithmetic, so this is where its time goes. Callers say how
-many threads take part: as many as torch has, since the other group trains meanwhile (two threads on
-one free core took 1.5 times as long as one). Knows bytes and
-nothing of snapshots; no torch, since the driver verifies checkpoints with it. Called by `flat`,
-`snapshot` and `orchestrator.run_dir.checkpoints`.
+An exchange is bound by memory bandwidth, so this is where its time goes. Callers choose the number
+of threads: as many as torch uses, since the other group trains meanwhile (two threads on one free
+core took 1.5 times as long as one). Knows bytes and nothing of snapshots; no torch, since the
+driver verifies checkpoints with it.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ ByteArray = npt.NDArray[np.uint8]
 _Result = TypeVar("_Result")
 
 HUGE_PAGE_BYTES = 2 << 20
-CHUNK_BYTES = 4 << 20  # large enough to drown a thread's start, small enough to share out evenly
-MAX_THREADS = 4  # a few cores saturate the memory
+CHUNK_BYTES = 4 << 20  # large against the start of a thread, small enough for an even division
+MAX_THREADS = 4  # a few cores saturate memory bandwidth
 
 
 def zeros(num_bytes: int) -> ByteArray:
-    """Zeroed memory, on huge pages where the kernel gives them.
+    """Zeroed memory, on huge pages if the kernel provides them.
 
     With pages of 4 KiB a copy into 256 MiB takes up to three times as long.
     """
     if num_bytes < HUGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return np.zeros(num_bytes, np.uint8)
     memory = mmap.mmap(-1, num_bytes)  # lives as long as the array does
-    with contextlib.suppress(OSError):  # a kernel without huge pages: small ones do
+    with contextlib.suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)
 
 
 def copy(target: ByteArray, source: ByteArray, threads: int = 1) -> None:
-    """Copies `source` over `target`, both of one size."""
+    """Copies `source` over `target`, which has the same size."""
     _in_chunks(lambda chunk: np.copyto(target[chunk], source[chunk]), target.size, threads)
 
 
@@ -55,7 +54,7 @@ def checksum(data: ByteArray, threads: int = 1) -> int:
 def _in_chunks(
     action: Callable[[slice], _Result], num_bytes: int, threads: int
 ) -> Sequence[_Result]:
-    """`action` of every chunk in order; numpy and xxhash let other threads run meanwhile."""
+    """Results of `action` on every chunk, in order; numpy and xxhash release the GIL."""
     chunks = [slice(i, min(i + CHUNK_BYTES, num_bytes)) for i in range(0, num_bytes, CHUNK_BYTES)]
     threads = min(MAX_THREADS, len(chunks), threads)
     if threads < 2:

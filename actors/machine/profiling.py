@@ -1,4 +1,4 @@
-"""A trace of one interval, for chrome://tracing or Perfetto. Called by the trainers."""
+"""A trace of one interval, for chrome://tracing or Perfetto."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actors.storage import storage_errors, writable
 
 @contextmanager
 def traced(folder: str | None, name: str) -> Iterator[None]:
-    """Writes a trace of the block to `folder`/`name`.json.gz; without a folder it costs nothing.
+    """Writes a trace of the block to `folder`/`name`.json.gz; does nothing without a folder.
 
     `folder` may be any fsspec URL.
 

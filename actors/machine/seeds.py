@@ -1,4 +1,4 @@
-"""Seeds: one number from every part that it depends on."""
+"""Seeds: one number that depends on several parts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What the parts of a step cost, in seconds: by the host's clock on a CPU, by events on a GPU.
+"""Seconds spent in the parts of a step: by the host's clock on a CPU, by events on a GPU.
 
-A GPU is handed its work and the host goes on, so that the host's clock tells how long the handing
-over took. An event is handed over with the work and keeps the time at which the GPU gets to it; all
-are read together, when whoever wants the figures waits for the last one. Called by the trainers.
+GPU work is queued while the host goes on, so the host's clock would measure only the queueing. An
+event queued with the work records when the GPU reaches it; all events are read together, after
+waiting once for the last.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import torch
 
 
 class GpuEvent(Protocol):
-    """What is used of `torch.cuda.Event`."""
+    """The methods of `torch.cuda.Event` that are used."""
 
     def record(self) -> None:
-        """Queues the event behind the work that the GPU has."""
+        """Queues the event behind the GPU's present work."""
 
     def synchronize(self) -> None:
-        """Waits until the GPU is there."""
+        """Waits until the GPU reaches the event."""
 
     def elapsed_time(self, end_event: Any, /) -> float:
-        """Milliseconds from here to `end_event`."""
+        """Milliseconds from this event to `end_event`."""
 
 
 def _timed_event() -> GpuEvent:
@@ -34,11 +34,11 @@ def _timed_event() -> GpuEvent:
 
 
 class StepTimer:
-    """Seconds by part, summed over the spans of an interval. Spans may not overlap.
+    """Seconds by part, summed over the spans of an interval. Spans must not overlap.
 
     Args:
-        device: where the work is done.
-        make_event: makes the events of a GPU; kept and used again after every `read`.
+        device: that does the work.
+        make_event: makes GPU events, which are reused after every `read`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class StepTimer:
 
     @contextmanager
     def span(self, part: str) -> Iterator[None]:
-        """Adds what the block costs to `part`."""
+        """Adds the time of the block to `part`."""
         if self._on_gpu:
             start, end = self._event(), self._event()
             start.record()
@@ -77,7 +77,7 @@ class StepTimer:
         return costs_s
 
     def clear(self) -> None:
-        """Forgets the spans so far."""
+        """Discards all spans so far."""
         self._free += (event for _, *events in self._spans for event in events)
         self._spans.clear()
         self._host_s.clear()

@@ -2,7 +2,7 @@
 token with a cache.
 
 Nothing of the size of all positions times all token ids is made at a time. Called by `evaluation`
-and `exam` (some positions), by `probing` and `pair_model` (both).
+and `exam` (some positions), by `probing` and `tandem_model` (both).
 
 Shapes: B sequences, T tokens of this call, P tokens so far with them, L positions wanted of each
 sequence, N of all, D memory width, H hidden size, V token ids.

@@ -1,7 +1,7 @@
-"""Evaluates committed pairs and writes the exports, away from both groups' critical path.
+"""Evaluates committed pairs and writes the exports, in a process that neither group waits for.
 
-A plain class with a pair of its own that adopts whatever committed snapshots it is handed. Called
-through `orchestrator.processes.ray_actors` during a run, and directly by `tandem evaluate`.
+A plain class with a pair of its own, which adopts committed snapshots. `EvaluatorActor` wraps it in
+a run; `tandem evaluate` uses it directly.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.wire import Answer, Evaluation, Header
 
 START = (0, 0)  # versions before any training
-QUESTION_TOKENS = 24  # of a continuation shown for plain text
+QUESTION_TOKENS = 24  # of the continuation shown for a sample of plain text
 
 
 class Evaluator:
@@ -43,7 +43,7 @@ class Evaluator:
     Args:
         spec: the run.
         tokenizer_json: the run's tokenizer.
-        pair: what is evaluated where no version is adopted; None: the run's starting weights.
+        pair: what is evaluated until a version is adopted; None: the run's starting weights.
     """
 
     def __init__(self, spec: RunSpec, tokenizer_json: str, pair: Pair | None = None) -> None:
@@ -55,7 +55,7 @@ class Evaluator:
         self._device = device_of(workers.gpus)
         self.pair = self._build_pair() if pair is None else _on(pair, self._device)
         self._flats = _flats_of(self.pair)
-        self._before: Pair | None = None  # made when there is a second version to compare with
+        self._before: Pair | None = None  # built with the second version
         self._versions: tuple[int, int] | None = None
         self._answers: list[tuple[int, ...]] = []
         self._batch_tokens = workers.batch_tokens
@@ -76,22 +76,22 @@ class Evaluator:
     def adopt(
         self, headers: Sequence[Sequence[Header]], buckets: Sequence[Sequence[ByteArray]]
     ) -> None:
-        """Takes over a committed pair (data, memory), both halves or none; where one was evaluated,
-        it becomes the one before.
+        """Adopts a committed pair (data, memory), both layers or neither; a pair that was evaluated
+        becomes the one before.
 
         Raises:
-            SnapshotError: as `snapshot.adopt`.
+            SnapshotError: as `snapshot.verify`.
         """
-        for flat, half_headers, half_buckets in zip(self._flats, headers, buckets, strict=True):
-            verify(flat, half_headers, half_buckets)
+        for flat, own_headers, own_buckets in zip(self._flats, headers, buckets, strict=True):
+            verify(flat, own_headers, own_buckets)
         if self._versions is not None:
             if self._before is None:
                 self._before = self._build_pair()
                 self._before_flats = _flats_of(self._before)
             for flat, before in zip(self._flats, self._before_flats, strict=True):
                 before.buffer.copy_(flat.buffer)
-        for flat, half_headers, half_buckets in zip(self._flats, headers, buckets, strict=True):
-            copy_into(flat, half_headers, half_buckets)
+        for flat, own_headers, own_buckets in zip(self._flats, headers, buckets, strict=True):
+            copy_into(flat, own_headers, own_buckets)
 
     def evaluate(
         self,
@@ -99,16 +99,13 @@ class Evaluator:
         buckets: Sequence[Sequence[ByteArray]],
         final: bool,
     ) -> Evaluation:
-        """Held-out figures of a committed pair.
-
-        `final` measures on more, and answers sample questions.
-        """
+        """Held-out figures of a committed pair; `final`: on more windows, with sample questions."""
         begin = time.perf_counter()
         self.adopt(headers, buckets)
         versions = headers[0][0].version, headers[1][0].version
         evaluation = self.measure(versions, final, begin)
         if versions == START:
-            self._answers = []  # nothing is compared with weights that no group has trained
+            self._answers = []  # no comparison with untrained weights
         else:
             self._versions = versions
         return evaluation
@@ -116,7 +113,7 @@ class Evaluator:
     def measure(
         self, versions: tuple[int, int], final: bool, begin: float | None = None
     ) -> Evaluation:
-        """Figures of the pair as it is; what changed since the last one where there was one."""
+        """Figures of the present pair, and of changes since the one before, if there is one."""
         begin = time.perf_counter() if begin is None else begin
         sizes = self._spec.evaluation
         num_windows, num_probes = (
@@ -140,12 +137,12 @@ class Evaluator:
         )
 
     def export(self, directory: str) -> dict[str, str]:
-        """Writes the pair in the formats people use, once what is read back is what was trained.
+        """Writes the pair in standard formats, after checking that it reads back as it was trained.
 
         Returns the digests, {"data": ..., "memory": ...}.
 
         Raises:
-            ExportError: it is not; the tensors that differ.
+            ExportError: it does not; names the tensors that differ.
         """
         heldout = self._corpus.heldout(self._spec.evaluation.windows)
         export_checked(self._spec, self._tokenizer, self.pair, directory, heldout)
@@ -161,9 +158,8 @@ class Evaluator:
         return self._batches[num_windows]
 
     def _reflect(self, batch: Batch) -> tuple[int, int]:
-        """Changed and followed since the pair before.
-
-        Of whole answers where there are probes, else of tokens.
+        """Predictions that the data layer changed since the pair before, and those that the memory
+        followed: whole answers if there are probes, else tokens.
         """
         probes = self._unseen[: self._spec.evaluation.probes]
         if probes:
@@ -188,11 +184,11 @@ class Evaluator:
         if num == 0:
             return ()
         if self._unseen:
-            asked = [(p.prompt, " or ".join(p.answers)) for p in self._unseen[:num]]
+            questions = [(p.prompt, " or ".join(p.answers)) for p in self._unseen[:num]]
         else:
             batch = self._heldout(self._spec.evaluation.windows)
             half = max(1, batch.tokens_BT.shape[1] // 2)
-            asked = []
+            questions = []
             for row in batch.tokens_BT[:num].tolist():
                 after = tokenizer.decode(row[half : half + QUESTION_TOKENS])
                 asked.append((tokenizer.decode(row[:half]), after))
@@ -203,16 +199,16 @@ class Evaluator:
             )
             for v in VOICES
         }
-        said = {v: [tokenizer.decode(t.tokens) for t in told[v]] for v in VOICES}
+        texts = {v: [tokenizer.decode(t.tokens) for t in continued[v]] for v in VOICES}
         return tuple(
             Answer(
                 prompt,
                 expected,
-                said["own"][i].strip(),
-                said["help"][i].strip(),
-                said["memory"][i].strip(),
+                texts["own"][i].strip(),
+                texts["help"][i].strip(),
+                texts["memory"][i].strip(),
             )
-            for i, (prompt, expected) in enumerate(asked)
+            for i, (prompt, expected) in enumerate(questions)
         )
 
 

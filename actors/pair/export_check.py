@@ -1,11 +1,11 @@
-"""Holds an export against the pair that was trained, before anybody can take it for finished.
+"""Compares an export with the trained pair before it is published.
 
-    written to a local folder -> loaded as people load it -> compared -> copied, marker last
+    written to a local folder -> loaded as users load it -> compared -> copied, marker last
 
-Loaded twice: the data layer by transformers alone, and the pair as `jobs.api.load` loads it, one
-after the other, so that there is never more than one copy beside the trained pair. All tensors must
-be the trained ones, bit for bit; then losses on held-out documents tell what tensors don't, such as
-a config that says something else. Called by the evaluator and `tandem learn`.
+Loaded twice, one after the other, so that there is never more than one copy beside the trained
+pair: the data layer by transformers alone, and the pair as `jobs.api.load` loads it. All tensors
+must equal the trained ones bit for bit; then losses on held-out documents show what tensors don't,
+such as a wrong config.
 
 Shapes: N documents, T tokens, V token ids.
 """
@@ -39,7 +39,7 @@ from actors.wire import ConfigError, ExportError
 
 DOCUMENT_TOKENS = 256  # of a document that is compared
 TOKENS = 1024  # compared in all
-# Nats a token. The trained pair hides other documents by an additive mask, a loaded one padding by
+# Nats per token. The trained pair masks other documents additively, a loaded one masks padding by
 # ones and zeros, so attention may sum in another order: 2e-7 was measured on a CPU, four families.
 TOLERANCE = 1e-4
 LOSS_OF = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}  # by voice
@@ -49,16 +49,16 @@ NAMED = 4  # tensors in a message
 def export_checked(
     spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str, heldout: Windows
 ) -> None:
-    """Writes both layers and the port under `directory`, once they are known to be as trained.
+    """Writes both layers and the port under `directory`, after checking that they load as trained.
 
     Args:
         spec, tokenizer: the run's.
-        pair: as it was trained, in eval mode.
+        pair: the trained pair, in eval mode.
         directory: any fsspec URL.
-        heldout: windows, of which the first documents are compared.
+        heldout: windows; their first documents are compared.
 
     Raises:
-        ExportError: what is loaded again is not what was trained; nothing was written then.
+        ExportError: what was loaded differs from what was trained; nothing was published.
     """
     with export_folder(spec, tokenizer, pair) as root:
         check_export(root, tokenizer, pair, heldout)
@@ -67,7 +67,7 @@ def export_checked(
 
 @torch.no_grad()
 def check_export(root: Path, tokenizer: Tokenizer, pair: Pair, heldout: Windows) -> None:
-    """Loads the export under `root` as people do. Raises: ExportError: as `export_checked`."""
+    """Loads the export under `root` as users do. Raises: ExportError: as `export_checked`."""
     documents = compared_documents(heldout, tokenizer.end_of_text)
     _check_tokenizer(root, tokenizer, documents)
     batch = to_batch(documents, pair.memory.values.device)
@@ -81,7 +81,7 @@ def check_export(root: Path, tokenizer: Tokenizer, pair: Pair, heldout: Windows)
 
 
 def compared_documents(heldout: Windows, fill: int) -> Windows:
-    """The first documents of the windows, one a row, cut where they are long."""
+    """The first documents of the windows, one per row, long ones cut."""
     pieces, total = [], 0
     for piece in openings(heldout):
         length = min(len(piece.tokens), DOCUMENT_TOKENS)
@@ -109,8 +109,8 @@ def _check_plain(root: Path, pair: Pair, batch: Batch, trained: float) -> None:
         ).logits[..., : pair.data.num_tokens],
         batch,
     )
-    who = f"the data layer, loaded by transformers from {DATA_LAYER}"
-    _refuse(who, {DATA_LAYER: wrong}, {"own": (trained, loss)})
+    loaded_as = f"the data layer, loaded by transformers from {DATA_LAYER}"
+    _refuse(loaded_as, {DATA_LAYER: wrong}, {"own": (trained, loss)})
 
 
 def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, float]) -> None:
@@ -132,7 +132,7 @@ def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, floa
 
 
 def differing(trained: nn.Module, loaded: nn.Module) -> list[str]:
-    """Names of the tensors, with what is the matter, in which two modules differ in any bit."""
+    """Tensors in which two modules differ in any bit, with the difference."""
     ours, theirs = trained.state_dict(), loaded.state_dict()
     wrong = [f"{name} (missing)" for name in ours if name not in theirs]
     wrong += [f"{name} (not of the trained layer)" for name in theirs if name not in ours]
@@ -149,7 +149,7 @@ def differing(trained: nn.Module, loaded: nn.Module) -> list[str]:
 
 
 def _loss(logits_of: Callable[[Batch], Tensor], batch: Batch) -> float:
-    """Nats a token at the positions that have something to predict."""
+    """Nats per token at the positions with a target."""
     total = 0.0
     for part in rows_of(batch):
         logits_NV = logits_of(part)[part.valid_BT].float()
@@ -158,11 +158,9 @@ def _loss(logits_of: Callable[[Batch], Tensor], batch: Batch) -> float:
 
 
 def _refuse(
-    who: str, tensors: Mapping[str, list[str]], losses: Mapping[str, tuple[float, float]]
+    loaded_as: str, tensors: Mapping[str, list[str]], losses: Mapping[str, tuple[float, float]]
 ) -> None:
-    """Raises: ExportError where a tensor differs, or a loss (trained, loaded) by more than
-    rounding.
-    """
+    """Raises: ExportError: a tensor differs, or a loss (trained, loaded) by more than rounding."""
     wrong = [f"{part}: {name}" for part, names in tensors.items() for name in names]
     off = [
         f"{voice} loss {loaded:.6f}, trained {trained:.6f}"
@@ -175,18 +173,19 @@ def _refuse(
     named = (
         f"{len(wrong)} tensors differ: {'; '.join(wrong[:NAMED])}{more}"
         if wrong
-        else "every tensor is the trained one, so its config.json says something else than the "
-        "trained model's"
+        else "every tensor equals the trained one, so its config.json must differ from the trained "
+        "model's config"
     )
     raise ExportError(
-        f"the export is not what was trained: {who}, has {', '.join(off) or 'the same losses'} "
-        f"on held-out documents; {named}. Nothing was exported; the run's checkpoints are as they "
-        "were. Give this message and the model's config.json to the maintainers"
+        f"the export is not what was trained: {loaded_as}, has "
+        f"{', '.join(off) or 'the same losses'} on held-out documents; {named}. Nothing was "
+        "exported; the run's checkpoints are unchanged. Report this message and the model's "
+        "config.json to the maintainers"
     )
 
 
 def _check_tokenizer(root: Path, tokenizer: Tokenizer, documents: Windows) -> None:
-    """Raises: ExportError where the exported tokenizer.json gives a text other ids."""
+    """Raises: ExportError: the exported tokenizer.json encodes a text with other ids."""
     theirs = HFTokenizer.from_file(str(root / DATA_LAYER / "tokenizer.json"))
     theirs.encode_special_tokens = not tokenizer.extras.as_ids
     for tokens_T, segments_T in zip(documents.tokens_NT, documents.segments_NT, strict=True):
@@ -197,5 +196,5 @@ def _check_tokenizer(root: Path, tokenizer: Tokenizer, documents: Windows) -> No
             raise ExportError(
                 f"the exported tokenizer gives other ids than the run's: at token {at} of "
                 f"{text[:80]!r}: expected {ours[at]}, got {got[at] if got else None}. Nothing was "
-                "exported; the run's checkpoints are as they were"
+                "exported; the run's checkpoints are unchanged"
             )

@@ -3,9 +3,8 @@
     without:  data trainer alone, reads off
     with:     interval i of each trainer adopts the other's version i-1, as in a lockstep run
 
-Both trainers in this process, one after the other: what is compared is what is learned, not how
-long it takes. Starts from the exports with fresh optimizers; changes nothing of the run. Called by
-`jobs.learn.forks`.
+Both trainers run in this process, one after the other: what is compared is what is learned, not how
+long it takes. Starts from the exports with fresh optimizers; changes nothing of the run.
 """
 
 from __future__ import annotations
@@ -32,15 +31,16 @@ Published = tuple[Header, list[ByteArray]]
 def fork_spec(
     spec: RunSpec, export: str, corpus: CorpusSpec, steps: int, with_memory: bool, gpus: bool
 ) -> RunSpec:
-    """The spec of one fork: the run's, from its exports, on another corpus, in one process.
+    """The spec of a fork: the run's, started from its exports, on another corpus, in one process.
 
     Args:
         spec: of the run.
         export: its exported pair.
-        corpus: what the fork trains on.
+        corpus: that the fork trains on.
         steps: optimizer steps of the data layer.
-        with_memory: False: own alone; True: the run's weights, help at least as much as own.
-        gpus: whether there are some here, for groups that had some.
+        with_memory: False: the loss own alone; True: the run's loss weights, with help weighted
+            as own if it was 0.
+        gpus: whether this machine has GPUs, for groups that had some.
     """
     dumped = spec.model_dump(by_alias=True)
     values: dict[str, Any] = {name: dumped[name] for name in RunSpec.model_fields}
@@ -72,7 +72,7 @@ class Fork:
         spec: of the fork.
         tokenizer_json: the run's tokenizer.
         steps: optimizer steps of the data layer in all.
-        with_memory: whether the memory is read, and trained beside the data layer.
+        with_memory: whether the memory is read, and trained with the data layer.
     """
 
     def __init__(self, spec: RunSpec, tokenizer_json: str, steps: int, with_memory: bool) -> None:
@@ -85,7 +85,7 @@ class Fork:
         self.data_tokens = self.memory_tokens = 0
 
     def _unchanging(self) -> Published:
-        """The exported memory as version 0, for a data layer that never reads it."""
+        """The exported memory as version 0, for a data layer that does not read it."""
         return publish(
             self.data.mirror, 0, 1, run=RUN, group=MEMORY, incarnation=0, version=0, step=0,
             peer_version=-1, ranges=(),
@@ -102,7 +102,7 @@ class Fork:
         return Pair(self.data.layer, self.data.memory if self.memory is None else self.memory.layer)
 
     def interval(self) -> bool:
-        """The next interval of both; False when all steps are done."""
+        """Runs the next interval of both trainers; False when all steps were done before."""
         number = self.data.interval_done + 1
         each = self._spec.data.steps_per_interval
         num_steps = min(each, self._steps - self.step)
@@ -113,21 +113,21 @@ class Fork:
             self._of_memory,
         )
         order = Order(RUN, 0, number, num_steps)
-        mine = self.data.interval(order, [memory_header], memory_buckets)
-        self.data_tokens += mine.report.tokens
+        of_data = self.data.interval(order, [memory_header], memory_buckets)
+        self.data_tokens += of_data.report.tokens
         if self.memory is not None:
             num_steps = max(1, round(self._spec.memory.steps_per_interval * num_steps / each))
             order = Order(RUN, 0, number, num_steps, ranges=data_header.ranges)
-            theirs = self.memory.interval(order, [data_header], data_buckets)
-            self.memory_tokens += theirs.report.tokens
-            assert theirs.header is not None
-            self._of_memory = _copied((theirs.header, theirs.buckets))
-        assert mine.header is not None
-        self._of_data = _copied((mine.header, mine.buckets))
+            of_memory = self.memory.interval(order, [data_header], data_buckets)
+            self.memory_tokens += of_memory.report.tokens
+            assert of_memory.header is not None
+            self._of_memory = _copied((of_memory.header, of_memory.buckets))
+        assert of_data.header is not None
+        self._of_data = _copied((of_data.header, of_data.buckets))
         return True
 
 
 def _copied(published: Published) -> Published:
-    """The bytes as they are now: a trainer hands out views of what it goes on training."""
+    """A copy of the bytes: a trainer returns views of buffers that it goes on training."""
     header, buckets = published
     return header, [bucket.copy() for bucket in buckets]

@@ -1,8 +1,8 @@
 """Trains a memory on new text or facts while its data layer stays as it is.
 
-    batch = new text or facts, old data at its share
+    batch = new text or facts, and a share of old data
     every weight:  encoder, keys and table by their own optimizers, as the memory group trains them
-    rows:          `MemoryLayer.write`, the rows of the value table that old data reads least
+    rows:          `MemoryLayer.write`, on the rows of the value table that old data reads least
 
 No exchange and no other process: the data layer never changes. Minimised are the loss of the memory
 alone (self) and that of the mixture, through the frozen data layer (assist); without the second the
@@ -89,12 +89,12 @@ class Learner:
 
     @property
     def rows_changed(self) -> int:
-        """Rows of the value table that are no longer what they were."""
+        """Number of rows of the value table that have changed."""
         return int((self._pair.memory.values.detach() != self._start_values).any(1).sum())
 
     @torch.no_grad()
     def _old_reads(self) -> Iterator[Tensor]:
-        """Slots that batches of old data read, at the positions at which writes read."""
+        """Slots read by batches of old data, at the same kinds of positions as in training."""
         for _ in range(self._plan.background_batches):
             batch = to_batch(self._old.next_batch(self._spec.memory.batch_size)[0], self._device)
             with self._autocast():
@@ -128,10 +128,10 @@ class Learner:
         ).to(self._device)
 
     def train_step(self) -> float:
-        """One step on the next batch; the loss before it, in nats per token.
+        """One step on the next batch; returns the loss before it, in nats per token.
 
         Raises:
-            DivergedError: the loss is no number.
+            DivergedError: the loss is NaN or infinite.
         """
         batch, plan = self._next_batch(), self._plan
         rate = learning_rate(plan.lr, self._optimizer, self.step, plan.steps)

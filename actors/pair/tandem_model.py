@@ -1,11 +1,10 @@
 """A data layer and its memory as one Hugging Face causal LM, whose `generate` works.
 
-Three voices speak: `help`, the mixture of both layers (what was trained for), `own`, the data layer
-alone, bit for bit the plain model, and `memory`, the memory alone. Trains and writes nothing.
-Called by notebooks and scripts through `jobs.api`.
+Predicts with one of three voices: `help`, the mixture of both layers (the one that was trained),
+`own`, the data layer alone, bit for bit the plain model, and `memory`, the memory alone. Trains and
+writes nothing.
 
-Shapes: B sequences, T tokens of this call, L of them whose logits are wanted, D memory width,
-V output rows.
+Shapes: B sequences, T tokens of this call, L of them with logits, D memory width, V output rows.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from actors.measuring.voices import VOICES, Voice, predict_voice_next
 from actors.tokenizers.prompt import load_prompt_tokenizer
 from actors.weights import pair_export
 
-ANSWER_TOKENS = 24  # as many as `tandem ask` gives by default
-# What the generation code asks of a model beyond what a module has: answered by the data layer's.
+ANSWER_TOKENS = 24  # as many as `tandem ask` prints by default
+# Attributes that the generation code needs beyond those of a module; taken from the data layer.
 FROM_DATA_LAYER = (
     "can_generate",
     "is_remote_code",
@@ -47,7 +46,7 @@ FROM_DATA_LAYER = (
 
 @dataclass
 class TandemOutput(CausalLMOutputWithPast):  # type: ignore[misc]  # transformers is untyped here
-    """A causal LM's output, and lambda.
+    """A causal LM's output, with the mixture weight.
 
     Attributes:
         logits: (B, L, V). `help` and `memory`: log probabilities, -inf beyond the tokenizer's ids;
@@ -63,9 +62,9 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
 
     Args:
         pair: both layers.
-        tokenizer: what is said to it and what it says, with padding on the left.
-        special_ids: whether training read special tokens in a text as their ids, as `ask` then
-            does; the tokenizer itself always does, so that its chat template works.
+        tokenizer: of prompts and answers, with padding on the left.
+        special_ids: whether `ask` encodes special tokens in a prompt as their ids, as training did;
+            the tokenizer itself always does, so that its chat template works.
 
     Attributes:
         data_layer: the language model (`.model`) and its memory port (`.port`).
@@ -100,7 +99,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
 
     @property
     def memory_port(self) -> MemoryPort:
-        """What the data layer reads the memory with."""
+        """The port through which the data layer reads the memory."""
         return self.data_layer.port
 
     @property
@@ -119,7 +118,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.memory_layer.values.device
 
     @property
@@ -129,7 +128,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         return found
 
     def to(self, *args: Any, **kwargs: Any) -> TandemModel:
-        """Moves everything to a device; a dtype is for the data layer's model alone.
+        """Moves everything to a device; a dtype applies to the data layer's model only.
 
         Memory and port stay in float32: rounding an address would move a token to another slot.
         """
@@ -149,7 +148,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
 
     @property
     def voice(self) -> Voice:
-        """Who speaks where a call names no voice: `help`, `own` or `memory`."""
+        """Voice of calls that name none: `help`, `own` or `memory`."""
         return self._voice
 
     @voice.setter
@@ -158,7 +157,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
 
     @contextmanager
     def speaking(self, voice: Voice) -> Iterator[TandemModel]:
-        """`voice` speaks inside the `with` block."""
+        """Makes `voice` the default inside the `with` block."""
         before, self.voice = self.voice, voice
         try:
             yield self
@@ -166,7 +165,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
             self.voice = before
 
     def memory_off(self) -> Any:
-        """Inside the `with` block the data layer speaks alone: bit for bit the plain model."""
+        """Inside the `with` block, predicts with the data layer alone: the plain model's bits."""
         return self.speaking("own")
 
     def forward(
@@ -182,23 +181,23 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """What a causal LM of transformers takes and gives.
+        """As `forward` of any causal LM of transformers.
 
         Args:
             input_ids: (B, T); with a cache, the tokens that it has not seen.
-            attention_mask: (B, tokens so far and these), 0 for padding, which may stand anywhere.
+            attention_mask: (B, tokens so far and these), 0 for padding, which may be anywhere.
             position_ids: (B, T); default: counted over the mask's ones (`own`: the plain model's).
             past_key_values: a cache of transformers, empty or from an earlier call of this voice.
-            labels: (B, T) as `input_ids`, -100 where nothing is to be learned; gives `loss`.
-            use_cache: return a cache (default: as the config says).
-            logits_to_keep: only the last so many positions, or these; 0: all.
+            labels: (B, T) as `input_ids`, -100 for positions without a target; gives `loss`.
+            use_cache: return a cache (default: of the config).
+            logits_to_keep: number of last positions with logits, or their indices; 0: all.
             voice: default: the model's `voice`.
             return_dict: False: a tuple instead of a `TandemOutput`.
             kwargs: passed on to the data layer, e.g. output_hidden_states.
 
         Raises:
-            ValueError: a voice that does not exist, a cache of another voice or of a kind that the
-                memory can't follow, a mask that does not fit.
+            ValueError: unknown voice, a cache of another voice or of a kind that the memory does
+                not support, or a mask of another shape.
         """
         voice = self.voice if voice is None else _known(voice)
         if kwargs.get("inputs_embeds") is not None:
@@ -273,7 +272,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         )
 
     def _over_rows(self, logp: Tensor) -> Tensor:
-        """Log probabilities of the tokenizer's ids over all V output rows, as the config counts."""
+        """Log probabilities of the tokenizer's ids, padded to all V output rows of the config."""
         missing = self.data_layer.vocab_rows - logp.shape[-1]
         return F.pad(logp, (0, missing), value=-torch.inf) if missing else logp
 
@@ -283,8 +282,8 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         has_own = "past_key_values" not in inspect.signature(model.forward).parameters
         if has_own and (cache is not None or use_cache):
             raise ValueError(
-                f"{type(model).__name__} keeps its past in a cache of its own, which the memory "
-                "can't follow: give use_cache=False"
+                f"{type(model).__name__} has a cache of its own kind, which the memory does not "
+                "support; give use_cache=False"
             )
         wanted = getattr(self.config, "use_cache", True) if use_cache is None else use_cache
         return (
@@ -292,7 +291,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         )
 
     def generate(self, *args: Any, voice: Voice | None = None, **kwargs: Any) -> Any:
-        """As of every causal LM of transformers; `voice` says who speaks (default: the model's)."""
+        """As `generate` of any causal LM of transformers, with `voice` (default: the model's)."""
         voice = self.voice if voice is None else _known(voice)
         if voice == "own":
             MemoryCache.refuse(kwargs.get("past_key_values"))
@@ -302,9 +301,9 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
     def ask(
         self, prompt: str | Sequence[str], voice: Voice | None = None, **kwargs: Any
     ) -> str | list[str]:
-        """How `voice` goes on after the prompt, or after each prompt, as the start of a document.
+        """The continuation by `voice` of the prompt, or of each prompt, as the start of a document.
 
-        Greedy and up to 24 tokens, unless `kwargs`, which go to `generate`, say otherwise.
+        Greedy and up to 24 tokens, unless `kwargs`, which are passed to `generate`, differ.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         asked = self.tokenizer(
@@ -322,7 +321,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         return texts[0] if isinstance(prompt, str) and len(texts) == 1 else texts
 
     def save_pretrained(self, *_args: Any, **_kwargs: Any) -> None:
-        """Raises: NotImplementedError, which says where a saved pair is."""
+        """Raises: NotImplementedError: the message says where the saved pair is."""
         raise NotImplementedError(
             "a pair is exported by its run: copy the run's export/ folder, which `load` takes. The "
             "data layer alone: model.data_layer.model.save_pretrained(folder) and "
@@ -333,7 +332,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
 def load_tandem_model(directory: str) -> TandemModel:
     """The pair exported to `directory` (any fsspec URL), on the CPU, in eval mode.
 
-    The data layer is as `from_pretrained` gives it, the memory needs no gradients.
+    The data layer is as `from_pretrained` returns it; the memory's parameters need no gradients.
 
     Raises:
         ConfigError: there is no finished export, or one of its files is missing or does not fit.

@@ -1,28 +1,25 @@
-"""How a snapshot of so many bytes is cut into buckets.
-
-Known to trainers and driver alike. No torch.
-"""
+"""How a snapshot of a given size is divided into buckets, in trainers and driver alike."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 BUCKET_BYTES = 256 << 20
-SHARE_BYTES = 4 << 20  # less saves a rank less than another bucket costs the driver and readers
+SHARE_BYTES = 4 << 20  # below, a share saves its rank less than one more bucket costs the others
 ALIGN_BYTES = 64
 
 
 def num_shares(total_bytes: int, num_ranks: int) -> int:
-    """How many ranks publish, the first ones: all of them where each has at least 4 MiB.
+    """How many ranks publish, beginning with rank 0: all, if each then has at least 4 MiB.
 
-    Every reader is handed every bucket, so that with a bucket of each rank the driver's work would
-    grow with the square of the ranks.
+    Every adopting rank receives every bucket, so with a bucket per rank the driver's work would
+    grow with the square of their number.
     """
     return max(1, min(num_ranks, total_bytes // SHARE_BYTES))
 
 
 def num_buckets(total_bytes: int, num_ranks: int) -> int:
-    """Buckets that each publishing rank returns: at least one, none above 256 MiB."""
+    """Buckets of each publishing rank: at least one, none above 256 MiB."""
     return max(1, -(-total_bytes // (BUCKET_BYTES * num_shares(total_bytes, num_ranks))))
 
 
@@ -34,6 +31,6 @@ def bucket_bounds(total_bytes: int, num_ranks: int) -> list[tuple[int, int]]:
 
 
 def rank_buckets(total_bytes: int, rank: int, num_ranks: int) -> list[tuple[int, int]]:
-    """Byte ranges of the buckets that one rank publishes; none where it has no share."""
+    """Byte ranges of the buckets that one rank publishes; empty for ranks that publish none."""
     each = num_buckets(total_bytes, num_ranks)
     return bucket_bounds(total_bytes, num_ranks)[rank * each : (rank + 1) * each]

@@ -1,9 +1,8 @@
-"""A group's whole state in shares of its ranks: what an interval returns for recovery and resume.
+"""A group's whole state in equal shares, one per rank, for recovery and resume.
 
-The state is a list of named tensors of fixed sizes, seen as one run of bytes; each rank returns its
-equal part of them with checksums, and any number of ranks can be restored from all parts. Small
-things (positions in the corpus, counts) travel as JSON. Knows no Ray and no files. Called by the
-trainers; `orchestrator.run_dir.checkpoints` stores the shares.
+The state is a list of named tensors of fixed sizes, treated as one sequence of bytes. Each rank
+returns its share with checksums; any number of ranks can be restored from all shares. Small values
+(positions in the corpus, counts) travel as JSON. Knows no Ray and no files.
 """
 
 from __future__ import annotations
@@ -34,9 +33,12 @@ def save_share(
     num_ranks: int,
     **fields: Any,
 ) -> tuple[CheckpointHeader, list[ByteArray]]:
-    """This rank's header and share of the bytes, copied.
+    """This rank's header and a copy of its share of the bytes.
 
-    `fields` are the header's remaining ones (run, group, interval, step, peer_version).
+    Args:
+        tensors, scalars: the state.
+        rank, num_ranks: whose share.
+        fields: the header's remaining ones (run, group, interval, step, peer_version).
     """
     flats = [_flat(t) for t in tensors.values()]
     bounds = rank_buckets(sum(len(f) for f in flats), rank, num_ranks)
@@ -62,22 +64,23 @@ def restore_state(
     """Copies a whole checkpoint into `tensors`, all or nothing, and returns its scalars.
 
     Raises:
-        CheckpointError: naming group, interval and bucket, what was expected and what was got.
+        CheckpointError: the shares are not whole, or of another layout; names group, interval and
+            part, what was expected and what was got.
     """
     first = headers[0]
     name = f"checkpoint of {first.group} interval {first.interval}"
-    if first.layout != (mine := _layout(tensors)):
-        theirs = set(first.layout) ^ set(mine)
+    if first.layout != (own := _layout(tensors)):
+        differing = set(first.layout) ^ set(own)
         raise CheckpointError(
-            f"{name}: its tensors are not this run's; differing: {sorted(theirs)[:4]}; resume with "
-            "the config that made it"
+            f"{name}: its tensors are not this run's; differing: {sorted(differing)[:4]}; resume "
+            "with the config that made it"
         )
     bounds = [(o, o + s) for h in headers for o, s in zip(h.offsets, h.sizes, strict=True)]
     starts, stops = [0, *(stop for _, stop in bounds)], [*(o for o, _ in bounds), first.total_bytes]
     if starts != stops or len(buckets) != len(bounds):
         raise CheckpointError(
             f"{name}: parts {bounds} ({len(buckets)} arrays), expected all of "
-            f"{first.total_bytes:,} bytes one after the other"
+            f"{first.total_bytes:,} bytes in order"
         )
     sums = [c for h in headers for c in h.checksums]
     for index, (bucket, want) in enumerate(zip(buckets, sums, strict=True)):
@@ -99,7 +102,7 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def _cut(flats: Sequence[Tensor], start: int, stop: int) -> ByteArray:
-    """Bytes [start, stop) of all tensors one after the other, as a new array."""
+    """Bytes [start, stop) of the concatenated tensors, as a new array."""
     out = np.empty(stop - start, np.uint8)
     for part, at in _overlaps(flats, start, stop):
         np.copyto(out[at : at + len(part)], part.cpu().numpy())
@@ -107,13 +110,13 @@ def _cut(flats: Sequence[Tensor], start: int, stop: int) -> ByteArray:
 
 
 def _paste(flats: Sequence[Tensor], start: int, bucket: ByteArray) -> None:
-    """Writes a bucket that `_cut` made where it came from."""
+    """Copies a bucket from `_cut` back into the tensors."""
     for part, at in _overlaps(flats, start, start + bucket.size):
         part.copy_(torch.from_numpy(bucket[at : at + len(part)].copy()))
 
 
 def _overlaps(flats: Sequence[Tensor], start: int, stop: int) -> list[tuple[Tensor, int]]:
-    """What of each tensor lies in [start, stop) of their bytes, and where it begins there."""
+    """The part of each tensor within bytes [start, stop), and its offset there."""
     found, offset = [], 0
     for flat in flats:
         begin, end = max(start, offset), min(stop, offset + len(flat))

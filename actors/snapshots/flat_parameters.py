@@ -1,10 +1,10 @@
-"""A module's parameters in one flat buffer of fixed layout: what is published, adopted, reduced and
-checkpointed.
+"""A module's parameters in one flat buffer of fixed layout, for publishing, adopting, reducing and
+checkpointing.
 
-Parameters stay where the module has them but become views of the buffer; so do the gradients of the
-dense ones. So a snapshot is one memory copy, a reduction one collective, and an optimizer step one
-fused kernel per section. The layout is a pure function of names, shapes, dtypes and the section
-rule, the same in trainer and mirror.
+The module's parameters become views of the buffer; so do the gradients of the dense ones. So a
+snapshot is one memory copy, a reduction one collective, and an optimizer step one fused kernel per
+section. The layout is a pure function of names, shapes, dtypes and the section rule, the same in
+trainer and mirror.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from actors.machine import host_memory
 from actors.machine.host_memory import ByteArray as ByteArray
 from actors.snapshots.buckets import ALIGN_BYTES
 
-FROZEN = "frozen"  # the section of what every process has already: left where it is
+FROZEN = "frozen"  # section of parameters that every process loads itself; not in the buffer
 
 
 @dataclass(frozen=True)
 class ParameterEntry:
-    """One parameter's place in the buffer."""
+    """Position of one parameter in the buffer."""
 
     name: str
     shape: tuple[int, ...]
@@ -49,9 +49,9 @@ class FlatParameters:
     """Relocates a module's parameters into one buffer, section after section.
 
     Args:
-        module: its parameters are moved; tied ones once, those of the section `FROZEN` not.
-        section_of: parameter name and tensor -> section name; the sections are laid out in
-            alphabetical order.
+        module: its parameters become views of the buffer; tied ones share one, those of section
+            `FROZEN` stay.
+        section_of: (parameter name, tensor) -> section name; sections are in alphabetical order.
     """
 
     def __init__(self, module: nn.Module, section_of: Callable[[str, Tensor], str]) -> None:
@@ -104,13 +104,13 @@ class FlatParameters:
         return digest_of(self.entries, self.to_bytes())
 
     def to_bytes(self) -> ByteArray:
-        """The buffer's bytes: a view where it lies in host memory, else a copy."""
+        """The buffer's bytes: a view if it is in host memory, else a copy."""
         return self.buffer.cpu().numpy()
 
     def copy_from(self, offset: int, chunk: ByteArray) -> None:
         """Copies `chunk` into the buffer at `offset`.
 
-        `chunk` may be a read-only view of an object store.
+        `chunk` may be a read-only view of the object store.
         """
         if self.buffer.device.type == "cpu":
             target = self.buffer.numpy()[offset : offset + chunk.size]
@@ -124,7 +124,7 @@ class FlatParameters:
         return part.to(torch.bfloat16).view(torch.uint8).cpu().numpy()
 
     def copy_rounded(self, offset: int, chunk: ByteArray) -> None:
-        """Copies a chunk that `rounded` made into the buffer."""
+        """Copies a chunk from `rounded` into the buffer."""
         rounded = torch.from_numpy(chunk.copy()).view(torch.bfloat16)
         self.buffer.view(torch.float32)[offset // 2 : offset // 2 + len(rounded)].copy_(rounded)
 
@@ -133,20 +133,20 @@ class FlatParameters:
         return self._parameters[name]
 
     def sections(self) -> list[str]:
-        """Section names (rule's name, colon, dtype) in buffer order."""
+        """Section names, `RULE:DTYPE`, in buffer order."""
         return list(dict.fromkeys(e.section for e in self.entries))
 
     def section(self, name: str) -> Tensor:
-        """One section of the buffer as a flat tensor of its dtype, alignment gaps (always zero)
-        included.
+        """One section of the buffer as a flat tensor of its dtype, with alignment gaps (always
+        zero).
         """
         entries = [e for e in self.entries if e.section == name]
         start, stop = entries[0].offset, entries[-1].offset + entries[-1].num_bytes
         return self.buffer[start:stop].view(entries[0].dtype)
 
     def attach_gradients(self, section: str, flat: Tensor) -> None:
-        """Gives the section's parameters gradients that are views of `flat`, as long as the
-        section.
+        """Makes the gradients of the section's parameters views of `flat`, which has the section's
+        length.
         """
         entries = [e for e in self.entries if e.section == section]
         for entry in entries:

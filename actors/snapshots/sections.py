@@ -1,4 +1,4 @@
-"""Which section of a flat buffer a parameter belongs to, chosen by its name. Pure."""
+"""The section of the flat buffer that a parameter belongs to, chosen by its name."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ from torch import Tensor
 from actors.snapshots.flat_parameters import FROZEN
 
 DECAY, NO_DECAY, ROWS = "decay", "no_decay", "rows"
-
-
 ROW_TABLE = "values"
-
-
 COPIED = "encoder.copy."  # the memory's frozen copy of a data layer's first layers
 
 
 def section_of(name: str, parameter: Tensor) -> str:
-    """Section of a parameter: the value table by its rows, matrices with weight decay, vectors and
-    keys without, a frozen copy nowhere.
+    """Section of a parameter: ROWS for the value table, DECAY for matrices, NO_DECAY for vectors
+    and keys, FROZEN for a frozen copy.
 
-    Embeddings decay too: the row of a token that training never shows shrinks towards saying
-    nothing.
+    Embeddings decay too: rows of tokens that never occur in training shrink towards zero.
     """
     if name.startswith(COPIED):
         return FROZEN

@@ -1,7 +1,7 @@
 """Publishing and adopting: a flat buffer as a few uint8 buckets with a header, and back.
 
-`publish` returns views of the live buffer where it can: the caller hands them to whatever copies
-them (Ray's store) before the next step. `adopt` checks everything before it copies a byte, so a
+`publish` returns views of the live buffer where it can; the caller passes them to what copies them
+(Ray's object store) before the next step. `adopt` checks everything before it copies a byte, so a
 layer is never half adopted. Knows no Ray.
 """
 
@@ -22,12 +22,12 @@ STORED, BFLOAT16 = "stored", "bfloat16"
 
 
 def checksum(bucket: ByteArray) -> int:
-    """64-bit checksum of a bucket, by as many threads as torch has."""
+    """64-bit checksum of a bucket, with as many threads as torch uses."""
     return host_memory.checksum(bucket, torch.get_num_threads())
 
 
 def wire_bytes(flat: FlatParameters, dtype: str) -> int:
-    """Bytes of a snapshot of that dtype."""
+    """Bytes of a snapshot in `dtype`, `stored` or `bfloat16`."""
     return flat.total_bytes if dtype == STORED else flat.total_bytes // 2
 
 
@@ -113,7 +113,7 @@ def adopt(flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[Byt
 def copy_into(
     flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[ByteArray]
 ) -> None:
-    """Copies a snapshot that `verify` found whole into `flat`'s parameters."""
+    """Copies a snapshot that has passed `verify` into `flat`'s parameters."""
     copy = flat.copy_from if headers[0].dtype == STORED else flat.copy_rounded
     bounds = bucket_bounds(headers[0].total_bytes, headers[0].num_ranks)
     for (start, _), bucket in zip(bounds, buckets, strict=True):

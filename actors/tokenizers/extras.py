@@ -1,9 +1,8 @@
-"""What a tokenizer's files say beyond how text becomes ids, from a given one to an export.
+"""What a given tokenizer's files hold beyond how text becomes ids, kept up to the export.
 
-A chat template, a pad token, the length a model takes: nothing here uses them, and people who take
-the exported model do. They travel inside the run's tokenizer.json, so that every process, a resumed
-run and a later `tandem learn` have them wherever the given files have gone. Called by `tokenizer`
-and `pair_files`.
+A chat template, a pad token, the longest input of a model: training uses none of them, users of the
+exported model do. They are kept inside the run's tokenizer.json, so that every process, a resumed
+run and a later `tandem learn` have them even when the given files are gone.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from typing import Any
 from actors.tokenizers.pretrained_tokenizer import MARK_FILES, TOKENIZER_FILE
 
 CONFIG = MARK_FILES[0]
-# Parts of tokenizer.json that a run changes for itself; what text becomes is all in the others.
+# Parts of tokenizer.json that a run replaces with its own. None of them affects encoding.
 OWN_PARTS = ("added_tokens", "post_processor", "truncation", "padding")
-CODE = "auto_map"  # names code beside a tokenizer, which is neither run nor exported
+CODE = "auto_map"  # names custom code of a tokenizer, which is neither run nor exported
 
 
 @dataclass(frozen=True)
 class TokenizerExtras:
-    """What a run keeps with its tokenizer.
+    """What a run keeps beside its tokenizer.
 
     Attributes:
-        as_ids: whether special tokens that stand in a text are read as their ids.
-        parts: of the given tokenizer.json, those that a run changes, as they were; empty: the
-            tokenizer was trained here.
-        files: text of the other files given, by name.
+        as_ids: whether special tokens written in a text are encoded as their ids.
+        parts: original content of the parts of the given tokenizer.json that a run replaces; empty
+            for a tokenizer that was trained here.
+        files: text of the other given files, by name.
     """
 
     as_ids: bool = False
@@ -42,54 +41,56 @@ class TokenizerExtras:
 
     @classmethod
     def given(cls, text: str, files: Mapping[str, str], as_ids: bool) -> TokenizerExtras:
-        """Of a pretrained tokenizer, by its tokenizer.json and the text of its other files."""
+        """From a pretrained tokenizer's tokenizer.json and the text of its other files."""
         content = {"added_tokens": [], **json.loads(text)}
         return cls(as_ids, {part: content.get(part) for part in OWN_PARTS}, files)
 
     def to_json(self) -> str:
-        """As `from_json` takes it."""
-        kept = {"as_ids": self.as_ids, "parts": self.parts, "files": self.files}
-        return json.dumps(kept, ensure_ascii=False)
+        """As JSON, for `from_json`."""
+        values = {"as_ids": self.as_ids, "parts": self.parts, "files": self.files}
+        return json.dumps(values, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> TokenizerExtras:
-        """What `to_json` wrote."""
+        """The inverse of `to_json`."""
         return cls(**json.loads(text))
 
 
 def write_given(
-    folder: Path, tokenizer_json: str, kept: TokenizerExtras, begin: str | None, end: str | None
+    folder: Path, tokenizer_json: str, extras: TokenizerExtras, begin: str | None, end: str | None
 ) -> None:
-    """Writes a given tokenizer as it came, for transformers.
+    """Writes a given tokenizer with its original files, for transformers.
 
     Args:
         folder: of the exported model.
         tokenizer_json: the run's.
-        kept: with it.
-        begin, end: tokens that open and close documents; the second is added as eos_token, and
-            where no file says how the tokenizer is used both are, since the model was trained with
-            them.
+        extras: the run's.
+        begin, end: tokens that open and close documents. `end` becomes eos_token if the files have
+            none; without a tokenizer_config.json both become its tokens, since the model was
+            trained with them.
     """
-    content = json.loads(tokenizer_json) | dict(kept.parts)
+    content = json.loads(tokenizer_json) | dict(extras.parts)
     text = json.dumps(content, ensure_ascii=False, indent=2)
-    for name, came in kept.files.items():
+    for name, content_of_file in extras.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(came, encoding="utf-8")
-    if CONFIG not in kept.files:
+        (folder / name).write_text(content_of_file, encoding="utf-8")
+    if CONFIG not in extras.files:
         write_fast(folder, text, begin, end)
     else:
-        said = {name: json.loads(kept.files[name]) for name in MARK_FILES if name in kept.files}
-        config = {name: value for name, value in said[CONFIG].items() if name != CODE}
-        if end is not None and not any(each.get("eos_token") for each in said.values()):
+        given = {
+            name: json.loads(extras.files[name]) for name in MARK_FILES if name in extras.files
+        }
+        config = {name: value for name, value in given[CONFIG].items() if name != CODE}
+        if end is not None and not any(each.get("eos_token") for each in given.values()):
             config["eos_token"] = end
-        if config != said[CONFIG]:
+        if config != given[CONFIG]:
             changed = json.dumps(config, ensure_ascii=False, indent=2)
             (folder / CONFIG).write_text(changed, encoding="utf-8")
     (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8")
 
 
 def write_fast(folder: Path, tokenizer_json: str, begin: str | None, end: str | None) -> None:
-    """Writes a tokenizer that has no files but tokenizer.json, for transformers."""
+    """Writes a tokenizer without other files than tokenizer.json, for transformers."""
     from transformers import PreTrainedTokenizerFast
 
     written = folder / "tandem_tokenizer.json"

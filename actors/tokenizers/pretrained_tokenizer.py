@@ -1,6 +1,6 @@
 """Finds a pretrained tokenizer's files, in a folder or on the Hugging Face hub, and its marks.
 
-Only tokenizer.json is read, so that nothing but data comes in. Called by `tokenizer`.
+Reads tokenizer.json and files of settings only: data, never code.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from actors.wire import ConfigError
 
 TOKENIZER_FILE = "tokenizer.json"
 MARK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
-# What says how a tokenizer is used. Files of its vocabulary repeat what is in tokenizer.json.
-USE_FILES = (*MARK_FILES, "added_tokens.json", "chat_template.jinja", "chat_template.json")
+# How a tokenizer is used. Files of its vocabulary only repeat what is in tokenizer.json.
+USAGE_FILES = (*MARK_FILES, "added_tokens.json", "chat_template.jinja", "chat_template.json")
 MORE_TEMPLATES = "additional_chat_templates"
-# Where no file says which tokens open and close: the names that are usual.
+# Usual names of the tokens that open and close a document, if no file names them.
 USUAL_BEGINS = ("<s>", "<|begin_of_text|>", "<bos>")
 USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>")
 
 Made = TypeVar("Made")
 
 
-def files_of_use(folder: Path) -> dict[str, Path]:
-    """The files of a tokenizer's folder that say how it is used, by their names in it."""
-    found = {name: folder / name for name in USE_FILES}
+def usage_files(folder: Path) -> dict[str, Path]:
+    """The files of a tokenizer's folder that describe its use, by their names in the folder."""
+    found = {name: folder / name for name in USAGE_FILES}
     found |= {f"{MORE_TEMPLATES}/{p.name}": p for p in folder.glob(f"{MORE_TEMPLATES}/*.jinja")}
     return {name: path for name, path in sorted(found.items()) if path.is_file()}
 
@@ -39,13 +39,13 @@ def read_pretrained(
     begin: str | None = None,
     end: str | None = None,
 ) -> Made:
-    """What `make` makes of the text of tokenizer.json, the marks that open and close documents, and
-    the text of the files that say how it is used.
+    """Reads a pretrained tokenizer and calls `make` on what was read.
 
     Args:
         name: a folder, a file or a hub name.
-        make: gets the text, both marks, None where there is none, and the files by name.
-        begin, end: which marks; NO_MARK: none; None: as the files say.
+        make: called with the text of tokenizer.json, the marks that open and close a document
+            (None: no mark), and the text of the files that describe its use, by name.
+        begin, end: marks to use; NO_MARK: none; None: those that the files name.
 
     Raises:
         ConfigError: see `Tokenizer.from_pretrained`.
@@ -55,7 +55,7 @@ def read_pretrained(
     try:
         text = file.read_text(encoding="utf-8-sig")
         content = json.loads(text)
-        used = files_of_use(file.parent)
+        used = usage_files(file.parent)
         files = {name: path.read_text(encoding="utf-8-sig") for name, path in used.items()}
         return make(text, *_marks(content, file.parent, where, begin, end), files)
     except (OSError, ValueError) as err:  # ConfigErrors are ValueErrors too
@@ -65,7 +65,7 @@ def read_pretrained(
 
 
 def looks_local(name: str) -> bool:
-    """Whether a name can only be meant as a path: no hub name has such a form."""
+    """Whether a name can only be a path: no hub name has such a form."""
     return (
         os.path.isabs(name)
         or name.startswith(("./", "../", "~"))
@@ -79,8 +79,8 @@ def _find(name: str, where: str) -> Path:
     for place in (path, path / TOKENIZER_FILE):
         if place.is_symlink() and not place.exists():
             raise ConfigError(
-                f"{where}: {place} is a link to {place.readlink()}, where nothing is; bring that "
-                "back, or give another"
+                f"{where}: {place} is a link to {place.readlink()}, which does not exist; restore "
+                "that file, or give another tokenizer"
             )
     if path.is_file():
         return path
@@ -110,7 +110,7 @@ def _convert(name: str) -> str:
 
 
 def _download(name: str, where: str) -> Path:
-    """The tokenizer's files from the hub, or from its local cache where they are there already."""
+    """The tokenizer's files from the hub, or from its local cache if they are in it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -119,7 +119,7 @@ def _download(name: str, where: str) -> Path:
         RepositoryNotFoundError,
     )
 
-    wanted = [TOKENIZER_FILE, *USE_FILES, f"{MORE_TEMPLATES}/*.jinja"]
+    wanted = [TOKENIZER_FILE, *USAGE_FILES, f"{MORE_TEMPLATES}/*.jinja"]
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted))
     except HFValidationError as err:
@@ -128,7 +128,7 @@ def _download(name: str, where: str) -> Path:
         ) from err
     except GatedRepoError as err:
         raise ConfigError(
-            f"{where}: its owner asks for an agreement; accept it on the hub, then log in with "
+            f"{where}: its owner requires an agreement; accept it on the hub, then log in with "
             "`hf auth login`"
         ) from err
     except RepositoryNotFoundError as err:
@@ -158,8 +158,8 @@ def _marks(
     chosen_begin: str | None,
     chosen_end: str | None,
 ) -> tuple[str | None, str | None]:
-    """The tokens that open and close a document, as chosen, or as the files say: one does both
-    where they name only one.
+    """The tokens that open and close a document: those chosen, or those that the files name. If
+    they name only one, it does both.
     """
     for field, token in (("begin", chosen_begin), ("end", chosen_end)):
         if token not in (None, NO_MARK) and token not in _tokens(content):
@@ -172,9 +172,9 @@ def _marks(
     if end is None:
         special = _special(content)
         raise ConfigError(
-            f"{where}: nothing says which token closes a document; set tokenizer.end (and "
-            f"tokenizer.begin) to a token or to {NO_MARK}, or put eos_token (and bos_token) into "
-            f"{MARK_FILES[0]} beside {TOKENIZER_FILE}"
+            f"{where}: its files don't name the token that closes a document; set tokenizer.end "
+            f"(and tokenizer.begin) to a token or to {NO_MARK}, or put eos_token (and bos_token) "
+            f"into {MARK_FILES[0]} beside {TOKENIZER_FILE}"
             + (f"; its special tokens are {special}" if special else "")
         )
     begin = chosen_begin or begin or end
@@ -189,19 +189,19 @@ def _tokens(content: dict[str, Any]) -> set[str]:
 
 
 def _special(content: dict[str, Any]) -> str:
-    """Its special tokens, as messages name them."""
+    """Its special tokens, for messages."""
     special = [t["content"] for t in content.get("added_tokens") or [] if t.get("special")]
     return ", ".join(special[:12])
 
 
 def _found_marks(content: dict[str, Any], folder: Path) -> tuple[str | None, str | None]:
-    """The tokens that the files say open and close a document."""
+    """The tokens that open and close a document according to the files."""
     begin, end = None, None
     for name in MARK_FILES:
         if (folder / name).is_file():
-            said = json.loads((folder / name).read_text(encoding="utf-8-sig"))
-            begin = begin or _token(said.get("bos_token"))
-            end = end or _token(said.get("eos_token"))
+            settings = json.loads((folder / name).read_text(encoding="utf-8-sig"))
+            begin = begin or _token(settings.get("bos_token"))
+            end = end or _token(settings.get("eos_token"))
     if begin is None and end is None:
         begin, end = _template_marks(content)
     if begin is None and end is None:
@@ -211,15 +211,15 @@ def _found_marks(content: dict[str, Any], folder: Path) -> tuple[str | None, str
     return begin, end
 
 
-def _token(said: Any) -> str | None:
+def _token(value: Any) -> str | None:
     """A token as transformers writes it: its text, or an object that holds it."""
-    if isinstance(said, dict):
-        said = said.get("content")
-    return said if isinstance(said, str) and said else None
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) and value else None
 
 
 def _template_marks(content: dict[str, Any]) -> tuple[str | None, str | None]:
-    """What the post-processor puts before and after a text."""
+    """The tokens that the post-processor puts before and after a text."""
     processor = content.get("post_processor") or {}
     for part in processor.get("processors") or [processor]:
         if part.get("type") != "TemplateProcessing":

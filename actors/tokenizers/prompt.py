@@ -1,6 +1,6 @@
-"""The tokenizer of an export as transformers knows it, set up for prompts.
+"""The tokenizer of an export as a transformers tokenizer, set up for prompts.
 
-Reads the export's small files only, never weights. Called by `pair_model`.
+Reads the export's small files only, never weights.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from actors.wire import ConfigError
 
 
 def load_prompt_tokenizer(directory: str, tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The tokenizer exported to `directory`: a text begins a document as in training, whatever the
-    files put round it, and padding goes to the left.
+    """The tokenizer exported to `directory`. Whatever its files add around a text, a prompt begins
+    with the mark that opens a document in training; padding is on the left.
 
     Args:
         directory: an export; any fsspec URL.
         tokenizer: the run's.
 
     Raises:
-        ConfigError: there is none, or one that can't be read.
+        ConfigError: it is missing or can't be read.
         StorageError: its storage is away.
     """
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as folder:

@@ -1,8 +1,6 @@
-"""A tokenizer: a byte-level BPE trained on the training split, or a pretrained one; extras with the
-run as JSON, the same in every process.
+"""A tokenizer: a byte-level BPE trained on the training split, or a pretrained one.
 
-Does no packing and knows no corpus. Called by the driver (training, loading) and by trainers
-(encoding).
+Kept with the run as JSON, the same in every process. Does no packing and knows no corpus.
 """
 
 from __future__ import annotations
@@ -20,17 +18,17 @@ from actors.tokenizers.pretrained_tokenizer import read_pretrained
 
 END_OF_TEXT = "<|endoftext|>"
 BEGIN, END = "begin", "end"  # names of the marks in the post-processor that `to_json` writes
-EXTRAS = "tandem"  # and of what is extras with the tokenizer, beside them
+EXTRAS = "tandem"  # the same for the extras
 
 
 class Tokenizer:
     """Text to token ids and back.
 
     Attributes:
-        begin, end: ids that open and close every document, the same one in many tokenizers; None
-            where no mark does that.
-        begin_token, end_token: how these are written.
-        extras: what else a given tokenizer's files say, and how special tokens in a text are read.
+        begin, end: ids that open and close every document, often the same; None: no such mark.
+        begin_token, end_token: their text.
+        extras: what else a given tokenizer's files hold, and how special tokens in a text are
+            encoded.
     """
 
     def __init__(
@@ -43,8 +41,8 @@ class Tokenizer:
         self.begin_token, self.end_token = begin, end
         self.begin, self.end = _id_of(hf_tokenizer, begin), _id_of(hf_tokenizer, end)
         self.extras = extras or TokenizerExtras()
-        # Unless asked for, special tokens that stand in a text are text; so they must be known as
-        # special ones.
+        # By default, special tokens written in a text are encoded as text; for that the library
+        # must know them as special.
         added = hf_tokenizer.get_added_tokens_decoder().values()
         known = {None, *(token.content for token in added if token.special)}
         tokens = [token for token in dict.fromkeys((begin, end)) if token not in known]
@@ -75,17 +73,17 @@ class Tokenizer:
 
     @property
     def opening(self) -> tuple[int, ...]:
-        """What stands before a document's text: the mark that opens it, or nothing."""
+        """Ids before a document's text: the mark that opens it, or none."""
         return () if self.begin is None else (self.begin,)
 
     @property
     def closing(self) -> tuple[int, ...]:
-        """What stands after a document's text: the mark that closes it, or nothing."""
+        """Ids after a document's text: the mark that closes it, or none."""
         return () if self.end is None else (self.end,)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, as_ids: bool = False) -> Tokenizer:
-        """Trains on `texts`; the vocabulary may come out smaller than asked on a small corpus.
+        """Trains on `texts`; on a small corpus the vocabulary may be smaller than requested.
 
         `as_ids`: as in `from_pretrained`.
         """
@@ -109,12 +107,12 @@ class Tokenizer:
 
         Args:
             name: where it is.
-            begin, end: the marks, as `TokenizerSpec` has them; None: as its files say.
-            as_ids: special tokens that stand in a text, the marks too, are read as their ids.
+            begin, end: the marks, as in `TokenizerSpec`; None: those that its files name.
+            as_ids: encode special tokens written in a text, the marks too, as their ids.
 
         Raises:
-            ConfigError: there is none, it is not a fast one, the hub can't be reached, or nothing
-                in it can close a document.
+            ConfigError: it does not exist, is not a fast tokenizer, the hub can't be reached, or
+                it names no token that closes a document.
         """
         return read_pretrained(
             name,
@@ -129,15 +127,15 @@ class Tokenizer:
     def _keeping(
         cls, hf_tokenizer: HFTokenizer, begin: str | None, end: str | None, extras: TokenizerExtras
     ) -> Tokenizer:
-        """One whose JSON holds its marks, and what is extras with it, in its post-processor.
+        """A tokenizer whose JSON holds its marks and extras, in its post-processor.
 
-        The library reads no JSON with keys of others, and a post-processor may name special tokens
+        The library refuses JSON with unknown keys, but a post-processor may list special tokens
         that it does not use.
         """
         tokenizer = cls(hf_tokenizer, begin, end, extras)
         if (begin, end) != (END_OF_TEXT, END_OF_TEXT) or extras:
             named = [
-                # a mark that is none has a place of its own too, with no token in it
+                # a missing mark is written as an entry without tokens
                 {"id": BEGIN, "ids": [*tokenizer.opening], "tokens": [begin] if begin else []},
                 {"id": END, "ids": [*tokenizer.closing], "tokens": [end] if end else []},
             ]
@@ -151,7 +149,7 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> Tokenizer:
-        """The tokenizer that `to_json` wrote. Raises: ValueError where it is not one."""
+        """The inverse of `to_json`. Raises: ValueError: the text is not a tokenizer."""
         hf_tokenizer = _parse(text)
         processor = json.loads(text).get("post_processor") or {}
         marks = processor.get("special_tokens") or {}
@@ -166,13 +164,13 @@ class Tokenizer:
     def to_json(self) -> str:
         """The whole tokenizer as JSON (the format of `tokenizer.json`).
 
-        Its post-processor puts the document marks round a text, which is how they are known again.
+        Its post-processor adds the document marks to a text; `from_json` reads them from there.
         """
         return str(self._hf.to_str())
 
     def write(self, folder: Path) -> None:
-        """Writes it into an exported model's folder, for transformers: a given one as it came, one
-        that was trained here with its mark.
+        """Writes it into an exported model's folder, for transformers: a given tokenizer with its
+        original files, one that was trained here with its mark.
         """
         if self.extras.parts:
             write_given(folder, self.to_json(), self.extras, self.begin_token, self.end_token)
@@ -184,21 +182,21 @@ class Tokenizer:
 
     @property
     def end_of_text(self) -> int:
-        """The id that closes every document, and fills what no token needs; where no mark closes
-        documents, one that only fills.
+        """The id that closes every document and fills padding; without such a mark, an id that only
+        fills padding.
         """
         return next((mark for mark in (self.end, self.begin) if mark is not None), 0)
 
     @cached_property
     def size(self) -> int:
-        """Rows that a model needs: the largest token id and one; ids may leave holes.
+        """Output rows that a model needs: the largest token id plus one; ids may have gaps.
 
-        Asked for in every step, so it is counted once: listing 150,000 tokens takes 0.4 s.
+        Counted once, since every step uses it and listing 150,000 tokens takes 0.4 s.
         """
         return max(self.vocabulary().values()) + 1
 
     def vocabulary(self) -> dict[str, int]:
-        """Every token's id, added ones too; listed anew by each call."""
+        """The id of every token, added ones too; listed anew by each call."""
         return dict(self._hf.get_vocab(with_added_tokens=True))
 
     def encode(self, text: str) -> list[int]:
@@ -211,11 +209,11 @@ class Tokenizer:
         return [e.ids for e in encoded]
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
-        """Token ids of each (given, text), one after the other, and how many are the given's.
+        """For each (given, text): the token ids of both, and how many belong to `given`.
 
-        The text is encoded as it follows, apart from what is given, so that a prompt has the tokens
-        that it has alone. Where the tokenizer puts a space before each text, both are encoded
-        together, and a token across their border is the text's.
+        Both are encoded apart, so that a prompt has the same tokens as alone. If the tokenizer puts
+        a space before whatever it encodes, they are encoded together, and a token across the border
+        belongs to the text.
         """
         if not self._prefixes:
             given = self.encode_batch([g for g, _ in pairs])
@@ -228,7 +226,7 @@ class Tokenizer:
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, document marks left out."""
+        """Text of `ids` without document marks."""
         marks = (self.begin, self.end)
         return str(self._hf.decode([i for i in ids if i not in marks], skip_special_tokens=False))
 

@@ -1,8 +1,4 @@
-"""Builds both layers from a run's settings, the same weights in every process that asks.
-
-Called by the trainers (own layer and mirror of the peer's), the evaluator and the tools of finished
-runs.
-"""
+"""Builds both layers from a run's settings, with the same weights in every process."""
 
 from __future__ import annotations
 
@@ -26,11 +22,11 @@ from actors.weights.starting_weights import (
 
 
 def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) -> DataLayer:
-    """A data layer with the run's starting weights: fresh, a checkpoint's or an earlier run's.
+    """A data layer with the run's starting weights: fresh, from a checkpoint or an earlier run.
 
     Raises:
-        ConfigError: as `DataLayer`, `build_model`, `load_model` and `check_model`; a checkpoint or
-            an earlier run that does not fit this run.
+        ConfigError: as `DataLayer`, `build_model`, `load_model` and `check_model`; the
+            checkpoint or the earlier run does not fit this run.
     """
     layer = spec.data.layer
     seed_everything(spec.seed, DATA, "weights")
@@ -41,7 +37,7 @@ def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) 
             check_vocabulary(place, "data.layer.pretrained", layer.pretrained, tokenizer)
             model = load_model(layer, place)
         check_model_of_run(model, layer)
-        seed_everything(spec.seed, DATA, "port")  # whatever loading drew
+        seed_everything(spec.seed, DATA, "port")  # however many random numbers loading used
     check_positions(model.config, spec.corpus.window)
     data = DataLayer(model, layer, spec.memory.layer.dim, tokenizer.size)
     check_model(model, f"data.layer ({layer.pretrained or layer.model_type})")
@@ -53,11 +49,11 @@ def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) 
 def build_memory_layer(
     spec: RunSpec, tokenizer: Tokenizer, vocab_rows: int, device: torch.device
 ) -> MemoryLayer:
-    """A memory layer with the run's starting weights: fresh or an earlier run's.
+    """A memory layer with the run's starting weights: fresh or from an earlier run.
 
     Raises:
-        ConfigError: a frozen copy without a pretrained data layer, or an earlier run that does not
-            fit this run.
+        ConfigError: a frozen copy without a pretrained data layer, or the earlier run does not fit
+            this run.
     """
     if spec.memory.layer.start_from is not None:
         return start_memory(spec.memory.layer, tokenizer, vocab_rows).to(device)

@@ -1,4 +1,4 @@
-"""An export as it lies on disk: where a run has it, and what its parts say of themselves.
+"""The files of an export: where a run has it, and how its parts are described and loaded.
 
     DIR/tokenizer.json                                                   the run's own
     DIR/data_layer/    config.json, model.safetensors, tokenizer.json …  loads with
@@ -6,8 +6,7 @@
     DIR/memory_port/   port.json, port.safetensors                       what that would drop
     DIR/memory_layer/  memory.json, memory.safetensors
 
-Reads, and never writes: `pair_files` writes. Called by `pair_files` (a pair to use), `layers` and
-`causal_lm` (a run that starts from an earlier one).
+Only reads; `pair_export` writes.
 """
 
 from __future__ import annotations
@@ -37,37 +36,39 @@ DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_lay
 
 
 def export_at(location: str) -> str | None:
-    """The finished export at `location`, an export or a run's directory; None: there is none.
+    """The finished export at `location`, an export or a run's directory; None: it is neither.
 
     Raises:
-        ConfigError: a run without an export, since it has not ended, or a place that can't be read.
+        ConfigError: a run without an export, since it has not ended; or it can't be read.
         StorageError: its storage is away.
     """
-    place = location.rstrip("/") or "/"
+    url = location.rstrip("/") or "/"
     try:
-        with storage_errors(location, "can't be looked into"):
-            fs, path = locate(place)
+        with storage_errors(location, "can't be read"):
+            fs, path = locate(url)
             if fs.exists(f"{path}/{MARKER}"):
-                return place
+                return url
             if fs.exists(f"{path}/{FOLDER}/{MARKER}"):
-                return f"{place}/{FOLDER}"
+                return f"{url}/{FOLDER}"
             unfinished = fs.exists(f"{path}/config.yaml") and not fs.exists(f"{path}/config.json")
     except (OSError, ValueError, ImportError) as err:
-        raise ConfigError(f"{location}: can't be looked into: {err}") from err
+        raise ConfigError(
+            f"{location}: can't be read: {err}; give a run's directory or its {FOLDER} folder"
+        ) from err
     if unfinished:
         raise ConfigError(
-            f"{location}: a run's directory, but without {FOLDER}/{MARKER}: that run has written "
-            "no export; let it end, or give another run"
+            f"{location}: a run's directory without {FOLDER}/{MARKER}: that run has written no "
+            "export yet; let it end, or give another run"
         )
     return None
 
 
 @contextmanager
 def local_copy(directory: str) -> Iterator[Path]:
-    """The directory as a local folder: itself, or for other file systems a temporary copy.
+    """The directory as a local folder: itself, or a temporary copy from another file system.
 
     Raises:
-        ConfigError: a file that can't be read.
+        ConfigError: a file can't be read.
         StorageError: its storage is away.
     """
     fs, source = locate(directory)
@@ -85,9 +86,9 @@ def local_copy(directory: str) -> Iterator[Path]:
 
 @contextmanager
 def export_errors(directory: str) -> Iterator[None]:
-    """Turns what reading a damaged export raises into a ConfigError that names it.
+    """Turns errors from a damaged export into a ConfigError that names it.
 
-    An error of ours from inside has its own words and passes.
+    Our own errors already have a message for users and pass.
     """
     try:
         yield
@@ -103,7 +104,7 @@ def export_errors(directory: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class PortDescription:
-    """Where an exported port reads, and how wide a read is."""
+    """The layers after which an exported port reads, and the width of a read."""
 
     read_layers: tuple[int, ...]
     memory_dim: int
@@ -111,39 +112,39 @@ class PortDescription:
 
 @dataclass(frozen=True)
 class MemoryDescription:
-    """What an exported memory layer is."""
+    """Settings and sizes of an exported memory layer."""
 
     spec: MemoryLayerSpec
     vocab_rows: int
     num_tokens: int
-    copied: dict[str, Any] | None  # config of the frozen copy, where the encoder is one
+    copied: dict[str, Any] | None  # config of the frozen copy, if the encoder is one
 
 
 def describe_port(root: Path) -> PortDescription:
-    """What the port under `root` is. Raises as `explained` catches."""
+    """Description of the port under `root`; call it inside `export_errors`."""
     port = _read_json(root / MEMORY_PORT / "port.json")
     return PortDescription(tuple(port["read_layers"]), int(port["memory_dim"]))
 
 
 def describe_memory(root: Path) -> MemoryDescription:
-    """What the memory layer under `root` is. Raises as `explained` catches."""
+    """Description of the memory layer under `root`; call it inside `export_errors`."""
     memory = _read_json(root / MEMORY_LAYER / "memory.json")
     spec = MemoryLayerSpec(**memory["layer"])
     return MemoryDescription(spec, memory["vocab_rows"], memory["num_tokens"], memory.get("copied"))
 
 
 def port_tensors(root: Path) -> dict[str, Tensor]:
-    """The port's tensors by name. Raises as `explained` catches."""
+    """The port's tensors by name; call it inside `export_errors`."""
     return safetensors.torch.load_file(str(root / MEMORY_PORT / "port.safetensors"))
 
 
 def memory_tensors(root: Path) -> dict[str, Tensor]:
-    """The memory layer's tensors by name. Raises as `explained` catches."""
+    """The memory layer's tensors by name; call it inside `export_errors`."""
     return safetensors.torch.load_file(str(root / MEMORY_LAYER / "memory.safetensors"))
 
 
 def checksums(module: nn.Module) -> dict[str, str]:
-    """A checksum of the bytes of each of the module's tensors, by name."""
+    """A checksum of the bytes of each tensor of the module, by name."""
     return {
         name: f"{checksum(_bytes(tensor)):016x}"
         for name, tensor in module.state_dict().items()
@@ -156,17 +157,17 @@ def _bytes(tensor: Tensor) -> ByteArray:
 
 
 def check_tensors(root: Path, part: str, module: nn.Module, directory: str) -> None:
-    """Holds what was loaded of one part of the export under `root` against what was exported.
+    """Compares what was loaded of one part of an export with the checksums in the export.
 
     Args:
         root: the export's local copy.
         part: DATA_LAYER, MEMORY_PORT or MEMORY_LAYER.
-        module: what was loaded of it.
-        directory: how the export is called in messages.
+        module: loaded from that part.
+        directory: name of the export in messages.
 
     Raises:
-        ConfigError: the tensors that differ. Exports of earlier versions hold no checksums; what
-            they say nothing of passes.
+        ConfigError: tensors differ; names one. Tensors without a checksum pass: exports of earlier
+            versions have none.
     """
     marker = _read_json(root / MARKER)
     exported: Mapping[str, str] = marker.get("checksums", {}).get(part, {})
@@ -174,9 +175,9 @@ def check_tensors(root: Path, part: str, module: nn.Module, directory: str) -> N
     if differing:
         raise ConfigError(
             f"{directory}: {len(differing)} tensors of {part} are not those that the run exported, "
-            f"e.g. {differing[0]}: the files were changed since, or another version of "
-            "transformers reads them otherwise; export again, or, where the change is meant, give "
-            f"the folder {directory}/{DATA_LAYER} as a checkpoint"
+            f"e.g. {differing[0]}: the files were changed, or this version of transformers "
+            "reads them differently; export again, or, if the change is intended, give the folder "
+            f"{directory}/{DATA_LAYER} as a checkpoint"
         )
 
 

@@ -1,8 +1,7 @@
-"""Writes a pair of layers in the formats people use, and reads it back. No pickle on either side.
+"""Writes a pair of layers in standard formats, and reads it back. No pickle on either side.
 
-`exports` says what lies where. `DIR` may be any fsspec URL: files are written to a local folder
-first and copied, the marker `export.json` last. Called by `export_check`, `tandem evaluate` and
-`tandem ask`.
+`export_files` has the layout. `DIR` may be any fsspec URL: files are written to a local folder
+first, then copied, the marker `export.json` last.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def export_pair(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str)
 
 @contextmanager
 def export_folder(spec: RunSpec, tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
-    """The export in a local folder of its own, whole, for as long as the block lasts."""
+    """The complete export in a temporary local folder, which exists during the block."""
     with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
         root = Path(temporary)
         (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
@@ -88,12 +87,12 @@ def export_folder(spec: RunSpec, tokenizer: Tokenizer, pair: Pair) -> Iterator[P
 
 
 def exported_modules(pair: Pair) -> dict[str, nn.Module]:
-    """What is exported of a pair, by the folder it goes to."""
+    """The exported modules of a pair, by folder of the export."""
     return {DATA_LAYER: pair.data.model, MEMORY_PORT: pair.data.port, MEMORY_LAYER: pair.memory}
 
 
 def copy_export(root: Path, directory: str) -> None:
-    """Copies an export that was written to where it is wanted, the marker last.
+    """Copies a complete export from a local folder to `directory`, the marker last.
 
     Raises:
         StorageError: its storage is away or full.
@@ -107,7 +106,7 @@ def copy_export(root: Path, directory: str) -> None:
 
 
 def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> None:
-    """A plain model of these weights, as if there had never been a port."""
+    """Writes a plain model with these weights, without the port."""
     tell_ties(data.model)
     with torch.device("meta"):
         plain = model_of(copy.deepcopy(data.model.config))
@@ -122,7 +121,7 @@ def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> No
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The module's tensors by name, each its own memory on the CPU."""
+    """The module's tensors by name, each copied to memory of its own on the CPU."""
     return {
         name: tensor.detach().cpu().clone().contiguous()
         for name, tensor in module.state_dict().items()
@@ -146,8 +145,8 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
     """
     with storage_errors(directory, "can't be read"):
         fs, source = locate(directory)
-        is_there = fs.exists(f"{source}/{MARKER}")
-    if not is_there:
+        is_finished = fs.exists(f"{source}/{MARKER}")
+    if not is_finished:
         raise ConfigError(
             f"{directory}: no finished export there ({MARKER} is missing); give a run that has "
             "ended"

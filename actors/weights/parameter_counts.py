@@ -1,6 +1,6 @@
-"""How big a run's layers are, without making them: no tensor takes memory.
+"""Numbers of parameters of a run's layers, without allocating their tensors.
 
-Reads configs and the headers of weights, never weights. Called by `tandem check`.
+Reads configs and the headers of weight files, never weights.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from actors.weights.starting_weights import (
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a run's layers, each 4 bytes in memory, and the shape of the data layer."""
+    """Parameters of a run's layers, 4 bytes each in memory, and the shape of the data layer."""
 
     data: int  # the causal LM, without the port
     port: int
-    memory: int  # trained ones, the value table among them
+    memory: int  # those that train, the value table among them
     value_table: int
     frozen: int  # the memory's frozen copy: in every process, never trained nor published
     vocab_rows: int
@@ -42,14 +42,14 @@ class ParameterCounts:
 
 
 def count_parameters(spec: RunSpec, num_tokens: int) -> ParameterCounts:
-    """Counts what `build_data_layer` and `build_memory_layer` would make.
+    """Counts the parameters of what `build_data_layer` and `build_memory_layer` would make.
 
     Args:
         spec: the run.
         num_tokens: ids of its tokenizer.
 
     Raises:
-        ConfigError: as those two, where a config can tell.
+        ConfigError: as those two, as far as configs and headers show it.
     """
     layer, memory_layer = spec.data.layer, spec.memory.layer
     if layer.pretrained is None:

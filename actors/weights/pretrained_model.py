@@ -1,8 +1,7 @@
-"""Loads Hugging Face causal LMs from where `data.layer.pretrained` says: a folder, a run, the hub.
+"""Loads Hugging Face causal LMs named by `data.layer.pretrained`: a folder, a run, or a hub name.
 
-Reads safetensors only, never runs code from a checkpoint, and asks the hub for nothing that is
-already here. What goes wrong comes out as a ConfigError that says what to do. Called by `layers`,
-`starting`, `pair_files` and `estimate`.
+Reads safetensors only, never runs code from a checkpoint, and requests nothing from the hub that is
+already in the local cache. Faults become ConfigErrors that say what to do.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from actors.layers.causal_lm import (
 )
 from actors.settings.layers import DataLayerSpec
 from actors.weights.export_files import DATA_LAYER, export_at, local_copy
-from actors.weights.weight_files import LISTED, headers, refuse_what_is_no_checkpoint
+from actors.weights.weight_files import LISTED, headers, refuse_other_than_checkpoint
 from actors.wire import ConfigError
 
 EXPERT = re.compile(r"\bexperts\.\d+\.")
-NO_CODE = {"trust_remote_code": False}  # unset, transformers would ask at a terminal
+NO_CODE = {"trust_remote_code": False}  # if unset, transformers prompts at a terminal
 
 
 @contextmanager
 def pretrained_path(spec: DataLayerSpec) -> Iterator[str]:
-    """What `from_pretrained` takes for `spec.pretrained`: a local folder, or a hub name.
+    """The argument of `from_pretrained` for `spec.pretrained`: a local folder, or a hub name.
 
     Raises:
-        ConfigError: a place that does not exist, or holds no checkpoint with safetensors: an
-            adapter, a GGUF file, pickle, no weights, files missing or truncated.
+        ConfigError: it does not exist, or is no checkpoint with safetensors: an adapter, a GGUF
+            file, pickle, no weights, files missing or truncated.
     """
     location = spec.pretrained
     assert location is not None
@@ -59,15 +58,15 @@ def pretrained_path(spec: DataLayerSpec) -> Iterator[str]:
         yield location
         return
     if Path(location).is_file():
-        refuse_what_is_no_checkpoint(Path(location), location)
+        refuse_other_than_checkpoint(Path(location), location)
     with local_copy(location) as folder:
-        refuse_what_is_no_checkpoint(folder, location)
-        headers(folder, location)  # opens every one, so that loading finds whole files
+        refuse_other_than_checkpoint(folder, location)
+        headers(folder, location)  # opens every weight file, so that truncated ones are found now
         yield str(folder)
 
 
 def read_config(spec: DataLayerSpec, place: str) -> Any:
-    """The config at `place`, with the dropout of `spec.fields`. Raises: ConfigError as above."""
+    """The config at `place`, with the fields of `spec`. Raises: ConfigError: it can't be used."""
     from transformers import AutoConfig
 
     config = _explained(spec, lambda: _local_first(AutoConfig.from_pretrained, place, **NO_CODE))
@@ -84,7 +83,7 @@ def read_config(spec: DataLayerSpec, place: str) -> Any:
 
 
 def vocabulary_at(place: str) -> dict[str, int] | None:
-    """Token -> id by the tokenizer.json at `place`, a folder or a hub name; None: it has none."""
+    """Token -> id in the tokenizer.json at `place`, a folder or hub name; None: it has none."""
     from tokenizers import Tokenizer
     from transformers.utils import cached_file
 
@@ -93,7 +92,7 @@ def vocabulary_at(place: str) -> dict[str, int] | None:
             path = _local_first(
                 cached_file, place, "tokenizer.json", _raise_exceptions_for_missing_entries=False
             )
-    except OSError:  # no network; what matters more will say so
+    except OSError:  # no network: loading the weights reports it
         return None
     if path is None:
         return None
@@ -104,25 +103,24 @@ def vocabulary_at(place: str) -> dict[str, int] | None:
 
 
 def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
-    """The causal LM of `spec.pretrained`, in float32 whatever its files are.
+    """The causal LM of `spec.pretrained`, in float32 whatever the dtype of its files.
 
     Args:
-        spec: names the checkpoint, and what may be changed of its config.
-        place: where `checkpoint` found it.
+        spec: names the checkpoint and the fields of its config to change.
+        place: from `pretrained_path`.
 
     Raises:
         ConfigError: no network for a hub name, not a causal LM, no safetensors, a truncated file,
-            tensors that the model needs and the files lack, or that the files have and the model
-            has no place for.
+            tensors missing from the files, or tensors that the model does not have.
     """
     from transformers import AutoModelForCausalLM
 
     model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec)
-    return _whole(spec, model, found)
+    return _checked(spec, model, found)
 
 
 def load_front(spec: DataLayerSpec, place: str, num_layers: int) -> nn.Module:
-    """Embedding and first decoder layers of `spec.pretrained`, without its head.
+    """Embedding and first decoder layers of `spec.pretrained`, without the head.
 
     Raises:
         ConfigError: as `load_model`; more layers than the model has.
@@ -131,19 +129,18 @@ def load_front(spec: DataLayerSpec, place: str, num_layers: int) -> nn.Module:
 
     config = front_config(read_config(spec, place), num_layers)
     model, found = _load(AutoModel, place, config, spec)
-    _refuse_incomplete(spec, model, found)  # what it has too many is the rest of the model
+    _refuse_incomplete(spec, model, found)  # unexpected tensors are the rest of the model
     return model
 
 
 def outline(spec: DataLayerSpec, place: str) -> nn.Module:
-    """The causal LM of `spec.pretrained` without its weights, none of which takes memory.
+    """The causal LM of `spec.pretrained` without weights; its tensors take no memory.
 
-    Where the files are here, what they hold is compared with what the model needs, as `load_model`
-    does; of a hub name only the config is looked at. So are models with experts, whose tensors are
-    merged while they are loaded.
+    For local files, their tensors are compared with the model's, as in `load_model`. For a hub name
+    only the config is read; also for models with experts, whose tensors are merged on loading.
 
     Raises:
-        ConfigError: as `load_model`, where headers and config tell.
+        ConfigError: as `load_model`, as far as headers and config show it.
     """
     config = read_config(spec, place)
     if Path(place).is_dir():
@@ -155,8 +152,8 @@ def outline(spec: DataLayerSpec, place: str) -> nn.Module:
 
 
 def stand_ins(place: Path, location: str) -> dict[str, Tensor]:
-    """A tensor of the right shape for each one in the folder's weights, all of whose elements are
-    the mean of one of its rows: it takes no memory, and where tensors differ their stand-ins do.
+    """For each tensor of the weight files, one of its shape whose elements are all the mean of one
+    of its rows: it takes no memory, and different tensors have different stand-ins.
 
     Raises:
         ConfigError: as `headers`.
@@ -181,7 +178,7 @@ def _made(spec: DataLayerSpec, place: str, config: Any, tensors: dict[str, Tenso
         spec,
         lambda: kind.from_pretrained(None, config=config, state_dict=tensors, **_options(spec)),
     )
-    return _whole(spec, model, found)
+    return _checked(spec, model, found)
 
 
 def _load(auto: Any, place: str, config: Any, spec: DataLayerSpec) -> tuple[nn.Module, Any]:
@@ -205,12 +202,12 @@ def _options(spec: DataLayerSpec) -> dict[str, Any]:
         "dtype": torch.float32,
         "attn_implementation": kernels(spec.attention),
         "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # named here, with both shapes
+        "ignore_mismatched_sizes": True,  # reported by us, with both shapes
     }
 
 
 def _refuse_incomplete(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) -> None:
-    """Raises: ConfigError where the files lack a tensor that the model needs, or have another."""
+    """Raises: ConfigError: a tensor is missing from the files, or has another shape."""
     where, kind = f"data.layer.pretrained: {spec.pretrained}", type(model).__name__
     if wrong := sorted(found["mismatched_keys"]):
         name, there, needed = wrong[0]
@@ -228,11 +225,11 @@ def _refuse_incomplete(spec: DataLayerSpec, model: nn.Module, found: Mapping[str
         raise ConfigError(f"{where}: not all of its tensors can be loaded: {wrong[0]}")
 
 
-def _whole(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) -> nn.Module:
-    """The model, its config set to what is true of it.
+def _checked(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) -> nn.Module:
+    """The model, if its tensors are those of the files; ties in its config are corrected.
 
     Raises:
-        ConfigError: tensors are missing, of another shape, or (unless `spec` allows it) left over.
+        ConfigError: tensors are missing, of another shape, or (unless `spec` allows it) unexpected.
     """
     unexpected = sorted(found["unexpected_keys"])
     if unexpected and not spec.allow_unexpected:
@@ -240,9 +237,9 @@ def _whole(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) -> n
         more = f" and {len(unexpected) - LISTED} more" if len(unexpected) > LISTED else ""
         raise ConfigError(
             f"data.layer.pretrained: {spec.pretrained} holds {len(unexpected)} tensors that "
-            f"{type(model).__name__} by its config.json has no place for: {names}{more}; without "
+            f"{type(model).__name__} by its config.json does not have: {names}{more}; without "
             "them it is another model. Correct config.json (layers, biases, model type), merge an "
-            "adapter into its model, or, where they are not needed, set "
+            "adapter into its model, or, if they are not needed, set "
             "data.layer.allow_unexpected: true"
         )
     _refuse_incomplete(spec, model, found)
@@ -251,7 +248,7 @@ def _whole(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) -> n
 
 
 def _local_first(load: Callable[..., Any], place: str, *args: Any, **kwargs: Any) -> Any:
-    """Loads without asking the hub for what is already here; every process gets the same then."""
+    """Loads from the local cache if possible, so that all processes get the same files."""
     try:
         found = load(place, *args, **kwargs, local_files_only=True)
     except OSError:
@@ -264,7 +261,7 @@ def _local_first(load: Callable[..., Any], place: str, *args: Any, **kwargs: Any
 
 
 def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
-    """What `load` returns, quietly; what it raises as a ConfigError."""
+    """Calls `load` quietly; turns its errors into ConfigErrors."""
     from huggingface_hub.errors import StrictDataclassError
 
     where = f"data.layer.pretrained: {spec.pretrained}"

@@ -1,7 +1,6 @@
 """What a run starts from: a checkpoint's tokenizer and positions, an earlier run's port and memory.
 
-Checks that these fit this run, and says what to change where they don't. Called by `layers`, which
-builds both layers, by `pair_files`, which loads a pair, and by `estimate`.
+Checks that they fit the run, and says what to change if they don't.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from actors.weights.export_files import (
 from actors.weights.pretrained_model import load_front, pretrained_path, vocabulary_at
 from actors.wire import ConfigError
 
-KNOWN_FRAC = 0.5  # of a run's tokens that a checkpoint's tokenizer must have; added ones it has not
+KNOWN_FRAC = 0.5  # of a run's tokens that the checkpoint's tokenizer must have; some were added
 
 
 def check_positions(config: Any, window: int) -> None:
-    """Raises: ConfigError where a window is longer than the model's positions or its attention.
+    """Raises: ConfigError: a window is longer than the model's positions or its attention.
 
-    In all of these fields None, 0 and less mean that there is no limit.
+    In all of these fields None, 0 and negative values mean that there is no limit.
     """
     config = config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
@@ -60,7 +59,7 @@ def check_positions(config: Any, window: int) -> None:
 
 
 def _has_layers(config: Any, kind: str) -> bool:
-    """Whether a layer attends that way; a config without `layer_types` has one kind of layer."""
+    """Whether a layer has that attention; without `layer_types` all layers are of one kind."""
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         return kind != "sliding" or getattr(config, "use_sliding_window", None) is not False
@@ -68,8 +67,10 @@ def _has_layers(config: Any, kind: str) -> bool:
 
 
 def check_tokens(spec: RunSpec, tokenizer: Tokenizer) -> None:
-    """Raises: ConfigError where weights that the run starts from were trained on other token ids:
-    what building the layers says, without building them.
+    """Checks, without building the layers, that starting weights were trained on this run's ids.
+
+    Raises:
+        ConfigError: as `check_vocabulary`.
     """
     layer, start_from = spec.data.layer, spec.memory.layer.start_from
     if layer.pretrained is not None:
@@ -85,12 +86,12 @@ def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer
     """Checks that weights were trained on this run's token ids.
 
     Args:
-        place: a local folder or hub name that has them, and their tokenizer.
-        field, location: which setting named them, and how.
+        place: a local folder or hub name with the weights and their tokenizer.
+        field, location: the setting that named them, and its value.
         tokenizer: the run's.
 
     Raises:
-        ConfigError: the tokenizer beside them gives a token another id, or knows few of the tokens.
+        ConfigError: their tokenizer has another id for a token, or lacks most of the tokens.
     """
     theirs = vocabulary_at(place)
     if theirs is None:
@@ -115,8 +116,11 @@ def check_vocabulary(place: str, field: str, location: str, tokenizer: Tokenizer
 
 
 def check_model_of_run(model: nn.Module, layer: DataLayerSpec) -> None:
-    """Raises: ConfigError where `layer.pretrained` is an earlier run and tensors of the model that
-    was loaded are not those that it exported.
+    """Compares the loaded model with the checksums in the export of an earlier run, if
+    `layer.pretrained` names one.
+
+    Raises:
+        ConfigError: tensors differ.
     """
     assert layer.pretrained is not None
     export = export_at(layer.pretrained)
@@ -127,10 +131,10 @@ def check_model_of_run(model: nn.Module, layer: DataLayerSpec) -> None:
 
 
 def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
-    """Loads the port of the earlier run that `layer.pretrained` is; nothing where it is no run.
+    """Loads the port of the earlier run that `layer.pretrained` names; other checkpoints have none.
 
     Raises:
-        ConfigError: it reads at other layers, or another width.
+        ConfigError: that port reads after other layers, or has another width.
     """
     assert layer.pretrained is not None
     export = export_at(layer.pretrained)
@@ -138,8 +142,8 @@ def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
         return
     with local_copy(export) as root, export_errors(export):
         found = describe_port(root)
-        here = tuple(sorted(layer.read_layers)), memory_dim
-        if (tuple(sorted(found.read_layers)), found.memory_dim) != here:
+        wanted = tuple(sorted(layer.read_layers)), memory_dim
+        if (tuple(sorted(found.read_layers)), found.memory_dim) != wanted:
             raise ConfigError(
                 f"data.layer.pretrained: the memory port of {export} reads {found.memory_dim} wide "
                 f"after layers {list(found.read_layers)}, this run {memory_dim} wide after layers "
@@ -151,11 +155,11 @@ def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
 
 
 def make_encoder(spec: RunSpec, seed: Callable[[], None]) -> CopyEncoder | None:
-    """The frozen copy that a fresh memory layer of the run addresses with; None: convolutions.
+    """The frozen copy that makes a fresh memory layer's addresses; None: convolutions do.
 
     Args:
         spec: the run.
-        seed: called when all is loaded, before the first weight is drawn.
+        seed: called after loading, before the first weight is drawn.
 
     Raises:
         ConfigError: the data layer is not pretrained.
@@ -180,7 +184,7 @@ def start_memory(layer: MemoryLayerSpec, tokenizer: Tokenizer, vocab_rows: int) 
     """The memory layer of the run that `layer.start_from` names, with its weights.
 
     Raises:
-        ConfigError: no run there, or one whose memory is not this run's: the fields that differ.
+        ConfigError: no such run, or its memory differs from this run's; names the fields.
     """
     location = layer.start_from
     assert location is not None
@@ -202,33 +206,33 @@ def start_memory(layer: MemoryLayerSpec, tokenizer: Tokenizer, vocab_rows: int) 
 
 
 def require_export(location: str) -> str:
-    """The export that `memory.layer.start_from` names. Raises: ConfigError where there is none."""
+    """The export that `memory.layer.start_from` names. Raises: ConfigError: there is none."""
     export = export_at(location)
     if export is None:
         raise ConfigError(
-            f"memory.layer.start_from: no run and no export at {location}; give the directory of a "
-            "run that has ended; relative paths are relative to the config file"
+            f"memory.layer.start_from: neither a run nor an export at {location}; give the "
+            "directory of a run that has ended; relative paths are relative to the config file"
         )
     return export
 
 
 def check_memory(layer: MemoryLayerSpec, found: MemoryDescription, location: str) -> None:
-    """Raises: ConfigError naming each field that makes the exported memory another one."""
-    here, there = layer.identity(), found.spec.identity()
+    """Raises: ConfigError: fields of the exported memory differ from this run's; names each."""
+    own, exported = layer.identity(), found.spec.identity()
     differing = [
-        f"memory.layer.{name} is {here.get(name)} here and {there.get(name)} there"
-        for name in {**here, **there}
-        if here.get(name) != there.get(name)
+        f"memory.layer.{name} is {own.get(name)} here and {exported.get(name)} there"
+        for name in {**own, **exported}
+        if own.get(name) != exported.get(name)
     ]
     if differing:
         raise ConfigError(
-            f"memory.layer.start_from: the memory of {location} is another one: "
+            f"memory.layer.start_from: the memory of {location} differs: "
             f"{'; '.join(differing)}; set these as there, or start with a fresh memory"
         )
 
 
 def memory_at(root: Path, found: MemoryDescription, layer: MemoryLayerSpec) -> MemoryLayer:
-    """The memory layer exported under `root`, with its weights. Raises as `explained` catches."""
+    """The memory layer exported under `root`, with its weights; call it inside `export_errors`."""
     encoder = None if found.copied is None else CopyEncoder(front_of(found.copied), layer.dim)
     memory = MemoryLayer(layer, found.vocab_rows, found.num_tokens, encoder)
     memory.load_state_dict(memory_tensors(root))

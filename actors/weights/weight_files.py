@@ -1,8 +1,8 @@
-"""What lies in a checkpoint's folder, looked at before a single weight is read.
+"""Checks a checkpoint's folder before a weight is read.
 
-Only names, sizes and the headers of safetensors files are read, which takes milliseconds whatever
-the model's size; so `tandem check` and the start of a run say what loading would say minutes later.
-Knows no model, and no torch. Called by `pretrained` and the driver.
+Reads only names, sizes and the headers of safetensors files, which takes milliseconds for any size
+of model; so `tandem check` and the start of a run report what loading would report minutes later.
+Knows no model, and no torch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LFS_POINTER = b"version https://git-lfs"
 LISTED = 8  # names in a message
 
 
-def refuse_what_is_no_checkpoint(place: Path, location: str) -> None:
-    """Raises: ConfigError for a GGUF file, an adapter, pickle, or a folder without a config."""
+def refuse_other_than_checkpoint(place: Path, location: str) -> None:
+    """Raises: ConfigError: it is a GGUF file, an adapter, pickle, or a folder without a config."""
     where = f"data.layer.pretrained: {location}"
     if place.suffix.lower() == ".gguf":
         raise ConfigError(f"{where} is a GGUF file; {_instead_of_gguf()}")
@@ -45,7 +45,7 @@ def refuse_what_is_no_checkpoint(place: Path, location: str) -> None:
     if not any(place.glob("*.safetensors")) and any(place.glob("*.bin")):
         raise ConfigError(
             f"{where} holds its weights as pickle only, which can run code when loaded and is "
-            "refused; convert it: load it with transformers where you trust it and call "
+            "refused; convert it: load it with transformers if you trust it and call "
             "save_pretrained, which writes safetensors"
         )
 
@@ -60,22 +60,22 @@ def _instead_of_gguf() -> str:
 def _adapter(place: Path, whole: bool) -> str:
     if whole:
         return (
-            f"holds an adapter ({ADAPTER}) beside a whole model, and only one of them can be "
-            f"meant; move the adapter's files elsewhere, or give the two merged as one model"
+            f"holds an adapter ({ADAPTER}) beside a whole model, and which of them is meant "
+            "is not clear; move the adapter's files elsewhere, or merge the two into one model"
         )
     try:
         base = json.loads((place / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, LookupError, TypeError):
         base = "BASE"
     return (
-        "is an adapter, no model of its own; merge it into its base and give the result: "
+        "is an adapter, not a model; merge it into its base and give the result: "
         f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), "
         f"{place.name!r}).merge_and_unload().save_pretrained(FOLDER)"
     )
 
 
 def weight_files(place: Path, location: str) -> tuple[Path, ...]:
-    """The safetensors files from which transformers would take the weights.
+    """The safetensors files that transformers would load.
 
     Raises:
         ConfigError: there are none, the index can't be read, or files that it names are missing.
@@ -109,8 +109,7 @@ def headers(place: Path, location: str) -> dict[Path, list[str]]:
     """The names of the tensors in each of the folder's weight files.
 
     Raises:
-        ConfigError: as `weight_files`; a file is a pointer of Git LFS, truncated, or no safetensors
-            at all.
+        ConfigError: as `weight_files`; a file is a Git LFS pointer, truncated, or not safetensors.
     """
     found: dict[Path, list[str]] = {}
     for file in weight_files(place, location):

@@ -1,9 +1,9 @@
-"""`tandem check`: everything that can be wrong or too small, said before anything starts.
+"""`tandem check`: reports everything that is wrong or too small before a run starts.
 
-Validates as `tandem train` does and with its messages: the config, the run directory, the corpus
+Validates as `tandem train` does, with the same messages: the config, the run directory, the corpus
 (its first chunk is read), the layers (built without memory), CPUs, GPUs and the object store. Then
-says what the run will take. Starts no process and no training; with a Ray address it asks that
-cluster what it has.
+prints what the run will take. Starts no process and no training; with a Ray address it looks at the
+resources of that cluster.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from actors.settings.run import DATA, GROUPS
 from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
 from jobs.check.corpus_check import look_at_corpus
-from jobs.check.resources import AvailableResources, available_resources, free_disk
+from jobs.check.resources import AvailableResources, available_resources, cpu_warnings, free_disk
 from jobs.check.schedule_warnings import schedule_warnings
-from jobs.check.token_ids import check_starting_tokens, cpu_warnings
+from jobs.check.token_ids import check_starting_tokens
 from orchestrator.console import Console
 from orchestrator.errors import PlacementError
 from orchestrator.loop.exchange import check_fits
@@ -40,7 +40,7 @@ def run_check(path: str, overrides: Sequence[str], console: Console, as_json: bo
     """Checks a config and prints what its run takes.
 
     Raises:
-        ConfigError: what `tandem train` would refuse, in the same words.
+        ConfigError: `tandem train` would refuse the config; the message is the same.
     """
     config = load_config(path, overrides)
     result = check(config)
@@ -67,10 +67,10 @@ def check(config: Config) -> dict[str, Any]:
     store = machine.resources.get("object_store_memory", 0.0)
     saves = config.checkpoints.every > 0
     saved = footprint.checkpoint_bytes(config, counts) if saves else 0
-    # One more is there while the newest is being written.
+    # One more exists while the newest is being written.
     kept = config.checkpoints.keep_last + config.checkpoints.keep_best + 1 if saves else 0
     snapshots = footprint.snapshot_bytes(counts)
-    if not growing:  # what nodes still to come have in their stores is not known
+    if not growing:  # the object stores of nodes that are yet to be added are unknown
         check_fits(snapshots, {"both": saved}, config.retention, store)
     workers = footprint.worker_memory(config, counts)
     evaluator = footprint.evaluator_memory(config, counts)
@@ -125,11 +125,11 @@ def check(config: Config) -> dict[str, Any]:
 
 
 def grows(config: Config, machine: AvailableResources) -> list[str]:
-    """A warning where the cluster has too little now and its autoscaler may add the rest. Where its
-    node types are not known here, only a run's asking for them tells whether it can.
+    """A warning if the cluster has too little now and its autoscaler may add the rest. If its node
+    types are unknown here, only the run's request will show whether it can.
 
     Raises:
-        PlacementError: there is too little, and nothing adds to it or could add enough.
+        PlacementError: there is too little, and no autoscaler that could add enough.
     """
     try:
         check_resources(config, machine.resources, machine.nodes)
@@ -146,7 +146,7 @@ def grows(config: Config, machine: AvailableResources) -> list[str]:
 
 
 def warnings(config: Config, result: dict[str, Any], machine: AvailableResources) -> list[str]:
-    """What is not wrong and yet unlikely to be wanted."""
+    """What is allowed but probably not intended."""
     found = [] if machine.is_mine else [machine.joined]
     evaluator, on_host = result["evaluator_bytes"], result["store"]["needed_bytes"]
     if not config.evaluation.gpus:

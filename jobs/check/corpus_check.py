@@ -1,6 +1,4 @@
-"""What `tandem check` and a search look at of a corpus: all that a run will certainly read of it,
-and how long its epochs are. Starts nothing.
-"""
+"""Reads what a run will need of its corpus, and estimates the length of its epochs."""
 
 from __future__ import annotations
 
@@ -10,14 +8,14 @@ from actors.settings.run import DATA
 from jobs.check import footprint
 from orchestrator.settings.config import Config
 
-SAMPLE_BYTES = 4 << 20  # of text for a tokenizer that is like the run's
+SAMPLE_BYTES = 4 << 20  # of text for a tokenizer similar to the run's
 
 
 def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int, Inventory]:
-    """How long windows and epochs are, the number of token ids, and what there is to read.
+    """Length of windows and epochs, number of token ids, and the inventory of the corpus.
 
-    The tokenizer is one of a sample: a large corpus fills the vocabulary, a small one is the
-    sample.
+    A tokenizer that is to be trained is trained on a sample: a large corpus fills the vocabulary
+    in any case, a small one is the sample.
 
     Raises:
         CorpusError: as the trainers.
@@ -27,18 +25,18 @@ def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int, Inventory
     inventory = take_inventory(config, tokenizer, CHECK_BYTES)
     corpus = Corpus.open(config, tokenizer)
     chunks = corpus.chunks_per_epoch
-    for number in range(chunks):  # where rows are long, a chunk may hold none
+    for number in range(chunks):  # with long rows, a chunk may have no window
         windows = corpus.chunk(DATA, number)
         if len(windows):
             break
     else:
         raise corpus.nothing_to_train_on()
-    one = len(inventory.sources) == 1  # of several, some are read more often than once an epoch
+    is_single = len(inventory.sources) == 1  # of several, some are repeated within an epoch
     tokens = windows.num_tokens * chunks / (number + 1)
-    if one:
+    if is_single:
         tokens = inventory.sources[0].training.tokens
     size = footprint.CorpusSize(
         tokens_per_window=windows.num_tokens / len(windows), tokens_per_epoch=float(tokens)
     )
-    whole = chunks == 1 or pretrained
-    return size, tokenizer.size if whole else config.tokenizer.vocab_size, inventory
+    is_exact = chunks == 1 or pretrained
+    return size, tokenizer.size if is_exact else config.tokenizer.vocab_size, inventory

@@ -1,7 +1,7 @@
 """What a run takes: memory of its processes, room in the object store, disk, tokens.
 
-Arithmetic alone, on counts that others made. What the trainers allocate is counted exactly;
-activations are rough, since they depend on the model's family and on kernels. Called by `check`.
+Arithmetic on parameter counts. What the trainers allocate is counted exactly; activations are rough
+estimates, since they depend on the model's family and on kernels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class WorkerMemory:
     gradients: int
     optimizer: int
     mirror: int
-    references: int  # of sync: the data layer and the memory as they were
+    references: int  # of sync: copies of the data layer and the memory of an earlier version
     activations: int  # roughly
     libraries: int
 
@@ -77,7 +77,7 @@ def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMe
 class EvaluatorMemory:
     """Bytes of the evaluator's process."""
 
-    weights: int  # of the pair that it measures, and the one before
+    weights: int  # of the pair that it measures, and of the one before
     activations: int  # roughly; bounded by evaluation.batch_tokens
     libraries: int
 
@@ -90,7 +90,7 @@ class EvaluatorMemory:
 def evaluator_memory(config: Config, counts: ParameterCounts) -> EvaluatorMemory:
     """Memory of the evaluator."""
     both = counts.data + counts.port + counts.memory + counts.frozen
-    # the final evaluation has the pair before only where one during the run was evaluated
+    # without evaluations during the run there is no pair before
     pairs = 2 if config.evaluation.every else 1
     return EvaluatorMemory(
         weights=pairs * FLOAT_BYTES * both,
@@ -100,15 +100,15 @@ def evaluator_memory(config: Config, counts: ParameterCounts) -> EvaluatorMemory
 
 
 def _evaluator_activations(config: Config, counts: ParameterCounts) -> int:
-    """Of a forward pass of both layers, and of the logits of as many positions as have some at
-    once.
+    """Bytes of a forward pass of both layers, and of the logits of as many positions as are
+    computed at once.
     """
     layer, window = config.memory.layer, config.corpus.window
     sequences = max(1, config.evaluation.batch_tokens // window)
     tokens = window * min(sequences, config.evaluation.final_windows)
     per_token = FORWARD_LAYER_FLOATS * counts.hidden_size + 4 * counts.hidden_size
     per_token += FORWARD_BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
-    per_token += 2 * window  # the mask that keeps documents apart
+    per_token += 2 * window  # the mask between documents
     positions = min(tokens, rows_at_once(counts.vocab_rows))
     return FLOAT_BYTES * (per_token * tokens + LOGIT_TENSORS * positions * counts.vocab_rows)
 
@@ -136,7 +136,7 @@ def _memory_activations(config: Config, counts: ParameterCounts) -> int:
 
 
 def snapshot_bytes(counts: ParameterCounts) -> dict[str, int]:
-    """Bytes of one version of each group, up to alignment."""
+    """Bytes of one version of each group, alignment aside."""
     return {
         DATA: FLOAT_BYTES * (counts.data + counts.port),
         MEMORY: FLOAT_BYTES * counts.memory,
@@ -144,14 +144,14 @@ def snapshot_bytes(counts: ParameterCounts) -> dict[str, int]:
 
 
 def store_bytes(config: Config, counts: ParameterCounts) -> int:
-    """Bytes of the object store that the versions and checkpoints of a run take at most."""
+    """The most bytes of the object store that versions and checkpoints of a run take."""
     saves = config.checkpoints.every > 0
     saved = checkpoint_bytes(config, counts) if saves else 0
     return config.retention.needed_bytes(snapshot_bytes(counts).values(), [saved])
 
 
 def export_bytes(counts: ParameterCounts) -> int:
-    """Bytes of both layers as they are exported."""
+    """Bytes of both exported layers."""
     return FLOAT_BYTES * (counts.data + counts.port + counts.memory + counts.frozen)
 
 
@@ -165,14 +165,14 @@ def checkpoint_bytes(config: Config, counts: ParameterCounts) -> int:
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """What a look at a corpus tells."""
+    """Tokens of the training split of a corpus, estimated."""
 
     tokens_per_window: float
     tokens_per_epoch: float
 
 
 def workload(config: Config, corpus: CorpusSize) -> dict[str, dict[str, Any]]:
-    """Steps and tokens of each group, the memory's catch-up left out."""
+    """Steps and tokens of each group, without the memory's catch-up."""
     found = {}
     for group in GROUPS:
         settings = config.group(group)

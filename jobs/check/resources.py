@@ -1,6 +1,6 @@
-"""What there is to run on: this machine, or the Ray cluster that a config names.
+"""The resources that a run could use, of this machine or of the Ray cluster that its config names.
 
-Called by `check`.
+Also warns of what this machine's CPU is slow at.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import psutil
 import ray
 import torch
 
+from actors.machine.cpu_features import slow_bf16
+from actors.settings.run import GROUPS
 from orchestrator.nodes.autoscaler import possible_nodes, scaler_state
 from orchestrator.nodes.nodes import Node, cluster_nodes
 from orchestrator.nodes.ray_address import Given, given_address, refuse_long_temp_folder
@@ -21,25 +23,25 @@ from orchestrator.processes.ray_session import join
 from orchestrator.settings.config import Config
 
 MIB = 1 << 20
-RAY_STORE_FRAC = 0.3  # Ray's own choice of its object store, of the memory that is free
+RAY_STORE_FRAC = 0.3  # of free memory: Ray's default size of its object store
 RAY_SHM_FRAC = 0.95
 RAY_STORE_MAX_BYTES = 200 * 10**9
 
 
 @dataclass(frozen=True)
 class AvailableResources:
-    """What there is to run on.
+    """Resources of this machine or of a cluster.
 
     Attributes:
-        where: in words.
+        where: name for messages.
         resources: CPUs, GPUs and `object_store_memory`, as Ray counts them.
-        free_bytes: memory that is free; None where it is not this machine's.
-        gpu_bytes: memory of its smallest GPU; None without one, or where it can't be seen.
-        nodes: of a cluster; none for this machine, whose embedded Ray has no labels.
-        autoscales: whether a cluster has an autoscaler that may add nodes.
-        possible: all nodes that the cluster could have with it; none where that is not known.
-        joined: of a cluster: whose it is, and where its address came from.
-        is_mine: whether it is this user's; so is this machine.
+        free_bytes: free memory of this machine; None for a cluster.
+        gpu_bytes: memory of the smallest GPU; None without one, or for a cluster.
+        nodes: of a cluster; empty for this machine, whose embedded Ray has no labels.
+        autoscales: whether the cluster has an autoscaler.
+        possible: all nodes that the cluster could have with it; empty if unknown.
+        joined: of a cluster: its owner, and where its address came from.
+        is_mine: whether it is this machine or a cluster of this user.
         is_here: whether it is this machine.
     """
 
@@ -56,10 +58,10 @@ class AvailableResources:
 
 
 def available_resources(config: Config) -> AvailableResources:
-    """What the config's Ray would give out: this machine's, or a running cluster's.
+    """The resources of the Ray that the config would use: embedded in this machine, or a cluster.
 
     Raises:
-        ConfigError: the cluster can't be reached, or no Ray could be started here.
+        ConfigError: the cluster can't be reached, or Ray can't be started here.
     """
     if given := given_address(config.ray.address, os.environ):
         return _cluster(given)
@@ -103,10 +105,19 @@ def _cluster(given: Given) -> AvailableResources:
 
 
 def free_disk(url: str) -> int | None:
-    """Free bytes where a local run would be written; None for other storage."""
+    """Free bytes of the file system of a local run directory; None for other storage."""
     if "://" in url:
         return None
     place = Path(url).absolute()
     while not place.exists():
         place = place.parent
     return int(psutil.disk_usage(str(place)).free)
+
+
+def cpu_warnings(config: Config, resources: AvailableResources) -> list[str]:
+    """What this machine's CPU is slow at; on a cluster, workers report it when they start."""
+    if not resources.is_here:
+        return []
+    groups = ((name, config.group(name)) for name in GROUPS)
+    found = [slow_bf16(name, group.precision, group.workers.gpus) for name, group in groups]
+    return [warning for warning in found if warning is not None]

@@ -1,5 +1,5 @@
-"""Settings of a run's schedule that can't come true, as `tandem check` warns of them: a warm-up
-that never ends, checkpoints that nobody measures, text that is never replayed. Pure functions.
+"""Warnings of `tandem check` about settings without effect in a run of this length: a warm-up that
+never ends, checkpoints without an evaluation, text that is never replayed. Pure functions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from orchestrator.settings.config import CheckpointSpec, Config, profiled_interv
 
 
 def schedule_warnings(config: Config) -> list[str]:
-    """What is set and will not happen in a run of this length."""
+    """One line per setting that has no effect in a run of this length."""
     return [
         *(line for group in GROUPS for line in _rates(config, group)),
         *_checkpoints(config),
@@ -34,7 +34,7 @@ def _rates(config: Config, group: str) -> Iterator[str]:
         )
     plain = OptimizerSpec()
     if rates.schedule != "wsd" and rates.decay_frac != plain.decay_frac:
-        yield f"{name}.decay_frac is of schedule wsd alone; {rates.schedule} does not read it"
+        yield f"{name}.decay_frac has no effect with schedule {rates.schedule}, only with wsd"
     if rates.schedule == "constant" and rates.final_lr_frac != plain.final_lr_frac:
         yield f"{name}.final_lr_frac: with schedule constant the rate does not fall"
 
@@ -44,7 +44,7 @@ def _checkpoints(config: Config) -> Iterator[str]:
     if saved.every > intervals and saved.every != CheckpointSpec().every:
         yield (
             f"checkpoints.every {saved.every}: the run has {intervals} intervals, so no checkpoint "
-            "is written by itself and a failure begins again at the start; lower it"
+            "is written and a failure starts again from step 0; lower it"
         )
     measured = config.evaluation.every
     if saved.keep_best and (
@@ -63,13 +63,13 @@ def _mix(config: Config) -> Iterator[str]:
         share = getattr(config.mix, kind)
         if share > 0 and num == 0:
             yield (
-                f"mix.{kind} {share:g}: of a batch of {size} that is no sequence, so none is ever "
-                "served; raise it or memory.batch_size, or set it to 0"
+                f"mix.{kind} {share:g}: of a batch of {size} that rounds to no sequence, so none "
+                "is used; raise it or memory.batch_size, or set it to 0"
             )
         elif kind == "replay" and num > 0 and not config.memory.replay_windows:
             yield (
-                f"mix.replay {share:g}: memory.replay_windows is 0, so nothing is kept to be "
-                "replayed and fresh text takes its place; raise replay_windows"
+                f"mix.replay {share:g}: memory.replay_windows is 0, so nothing is kept for "
+                "replay and fresh text is used instead; raise replay_windows"
             )
 
 

@@ -1,7 +1,7 @@
-"""`tandem evaluate --learn`: what a run learns of another corpus, without and with memory.
+"""`tandem evaluate --learn`: what a run's pair learns from another corpus, without and with memory.
 
-Two short forks of the exported pair in one process, no Ray: nothing of the run is changed, and
-nothing of the forks is kept but their figures.
+Two short forks of the exported pair in one process, without Ray. Nothing of the run changes; of the
+forks only the figures are kept.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run_forks(
     """Trains both forks, writes the page beside the run, prints and returns the figures.
 
     Raises:
-        ConfigError: not a run that has ended, or a corpus that is missing or malformed.
+        ConfigError: not a finished run, or a missing or malformed corpus.
         TandemError: a fork failed.
     """
     run_dir = RunDir(run)

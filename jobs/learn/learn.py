@@ -1,7 +1,7 @@
-"""`tandem learn`: the memory of a finished run takes in new facts or text, its data layer frozen.
+"""`tandem learn`: the memory of a finished run learns new facts or text, its data layer frozen.
 
-The run stays as it is; what comes of it is a directory of its own, which `ask`, `evaluate` and
-`jobs.api.load` take as they take a run. One process, no Ray.
+The run does not change; the result is a directory of its own, which `ask`, `evaluate` and
+`jobs.api.load` take like a run. One process, without Ray.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ CURVE_POINTS = 6
 
 @dataclass(frozen=True)
 class LearnOptions:
-    """What the command was asked for; None: the default.
+    """Options of the command; None: the default.
 
     Attributes:
-        facts, text: what is taken in, one of them.
+        facts, text: path of what is to be learned, one of them.
         templates: wordings of the facts.
         out: directory of the result.
         steps, lr, rows, old_frac, seed: as `LearnPlan`.
@@ -54,9 +54,8 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
     """Has the memory learn, writes the result, prints and returns what was learned and lost.
 
     Raises:
-        ConfigError: not a run that has ended; a corpus that is missing or malformed; a result that
-            is there already.
-        DivergedError: the loss is no number; nothing was written.
+        ConfigError: not a finished run; a missing or malformed corpus; the result exists already.
+        DivergedError: the loss is NaN or infinite; nothing was written.
     """
     run_dir = RunDir(run)
     export = find_export(run)
@@ -101,7 +100,7 @@ def _corpus(config: Config, options: LearnOptions) -> CorpusSpec:
 
 
 def _config_at(config: Config, out: RunDir) -> Config:
-    """The run's config, as that of a run at `out`. Raises: ConfigError: a name that no run has."""
+    """The run's config for a run at `out`. Raises: ConfigError: its name is not valid for a run."""
     storage, _, name = out.url.rpartition("/")
     values = config.model_dump(mode="json", by_alias=True)
     return make_config({**values, "name": name, "storage": storage or "."}, source=f"--out {name}")
@@ -136,12 +135,12 @@ def _learn(
     pair, tokenizer = load_pair(export)
     pair.data.to(device)
     pair.memory.to(device)
-    given_config = config.model_copy(update={"corpus": given})
-    given_corpus, own_corpus = (Corpus.open(c, tokenizer) for c in (given_config, config))
+    new_config = config.model_copy(update={"corpus": given})
+    new_corpus, own_corpus = (Corpus.open(c, tokenizer) for c in (new_config, config))
     exams = {
         name: [KnowledgeTest(spec, corpus, device, final) for final in (True, False)]
         for name, spec, corpus in (
-            ("new", given_config, given_corpus),
+            ("new", new_config, new_corpus),
             ("old", config, own_corpus),
         )
     }
@@ -172,7 +171,7 @@ def _learn(
     learned = {
         "how": f"{how}, {plan.old_frac:.0%} old data, data layer frozen",
         "corpus": list(given.paths),
-        "facts": _count(given_corpus, own_corpus),
+        "facts": _count(new_corpus, own_corpus),
         "steps": plan.steps,
         "lr": plan.lr,
         "rows": plan.rows,
@@ -190,17 +189,17 @@ def _learn(
 
 
 def _count(new: Any, old: Any) -> dict[str, int] | None:
-    """How many facts there are, how many of them the run has, and how many it has otherwise."""
+    """Numbers of given facts, of those that the run has, and of those with another object there."""
     if new.facts is None:
         return None
     own: dict[tuple[str, str], set[str]] = {}
     for fact in old.facts.facts if old.facts else ():
         own.setdefault((fact.relation, fact.subject), set()).add(fact.object)
-    held = [(f.object, own.get((f.relation, f.subject))) for f in new.facts.facts]
+    pairs = [(f.object, own.get((f.relation, f.subject))) for f in new.facts.facts]
     return {
-        "given": len(held),
-        "in_run": sum(there is not None and said in there for said, there in held),
-        "contradicting": sum(there is not None and said not in there for said, there in held),
+        "given": len(pairs),
+        "in_run": sum(known is not None and given in known for given, known in pairs),
+        "contradicting": sum(known is not None and given not in known for given, known in pairs),
     }
 
 

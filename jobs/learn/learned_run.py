@@ -1,8 +1,8 @@
-"""What `tandem learn` leaves behind: a directory that is read as a run's. Called by `learn`.
+"""Writes the result of `tandem learn`: a directory that can be read like a run's.
 
-Config and corpus are those of the run that learned, so that evaluating the directory says what is
-kept of it; what was learned is in `learned.json` and on the report. No checkpoints and no metrics:
-nothing is resumed from here.
+Config and corpus are those of the run that learned, so that evaluating the directory shows what it
+kept of them; what was learned is in `learned.json` and in the report. There are no checkpoints and
+no metrics: it can't be resumed.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def write_result(
     """Writes everything, the summary last.
 
     Args:
-        out: where to.
+        out: directory of the result.
         config: the run's, with the name and storage of `out`.
-        pair, tokenizer: what is exported.
-        learned: what was learned and lost.
+        pair, tokenizer: to export.
+        learned: figures of what was learned and lost.
         before: the summary of the run that learned.
 
     Raises:
-        ExportError: what is read back is not the pair; nothing but config and tokenizer is left.
+        ExportError: the export differs from the pair; only config and tokenizer were written.
     """
     out.write(CONFIG, config.to_yaml())
     out.write(TOKENIZER, tokenizer.to_json())

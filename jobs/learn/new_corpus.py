@@ -1,5 +1,6 @@
-"""The corpus that a finished run is given, facts or text, as a spec that fits the run. Reads only
-what decides which it is. Called by `learn` and `forks`.
+"""The corpus for a finished run to learn, facts or text, with settings that fit the run.
+
+Reads only what decides which of the two it is.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from orchestrator.settings.config import Config
 from orchestrator.settings.config_paths import beside
 
 FACT_KEYS = {"relation", "subject", "object"}
-LEAST_BLOCKS = 40  # so that of a short text, too, some is held out
+LEAST_BLOCKS = 40  # so that some of a short text is held out too
 LEAST_BLOCK_BYTES = 256
 FIRST_BYTES = 1 << 16
 
 
 def facts_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
-    """Facts for the run, said and held out as its own are.
+    """Facts for the run, with wordings and a held-out split like its own.
 
     Args:
         config: of the run.
@@ -30,7 +31,7 @@ def facts_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec
         templates: JSON file of wordings; None: the run's own.
 
     Raises:
-        ConfigError: the run has no wordings, and none are given.
+        ConfigError: neither the run nor the caller has wordings.
     """
     own = config.corpus
     if templates is None and own.templates is None:
@@ -70,7 +71,7 @@ def text_corpus(config: Config, path: str) -> CorpusSpec:
 
 
 def any_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
-    """Facts where there are templates or the first line is one, else text.
+    """Facts if templates are given or the first line is a fact, else text.
 
     Raises:
         ConfigError: as `facts_corpus` and `text_corpus`.
@@ -81,7 +82,7 @@ def any_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
 
 
 def holds_facts(path: str) -> bool:
-    """Whether the first line of the first file is a relation, a subject and an object.
+    """Whether the first line of the first file is a fact: has relation, subject and object.
 
     Raises:
         CorpusError: no such file, or it can't be read.

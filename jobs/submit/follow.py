@@ -1,7 +1,7 @@
-"""A job as the person sees it who waits for it: why it is pending, its log, its exit code.
+"""Following a job: why it is pending, its log, its exit code. `tandem logs`, and the second half of
+`tandem submit`.
 
-The connection may be lost and found again; the job knows nothing of who looks. `tandem logs`, and
-the second half of `tandem submit`.
+The connection may be lost and restored; the job does not depend on it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from orchestrator.errors import InterruptedRunError
 
 FAILED, STOPPED = 1, 130
 POLL_S = 1.0
-TELL_PENDING_S = 10.0  # between two lines on what a job waits for
-QUIET_S = 30.0  # without a line of the log, after which the job is asked whether it still runs
-PATIENCE_S = 120.0  # with a server that is away
+PENDING_LINE_S = 10.0  # between two lines on what a job waits for
+QUIET_S = 30.0  # without a line of the log, after which the job's state is checked
+PATIENCE_S = 120.0  # with an unreachable server
 RUN_KEY, NAME_KEY, DRIVER_KEY = "tandem_run", "tandem_name", "tandem_driver"  # of a job
-RAYS_OWN = re.compile(
+RAY_LINES = re.compile(
     r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+INFO \S+\.py:\d+ -- |^Running entrypoint for job "
 )
 
 
 def run_logs(target: str, address: str, insecure: bool, follow: bool, console: Console) -> int:
-    """Prints the log of a job, or of a run's newest one; returns the job's exit code where it was
+    """Prints the log of a job, or of a run's newest one; returns the job's exit code if it was
     followed to its end, else 0.
 
     Raises:
@@ -49,10 +49,10 @@ def run_logs(target: str, address: str, insecure: bool, follow: bool, console: C
 
 
 def find_job(jobs: list[JobDetails], target: str) -> JobDetails:
-    """The job of that id, else the newest that made the run of that directory or name.
+    """The job with that id, or the newest that made the run with that directory or name.
 
     Raises:
-        ConfigError: there is none; names the newest that there are.
+        ConfigError: there is none; names the newest jobs.
     """
     newest = sorted(jobs, key=lambda job: -(job.start_time or 0))
     wanted = target.rstrip("/")
@@ -71,7 +71,7 @@ def find_job(jobs: list[JobDetails], target: str) -> JobDetails:
 
 
 def exit_code(job: JobDetails) -> int:
-    """Of a job that has ended: its command's own where Ray knows it."""
+    """Exit code of an ended job: that of its command if Ray knows it."""
     if job.status == JobStatus.SUCCEEDED:
         return 0
     if job.status == JobStatus.STOPPED:
@@ -79,14 +79,14 @@ def exit_code(job: JobDetails) -> int:
     code = job.driver_exit_code
     if code is None or code == 0:
         return FAILED
-    return int(code) if code > 0 else 128 - int(code)  # by a signal, as a shell says it
+    return int(code) if code > 0 else 128 - int(code)  # ended by a signal; as in a shell
 
 
 def follow_job(server: JobServer, job_id: str, console: Console) -> int:
     """Waits for a job, printing what it waits for and then its log; returns its exit code.
 
     Raises:
-        InterruptedRunError: Ctrl-C, or a server that stays away; the job goes on.
+        InterruptedRunError: Ctrl-C, or the server stays unreachable; the job continues.
     """
     try:
         job = _await_start(server, job_id, console)
@@ -95,26 +95,26 @@ def follow_job(server: JobServer, job_id: str, console: Console) -> int:
     except KeyboardInterrupt as err:
         raise InterruptedRunError(f"detached: {goes_on(server, job_id)}") from err
     code = exit_code(job)
-    told = job.driver_exit_code is not None and job.status != JobStatus.STOPPED
-    if not told and job.message and job.status == JobStatus.FAILED:
+    is_known = job.driver_exit_code is not None and job.status != JobStatus.STOPPED
+    if not is_known and job.message and job.status == JobStatus.FAILED:
         console.say(f"job {job_id}: {job.message.strip()}", "red")
     _say(console, f"job {job_id} {job.status.value.lower()}, exit code {code}")
     return code
 
 
 def goes_on(server: JobServer, job_id: str) -> str:
-    """That a job goes on, and the commands for it."""
+    """A line that the job continues, with the commands to follow and stop it."""
     flags = " --insecure" if exposures(server.address, server.has_token) else ""
-    mode = "RAY_AUTH_MODE=token " if server.has_token else ""  # Ray's own command needs telling
+    mode = "RAY_AUTH_MODE=token " if server.has_token else ""  # needed by Ray's own command
     return (
-        f"job {job_id} goes on. Follow it: tandem logs {job_id} --follow --address {server.url}"
+        f"job {job_id} continues. Follow it: tandem logs {job_id} --follow --address {server.url}"
         f"{flags}; stop it with a last checkpoint: {mode}ray job stop {job_id} --address "
         f"{server.url}"
     )
 
 
 def waiting_for(job: JobDetails, status: dict[str, Any]) -> str:
-    """What a pending job waits for, from its own message and the cluster's load."""
+    """What a pending job waits for, from its message and the cluster's load."""
     driver = (job.metadata or {}).get(DRIVER_KEY)
     usage = status.get("loadMetricsReport", {}).get("usage", {})
     parts = [
@@ -130,46 +130,46 @@ def waiting_for(job: JobDetails, status: dict[str, Any]) -> str:
     message = message.removeprefix("Job has not started yet. ")
     text = message[:1].lower() + message[1:]
     if driver:
-        text += f"; its driver asks for {driver}"
+        text += f"; its driver needs {driver}"
     if parts:
         text += "; the cluster has " + ", ".join(parts)
     if coming:
-        text += "; nodes on their way: " + ", ".join(coming)
+        text += "; nodes starting: " + ", ".join(coming)
     return text
 
 
 class LogPrinter:
-    """Prints a log that comes in pieces, line by line.
+    """Prints a log that arrives in pieces, line by line.
 
-    Leaves out what Ray says of itself; the console leaves out control characters, so that no log
-    can take over a terminal.
+    Omits Ray's own lines; the console omits control characters, so that no log can control the
+    terminal.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._rest = ""
-        self.num_chars = 0  # of all that was written
+        self.num_chars = 0  # written so far
 
     def write(self, piece: str) -> None:
-        """Prints the lines that are whole now."""
+        """Prints the complete lines so far."""
         self.num_chars += len(piece)
         *lines, self._rest = (self._rest + piece).split("\n")
         for line in lines:
             self._print(line)
 
     def close(self) -> None:
-        """Prints what is left without an end of line."""
+        """Prints the rest, which has no end of line."""
         if self._rest:
             self._print(self._rest)
         self._rest = ""
 
     def _print(self, line: str) -> None:
-        if not RAYS_OWN.match(line):
+        if not RAY_LINES.match(line):
             self._console.say(line)
 
 
 async def _print_log(server: JobServer, job_id: str, log: LogPrinter) -> None:
-    """The log to its end; begins again after what was printed where the connection breaks."""
+    """Prints the log to its end; resumes after the printed part if the connection breaks."""
     away_since: float | None = None
     while True:
         skip = log.num_chars
@@ -193,7 +193,7 @@ async def _print_log(server: JobServer, job_id: str, log: LogPrinter) -> None:
 
 
 async def _next_piece(stream: Any, server: JobServer, job_id: str) -> str | None:
-    """None: the log is at its end."""
+    """The next piece of the log; None: the log has ended."""
     reading = asyncio.ensure_future(anext(stream, None))
     while not reading.done():
         await asyncio.wait({reading}, timeout=QUIET_S)
@@ -202,7 +202,7 @@ async def _next_piece(stream: Any, server: JobServer, job_id: str) -> str | None
             and (await asyncio.to_thread(server.job, job_id)).status.is_terminal()
         ):
             await asyncio.wait({reading}, timeout=QUIET_S)
-            if not reading.done():  # the job has ended, and the connection does not say so
+            if not reading.done():  # the job has ended, but the connection stays open
                 reading.cancel()
                 return None
     piece: str | None = reading.result()
@@ -210,15 +210,15 @@ async def _next_piece(stream: Any, server: JobServer, job_id: str) -> str | None
 
 
 def _await_start(server: JobServer, job_id: str, console: Console) -> JobDetails:
-    told_at = time.monotonic()
-    told = ""
+    printed_at = time.monotonic()
+    printed = ""
     while (job := _patiently(server, job_id)).status == JobStatus.PENDING:
-        if time.monotonic() - told_at > TELL_PENDING_S:
-            told_at = time.monotonic()
+        if time.monotonic() - printed_at > PENDING_LINE_S:
+            printed_at = time.monotonic()
             text = f"job {job_id} is pending: {waiting_for(job, server.status())}"
-            if text != told:
+            if text != printed:
                 _say(console, text)
-            told = text
+            printed = text
         time.sleep(POLL_S)
     return job
 
@@ -232,7 +232,7 @@ def _await_end(server: JobServer, job_id: str) -> JobDetails:
 def _patiently(
     server: JobServer, job_id: str, clock: Callable[[], float] = time.monotonic
 ) -> JobDetails:
-    """The job as it is, asked again while the server is away."""
+    """The state of the job; retries while the server is unreachable."""
     deadline = clock() + PATIENCE_S
     while True:
         try:

@@ -1,10 +1,9 @@
-"""The local files that a config names, on their way to a cluster.
+"""The local files that a config names, sent to a cluster.
 
-A corpus, its wordings, a model or an earlier run that lie on this machine travel in the job's
-package and are laid down, once, in the run's storage at STORAGE/.inputs/DIGEST/, where every node
-reads them, and where a resumed run and an evaluation find them again. The config that is sent names
-them there. URLs, names of the hub and paths that only the cluster has stay as they are. Called by
-`submit`.
+A corpus, its wordings, a model or an earlier run on this machine travel in the job's package and
+are copied, once, to the run's storage at STORAGE/.inputs/DIGEST/, where every node, a resumed run
+and an evaluation find them. The config that is sent names them there. URLs, names on the hub and
+paths that exist only on the cluster stay as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from actors.sources.local_files import (
     split_pattern,
 )
 from actors.sources.paths import list_files
-from actors.tokenizers.pretrained_tokenizer import TOKENIZER_FILE, files_of_use
+from actors.tokenizers.pretrained_tokenizer import TOKENIZER_FILE, usage_files
 from actors.wire import ConfigError
 from jobs.submit.package import JOB_FOLDER, PackageFile, check_size
 from orchestrator.settings.config import Config, make_config
@@ -39,10 +38,10 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Shipment:
-    """A config as the cluster reads it, and what travels with it.
+    """A config for the cluster, and the files that travel with it.
 
     Attributes:
-        config: every path is one that the nodes have.
+        config: with paths that the nodes have.
         entries: the files that travel.
         expected: paths and URLs that the cluster must have already.
     """
@@ -54,8 +53,11 @@ class Shipment:
 
 @dataclass(frozen=True)
 class _Input:
-    """Files of one path of the config, by their names below `root`, and what the path becomes
-    below the place where they are laid down.
+    """Files behind one path of the config.
+
+    Attributes:
+        files: by relative name.
+        rest: the path relative to the folder of the copies.
     """
 
     files: dict[str, Path]
@@ -87,8 +89,8 @@ class _Shipper:
                 return value  # also a name of the hub
             if path_to is PathTo.TOKENIZER and "://" in self.storage:
                 raise ConfigError(
-                    f"tokenizer.pretrained {value} lies on this machine, and from {self.storage} a "
-                    "tokenizer can't be loaded; give a name of the hub, or a path that the "
+                    f"tokenizer.pretrained {value} is on this machine, and a tokenizer can't be "
+                    f"loaded from {self.storage}; give a hub name, or a path that the "
                     "cluster's nodes have (--on-cluster PATH)"
                 )
             if path_to is PathTo.CORPUS:
@@ -116,11 +118,11 @@ def ship(config: Config, on_cluster: Sequence[str], limit_mib: float) -> Shipmen
     Args:
         config: as it was loaded here.
         on_cluster: local paths below these mean the cluster's own and are not sent.
-        limit_mib: above which nothing is read or sent.
+        limit_mib: size above which nothing is read or sent.
 
     Raises:
         ConfigError: a storage that only this machine has; files above the limit; a tokenizer that
-            could not be loaded from the storage; a link to nothing; a text under two names.
+            could not be loaded from the storage; a link to nothing; one text under two names.
     """
     check_storage(config.storage)
     values = config.model_dump(mode="json", by_alias=True)
@@ -137,17 +139,17 @@ def ship(config: Config, on_cluster: Sequence[str], limit_mib: float) -> Shipmen
 
 
 def check_storage(storage: str) -> None:
-    """Raises: ConfigError where it is relative: the folder of a job ends with it."""
+    """Raises: ConfigError: the storage is relative, in the job's folder, which is temporary."""
     if "://" not in storage and not os.path.isabs(storage):
         raise ConfigError(
-            f"storage {storage}: a job's own folder goes when the job ends; give a place that "
-            "every node reads and writes, e.g. storage=s3://bucket/runs, or an absolute path on "
-            "a shared file system, e.g. storage=/mnt/shared/runs"
+            f"storage {storage}: a job's own folder is removed when the job ends; give a place "
+            "that every node reads and writes, e.g. storage=s3://bucket/runs, or an absolute path "
+            "on a shared file system, e.g. storage=/mnt/shared/runs"
         )
 
 
 def _find(path: str, tokenizer: bool) -> _Input | None:
-    """The files behind a local path, a glob or a folder; None: there are none here."""
+    """The files behind a local path, glob or folder; None: this machine has none."""
     fixed, pattern = split_pattern(path)
     place = Path(fixed)
     if pattern is not None:
@@ -155,21 +157,21 @@ def _find(path: str, tokenizer: bool) -> _Input | None:
         return _Input({f.name: Path(f.path) for f in files}, pattern) if files else None
     refuse_broken_link(fixed)
     if place.is_file():
-        beside = files_of_use(place.parent) if tokenizer else {}
+        beside = usage_files(place.parent) if tokenizer else {}
         return _Input({place.name: place, **beside}, place.name)
     if not place.is_dir():
         return None
     if tokenizer:
         main = place / TOKENIZER_FILE
-        return _Input({p.name: p for p in [main] if p.is_file()} | files_of_use(place), "")
+        return _Input({p.name: p for p in [main] if p.is_file()} | usage_files(place), "")
     if (place / EXPORT / EXPORT_MARKER).is_file():
-        place /= EXPORT  # of a run, what it ended with; not its checkpoints
+        place /= EXPORT  # of a run only the export, not the checkpoints
     inside = files_below(str(place), lambda name: posixpath.basename(name)[0] == ".")
     return _Input({f.name: Path(f.path) for f in inside}, "") if inside else None
 
 
 def _digest(files: dict[str, Path]) -> str:
-    """Of names and contents, so that the same files are laid down once."""
+    """Digest of names and contents, so that the same files are copied once."""
     total = hashlib.sha256()
     for name, path in sorted(files.items()):
         content = hashlib.sha256()

@@ -1,9 +1,9 @@
-"""The variables of `tandem submit --env`, put into every process of a job.
+"""The variables of `tandem submit --env`, set in every process of a job.
 
 They travel in the job's package rather than in Ray's `env_vars`, which Ray writes to its logs,
-shows to everyone who lists jobs, and passes on command lines. Called by Ray in each worker as
-`worker_process_setup_hook`, and as `python -m jobs.submit.job_env COMMAND …` before the driver,
-which is no worker.
+shows to everyone who lists jobs, and passes on command lines. Ray calls `set_variables` in each
+worker as `worker_process_setup_hook`; the driver, which is no worker, is started by
+`python -m jobs.submit.job_env COMMAND …`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HOOK = "jobs.submit.job_env.set_variables"
 
 
 def set_variables() -> None:
-    """Sets what the job's folder holds; called with that as the working directory."""
+    """Sets the variables in the job's folder, which lies in the working directory."""
     os.environ.update(json.loads(Path(JOB_FOLDER, FILE).read_text(encoding="utf-8")))
 
 

@@ -1,9 +1,8 @@
-"""A Ray cluster's job server, as the machine that submits sees it: who may talk to it, and how.
+"""A Ray cluster's job server, seen from the machine that submits: who may connect, and how.
 
-Everything that goes to the cluster goes through here, over HTTP, as JSON; nothing that comes back
-is unpickled. Ray's own token authentication: the token is found as Ray finds it (RAY_AUTH_TOKEN,
-RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token), sent in a header, and never printed. Called by `submit`,
-`preflight` and `follow`.
+All requests to the cluster go through here, over HTTP, as JSON; no answer is unpickled. Uses Ray's
+token authentication: the token is found where Ray finds it (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH,
+~/.ray/auth_token), sent in a header, and never printed.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from orchestrator.nodes.private_ray import CHATTY_LOGGERS, UPLOAD_LOGGERS, token
 from orchestrator.nodes.ray_address import unreachable
 
 TIMEOUT_S = 15.0  # of one small request
-AGENT_S = 60.0  # for the head's agent to come up; a head that has just started has none yet
+AGENT_S = 60.0  # for the head's agent to start, after the head itself
 AGENT_POLL_S = 1.0
 NO_AGENT = "No available agent"  # in Ray's answer
-OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray lets these win over an address given
+OVERRIDING = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray prefers these to an explicit address
 GET_A_TOKEN = (
     "set RAY_AUTH_TOKEN_PATH to a file with the cluster's token, or RAY_AUTH_TOKEN to the token "
     "(on the cluster's head: ray get-auth-token)"
@@ -43,7 +42,7 @@ GET_A_TOKEN = (
 
 
 class JobServerError(TandemError):
-    """The job server did not do what it was asked; the message holds its answer."""
+    """The job server refused a request; the message has its answer."""
 
     heading = "error"
 
@@ -64,7 +63,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """True where nothing leaves this machine."""
+        """Whether connections stay on this machine."""
         if self.host == "localhost":
             return True
         try:
@@ -74,10 +73,10 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """`http(s)://HOST[:PORT]`, or `HOST[:PORT]` over HTTP; the port of Ray's dashboard by default.
+    """Parses `http(s)://HOST[:PORT]`, or `HOST[:PORT]` for HTTP; default: the dashboard's port.
 
     Raises:
-        ConfigError: anything else, one of Ray's other addresses too.
+        ConfigError: anything else, for example Ray's other addresses.
     """
     parts = urlsplit(text if "://" in text else f"http://{text}")
     try:
@@ -95,26 +94,26 @@ def parse_address(text: str) -> Address:
 
 
 def exposures(address: Address, has_token: bool) -> list[str]:
-    """What is unsafe about talking to `address`, each with what to do."""
+    """What is unsafe about a connection to `address`, each with what to do."""
     if address.is_loopback:
         return []
     found = []
     if address.scheme == "http":
         found.append(
-            "over plain HTTP whoever is on the way reads the token and what is sent, and can change"
-            " it; tunnel it (ssh -L 8265:127.0.0.1:8265 HEAD, then --address "
+            "over plain HTTP anyone on the network path can read and change the token and what is "
+            "sent; tunnel it (ssh -L 8265:127.0.0.1:8265 HEAD, then --address "
             "http://127.0.0.1:8265) or put the dashboard behind HTTPS"
         )
     if not has_token:
         found.append(
-            "without a token whoever reaches the cluster runs code on it; start it with "
+            "without a token anyone who reaches the cluster can run code on it; start it with "
             f"RAY_AUTH_MODE=token, and here {GET_A_TOKEN}"
         )
     return found
 
 
 def token_source() -> str:
-    """Where Ray looks for its token first; for messages, and never with the token."""
+    """Where Ray looks for its token first, for messages; never the token itself."""
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         if os.environ.get(name):
             return name
@@ -122,10 +121,10 @@ def token_source() -> str:
 
 
 def find_token() -> dict[str, str]:
-    """The header with Ray's token; empty where there is none, or RAY_AUTH_MODE is `disabled`.
+    """The header with Ray's token; empty without one, or if RAY_AUTH_MODE is `disabled`.
 
     Raises:
-        ConfigError: a token that can't be read.
+        ConfigError: the token can't be read.
     """
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
         return {}
@@ -136,12 +135,12 @@ def find_token() -> dict[str, str]:
 
 
 def connect(text: str, insecure: bool, warn: Callable[[str], None]) -> JobServer:
-    """A job server that answers, takes our token and runs our versions of Ray and Python.
+    """A job server that answers, accepts our token and runs our versions of Ray and Python.
 
     Args:
         text: the address, as the user gave it.
-        insecure: go on where `exposures` finds something.
-        warn: told what it finds.
+        insecure: continue in spite of `exposures`.
+        warn: called with each of them.
 
     Raises:
         ConfigError: what is wrong, what was expected, and what to do.
@@ -151,7 +150,7 @@ def connect(text: str, insecure: bool, warn: Callable[[str], None]) -> JobServer
     found = exposures(address, bool(token))
     if found and not insecure:
         raise ConfigError(
-            f"{address.url} is not this machine: " + "; and ".join(found) + "; or say --insecure"
+            f"{address.url} is not this machine: " + "; and ".join(found) + "; or give --insecure"
         )
     for line in found:
         warn(f"--insecure: {address.url}: {line}")
@@ -161,11 +160,11 @@ def connect(text: str, insecure: bool, warn: Callable[[str], None]) -> JobServer
 
 
 class JobServer:
-    """Asks a cluster's job server.
+    """Client of a cluster's job server.
 
     Args:
-        address: where it is.
-        token: header of `find_token`.
+        address: of the server.
+        token: header from `find_token`.
 
     Raises:
         ConfigError: it can't be reached or refuses the token.
@@ -190,27 +189,27 @@ class JobServer:
 
     @property
     def has_token(self) -> bool:
-        """Whether a token is sent along."""
+        """Whether requests carry a token."""
         return bool(self._token)
 
     def check_versions(self) -> None:
-        """Raises: ConfigError where the cluster runs another Ray or another minor Python."""
-        here = platform.python_version()
-        there = str(self._get("/api/v0/cluster_metadata")["data"].get("pythonVersion", here))
+        """Raises: ConfigError: the cluster runs another Ray or another minor Python."""
+        local = platform.python_version()
+        remote = str(self._get("/api/v0/cluster_metadata")["data"].get("pythonVersion", local))
         wrong = []
         if self.ray_version != ray.__version__:
             wrong.append(f"Ray: expected {ray.__version__} as here, got {self.ray_version}")
-        if there.split(".")[:2] != here.split(".")[:2]:
-            wrong.append(f"Python: expected {here} as here, got {there}")
+        if remote.split(".")[:2] != local.split(".")[:2]:
+            wrong.append(f"Python: expected {local} as here, got {remote}")
         if wrong:
             raise ConfigError(
                 f"the cluster at {self.url} runs other versions: " + "; ".join(wrong) + "; install "
                 "the cluster's versions here, or requirements.lock on every node"
             )
-        self.python_version = there
+        self.python_version = remote
 
     def status(self) -> dict[str, Any]:
-        """What the autoscaler last told of the cluster's load; empty where it tells nothing."""
+        """The autoscaler's last report of the cluster's load; empty without one."""
         try:
             found = self._get("/api/cluster_status")["data"]["clusterStatus"]
         except (ConfigError, JobServerError, KeyError):
@@ -218,10 +217,10 @@ class JobServer:
         return found if isinstance(found, dict) else {}
 
     def submit(self, **job: Any) -> str:
-        """Uploads what is not there yet and starts a job; returns its id.
+        """Uploads what the cluster lacks and starts a job; returns its id.
 
         Raises:
-            JobServerError: refused, or the head's agent, which starts jobs, does not come up.
+            JobServerError: refused, or the head's agent, which starts jobs, does not start.
         """
         deadline = time.monotonic() + AGENT_S
         while True:
@@ -233,20 +232,20 @@ class JobServer:
                     raise
                 if time.monotonic() > deadline:
                     raise JobServerError(
-                        f"{self.url}: the head's dashboard agent, which starts jobs, did not come "
-                        f"up in {AGENT_S:g} s; see dashboard_agent.log in the logs of Ray on the "
-                        "head (is its port, 52365, taken by another Ray there? "
+                        f"{self.url}: the head's dashboard agent, which starts jobs, did not "
+                        f"start in {AGENT_S:g} s; see dashboard_agent.log in the logs of Ray on "
+                        "the head (is its port, 52365, taken by another Ray there? "
                         "ray start --dashboard-agent-listen-port gives it another)"
                     ) from err
                 time.sleep(AGENT_POLL_S)
 
     def job(self, job_id: str) -> JobDetails:
-        """A job as it is now. Raises: JobServerError where there is none of that id."""
+        """The present state of a job. Raises: JobServerError: no job has that id."""
         with self._asking(f"asking for job {job_id}"):
             return self._client.get_job_info(job_id)
 
     def jobs(self) -> list[JobDetails]:
-        """All that were submitted."""
+        """All submitted jobs."""
         with self._asking("listing the jobs"):
             return [job for job in self._client.list_jobs() if job.submission_id]
 
@@ -256,7 +255,7 @@ class JobServer:
             return str(self._client.get_job_logs(job_id))
 
     def follow(self, job_id: str) -> AsyncIterator[str]:
-        """A job's log from its beginning, as it comes, until the job ends."""
+        """A job's log from its beginning, piece by piece, until the job ends."""
         return self._client.tail_job_logs(job_id)
 
     def stop(self, job_id: str) -> None:
@@ -265,12 +264,12 @@ class JobServer:
             self._client.stop_job(job_id)
 
     def delete(self, job_id: str) -> None:
-        """Forgets a job that has ended."""
+        """Deletes the record of an ended job."""
         with self._asking(f"deleting job {job_id}"):
             self._client.delete_job(job_id)
 
     def _get(self, path: str) -> dict[str, Any]:
-        """A small JSON answer. Ray's client knows no deadline, and asks only for what it needs."""
+        """A small JSON answer, with a deadline, which Ray's client does not have."""
         request = urllib.request.Request(self.url + path, headers=self._token)
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
@@ -281,7 +280,7 @@ class JobServer:
             raise ConfigError(_unreachable(self.address, err)) from err
         if not isinstance(found, dict):
             raise ConfigError(
-                _unreachable(self.address, ValueError("the answer is no JSON object"))
+                _unreachable(self.address, ValueError("the answer is not a JSON object"))
             )
         return found
 
@@ -299,9 +298,9 @@ class JobServer:
 def _refused(url: str, code: int, has_token: bool) -> ConfigError:
     if code == 401:
         return ConfigError(
-            f"{url} asks for a token, and none was found here; {GET_A_TOKEN}"
+            f"{url} requires a token, and none was found here; {GET_A_TOKEN}"
             if not has_token
-            else f"{url} asks for a token and did not see the one sent; does a proxy remove it?"
+            else f"{url} requires a token and did not receive the one sent; does a proxy remove it?"
         )
     if code == 403:
         return ConfigError(f"{url} refused the token of {token_source()} as wrong; {GET_A_TOKEN}")
@@ -312,7 +311,7 @@ def _refused(url: str, code: int, has_token: bool) -> ConfigError:
 
 
 def _refuse_dead(address: Address) -> None:
-    """Raises: ConfigError where nobody listens, within 10 s; what a proxy reaches is not tried."""
+    """Raises: ConfigError: nothing listens there, within 10 s; not tried through a proxy."""
     proxies = urllib.request.getproxies()
     if address.scheme in proxies and not urllib.request.proxy_bypass(address.host):
         return

@@ -1,7 +1,7 @@
-"""What a job carries to the cluster: our three packages or a folder, and what is put beside them.
+"""The package that a job carries to the cluster: the code, and the job's files beside it.
 
-One zip file with nothing of this machine in it but names below the folder, the same bytes for the
-same files, so that Ray uploads it once. Called by `submit` and `preflight`.
+One zip file; of this machine it contains only names below the folder, and the same bytes for the
+same files, so that Ray uploads it once.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from actors.wire import ConfigError
 
 MIB = 1 << 20
 PACKAGES = ("actors", "orchestrator", "jobs")
-JOB_FOLDER = "tandem_job"  # what is put beside the code: config, inputs, environment
-# Never part of a program, wherever they lie.
+JOB_FOLDER = "tandem_job"  # beside the code: config, inputs, environment
+# Never part of a program, at any depth.
 LEFT_OUT = frozenset({
     ".env", ".git", ".ipynb_checkpoints", ".mypy_cache", ".nox", ".pytest_cache", ".ruff_cache",
     ".tox", ".venv", "__pycache__", "node_modules", "venv",
 })  # fmt: skip
 LEFT_OUT_ENDS = (".egg-info", ".pyc", ".pyo")
-EDITOR_LOCK = ".#"  # begins the name of a link to nothing
+EDITOR_LOCK = ".#"  # prefix of an editor's lock, a link to nothing
 # At the top only: deeper down, folders of these names belong to packages.
 LEFT_OUT_AT_TOP = frozenset({"build", "data", "dist", "mlruns", "runs", "wandb"})
-NUM_NAMED = 5  # of the biggest paths
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file knows
+NUM_NAMED = 5  # of the largest files, in a message
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip file
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PackageFile:
     Attributes:
         name: in the package, with slashes.
         size: bytes.
-        source: the file it is copied from, or its content.
+        source: path of the file on this machine, or the content.
     """
 
     name: str
@@ -54,14 +54,13 @@ class PackageFile:
 
 
 def text_entry(name: str, content: str) -> PackageFile:
-    """A file that is written for the job alone."""
+    """A file of the job's folder with that content."""
     data = content.encode()
     return PackageFile(f"{JOB_FOLDER}/{name}", len(data), data)
 
 
 def code_entries(working_dir: str | None) -> list[PackageFile]:
-    """The program: a folder, or the packages as they are installed here; both where the folder
-    doesn't have them.
+    """The code: a folder, or the packages as installed here; both if the folder lacks them.
 
     Raises:
         ConfigError: no such folder; a folder with only some of the packages, or with a link to
@@ -106,7 +105,7 @@ def check_size(entries: Iterable[PackageFile], limit_mib: float) -> int:
     """Bytes of all entries.
 
     Raises:
-        ConfigError: above the limit; names the biggest paths.
+        ConfigError: above the limit; names the largest files.
     """
     entries = list(entries)
     total = sum(entry.size for entry in entries)
@@ -119,10 +118,10 @@ def check_size(entries: Iterable[PackageFile], limit_mib: float) -> int:
     biggest = sorted(sizes.items(), key=lambda item: -item[1])[:NUM_NAMED]
     lines = "".join(f"\n  {size / MIB:10,.1f} MiB  {path}" for path, size in biggest)
     raise ConfigError(
-        f"what the job would carry is {total / MIB:,.1f} MiB, more than the {limit_mib:g} MiB of "
-        f"--max-package-mib; the biggest:{lines}\nput corpora and models on storage that the "
+        f"the job's package would have {total / MIB:,.1f} MiB, more than the {limit_mib:g} MiB of "
+        f"--max-package-mib; the largest files:{lines}\nput corpora and models on storage that the "
         "cluster reads (an URL such as s3://…, or a path there: --on-cluster PATH), or remove "
-        "from the folder what is not program"
+        "from the folder what is not part of the program"
     )
 
 

@@ -1,7 +1,7 @@
-"""Lays down the files that travelled with a job in the run's storage: `python -m
+"""Copies the files that travelled with a job to the run's storage: `python -m
 jobs.submit.place_inputs STORAGE`.
 
-Runs on the cluster before the job's own command. What is there already, whole, stays as it is.
+Runs on the cluster before the job's own command. Complete copies that exist already are kept.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from actors.storage import move_file, writable
 from jobs.submit.inputs import INPUTS, PLACED
 from jobs.submit.package import JOB_FOLDER
 
-WHOLE = ".whole"  # ends the name of the mark that is written last
+WHOLE = ".whole"  # suffix of the marker that is written last
 
 
 def place(storage: str, source: Path = Path(JOB_FOLDER, INPUTS)) -> list[str]:
-    """Copies each digest's files to the storage; returns the digests that were not there yet."""
+    """Copies each digest's files to the storage; returns the digests that were copied."""
     fs, root = writable(storage)
     placed = []
     for folder in sorted(source.iterdir()):
@@ -27,7 +27,7 @@ def place(storage: str, source: Path = Path(JOB_FOLDER, INPUTS)) -> list[str]:
             continue
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             goal = f"{target}/{path.relative_to(folder).as_posix()}"
-            part = f"{target}.{uuid.uuid4().hex}.part"  # another job may lay down the same
+            part = f"{target}.{uuid.uuid4().hex}.part"  # another job may copy the same files
             fs.put_file(str(path), part)
             if "/" in goal:
                 fs.makedirs(goal.rpartition("/")[0], exist_ok=True)
@@ -39,4 +39,4 @@ def place(storage: str, source: Path = Path(JOB_FOLDER, INPUTS)) -> list[str]:
 
 if __name__ == "__main__":
     for digest in place(sys.argv[1]):
-        print(f"inputs laid down in {sys.argv[1]}/{PLACED}/{digest}", flush=True)
+        print(f"inputs copied to {sys.argv[1]}/{PLACED}/{digest}", flush=True)

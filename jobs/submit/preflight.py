@@ -1,7 +1,7 @@
-"""Whether a cluster can take a job, said before the job is sent: the judgement on a survey.
+"""Whether a cluster can take a job, judged before the job is sent.
 
-The survey (`jobs.submit.survey`) runs on the cluster as a small job and only collects; every
-expectation is held here, on the machine that submits. Called by `submit`.
+The survey (`jobs.submit.survey`) runs on the cluster as a small job and only collects facts; they
+are compared with the job's needs here, on the machine that submits.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from orchestrator.settings.config import Config
 
 POLL_S = 0.5
 DISTRIBUTION = "tandem-memory"
-JUDGED_ELSEWHERE = frozenset({"ray"})  # against the head's, before anything is sent
+CHECKED_ELSEWHERE = frozenset({"ray"})  # with the head's version, before anything is sent
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """What is reserved on one node.
+    """Resources that one process reserves on one node.
 
     Attributes:
-        who: reserves it.
+        who: the process, for messages.
         need: resources.
-        labels: of the nodes that are asked for.
+        labels: that the node must have.
     """
 
     who: str
@@ -46,13 +46,13 @@ class Reservation:
 
 @dataclass(frozen=True)
 class JobNeeds:
-    """What a job needs of a cluster.
+    """What a job needs from a cluster.
 
     Attributes:
-        reservations: what is reserved, on one node each.
-        storage: where its run directory is made; empty: nothing is written.
-        run: that directory, which must not exist yet; empty: it may.
-        versions: packages as they are installed here.
+        reservations: each on one node.
+        storage: of its run directory; empty: nothing is written.
+        run: the run directory, which must not exist yet; empty: it may exist.
+        versions: of the packages installed here.
     """
 
     reservations: tuple[Reservation, ...]
@@ -62,7 +62,7 @@ class JobNeeds:
 
 
 def reservations_of(config: Config | None, driver: Resources) -> tuple[Reservation, ...]:
-    """The driver's and those of a run's workers."""
+    """The reservations of the driver, the workers and the evaluator."""
     found = [Reservation("driver", driver)]
     if config is not None:
         for group in GROUPS:
@@ -74,7 +74,7 @@ def reservations_of(config: Config | None, driver: Resources) -> tuple[Reservati
 
 
 def installed_versions() -> dict[str, str]:
-    """What our package requires, as it is installed here; empty where it is not installed."""
+    """Versions here of what our package requires; empty if it is not installed."""
     try:
         required = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
@@ -83,12 +83,12 @@ def installed_versions() -> dict[str, str]:
         match.group() for line in required
         if "extra ==" not in line and (match := re.match(r"[A-Za-z0-9._-]+", line))
     ]  # fmt: skip
-    return {n: importlib.metadata.version(n) for n in names if n.lower() not in JUDGED_ELSEWHERE}
+    return {n: importlib.metadata.version(n) for n in names if n.lower() not in CHECKED_ELSEWHERE}
 
 
 def other_packages(survey: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str]:
-    """What a node lacks or has another version of: `got` by name. Local parts (`+cu128`) of a
-    version say how it was built and don't count.
+    """Packages that a node lacks or has in another version, and what it has. Local parts of a
+    version (`+cu128`), which tell how it was built, are ignored.
     """
     found: dict[str, str] = {}
     for node in survey["nodes"]:
@@ -104,12 +104,12 @@ def _public(version: str) -> str:
 
 
 def problems(survey: Mapping[str, Any], needs: JobNeeds, installs: bool) -> list[str]:
-    """One line for each expectation that the cluster does not meet.
+    """One line per need that the cluster does not meet.
 
     Args:
-        survey: what `jobs.submit.survey` printed.
-        needs: what the job needs.
-        installs: other packages are no problem, since the job installs them.
+        survey: output of `jobs.submit.survey`.
+        needs: of the job.
+        installs: whether the job installs packages, so that other versions are allowed.
     """
     found = []
     if not installs and (other := other_packages(survey, needs.versions)):
@@ -141,7 +141,7 @@ def problems(survey: Mapping[str, Any], needs: JobNeeds, installs: bool) -> list
             )
     if survey["run_exists"] and needs.run:
         found.append(
-            f"run directory {needs.run} exists already; choose another name=…, or go on with it: "
+            f"run directory {needs.run} exists already; choose another name=…, or continue it: "
             "--resume"
         )
     found += shortages(needs.reservations, survey)
@@ -149,8 +149,8 @@ def problems(survey: Mapping[str, Any], needs: JobNeeds, installs: bool) -> list
 
 
 def shortages(places: Sequence[Reservation], survey: Mapping[str, Any]) -> list[str]:
-    """What can't be placed on the nodes that there are, nor on those that there may be; nothing
-    where an autoscaler's node types are not known, since then only the run's asking tells.
+    """Reservations that fit neither on the present nodes nor on those that the autoscaler may add.
+    Empty if its node types are unknown, since then only the run's request will show it.
     """
     nodes, possible = survey["nodes"], survey["possible"]
     left = _without_place(places, nodes)
@@ -161,8 +161,8 @@ def shortages(places: Sequence[Reservation], survey: Mapping[str, Any]) -> list[
     asked = {name: sum(p.need.get(name, 0.0) for p in places) for name in ("CPU", "GPU")}
     scales = f"could scale to {_several(possible)}" if possible else "does not scale"
     return [
-        f"resources: asked {_text(asked)} in all, and there is no place for "
-        f"{_several_places(left)}; the cluster has {_several(nodes) or 'no nodes'} and {scales}; "
+        f"resources: asked {_text(asked)} in all, and there is no room for "
+        f"{_in_words(left)}; the cluster has {_several(nodes) or 'no nodes'} and {scales}; "
         "lower data.workers or memory.workers, correct their node_labels, or add nodes"
     ]
 
@@ -170,7 +170,7 @@ def shortages(places: Sequence[Reservation], survey: Mapping[str, Any]) -> list[
 def _without_place(
     places: Sequence[Reservation], nodes: Sequence[Mapping[str, Any]]
 ) -> list[Reservation]:
-    """What has none on these nodes; biggest first, as they have the fewest places."""
+    """Reservations that do not fit on these nodes; large ones are placed first."""
     rooms = [(dict(node["resources"]), node["labels"]) for node in nodes]
     left = []
     for place in sorted(places, key=_size, reverse=True):
@@ -194,7 +194,7 @@ def _several(nodes: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{n} x ({what})" for what, n in counted.items())
 
 
-def _several_places(places: Sequence[Reservation]) -> str:
+def _in_words(places: Sequence[Reservation]) -> str:
     counted = Counter(f"{p.who} ({_text(p.need)}{_labelled(p.labels)})" for p in places)
     return ", ".join(f"{n} x {what}" for what, n in counted.items())
 
@@ -219,10 +219,10 @@ def _text(resources: Mapping[str, float]) -> str:
 def run_survey(
     server: JobServer, request: SurveyRequest, runtime_env: dict[str, Any], start: str
 ) -> dict[str, Any]:
-    """Runs the survey on the cluster and returns what it found.
+    """Runs the survey on the cluster and returns its output.
 
     Raises:
-        ConfigError: it did not run; says why, and for the commonest reason what to do.
+        ConfigError: it did not run; with the reason and, for the most frequent one, what to do.
     """
     command = f"{start} -m jobs.submit.survey"
     job_id = server.submit(entrypoint=command, runtime_env=runtime_env)
@@ -238,7 +238,7 @@ def run_survey(
         time.sleep(POLL_S)
     log = server.log(job_id)
     answer = next((line for line in log.splitlines() if line.startswith(MARKER)), None)
-    with suppress(JobServerError):  # it only makes the list of jobs shorter
+    with suppress(JobServerError):  # only tidies the cluster's list of jobs
         server.delete(job_id)
     if answer is not None:
         return dict(json.loads(answer.removeprefix(MARKER)))

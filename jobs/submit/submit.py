@@ -1,8 +1,8 @@
 """`tandem submit`: a job on a Ray cluster, from any directory of any machine that reaches it.
 
-Address, token and versions are checked, then the package's size, then, from inside the cluster,
-storage, packages, paths and resources; only then is the job sent. Ctrl-C detaches: the job goes on.
-Decides nothing about training: on the cluster runs the command that runs here too.
+Checks address, token and versions, then the package's size, then, from inside the cluster, storage,
+packages, paths and resources; only then is the job sent. Ctrl-C detaches: the job continues.
+Decides nothing about training: the cluster runs the same command as this machine would.
 """
 
 from __future__ import annotations
@@ -57,19 +57,19 @@ STOP_MARGIN_S = 30  # beyond `recovery.drain_s`, for the last checkpoint to be w
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """How a job is sent; what every kind of job has in common.
+    """Options of `tandem submit` for every kind of job.
 
     Attributes:
         address: of the cluster's dashboard.
-        insecure: send without a token or over plain HTTP to another machine.
+        insecure: connect without a token, or over plain HTTP to another machine.
         wait: follow the job to its end.
         env: variables of the job's processes.
-        working_dir: a folder that is sent; None: the packages installed here.
+        working_dir: folder to send; None: the packages installed here.
         on_cluster: local paths that mean the cluster's own.
         install: have the job install packages of which the cluster has other versions.
         python: the cluster's command for the Python that Ray runs in.
         driver: resources of the driver.
-        max_package_mib: more is not sent.
+        max_package_mib: largest package that is sent.
         check_timeout_s: for the cluster's nodes to answer.
     """
 
@@ -88,17 +88,17 @@ class SubmitOptions:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What is sent.
+    """A job, before it is sent.
 
     Attributes:
         name: of the run or search.
-        arguments: of `tandem`, as they are on the cluster.
-        run: the directory that it makes; empty: none.
-        storage: where that is made; empty: it makes none.
-        config: of the run, or of the search's runs; None: not known here.
+        arguments: of `tandem` on the cluster.
+        run: directory that it creates; empty: none.
+        storage: of that directory; empty: none.
+        config: of the run, or of the search's runs; None: unknown here.
         entries: files beside the code.
         expected: paths that the cluster must have.
-        may_exist: whether the directory may be there already.
+        may_exist: whether the directory may exist already.
     """
 
     name: str
@@ -112,7 +112,7 @@ class JobRequest:
 
     @property
     def has_inputs(self) -> bool:
-        """Whether files must be laid down in the storage first."""
+        """Whether files must be copied to the storage first."""
         return any(isinstance(entry.source, Path) for entry in self.entries)
 
 
@@ -124,11 +124,11 @@ def run_submit(
     console: Console,
     resume: bool = False,
 ) -> int:
-    """Sends a job and, unless told not to, follows it; returns the job's exit code.
+    """Sends a job and, with `options.wait`, follows it; returns the job's exit code.
 
     Raises:
-        ConfigError: what is wrong, before the job is sent.
-        InterruptedRunError: Ctrl-C, or a connection that is lost; the job goes on.
+        ConfigError: something is wrong; the job was not sent.
+        InterruptedRunError: Ctrl-C, or the connection is lost; the job continues.
     """
 
     def say(text: str, style: str | None = None) -> None:
@@ -148,7 +148,7 @@ def run_submit(
         f"most {options.max_package_mib:g})"
     )
     if job.has_inputs:
-        say(f"local files of the config travel along and are laid down in {job.storage}")
+        say(f"local files of the config are sent along and copied to {job.storage}")
     survey = check_cluster(server, job, options)
     say(
         f"pre-flight: {len(survey['nodes'])} node(s)"
@@ -166,10 +166,10 @@ def run_submit(
 def job_request(
     kind: Kind, target: str, overrides: Sequence[str], options: SubmitOptions, resume: bool = False
 ) -> JobRequest:
-    """What is sent for a command and its target, all that is local resolved.
+    """The job for a command and its target, with local paths resolved.
 
     Raises:
-        ConfigError: what the command itself would refuse, or what a cluster can't have.
+        ConfigError: the command itself would refuse it, or a cluster can't have it.
     """
     if kind == "evaluate":
         if overrides or resume:
@@ -199,7 +199,7 @@ def job_request(
 
 
 def _search(path: str, overrides: Sequence[str], options: SubmitOptions) -> JobRequest:
-    """A search, checked as `tandem tune` checks it, and the config that its trials vary."""
+    """The job of a search, checked as `tandem tune` checks it."""
     search = load_search(path, overrides)
     spec = search.spec
     check_storage(spec.storage)
@@ -227,10 +227,10 @@ def _ship(config: Config, options: SubmitOptions) -> Shipment:
 
 
 def check_cluster(server: JobServer, job: JobRequest, options: SubmitOptions) -> dict[str, Any]:
-    """Has the cluster looked at from inside; what was found.
+    """Surveys the cluster from inside, and returns the survey.
 
     Raises:
-        ConfigError: one line per expectation that it does not meet.
+        ConfigError: it does not meet the job's needs; one line per need.
     """
     versions = installed_versions()
     needs = JobNeeds(
@@ -289,7 +289,7 @@ def send_job(
 
 
 def _start(python: str, options: SubmitOptions) -> str:
-    """Begins a command line: the cluster's Python, with the variables that were given."""
+    """The beginning of a command line: the cluster's Python, with the given variables set."""
     return f"{python} -m jobs.submit.job_env {python}" if options.env else python
 
 
@@ -298,7 +298,7 @@ def _env_entry(options: SubmitOptions) -> list[PackageFile]:
 
 
 def _runtime_env(package: bytes, folder: str, options: SubmitOptions) -> dict[str, Any]:
-    """Of a job with that package, which lies in `folder` until it is uploaded."""
+    """Runtime environment of a job with that package, which is in `folder` until its upload."""
     path = Path(folder, "package.zip")
     path.write_bytes(package)
     hook = {"worker_process_setup_hook": job_env.HOOK} if options.env else {}
@@ -306,10 +306,10 @@ def _runtime_env(package: bytes, folder: str, options: SubmitOptions) -> dict[st
 
 
 def parse_env(given: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE`, or `KEY` for the value that it has here, which then stands in no command line.
+    """Parses `KEY=VALUE`, or `KEY` for its value here, which keeps it off the command line.
 
     Raises:
-        ConfigError: no such variable here, no name, or a token of Ray's; never repeats a value.
+        ConfigError: no such variable here, no name, or Ray's token; never shows a value.
     """
     found = {}
     for text in given:

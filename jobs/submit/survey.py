@@ -1,8 +1,8 @@
 """Looks at a cluster from inside, before a job is sent to it: `python -m jobs.submit.survey`.
 
-Runs on the cluster as a small job of its own: asks each node for its packages, its view of the
-storage and its paths, and Ray for nodes and what the autoscaler may add, and prints one line of
-JSON. Decides nothing: `preflight` judges, on the machine that submits.
+Runs on the cluster as a small job: collects each node's packages, its view of the storage and its
+paths, and from Ray the nodes and what the autoscaler may add; prints one line of JSON. Decides
+nothing: `preflight` judges, on the machine that submits.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from orchestrator.processes.ray_actors import check_node_remote
 from orchestrator.run_dir.run_dir import RunDir
 
 REQUEST_FILE = "survey.json"
-MARKER = "tandem survey: "  # begins the line that holds the answer
+MARKER = "tandem survey: "  # prefix of the line with the answer
 
 
 @dataclass(frozen=True)
 class SurveyRequest:
-    """What a survey looks at.
+    """What a survey has to look at.
 
     Attributes:
-        storage: where run directories are made; empty: not looked at.
+        storage: of run directories; empty: none.
         run: a run directory to look for; empty: none.
-        paths: files, folders, globs and URLs that must be there.
-        packages: distributions whose versions are wanted.
+        paths: files, folders, globs and URLs to look for.
+        packages: distributions whose versions to report.
         timeout_s: for the nodes to answer.
     """
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def survey(request: SurveyRequest) -> dict[str, Any]:
-    """Answers as plain JSON values."""
+    """The answer as plain JSON values."""
     storage = request.storage
     mark, storage_error = ("", ""), ""
     if storage:
@@ -92,7 +92,7 @@ def _ask_nodes(request: SurveyRequest, mark: tuple[str, str] | None) -> list[dic
     storage = request.storage if mark else ""
     refs = []
     for number, node in enumerate(alive):
-        # What a URL holds is the same from everywhere, and may take long to list.
+        # URLs are the same from every node, and may take long to list.
         paths = [p for p in request.paths if number == 0 or "://" not in p]
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         remote = check_node_remote.options(scheduling_strategy=strategy)
@@ -120,7 +120,7 @@ def _answer(ref: Any, is_ready: bool, request: SurveyRequest) -> dict[str, Any]:
 
 
 def _shown(resources: Mapping[str, float]) -> dict[str, float]:
-    """Those that runs ask for."""
+    """The resources that runs use."""
     return {name: resources.get(name, 0.0) for name in ("CPU", "GPU")}
 
 

@@ -99,7 +99,7 @@ def test_a_driver_that_was_killed_is_silent_and_its_run_goes_on_by_resume(
     assert state(run)["state"] == "silent"
     refused = tandem("scale", str(run), "--memory-workers", "2")
     assert refused.returncode == 2
-    assert f"it died. Go on with: tandem resume {run}" in refused.stderr
+    assert f"it died. Continue with: tandem resume {run}" in refused.stderr
     listed = tandem("status", "--storage", str(workplace / "runs"), "--json")
     states = {row["url"]: row["state"] for row in json.loads(listed.stdout)["runs"]}
     assert states[str(run)] == "silent"

@@ -208,7 +208,7 @@ def test_a_submitted_run_is_the_local_one_and_leaves_no_token_anywhere(place: Pl
 def test_a_cluster_with_a_token_refuses_who_has_none(place: Place) -> None:
     code, out, err = place.submit("refused", RAY_AUTH_TOKEN_PATH="")
     assert (code, out) == (2, "")
-    assert f"{place.dashboard} asks for a token, and none was found here" in err
+    assert f"{place.dashboard} requires a token, and none was found here" in err
     assert "RAY_AUTH_TOKEN_PATH" in err
 
 
@@ -238,7 +238,7 @@ def test_everything_that_the_cluster_lacks_is_said_before_the_job_is_sent(place:
     assert code == 2, out + err
     assert f"run directory {place.folder}/there exists already" in err
     assert "/nowhere/templates.json: neither on this machine nor on node" in err
-    assert "there is no place for 1 x data worker (40 CPU)" in err
+    assert "there is no room for 1 x data worker (40 CPU)" in err
     assert "submitted" not in out
 
 

@@ -85,7 +85,7 @@ def test_with_no_wait_the_acceptance_is_enough(running: RunDir) -> None:
 def test_a_stop_says_how_to_go_on(running: RunDir) -> None:
     with Replying(running, ("done", "stopped by a command")):
         said = told(lambda console: run_stop(running.url, console, False))
-    assert said.splitlines()[-1] == f"go on with: tandem resume {running.url}"
+    assert said.splitlines()[-1] == f"continue with: tandem resume {running.url}"
 
 
 def test_a_scale_without_a_number_is_refused() -> None:
@@ -98,7 +98,7 @@ def test_a_scale_without_a_number_is_refused() -> None:
     [
         (None, "it is only starting"),
         (a_status(HERE, ended="finished_unreflected"), "it has ended as finished unreflected"),
-        (a_status(GONE), r"it died\. Go on with: tandem resume"),
+        (a_status(GONE), r"it died\. Continue with: tandem resume"),
     ],
 )
 def test_a_run_that_nobody_drives_gets_no_command(

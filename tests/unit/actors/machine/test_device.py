@@ -16,7 +16,7 @@ def test_gpus_without_a_cuda_device_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_kernel_without_a_deterministic_form_is_named() -> None:
-    expected = r"cumsum_cuda_kernel has no form.*deterministic: false"
+    expected = r"cumsum_cuda_kernel has no deterministic kernel.*deterministic: false"
     message = "cumsum_cuda_kernel does not have a deterministic implementation, but you set ..."
     with pytest.raises(ConfigError, match=expected), explain_nondeterminism():
         raise RuntimeError(message)

@@ -142,7 +142,7 @@ def test_a_config_that_says_something_else_is_found_by_the_loss(
     with export_folder(spec, tokenizer, pair) as root:
         edit_config(root / "data_layer", rms_norm_eps=0.1)
         message = refusal(root, tokenizer, pair, heldout(spec, tokenizer))
-    assert "every tensor is the trained one" in message
+    assert "every tensor equals the trained one" in message
 
 
 def test_a_tokenizer_with_other_ids_is_found(

@@ -57,7 +57,9 @@ def test_a_circle_of_links_is_walked_once_round(tmp_path: Path) -> None:
 def test_a_link_to_nothing_is_named(tmp_path: Path, target: str, entry: str) -> None:
     write(tmp_path, "a.txt")
     (tmp_path / "b.txt").symlink_to(target)
-    with pytest.raises(CorpusError, match=rf"/b\.txt: a link to {target}, which does not exist; restore"):
+    with pytest.raises(
+        CorpusError, match=rf"/b\.txt: a link to {target}, which does not exist; restore"
+    ):
         list_files([str(tmp_path / entry)])
 
 

@@ -193,7 +193,7 @@ def biased(folder: Path) -> str:
 
 def test_biases_that_the_config_does_not_know_are_named_and_refused(tmp_path: Path) -> None:
     message = refused_both_ways(biased(tmp_path))
-    assert "holds 8 tensors that LlamaForCausalLM by its config.json has no place for" in message
+    assert "holds 8 tensors that LlamaForCausalLM by its config.json does not have" in message
     assert "model.layers.0.self_attn.k_proj.bias" in message
     assert "data.layer.allow_unexpected: true" in message
 
@@ -331,7 +331,7 @@ def test_an_adapter_is_refused_with_how_to_merge_it(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     message = refused_both_ways(str(tmp_path))
-    assert "is an adapter, no model of its own" in message
+    assert "is an adapter, not a model" in message
     assert "from_pretrained('owner/base')" in message
     assert "merge_and_unload()" in message
 

@@ -273,7 +273,7 @@ def test_a_memory_of_no_run_is_refused(
 ) -> None:
     memory = {"start_from": str(tmp_path)}
     spec = spec_from(facts_corpus, memory=memory, fields=FAMILIES["llama"])
-    assert "no run and no export" in refusal(spec, tokenizer)
+    assert "neither a run nor an export" in refusal(spec, tokenizer)
 
 
 @pytest.mark.parametrize("part", ["memory_port/port", "memory_layer/memory"])

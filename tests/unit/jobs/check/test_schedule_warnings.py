@@ -30,7 +30,10 @@ def test_a_schedule_that_comes_true_is_no_warning() -> None:
     [
         (("data.optimizer.warmup_steps=500",), "data.optimizer.warmup_steps 500: the data group"),
         (("memory.optimizer.warmup_steps=8",), "memory.optimizer.warmup_steps 8: the memory group"),
-        (("data.optimizer.decay_frac=0.5",), "data.optimizer.decay_frac is of schedule wsd"),
+        (
+            ("data.optimizer.decay_frac=0.5",),
+            "data.optimizer.decay_frac has no effect with schedule cosine",
+        ),
         (
             ("data.optimizer={schedule: constant, final_lr_frac: 0.5, warmup_steps: 1}",),
             "data.optimizer.final_lr_frac: with schedule constant",
@@ -44,7 +47,7 @@ def test_a_schedule_that_comes_true_is_no_warning() -> None:
             ("intervals=5", "checkpoints={every: 2, keep_best: 1}", "evaluation.every=3"),
             "checkpoints.keep_best 1: in 5 intervals no checkpoint",
         ),
-        (("mix.replay=0.001",), "mix.replay 0.001: of a batch of 16 that is no sequence"),
+        (("mix.replay=0.001",), "mix.replay 0.001: of a batch of 16 that rounds to no sequence"),
         (("memory.replay_windows=0",), "mix.replay 0.2: memory.replay_windows is 0"),
         (
             ("exchange.publish_every=3", "checkpoints.every=0"),

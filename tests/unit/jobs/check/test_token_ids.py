@@ -14,8 +14,7 @@ from actors.corpus.corpus import train_tokenizer
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 from jobs.check.check import check
-from jobs.check.resources import AvailableResources
-from jobs.check.token_ids import cpu_warnings
+from jobs.check.resources import AvailableResources, cpu_warnings
 from orchestrator.reporting.progress import Progress
 from orchestrator.run import train
 from orchestrator.settings.config import load_config
@@ -115,7 +114,7 @@ def test_weights_that_can_not_be_loaded_are_refused_before_anything_starts(
 
 def test_tensors_without_a_place_are_named_by_check(config: str, tmp_path: Path) -> None:
     edit_config(tmp_path / "base", num_hidden_layers=1)
-    with pytest.raises(ConfigError, match=r"no place for: model\.layers\.1\.input_layernorm"):
+    with pytest.raises(ConfigError, match=r"does not have: model\.layers\.1\.input_layernorm"):
         check(loaded(config, "data.layer.read_layers=[0]"))
     more = ("data.layer.read_layers=[0]", "data.layer.allow_unexpected=true")
     assert check(loaded(config, *more))["status"] == "ok"
@@ -126,7 +125,7 @@ def test_slow_bf16_of_this_machine_is_a_warning_of_check(
 ) -> None:
     (tmp_path / "cpuinfo").write_text("flags : fpu avx2\n")
     plain = (None, tmp_path / "cpuinfo")
-    monkeypatch.setattr("jobs.check.token_ids.slow_bf16.__defaults__", plain[1:])
+    monkeypatch.setattr("jobs.check.resources.slow_bf16.__defaults__", plain[1:])
     slow = load_config(config, ["memory.precision=bf16"])
     (warning,) = cpu_warnings(slow, AvailableResources("here", {}, None, None, is_here=True))
     assert warning.startswith("memory.precision is bf16")

@@ -79,6 +79,6 @@ def test_a_pending_job_says_what_it_waits_for() -> None:
     }
     pending = job(status=JobStatus.PENDING, message=message, metadata={"tandem_driver": "1 CPU"})
     assert waiting_for(pending, status) == (
-        "it may be waiting for resources to become available; its driver asks for 1 CPU; the "
-        "cluster has CPU 0 of 4 free, GPU 2 of 2 free; nodes on their way: data"
+        "it may be waiting for resources to become available; its driver needs 1 CPU; the "
+        "cluster has CPU 0 of 4 free, GPU 2 of 2 free; nodes starting: data"
     )

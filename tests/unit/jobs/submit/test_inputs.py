@@ -70,13 +70,13 @@ def test_what_only_the_cluster_has_stays_and_is_asked_for_there(text: Path) -> N
 
 
 def test_files_above_the_limit_are_refused_before_they_are_read(text: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--max-package-mib; the biggest:\n.*a\.txt"):
+    with pytest.raises(ConfigError, match=r"--max-package-mib; the largest files:\n.*a\.txt"):
         ship(config_of(text, paths=["a.txt"]), (), 1e-6)
 
 
 def test_a_storage_of_the_job_folder_is_refused(text: Path) -> None:
     config = config_of(text, paths=["a.txt"]).model_copy(update={"storage": "runs"})
-    with pytest.raises(ConfigError, match="storage runs: a job's own folder goes"):
+    with pytest.raises(ConfigError, match="storage runs: a job's own folder is removed"):
         ship(config, (), 100)
 
 
@@ -95,7 +95,7 @@ def test_a_local_tokenizer_is_refused_for_a_bucket_and_sent_to_a_file_system(tex
     base = config_of(text, paths=["a.txt"])
     spec = base.tokenizer.model_copy(update={"pretrained": str(text / "tok")})
     config = base.model_copy(update={"tokenizer": spec})
-    with pytest.raises(ConfigError, match=r"tokenizer\.pretrained .* lies on this machine"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.pretrained .* is on this machine"):
         ship(config, (), 100)
     shipment = ship(config.model_copy(update={"storage": "/mnt/runs"}), (), 100)
     assert sent(shipment) == {"a.txt", "tokenizer.json", "chat_template.jinja"}
@@ -151,7 +151,9 @@ def test_one_file_under_two_names_is_not_sent_as_two(text: Path, paths: list[str
 def test_a_link_to_nothing_is_named_before_anything_is_sent(text: Path, entry: str) -> None:
     (text / "linked").mkdir()
     (text / "linked/d.txt").symlink_to("../gone")
-    with pytest.raises(ConfigError, match=r"linked/d\.txt: a link to \.\./gone, which does not exist"):
+    with pytest.raises(
+        ConfigError, match=r"linked/d\.txt: a link to \.\./gone, which does not exist"
+    ):
         ship(config_of(text, paths=[entry]), (), 100)
 
 

@@ -135,7 +135,7 @@ def test_only_another_machine_needs_https_and_a_token(
 
 def test_another_machine_over_plain_http_needs_insecure(dashboard: Dashboard) -> None:
     with pytest.raises(
-        ConfigError, match=r"plain HTTP.*; and without a token.*; or say --insecure"
+        ConfigError, match=r"plain HTTP.*; and without a token.*; or give --insecure"
     ):
         connect("http://ray.invalid:8265", False, lambda text: None)
 
@@ -173,7 +173,7 @@ def test_a_status_sends_the_token_and_lists_the_jobs_that_were_submitted(
     address = ("--address", at(dashboard).url)
     code, _, said = listed(capsys, *address)
     assert code == 2
-    assert "asks for a token, and none was found here" in said
+    assert "requires a token, and none was found here" in said
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     AuthenticationTokenLoader.instance().reset_cache()
     code, said, _ = listed(capsys, *address)
@@ -187,7 +187,7 @@ def test_a_status_sends_the_token_and_lists_the_jobs_that_were_submitted(
 
 def test_without_a_token_the_message_says_how_to_give_one(dashboard: Dashboard) -> None:
     with pytest.raises(
-        ConfigError, match="asks for a token, and none was found here; set RAY_AUTH"
+        ConfigError, match="requires a token, and none was found here; set RAY_AUTH"
     ):
         JobServer(at(dashboard), {})
 
@@ -272,6 +272,6 @@ def test_a_head_whose_agent_does_not_come_up_says_where_to_look(
 ) -> None:
     monkeypatch.setattr("jobs.submit.job_server.AGENT_S", 0.05)
     dashboard.without_agent = 10**9
-    with pytest.raises(JobServerError, match=r"agent, which starts jobs, did not come up in 0.05"):
+    with pytest.raises(JobServerError, match=r"agent, which starts jobs, did not start in 0.05"):
         server.submit(entrypoint="true")
     assert dashboard.submitted > 1

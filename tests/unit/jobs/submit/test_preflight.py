@@ -39,7 +39,7 @@ def test_a_cluster_that_has_everything_has_no_problem() -> None:
             "torch: expected 2.13.0, got none on node 10.0.0.1",
         ),
         (survey(node(packages={"torch": "2.9.0"})), "torch: expected 2.13.0, got 2.9.0"),
-        (survey(node(resources={"CPU": 0.5})), "no place for 1 x driver (1 CPU)"),
+        (survey(node(resources={"CPU": 0.5})), "no room for 1 x driver (1 CPU)"),
     ],
 )
 def test_each_shortcoming_is_one_message(found: dict[str, Any], message: str) -> None:
@@ -56,7 +56,7 @@ def test_other_packages_are_no_problem_for_a_job_that_installs_them() -> None:
 def test_a_worker_must_fit_one_node_whatever_the_sum() -> None:
     nodes = [node(resources={"CPU": 4.0, "GPU": 0.0})] * 4
     [line] = shortages([Reservation("data worker", {"CPU": 8.0})], survey(*nodes))
-    assert "no place for 1 x data worker (8 CPU)" in line
+    assert "no room for 1 x data worker (8 CPU)" in line
     assert "the cluster has 4 x (4 CPU) and does not scale" in line
 
 
@@ -64,7 +64,7 @@ def test_a_worker_must_have_a_node_with_its_labels() -> None:
     labelled = [node(labels={"group": name}) for name in ("data", "data")]
     places = [Reservation("memory worker", {"CPU": 1.0}, {"group": "memory"})]
     [line] = shortages(places, survey(*labelled))
-    assert "no place for 1 x memory worker (1 CPU with group=memory)" in line
+    assert "no room for 1 x memory worker (1 CPU with group=memory)" in line
     assert "2 x (4 CPU with group=data)" in line
     assert shortages(places, survey(*labelled, node(labels={"group": "memory"}))) == []
 
@@ -75,7 +75,7 @@ def test_what_the_autoscaler_may_add_counts() -> None:
     scaling = survey(autoscales=True, possible=possible)
     assert shortages(workers, scaling) == []
     [line] = shortages([*workers, workers[0]], scaling)
-    assert "no place for 1 x data worker" in line
+    assert "no room for 1 x data worker" in line
     assert "could scale to 2 x (4 CPU, 1 GPU)" in line
 
 

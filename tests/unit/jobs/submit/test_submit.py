@@ -10,7 +10,7 @@ from actors.wire import ConfigError
 from jobs.submit.submit import JobRequest, SubmitOptions, job_request, parse_env
 
 JOBS = Path(__file__).resolve().parents[4] / "jobs"
-TERMS = SubmitOptions("http://127.0.0.1:8265")
+OPTIONS = SubmitOptions("http://127.0.0.1:8265")
 CLIENT = ("submit", "follow", "job_server", "preflight", "package", "inputs")
 SEARCH = """
 base: c.yaml
@@ -38,7 +38,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_a_run_is_sent_as_a_resolved_config_that_travels_along(config: Path) -> None:
-    job = job_request("train", str(config), ["seed=7"], TERMS, resume=True)
+    job = job_request("train", str(config), ["seed=7"], OPTIONS, resume=True)
     assert job.arguments == ("train", "tandem_job/config.yaml", "--resume")
     assert (job.run, job.may_exist, job.has_inputs) == ("s3://b/runs/mine", True, True)
     sent = content(job, "config.yaml")
@@ -49,7 +49,7 @@ def test_a_run_is_sent_as_a_resolved_config_that_travels_along(config: Path) -> 
 def test_a_search_is_sent_with_the_config_that_it_varies(config: Path) -> None:
     path = config.parent / "search.yaml"
     path.write_text(SEARCH + "set: {intervals: 8}\n")
-    job = job_request("tune", str(path), ["trials=3"], TERMS)
+    job = job_request("tune", str(path), ["trials=3"], OPTIONS)
     assert job.arguments == ("tune", "tandem_job/search.yaml")
     assert job.run == "s3://b/searches/s"
     search = content(job, "search.yaml")
@@ -63,14 +63,14 @@ def test_a_search_that_tune_would_refuse_is_not_sent(config: Path) -> None:
     path = config.parent / "search.yaml"
     path.write_text(SEARCH.replace("losses.own", "losses.onw"))
     with pytest.raises(ConfigError, match=r"unknown key losses.onw; did you mean losses.own\?"):
-        job_request("tune", str(path), [], TERMS)
+        job_request("tune", str(path), [], OPTIONS)
 
 
 def test_an_evaluation_names_a_run_that_the_cluster_sees() -> None:
-    job = job_request("evaluate", "/mnt/runs/mine", [], TERMS)
+    job = job_request("evaluate", "/mnt/runs/mine", [], OPTIONS)
     assert job.arguments == ("evaluate", "/mnt/runs/mine")
     with pytest.raises(ConfigError, match="name the run as the cluster's nodes see it"):
-        job_request("evaluate", "runs/mine", [], TERMS)
+        job_request("evaluate", "runs/mine", [], OPTIONS)
 
 
 def test_a_variable_is_given_or_taken_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
