@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from actors.wire import Description
+from actors.wire import RankDescription
 from orchestrator.loop.exchange import GroupCheckpoint
 from orchestrator.loop.ports import ClusterPort, ObjectStore, StoredPart
 from orchestrator.run_dir.status import Places
@@ -29,7 +29,7 @@ class Groups(ClusterPort, Protocol):
         self,
         stop_requested: StopRequested,
         resume: Mapping[str, GroupCheckpoint] | None = None,
-    ) -> Mapping[str, Sequence[Description]]:
+    ) -> Mapping[str, Sequence[RankDescription]]:
         """Starts both groups and publishes what each begins with.
 
         Args:
@@ -100,7 +100,7 @@ class Runtime(Protocol):
         """
 
     def refuse_too_large(
-        self, config: Config, descriptions: Mapping[str, Sequence[Description]]
+        self, config: Config, descriptions: Mapping[str, Sequence[RankDescription]]
     ) -> None:
         """Raises: StoreTooSmallError where the kept versions don't fit the object store."""
 

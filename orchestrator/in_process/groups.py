@@ -27,7 +27,7 @@ from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.trainer import Trainer
-from actors.wire import Beat, ConfigError, Description, Location, Order, StorageError
+from actors.wire import ConfigError, Heartbeat, Location, Order, RankDescription, StorageError
 from orchestrator.errors import InterruptedRunError
 from orchestrator.in_process.host_store import HostStore
 from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Prepared
@@ -63,7 +63,7 @@ class InProcessGroups:
         self,
         stop_requested: StopRequested,
         resume: Mapping[str, GroupCheckpoint] | None = None,
-    ) -> dict[str, list[Description]]:
+    ) -> dict[str, list[RankDescription]]:
         """Builds both trainers and publishes what each begins with.
 
         Raises:
@@ -71,7 +71,7 @@ class InProcessGroups:
             ConfigError: what a trainer found wrong with the config.
             CheckpointError: a checkpoint is not this run's.
         """
-        descriptions: dict[str, list[Description]] = {}
+        descriptions: dict[str, list[RankDescription]] = {}
         for group in GROUPS:
             if reason := stop_requested():
                 raise InterruptedRunError(reason)
@@ -87,10 +87,10 @@ class InProcessGroups:
             self._first[group] = Version(group, number, (header,), self._kept(buckets))
         return descriptions
 
-    def _description(self, trainer: Trainer) -> Description:
+    def _description(self, trainer: Trainer) -> RankDescription:
         group = trainer.group
         slow = slow_bf16(group, trainer.own_spec.precision, trainer.own_spec.workers.gpus)
-        return Description(
+        return RankDescription(
             group=group,
             rank=0,
             incarnation=0,
@@ -105,11 +105,11 @@ class InProcessGroups:
         """The version that the group began with."""
         return self._first[group]
 
-    def places(self) -> dict[str, list[tuple[Location, Beat | None]]]:
+    def places(self) -> dict[str, list[tuple[Location, Heartbeat | None]]]:
         """This process, once for each group."""
         host = platform.node()
         devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        found: dict[str, list[tuple[Location, Beat | None]]] = {}
+        found: dict[str, list[tuple[Location, Heartbeat | None]]] = {}
         for group, trainer in list(self._trainers.items()):
             host_bytes, gpu_bytes = used_bytes(trainer.device)
             beat = replace(trainer.beat, host_bytes=host_bytes, gpu_bytes=gpu_bytes)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from actors.settings.run import GROUPS
-from actors.wire import Description
+from actors.wire import RankDescription
 from orchestrator.in_process.groups import InProcessGroups
 from orchestrator.in_process.host_store import HostStore
 from orchestrator.in_process.settings import refuse_what_needs_processes, without_deadlines
@@ -67,7 +67,7 @@ class InProcessRuntime:
         yield InProcessGroups(config, tokenizer_json, self.store)
 
     def refuse_too_large(
-        self, config: Config, descriptions: Mapping[str, Sequence[Description]]
+        self, config: Config, descriptions: Mapping[str, Sequence[RankDescription]]
     ) -> None:
         """Nothing: host memory has no share set aside for snapshots."""
 

@@ -14,7 +14,7 @@ from ray.util.placement_group import remove_placement_group
 
 from actors.machine.host_memory import ByteArray
 from actors.settings.run import GROUPS
-from actors.wire import Description
+from actors.wire import RankDescription
 from orchestrator.loop.exchange import check_fits
 from orchestrator.loop.ports import StoredPart
 from orchestrator.nodes.placement import Seats, reserve
@@ -78,7 +78,7 @@ class RayRuntime:
                 remove_placement_group(own)
 
     def refuse_too_large(
-        self, config: Config, descriptions: Mapping[str, Sequence[Description]]
+        self, config: Config, descriptions: Mapping[str, Sequence[RankDescription]]
     ) -> None:
         """Compares with the whole cluster's object store."""
         first = {group: descriptions[group][0] for group in GROUPS}
