@@ -25,11 +25,11 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
         ) from err
     export = find_export(run)
     from actors.measuring.probing import VOICES, decode_greedily, prompt_tokens
-    from actors.weights.pair_files import load
+    from actors.weights.pair_export import load_pair
 
     pair, tokenizer = load_pair(export)
     prompts = [prompt_tokens(tokenizer, prompt)]
-    told = {v: decode_greedily(pair, v, prompts, tokenizer.end, max_tokens)[0] for v in VOICES}
+    continued = {v: decode_greedily(pair, v, prompts, tokenizer.end, max_tokens)[0] for v in VOICES}
     if not by_token:
         table = Table(title=prompt, title_justify="left")
         for voice in VOICES:

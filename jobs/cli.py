@@ -200,7 +200,7 @@ def learn(
     as_json: JsonOption = False,
 ) -> None:
     """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged."""
-    from jobs.learn.learn import Wanted, run_learn
+    from jobs.learn.learn import LearnOptions, run_learn
 
     with exit_codes():
         options = LearnOptions(facts, text, templates, out, steps, lr, rows, old_data, seed)

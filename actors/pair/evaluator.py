@@ -191,9 +191,9 @@ class Evaluator:
             questions = []
             for row in batch.tokens_BT[:num].tolist():
                 after = tokenizer.decode(row[half : half + QUESTION_TOKENS])
-                asked.append((tokenizer.decode(row[:half]), after))
-        prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in asked]
-        told = {
+                questions.append((tokenizer.decode(row[:half]), after))
+        prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in questions]
+        continued = {
             v: decode_greedily(
                 self.pair, v, prompts, tokenizer.end, batch_tokens=self._batch_tokens
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from actors.snapshots.flat import ByteArray
+from actors.snapshots.flat_parameters import ByteArray
 from actors.wire import CheckpointHeader, Header, Order, OrderError, Report
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from actors.settings.groups import OptimizerSpec
-from actors.snapshots.flat import FlatParameters
+from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import DECAY, ROWS
 from actors.training.process_group import ProcessGroup
 

@@ -133,7 +133,7 @@ class Trainer(ABC):
         assert (ranks.rank, ranks.num_ranks) == (self.rank, self.num_ranks)
         self.ranks = ranks
         gather = ranks.sibling("reading").gather  # from the corpus' own thread, beside the steps
-        self.corpus.share_reading(Shard(self.rank, self.num_ranks, gather, background=True))
+        self.corpus.share_reading(ReadingShare(self.rank, self.num_ranks, gather, background=True))
         if compare:
             refuse_other_weights(ranks, self.group, self.own.digest())
 

@@ -149,9 +149,9 @@ def _learn(
         if plan.rows is None
         else f"{plan.rows or 'all'} rows of the value table a step"
     )
-    say(f"learning {given.described}: {how}; asking first")
+    say(f"learning {given.described}: {how}; measuring first")
     before = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
-    learner = Learner(config, pair, given_corpus, own_corpus, plan)
+    learner = Learner(config, pair, new_corpus, own_corpus, plan)
     seconds, curve = 0.0, []
 
     def point() -> None:

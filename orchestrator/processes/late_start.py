@@ -63,7 +63,7 @@ def _activity(
             return f"its process does not answer within {ANSWER_S:g} s; it hangs or gets no CPU"
         return "Ray has not started its process yet"
     try:
-        beat: Beat = ray.get(beat_ref)
+        beat: Heartbeat = ray.get(beat_ref)
     except RayError as err:  # the process died just now
         return f"its process has ended ({type(err).__name__})"
     return f"{beat.phase}, for {max(0.0, time.time() - beat.at):.0f} s"

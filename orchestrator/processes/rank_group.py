@@ -111,7 +111,7 @@ class RankGroup:
     locations: list[Location] = field(default_factory=list)
     descriptions: list[RankDescription] = field(default_factory=list)
     first_version: Version | None = None
-    beats: dict[int, Beat | None] = field(default_factory=dict)  # by rank, the last one
+    beats: dict[int, Heartbeat | None] = field(default_factory=dict)  # by rank, the last one
     _call: _Call | None = None
     _failing_since: float | None = None
     _adopted: int = -1

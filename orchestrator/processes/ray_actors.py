@@ -89,7 +89,7 @@ class Rank:
         assert self._built is not None, "`start` comes first"
         return self._built
 
-    def _describe(self, incarnation: int) -> Description:
+    def _describe(self, incarnation: int) -> RankDescription:
         precision = self._arguments[0].group(self._group).precision
         slow = slow_bf16(self._group, precision, self._workers.gpus)
         return RankDescription(
@@ -107,7 +107,7 @@ class Rank:
         rendezvous = self._rendezvous = Rendezvous(ray.util.get_node_ip_address())
         return rendezvous.host, rendezvous.port
 
-    def regroup(self, num_ranks: int, incarnation: int) -> Description:
+    def regroup(self, num_ranks: int, incarnation: int) -> RankDescription:
         """Leaves the process group, to join one with another number of ranks."""
         self._set_num_ranks(num_ranks)
         self._rendezvous = None
@@ -152,10 +152,10 @@ class Rank:
         return (done.report, done.header, done.checkpoint_header, *out)
 
     @ray.method(concurrency_group="beat")
-    def beat(self) -> Beat:
+    def beat(self) -> Heartbeat:
         """The main thread's last note of what it does, and the memory that the process uses."""
         if self._built is None:
-            return Beat(self._group, self._rank, 0, self._phase, 0, 0, self._phase_at)
+            return Heartbeat(self._group, self._rank, 0, self._phase, 0, 0, self._phase_at)
         from actors.machine.device import used_bytes
 
         host_bytes, gpu_bytes = used_bytes(self._trainer.device)

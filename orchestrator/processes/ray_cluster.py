@@ -121,7 +121,7 @@ class RayCluster:
         assert version is not None, f"{group}: not started"
         return version
 
-    def places(self) -> dict[str, list[tuple[Location, Beat | None]]]:
+    def places(self) -> dict[str, list[tuple[Location, Heartbeat | None]]]:
         """Where every rank is, and its last heartbeat."""
         return {
             name: [(where, group.beats.get(where.rank)) for where in list(group.locations)]

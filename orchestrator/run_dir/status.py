@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from actors.settings.run import DATA, GROUPS, MEMORY
-from actors.wire import Beat, ConfigError, Location
+from actors.wire import ConfigError, Heartbeat, Location
 from orchestrator.loop.phases import Starting
 from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.loop.schedule import Plan

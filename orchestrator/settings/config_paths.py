@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actors.settings.fields import PathTo, settings_of
 from actors.settings.run import RunSpec
-from actors.tokenizers.pretrained import looks_local
+from actors.tokenizers.pretrained_tokenizer import looks_local
 
 
 def path_settings() -> dict[str, PathTo]:

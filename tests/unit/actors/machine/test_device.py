@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.machine.device import deterministic_or_told, take_device
+from actors.machine.device import explain_nondeterminism, take_device
 from actors.settings.groups import WorkersSpec
 from actors.wire import ConfigError
 

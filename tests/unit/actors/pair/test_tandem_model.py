@@ -22,7 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from actors.measuring.probing import VOICES, Voice, decode_greedily, prompt_tokens
 from actors.measuring.voices import predict_everywhere
-from actors.pair.pair_model import TandemModel, load
+from actors.pair.tandem_model import TandemModel, load_tandem_model
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import FAMILIES, one_document, tokens
 from tests.unit.actors.tiny_pair import NUM_TOKENS, ROWS, Pair, exported, tandem

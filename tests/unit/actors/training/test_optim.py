@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.settings.groups import OptimizerSpec
-from actors.snapshots.flat import FROZEN, FlatParameters
+from actors.snapshots.flat_parameters import FROZEN, FlatParameters
 from actors.snapshots.sections import section_of
 from actors.training.optim import DenseOptimizer, RowAdam, clip, learning_rate
 from actors.training.process_group import ProcessGroup

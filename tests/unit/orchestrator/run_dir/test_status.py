@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from actors.settings.run import DATA, MEMORY
-from actors.wire import Beat, ConfigError, Location
+from actors.wire import ConfigError, Heartbeat, Location
 from orchestrator.loop.resize_rules import Resize
 from orchestrator.run_dir.metrics import Metrics
 from orchestrator.run_dir.run_dir import RunDir
