@@ -24,7 +24,7 @@ from actors.corpus.corpus import Corpus, Windows, WindowStream
 from actors.layers.batch import Batch
 from actors.layers.pair import Pair
 from actors.machine.device import device_of
-from actors.measuring.evaluation import heldout_figures
+from actors.measuring.heldout import heldout_figures
 from actors.measuring.probing import Voice, answers_right
 from actors.pair.learner import Learner
 from actors.settings.learn_plan import LearnPlan, default_lr

@@ -13,7 +13,7 @@ from actors.corpus.reader import encode
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.machine.device import device_of
-from actors.measuring.evaluation import heldout_figures
+from actors.measuring.heldout import heldout_figures
 from actors.measuring.probing import VOICES, Voice, answer_reflection, answers_right, prompt_tokens
 from actors.settings.run import RunSpec
 from actors.sources.documents import Document

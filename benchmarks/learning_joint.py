@@ -17,8 +17,7 @@ from torch import Tensor
 
 from actors.corpus.corpus import PADDING, WindowStream
 from actors.layers import losses
-from actors.layers.batch import both_voices
-from actors.layers.mixing import mixing_loss, strange_sequences
+from actors.layers.mixture import mixing_loss, noised_sequences, predict_both
 from actors.layers.pair import Pair
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.snapshots.flat import FlatParameters
@@ -62,24 +61,23 @@ class JointTrainer(MemoryTrainer):
         read = self.layer.read_at(u_BTD[text_BT])
         y_BTD = torch.zeros_like(u_BTD)
         y_BTD[text_BT] = read.y
-        said = both_voices(self.data, self.layer, batch, y_BTD[:readers], reading.valid_BT)
-        mixed = said.mixed(fixed=spec.data.mixing_noise > 0)
-        own_NV = mixed.data.logits_BTV[readers:][alone.valid_BT]
-        heard_NV = mixed.data.logits_BTV[:readers][reading.valid_BT]
+        out, both = predict_both(self.data, self.layer, batch, y_BTD[:readers], reading.valid_BT)
+        mixture = both.mixed(fixed=spec.data.mixing_noise > 0)
+        own_NV = out.logits_BTV[readers:][alone.valid_BT]
         said_NV = self.layer.predict(y_BTD[batch.valid_BT])
         guess_NV = self.layer.guess(u_BTD[batch.valid_BT])
         loss = (
             weights.own * losses.own(own_NV, alone.targets_N)
-            + weights.help * losses.help_(mixed.log_mixed_NV, reading.targets_N)
-            + weights.reader * losses.own(heard_NV, reading.targets_N)
+            + weights.help * losses.help_(mixture.logp, reading.targets_N)
+            + weights.reader * losses.own(both.logits, reading.targets_N)
             + self._imitation(own_NV, said_NV, batch.targets_N)
             + weights.encoder * self._imitation(own_NV, guess_NV, batch.targets_N)
             + weights.balance * losses.balance(read.side_scores)
         )
         loss.backward()
-        strange = strange_sequences(spec, self.tokenizer, batch, readers, self.joint_steps)
-        if strange.num_valid:
-            (weights.help * mixing_loss(self.data, self.layer, strange)).backward()
+        noised = noised_sequences(spec, self.tokenizer, batch, readers, self.joint_steps)
+        if noised.num_valid:
+            (weights.help * mixing_loss(self.data, self.layer, noised)).backward()
         self.check_finite(loss=loss.item())
         self.data_dense.step(self._rate(spec.data.optimizer.lr, DATA, self.joint_steps))
         self.dense.step(self._rate(spec.memory.optimizer.lr, MEMORY, self.step))

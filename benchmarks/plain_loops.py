@@ -20,8 +20,8 @@ import torch
 
 from actors.corpus.corpus import Corpus, WindowStream, train_tokenizer
 from actors.layers import losses
-from actors.layers.batch import both_voices, predict_at, to_batch
-from actors.layers.mixing import mixing_loss, strange_sequences
+from actors.layers.batch import memory_logits_at, to_batch
+from actors.layers.mixture import mixing_loss, noised_sequences, predict_both
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.optim import RowAdam, learning_rate
 from actors.training.process_group import ProcessGroup
@@ -49,16 +49,16 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         batch = to_batch(stream.next_batch(spec.data.batch_size)[0], device)
         with torch.no_grad():
             read = memory.read(batch.tokens_BT[:readers], batch.segments_BT[:readers])
-        strange = strange_sequences(spec, corpus.tokenizer, batch, readers, steps)
-        said = both_voices(layer, memory, batch, read.y, batch.valid_BT[:readers])
-        mixed = said.mixed(fixed=spec.data.mixing_noise > 0)
+        noised = noised_sequences(spec, corpus.tokenizer, batch, readers, steps)
+        out, both = predict_both(layer, memory, batch, read.y, batch.valid_BT[:readers])
+        mixture = both.mixed(fixed=spec.data.mixing_noise > 0)
         alone = batch.rows(slice(readers, None))
-        own = losses.own(mixed.data.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
-        help_ = losses.help_(mixed.log_mixed_NV, batch.rows(slice(None, readers)).targets_N)
+        own = losses.own(out.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
+        help_ = losses.help_(mixture.logp, batch.rows(slice(None, readers)).targets_N)
         adamw.zero_grad()
         (spec.losses.own * own + spec.losses.help * help_).backward()
-        if strange.num_valid:
-            (spec.losses.help * mixing_loss(layer, memory, strange)).backward()
+        if noised.num_valid:
+            (spec.losses.help * mixing_loss(layer, memory, noised)).backward()
         torch.nn.utils.clip_grad_norm_(layer.parameters(), optimizer.clip_norm)
         lr = learning_rate(optimizer.lr, optimizer, steps, spec.total_steps(DATA))
         for group in adamw.param_groups:
@@ -100,7 +100,7 @@ def memory_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         with torch.no_grad():
             taught = teacher(part.tokens_BT, part.segments_BT).logits_BTV[part.valid_BT]
             old = ref(synced.tokens_BT, synced.segments_BT).logits_BTV[synced.valid_BT]
-            was = predict_at(before, synced)
+            was = memory_logits_at(before, synced)
         recalled = int((of_sequence_N < num_recall).sum())
         for weight, said_NV in ((1.0, logits_NV), (weights.encoder, layer.guess(u_ND))):
             self_ = losses.self_(said_NV, batch.targets_N)
@@ -108,7 +108,7 @@ def memory_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
             loss = loss + weight * (weights.self_ * self_ + weights.recall * recall)
         count = int((of_sequence_N < num_sync).sum())
         sync = losses.sync(
-            taught[:count], old, was, logits_NV[:count], yields=weights.recall_yields
+            taught[:count], old, was, logits_NV[:count], strength=weights.recall_yields
         )
         loss = loss + weights.sync * sync
         adamw.zero_grad()

@@ -11,8 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.layers.pair import Pair
-from actors.measuring.evaluation import MARGIN
-from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens, says, speak, tell
+from actors.measuring.heldout import MARGIN
+from actors.measuring.probing import (
+    answer_tokens,
+    decode_greedily,
+    decodes_to,
+    pad_right,
+    prompt_tokens,
+)
+from actors.measuring.voices import predict_everywhere
 from actors.tokenizers.tokenizer import Tokenizer
 from benchmarks.reflect_data import Question
 
@@ -43,7 +50,7 @@ def answers_of(
     pair: Pair, prompts: Sequence[Sequence[int]], mark: int, old: Sequence[Tokens] | None
 ) -> Answers:
     """The data layer's answers, and by how much each leads the one in `old`."""
-    said = [told.tokens for told in tell(pair, "own", prompts, mark)]
+    said = [told.tokens for told in decode_greedily(pair, "own", prompts, mark)]
     lead = [0.0] * len(said)
     moved = [i for i, answer in enumerate(said) if old is not None and answer != old[i]]
     for start in range(0, len(moved), BATCH):
@@ -65,7 +72,7 @@ def _leads(
     shared = [same_start(new[i], old[i]) for i in indices]
     rows = [[*prompts[i], *new[i][:same]] for i, same in zip(indices, shared, strict=True)]
     tokens, segments = pad_right(rows, mark, pair.memory.values.device)
-    p_BTV = speak(pair, "own", tokens, segments).logp_BTV.exp()
+    p_BTV = predict_everywhere(pair, "own", tokens, segments).logp.exp()
     leads = []
     for at, (i, same) in enumerate(zip(indices, shared, strict=True)):
         p_V = p_BTV[at, len(rows[at]) - 1]
@@ -82,7 +89,7 @@ def same_start(a: Sequence[int], b: Sequence[int]) -> int:
 
 def agrees(pair: Pair, prompts: Sequence[Sequence[int]], answers: Sequence[Tokens]) -> list[bool]:
     """Whether the memory, greedily, gives each whole answer; an empty one it can't give."""
-    said = says(pair, "memory", prompts, answers)
+    said = decodes_to(pair, "memory", prompts, answers)
     return [ok and len(answer) > 0 for ok, answer in zip(said, answers, strict=True)]
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from actors.corpus.corpus import build_tokenizer
-from actors.layers.batch import predict_at, to_batch
+from actors.layers.batch import memory_logits_at, to_batch
 from actors.layers.pair import Pair
 from actors.machine.device import device_of
-from actors.measuring.evaluation import heldout_figures
+from actors.measuring.heldout import heldout_figures
 from actors.settings.run import DATA, RunSpec
 from actors.snapshots.flat import FlatParameters
 from actors.snapshots.sections import section_of
@@ -229,9 +229,9 @@ class FactsCells:
         counts = torch.bincount(batch.targets_N, minlength=tokenizer.size)
         mean = controls.MeanRead(pair.memory, batch)
         figures = {
-            "kl": controls.recall_kl(pair.data, lambda b: predict_at(pair.memory, b), batch),
+            "kl": controls.recall_kl(pair.data, lambda b: memory_logits_at(pair.memory, b), batch),
             "kl_shuffled": controls.recall_kl(
-                pair.data, lambda b: predict_at(shuffled.memory, b), batch
+                pair.data, lambda b: memory_logits_at(shuffled.memory, b), batch
             ),
             "kl_mean": controls.recall_kl(pair.data, mean.predict_at, batch),
             "kl_unigram": controls.recall_kl(
@@ -379,7 +379,7 @@ class TextCells:
             counts += torch.bincount(tokens.flatten(), minlength=len(counts))
         counts = counts.to(trainer.device)
         figures = {
-            "kl": controls.recall_kl(pair.data, lambda b: predict_at(pair.memory, b), batch),
+            "kl": controls.recall_kl(pair.data, lambda b: memory_logits_at(pair.memory, b), batch),
             "kl_unigram": controls.recall_kl(
                 pair.data, lambda _: controls.unigram_logits(counts), batch
             ),
@@ -390,7 +390,7 @@ class TextCells:
             mean = controls.MeanRead(pair.memory, batch)
             figures |= {
                 "kl_shuffled": controls.recall_kl(
-                    pair.data, lambda b: predict_at(shuffled, b), batch
+                    pair.data, lambda b: memory_logits_at(shuffled, b), batch
                 ),
                 "kl_mean": controls.recall_kl(pair.data, mean.predict_at, batch),
             }

@@ -24,12 +24,12 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
             f"prompt {prompt!a}: expected UTF-8, got other bytes; set the terminal to UTF-8"
         ) from err
     export = find_export(run)
-    from actors.measuring.probing import VOICES, prompt_tokens, tell
+    from actors.measuring.probing import VOICES, decode_greedily, prompt_tokens
     from actors.weights.pair_files import load
 
     pair, tokenizer = load(export)
     prompts = [prompt_tokens(tokenizer, prompt)]
-    told = {v: tell(pair, v, prompts, tokenizer.end, max_tokens)[0] for v in VOICES}
+    told = {v: decode_greedily(pair, v, prompts, tokenizer.end, max_tokens)[0] for v in VOICES}
     if not by_token:
         table = Table(title=prompt, title_justify="left")
         for voice in VOICES:

@@ -1,7 +1,9 @@
-"""Builds both layers from a run's spec, the same weights in every process that asks, and puts them
-together.
+"""Windows of the corpus as tensors on a device, and the positions of them that count.
 
-Called by the trainers (own layer and mirror of the peer's), the evaluator and `pair`.
+Which positions have something to predict is known in host memory, so that no GPU is waited for to
+pick them.
+
+Shapes: B sequences, T tokens, N valid positions, M positions that hold a token, D and V widths.
 """
 
 from __future__ import annotations
@@ -16,15 +18,14 @@ import torch
 from torch import Tensor
 
 from actors.corpus.corpus import PADDING, Windows
-from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort, mix_distributions
-from actors.layers.losses import log_probabilities
+from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.machine.device import send
 
 
 @dataclass(frozen=True)
-class Host:
-    """What host memory knows of a batch: a GPU need not be asked, nor waited for."""
+class HostCopy:
+    """A batch's segments and valid positions in host memory: no GPU has to be waited for."""
 
     segments_BT: npt.NDArray[np.int64]
     valid_BT: npt.NDArray[np.bool_]
@@ -40,14 +41,14 @@ class Batch:
     segments_BT: Tensor
     valid_BT: Tensor  # bool; the last position is never valid
     targets_BT: Tensor  # next token; meaningless where not valid
-    known: Host | None = None  # None: `host` fetches it
+    host_copy: HostCopy | None = None  # None: `host` fetches it
 
     @cached_property
-    def host(self) -> Host:
+    def host(self) -> HostCopy:
         """Segments and valid positions in host memory."""
-        if self.known is not None:
-            return self.known
-        return Host(self.segments_BT.cpu().numpy(), self.valid_BT.cpu().numpy())
+        if self.host_copy is not None:
+            return self.host_copy
+        return HostCopy(self.segments_BT.cpu().numpy(), self.valid_BT.cpu().numpy())
 
     @property
     def num_tokens(self) -> int:
@@ -98,7 +99,7 @@ class Batch:
             self.segments_BT[rows],
             self.valid_BT[rows],
             self.targets_BT[rows],
-            Host(self.host.segments_BT[at], self.host.valid_BT[at]),
+            HostCopy(self.host.segments_BT[at], self.host.valid_BT[at]),
         )
 
     @cached_property
@@ -131,7 +132,7 @@ def to_batch(windows: Windows, device: torch.device) -> Batch:
         torch.from_numpy(segments),
         torch.from_numpy(valid),
         tokens.roll(-1, dims=1),
-        Host(segments, valid),
+        HostCopy(segments, valid),
     ).to(device)
 
 
@@ -155,79 +156,13 @@ def add_noise(
     return replace(batch, tokens_BT=tokens)
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """What data layer and memory say together at N positions."""
-
-    log_mixed_NV: Tensor
-    mixing_N: Tensor  # lambda
-    data: DataOutput
-
-
-@dataclass(frozen=True)
-class Voices:
-    """What data and memory layer say at N positions, each by itself, and what lambda is made of."""
-
-    logp_NV: Tensor
-    logq_NV: Tensor
-    hidden_ND: Tensor
-    y_ND: Tensor
-    data: DataOutput
-    port: MemoryPort
-    logits_NV: Tensor  # of the data layer, of which logp_NV is made
-
-    def mixing_logit(self, fixed: bool = False) -> Tensor:
-        """logit(lambda) (N,); `fixed`: its weights get no gradient."""
-        return self.port.mixing_logit(self.hidden_ND, self.y_ND, self.logp_NV, self.logq_NV, fixed)
-
-    def mixed(self, fixed: bool = False) -> Mixed:
-        """Both together; `fixed`: the weights of lambda get no gradient."""
-        logit_N = self.mixing_logit(fixed)
-        log_mixed_NV = mix_distributions(self.logp_NV, self.logq_NV, logit_N)
-        return Mixed(log_mixed_NV, torch.sigmoid(logit_N), self.data)
-
-
-def both_voices(
-    data: DataLayer,
-    memory: MemoryLayer,
-    batch: Batch,
-    y_RTD: Tensor,
-    where: Tensor,
-    scale_RT: Tensor | None = None,
-) -> Voices:
-    """One data-layer pass in which the first R sequences read; both voices at `where`.
-
-    Args:
-        data, memory: the layers.
-        batch: all sequences; those after the first R have their reads off.
-        y_RTD: what the first R sequences read.
-        where: positions of the first R of which the voices are wanted, as `rows_at` takes them.
-        scale_RT: of what the data layer hears of each read, as dropout scales; the memory's own
-            prediction is of the whole read. None: all is heard as it is.
-    """
-    readers = len(y_RTD)
-    heard_RTD = y_RTD if scale_RT is None else y_RTD * scale_RT.unsqueeze(-1)
-    out = data(
-        batch.tokens_BT,
-        batch.segments_BT,
-        heard_RTD if readers else None,
-        one_document=batch.one_document,
-    )
-    y_ND = rows_at(y_RTD, where)
-    logits_NV = rows_at(out.logits_BTV[:readers], where)
-    logp_NV = log_probabilities(logits_NV)
-    logq_NV = log_probabilities(memory.predict(y_ND))
-    hidden_ND = rows_at(out.hidden_BTD[:readers], where)
-    return Voices(logp_NV, logq_NV, hidden_ND, y_ND, out, data.port, logits_NV)
-
-
-def predict_at(memory: MemoryLayer, batch: Batch) -> Tensor:
+def memory_logits_at(memory: MemoryLayer, batch: Batch) -> Tensor:
     """The memory's own logits (N, V) at the valid positions, reading nowhere else."""
     u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT, one_document=batch.one_document)
     return memory.predict(memory.read_at(rows_at(u_BTD, batch.valid_at_N)).y)
 
 
-def own_at(data: DataLayer, batch: Batch) -> Tensor:
+def data_logits_at(data: DataLayer, batch: Batch) -> Tensor:
     """The data layer's own logits (N, V) at the valid positions, reads off."""
     out = data(batch.tokens_BT, batch.segments_BT, one_document=batch.one_document)
     return rows_at(out.logits_BTV, batch.valid_at_N)

@@ -111,9 +111,9 @@ class DataLayer(nn.Module):
         model: any Hugging Face causal LM.
         spec: where to read.
         memory_dim: width of a read.
-        num_tokens: ids that the tokenizer has. Output rows beyond it are left out of what is
-            measured, mixed and taught; training lowers them all the same (`losses.unsaid`), since
-            an exported model says what its rows say.
+        num_tokens: ids that the tokenizer has. Output rows beyond it are left out of measurements,
+            mixture and teachers; training lowers them all the same (`losses.beyond_tokens`), since
+            an exported model predicts with all its rows.
 
     Raises:
         ConfigError: a read layer that does not exist, or more token ids than the model has rows.
@@ -342,9 +342,3 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
             "memory in"
         )
     return stacks[0]
-
-
-def mix_distributions(logp: Tensor, logq: Tensor, mixing_logit: Tensor) -> Tensor:
-    """log of (1 - lambda) p + lambda q, (..., V), from log probabilities and logit(lambda)."""
-    mixing_logit = mixing_logit.unsqueeze(-1)
-    return torch.logaddexp(logp + F.logsigmoid(-mixing_logit), logq + F.logsigmoid(mixing_logit))

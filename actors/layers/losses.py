@@ -1,8 +1,12 @@
-"""The losses, each a pure function of logits or log probabilities and the positions that count.
+"""The losses, each a pure function of logits or log probabilities at some positions.
 
-Shapes: N positions, V token ids. Every function averages over the positions it is given; callers
-choose them. Teachers are under stop-gradient here, and logits of any precision become float32, so
-that a caller can't forget it. Source of all: DESIGN 1, where no paper is named.
+    p, theta: the data layer      q, phi: the memory layer      y: the next token of the text
+
+Every function averages over the positions it is given; callers choose them. Teachers are under
+stop-gradient here, and logits of any precision become float32, so that a caller can't forget it.
+All are in nats per token. Tandem's own where no paper is named.
+
+Shapes: N positions, V token ids, H heads, S slots per side.
 """
 
 from __future__ import annotations
@@ -28,18 +32,18 @@ def log_probabilities(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Teacher:
-    """What a layer that gets no gradient says at N positions, worked out once for all who ask."""
+    """What a layer that gets no gradient predicts at N positions, computed once for all losses."""
 
     logp_NV: Tensor
     p_NV: Tensor
 
     @classmethod
-    def of(cls, said: Teacher | Tensor) -> Teacher:
-        """Of the layer's logits (N, V); of a teacher, itself."""
-        if isinstance(said, Teacher):
-            return said
+    def of(cls, given: Teacher | Tensor) -> Teacher:
+        """From the layer's logits (N, V); a teacher is returned as it is."""
+        if isinstance(given, Teacher):
+            return given
         with torch.no_grad():
-            logp_NV = log_probabilities(said)
+            logp_NV = log_probabilities(given)
             return cls(logp_NV, logp_NV.exp())
 
     @cached_property
@@ -64,11 +68,11 @@ def own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return F.cross_entropy(widen(logits_NV), targets_N)
 
 
-def unsaid(logits_NV: Tensor, beyond_N: Tensor) -> Tensor:
-    """-E log of the probability that theta gives to any token at all; nats.
+def beyond_tokens(logits_NV: Tensor, beyond_N: Tensor) -> Tensor:
+    """-E log of the probability that theta gives to all of the tokenizer's ids together; nats.
 
-    What the loss over all output rows has more than `own`, which is over the tokenizer's ids.
-    Without it nothing keeps the rows of a padded vocabulary down while the hidden states move.
+    The difference between the loss over all output rows and `own`, which is over the tokenizer's
+    ids. Without it nothing keeps the rows of a padded vocabulary down while the hidden states move.
 
     Args:
         logits_NV: of the tokenizer's ids.
@@ -90,7 +94,8 @@ def self_(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor | None = None) 
     """L_self = -E log q_phi(y | x), the memory alone; nats per token.
 
     Args:
-        weight_N: what each position counts, at most 1; the mean is over all positions all the same.
+        weight_N: weight of each position, at most 1; the mean is over all positions, whatever they
+            weigh.
     """
     if weight_N is None:
         return F.cross_entropy(widen(logits_NV), targets_N)
@@ -98,16 +103,19 @@ def self_(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor | None = None) 
     return (weight_N * loss_N).mean()
 
 
-def yielding(said: Teacher | Tensor, targets_N: Tensor, strength: float) -> Tensor:
-    """1 - strength (max p_theta - p_theta(y)) of each position, (N,): what the text counts.
+def text_weights(teacher: Teacher | Tensor, targets_N: Tensor, strength: float) -> Tensor:
+    """1 - strength (max p_theta - p_theta(y)) of each position, (N,): the text's weight in `self_`.
 
-    All where the data layer holds the text's token likeliest, little where it is sure of another.
+    1 where the text's token is the data layer's likeliest, small where another has nearly all of
+    the probability.
 
     Args:
-        said: by the data layer, logits (N, V) or what was made of them.
+        teacher: the data layer, or its logits (N, V).
+        targets_N: the text's tokens y.
+        strength: 0 to 1; `losses.self_yields` of a run.
     """
     with torch.no_grad():
-        p_NV = Teacher.of(said).p_NV
+        p_NV = Teacher.of(teacher).p_NV
         margin_N = p_NV.max(-1).values - p_NV.gather(1, targets_N[:, None])[:, 0]
         return 1.0 - strength * margin_N
 
@@ -123,31 +131,36 @@ def entropy(logp: Tensor) -> Tensor:
     return -(logp.exp() * logp).sum(-1)
 
 
-def heeding(teacher: Teacher, student_logp_NV: Tensor, yields: float) -> Tensor:
-    """min(1, exp(yields (H(q_phi) - H(p_theta)))) of each position, (N,): what the teacher counts.
+def teacher_weights(teacher: Teacher, student_logp_NV: Tensor, strength: float) -> Tensor:
+    """min(1, exp(strength (H(q_phi) - H(p_theta)))) of each position, (N,): weight of the teacher.
 
-    All where the data layer is as sure as the memory or surer, little where the memory knows
-    something and the data layer does not yet. No gradient.
+    1 where the data layer's entropy is no larger than the memory's, small where the memory already
+    knows something that the data layer does not. No gradient.
+
+    Args:
+        teacher: the data layer.
+        student_logp_NV: the memory's log probabilities.
+        strength: per nat; 0: all weights are 1. `losses.recall_yields` of a run.
     """
-    if yields == 0:
+    if strength == 0:
         return teacher.logp_NV.new_ones(len(teacher))
     with torch.no_grad():
         surer_N = entropy(student_logp_NV) - teacher.entropy_N
-        return (yields * surer_N).clamp_max(0.0).exp()
+        return (strength * surer_N).clamp_max(0.0).exp()
 
 
-def recall(said: Teacher | Tensor, student_logits_NV: Tensor, yields: float = 0.0) -> Tensor:
-    """L_recall = E w KL(p_thetak || q_phi), w = 1, or as `heeding` says.
+def recall(teacher: Teacher | Tensor, student_logits_NV: Tensor, strength: float = 0.0) -> Tensor:
+    """L_recall = E w KL(p_thetak || q_phi), w as in `teacher_weights`.
 
-    Can the memory say what the data layer would say; nats per token.
+    The memory learns to predict what the data layer would predict; nats per token.
 
     Args:
-        said: by the data layer, logits (N, V) or what was made of them.
+        teacher: the data layer of version k, or its logits (N, V).
         student_logits_NV: the memory's.
-        yields: as in `heeding`.
+        strength: as in `teacher_weights`.
     """
-    teacher, student = Teacher.of(said), log_probabilities(student_logits_NV)
-    weight_N = heeding(teacher, student, yields)
+    teacher, student = Teacher.of(teacher), log_probabilities(student_logits_NV)
+    weight_N = teacher_weights(teacher, student, strength)
     return (weight_N * teacher.kl_to(student)).mean()
 
 
@@ -159,12 +172,18 @@ def jensen_shannon(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SyncParts:
-    """What sync is made of at each position, (N,): how far the data layer changed, what following
-    it and staying cost, and what each counts besides the change.
+    """What sync is computed from at each position, (N,).
+
+    Attributes:
+        changed_N: how far the data layer changed, JS(p_thetak, p_thetaref), nats.
+        teacher_N: weight of the teacher, as in `teacher_weights`.
+        follow_N: KL(p_thetak || q_phi), nats.
+        agreed_N: 1 where the memory had agreed with the data layer, else 0.
+        stay_N: KL(q_phi- || q_phi), nats.
     """
 
     changed_N: Tensor
-    heed_N: Tensor
+    teacher_N: Tensor
     follow_N: Tensor
     agreed_N: Tensor
     stay_N: Tensor
@@ -174,19 +193,19 @@ class SyncParts:
         with torch.no_grad():
             tiny = torch.finfo(self.changed_N.dtype).tiny
             weight_N = self.changed_N / (self.changed_N + median).clamp_min(tiny)
-        follow_N = weight_N * self.heed_N * self.follow_N
+        follow_N = weight_N * self.teacher_N * self.follow_N
         return follow_N + (1 - weight_N) * self.agreed_N * self.stay_N
 
 
 def sync_parts(
-    said: Teacher | Tensor,
+    teacher: Teacher | Tensor,
     ref_logits_NV: Tensor,
     before_logits_NV: Tensor,
     student_logits_NV: Tensor,
-    yields: float = 0.0,
+    strength: float = 0.0,
 ) -> SyncParts:
     """The parts of `sync`, which has the same arguments."""
-    teacher = Teacher.of(said)
+    teacher = Teacher.of(teacher)
     with torch.no_grad():
         ref, before = log_probabilities(ref_logits_NV), log_probabilities(before_logits_NV)
         changed = jensen_shannon(teacher.logp_NV, ref)
@@ -195,7 +214,7 @@ def sync_parts(
     student = log_probabilities(student_logits_NV)
     return SyncParts(
         changed,
-        heeding(teacher, student, yields),
+        teacher_weights(teacher, student, strength),
         teacher.kl_to(student),
         agreed_N,
         kl(before, student),
@@ -203,29 +222,29 @@ def sync_parts(
 
 
 def sync(
-    said: Teacher | Tensor,
+    teacher: Teacher | Tensor,
     ref_logits_NV: Tensor,
     before_logits_NV: Tensor,
     student_logits_NV: Tensor,
     all_ranks: Callable[[Tensor], Tensor] = lambda own: own,
-    yields: float = 0.0,
+    strength: float = 0.0,
 ) -> Tensor:
     """L_sync = E[w h KL(p_thetak || q_phi) + (1 - w) a KL(q_phi- || q_phi)], w = JS / (JS + its
-    median over N), h = 1, or as `heeding` says.
+    median over N), h as in `teacher_weights`.
 
     Where the data layer changed since the memory last trained, follow it; where it did not and the
     memory was right, stay. JS is between p_thetak and p_thetaref; a = 1 where q_phi- agreed with
-    p_thetaref on the likeliest token.
+    p_thetaref on the likeliest token. Nats per token.
 
     Args:
-        said: by the adopted data layer, logits (N, V) or what was made of them.
+        teacher: the adopted data layer, or its logits (N, V).
         ref_logits_NV: the data layer when the memory last trained.
         before_logits_NV: the memory at the start of the interval.
         student_logits_NV: the memory now; the only one that gets a gradient.
         all_ranks: this rank's values, (N,), -> those of all ranks; the median is theirs.
-        yields: as in `heeding`.
+        strength: as in `teacher_weights`.
     """
-    parts = sync_parts(said, ref_logits_NV, before_logits_NV, student_logits_NV, yields)
+    parts = sync_parts(teacher, ref_logits_NV, before_logits_NV, student_logits_NV, strength)
     return parts.weighted(all_ranks(parts.changed_N).median()).mean()
 
 
@@ -235,9 +254,10 @@ def balance(
     """L_balance = ln S - H(mean use of the half keys), averaged over both sides and heads; 0 where
     use is even.
 
-    The entropy of the mean, so that a single token may be as choosy as it likes. The value is that
-    of all ranks, the gradient this rank's part of it. Source: DESIGN 1; Shazeer et al. 2017 (arXiv
-    1701.06538), section 4, for the idea.
+    The entropy of the mean, so that a single token may concentrate its reads on few slots. The
+    value is that of all ranks, the gradient this rank's part of it. Nats.
+
+    Source: Shazeer et al. 2017 (arXiv 1701.06538), section 4, for the idea.
 
     Args:
         side_scores_2NHS: scores of both half keys at this rank's positions.
@@ -253,8 +273,8 @@ def balance(
 
 
 def assist(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """L_assist = L_help with theta frozen.
+    """L_assist = L_help with theta frozen: the memory learns what helps the mixture.
 
-    The gradient reaches phi through read and prediction; nats per token.
+    The gradient reaches phi through the read and through its own prediction; nats per token.
     """
     return help_(log_mixed_NV, targets_N)

@@ -6,7 +6,7 @@ its own prediction (`predict`). Knows no losses, no optimizer and no data layer:
 what is to be lowered.
 
 Shapes: B sequences, T tokens, D d_m, H heads, S slots_side (n), K slots read per head, V token ids.
-Sources: Lample et al. 2019 (arXiv 1907.05242), Berges et al. 2024 (arXiv 2412.09764), DESIGN 2.
+Sources: Lample et al. 2019 (arXiv 1907.05242), Berges et al. 2024 (arXiv 2412.09764).
 """
 
 from __future__ import annotations

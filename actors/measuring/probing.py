@@ -17,11 +17,16 @@ import torch
 from torch import Tensor
 
 from actors.corpus.corpus import PADDING
-from actors.layers.data_layer import mix_distributions
 from actors.layers.pair import Pair
 from actors.measuring.answers import is_answered
-from actors.measuring.evaluation import MARGIN, Reflection
-from actors.measuring.voices import BATCH_TOKENS, batches, go_on, rows_at_once, say_at
+from actors.measuring.heldout import MARGIN, Reflection
+from actors.measuring.voices import (
+    BATCH_TOKENS,
+    batches,
+    predict_voice_at,
+    predict_voice_next,
+    rows_at_once,
+)
 from actors.measuring.voices import VOICES as VOICES
 from actors.measuring.voices import Voice as Voice
 from actors.sources.facts import Probe, baseline_accuracy
@@ -29,29 +34,6 @@ from actors.tokenizers.tokenizer import Tokenizer
 
 MAX_ANSWER_TOKENS = 16
 TOKENS_AFTER = 2  # of an answer: whether it ends there may take a space and what follows it
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """Log probabilities of one voice and lambda where there is a mixture."""
-
-    logp_BTV: Tensor
-    mixing_BT: Tensor | None = None
-
-
-@torch.no_grad()
-def speak(pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor) -> Spoken:
-    """Next-token log probabilities of `voice` at every position."""
-    if voice == "own":
-        return Spoken(pair.data(tokens_BT, segments_BT).logits_BTV.log_softmax(-1))
-    y = pair.memory.read(tokens_BT, segments_BT).y
-    logq = pair.memory.predict(y).log_softmax(-1)
-    if voice == "memory":
-        return Spoken(logq)
-    out = pair.data(tokens_BT, segments_BT, y)
-    logp = out.logits_BTV.log_softmax(-1)
-    logit = pair.data.port.mixing_logit(out.hidden_BTD, y, logp, logq)
-    return Spoken(mix_distributions(logp, logq, logit), torch.sigmoid(logit))
 
 
 def pad_right(
@@ -90,11 +72,11 @@ def _likeliest(pair: Pair, voice: Voice, rows: list[list[int]], asked: list[rang
     where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
     for row, positions in enumerate(asked):
         where_BT[row, positions.start : positions.stop] = True
-    said = say_at(pair, voice, tokens_BT, segments_BT, where_BT)
+    said = predict_voice_at(pair, voice, tokens_BT, segments_BT, where_BT)
     return [token for piece in said for token in piece.logp.argmax(-1).tolist()]
 
 
-def says(
+def decodes_to(
     pair: Pair,
     voice: Voice,
     prompts: Sequence[Sequence[int]],
@@ -127,7 +109,7 @@ def answers_right(
         max(len(tokenizer.encode(f" {answer}")) for answer in probe.answers) for probe in probes
     ]
     limits = [length + TOKENS_AFTER for length in longest]
-    told = tell(pair, voice, prompts, tokenizer.end, limits, batch_tokens)
+    told = decode_greedily(pair, voice, prompts, tokenizer.end, limits, batch_tokens)
     return [
         any(is_answered(continuation(tokenizer, p, t.tokens), a, probe.prompt)
             for a in probe.answers)
@@ -159,7 +141,7 @@ def accuracy_of(
 
 
 @dataclass(frozen=True)
-class Told:
+class Decoded:
     """A greedy continuation, token by token."""
 
     tokens: tuple[int, ...]
@@ -167,14 +149,14 @@ class Told:
     mixing: tuple[float, ...]  # lambda; empty where the voice does not mix
 
 
-def tell(
+def decode_greedily(
     pair: Pair,
     voice: Voice,
     prompts: Sequence[Sequence[int]],
     stop: int | None,
     max_tokens: int | Sequence[int] = MAX_ANSWER_TOKENS,
     batch_tokens: int = BATCH_TOKENS,
-) -> list[Told]:
+) -> list[Decoded]:
     """Greedy continuations of the prompts, up to and without `stop`; None: nothing stops them.
 
     Args:
@@ -186,7 +168,7 @@ def tell(
     """
     limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
     lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
-    told: list[Told] = [Told((), (), ())] * len(prompts)
+    told: list[Decoded] = [Decoded((), (), ())] * len(prompts)
     for indices in batches(lengths, batch_tokens, rows_at_once(pair.data.num_tokens)):
         some = [prompts[i] for i in indices]
         for i, one in zip(
@@ -203,13 +185,13 @@ def _tell(
     prompts: Sequence[Sequence[int]],
     stop: int | None,
     limits: Sequence[int],
-) -> list[Told]:
+) -> list[Decoded]:
     """Continuations of one batch; a row that has ended leaves the cache."""
     said: list[list[tuple[int, float, float]]] = [[] for _ in prompts]
     tokens_BT, mask_BP = pad_left(prompts, _device(pair))
     cache, live = pair.data.new_cache(), list(range(len(prompts)))
     while True:
-        last, _ = go_on(pair, voice, tokens_BT, mask_BP, cache, keep=1)
+        last, _ = predict_voice_next(pair, voice, tokens_BT, mask_BP, cache, keep=1)
         p_B, token_B = last.logp[:, -1].max(-1)
         tokens, ps = token_B.tolist(), p_B.exp().tolist()
         lambdas = [0.0] * len(live) if last.mixing is None else last.mixing[:, -1].tolist()
@@ -230,7 +212,7 @@ def _tell(
         tokens_BT = token_B[:, None]
         mask_BP = torch.cat([mask_BP, torch.ones_like(tokens_BT)], dim=1)
     return [
-        Told(
+        Decoded(
             tuple(token for token, _, _ in row),
             tuple(p for _, p, _ in row),
             tuple(lam for _, _, lam in row) if voice == "help" else (),
@@ -264,7 +246,7 @@ def answer_reflection(
     answer.
     """
     mark = tokenizer.end
-    told = tell(pair, "own", prompts, mark, batch_tokens=batch_tokens)
+    told = decode_greedily(pair, "own", prompts, mark, batch_tokens=batch_tokens)
     answers = [t.tokens for t in told]
     moved = [
         i
@@ -274,7 +256,7 @@ def answer_reflection(
     leads = _leads(pair, prompts, answers, old_answers, moved, mark, batch_tokens)
     clear = [i for i, lead in zip(moved, leads, strict=True) if lead > MARGIN]
     new = [answers[i] for i in clear]
-    followed = says(pair, "memory", [prompts[i] for i in clear], new, batch_tokens)
+    followed = decodes_to(pair, "memory", [prompts[i] for i in clear], new, batch_tokens)
     return Reflection(len(clear), sum(followed)), answers
 
 
@@ -308,7 +290,7 @@ def _leads(
         where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
         for row, tokens in enumerate(some):
             where_BT[row, len(tokens) - 1] = True
-        (said,) = say_at(pair, "own", tokens_BT, segments_BT, where_BT)
+        (said,) = predict_voice_at(pair, "own", tokens_BT, segments_BT, where_BT)
         for p_V, at in zip(said.logp.exp(), indices, strict=True):
             ps = [0.0 if token is None else float(p_V[token]) for token in firsts[at]]
             leads[at] = ps[0] - ps[1]

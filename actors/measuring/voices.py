@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from actors.corpus.windows import PADDING
-from actors.layers.data_layer import mix_distributions
 from actors.layers.losses import log_probabilities
 from actors.layers.memory_cache import MemoryCache
+from actors.layers.mixture import Predictions
 from actors.layers.pair import Pair
 
 Voice = Literal["own", "help", "memory"]
@@ -60,37 +60,51 @@ def batches(lengths: Sequence[int], batch_tokens: int, most: int) -> Iterator[li
 
 
 @dataclass(frozen=True)
-class Said:
+class VoicePrediction:
     """Log probabilities (..., V) of one voice, and lambda (...) where there is a mixture."""
 
     logp: Tensor
     mixing: Tensor | None = None
 
 
-def say(
+def predict_voice(
     pair: Pair, voice: Voice, logits: Tensor | None, hidden: Tensor | None, y: Tensor | None
-) -> Said:
+) -> VoicePrediction:
     """What `voice` says where the data layer has these logits (..., V) and hidden states (..., H),
     and the memory reads y (..., D); each None where the voice needs none of it.
     """
-    logp = None if logits is None else log_probabilities(logits)
     if voice == "own":
-        assert logp is not None
-        return Said(logp)
+        assert logits is not None
+        return VoicePrediction(log_probabilities(logits))
     assert y is not None
-    logq = log_probabilities(pair.memory.predict(y))
+    memory_logits = pair.memory.predict(y)
     if voice == "memory":
-        return Said(logq)
-    assert logp is not None
+        return VoicePrediction(log_probabilities(memory_logits))
+    assert logits is not None
     assert hidden is not None
-    logit = pair.data.port.mixing_logit(hidden, y, logp, logq).float()
-    return Said(mix_distributions(logp, logq, logit), torch.sigmoid(logit))
+    mixture = Predictions(logits, memory_logits, hidden, y, pair.data.port).mixed()
+    return VoicePrediction(mixture.logp, mixture.mixing)
 
 
 @torch.no_grad()
-def say_at(
+def predict_everywhere(
+    pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor
+) -> VoicePrediction:
+    """What `voice` predicts at every position, all at once: log probabilities (B, T, V).
+
+    For short texts, and the plain way that tests compare the others with.
+    """
+    y = None if voice == "own" else pair.memory.read(tokens_BT, segments_BT).y
+    if voice == "memory":
+        return predict_voice(pair, voice, None, None, y)
+    out = pair.data(tokens_BT, segments_BT, y)
+    return predict_voice(pair, voice, out.logits_BTV, out.hidden_BTD, y)
+
+
+@torch.no_grad()
+def predict_voice_at(
     pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor, where_BT: Tensor
-) -> Iterator[Said]:
+) -> Iterator[VoicePrediction]:
     """What `voice` says at some positions, piece by piece in their order."""
     y_BTD = None if voice == "own" else pair.memory.read(tokens_BT, segments_BT).y
     hidden_NH = y_ND = None
@@ -100,7 +114,7 @@ def say_at(
         y_ND = y_BTD[where_BT]
     for some in pieces(int(where_BT.sum()), pair.data.num_tokens):
         logits_NV = None if hidden_NH is None else pair.data.logits_at(hidden_NH[some])
-        yield say(
+        yield predict_voice(
             pair,
             voice,
             logits_NV,
@@ -109,7 +123,7 @@ def say_at(
         )
 
 
-def go_on(
+def predict_voice_next(
     pair: Pair,
     voice: Voice,
     tokens_BT: Tensor,
@@ -118,7 +132,7 @@ def go_on(
     keep: int | Tensor,
     position_ids: Tensor | None = None,
     **kwargs: Any,
-) -> tuple[Said, Any]:
+) -> tuple[VoicePrediction, Any]:
     """What `voice` says after the tokens of this call, and the data layer's own output if it spoke.
 
     Args:
@@ -159,7 +173,7 @@ def go_on(
         )
         logits, hidden = (t if narrow else t[:, kept] for t in (plain.logits, hidden))
         logits = logits[..., : pair.data.num_tokens]
-    said = say(pair, voice, logits, hidden, None if y_BTD is None else y_BTD[:, kept])
+    said = predict_voice(pair, voice, logits, hidden, None if y_BTD is None else y_BTD[:, kept])
     if cache is not None and past is not None:
         past.attach(cache)
     return said, plain

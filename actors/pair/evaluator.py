@@ -14,9 +14,21 @@ import torch
 from actors.corpus.corpus import Corpus
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
+<<<<<<< HEAD
 from actors.machine.device import device_of, take_threads
 from actors.measuring.evaluation import heldout_figures, token_reflection
 from actors.measuring.probing import VOICES, accuracy_of, answer_reflection, prompt_tokens, tell
+=======
+from actors.machine.device import device_of
+from actors.measuring.heldout import heldout_figures, token_reflection
+from actors.measuring.probing import (
+    VOICES,
+    accuracy_of,
+    answer_reflection,
+    decode_greedily,
+    prompt_tokens,
+)
+>>>>>>> terms
 from actors.pair.export_check import export_checked
 from actors.settings.run import RunSpec
 from actors.snapshots.flat import ByteArray, FlatParameters
@@ -192,7 +204,9 @@ class Evaluator:
                 asked.append((tokenizer.decode(row[:half]), after))
         prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in asked]
         told = {
-            v: tell(self.pair, v, prompts, tokenizer.end, batch_tokens=self._batch_tokens)
+            v: decode_greedily(
+                self.pair, v, prompts, tokenizer.end, batch_tokens=self._batch_tokens
+            )
             for v in VOICES
         }
         said = {v: [tokenizer.decode(t.tokens) for t in told[v]] for v in VOICES}

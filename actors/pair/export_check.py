@@ -27,8 +27,8 @@ from actors.layers.causal_lm import quietly
 from actors.layers.data_layer import packed_inputs
 from actors.layers.pair import Pair
 from actors.layers.sampling import openings
-from actors.measuring.evaluation import heldout_figures
-from actors.measuring.evaluation import parts as rows_of
+from actors.measuring.heldout import heldout_figures
+from actors.measuring.heldout import parts as rows_of
 from actors.measuring.probing import VOICES, Voice
 from actors.pair import pair_model
 from actors.settings.run import RunSpec

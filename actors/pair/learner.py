@@ -1,14 +1,14 @@
-"""A trained memory takes in something new while its data layer stays as it is.
+"""Trains a memory on new text or facts while its data layer stays as it is.
 
     batch = new text or facts, old data at its share
     every weight:  encoder, keys and table by their own optimizers, as the memory group trains them
     rows:          `MemoryLayer.write`, the rows of the value table that old data reads least
 
-No exchange and no other process: the data layer never changes. What is minimised is what the memory
-says alone (self) and what both say together, through the frozen data layer (assist); without the
-second the new would be known and never said. Where every weight is trained, so is what the data
-layer says by itself where it reads (reader), and it hears half of the reads meanwhile, so that no
-answer hangs on one of them. Called by `jobs.learn.learn`.
+No exchange and no other process: the data layer never changes. Minimised are the loss of the memory
+alone (self) and that of the mixture, through the frozen data layer (assist); without the second the
+memory would know what is new and the pair would not say it. Where every weight is trained, so is
+the data layer's own loss with the reads as input (reader), of which half are dropped, so that no
+answer depends on a single one. Called by `jobs.learn.learn`.
 
 Shapes: B sequences, T tokens, N positions that read, D d_m.
 """
@@ -18,12 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from actors.corpus.corpus import PADDING, Corpus, Windows, WindowStream
 from actors.layers import losses
-from actors.layers.batch import Batch, add_noise, both_voices, to_batch
+from actors.layers.batch import Batch, add_noise, rows_at, to_batch
+from actors.layers.mixture import predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
 from actors.layers.sparse_write import Background
@@ -36,12 +39,12 @@ from actors.training.optim import DenseOptimizer, RowAdam, learning_rate, short_
 from actors.training.process_group import ProcessGroup
 from actors.wire import DivergedError
 
-READ_DROPOUT = 0.5  # share of positions whose read the data layer does not hear meanwhile
+READ_DROPOUT = 0.5  # share of positions whose read is dropped before the data layer
 
 
 @dataclass
-class Taken:
-    """What was taken in so far: tokens of both kinds, and which rows were written (R,) bool."""
+class Learned:
+    """Tokens trained on so far, of both kinds, and the loss of each step in nats per token."""
 
     new_tokens: int = 0
     old_tokens: int = 0
@@ -54,7 +57,7 @@ class Learner:
     Args:
         spec: of the run that the pair is from: batch size, optimizer, precision, token noise.
         pair: both layers; the data layer is frozen.
-        new, old: what is taken in, and what the run trained on.
+        new, old: what is to be learned, and what the run trained on.
         plan: how much, and how.
     """
 
@@ -73,7 +76,7 @@ class Learner:
         )
         self._start_values = pair.memory.values.detach().clone()
         self.step = 0
-        self.taken = Taken()
+        self.learned = Learned()
         pair.data.requires_grad_(False)
         if plan.rows is None:
             for name, parameter in pair.memory.named_parameters():
@@ -96,14 +99,16 @@ class Learner:
             batch = to_batch(self._old.next_batch(self._spec.memory.batch_size)[0], self._device)
             with self._autocast():
                 u_BTD, _ = self._pair.memory.encode(batch.tokens_BT, batch.segments_BT)
-                yield self._pair.memory.read_at(u_BTD[self._reading(batch)]).slots
+                u_MD = rows_at(u_BTD, batch.places(self._reading(batch)))
+                yield self._pair.memory.read_at(u_MD).slots
 
     def _autocast(self) -> torch.autocast:
         return autocast(self._spec.memory.precision, self._device)
 
-    def _reading(self, batch: Batch) -> Tensor:
-        """Where the memory is read: all of the text where the data layer hears it too."""
-        return batch.segments_BT != PADDING if self._plan.assist > 0 else batch.valid_BT
+    def _reading(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """Where the memory is read, (B, T): in all of the text where the data layer reads too."""
+        host = batch.host
+        return host.segments_BT != PADDING if self._plan.assist > 0 else host.valid_BT
 
     def _choices(self, what: str) -> torch.Generator:
         return torch.Generator().manual_seed(seed_of(self._plan.seed, what, self.step))
@@ -112,8 +117,8 @@ class Learner:
         num_new = self._spec.memory.batch_size - self._num_old
         new, _ = self._new.next_batch(num_new)
         old, _ = self._old.next_batch(self._num_old)
-        self.taken.new_tokens += new.num_tokens
-        self.taken.old_tokens += old.num_tokens
+        self.learned.new_tokens += new.num_tokens
+        self.learned.old_tokens += old.num_tokens
         return add_noise(
             to_batch(Windows.concat([new, old]), torch.device("cpu")),
             self._spec.corpus.token_noise,
@@ -130,16 +135,15 @@ class Learner:
         """
         batch, plan = self._next_batch(), self._plan
         rate = learning_rate(plan.lr, self._optimizer, self.step, plan.steps)
-        where_BT = self._reading(batch)
         if plan.rows is None:
-            loss = self._train_all(batch, where_BT, rate)
+            loss = self._train_all(batch, rate)
         else:
             with self._autocast():
                 loss = self._pair.memory.write(
                     batch.tokens_BT,
                     batch.segments_BT,
-                    where_BT,
-                    lambda y_ND: self._loss(batch, where_BT, y_ND),
+                    torch.from_numpy(self._reading(batch)).to(self._device),
+                    lambda y_MD: self._loss(batch, y_MD),
                     self._background,
                     rate,
                     plan.rows,
@@ -150,43 +154,54 @@ class Learner:
                 f"rate, which is {plan.lr:g}"
             )
         self.step += 1
-        self.taken.losses.append(loss)
+        self.learned.losses.append(loss)
         return loss
 
-    def _train_all(self, batch: Batch, where_BT: Tensor, rate: float) -> float:
+    def _train_all(self, batch: Batch, rate: float) -> float:
         memory, run = self._pair.memory, self._spec.memory
         self._dense.zero_grad()
         with self._autocast():
             u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
-            read = memory.read_at(u_BTD[where_BT])
-            loss = self._loss(batch, where_BT, read.y)
+            read = memory.read_at(rows_at(u_BTD, batch.places(self._reading(batch))))
+            loss = self._loss(batch, read.y)
             whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
-                guess = losses.self_(memory.guess(u_BTD[batch.valid_BT]), batch.targets_N)
+                guess = losses.self_(
+                    memory.guess(rows_at(u_BTD, batch.valid_at_N)), batch.targets_N
+                )
                 whole = whole + self._spec.losses.encoder * guess
         whole.backward()
         self._dense.step(rate * run.optimizer.lr / run.value_lr)
         self._rows.step(rate, ProcessGroup())
         return float(loss.detach())
 
-    def _loss(self, batch: Batch, where_BT: Tensor, y_ND: Tensor) -> Tensor:
-        """Self, and at their weight assist and, where every weight is trained, reader."""
-        memory, targets_N = self._pair.memory, batch.targets_N
-        alone = losses.self_(memory.predict(y_ND[batch.valid_BT[where_BT]]), targets_N)
+    def _loss(self, batch: Batch, y_MD: Tensor) -> Tensor:
+        """Self, and at their weights assist and, where every weight is trained, reader.
+
+        Args:
+            batch: new text and old data.
+            y_MD: what was read at the M positions of `_reading`.
+        """
+        memory, targets_N, reading_BT = self._pair.memory, batch.targets_N, self._reading(batch)
+        y_ND = y_MD.index_select(0, batch.places(batch.host.valid_BT[reading_BT]))
+        alone = losses.self_(memory.predict(y_ND), targets_N)
         if not self._plan.assist:
             return alone
-        y_BTD = y_ND.new_zeros(*where_BT.shape, y_ND.shape[-1])
-        y_BTD[where_BT] = y_ND
+        shape_BTD = (*batch.tokens_BT.shape, y_MD.shape[-1])
+        nothing = y_MD.new_zeros(shape_BTD).flatten(0, 1)
+        y_BTD = nothing.index_copy(0, batch.places(reading_BT), y_MD).view(shape_BTD)
         every_weight = self._plan.rows is None
-        scale_BT = self._heard(where_BT) if every_weight else None
-        mixed = both_voices(self._pair.data, memory, batch, y_BTD, batch.valid_BT, scale_BT).mixed()
-        through = losses.assist(mixed.log_mixed_NV, targets_N)
+        scale_BT = self._read_scale(batch) if every_weight else None
+        _, both = predict_both(self._pair.data, memory, batch, y_BTD, batch.valid_at_N, scale_BT)
+        through = losses.assist(both.mixed().logp, targets_N)
         if every_weight:
-            reader = losses.own(mixed.data.logits_BTV[batch.valid_BT], targets_N)
-            through = through + self._spec.losses.reader * reader
+            through = through + self._spec.losses.reader * losses.own(both.logits, targets_N)
         return alone + self._plan.assist * through
 
-    def _heard(self, where_BT: Tensor) -> Tensor:
-        """Scale of what the data layer hears of each read, (B, T): 0, or what makes up for it."""
-        heard_BT = torch.rand(where_BT.shape, generator=self._choices("heard")) >= READ_DROPOUT
-        return heard_BT.to(where_BT.device) / (1 - READ_DROPOUT)
+    def _read_scale(self, batch: Batch) -> Tensor:
+        """Factor of each read on its way into the data layer, (B, T): 0 where it is dropped, and
+        elsewhere what makes up for that.
+        """
+        chosen = self._choices("heard")  # a seed: another word would be another draw
+        kept_BT = torch.rand(batch.tokens_BT.shape, generator=chosen) >= READ_DROPOUT
+        return kept_BT.to(self._device) / (1 - READ_DROPOUT)

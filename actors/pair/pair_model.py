@@ -25,7 +25,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from actors.layers.data_layer import MemoryPort
 from actors.layers.memory_cache import MemoryCache
 from actors.layers.pair import Pair
-from actors.measuring.voices import VOICES, Voice, go_on
+from actors.measuring.voices import VOICES, Voice, predict_voice_next
 from actors.tokenizers.prompt import load_prompt_tokenizer
 from actors.weights import pair_files
 
@@ -254,7 +254,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
     ) -> TandemOutput:
         past = MemoryCache.of(cache, voice).get_seq_length()
         attention_mask = _checked(attention_mask, past, input_ids_BT)
-        said, plain = go_on(
+        said, plain = predict_voice_next(
             Pair(self.data_layer, self.memory_layer),
             voice,
             input_ids_BT,

@@ -1,13 +1,16 @@
 """Trains the data layer.
 
-Own and help from one forward pass, by memory dropout; the memory's mirror is frozen. The weights of
-lambda learn in a forward pass of their own, where much of the text is replaced: what both layers
-know by heart doesn't tell which of them to believe elsewhere.
+    batch = sequences that read the memory + sequences that don't     (one forward pass)
+    loss  = help and reader of the first + own of the second
+
+The memory's mirror is frozen. lambda, the weight of the memory in the mixture, is trained in a
+separate pass on noised text (`layers.mixture`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,12 +18,14 @@ from torch import Tensor
 
 from actors.corpus.corpus import WindowStream
 from actors.layers import losses
-from actors.layers.batch import Batch, both_voices, rows_at
-from actors.layers.mixing import mixing_loss, strange_sequences
+from actors.layers.batch import Batch, rows_at
+from actors.layers.mixture import mixing_loss, noised_sequences, predict_both
 from actors.settings.run import DATA, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, learning_rate
+from actors.training.passes import DataPass
+from actors.training.terms import DataTerms, MixingTerms, Term
 from actors.training.trainer import Trainer
 from actors.weights.build import build_data_layer, build_memory_layer
 from actors.wire import UnwiredMemoryError
@@ -59,7 +64,7 @@ class DataTrainer(Trainer):
         self.stream = WindowStream(self.corpus, DATA)
 
     @property
-    def num_readers(self) -> int:
+    def num_reading(self) -> int:
         """Sequences at the front of the global batch that read the memory."""
         size = self.spec.data.batch_size
         if self.spec.losses.help == 0:
@@ -94,21 +99,21 @@ class DataTrainer(Trainer):
 
     def train_step(self) -> Measured:
         """One step of w_own L_own + w_help L_help + w_reader L_reader on the next batch."""
-        readers, step = self.num_readers, Measured()
+        num_reading, step = self.num_reading, Measured()
         with self.cost("batch"):
             windows, ranges = self.stream.next_batch(self.spec.data.batch_size)
             self.ranges.extend(ranges)
             batch = self.make_batch(windows)
-            num_help = batch.rows(slice(None, readers)).num_valid
+            num_help = batch.rows(slice(None, num_reading)).num_valid
             num_own = batch.num_valid - num_help
-            strange = strange_sequences(self.spec, self.tokenizer, batch, readers, self.step)
-            num_strange = strange.num_valid
+            noised = noised_sequences(self.spec, self.tokenizer, batch, num_reading, self.step)
+            num_noised = noised.num_valid
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
-            self._backward(part, within(readers, rows), num_own, num_help, step)
-            self._learn_mixing(strange.rows(rows).to(self.device), num_strange, step)
+            self._backward(part, within(num_reading, rows), num_own, num_help, step)
+            self._learn_mixing(noised.rows(rows).to(self.device), num_noised, step)
         self.reduce()
         with self.cost("optimizer"):
             spec = self.spec.data.optimizer
@@ -118,64 +123,63 @@ class DataTrainer(Trainer):
         return self.checked(step)
 
     def _backward(
-        self, part: Batch, readers: int, num_own: int, num_help: int, step: Measured
+        self, part: Batch, num_reading: int, num_own: int, num_help: int, step: Measured
     ) -> None:
-        """Gradients of one pass, whose first `readers` sequences read.
-
-        Args:
-            part: the sequences of the pass.
-            readers: how many of them read.
-            num_own, num_help: positions of each term in the global batch.
-            step: gets this pass' shares of the terms.
+        """Gradients of one pass, whose first `num_reading` sequences read; `num_own`, `num_help`:
+        positions of each kind in the global batch.
         """
-        weights = self.spec.losses
-        alone, reading = part.rows(slice(readers, None)), part.rows(slice(None, readers))
+        alone, reading = part.rows(slice(num_reading, None)), part.rows(slice(None, num_reading))
         with self.autocast():
             with self.cost("read"), torch.no_grad():
                 y_RTD = self._read(reading)
             with self.cost("forward"):
-                said = both_voices(self.layer, self.memory, part, y_RTD, reading.valid_at_N)
-                mixed = said.mixed(fixed=self.spec.data.mixing_noise > 0)
-        loss = torch.zeros((), device=self.device)
-        if own_here := alone.num_valid:
-            own_NV = rows_at(mixed.data.logits_BTV[readers:], alone.valid_at_N)
-            own = losses.own(own_NV, alone.targets_N)
-            own = own * (own_here / num_own)
-            loss = loss + weights.own * own
-            step.add_share("own", own)
-            if mixed.data.beyond_BT is not None:
-                beyond_N = rows_at(mixed.data.beyond_BT[readers:], alone.valid_at_N)
-                unsaid = losses.unsaid(own_NV, beyond_N)
-                loss = loss + weights.own * (own_here / num_own) * unsaid
-        if help_here := reading.num_valid:
-            share = help_here / num_help
-            help_ = losses.help_(mixed.log_mixed_NV, reading.targets_N) * share
-            loss = loss + weights.help * help_
-            step.add_share("help", help_)
-            reader = losses.own(said.logits_NV, reading.targets_N) * share
-            loss = loss + weights.reader * reader
-            step.add_share("reader", reader)
-            step.add_share("lambda", mixed.mixing_N.detach().mean(), share)
-            if mixed.data.beyond_BT is not None:
-                beyond_N = rows_at(mixed.data.beyond_BT[:readers], reading.valid_at_N)
-                unsaid = losses.unsaid(said.logits_NV, beyond_N) * share
-                loss = loss + (weights.help + weights.reader) * unsaid
-        step.add_share("loss", loss)
-        if loss.requires_grad:
-            with self.cost("backward"):
-                loss.backward()
+                out, both = predict_both(self.layer, self.memory, part, y_RTD, reading.valid_at_N)
+                mixture = both.mixed(fixed=self.spec.data.mixing_noise > 0)
+        given = DataPass(alone, reading, num_own, num_help, out, both, mixture)
+        self.learn(self.terms(given, step), step)
+
+    def terms(self, given: DataPass, step: Measured) -> DataTerms:
+        """The losses of one pass; `step` gets what else is measured."""
+        weights, out = self.spec.losses, given.out
+        num_reading, terms = len(given.reading.tokens_BT), DataTerms()
+        if num := given.alone.num_valid:
+            share, at_N = num / given.num_own, given.alone.valid_at_N
+            own_NV = rows_at(out.logits_BTV[num_reading:], at_N)
+            own = losses.own(own_NV, given.alone.targets_N) * share
+            terms = replace(terms, own=Term(own, weights.own))
+            if out.beyond_BT is not None:
+                beyond = losses.beyond_tokens(own_NV, rows_at(out.beyond_BT[num_reading:], at_N))
+                term = Term(beyond, weights.own * share, reported=False)
+                terms = replace(terms, own_beyond=term)
+        if num := given.reading.num_valid:
+            share, targets_N = num / given.num_help, given.reading.targets_N
+            help_ = losses.help_(given.mixture.logp, targets_N) * share
+            reader = losses.own(given.both.logits, targets_N) * share
+            terms = replace(
+                terms, help=Term(help_, weights.help), reader=Term(reader, weights.reader)
+            )
+            step.add_share("lambda", given.mixture.mixing.detach().mean(), share)
+            if out.beyond_BT is not None:
+                beyond_N = rows_at(out.beyond_BT[:num_reading], given.reading.valid_at_N)
+                beyond = losses.beyond_tokens(given.both.logits, beyond_N) * share
+                term = Term(beyond, weights.help + weights.reader, reported=False)
+                terms = replace(terms, read_beyond=term)
+        return terms
 
     def _learn_mixing(self, part: Batch, num: int, step: Measured) -> None:
-        """Gradient of lambda's weights on one pass' strange sequences; `num` positions of these in
-        the global batch.
+        """Gradient of lambda's weights on one pass' noised sequences.
+
+        Args:
+            part: these sequences.
+            num: their positions in the global batch.
+            step: gets what is reported.
         """
-        if not (here := part.num_valid):
+        if not part.num_valid:
             return
-        with self.cost("mixing"):
-            with self.autocast():
-                loss = mixing_loss(self.layer, self.memory, part) * (here / num)
-            (self.spec.losses.help * loss).backward()
-        step.add_share("mixing", loss)
+        with self.cost("mixing"), self.autocast():
+            mixing = mixing_loss(self.layer, self.memory, part) * (part.num_valid / num)
+        term = Term(mixing, self.spec.losses.help)
+        self.learn(MixingTerms(term), step, cost="mixing")
 
     def _read(self, part: Batch) -> Tensor:
         if len(part.tokens_BT):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from actors.snapshots.flat import ByteArray
-from actors.wire import CheckpointHeader, Header, Report
+from actors.wire import CheckpointHeader, Header, Order, OrderError, Report
 
 
 @dataclass
@@ -48,6 +48,17 @@ class Measured:
         for (sums, name, _, factor), value in zip(self.unread, values, strict=True):
             sums[name] = sums.get(name, 0.0) + value * factor
         self.unread.clear()
+
+
+def refuse_out_of_turn(
+    order: Order, group: str, rank: int, incarnation: int, interval: int
+) -> None:
+    """Raises: OrderError where `order` is not for this interval of this incarnation of the rank."""
+    if (order.incarnation, order.interval) != (incarnation, interval):
+        raise OrderError(
+            f"{group} rank {rank}: asked for interval {order.interval} of incarnation "
+            f"{order.incarnation}, expected interval {interval} of incarnation {incarnation}"
+        )
 
 
 def not_finite(

@@ -9,7 +9,7 @@ part of a batch; the report says what each costs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,45 +21,22 @@ from actors.corpus.corpus import MEASURED_WINDOWS, Windows, WindowStream, pack
 from actors.corpus.ranges import from_lists, to_lists
 from actors.corpus.replay import ReplayBuffer
 from actors.layers import losses
-from actors.layers.batch import Batch, both_voices, own_at, predict_at, rows_at, to_batch
+from actors.layers.batch import Batch, data_logits_at, memory_logits_at, rows_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.mixture import predict_both
 from actors.layers.sampling import continued, openings, pieces_of
-from actors.measuring.evaluation import agreement
+from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.snapshots.flat import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
+from actors.training.passes import MemoryPass, TermCounts
+from actors.training.terms import MemoryTerms, Term
 from actors.training.trainer import Trainer
 from actors.weights.build import build_data_layer, build_memory_layer
 from actors.wire import Order, Range
-
-FIELD = {"self": "self_"}  # losses whose weight has another name in Python
-
-
-@dataclass(frozen=True)
-class PassInputs:
-    """What one pass learns from.
-
-    Attributes:
-        part: its sequences.
-        num_taught: by term, its leading sequences whose loss asks a teacher.
-        num_positions: of recall and sync, the valid positions of these; of self, those of real
-            text.
-        counts: positions of each term in the global batch.
-        text_at: places of real text among the valid positions; None: all are.
-        teachers: of recall and sync, what the adopted data layer says at their positions.
-        counted_N: what each position counts in self; None: all alike.
-    """
-
-    part: Batch
-    num_taught: Mapping[str, int]
-    num_positions: Mapping[str, int]
-    counts: Mapping[str, int]
-    text_at: Tensor | None
-    teachers: Mapping[str, losses.Teacher]
-    counted_N: Tensor | None
 
 
 class MemoryTrainer(Trainer):
@@ -183,14 +160,18 @@ class MemoryTrainer(Trainer):
             order = torch.randperm(len(windows), generator=self.choices).numpy()
             batch = self.make_batch(windows[order])
             is_text_B = order < real
-            valid_B = batch.host.valid_BT.sum(1)
-            taught = {name: int(valid_B[:num].sum()) for name, num in self.num_taught.items()}
-            counts = {"self": int(valid_B[is_text_B].sum()), **taught}
+            valid_B, num = batch.host.valid_BT.sum(1), self.num_sequences
+            num_global = TermCounts(
+                self_=int(valid_B[is_text_B].sum()),
+                recall=int(valid_B[: num.recall].sum()),
+                sync=int(valid_B[: num.sync].sum()),
+                assist=int(valid_B[: num.assist].sum()),
+            )
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
-            self._backward(part, is_text_B[rows], rows, counts, step)
+            self.learn(self.terms(self._inputs(part, is_text_B[rows], rows, num_global)), step)
         self.reduce()
         with self.cost("optimizer"):
             total, spec = self.spec.total_steps(MEMORY), group.optimizer
@@ -203,32 +184,53 @@ class MemoryTrainer(Trainer):
         return self.checked(step)
 
     @property
-    def num_taught(self) -> dict[str, int]:
-        """Sequences at the front of the global batch on which each term with a teacher runs."""
+    def num_sequences(self) -> TermCounts:
+        """Sequences at the front of the global batch at which each loss with a teacher is
+        computed.
+        """
         weights, group = self.spec.losses, self.spec.memory
         num_recall = max(1, round(group.batch_size * group.recall_frac))
         num_sync = max(1, round(group.batch_size * group.sync_frac))
-        wanted = {"recall": num_recall, "sync": num_sync, "assist": num_recall}
-        return {name: num for name, num in wanted.items() if getattr(weights, name) > 0}
+        return TermCounts(
+            recall=num_recall if weights.recall > 0 else 0,
+            sync=num_sync if weights.sync > 0 else 0,
+            assist=num_recall if weights.assist > 0 else 0,
+        )
 
-    def _backward(
+    def terms(self, given: MemoryPass) -> MemoryTerms:
+        """The losses of one pass."""
+        weights, num_passes = self.spec.losses, self.spec.memory.accumulate
+        terms = self._predicted(given, given.logits_NV)
+        if weights.encoder > 0 and given.u_ND.requires_grad:  # not where nothing of it is trained
+            with self.cost("encoder"), self.autocast():
+                guess_NV = self.layer.guess(given.u_ND)
+            encoder = self._predicted(given, guess_NV).loss()
+            nothing = torch.zeros((), device=self.device)
+            terms = replace(
+                terms, encoder=Term(nothing if encoder is None else encoder, weights.encoder)
+            )
+        if self.num_sequences.sync:
+            terms = replace(terms, sync=self._sync(given))
+        balance = losses.balance(given.read.side_scores, self.ranks.add)
+        balance_term = Term(balance, weights.balance / num_passes, over_ranks=True)
+        return replace(terms, balance=balance_term, assist=self._assist(given))
+
+    def _inputs(
         self,
         part: Batch,
         is_text_B: npt.NDArray[np.bool_],
         rows: slice,
-        counts: Mapping[str, int],
-        step: Measured,
-    ) -> None:
-        """Gradients of one pass.
+        num_global: TermCounts,
+    ) -> MemoryPass:
+        """What one pass learns from: what the memory and its teacher predict.
 
         Args:
             part: the sequences of the pass.
-            is_text_B: which of them are real text; what theta made up teaches recall, never self.
+            is_text_B: which of them are real text; what the data layer wrote teaches recall, never
+                self.
             rows: which of the global batch they are.
-            counts: positions of each term in the global batch.
-            step: gets this pass' shares of the terms.
+            num_global: positions of each loss in the global batch.
         """
-        weights = self.spec.losses
         with self.cost("student"), self.autocast():
             u_BTD, _ = self.layer.encode(
                 part.tokens_BT, part.segments_BT, one_document=part.one_document
@@ -236,121 +238,108 @@ class MemoryTrainer(Trainer):
             u_ND = rows_at(u_BTD, part.valid_at_N)
             read = self.layer.read_at(u_ND)
             logits_NV = self.layer.predict(read.y)
-        inputs = self._inputs(part, is_text_B, rows, counts)
-        terms = self._said(inputs, logits_NV)
-        if weights.encoder > 0 and u_ND.requires_grad:  # not so where nothing of it is trained
-            with self.cost("encoder"), self.autocast():
-                guessed_NV = self.layer.guess(u_ND)
-            guessed = self._said(inputs, guessed_NV)
-            nothing = torch.zeros((), device=self.device)
-            terms["encoder"] = sum((self._weight(n) * v for n, v in guessed.items()), nothing)
-        if "sync" in counts:
-            terms |= self._synced(inputs, logits_NV)
-        balance = losses.balance(read.side_scores, self.ranks.add)
-        per_pass = 1 / self.spec.memory.accumulate
-        step.add_metric("balance", balance, per_pass)
-        if num := inputs.num_taught.get("assist", 0):
-            with self.cost("assist"):
-                terms |= self._assist(part.rows(slice(None, num)), u_BTD[:num], counts["assist"])
-        loss = weights.balance * per_pass * balance
-        step.add_share("loss", loss, 1 / self.num_ranks)  # every rank has the whole of it
-        for name, value in terms.items():
-            step.add_share(name, value)
-            weighted = self._weight(name) * value
-            step.add_share("loss", weighted)
-            loss = loss + weighted
-        if loss.requires_grad:
-            with self.cost("backward"):
-                loss.backward()
-
-    def _weight(self, name: str) -> float:
-        return float(getattr(self.spec.losses, FIELD.get(name, name)))
-
-    def _inputs(
-        self,
-        part: Batch,
-        is_text_B: npt.NDArray[np.bool_],
-        rows: slice,
-        counts: Mapping[str, int],
-    ) -> PassInputs:
         of_sequence_N = np.nonzero(part.host.valid_BT)[0]
-        is_text_N = is_text_B[of_sequence_N]
-        num_taught = {name: within(num, rows) for name, num in self.num_taught.items()}
-        asked = {name: num for name, num in num_taught.items() if name != "assist"}
-        num_positions = {name: int((of_sequence_N < num).sum()) for name, num in asked.items()}
-        teacher = self._teach(part, max(asked.values(), default=0))
-        return PassInputs(
+        is_text_N, num = is_text_B[of_sequence_N], self.num_sequences
+        here = TermCounts(
+            recall=within(num.recall, rows),
+            sync=within(num.sync, rows),
+            assist=within(num.assist, rows),
+        )
+        positions = TermCounts(
+            self_=int(is_text_N.sum()),
+            recall=int((of_sequence_N < here.recall).sum()),
+            sync=int((of_sequence_N < here.sync).sum()),
+            assist=int((of_sequence_N < here.assist).sum()),
+        )
+        teacher = self._teach(part, max(here.recall, here.sync))
+        return MemoryPass(
             part,
-            num_taught,
-            {**num_positions, "self": int(is_text_N.sum())},
-            counts,
+            u_BTD,
+            u_ND,
+            read,
+            logits_NV,
+            here,
+            positions,
+            num_global,
             None if is_text_N.all() else part.places(is_text_N),
-            {name: teacher.first(num) for name, num in num_positions.items()},
-            self._counted(teacher, part.targets_N),
+            teacher.first(positions.recall),
+            teacher.first(positions.sync),
+            self._text_weights(teacher, part.targets_N),
         )
 
     def _teach(self, part: Batch, num: int) -> losses.Teacher:
-        """What the adopted data layer says of the first `num` sequences of a pass."""
+        """What the adopted data layer predicts in the first `num` sequences of a pass."""
         if not num:
             return losses.Teacher.of(torch.zeros(0, self.tokenizer.size, device=self.device))
         with self.cost("teacher"), torch.no_grad(), self.autocast():
-            return losses.Teacher.of(own_at(self.teacher, part.rows(slice(None, num))))
+            return losses.Teacher.of(data_logits_at(self.teacher, part.rows(slice(None, num))))
 
-    def _counted(self, teacher: losses.Teacher, targets_N: Tensor) -> Tensor | None:
+    def _text_weights(self, teacher: losses.Teacher, targets_N: Tensor) -> Tensor | None:
         """What each position of a pass counts in self; None: all alike."""
         if not (strength := self.spec.losses.self_yields) or not (num := len(teacher)):
             return None
-        counted_N = torch.ones(len(targets_N), device=self.device)
-        counted_N[:num] = losses.yielding(teacher, targets_N[:num], strength)
-        return counted_N
+        weight_N = torch.ones(len(targets_N), device=self.device)
+        weight_N[:num] = losses.text_weights(teacher, targets_N[:num], strength)
+        return weight_N
 
-    def _said(self, inputs: PassInputs, logits_NV: Tensor) -> dict[str, Tensor]:
-        """This pass' shares of self and recall, of what some prediction says."""
-        terms: dict[str, Tensor] = {}
-        if self.spec.losses.self_ > 0 and (num := inputs.num_positions["self"]):
-            said_NV, targets_N, counted_N = logits_NV, inputs.part.targets_N, inputs.counted_N
-            if (at := inputs.text_at) is not None:
-                said_NV, targets_N = said_NV.index_select(0, at), targets_N.index_select(0, at)
-                counted_N = None if counted_N is None else counted_N.index_select(0, at)
-            term = losses.self_(said_NV, targets_N, counted_N)
-            terms["self"] = term * (num / inputs.counts["self"])
-        if num := inputs.num_positions.get("recall", 0):
+    def _predicted(self, given: MemoryPass, logits_NV: Tensor) -> MemoryTerms:
+        """Self and recall of a prediction at the valid positions."""
+        weights, terms = self.spec.losses, MemoryTerms()
+        if weights.self_ > 0 and (num := given.num_positions.self_):
+            text_NV, targets_N, weight_N = logits_NV, given.part.targets_N, given.text_weight_N
+            if (at := given.text_at) is not None:
+                text_NV, targets_N = text_NV.index_select(0, at), targets_N.index_select(0, at)
+                weight_N = None if weight_N is None else weight_N.index_select(0, at)
+            self_ = losses.self_(text_NV, targets_N, weight_N) * (num / given.num_global.self_)
+            terms = replace(terms, self_=Term(self_, weights.self_))
+        if num := given.num_positions.recall:
             with self.cost("recall"):
-                yields = self.spec.losses.recall_yields
-                recall = losses.recall(inputs.teachers["recall"], logits_NV[:num], yields)
-                terms["recall"] = recall * (num / inputs.counts["recall"])
+                recall = losses.recall(
+                    given.recall_teacher, logits_NV[:num], weights.recall_yields
+                ) * (num / given.num_global.recall)
+            terms = replace(terms, recall=Term(recall, weights.recall))
         return terms
 
-    def _synced(self, inputs: PassInputs, logits_NV: Tensor) -> dict[str, Tensor]:
+    def _sync(self, given: MemoryPass) -> Term | None:
         """This pass' share of sync."""
+        weights = self.spec.losses
         with self.cost("sync"):
-            if not (num := inputs.num_positions["sync"]):
+            if not (num := given.num_positions.sync):
                 # the median is of all ranks, so that none may stay away
                 self._all_ranks(torch.zeros(0, device=self.device))
-                return {}
-            asked = inputs.part.rows(slice(None, inputs.num_taught["sync"]))
+                return None
+            asked = given.part.rows(slice(None, given.num_sequences.sync))
             with torch.no_grad(), self.autocast():
-                ref_NV, before_NV = own_at(self.ref, asked), predict_at(self.before, asked)
-            said, student_NV = inputs.teachers["sync"], logits_NV[:num]
-            yields = self.spec.losses.recall_yields
-            sync = losses.sync(said, ref_NV, before_NV, student_NV, self._all_ranks, yields)
-            return {"sync": sync * (num / inputs.counts["sync"])}
+                ref_NV, before_NV = (
+                    data_logits_at(self.ref, asked),
+                    memory_logits_at(self.before, asked),
+                )
+            sync = losses.sync(
+                given.sync_teacher,
+                ref_NV,
+                before_NV,
+                given.logits_NV[:num],
+                self._all_ranks,
+                weights.recall_yields,
+            )
+            return Term(sync * (num / given.num_global.sync), weights.sync)
 
     def _all_ranks(self, values_N: Tensor) -> Tensor:
         return torch.cat(self.ranks.gather_rows(values_N))
 
-    def _assist(self, part: Batch, u_BTD: Tensor, count: int) -> dict[str, Tensor]:
-        """This pass' share of help with theta frozen; `count` positions in the global batch."""
-        if not part.num_valid:
-            return {}
-        with self.autocast():
+    def _assist(self, given: MemoryPass) -> Term | None:
+        """This pass' share of help with a frozen data layer."""
+        if not (num := given.num_positions.assist):
+            return None
+        num_sequences = given.num_sequences.assist
+        part, u_BTD = given.part.rows(slice(None, num_sequences)), given.u_BTD[:num_sequences]
+        with self.cost("assist"), self.autocast():
             y_MD = self.layer.read_at(rows_at(u_BTD, part.text_at_M)).y.to(u_BTD.dtype)
             nothing = torch.zeros_like(u_BTD).flatten(0, 1)
             y_BTD = nothing.index_copy(0, part.text_at_M, y_MD).view_as(u_BTD)
-            mixed = both_voices(self.teacher, self.layer, part, y_BTD, part.valid_at_N).mixed()
-        return {
-            "assist": losses.assist(mixed.log_mixed_NV, part.targets_N) * (part.num_valid / count)
-        }
+            _, both = predict_both(self.teacher, self.layer, part, y_BTD, part.valid_at_N)
+            assist = losses.assist(both.mixed().logp, part.targets_N)
+        return Term(assist * (num / given.num_global.assist), self.spec.losses.assist)
 
     def tensors(self) -> dict[str, Tensor]:
         """As `Trainer.tensors`, with the rows' moments and the teacher that sync looks back to."""

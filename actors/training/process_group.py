@@ -16,6 +16,8 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
+from actors.wire import ConfigError
+
 GLOO, NCCL = "gloo", "nccl"
 RENDEZVOUS_S = 120.0
 
@@ -120,6 +122,17 @@ class ProcessGroup:
         return [
             part[: int(size)].to(rows.device) for part, size in zip(gathered, sizes, strict=True)
         ]
+
+
+def refuse_other_weights(ranks: ProcessGroup, group: str, digest: str) -> None:
+    """Raises: ConfigError where a rank of `group` has weights of another digest than rank 0."""
+    digests = ranks.gather(digest.encode())
+    odd = next((rank for rank, other in enumerate(digests) if other != digests[0]), None)
+    if odd is not None:
+        raise ConfigError(
+            f"{group} rank {odd} starts with other weights than rank 0; give all nodes the same "
+            "torch, transformers and model files"
+        )
 
 
 def _span(seconds: float) -> timedelta:

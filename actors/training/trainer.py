@@ -39,17 +39,16 @@ from actors.snapshots.flat import ByteArray, FlatParameters
 from actors.snapshots.sections import section_of
 from actors.snapshots.snapshot import BFLOAT16, STORED, adopt, publish, wire_bytes
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.training.interval import Measured, Outcome, mean_of, not_finite
+from actors.training.interval import Measured, Outcome, mean_of, not_finite, refuse_out_of_turn
 from actors.training.optim import DenseOptimizer
-from actors.training.process_group import ProcessGroup
+from actors.training.process_group import ProcessGroup, refuse_other_weights
+from actors.training.terms import Terms
 from actors.wire import (
     Beat,
     CheckpointHeader,
-    ConfigError,
     DivergedError,
     Header,
     Order,
-    OrderError,
     Range,
     Report,
     SnapshotError,
@@ -109,9 +108,7 @@ class Trainer(ABC):
         return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
 
     def regroup(self, num_ranks: int, incarnation: int) -> None:
-        """Leaves the group, to `join` it again with another number of ranks and `restore` where it
-        stands.
-        """
+        """Leaves the group, to `join` it again with another number of ranks, and `restore`."""
         self.num_ranks, self.incarnation = num_ranks, incarnation
         self.ranks = ProcessGroup()
         self.corpus = self.corpus.alone()
@@ -137,15 +134,8 @@ class Trainer(ABC):
         self.ranks = ranks
         gather = ranks.sibling("reading").gather  # from the corpus' own thread, beside the steps
         self.corpus.share_reading(Shard(self.rank, self.num_ranks, gather, background=True))
-        if not compare:
-            return
-        digests = ranks.gather(self.own.digest().encode())
-        if len(set(digests)) > 1:
-            odd = next(r for r, digest in enumerate(digests) if digest != digests[0])
-            raise ConfigError(
-                f"{self.group} rank {odd} starts with other weights than rank 0; give all nodes "
-                "the same torch, transformers and model files"
-            )
+        if compare:
+            refuse_other_weights(ranks, self.group, self.own.digest())
 
     @abstractmethod
     def train_step(self) -> Measured:
@@ -180,6 +170,20 @@ class Trainer(ABC):
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes in the group's precision; backward passes and steps stay outside."""
         return autocast(self.own_spec.precision, self.device)
+
+    def learn(self, terms: Terms, step: Measured, cost: str = "backward") -> None:
+        """Reports the losses of one pass and adds the gradients of their weighted sum.
+
+        Args:
+            terms: of the pass.
+            step: gets what is reported.
+            cost: part of the step that the backward pass counts to.
+        """
+        terms.report(step, self.num_ranks, self.own_spec.accumulate)
+        loss = terms.loss()
+        if loss is not None and loss.requires_grad:
+            with self.cost(cost):
+                loss.backward()
 
     def reduce(self) -> None:
         """Adds the dense gradients over all ranks."""
@@ -270,12 +274,7 @@ class Trainer(ABC):
             DivergedError: a loss or gradient is NaN or infinite.
         """
         begin, started_at = time.perf_counter(), time.time()
-        if (order.incarnation, order.interval) != (self.incarnation, self.interval_done + 1):
-            raise OrderError(
-                f"{self.group} rank {self.rank}: asked for interval {order.interval} of "
-                f"incarnation {order.incarnation}, "
-                f"expected interval {self.interval_done + 1} of incarnation {self.incarnation}"
-            )
+        refuse_out_of_turn(order, self.group, self.rank, self.incarnation, self.interval_done + 1)
         self.mark("adopting")
         self.adopt(headers, buckets)
         adopted = time.perf_counter()

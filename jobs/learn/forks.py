@@ -76,7 +76,7 @@ def _train(
     import torch
 
     from actors.corpus.corpus import Corpus
-    from actors.measuring.exam import Exam
+    from actors.measuring.knowledge import KnowledgeTest
     from actors.pair.fork import Fork, fork_spec
     from actors.tokenizers.tokenizer import Tokenizer
 
@@ -85,18 +85,20 @@ def _train(
         spec = fork_spec(config, export, given, steps, with_memory, torch.cuda.is_available())
         fork = Fork(spec, tokenizer_json, steps, with_memory)
         exam_corpus = Corpus.open(spec, Tokenizer.from_json(tokenizer_json))
-        short, final = (Exam(spec, exam_corpus, fork.data.device, f) for f in (False, True))
-        before = final.figures(fork.pair)
+        short, final = (
+            KnowledgeTest(spec, exam_corpus, fork.data.device, f) for f in (False, True)
+        )
+        before = final.by_voice(fork.pair)
         if "before" not in found:
             found |= {"before": before, "facts": exam_corpus.facts is not None}
         curve: list[dict[str, Any]] = []
         seconds, every = 0.0, max(1, -(-spec.intervals // CURVE_POINTS))
 
         def point(
-            fork: Fork = fork, short: Exam = short, curve: list[dict[str, Any]] = curve
+            fork: Fork = fork, short: KnowledgeTest = short, curve: list[dict[str, Any]] = curve
         ) -> None:
             fork.data.layer.eval()
-            curve.append({"step": fork.step, **short.figures(fork.pair)})
+            curve.append({"step": fork.step, **short.by_voice(fork.pair)})
             fork.data.layer.train()
 
         point()
@@ -111,7 +113,7 @@ def _train(
                 say(_line(name, curve[-1], steps, seconds))
         fork.data.layer.eval()
         found[name] = {
-            "reached": final.figures(fork.pair),
+            "reached": final.by_voice(fork.pair),
             "curve": curve,
             "data_tokens": fork.data_tokens,
             "memory_tokens": fork.memory_tokens,

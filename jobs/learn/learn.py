@@ -114,7 +114,7 @@ def _learn(
     import torch
 
     from actors.corpus.corpus import Corpus
-    from actors.measuring.exam import Exam
+    from actors.measuring.knowledge import KnowledgeTest
     from actors.pair.learner import Learner
     from actors.weights.pair_files import load
 
@@ -135,7 +135,7 @@ def _learn(
     given_config = config.model_copy(update={"corpus": given})
     given_corpus, own_corpus = (Corpus.open(c, tokenizer) for c in (given_config, config))
     exams = {
-        name: [Exam(spec, corpus, device, final) for final in (True, False)]
+        name: [KnowledgeTest(spec, corpus, device, final) for final in (True, False)]
         for name, spec, corpus in (
             ("new", given_config, given_corpus),
             ("old", config, own_corpus),
@@ -147,12 +147,12 @@ def _learn(
         else f"{plan.rows or 'all'} rows of the value table a step"
     )
     say(f"learning {given.described}: {how}; asking first")
-    before = {name: asdict(final.take(pair)) for name, (final, _) in exams.items()}
+    before = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
     learner = Learner(config, pair, given_corpus, own_corpus, plan)
     seconds, curve = 0.0, []
 
     def point() -> None:
-        new, old = (asdict(exams[n][1].take(pair, ask=n == "new")) for n in ("new", "old"))
+        new, old = (asdict(exams[n][1].measure(pair, ask=n == "new")) for n in ("new", "old"))
         curve.append({"step": learner.step, "seconds": seconds, "new": new, "old": old})
         say(_line(curve[-1], plan.steps))
 
@@ -164,7 +164,7 @@ def _learn(
         seconds += time.perf_counter() - began
         if learner.step % every == 0 or learner.step == plan.steps:
             point()
-    after = {name: asdict(final.take(pair)) for name, (final, _) in exams.items()}
+    after = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
     learned = {
         "how": f"{how}, {plan.old_frac:.0%} old data, data layer frozen",
         "corpus": list(given.paths),
@@ -175,8 +175,8 @@ def _learn(
         "old_data": plan.old_frac,
         "seed": plan.seed,
         "seconds": seconds,
-        "new_tokens": learner.taken.new_tokens,
-        "old_tokens": learner.taken.old_tokens,
+        "new_tokens": learner.learned.new_tokens,
+        "old_tokens": learner.learned.old_tokens,
         "rows_changed": learner.rows_changed,
         "num_rows": config.memory.layer.num_slots,
         **{name: {"before": before[name], "after": after[name]} for name in exams},

@@ -26,7 +26,7 @@ def change_table(before: Json, after: Json) -> tuple[Sequence[str], list[Sequenc
     """Headings, and a row for each voice and the baseline, of two exams of one corpus.
 
     Args:
-        before, after: `heldout`, `accuracy` and `accuracy_seen`, as in `Marks`.
+        before, after: `heldout`, `accuracy` and `accuracy_seen`, as in `Knowledge`.
     """
     sections = [section for section in ACCURACIES if before[section]]
     heads = ("", *(ACCURACIES[section] for section in sections), LOSS)

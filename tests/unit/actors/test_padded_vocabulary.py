@@ -37,7 +37,7 @@ def test_unsaid_is_what_the_loss_over_all_rows_has_more() -> None:
     targets_N = tokens(6, num=5)
     beyond_N = logits_NV[:, 5:].logsumexp(-1)
     want = F.cross_entropy(logits_NV, targets_N) - losses.own(logits_NV[:, :5], targets_N)
-    assert torch.allclose(losses.unsaid(logits_NV[:, :5], beyond_N), want)
+    assert torch.allclose(losses.beyond_tokens(logits_NV[:, :5], beyond_N), want)
 
 
 @pytest.mark.parametrize("weights", [{"own": 1.0, "help": 0.0}, {"own": 0.0, "help": 1.0}])
@@ -55,7 +55,7 @@ def test_rows_that_are_no_tokens_are_trained_as_a_plain_loop_trains_them(
     want = head.grad[tokenizer.size :].clone()
     trainer.dense.zero_grad()
     num = batch.num_valid
-    trainer._backward(batch, trainer.num_readers, num, num, Measured())
+    trainer._backward(batch, trainer.num_reading, num, num, Measured())
     got = head.grad[tokenizer.size :]
     # where sequences read, help and reader push alike; gates are closed at the start
     scale = weights["own"] + weights["help"] * (1 + spec.losses.reader)

@@ -289,7 +289,7 @@ class BigramPort:
     def __init__(self, mixing_logit: float) -> None:
         self._mixing_logit = mixing_logit
 
-    def mixing_logit(self, hidden: Tensor, _y: Tensor, _logp: Tensor, _logq: Tensor) -> Tensor:
+    def mixing_logit(self, hidden: Tensor, *_: object) -> Tensor:
         return torch.full(hidden.shape[:-1], self._mixing_logit)
 
 

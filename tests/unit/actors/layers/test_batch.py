@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from actors.corpus.corpus import Windows
-from actors.layers.batch import Batch, add_noise, both_voices, own_at, predict_at, rows_at, to_batch
+from actors.layers.batch import (
+    Batch,
+    add_noise,
+    data_logits_at,
+    memory_logits_at,
+    rows_at,
+    to_batch,
+)
+from actors.layers.mixture import predict_both
 from actors.machine.seeds import seed_everything, seed_of
 from actors.settings.run import RunSpec
 from actors.snapshots.flat import FlatParameters
@@ -96,7 +104,7 @@ def test_the_data_layers_own_logits_at_the_valid_positions_are_those_of_its_pass
     data, batch = build("llama")[0], to_batch(windows(), CPU)
     with torch.no_grad():
         everywhere = data(batch.tokens_BT, batch.segments_BT).logits_BTV
-        assert torch.equal(own_at(data, batch), everywhere[batch.valid_BT])
+        assert torch.equal(data_logits_at(data, batch), everywhere[batch.valid_BT])
 
 
 def test_noise_replaces_about_the_share_asked_for() -> None:
@@ -173,16 +181,15 @@ def test_readers_are_answered_by_the_mixture_of_both_layers() -> None:
     batch = batch_of(tokens(3, 9), torch.tensor([[0] * 4 + [1] * 5] * 3))
     read = memory.read(batch.tokens_BT, batch.segments_BT)
     at = batch.valid_BT[:2]
-    mixed = both_voices(data, memory, batch, read.y[:2], at).mixed()
+    _, both = predict_both(data, memory, batch, read.y[:2], at)
+    mixed = both.mixed()
     alone = batch.rows(slice(0, 2))
     out = data(alone.tokens_BT, alone.segments_BT, read.y[:2])
     p = out.logits_BTV[at].softmax(-1)
     q = memory.predict(read.y[:2][at]).softmax(-1)
     logit = data.port.mixing_logit(out.hidden_BTD[at], read.y[:2][at], p.log(), q.log())
     lam = torch.sigmoid(logit).unsqueeze(-1)
-    torch.testing.assert_close(
-        mixed.log_mixed_NV.exp(), (1 - lam) * p + lam * q, atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(mixed.logp.exp(), (1 - lam) * p + lam * q, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -190,9 +197,9 @@ def test_the_rest_of_a_batch_is_as_with_reads_off() -> None:
     data, memory = open_gates(build("llama")[0]), build_memory()
     batch = batch_of(tokens(3, 9))
     read = memory.read(batch.tokens_BT[:1], batch.segments_BT[:1])
-    mixed = both_voices(data, memory, batch, read.y[:1], batch.valid_BT[:1]).mixed()
+    out, _ = predict_both(data, memory, batch, read.y[:1], batch.valid_BT[:1])
     off = data(batch.tokens_BT, batch.segments_BT).logits_BTV
-    assert torch.equal(mixed.data.logits_BTV[1:], off[1:])
+    assert torch.equal(out.logits_BTV[1:], off[1:])
 
 
 @torch.no_grad()
@@ -202,17 +209,14 @@ def test_a_read_that_is_dropped_is_not_heard_and_still_part_of_the_mixture() -> 
     y = memory.read(batch.tokens_BT, batch.segments_BT).y
     scale = torch.ones(3, 9)
     scale[:2] = 0.0
-    mixed = both_voices(data, memory, batch, y, batch.valid_BT, scale).mixed()
+    out, both = predict_both(data, memory, batch, y, batch.valid_BT, scale)
+    mixed = both.mixed()
     off, on = (data(batch.tokens_BT, batch.segments_BT, reads).logits_BTV for reads in (None, y))
-    torch.testing.assert_close(mixed.data.logits_BTV[:2], off[:2])
-    torch.testing.assert_close(mixed.data.logits_BTV[2:], on[2:])
-    p, q = (
-        logits[batch.valid_BT].softmax(-1) for logits in (mixed.data.logits_BTV, memory.predict(y))
-    )
-    lam = mixed.mixing_N.unsqueeze(-1)
-    torch.testing.assert_close(
-        mixed.log_mixed_NV.exp(), (1 - lam) * p + lam * q, atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(out.logits_BTV[:2], off[:2])
+    torch.testing.assert_close(out.logits_BTV[2:], on[2:])
+    p, q = (logits[batch.valid_BT].softmax(-1) for logits in (out.logits_BTV, memory.predict(y)))
+    lam = mixed.mixing.unsqueeze(-1)
+    torch.testing.assert_close(mixed.logp.exp(), (1 - lam) * p + lam * q, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -220,8 +224,9 @@ def test_a_batch_without_readers_has_an_empty_mixture() -> None:
     data, memory = open_gates(build("llama")[0]), build_memory()
     batch = batch_of(tokens(3, 9))
     read = memory.read(batch.tokens_BT[:0], batch.segments_BT[:0])
-    mixed = both_voices(data, memory, batch, read.y[:0], batch.valid_BT[:0]).mixed()
-    assert mixed.log_mixed_NV.shape == (0, 60)
+    _, both = predict_both(data, memory, batch, read.y[:0], batch.valid_BT[:0])
+    mixed = both.mixed()
+    assert mixed.logp.shape == (0, 60)
 
 
 @torch.no_grad()
@@ -229,9 +234,10 @@ def test_a_mixture_over_a_padded_vocabulary_is_a_distribution_over_the_tokenizer
     data, memory = open_gates(build("llama", 64, 60)[0]), build_memory(64, 60)
     batch = batch_of(tokens(2, 9))
     read = memory.read(batch.tokens_BT, batch.segments_BT)
-    mixed = both_voices(data, memory, batch, read.y[:2], batch.valid_BT).mixed()
-    assert mixed.log_mixed_NV.shape == (16, 60)
-    torch.testing.assert_close(mixed.log_mixed_NV.logsumexp(-1), torch.zeros(16), atol=1e-5, rtol=0)
+    _, both = predict_both(data, memory, batch, read.y[:2], batch.valid_BT)
+    mixed = both.mixed()
+    assert mixed.logp.shape == (16, 60)
+    torch.testing.assert_close(mixed.logp.logsumexp(-1), torch.zeros(16), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("path", ["read", "prediction"])
@@ -244,8 +250,9 @@ def test_help_reaches_the_values_by_each_path_alone(path: str) -> None:
             gate.write.weight.zero_()
     batch = batch_of(tokens(2, 9))
     read = memory.read(batch.tokens_BT, batch.segments_BT)
-    mixed = both_voices(data, memory, batch, read.y[:2], batch.valid_BT).mixed()
-    torch.nn.functional.nll_loss(mixed.log_mixed_NV, batch.targets_N).backward()
+    _, both = predict_both(data, memory, batch, read.y[:2], batch.valid_BT)
+    mixed = both.mixed()
+    torch.nn.functional.nll_loss(mixed.logp, batch.targets_N).backward()
     assert memory.values.grad is not None
     assert memory.values.grad.to_dense().norm() > 1e-4
 
@@ -255,4 +262,4 @@ def test_predicting_at_the_valid_positions_equals_predicting_everywhere() -> Non
     memory = build_memory()
     batch = batch_of(tokens(2, 9), torch.tensor([[0] * 4 + [1] * 5, [0] * 7 + [-1] * 2]))
     everywhere = memory.predict(memory.read(batch.tokens_BT, batch.segments_BT).y)
-    torch.testing.assert_close(predict_at(memory, batch), everywhere[batch.valid_BT])
+    torch.testing.assert_close(memory_logits_at(memory, batch), everywhere[batch.valid_BT])

@@ -14,7 +14,6 @@ from actors.layers.data_layer import (
     MemoryPort,
     ReadGate,
     decoder_layers,
-    mix_distributions,
     packed_inputs,
 )
 from actors.settings.layers import DataLayerSpec
@@ -281,18 +280,3 @@ def test_a_fresh_port_gives_the_memory_an_eighth() -> None:
         torch.randn(6), torch.randn(4), torch.randn(5), torch.randn(5)
     )
     assert torch.sigmoid(logit).item() == pytest.approx(1 / (1 + math.exp(2)))
-
-
-def test_mixed_distributions_equal_the_naive_formula() -> None:
-    logp, logq = (torch.randn(7, 5, dtype=torch.float64).log_softmax(-1) for _ in range(2))
-    logit = torch.randn(7, dtype=torch.float64)
-    lam = (1 / (1 + (-logit).exp())).unsqueeze(-1)
-    want = ((1 - lam) * logp.exp() + lam * logq.exp()).log()
-    torch.testing.assert_close(mix_distributions(logp, logq, logit), want)
-
-
-@pytest.mark.parametrize("logit", [-200.0, -2.0, 0.0, 200.0])
-def test_a_mixture_is_a_distribution(logit: float) -> None:
-    logp, logq = (10 * torch.randn(7, 50) for _ in range(2))
-    mixed = mix_distributions(logp.log_softmax(-1), logq.log_softmax(-1), torch.full((7,), logit))
-    torch.testing.assert_close(mixed.logsumexp(-1), torch.zeros(7), atol=1e-5, rtol=0)

@@ -185,7 +185,7 @@ def test_sync_equals_its_formula(yields: float) -> None:
         agreed = float(b.index(max(b)) == r.index(max(r)))
         followed = weight * slow_heeding(t, s, yields) * slow_kl(t, s)
         total += followed + (1 - weight) * agreed * slow_kl(b, s)
-    got = losses.sync(teacher, ref, before, student, yields=yields).item()
+    got = losses.sync(teacher, ref, before, student, strength=yields).item()
     assert got == pytest.approx(total / len(changed))
 
 
@@ -256,7 +256,7 @@ def test_lowering_balance_spreads_the_use() -> None:
 
 def test_the_text_counts_less_the_surer_the_data_layer_is_of_something_else() -> None:
     logits_NV = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [1 / 3] * 3]).log()
-    counted_N = losses.yielding(logits_NV, torch.tensor([0, 1, 2]), 0.8)
+    counted_N = losses.text_weights(logits_NV, torch.tensor([0, 1, 2]), 0.8)
     assert counted_N.tolist() == pytest.approx([1.0, 1 - 0.8 * 0.5, 1.0])
 
 
@@ -278,9 +278,9 @@ def test_what_a_teacher_says_is_worked_out_once_and_gives_every_loss_the_same_bi
         rest = (ref[:num], before[:num], student[:num])
         assert torch.equal(losses.recall(mine, rest[2], 1.0), losses.recall(theirs, rest[2], 1.0))
         assert torch.equal(
-            losses.sync(mine, *rest, yields=1.0), losses.sync(theirs, *rest, yields=1.0)
+            losses.sync(mine, *rest, strength=1.0), losses.sync(theirs, *rest, strength=1.0)
         )
         assert torch.equal(
-            losses.yielding(mine, targets_N[:num], 0.8),
-            losses.yielding(theirs, targets_N[:num], 0.8),
+            losses.text_weights(mine, targets_N[:num], 0.8),
+            losses.text_weights(theirs, targets_N[:num], 0.8),
         )

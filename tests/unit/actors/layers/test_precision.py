@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from actors.layers import losses
-from actors.layers.batch import both_voices, predict_at
+from actors.layers.batch import memory_logits_at
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.mixture import predict_both
 from actors.layers.precision import Precision, autocast, compute_dtype, in_float32, widen
 from tests.unit.actors.layers.test_batch import batch_of
 from tests.unit.actors.tiny import FAMILIES, build, build_memory, open_gates, tokens
@@ -27,11 +28,11 @@ def step(family: str, precision: Precision) -> tuple[float, dict[str, torch.Tens
     batch = batch_of(tokens(4, 11), SEGMENTS)
     with autocast(precision, CPU):
         read = memory.read(batch.tokens_BT[:2], batch.segments_BT[:2])
-        mixed = both_voices(data, memory, batch, read.y, batch.valid_BT[:2]).mixed()
-        logits_NV = predict_at(memory, batch)
-        theirs_NV = mixed.data.logits_BTV[batch.valid_BT]
+        out, both = predict_both(data, memory, batch, read.y, batch.valid_BT[:2])
+        logits_NV = memory_logits_at(memory, batch)
+        theirs_NV = out.logits_BTV[batch.valid_BT]
         loss = losses.own(theirs_NV, batch.targets_N)
-        loss = loss + losses.help_(mixed.log_mixed_NV, batch.rows(slice(None, 2)).targets_N)
+        loss = loss + losses.help_(both.mixed().logp, batch.rows(slice(None, 2)).targets_N)
         loss = loss + losses.self_(logits_NV, batch.targets_N)
         loss = loss + losses.recall(theirs_NV, logits_NV)
         loss = loss + losses.sync(theirs_NV, theirs_NV.roll(1, 0), logits_NV.detach(), logits_NV)

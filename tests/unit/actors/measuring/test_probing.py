@@ -10,19 +10,19 @@ from torch import Tensor
 
 from actors.layers.pair import Pair
 from actors.measuring.answers import is_answered
-from actors.measuring.evaluation import Reflection
+from actors.measuring.heldout import Reflection
 from actors.measuring.probing import (
     VOICES,
     Voice,
     answer_reflection,
     answer_tokens,
     answers_right,
+    decode_greedily,
+    decodes_to,
     pad_right,
     prompt_tokens,
-    says,
-    speak,
-    tell,
 )
+from actors.measuring.voices import predict_everywhere
 from actors.sources.facts import Probe
 from actors.tokenizers.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange, bigram_pair, followed_by
@@ -62,7 +62,9 @@ def greedy(pair: Pair, voice: Voice, prompt: list[int], stop: int, num: int) -> 
     said: list[int] = []
     while len(said) < num:
         ids = torch.tensor([[*prompt, *said]])
-        token = int(speak(pair, voice, ids, torch.zeros_like(ids)).logp_BTV[0, -1].argmax())
+        token = int(
+            predict_everywhere(pair, voice, ids, torch.zeros_like(ids)).logp[0, -1].argmax()
+        )
         if token == stop:
             break
         said.append(token)
@@ -74,7 +76,7 @@ def test_every_voice_speaks_in_distributions(
     pair: Pair, prompts: list[list[int]], voice: Voice
 ) -> None:
     ids, segments = pad_right(prompts, 0, torch.device("cpu"))
-    total = speak(pair, voice, ids, segments).logp_BTV.logsumexp(-1)
+    total = predict_everywhere(pair, voice, ids, segments).logp.logsumexp(-1)
     torch.testing.assert_close(total, torch.zeros_like(total), atol=1e-5, rtol=0)
 
 
@@ -84,17 +86,17 @@ def test_help_mixes_both_layers(pair: Pair, prompts: list[list[int]]) -> None:
         y = pair.memory.read(ids, segments).y
         p = pair.data(ids, segments, y).logits_BTV.softmax(-1)
         q = pair.memory.predict(y).softmax(-1)
-    spoken = speak(pair, "help", ids, segments)
-    assert spoken.mixing_BT is not None
-    lam = spoken.mixing_BT.unsqueeze(-1)
-    torch.testing.assert_close(spoken.logp_BTV.exp(), (1 - lam) * p + lam * q, atol=1e-5, rtol=1e-4)
+    spoken = predict_everywhere(pair, "help", ids, segments)
+    assert spoken.mixing is not None
+    lam = spoken.mixing.unsqueeze(-1)
+    torch.testing.assert_close(spoken.logp.exp(), (1 - lam) * p + lam * q, atol=1e-5, rtol=1e-4)
 
 
 @EACH_VOICE
 def test_telling_decodes_greedily_as_one_prompt_at_a_time(
     pair: Pair, prompts: list[list[int]], voice: Voice
 ) -> None:
-    told = tell(pair, voice, prompts, stop=0, max_tokens=5)
+    told = decode_greedily(pair, voice, prompts, stop=0, max_tokens=5)
     assert [t.tokens for t in told] == [greedy(pair, voice, p, 0, 5) for p in prompts]
 
 
@@ -102,30 +104,30 @@ def test_telling_decodes_greedily_as_one_prompt_at_a_time(
 def test_telling_does_not_depend_on_how_many_are_asked_at_once(
     pair: Pair, prompts: list[list[int]], voice: Voice
 ) -> None:
-    together = tell(pair, voice, prompts, stop=0, max_tokens=5)
-    apart = tell(pair, voice, prompts, stop=0, max_tokens=5, batch_tokens=3 * 15)
+    together = decode_greedily(pair, voice, prompts, stop=0, max_tokens=5)
+    apart = decode_greedily(pair, voice, prompts, stop=0, max_tokens=5, batch_tokens=3 * 15)
     assert [t.tokens for t in apart] == [t.tokens for t in together]
 
 
 def test_telling_stops_before_the_mark() -> None:
     pair = bigram_pair(followed_by(8, (0, 1), (1, 2), (2, MARK)), torch.zeros(8, 8))
-    assert tell(pair, "own", [[0]], MARK)[0].tokens == (1, 2)
+    assert decode_greedily(pair, "own", [[0]], MARK)[0].tokens == (1, 2)
 
 
 def test_telling_ends_at_its_limit() -> None:
     pair = bigram_pair(followed_by(8, (0, 1), (1, 0)), torch.zeros(8, 8))
-    assert tell(pair, "own", [[0]], MARK, max_tokens=3)[0].tokens == (1, 0, 1)
+    assert decode_greedily(pair, "own", [[0]], MARK, max_tokens=3)[0].tokens == (1, 0, 1)
 
 
 def test_one_prompt_may_end_before_the_others() -> None:
     pair = bigram_pair(followed_by(8, (0, 1), (1, 2), (2, MARK), (5, MARK)), torch.zeros(8, 8))
-    told = tell(pair, "own", [[5], [0], [3, 1]], MARK)
+    told = decode_greedily(pair, "own", [[5], [0], [3, 1]], MARK)
     assert [t.tokens for t in told] == [(), (1, 2), (2,)]
 
 
 def test_told_tokens_come_with_their_probability_and_lambda() -> None:
     data, memory = followed_by(4, (0, 1), (1, 3)), torch.zeros(4, 4)
-    told = tell(bigram_pair(data, memory, mixing_logit=0.0), "help", [[0]], stop=3)[0]
+    told = decode_greedily(bigram_pair(data, memory, mixing_logit=0.0), "help", [[0]], stop=3)[0]
     p = float(data[0].softmax(-1)[1])
     assert told.tokens == (1,)
     assert told.probabilities == pytest.approx([(p + 0.25) / 2])
@@ -133,14 +135,16 @@ def test_told_tokens_come_with_their_probability_and_lambda() -> None:
 
 
 def test_a_voice_that_does_not_mix_has_no_lambda() -> None:
-    told = tell(bigram_pair(followed_by(8, (0, 1)), torch.zeros(8, 8)), "own", [[0]], MARK)[0]
+    told = decode_greedily(
+        bigram_pair(followed_by(8, (0, 1)), torch.zeros(8, 8)), "own", [[0]], MARK
+    )[0]
     assert told.mixing == ()
 
 
 @EACH_VOICE
 def test_a_voice_says_what_it_tells(pair: Pair, prompts: list[list[int]], voice: Voice) -> None:
     told = [greedy(pair, voice, p, -1, 3) for p in prompts]
-    assert says(pair, voice, prompts, told) == [True] * len(prompts)
+    assert decodes_to(pair, voice, prompts, told) == [True] * len(prompts)
 
 
 @EACH_VOICE
@@ -151,7 +155,7 @@ def test_a_voice_does_not_say_what_differs_in_one_token(
     told = [list(greedy(pair, voice, p, -1, 3)) for p in prompts]
     for tokens in told:
         tokens[at] = (tokens[at] + 1) % pair.data.num_tokens
-    assert says(pair, voice, prompts, told) == [False] * len(prompts)
+    assert decodes_to(pair, voice, prompts, told) == [False] * len(prompts)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +184,9 @@ def test_a_probe_is_right_where_one_of_its_whole_answers_is_decoded(
     tokenizer: Tokenizer, answers: tuple[str, ...], right: bool
 ) -> None:
     pair = bigram_pair(chain(tokenizer, " is Korvik."), torch.zeros(tokenizer.size, tokenizer.size))
-    told = tell(pair, "own", [prompt_tokens(tokenizer, probe().prompt)], tokenizer.end_of_text)
+    told = decode_greedily(
+        pair, "own", [prompt_tokens(tokenizer, probe().prompt)], tokenizer.end_of_text
+    )
     decoded = tokenizer.decode(told[0].tokens)
     assert any(decoded.startswith(f" {answer}.") for answer in answers) == right
     assert answers_right(pair, "own", tokenizer, [probe(*answers)]) == [right]

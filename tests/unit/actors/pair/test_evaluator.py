@@ -9,7 +9,7 @@ import pytest
 from actors.corpus.corpus import train_tokenizer
 from actors.layers.batch import to_batch
 from actors.layers.pair import Pair
-from actors.measuring.evaluation import heldout_figures
+from actors.measuring.heldout import heldout_figures
 from actors.measuring.probing import answers_right
 from actors.pair.evaluator import Evaluator
 from actors.settings.run import RunSpec

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from actors.corpus.corpus import Corpus
 from actors.corpus.windows import PADDING, Windows
 from actors.layers.pair import Pair
-from actors.measuring.probing import VOICES, speak
+from actors.measuring.probing import VOICES
+from actors.measuring.voices import predict_everywhere
 from actors.pair.evaluator import Evaluator
 from actors.pair.export_check import check_export, compared_documents, export_checked
 from actors.settings.corpus import CorpusSpec
@@ -74,7 +75,9 @@ def test_what_every_family_exports_is_what_was_trained(
     loaded, _ = load(str(tmp_path / "export"))
     ids = tokens(2, 9)
     for voice in VOICES:
-        got, want = (speak(p, voice, ids, one_document(ids)).logp_BTV for p in (loaded, pair))
+        got, want = (
+            predict_everywhere(p, voice, ids, one_document(ids)).logp for p in (loaded, pair)
+        )
         assert torch.equal(got, want)
 
 

@@ -100,7 +100,7 @@ def test_the_fork_without_memory_trains_the_data_layer_alone(without: Forked) ->
     data, memory = digests(without.fork)
     assert data != without.start[0]
     assert memory == without.start[1]
-    assert without.fork.data.num_readers == 0
+    assert without.fork.data.num_reading == 0
     gate = dict(without.fork.data.layer.port.named_parameters())["gates.0.bias"]
     assert torch.equal(gate, without.port["gates.0.bias"])  # no weight decay reaches it
 

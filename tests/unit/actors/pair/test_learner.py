@@ -110,7 +110,7 @@ def test_what_is_taken_in_is_said_alone_and_through_the_frozen_data_layer(
     spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus], plan: LearnPlan
 ) -> None:
     learner = learn(spec, pair, corpora, replace(plan, steps=10, old_frac=0.0))
-    assert learner.taken.losses[-1] < 0.85 * learner.taken.losses[0]
+    assert learner.learned.losses[-1] < 0.85 * learner.learned.losses[0]
 
 
 def test_assist_is_a_part_of_the_loss(
@@ -162,8 +162,8 @@ def test_what_the_encoder_guesses_of_new_text_gets_better(
 def test_old_data_has_its_share_and_something_new_is_always_there(
     spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus], old_frac: float, old_share: float
 ) -> None:
-    taken = learn(spec, pair, corpora, replace(PLAN, steps=3, old_frac=old_frac)).taken
-    share = taken.old_tokens / (taken.old_tokens + taken.new_tokens)
+    learned = learn(spec, pair, corpora, replace(PLAN, steps=3, old_frac=old_frac)).learned
+    share = learned.old_tokens / (learned.old_tokens + learned.new_tokens)
     assert share == pytest.approx(old_share, abs=0.12)  # windows are not equally full
 
 

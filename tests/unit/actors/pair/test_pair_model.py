@@ -20,7 +20,8 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from actors.measuring.probing import VOICES, Voice, prompt_tokens, speak, tell
+from actors.measuring.probing import VOICES, Voice, decode_greedily, prompt_tokens
+from actors.measuring.voices import predict_everywhere
 from actors.pair.pair_model import TandemModel, load
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import FAMILIES, one_document, tokens
@@ -89,7 +90,7 @@ def by_hand(model: TandemModel, row: Tensor, voice: Voice, steps: int = NEW) -> 
     ids = row.unsqueeze(0)
     pair = Pair(model.data_layer, model.memory_layer)
     for _ in range(steps):
-        logp = speak(pair, voice, ids, one_document(ids)).logp_BTV[:, -1]
+        logp = predict_everywhere(pair, voice, ids, one_document(ids)).logp[:, -1]
         ids = torch.cat([ids, logp[:, 1:].argmax(-1, keepdim=True) + 1], dim=1)
     return ids[0, len(row) :]
 
@@ -110,13 +111,15 @@ def test_the_logits_are_the_log_of_the_mixture(model: TandemModel) -> None:
 @EACH_VOICE
 def test_a_voice_says_what_the_evaluator_hears(model: TandemModel, voice: Voice) -> None:
     ids = tokens(2, 7)
-    heard = speak(Pair(model.data_layer, model.memory_layer), voice, ids, one_document(ids))
+    heard = predict_everywhere(
+        Pair(model.data_layer, model.memory_layer), voice, ids, one_document(ids)
+    )
     out = model(ids, voice=voice)
     got = out.logits[..., :NUM_TOKENS].log_softmax(-1)
-    torch.testing.assert_close(got, heard.logp_BTV, atol=1e-5, rtol=1e-5)
-    assert (out.mixing is None) == (heard.mixing_BT is None)
-    if heard.mixing_BT is not None:
-        torch.testing.assert_close(out.mixing, heard.mixing_BT)
+    torch.testing.assert_close(got, heard.logp, atol=1e-5, rtol=1e-5)
+    assert (out.mixing is None) == (heard.mixing is None)
+    if heard.mixing is not None:
+        torch.testing.assert_close(out.mixing, heard.mixing)
 
 
 @torch.no_grad()
@@ -535,7 +538,7 @@ def test_its_name_says_what_it_is(llama: TandemModel) -> None:
 def test_a_loaded_model_is_the_exported_one(loaded: TandemModel, kept: Any) -> None:
     ids = tokens(2, 9)
     pair, _ = kept
-    got, want = loaded(ids).logits, speak(pair, "help", ids, one_document(ids)).logp_BTV
+    got, want = loaded(ids).logits, predict_everywhere(pair, "help", ids, one_document(ids)).logp
     torch.testing.assert_close(got, want)
     assert not loaded.training
     assert all(p.requires_grad for p in loaded.data_layer.parameters())
@@ -568,7 +571,7 @@ def test_it_answers_what_tandem_ask_answers(loaded: TandemModel, kept: Any, voic
     pair, tokenizer = kept
     asked = ["The capital of Avaria is", "Ships reach", "Those who rule the whole Gondar live in"]
     prompts = [prompt_tokens(tokenizer, prompt) for prompt in asked]
-    told = tell(pair, voice, prompts, tokenizer.end_of_text, max_tokens=12)
+    told = decode_greedily(pair, voice, prompts, tokenizer.end_of_text, max_tokens=12)
     want = [tokenizer.decode(t.tokens).strip() for t in told]
     assert loaded.ask(asked, voice, max_new_tokens=12) == want
     assert loaded.ask(asked[0], voice, max_length=len(prompts[0]) + 12) == want[0]

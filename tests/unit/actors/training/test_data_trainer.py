@@ -88,7 +88,7 @@ def test_memory_dropout_splits_the_batch_so_that_both_losses_are_measured(
 ) -> None:
     changes = {"losses__own": own, "losses__help": help_, "data__help_frac": help_frac}
     trainer = DataTrainer(run_spec(facts_corpus, **changes), tokenizer.to_json(), RUN)
-    assert trainer.num_readers == readers
+    assert trainer.num_reading == readers
 
 
 @pytest.mark.parametrize("only", ["own", "help"])

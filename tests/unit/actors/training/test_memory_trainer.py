@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from actors.corpus.corpus import Windows, WindowStream
 from actors.layers import losses
-from actors.layers.batch import Batch, predict_at, to_batch
+from actors.layers.batch import Batch, memory_logits_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
 from actors.layers.sampling import openings
-from actors.measuring.evaluation import agreement, heldout_figures
+from actors.measuring.heldout import agreement, heldout_figures
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
@@ -153,7 +153,7 @@ def test_self_is_taught_by_real_text_alone(
 ) -> None:
     batch = given(trainer, monkeypatch, real).rows(slice(0, real))
     with torch.no_grad():
-        want = F.cross_entropy(predict_at(trainer.layer, batch), batch.targets_N).item()
+        want = F.cross_entropy(memory_logits_at(trainer.layer, batch), batch.targets_N).item()
     assert values(trainer.train_step())["self"] == pytest.approx(want, rel=1e-4)
 
 
@@ -165,7 +165,7 @@ def test_recall_over_the_whole_batch_is_the_mean_divergence_from_the_teacher(
     batch = given(trainer, monkeypatch)
     with torch.no_grad():
         p = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
-        q = predict_at(trainer.layer, batch)
+        q = memory_logits_at(trainer.layer, batch)
         want = F.kl_div(q.log_softmax(-1), p.softmax(-1), reduction="batchmean").item()
     assert values(trainer.train_step())["recall"] == pytest.approx(want, rel=1e-4)
 
@@ -179,7 +179,7 @@ def test_recall_gives_way_as_the_run_says(
     batch = given(trainer, monkeypatch)
     with torch.no_grad():
         p = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
-        q = predict_at(trainer.layer, batch)
+        q = memory_logits_at(trainer.layer, batch)
         want = losses.recall(p, q, yields).item()
         assert want < losses.recall(p, q).item()
     assert values(trainer.train_step())["recall"] == pytest.approx(want, rel=1e-4)
@@ -198,9 +198,9 @@ def test_sync_over_the_whole_batch_compares_what_changed_with_what_was_there(
             data(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
             for data in (trainer.teacher, trainer.ref)
         )
-        before, student = (predict_at(m, batch) for m in (trainer.before, trainer.layer))
+        before, student = (memory_logits_at(m, batch) for m in (trainer.before, trainer.layer))
         yields = trainer.spec.losses.recall_yields
-        want = losses.sync(teacher, ref, before, student, yields=yields).item()
+        want = losses.sync(teacher, ref, before, student, strength=yields).item()
     assert values(trainer.train_step())["sync"] == pytest.approx(want, rel=1e-4)
 
 
@@ -253,7 +253,7 @@ def test_self_gives_way_where_the_data_layer_was_asked(
     sequence_N = batch.valid_BT.nonzero()[:, 0]
     order = torch.randperm(4, generator=trainer.generator(0))
     with torch.no_grad():
-        logits_NV = predict_at(trainer.layer, batch)
+        logits_NV = memory_logits_at(trainer.layer, batch)
         p_NV = trainer.teacher(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
         p_NV = p_NV.softmax(-1)
     rows = torch.arange(len(p_NV))

@@ -15,7 +15,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.layers.pair import Pair
-from actors.measuring.probing import VOICES, Voice, speak
+from actors.measuring.probing import VOICES, Voice
+from actors.measuring.voices import predict_everywhere
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.snapshots.flat import FlatParameters
@@ -151,7 +152,7 @@ def test_a_layer_whose_parameters_share_one_buffer_is_exported(
     export(family_spec, tokenizer, pair, str(tmp_path))
     loaded, _ = load(str(tmp_path))
     ids = tokens(1, 5)
-    got, want = (speak(p, "help", ids, one_document(ids)).logp_BTV for p in (loaded, pair))
+    got, want = (predict_everywhere(p, "help", ids, one_document(ids)).logp for p in (loaded, pair))
     assert torch.equal(got, want)
 
 
@@ -161,13 +162,13 @@ def test_every_voice_of_a_loaded_pair_speaks_as_before(
 ) -> None:
     loaded, _ = load(str(folder))
     ids = tokens(2, 9)
-    got, want = (speak(p, voice, ids, one_document(ids)).logp_BTV for p in (loaded, pair))
+    got, want = (predict_everywhere(p, voice, ids, one_document(ids)).logp for p in (loaded, pair))
     assert torch.equal(got, want)
 
 
 def test_the_voices_of_the_exported_pair_differ(pair: Pair) -> None:
     ids = tokens(2, 9)
-    own, help_, memory = (speak(pair, v, ids, one_document(ids)).logp_BTV for v in VOICES)
+    own, help_, memory = (predict_everywhere(pair, v, ids, one_document(ids)).logp for v in VOICES)
     assert min((own - help_).abs().max(), (help_ - memory).abs().max()) > 1e-2
 
 

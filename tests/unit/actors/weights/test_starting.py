@@ -11,7 +11,8 @@ import torch
 from transformers import AutoConfig
 
 from actors.layers.pair import Pair
-from actors.measuring.probing import VOICES, Voice, speak
+from actors.measuring.probing import VOICES, Voice
+from actors.measuring.voices import predict_everywhere
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.snapshots.flat import FlatParameters
@@ -118,7 +119,7 @@ def test_both_layers_of_an_earlier_run_speak_as_it_ended(
     spec = spec_from(facts_corpus, memory=memory, pretrained=run + end)
     started = build_pair(spec, tokenizer)
     ids = tokens(2, 9)
-    got, want = (speak(p, voice, ids, one_document(ids)).logp_BTV for p in (started, pair))
+    got, want = (predict_everywhere(p, voice, ids, one_document(ids)).logp for p in (started, pair))
     assert torch.equal(got, want)
 
 
@@ -189,7 +190,9 @@ def test_rows_beyond_the_tokenizer_are_predicted_by_neither_layer(
     ids = tokens(1, 5)
     assert pair.data.vocab_rows == tokenizer.size + 24
     for voice in VOICES:
-        assert speak(pair, voice, ids, one_document(ids)).logp_BTV.shape[-1] == tokenizer.size
+        assert (
+            predict_everywhere(pair, voice, ids, one_document(ids)).logp.shape[-1] == tokenizer.size
+        )
 
 
 def test_a_frozen_copy_of_fresh_weights_is_refused(facts_corpus: CorpusSpec) -> None:

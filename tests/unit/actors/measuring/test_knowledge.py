@@ -10,8 +10,8 @@ import torch
 from actors.corpus.corpus import Corpus, train_tokenizer
 from actors.layers.batch import to_batch
 from actors.layers.pair import Pair
-from actors.measuring.evaluation import heldout_figures
-from actors.measuring.exam import Exam, voice_figures
+from actors.measuring.heldout import heldout_figures
+from actors.measuring.knowledge import KnowledgeTest, voice_figures
 from actors.pair.evaluator import Evaluator
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ def test_it_says_what_the_evaluator_says_of_the_same_pair(
     evaluator.pair.data.load_state_dict(pair.data.state_dict())
     evaluator.pair.memory.load_state_dict(pair.memory.state_dict())
     said = evaluator.measure((3, 3), final)
-    marks = Exam(spec, corpus, CPU, final).take(pair)
+    marks = KnowledgeTest(spec, corpus, CPU, final).measure(pair)
     assert marks.heldout == pytest.approx({name: said.figures[name] for name in marks.heldout})
     assert (marks.accuracy, marks.num_probes) == (said.accuracy, said.num_probes)
     assert not final or marks.accuracy_seen == said.accuracy_seen
@@ -42,7 +42,7 @@ def test_it_says_what_the_evaluator_says_of_the_same_pair(
 def test_unasked_it_gives_the_held_out_figures_alone(
     spec: RunSpec, corpus: Corpus, pair: Pair
 ) -> None:
-    marks = Exam(spec, corpus, CPU, False).take(pair, ask=False)
+    marks = KnowledgeTest(spec, corpus, CPU, False).measure(pair, ask=False)
     assert (marks.accuracy, marks.accuracy_seen, marks.num_probes) == ({}, {}, 0)
     assert marks.heldout["own_loss"] > 0
 
@@ -69,6 +69,6 @@ def test_text_has_no_questions(tmp_path: Path, trained: Exchange) -> None:
     corpus = Corpus.open(spec, train_tokenizer(spec))
     exchange = Exchange(spec, corpus.tokenizer.to_json())
     pair = Pair(exchange.data.layer.eval(), exchange.memory.layer)
-    exam = Exam(spec, corpus, CPU, True)
-    assert (exam.take(pair).accuracy, exam.take(pair).num_probes) == ({}, 0)
-    assert "accuracy" not in exam.figures(pair)
+    exam = KnowledgeTest(spec, corpus, CPU, True)
+    assert (exam.measure(pair).accuracy, exam.measure(pair).num_probes) == ({}, 0)
+    assert "accuracy" not in exam.by_voice(pair)

@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.corpus.corpus import Windows
 from actors.layers import losses
-from actors.layers.batch import Batch, predict_at, to_batch
+from actors.layers.batch import Batch, memory_logits_at, to_batch
 from actors.layers.pair import Pair
 from actors.measuring import voices
-from actors.measuring.evaluation import (
+from actors.measuring.heldout import (
     Reflection,
     agreement,
     heldout_figures,
@@ -190,7 +190,7 @@ def test_with_a_pair_before_there_is_a_sync_loss(pair: Pair, batch: Batch) -> No
             layer(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
             for layer in (pair.data, before.data)
         )
-        old, now = (predict_at(layer, batch) for layer in (before.memory, pair.memory))
+        old, now = (memory_logits_at(layer, batch) for layer in (before.memory, pair.memory))
     want = losses.sync(teacher, ref, old, now).item()
     assert heldout_figures(pair, before, batch)["sync_loss"] == pytest.approx(want, rel=1e-5)
 

@@ -15,14 +15,14 @@ import torch
 from actors.corpus.corpus import Corpus
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
-from actors.measuring.evaluation import heldout_figures, parts
+from actors.measuring.heldout import heldout_figures, parts
 from actors.measuring.probing import accuracy_of
-from actors.measuring.voices import BATCH_TOKENS, VOICES, say_at
+from actors.measuring.voices import BATCH_TOKENS, VOICES, predict_voice_at
 from actors.settings.run import RunSpec
 
 
 @dataclass(frozen=True)
-class Marks:
+class Knowledge:
     """Figures of one exam.
 
     Attributes:
@@ -39,7 +39,7 @@ class Marks:
     num_probes: int
 
 
-class Exam:
+class KnowledgeTest:
     """Questions about one corpus.
 
     Args:
@@ -62,11 +62,11 @@ class Exam:
         self._seen = self._facts.probes(True, most, spec.seed)[:num] if self._facts else []
 
     @torch.no_grad()
-    def take(self, pair: Pair, ask: bool = True) -> Marks:
+    def measure(self, pair: Pair, ask: bool = True) -> Knowledge:
         """What the pair knows now; without `ask`, the held-out figures alone."""
         majority = self._facts.majority() if self._facts else {}
         unseen, seen = (self._unseen, self._seen) if ask else ([], [])
-        return Marks(
+        return Knowledge(
             heldout_figures(pair, None, self._batch, self._batch_tokens),
             accuracy_of(pair, self._tokenizer, unseen, majority, self._batch_tokens),
             accuracy_of(pair, self._tokenizer, seen, majority, self._batch_tokens),
@@ -74,9 +74,9 @@ class Exam:
         )
 
     @torch.no_grad()
-    def figures(self, pair: Pair) -> dict[str, Any]:
+    def by_voice(self, pair: Pair) -> dict[str, Any]:
         """As `voice_figures`, of the held-out windows; and `accuracy` and `accuracy_seen` as in
-        `Marks` where there are facts.
+        `Knowledge` where there are facts.
         """
         figures: dict[str, Any] = dict(voice_figures(pair, self._batch, self._batch_tokens))
         if self._facts:
@@ -99,7 +99,7 @@ def voice_figures(pair: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS) ->
     for part in parts(batch, batch_tokens):
         for voice in VOICES:
             at = 0
-            said = say_at(pair, voice, part.tokens_BT, part.segments_BT, part.valid_BT)
+            said = predict_voice_at(pair, voice, part.tokens_BT, part.segments_BT, part.valid_BT)
             for logp_NV in (piece.logp for piece in said):
                 targets_N = part.targets_N[at : at + len(logp_NV)]
                 at += len(logp_NV)

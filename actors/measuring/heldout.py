@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actors.layers import losses
-from actors.layers.batch import Batch
+from actors.layers.batch import Batch, rows_at
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
-from actors.measuring.voices import BATCH_TOKENS, pieces, say
+from actors.measuring.voices import BATCH_TOKENS, pieces, predict_voice
 
 MARGIN = 0.1  # probability by which a new answer must lead the old one to count as a change
 SYNC_SEQUENCES = 16  # whose median of sync's weights is one, as in a batch of training by default
@@ -36,13 +36,13 @@ def parts(batch: Batch, batch_tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
 
 def hidden_at(data: DataLayer, batch: Batch, y_BTD: Tensor | None = None) -> Tensor:
     """The data layer's hidden states (N, H) at the valid positions, which read `y_BTD`."""
-    return data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD)[batch.valid_BT]
+    return rows_at(data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD), batch.valid_at_N)
 
 
 def read_at_valid(memory: MemoryLayer, batch: Batch) -> Tensor:
     """What the memory reads at the valid positions, (N, D)."""
     u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
-    return memory.read_at(u_BTD[batch.valid_BT]).y
+    return memory.read_at(rows_at(u_BTD, batch.valid_at_N)).y
 
 
 @torch.no_grad()
@@ -78,17 +78,17 @@ def heldout_figures(
         if not part.num_valid:
             continue
         read = pair.memory.read(part.tokens_BT, part.segments_BT)
-        slots = read.slots[part.valid_BT].flatten()
+        slots = rows_at(read.slots, part.valid_at_N).flatten()
         slot_reads += torch.bincount(slots, minlength=len(slot_reads))
         own_NH, help_NH = hidden_at(pair.data, part), hidden_at(pair.data, part, read.y)
-        y_ND, targets_N = read.y[part.valid_BT], part.targets_N
+        y_ND, targets_N = rows_at(read.y, part.valid_at_N), part.targets_N
         old = None if before is None else (hidden_at(before.data, part),
                                            read_at_valid(before.memory, part))  # fmt: skip
         for some in pieces(len(y_ND), pair.data.num_tokens):
             own_NV = pair.data.logits_at(own_NH[some])
             memory_NV = pair.memory.predict(y_ND[some])
             reading_NV = pair.data.logits_at(help_NH[some])
-            mixed = say(pair, "help", reading_NV, help_NH[some], y_ND[some])
+            mixed = predict_voice(pair, "help", reading_NV, help_NH[some], y_ND[some])
             assert mixed.mixing is not None
             figures = {
                 "own_loss": losses.own(own_NV, targets_N[some]),
@@ -116,8 +116,8 @@ def _sync_sum(synced: Sequence[losses.SyncParts], batch: Batch) -> float:
     names = [field.name for field in fields(losses.SyncParts)]
     whole = {name: torch.cat([getattr(part, name) for part in synced]) for name in names}
     total, start = 0.0, 0
-    for sequences_BT in batch.valid_BT.split(SYNC_SEQUENCES):
-        stop = start + int(sequences_BT.sum())
+    for first in range(0, len(batch.tokens_BT), SYNC_SEQUENCES):
+        stop = start + batch.rows(slice(first, first + SYNC_SEQUENCES)).num_valid
         if stop > start:
             some = losses.SyncParts(**{name: of[start:stop] for name, of in whole.items()})
             total += float(some.weighted(some.changed_N.median()).sum())

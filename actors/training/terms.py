@@ -1,0 +1,126 @@
+"""The losses of one pass of a step: their values, weights, and the names they are reported by.
+
+A trainer returns `DataTerms` or `MemoryTerms`; `Trainer.learn` reports them and adds the gradients
+of their weighted sum. A loss is added in three places, and nowhere else: its weight in
+`actors.settings.run.LossWeights`, its field here, its `Term` in the trainer's `terms`. It is then
+reported, stored and followed by trackers as `train.<field>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from actors.training.interval import Measured
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss in one pass.
+
+    Attributes:
+        value: scalar, what is reported. The share that this pass of this rank has in a mean over
+            the global batch: passes and ranks add up.
+        weight: factor of `value` in the loss that is minimised.
+        over_ranks: `value` is already that of all ranks, the same on each, so that neither ranks
+            nor passes are added up: passes are averaged. `weight` is then that of one pass.
+        reported: whether it has a name in reports; if not, it is part of the reported loss alone.
+    """
+
+    value: Tensor
+    weight: float
+    over_ranks: bool = False
+    reported: bool = True
+
+    @property
+    def weighted(self) -> Tensor:
+        """What the loss has of it."""
+        return self.weight * self.value
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of one pass, one field each, in the order in which they are summed; None: not in
+    this pass.
+    """
+
+    total: ClassVar[str] = "loss"  # the name by which the weighted sum is reported; "": not at all
+
+    def named(self) -> Iterator[tuple[str, Term]]:
+        """The terms of this pass by the names in reports: those of the fields, less the underscore
+        that Python's own words need.
+        """
+        for field, term in vars(self).items():
+            if term is not None:
+                yield field.rstrip("_"), term
+
+    def loss(self) -> Tensor | None:
+        """The weighted sum, scalar; None where the pass has no term."""
+        weighted = [term.weighted for _, term in self.named()]
+        return sum(weighted[1:], weighted[0]) if weighted else None
+
+    def report(self, step: Measured, num_ranks: int, num_passes: int) -> None:
+        """Adds every term, and what it has of the loss, to what the step measured."""
+        for name, term in self.named():
+            if term.reported and term.over_ranks:
+                step.add_metric(name, term.value, 1 / num_passes)
+            elif term.reported:
+                step.add_share(name, term.value)
+            if self.total:
+                step.add_share(self.total, term.weighted, 1 / num_ranks if term.over_ranks else 1)
+
+
+@dataclass(frozen=True)
+class DataTerms(Terms):
+    """Losses of the data group. Source: `layers.losses`.
+
+    Attributes:
+        own: of the sequences that don't read, by the data layer alone.
+        own_beyond: of the same, probability given to output rows that are no token.
+        help: of the sequences that read, by the mixture of both layers.
+        reader: of the same, by the data layer alone, which has the reads as input.
+        read_beyond: as `own_beyond`, of the sequences that read.
+    """
+
+    own: Term | None = None
+    own_beyond: Term | None = None
+    help: Term | None = None
+    reader: Term | None = None
+    read_beyond: Term | None = None
+
+
+@dataclass(frozen=True)
+class MixingTerms(Terms):
+    """The loss of lambda's weights, which have a pass of their own.
+
+    Attributes:
+        mixing: help on noised text; no part of the reported loss, which has help on the text.
+    """
+
+    total: ClassVar[str] = ""
+
+    mixing: Term | None = None
+
+
+@dataclass(frozen=True)
+class MemoryTerms(Terms):
+    """Losses of the memory group. Source: `layers.losses`.
+
+    Attributes:
+        balance: how uneven the use of the half keys is.
+        self_: of real text, by the memory alone.
+        recall: KL from the adopted data layer to the memory.
+        encoder: self and recall, at their weights, of what the encoder predicts without slots.
+        sync: follow the data layer where it changed, stay elsewhere.
+        assist: help with a frozen data layer.
+    """
+
+    balance: Term | None = None
+    self_: Term | None = None
+    recall: Term | None = None
+    encoder: Term | None = None
+    sync: Term | None = None
+    assist: Term | None = None
