@@ -15,7 +15,7 @@ import torch
 from jobs.api import Console, RunResult, TandemModel, load, load_config, train
 
 HERE = Path(__file__).resolve().parent
-CHANGES = ("name=python-api", "intervals=8", "evaluation.every=0", "evaluation.final_probes=60")
+CHANGES = ("name=python-api", "intervals=5", "evaluation.every=0", "evaluation.final_probes=60")
 
 
 def train_it(storage: str) -> RunResult:
