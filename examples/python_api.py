@@ -2,7 +2,8 @@
 
     python examples/python_api.py [FOLDER]      # FOLDER takes the run; default: runs
 
-The facts are those of own_facts.yaml, with fewer steps.
+The facts are those of own_facts.yaml, with fewer steps. It trains in this process, as a notebook
+would; without `in_process` both layers train side by side, in processes of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ CHANGES = ("name=python-api", "intervals=5", "evaluation.every=0", "evaluation.f
 def train_it(storage: str) -> RunResult:
     """Trains both layers; the result holds the run's folder and its summary."""
     config = load_config(str(HERE / "own_facts.yaml"), [*CHANGES, f"storage={storage}"])
-    return train(config, Console())
+    return train(config, Console(), in_process=True)
 
 
 def ask_it(model: TandemModel, question: str) -> dict[str, str]:

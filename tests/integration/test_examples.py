@@ -1,4 +1,4 @@
-"""Every file of examples/ runs as it stands, and teaches what it says."""
+"""Every file of examples/ runs, in this process, and trains what it says."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from typer.testing import CliRunner
 from jobs.cli import app
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-pytestmark = pytest.mark.usefixtures("shared_ray")
 
 
 def trained(name: str, storage: Path) -> dict[str, Any]:
     """Summary of the run of a config, by the command that its first lines show."""
     path = EXAMPLES / f"{name}.yaml"
     assert f"tandem train examples/{path.name}\n" in path.read_text(encoding="utf-8")
-    result = CliRunner().invoke(app, ["train", str(path), f"storage={storage}"])
+    result = CliRunner().invoke(app, ["train", str(path), "--in-process", f"storage={storage}"])
     assert result.exit_code == 0, result.output
     (summary,) = storage.glob("*/summary.json")
     return dict(json.loads(summary.read_text()))
