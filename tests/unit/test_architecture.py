@@ -52,26 +52,3 @@ def test_every_room_is_in_the_table_and_in_the_picture() -> None:
     drawn = set(re.findall(r'class="room">([a-z_.]+)<', PICTURE))
     assert {room.split("/")[1] for room in ROOMS} <= drawn
     assert all(any((ROOT / floor / name).exists() for floor in FLOORS) for name in drawn)
-
-
-def pages() -> list[Path]:
-    """Every page that people read."""
-    top = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-    return [*top, *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def test_what_pages_link_to_and_the_modules_that_they_name_exist() -> None:
-    missing, num_links = [], 0
-    for page in pages():
-        text = page.read_text(encoding="utf-8")
-        links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
-        here = [link for link in links if not link.startswith(("http:", "https:"))]
-        num_links += len(here)
-        targets = [page.parent / link for link in here]
-        if page.name not in ("LOG.md", "CHANGELOG.md"):  # these speak of what was
-            named = r"`((?:actors|orchestrator|jobs|tests|benchmarks|examples)/[\w/.-]+)"
-            targets += [ROOT / name for name in re.findall(named, text)]
-        where = page.relative_to(ROOT)
-        missing += [f"{where}: {path}" for path in targets if not path.exists()]
-    assert missing == []
-    assert num_links > 50
