@@ -33,7 +33,7 @@ def test_every_example_is_run_here() -> None:
 
 def test_own_text_is_learned(tmp_path: Path) -> None:
     summary = trained("own_text", tmp_path)
-    assert summary["heldout"]["help_loss"] < summary["before"]["heldout"]["help_loss"] - 1
+    assert summary["heldout"]["help_loss"] < summary["before"]["heldout"]["help_loss"] - 0.8
 
 
 def test_own_facts_are_answered_in_wordings_trained_on_and_in_others(tmp_path: Path) -> None:
