@@ -24,6 +24,7 @@ from orchestrator.settings.file_names import (
 )
 
 RETRY_S = 1.0  # between two tries to reach storage that is away
+HANGS_S = 300.0  # without one finished write: storage that neither answers nor raises
 
 
 class RunDir:
@@ -32,7 +33,10 @@ class RunDir:
     Args:
         url: the run's directory.
         patience_s: how long remote storage that is away is tried again, whatever is asked of it.
-        warn: told once each time that it is away.
+        warn: called once each time that it is away.
+
+    Attributes:
+        num_writes: files written so far; moves as long as the storage answers.
     """
 
     def __init__(
@@ -44,10 +48,21 @@ class RunDir:
         self.url = url.rstrip("/")
         never_away = is_local(url) or url.startswith("memory://")
         self._patience_s, self._warn = 0.0 if never_away else patience_s, warn
+        self.num_writes = 0
         try:
             self._fs, self._root = writable(self.url)
         except (ImportError, ValueError) as err:
             raise ConfigError(f"storage {url}: {err}") from err
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for one write before the storage is taken to hang."""
+        return self._patience_s + HANGS_S
+
+    @property
+    def can_append(self) -> bool:
+        """Whether files can grow. Objects of remote stores can't: adding writes them anew."""
+        return is_local(self.url)
 
     def path(self, name: str) -> str:
         """URL of one of the run's files."""
@@ -122,6 +137,19 @@ class RunDir:
         except Exception as err:  # clients of remote storage have errors of their own
             another = "choose another storage=…"
             raise _explained(err, self.path(name), "can't be written", another) from err
+        self.num_writes += 1
+
+    def append(self, name: str, content: str) -> None:
+        """Adds to the end of a file, where `can_append`; a write that fails may leave half a line.
+
+        Raises: as `write`.
+        """
+        try:
+            with self._fs.open(f"{self._root}/{name}", "ab") as file:
+                file.write(content.encode())
+        except Exception as err:  # as in `write`
+            raise _explained(err, self.path(name), "can't be written") from err
+        self.num_writes += 1
 
     def _replace(self, target: str, data: bytes) -> None:
         self._fs.pipe_file(f"{target}.part", data)
@@ -187,6 +215,7 @@ class RunDir:
             self._patiently(name, lambda: self._fs.put_file(local, f"{self._root}/{name}"))
         except Exception as err:  # as above
             raise _explained(err, self.path(name), "can't be written") from err
+        self.num_writes += 1
 
 
 def _explained(err: Exception, place: str, doing: str, if_wrong: str = "") -> TandemError:
