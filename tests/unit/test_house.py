@@ -22,8 +22,9 @@ FLOORS = {
     # Each room may import those before it; a file beside the rooms is a room of its own.
     "actors": ("wire", "storage", "settings", "machine", "sources", "tokenizers", "corpus",
                "layers", "snapshots", "weights", "measuring", "training", "pair"),
-    "orchestrator": ("errors", "console", "stop_signals", "settings", "nodes", "loop", "run_dir",
-                     "runtime", "processes", "in_process", "reporting", "start_check", "run"),
+    "orchestrator": ("errors", "console", "stop_signals", "background", "settings", "nodes", "loop",
+                     "run_dir", "runtime", "processes", "in_process", "reporting", "start_check",
+                     "run"),
 }  # fmt: skip
 HIDDEN_ARGUMENTS = ("_temp_dir", "_system_config", "_node_ip_address", "_plasma_directory")
 
