@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -306,6 +307,44 @@ def test_what_is_imported_is_declared(package: str) -> None:
         if DISTRIBUTIONS.get(name, name).lower() not in always | (OPTIONAL & in_extras) | tests_own
     }
     assert undeclared == set()
+
+
+RANKS = "orchestrator.processes.ray_actors, actors.training.data_trainer, " \
+        "actors.training.memory_trainer, actors.pair.evaluator"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        (RANKS, {"matplotlib", "tensorboardX", "optuna"}),
+        ("orchestrator.run", {"matplotlib", "tensorboardX", "optuna"}),
+    ],
+)
+def test_what_only_draws_or_searches_is_loaded_only_there(modules: str, unwanted: set[str]) -> None:
+    script = f"import sys, {modules}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "numpy" in done.stdout.split()
+    assert unwanted & set(done.stdout.split()) == set()
+
+
+def test_files_that_are_no_python_are_in_the_wheel_too() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    packed = {
+        path
+        for package, patterns in tools["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    others = {
+        path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert others - packed == set()
+    assert ROOT / "orchestrator/reporting/templates/page.html" in packed
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
