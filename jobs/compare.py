@@ -15,6 +15,7 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
+from actors.formats import ABSENT, figure
 from actors.settings.run import GROUPS
 from actors.wire import ConfigError, StorageError, one_line
 from orchestrator.console import Console
@@ -52,7 +53,6 @@ HIGHER = (
     "mfu",
 )
 LOWER = ("_loss", "_kl", "stall_frac", "wait_frac", "wall_s", "first_step_s", "eval_s", "max_lag")
-ABSENT = "–"
 
 Figure = int | float | None
 
@@ -235,10 +235,4 @@ def _differences_table(runs: Sequence[Run], differences: dict[str, list[object]]
 
 
 def _figure(value: Figure) -> str:
-    if value is None:
-        return ABSENT
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:,.{0 if abs(value) >= 1000 else 4}f}"
-    )
+    return ("yes" if value else "no") if isinstance(value, bool) else figure(value)

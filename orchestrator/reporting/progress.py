@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from actors.corpus.inventory import Inventory
+from actors.formats import ABSENT, clock
 from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import Description
 from orchestrator.console import Console, plain
@@ -202,7 +203,7 @@ class Progress(LiveView):
                 f"{group}: step {cells.pop('step')}"
                 + "".join(f", {k} {v}" for k, v in cells.items())
             )
-        return "  ".join(parts) + (f"  left {_clock(left)}" if left is not None else "")
+        return "  ".join(parts) + (f"  left {clock(left)}" if left is not None else "")
 
     def _render(self) -> Group:
         title = plain(f"tandem · {self._config.name}", "table.title")
@@ -220,15 +221,9 @@ class Progress(LiveView):
             "", *(ProgressBar(total=spans[g], completed=done[g], width=32) for g in GROUPS)
         )
         for name in ("step", "tokens/s", "losses", "version", "lag", "waiting"):
-            table.add_row(name, *(cells[group].get(name, "–") for group in GROUPS))
+            table.add_row(name, *(cells[group].get(name, ABSENT) for group in GROUPS))
         left = self._left_s()
-        foot = f"{self._phase} · {_clock(self._elapsed())} gone" + (
-            f" · {_clock(left)} left" if left is not None else ""
+        foot = f"{self._phase} · {clock(self._elapsed())} gone" + (
+            f" · {clock(left)} left" if left is not None else ""
         )
         return Group(table, plain(foot), self._heldout())
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

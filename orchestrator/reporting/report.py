@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from actors.formats import figure
 from actors.settings.run import GROUPS
 from orchestrator.reporting.html import render
 from orchestrator.reporting.plots import TOP_SHARE_ALARM, all_plots
@@ -55,12 +56,11 @@ def _cards(summary: dict[str, Any]) -> Iterable[Card]:
             label = f"answers right: {name} (baseline {accuracy['baseline']:.1%})"
             yield f"{accuracy[name]:.1%}", label, False
     gain, agreement = heldout["help_gain"], heldout["recall_agreement"]
-    yield "–" if gain is None else f"{gain:+.3f}", "help gain, nats per token", False
-    agrees = "–" if agreement is None else f"{agreement:.1%}"
-    yield agrees, "memory agrees with data layer", False
+    yield figure(gain, "+.3f"), "help gain, nats per token", False
+    yield figure(agreement, ".1%"), "memory agrees with data layer", False
     rate = heldout["reflection_rate"]
     changed = f"reflection ({heldout['reflection_probes']} changed)"
-    yield "–" if rate is None else f"{rate:.1%}", changed, False
+    yield figure(rate, ".1%"), changed, False
     level = summary["final_agreement"]
     label = "memory reflects the final version"
     label += "" if level is None else f" (agreement {level:.1%})"
@@ -102,8 +102,8 @@ def _figure_rows(summary: dict[str, Any]) -> Iterable[Sequence[str]]:
     before = summary.get("before")
 
     def values(section: str, name: str, value: Any) -> Sequence[str]:
-        earlier = [] if before is None else [_number(before.get(section, {}).get(name))]
-        return *earlier, _number(value)
+        earlier = [] if before is None else [figure(before.get(section, {}).get(name))]
+        return *earlier, figure(value)
 
     for name, value in summary["heldout"].items():
         yield name, *values("heldout", name, value), MEANING.get(name, "")
@@ -125,30 +125,18 @@ def _group_rows(summary: dict[str, Any]) -> Iterable[Sequence[str]]:
         ("wait_frac", "share of wall time waiting for the other group"),
         ("rows_written_per_interval", "rows of the value table written per interval"),
     ):
-        yield label, *(_number(summary[group].get(key)) for group in GROUPS)
+        yield label, *(figure(summary[group].get(key)) for group in GROUPS)
 
 
 def _restart_row(row: dict[str, Any]) -> Sequence[str]:
     return (
         f"{row['at_s']:.0f} s", row["group"], str(row["rank"]), str(row["interval"]), row["cause"],
-        _number(row.get("restart_s")), str(row["replayed"]), _number(row.get("replay_s")),
+        figure(row.get("restart_s")), str(row["replayed"]), figure(row.get("replay_s")),
     )  # fmt: skip
 
 
 def _resize_row(row: dict[str, Any]) -> Sequence[str]:
     return (
         f"{row['at_s']:.0f} s", row["group"], str(row["interval"]), str(row["before"]),
-        str(row["after"]), _number(row["prepare_s"]), _number(row["pause_s"]),
+        str(row["after"]), figure(row["prepare_s"]), figure(row["pause_s"]),
     )  # fmt: skip
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "–"
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:,.4f}"
-        if abs(value) < 100
-        else f"{value:,.0f}"
-    )
