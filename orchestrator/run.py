@@ -29,7 +29,7 @@ from orchestrator.loop.coordinator import Coordinator, new_groups
 from orchestrator.loop.exchange import GroupCheckpoint
 from orchestrator.loop.group_state import GroupState
 from orchestrator.reporting.listener import RunListener
-from orchestrator.reporting.progress import Progress
+from orchestrator.reporting.progress_view import ProgressView
 from orchestrator.reporting.prometheus import Exporter, to_nowhere, to_ray
 from orchestrator.reporting.recorder import Recorder
 from orchestrator.reporting.report import render_report
@@ -109,7 +109,7 @@ def train(
     check_installed(config.trackers)
     runtime = _runtime(config, seats, verbose, in_process)
     with (
-        Progress(config, console or Console(quiet=True)) as progress,
+        ProgressView(config, console or Console(quiet=True)) as progress,
         stop_signals() as stop_requested,
     ):
         run_dir = RunDir(config.run_url, config.deadlines.storage_s, progress.warning)
@@ -212,7 +212,7 @@ class _Job:
     config: Config
     run_dir: RunDir
     corpus: _Corpus
-    progress: Progress
+    progress: ProgressView
     runtime: Runtime
     stop_requested: StopFlag
     began: float

@@ -44,7 +44,7 @@ def _environment(package: str) -> Environment:
 
 
 def _is_numeric(text: str) -> bool:
-    """Whether a cell is set on the right."""
+    """Whether a cell is aligned to the right."""
     return text.replace(",", "").replace(".", "").replace("-", "").replace("%", "").isdigit()
 
 
@@ -59,7 +59,7 @@ def card(value: str, label: str, bad: bool = False) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of text as a table; what looks like a number stands on the right."""
+    """Rows of text as a table; what looks like a number is aligned to the right."""
     return _part("table", heads, rows)
 
 

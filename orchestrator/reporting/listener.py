@@ -11,7 +11,7 @@ from orchestrator.loop.command import Reply
 from orchestrator.loop.exchange import PairCheckpoint
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize, with_sizes
-from orchestrator.reporting.progress import Progress
+from orchestrator.reporting.progress_view import ProgressView
 from orchestrator.reporting.prometheus import Exporter
 from orchestrator.reporting.recorder import Recorder
 from orchestrator.run_dir.checkpoint_writer import CheckpointWriter
@@ -32,7 +32,7 @@ class RunListener:
         metrics: Metrics,
         recorder: Recorder,
         writer: CheckpointWriter,
-        progress: Progress,
+        progress: ProgressView,
         control: ControlThread,
         exporter: Exporter,
         on_evaluation_row: Callable[[Row], None],

@@ -86,7 +86,7 @@ def all_plots(metrics: Metrics) -> list[str]:
         plots += _evaluation_plots(evaluations)
     plots += [
         draw(lambda a: _versions(a, metrics), "Versions adopted, and lag", "seconds", "version"),
-        draw(lambda a: _waits(a, metrics), "Who waits", "interval", "seconds"),
+        draw(lambda a: _waits(a, metrics), "Steps, exchange and waiting", "interval", "seconds"),
         draw(lambda a: _costs(a, metrics), "What a step is spent on", "seconds per interval", ""),
         _lines(
             "Rows of the value table written per step",

@@ -1,10 +1,10 @@
-"""Shows a run's figures to Prometheus, by Ray's own metrics endpoint on the driver's node.
+"""Exports a run's figures to Prometheus through Ray's own metrics endpoint on the driver's node.
 
     listener -> Exporter -> background thread -> ray.util.metrics -> the node's agent
 
-`QUANTITIES` says what there is; Ray puts `ray_` before each name. Only committed intervals count,
-so that a replay adds nothing. Where no agent exports (Ray without its `default` extra) nobody reads
-the figures and nothing else changes; what fails here is one warning, never the end of a run.
+`QUANTITIES` lists the metrics; Ray puts `ray_` before each name. Only committed intervals count, so
+that a replay adds nothing. Where no agent exports them (Ray without its `default` extra) they are
+recorded for nothing. A failure here is one warning, never the end of a run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Quantity:
 
     @property
     def kind(self) -> Literal["counter", "gauge"]:
-        """What Prometheus takes it for."""
+        """Its type in Prometheus."""
         return "counter" if self.name.endswith("_total") else "gauge"
 
     @property
@@ -68,9 +68,9 @@ QUANTITIES = (
     Quantity("tandem_lag_versions", GROUP, "Versions by which the adopted one was behind."),
     Quantity("tandem_incarnation", GROUP, "Incarnation of the group's processes."),
     Quantity("tandem_train_loss_nats", (*GROUP, "term"), "Losses of the last interval."),
-    Quantity("tandem_restarts_total", GROUP, "Failures after which the group was started anew."),
-    Quantity("tandem_restart_seconds_total", GROUP, "Time until restarted processes stood."),
-    Quantity("tandem_replay_seconds_total", GROUP, "Time spent doing lost intervals again."),
+    Quantity("tandem_restarts_total", GROUP, "Failures after which the group was restarted."),
+    Quantity("tandem_restart_seconds_total", GROUP, "Time until restarted processes were ready."),
+    Quantity("tandem_replay_seconds_total", GROUP, "Time spent replaying lost intervals."),
     Quantity("tandem_planned_intervals", RUN, "Intervals that the run is to have."),
     Quantity("tandem_checkpoint_interval", RUN, "Interval of the newest checkpoint."),
     Quantity("tandem_heldout_loss_nats", (*RUN, "term"), "Held-out losses, last evaluation."),
@@ -138,7 +138,7 @@ class Exporter:
         self._put(lambda figures: figures.of_group("tandem_restarts_total", 1, group))
 
     def recovery(self, group: str, restart_s: float, replay_s: float) -> None:
-        """A group is where it was."""
+        """A group has caught up after a restart."""
         self._put(lambda figures: figures.recovery(group, restart_s, replay_s))
 
     def close(self) -> None:
@@ -150,7 +150,11 @@ class Exporter:
         self._figures.of_run("tandem_planned_intervals", self._config.intervals)
 
     def _put(self, record: Callable[[Figures], None]) -> None:
-        self._worker.put(lambda: self._figures and record(self._figures))
+        self._worker.put(lambda: self._record(record))
+
+    def _record(self, record: Callable[[Figures], None]) -> None:
+        if self._figures is not None:  # as it is after a failure
+            record(self._figures)
 
     def _failed(self, err: Exception) -> None:
         self._figures = None
@@ -177,7 +181,7 @@ class Figures:
         self.of_run(name, value, group=group, **labels)
 
     def interval(self, reports: Sequence[Report], row: Row) -> None:
-        """What a committed interval says of a group and of its ranks."""
+        """A committed interval's figures, of the group and of its ranks."""
         group = str(row["group"])
         num_steps = self._config.group(group).steps_per_interval
         for report in reports:

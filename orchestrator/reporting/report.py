@@ -1,7 +1,7 @@
 """`report.html`: one self-contained page about a run, for a person.
 
-What stands in its cards and tables is decided here, how the page looks in `templates/run.html`; the
-plots come from `plots`.
+The contents of its cards and tables are made here, its layout is `templates/run.html`, its plots
+come from `plots`.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ MEANING = {
     "help_gain": "own_loss − help_loss on the same tokens",
     "recall_kl": "KL from data layer to memory; 0 would be perfect recall",
     "recall_agreement": (
-        "share of tokens on which memory and data layer hold the same one likeliest"
+        "share of tokens for which memory and data layer find the same one likeliest"
     ),
     "self_loss": "memory alone",
-    "sync_loss": "follow what changed since the evaluation before, keep the rest",
+    "sync_loss": "follow the data layer where it has just changed, stay elsewhere",
     "mixing": "mean λ: how much of the mixture is the memory's",
     "slots_used_frac": "share of slots that the held-out text reads",
     "slots_top1pct_share": "share of the reads that go to the most read 1 % of the slots",

@@ -2,8 +2,8 @@
 
     Recorder.record -> Tracker.record -> background thread -> pipe -> tracker_process
 
-Each tracker is a process of its own: what its library does with threads, prompts, exit handlers and
-a network that is gone stays in there, and the end of a run waits for it no longer than it says.
+Each tracker is a process of its own: its library's threads, prompts, exit handlers and network
+failures stay in there, and the end of a run waits for it no longer than `trackers.timeout_s`.
 A tracker that fails is one warning, never the end of a run.
 """
 

@@ -87,21 +87,21 @@ class CheckpointWriter:
         self._warn(f"a checkpoint failed ({err!r}); training goes on, the one before is kept")
 
     def _remove_superfluous(self) -> None:
-        there = checkpoints.intervals(self._run_dir)
-        for interval in superfluous(there, dict(self._figures), self._spec):
+        stored = checkpoints.intervals(self._run_dir)
+        for interval in superfluous(stored, dict(self._figures), self._spec):
             checkpoints.remove(self._run_dir, interval)
 
 
-def superfluous(there: list[int], figures: dict[int, float], spec: CheckpointSpec) -> list[int]:
+def superfluous(stored: list[int], figures: dict[int, float], spec: CheckpointSpec) -> list[int]:
     """Pairs that are neither among the newest nor among the best.
 
     Args:
-        there: intervals of all pairs, ascending.
+        stored: intervals of all pairs, ascending.
         figures: by interval, for those that were measured.
         spec: how many to keep.
     """
-    kept = set(there[-spec.keep_last :])
-    known = [i for i in there if i in figures]
+    kept = set(stored[-spec.keep_last :])
+    known = [i for i in stored if i in figures]
     sign = 1 if spec.best_is == "min" else -1
     kept.update(sorted(known, key=lambda i: (sign * figures[i], -i))[: spec.keep_best])
-    return [i for i in there if i not in kept]
+    return [i for i in stored if i not in kept]

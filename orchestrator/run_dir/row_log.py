@@ -7,7 +7,7 @@ written is written again.
 Each line has `kind`, `interval` or `evaluation`, beside the row's own columns. A file is named by
 the number of its first row, so that one whose rows are in an earlier file already (left behind when
 parts were joined) is recognised and skipped. When a run ends its rows become `metrics.parquet` and
-`evaluations.json`, and the log goes; a resume begins it anew with the rows of its checkpoint.
+`evaluations.json`, and the log is removed; a resume starts it with the rows of its checkpoint.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RowLog:
         self._run_dir = run_dir
         self._rows = [(INTERVAL, row) for row in intervals]
         self._rows += [(EVALUATION, row) for row in evaluations]
-        self._num_written: int | None = None  # None: all is to be written anew
+        self._num_written: int | None = None  # None: all are to be written
         self._num_parts = 0
 
     def add(self, kind: str, row: Row) -> None:

@@ -61,7 +61,7 @@ class RunDir:
 
     @property
     def can_append(self) -> bool:
-        """Whether files can grow. Objects of remote stores can't: adding writes them anew."""
+        """Whether files can grow; to add to an object of a remote store is to write it again."""
         return is_local(self.url)
 
     def path(self, name: str) -> str:
@@ -98,19 +98,19 @@ class RunDir:
         Raises: what the action raised, if that lasts or the storage is away for too long.
         """
         patience_s = self._patience_s if patience_s is None else patience_s
-        deadline, told = time.monotonic() + patience_s, False
+        deadline, has_warned = time.monotonic() + patience_s, False
         while True:
             try:
                 return action()
             except Exception as err:  # clients of remote storage have errors of their own
                 if is_lasting(err) or time.monotonic() + RETRY_S > deadline:
                     raise
-                if not told:
+                if not has_warned:
                     self._warn(
                         f"{self.path(name)}: the storage does not answer ({err}); it is tried "
                         f"again for {patience_s:g} s (deadlines.storage_s)"
                     )
-                told = True
+                has_warned = True
                 time.sleep(RETRY_S)
 
     def refuse_existing(self) -> None:
@@ -176,11 +176,11 @@ class RunDir:
             raise _explained(err, self.path(name), "can't be read") from err
 
     def list_folders(self, name: str = "") -> list[str]:
-        """Names of the folders in one of the run's folders; none where there is no such folder."""
+        """Names of the folders in one of the run's folders; empty where that is missing."""
         return sorted(entry for entry, size in self._list(name).items() if size is None)
 
     def list_files(self, name: str) -> dict[str, int]:
-        """Files in one of the run's folders, with their bytes; none where there is no folder."""
+        """Files in one of the run's folders, with their bytes; empty where that is missing."""
         return {entry: size for entry, size in self._list(name).items() if size is not None}
 
     def _list(self, name: str) -> dict[str, int | None]:
@@ -201,7 +201,7 @@ class RunDir:
         }
 
     def remove(self, name: str) -> None:
-        """Removes a file or a folder with all that is in it; nothing where it is not there."""
+        """Removes a file, or a folder with all that is in it; a missing one is no error."""
         try:
             self._patiently(name, lambda: remove(self._fs, f"{self._root}/{name}"))
         except FileNotFoundError:

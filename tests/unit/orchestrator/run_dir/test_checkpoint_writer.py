@@ -117,13 +117,14 @@ def test_storage_that_hangs_does_not_keep_a_run_from_ending(
 ) -> None:
     answers, warnings = threading.Event(), []
 
-    def save(_run_dir: RunDir, _pair: PairCheckpoint, _rows: SavedRows) -> int:
+    def save(_run_dir: RunDir, _pair: PairCheckpoint, _rows: SavedRows, _store: ObjectStore) -> int:
         assert answers.wait(60)
         return 0
 
     monkeypatch.setattr("orchestrator.run_dir.checkpoints.save", save)
     monkeypatch.setattr("orchestrator.run_dir.run_dir.HANGS_S", 0.05)
-    writer = CheckpointWriter(RunDir(str(tmp_path)), CheckpointSpec(), warnings.append)
+    run_dir = RunDir(str(tmp_path))
+    writer = CheckpointWriter(run_dir, CheckpointSpec(), warnings.append, HostStore())
     writer.write(a_pair(1), ROWS)
     writer.close()
     answers.set()

@@ -1,6 +1,5 @@
-"""What a person sees while a run runs.
-
-Both groups side by side on a terminal, plain lines without one.
+"""What a person sees while a run runs: both groups side by side on a terminal, plain lines without
+one.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ LINE_EVERY_S = 10.0
 LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
 
-class Progress(LiveView):
+class ProgressView(LiveView):
     """Shows a run's progress.
 
     Args:
@@ -57,7 +56,7 @@ class Progress(LiveView):
         self._say(text)
 
     def waiting(self, text: str) -> None:
-        """What the run waits for before it can start; said again only where it is another thing."""
+        """What the run waits for before it can start; repeated only where that changed."""
         if text != self._phase:
             self.phase(text)
 
@@ -69,7 +68,7 @@ class Progress(LiveView):
             self.warning(message)
 
     def resuming(self, interval: int) -> None:
-        """An earlier run goes on."""
+        """An earlier run is resumed."""
         where = (
             f"after interval {interval}" if interval else "from its beginning: no checkpoint yet"
         )
@@ -112,19 +111,19 @@ class Progress(LiveView):
             self._say(self._heldout())
 
     def failure(self, failure: Failure) -> None:
-        """A group died and is restarted."""
+        """A group failed and is restarted."""
         other = peer_of(failure.group)
         self.warning(
             f"{failure.cause.rstrip('.')}; the {failure.group} group is restarted (its failure "
-            f"{failure.incarnation + 1}) and does {failure.replayed} interval(s) again; the "
-            f"{other} group goes on as far as it can"
+            f"{failure.incarnation + 1}) and replays {failure.replayed} interval(s); the {other} "
+            "group goes on as far as it can"
         )
 
     def recovery(self, row: Row) -> None:
-        """The group is where it was."""
+        """A group has caught up after a restart."""
         self._say(
-            f"the {row['group']} group is back: {row['restart_s']:.1f} s to stand again, "
-            f"{row['replay_s']:.1f} s for what it did again"
+            f"the {row['group']} group has recovered: {row['restart_s']:.1f} s to restart, "
+            f"{row['replay_s']:.1f} s to replay"
         )
 
     def resize(self, resize: Resize) -> None:
