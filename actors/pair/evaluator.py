@@ -14,12 +14,7 @@ import torch
 from actors.corpus.corpus import Corpus
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
-<<<<<<< HEAD
 from actors.machine.device import device_of, take_threads
-from actors.measuring.evaluation import heldout_figures, token_reflection
-from actors.measuring.probing import VOICES, accuracy_of, answer_reflection, prompt_tokens, tell
-=======
-from actors.machine.device import device_of
 from actors.measuring.heldout import heldout_figures, token_reflection
 from actors.measuring.probing import (
     VOICES,
@@ -28,7 +23,6 @@ from actors.measuring.probing import (
     decode_greedily,
     prompt_tokens,
 )
->>>>>>> terms
 from actors.pair.export_check import export_checked
 from actors.settings.run import RunSpec
 from actors.snapshots.flat import ByteArray, FlatParameters

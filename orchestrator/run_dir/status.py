@@ -135,7 +135,7 @@ def status_of(
 
 
 def _with_ranks_that(phase: str, status: Mapping[str, Any]) -> dict[str, Any]:
-    """The status with this as the phase of all its groups and ranks, whatever they reported last."""
+    """The status with this as what all its groups and ranks do, whatever they reported last."""
     groups = {
         name: {
             **group,
