@@ -6,24 +6,24 @@ lost) shows its figures so far; only finished runs are compared for the best val
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
 from rich.table import Table
 from rich.text import Text
 
+from actors.formats import ABSENT, figure
 from actors.settings.run import GROUPS
 from actors.wire import ConfigError, StorageError, one_line
 from orchestrator.console import Console
 from orchestrator.run_dir.metrics import group_totals
+from orchestrator.run_dir.row_log import read_rows
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.dotted import leaves
-from orchestrator.settings.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
+from orchestrator.settings.file_names import CONFIG, SUMMARY
 
 FINISHED = ("finished", "finished_unreflected")
 MISSING, UNFINISHED, UNREADABLE = "missing", "unfinished", "unreadable"
@@ -53,7 +53,6 @@ HIGHER = (
     "mfu",
 )
 LOWER = ("_loss", "_kl", "stall_frac", "wait_frac", "wall_s", "first_step_s", "eval_s", "max_lag")
-ABSENT = "–"
 
 Figure = int | float | None
 
@@ -134,17 +133,10 @@ def read_run(url: str) -> Run:
 def _so_far(run_dir: RunDir) -> dict[str, Any]:
     """The part of a summary that can be computed from the metrics of an unfinished run."""
     found: dict[str, Any] = {}
-    if run_dir.exists(METRICS):
-        rows = pq.read_table(io.BytesIO(run_dir.read_bytes(METRICS))).to_pylist()
-        for group in GROUPS:
-            mine = [
-                {name: value for name, value in row.items() if value is not None}
-                for row in rows
-                if row["group"] == group
-            ]
-            if mine:
-                found[group] = group_totals(mine)
-    evaluations = json.loads(run_dir.read(EVALUATIONS)) if run_dir.exists(EVALUATIONS) else []
+    intervals, evaluations = read_rows(run_dir)
+    for group in GROUPS:
+        if mine := [row for row in intervals if row["group"] == group]:
+            found[group] = group_totals(mine)
     if evaluations:
         found |= {
             name: value
@@ -243,10 +235,4 @@ def _differences_table(runs: Sequence[Run], differences: dict[str, list[object]]
 
 
 def _figure(value: Figure) -> str:
-    if value is None:
-        return ABSENT
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:,.{0 if abs(value) >= 1000 else 4}f}"
-    )
+    return ("yes" if value else "no") if isinstance(value, bool) else figure(value)

@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from actors.formats import ABSENT, figure, mib
 from actors.settings.run import GROUPS
 from actors.wire import ConfigError
 from orchestrator.console import Console
@@ -25,7 +26,6 @@ from orchestrator.settings.file_names import CONFIG, SUMMARY
 WATCH_S = 1.0
 FAILED, INTERRUPTED = "failed", "interrupted"
 LOOKS = 16  # runs looked at in parallel
-MIB = 2**20
 
 
 def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
@@ -153,7 +153,7 @@ def _state(seen: Seen) -> str:
 
 def _row(seen: Seen) -> tuple[str, ...]:
     if not (status := seen.status):
-        return ("–",) * 4
+        return (ABSENT,) * 4
     workers = (str(status["groups"][group]["workers"]) for group in GROUPS)
     interval = f"{status['interval']}/{status['intervals']}"
     return (interval, *workers, f"{max(0.0, seen.age_s):.0f} s ago")
@@ -173,7 +173,7 @@ def _page(url: str, seen: Seen) -> RenderableType:
     newest = saved.get("last_interval")
     lines.append(
         f"checkpoints: {saved.get('written', 0)} written, newest of interval "
-        f"{'–' if newest is None else newest}, {saved.get('bytes', 0) / MIB:,.1f} MiB; restarts: "
+        f"{ABSENT if newest is None else newest}, {mib(saved.get('bytes', 0))}; restarts: "
         f"{status['restarts']}"
     )
     if status["heldout"]:
@@ -192,26 +192,22 @@ def _page(url: str, seen: Seen) -> RenderableType:
 
 
 def _figure(figures: Mapping[str, Any], name: str) -> str:
-    value = figures.get(f"heldout.{name}")
-    return "–" if value is None else f"{value:.3f}"
+    return figure(figures.get(f"heldout.{name}"), ".3f")
 
 
 def _groups_table(status: Mapping[str, Any]) -> Table:
     table = Table("", *(f"{group} group" for group in GROUPS))
     groups = [status["groups"][group] for group in GROUPS]
 
-    def number(value: float | None, form: str) -> str:
-        return "–" if value is None else format(value, form)
-
     rows = {
         "workers": [str(g["workers"]) for g in groups],
         "step": [f"{g['step']}/{max(g['total_steps'], g['step'])}" for g in groups],
-        "steps/s": [number(g["steps_per_s"], ".2f") for g in groups],
-        "tokens/s": [number(g["tokens_per_s"], ",.0f") for g in groups],
+        "steps/s": [figure(g["steps_per_s"], ".2f") for g in groups],
+        "tokens/s": [figure(g["tokens_per_s"], ",.0f") for g in groups],
         "losses": ["  ".join(f"{k} {v:.3f}" for k, v in g["losses"].items()) for g in groups],
         "version": [f"{g['version']}, adopted {g['adopted']}" for g in groups],
         "lag": [str(g["lag"]) for g in groups],
-        "waiting": [number(g["waiting_frac"], ".0%") for g in groups],
+        "waiting": [figure(g["waiting_frac"], ".0%") for g in groups],
         "incarnation": [f"{g['incarnation']} ({g['restarts']} restarts)" for g in groups],
     }
     for name, cells in rows.items():
@@ -228,9 +224,9 @@ def _ranks_table(status: Mapping[str, Any]) -> Table:
                 rank["host"],
                 rank["node"][:12],
                 str(rank["pid"]),
-                " ".join(rank["gpus"]) or "–",
+                " ".join(rank["gpus"]) or ABSENT,
                 f"{rank['phase']}, interval {rank['interval']}",
-                f"{rank['host_bytes'] / MIB:,.0f} MiB",
-                f"{rank['gpu_bytes'] / MIB:,.0f} MiB" if rank["gpu_bytes"] else "–",
+                mib(rank["host_bytes"], 0),
+                mib(rank["gpu_bytes"], 0) if rank["gpu_bytes"] else ABSENT,
             )
     return table

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 from rich.table import Table
 
+from actors.formats import figure
 from orchestrator.console import Console
 from orchestrator.loop.schedule import NO, YES
 from orchestrator.run_dir.run_dir import RunDir
@@ -87,8 +88,8 @@ def figures_table(figures: dict[str, Any], before: dict[str, Any] | None) -> Tab
     for heading in columns:
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for name, value in figures.items():
-        earlier = [] if before is None else [format_figure(before["heldout"].get(name))]
-        table.add_row(name, *earlier, format_figure(value))
+        earlier = [] if before is None else [figure(before["heldout"].get(name))]
+        table.add_row(name, *earlier, figure(value))
     return table
 
 
@@ -122,8 +123,3 @@ def answers_table(answers: Sequence[dict[str, str]]) -> Table:
     for row in answers:
         table.add_row(f"{row['prompt']} …", row["expected"], row["own"], row["help"], row["memory"])
     return table
-
-
-def format_figure(value: Any) -> str:
-    """A figure as text for a table."""
-    return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -3,7 +3,7 @@
 Text is shown as it is. Nothing in it is read as markup, as an emoji's name or as something to
 highlight, and control characters are left out: it comes from corpora, models, prompts, configs,
 errors, logs and paths, whose brackets mean nothing here. Colour is given beside the text, as a
-style. Characters that the stream can't encode are replaced. Called by all commands.
+style. Characters that the stream can't encode are replaced.
 """
 
 from __future__ import annotations

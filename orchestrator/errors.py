@@ -1,7 +1,4 @@
-"""Typed errors of the driver.
-
-What happened, to whom, and what to do. All end a run; none is caught in passing.
-"""
+"""Typed errors of the driver: what happened, to whom, and what to do. Each ends the run."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ class RunExistsError(ConfigError):
 
 
 class RayStartError(TandemError):
-    """No Ray came up on this machine; the message says how long it was waited for."""
+    """Ray did not start on this machine; the message says how long it was waited for."""
 
     heading = "error"
 
@@ -35,7 +32,7 @@ class GroupFailedError(TandemError):
 
 
 class LostObjectError(GroupFailedError):
-    """What a rank was given is nowhere any more: it went with its node."""
+    """A rank's input is no longer in the object store: the node that held it was lost."""
 
 
 class InterruptedRunError(TandemError):

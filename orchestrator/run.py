@@ -29,15 +29,15 @@ from orchestrator.loop.coordinator import Coordinator, new_groups
 from orchestrator.loop.exchange import GroupCheckpoint
 from orchestrator.loop.group_state import GroupState
 from orchestrator.reporting.listener import RunListener
-from orchestrator.reporting.progress import Progress
+from orchestrator.reporting.progress_view import ProgressView
 from orchestrator.reporting.prometheus import Exporter, to_nowhere, to_ray
 from orchestrator.reporting.recorder import Recorder
 from orchestrator.reporting.report import render_report
 from orchestrator.reporting.summary import summarise, summarise_failure
 from orchestrator.reporting.trackers import check_installed, start_trackers
-from orchestrator.run_dir.attendant import Attendant, refresh_every_s
 from orchestrator.run_dir.checkpoint_writer import CheckpointWriter
 from orchestrator.run_dir.checkpoints import Restored, load, remove_unfinished, stored_part
+from orchestrator.run_dir.control_thread import ControlThread, refresh_every_s
 from orchestrator.run_dir.corpus_record import refuse_changed_corpus, write_record
 from orchestrator.run_dir.metrics import Metrics, Row, held_out
 from orchestrator.run_dir.run_dir import RunDir
@@ -109,7 +109,7 @@ def train(
     check_installed(config.trackers)
     runtime = _runtime(config, seats, verbose, in_process)
     with (
-        Progress(config, console or Console(quiet=True)) as progress,
+        ProgressView(config, console or Console(quiet=True)) as progress,
         stop_signals() as stop_requested,
     ):
         run_dir = RunDir(config.run_url, config.deadlines.storage_s, progress.warning)
@@ -212,7 +212,7 @@ class _Job:
     config: Config
     run_dir: RunDir
     corpus: _Corpus
-    progress: Progress
+    progress: ProgressView
     runtime: Runtime
     stop_requested: StopFlag
     began: float
@@ -253,17 +253,17 @@ class _Job:
         for row in metrics.evaluations:
             writer.measured(row["data_version"], held_out(row))
         group_states = new_groups()
-        attendant = self._attend(groups, group_states, metrics, writer)
+        control = self._control(groups, group_states, metrics, writer)
         try:
             listener = RunListener(
-                metrics, recorder, writer, self.progress, attendant, exporter, self.on_evaluation
+                metrics, recorder, writer, self.progress, control, exporter, self.on_evaluation
             )
             listener.on_start(descriptions)
             pair = restored.pair if restored else None
             notice = self.runtime.notice(groups)
 
             def reason() -> str | None:
-                return self.stop_requested.reason() or notice() or attendant.stop_reason()
+                return self.stop_requested.reason() or notice() or control.stop_reason()
 
             coordinator = Coordinator(
                 self.runtime.loop_config(config),
@@ -271,11 +271,11 @@ class _Job:
                 listener,
                 reason,
                 pair,
-                new_commands=attendant.heard,
+                new_commands=control.commands,
                 groups=group_states,
             )
             outcome = coordinator.run()
-            attendant.phase = "exporting"
+            control.phase = "exporting"
             self.progress.phase("exporting")
             digests = groups.export(run_dir.path(EXPORT))
             ended = FINISHED
@@ -294,30 +294,30 @@ class _Job:
             recorder.close(ended)
             exporter.close()
             if ended != FINISHED:
-                attendant.close(ended, message)
+                control.close(ended, message)
         ended, message = FAILED, "its results could not be written"
         try:
             wall_s = time.time() - metrics.started_at
             summary = summarise(config, metrics, coordinator, outcome, digests, wall_s)
             summary["checkpoints"] = {"written": writer.num_written, "bytes": writer.num_bytes}
             patience_s = config.deadlines.storage_s
-            report = render_report(attendant.config, summary, metrics)
+            report = render_report(control.config, summary, metrics)
             run_dir.write(REPORT, report, patience_s)
             last = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
             run_dir.write(SUMMARY, last, patience_s)  # who finds it finds the rest
             ended = summary["status"]
             message = f"the run is {ended.replace('_', ' ')}"
         finally:
-            attendant.close(ended, message)
+            control.close(ended, message)
         return RunResult(ended, run_dir.url, summary)
 
-    def _attend(
+    def _control(
         self,
         groups: Groups,
         group_states: Mapping[str, GroupState],
         metrics: Metrics,
         writer: CheckpointWriter,
-    ) -> Attendant:
+    ) -> ControlThread:
         """The thread that refreshes the run's status and reads its mailbox."""
 
         def status(config: Config, driver: Driver, pulse: Pulse) -> dict[str, Any]:
@@ -330,7 +330,7 @@ class _Job:
             return status_of(config, metrics, groups.places(), written, driver, pulse, states)
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
-        return Attendant(
+        return ControlThread(
             RunDir(self.run_dir.url),  # without patience: it tries again by itself
             self.config,
             driver,

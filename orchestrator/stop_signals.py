@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a question that the coordinator asks once a tick. Called by `run`."""
+"""SIGINT and SIGTERM as a question that the coordinator asks once a tick."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class StopFlag:
         self._reason: str | None = None
 
     def arm(self) -> None:
-        """Takes the signals again: starting Ray gives SIGTERM to a handler of its own, which would
-        end the driver where it stands. In the main thread only, the others get no signals.
+        """Installs the handlers again: Ray, when it starts, gives SIGTERM to a handler of its own,
+        which would end the driver at once. In the main thread only; the others get no signals.
         """
         if threading.current_thread() is threading.main_thread():
             for signum in SIGNALS:

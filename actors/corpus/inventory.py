@@ -25,6 +25,7 @@ from actors.corpus.corpus import (
     nothing_held_out,
 )
 from actors.corpus.windows import pack
+from actors.formats import text_size
 from actors.settings.run import DATA, RunSpec
 from actors.sources.corpus_files import LeftOut, corpus_files, left_out
 from actors.sources.corpus_sources import open_sources
@@ -137,7 +138,7 @@ class Inventory:
             share = f", {source.share:.0%} of the training tokens" if len(self.sources) > 1 else ""
             files = "1 file" if source.num_files == 1 else f"{source.num_files:,} files"
             found.append(
-                f"corpus {source.described}: {files}, {shown_size(source.file_bytes)}{share}"
+                f"corpus {source.described}: {files}, {text_size(source.file_bytes)}{share}"
             )
             found.append(
                 f"  training {_in_words(source.training)}; held out {_in_words(source.heldout)}"
@@ -165,7 +166,7 @@ class Inventory:
             searched = sum(source.searched_bytes for source in self.sources)
             found.append(
                 f"special tokens of the tokenizer are written in the corpus: {_shown(named)} in "
-                f"the {shown_size(searched)} that were searched; they are encoded character by "
+                f"the {text_size(searched)} that were searched; they are encoded character by "
                 "character, not as their ids"
             )
         return found
@@ -358,20 +359,12 @@ class _SpecialTokens:
             yield from self._pattern.findall(document.text)
 
 
-def shown_size(num_bytes: float) -> str:
-    """Bytes with a unit, for messages."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= factor:
-            return f"{num_bytes / factor:,.1f} {unit}"
-    return f"{num_bytes:.0f} bytes"
-
-
 def _in_words(side: SplitSize) -> str:
     about, tokens_about = ("about " if e else "" for e in (side.estimated, side.tokens_estimated))
-    read = f" ({shown_size(side.read_bytes)} read now)" if side.estimated else ""
+    read = f" ({text_size(side.read_bytes)} read now)" if side.estimated else ""
     documents = "1 document" if side.documents == 1 else f"{side.documents:,} documents"
     return (
-        f"{about}{documents}, {about}{shown_size(side.num_bytes)} of text{read}, "
+        f"{about}{documents}, {about}{text_size(side.num_bytes)} of text{read}, "
         f"{tokens_about}{side.tokens:,} tokens"
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from actors.corpus.inventory import Inventory
+from actors.formats import count, memory_size
 from actors.settings.run import DATA, GROUPS
 from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
@@ -32,7 +33,6 @@ from orchestrator.reporting.trackers import check_installed
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config, load_config
 
-MIB = 1 << 20
 EPOCHS_TO_MENTION = 20
 
 
@@ -156,8 +156,8 @@ def warnings(config: Config, result: dict[str, Any], machine: AvailableResources
         share = machine.gpu_bytes * min(1.0, config.evaluation.gpus)
         if needed > share:
             found.append(
-                f"evaluator: about {_size(needed)}, its share of a GPU is {_size(share)}; lower "
-                "evaluation.batch_tokens or raise evaluation.gpus"
+                f"evaluator: about {memory_size(needed)}, its share of a GPU is "
+                f"{memory_size(share)}; lower evaluation.batch_tokens or raise evaluation.gpus"
             )
     for group in GROUPS:
         memory, workers = result["worker_bytes"][group], config.group(group).workers
@@ -168,21 +168,22 @@ def warnings(config: Config, result: dict[str, Any], machine: AvailableResources
             needed = memory["total"] - memory["libraries"]
             if needed > share:
                 found.append(
-                    f"{group} worker: about {_size(needed)}, its share of a GPU is "
-                    f"{_size(share)}; lower {group}.batch_size or make the layers smaller"
+                    f"{group} worker: about {memory_size(needed)}, its share of a GPU is "
+                    f"{memory_size(share)}; lower {group}.batch_size or make the layers smaller"
                 )
     if machine.free_bytes is not None and on_host > machine.free_bytes:
         found.append(
-            f"memory: all processes and the store take about {_size(on_host)}, "
-            f"{_size(machine.free_bytes)} are free; lower the batch sizes and "
+            f"memory: all processes and the store take about {memory_size(on_host)}, "
+            f"{memory_size(machine.free_bytes)} are free; lower the batch sizes and "
             "evaluation.batch_tokens, or make the layers smaller"
         )
     disk = result["disk"]
     taken = disk["export_bytes"] + disk["checkpoints_kept"] * disk["checkpoint_bytes"]
     if disk["free_bytes"] is not None and taken > disk["free_bytes"]:
         found.append(
-            f"disk: exports and checkpoints take {_size(taken)}, {_size(disk['free_bytes'])} are "
-            "free; choose another storage, or lower checkpoints.keep_last"
+            f"disk: exports and checkpoints take {memory_size(taken)}, "
+            f"{memory_size(disk['free_bytes'])} are free; choose another storage, or lower "
+            "checkpoints.keep_last"
         )
     if result[DATA]["epochs"] > EPOCHS_TO_MENTION and config.corpus.kind == "text":
         found.append(
@@ -196,8 +197,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     """The result as tables."""
     counts = ParameterCounts(**result["parameters"])
     console.print(
-        f"parameters: data layer {_count(counts.data)} + memory port {_count(counts.port)}, "
-        f"memory layer {_count(counts.memory)} (value table {_count(counts.value_table)})",
+        f"parameters: data layer {count(counts.data)} + memory port {count(counts.port)}, "
+        f"memory layer {count(counts.memory)} (value table {count(counts.value_table)})",
         highlight=False,
         soft_wrap=True,
     )
@@ -206,7 +207,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         table.add_column(heading, justify="right" if heading else "left")
     memory = result["worker_bytes"]
     for part in (name for name in memory[DATA] if name != "num_workers"):
-        table.add_row(part, *(_size(memory[group][part]) for group in GROUPS))
+        table.add_row(part, *(memory_size(memory[group][part]) for group in GROUPS))
     table.add_row("workers", *(str(memory[group]["num_workers"]) for group in GROUPS))
     console.print(table)
     work = Table(title="work", title_justify="left")
@@ -218,16 +219,17 @@ def show(result: dict[str, Any], console: Console) -> None:
         work.add_row(group, *numbers, f"{row['epochs']:.2f}")
     console.print(work)
     store, disk, corpus = result["store"], result["disk"], result["corpus"]
-    free = "" if disk["free_bytes"] is None else f", {_size(disk['free_bytes'])} free"
+    free = "" if disk["free_bytes"] is None else f", {memory_size(disk['free_bytes'])} free"
     lines = [
         *Inventory.from_dict(corpus).lines(),
         f"an epoch: about {corpus['tokens_per_epoch']:,.0f} tokens",
-        f"evaluator: {_size(result['evaluator_bytes']['total'])} of memory, "
-        f"{_size(result['evaluator_bytes']['activations'])} of it activations of "
+        f"evaluator: {memory_size(result['evaluator_bytes']['total'])} of memory, "
+        f"{memory_size(result['evaluator_bytes']['activations'])} of it activations of "
         "evaluation.batch_tokens tokens (rough)",
-        f"object store: {_size(store['needed_bytes'])} of {_size(store['available_bytes'])}",
-        f"disk: exports {_size(disk['export_bytes'])}, at most {disk['checkpoints_kept']} "
-        f"checkpoints of {_size(disk['checkpoint_bytes'])}{free}",
+        f"object store: {memory_size(store['needed_bytes'])} of "
+        f"{memory_size(store['available_bytes'])}",
+        f"disk: exports {memory_size(disk['export_bytes'])}, at most {disk['checkpoints_kept']} "
+        f"checkpoints of {memory_size(disk['checkpoint_bytes'])}{free}",
         *(
             [joined]
             if (joined := result["machine"]["joined"]) not in ("", *result["warnings"])
@@ -245,11 +247,3 @@ def show(result: dict[str, Any], console: Console) -> None:
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"{result['name']} can be trained", highlight=False)
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:,.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / MIB:,.0f} MiB"
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e9:.2f} B" if number >= 10**9 else f"{number / 1e6:.2f} M"

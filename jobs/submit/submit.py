@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
+from actors.formats import mib
 from actors.wire import ConfigError
 from jobs.submit import job_env
 from jobs.submit.follow import DRIVER_KEY, NAME_KEY, RUN_KEY, follow_job, goes_on
@@ -26,7 +27,6 @@ from jobs.submit.inputs import Shipment, check_storage, ship
 from jobs.submit.job_server import JobServer, connect
 from jobs.submit.package import (
     JOB_FOLDER,
-    MIB,
     PackageFile,
     check_size,
     code_entries,
@@ -144,7 +144,7 @@ def run_submit(
     num_bytes = check_size([*code, *job.entries], options.max_package_mib)
     what = options.working_dir or "the installed packages"
     say(
-        f"package: {what}, {len(code) + len(job.entries)} files, {num_bytes / MIB:.1f} MiB (at "
+        f"package: {what}, {len(code) + len(job.entries)} files, {mib(num_bytes)} (at "
         f"most {options.max_package_mib:g})"
     )
     if job.has_inputs:

@@ -18,7 +18,7 @@ from jobs.tune.results import (
     latest_common,
 )
 from jobs.tune.spec import Search
-from orchestrator.reporting.report import card, page, table
+from orchestrator.reporting.html import card, page, table
 
 
 def render_search_report(

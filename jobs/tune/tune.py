@@ -60,9 +60,9 @@ from orchestrator.nodes.autoscaler import scaler_state
 from orchestrator.nodes.nodes import Node, cluster_nodes
 from orchestrator.nodes.placement import bundle_labels, bundles, check_resources
 from orchestrator.processes.ray_session import ray_session
-from orchestrator.reporting.recorder import to_parquet
 from orchestrator.reporting.trackers import check_installed
 from orchestrator.run_dir.corpus_record import refuse_changed_corpus, write_record
+from orchestrator.run_dir.parquet import to_parquet
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import changed_keys

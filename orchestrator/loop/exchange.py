@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.corpus.ranges import merge_ranges
+from actors.formats import mib
 from actors.settings.run import GROUPS
 from actors.wire import CheckpointHeader, Header, Range
 from orchestrator.errors import StoreTooSmallError
@@ -190,14 +191,12 @@ def check_fits(
     saved = sum(checkpoint_bytes.values())
     needed = retention.needed_bytes(snapshot_bytes.values(), checkpoint_bytes.values())
     if needed > STORE_SHARE * store_bytes:
-        sizes = ", ".join(
-            f"{group} {size / 2**20:,.1f} MiB" for group, size in sorted(snapshot_bytes.items())
-        )
+        sizes = ", ".join(f"{group} {mib(size)}" for group, size in sorted(snapshot_bytes.items()))
         raise StoreTooSmallError(
             f"the object store is too small: {retention.versions} versions of each group ({sizes}) "
-            f"and {retention.checkpoints} checkpoints ({saved / 2**20:,.1f} MiB) need "
-            f"{needed / 2**20:,.0f} MiB, "
-            f"{STORE_SHARE:.0%} of the store are {STORE_SHARE * store_bytes / 2**20:,.0f} MiB; "
+            f"and {retention.checkpoints} checkpoints ({mib(saved)}) need "
+            f"{mib(needed, 0)}, "
+            f"{STORE_SHARE:.0%} of the store are {mib(STORE_SHARE * store_bytes, 0)}; "
             "lower checkpoints.every (a replay needs the versions since the last checkpoint), "
             "raise ray.object_store_mib (embedded) or the nodes' object store, or make the layers "
             "smaller"

@@ -5,13 +5,14 @@ of `tandem evaluate --learn`. Text and tables; pure functions of the JSON that t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from actors.settings.run import DATA, MEMORY
+from orchestrator.reporting.html import render
 from orchestrator.reporting.plots import COLORS, draw
-from orchestrator.reporting.report import card, page, table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Json = Mapping[str, Any]
 VOICES = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}
@@ -19,6 +20,8 @@ LOSSES = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}
 ACCURACIES = {"accuracy": "wordings held out", "accuracy_seen": "wordings trained on"}
 LOSS = "held-out loss"
 UNITS = "whole answers right; loss in nats per token"
+HOW = ("run", "corpus", "facts", "steps", "lr", "rows", "old_data", "seed", "new_tokens",
+       "old_tokens")  # fmt: skip
 VOICE_COLORS = {"own": COLORS[DATA], "help": COLORS["third"], "memory": COLORS[MEMORY]}
 
 
@@ -60,45 +63,44 @@ def forks_rows(forks: Json) -> Iterable[tuple[str, ...]]:
 
 
 def learned_page(learned: Json) -> str:
-    """What a memory took in, as one self-contained page."""
+    """What a memory learned, as one self-contained page."""
     new, old = learned["new"], learned["old"]
-    cards = [card(f"{learned['seconds']:.0f} s", f"for {learned['steps']} steps")]
+    cards = [(f"{learned['seconds']:.0f} s", f"for {learned['steps']} steps")]
     for section, what in ACCURACIES.items():
         if new["after"][section]:
             for voice in ("help", "memory"):
                 a, b = new["before"][section][voice], new["after"][section][voice]
-                cards.append(card(f"{a:.1%} → {b:.1%}", f"new answers, {what}, {VOICES[voice]}"))
+                cards.append((f"{a:.1%} → {b:.1%}", f"new answers, {what}, {VOICES[voice]}"))
     for label, marks in (("new", new), ("old", old)):
         a, b = (marks[when]["heldout"]["help_loss"] for when in ("before", "after"))
-        cards.append(card(f"{b - a:+.3f}", f"{label}: loss with memory, nats per token"))
-    written = learned["rows_changed"]
-    body = [
-        f"<div class=cards>{''.join(cards)}</div>",
-        f"<h2>What was learned</h2><p>{UNITS}</p>",
-        table(*change_table(new["before"], new["after"])),
-        "<h2>What was kept and lost of the run's own</h2>",
-        table(*change_table(old["before"], old["after"])),
-        "<h2>Over time</h2><div class=plots>",
-        *(f"<div>{svg}</div>" for svg in _learned_plots(learned["curve"])),
-        "</div><h2>How</h2>",
-        table(("", ""), [(name, str(learned[name])) for name in
-                         ("run", "corpus", "facts", "steps", "lr", "rows", "old_data", "seed",
-                          "new_tokens", "old_tokens")]
-              + [("rows changed", f"{written} of {learned['num_rows']}")]),
-    ]  # fmt: skip
-    return page(f"{learned['name']}: what the memory learned", learned["how"], body)
+        cards.append((f"{b - a:+.3f}", f"{label}: loss with memory, nats per token"))
+    return render(
+        "learned.html",
+        title="",
+        heading=f"{learned['name']}: what the memory learned",
+        sub=learned["how"],
+        cards=cards,
+        units=UNITS,
+        learned=change_table(new["before"], new["after"]),
+        kept=change_table(old["before"], old["after"]),
+        plots=_learned_plots(learned["curve"]),
+        how=[
+            *((name, str(learned[name])) for name in HOW),
+            ("rows changed", f"{learned['rows_changed']} of {learned['num_rows']}"),
+        ],
+    )
 
 
 def forks_page(forks: Json) -> str:
     """Two forks side by side, as one self-contained page."""
-    heads = ("figure", "before", "without memory", "with memory")
-    body = [
-        table(heads, forks_rows(forks)),
-        "<h2>Over time</h2><div class=plots>",
-        *(f"<div>{svg}</div>" for svg in forks_plots(forks)),
-        "</div>",
-    ]
-    return page(f"{forks['name']}: without and with memory", forks["how"], body)
+    return render(
+        "forks.html",
+        title="",
+        heading=f"{forks['name']}: without and with memory",
+        sub=forks["how"],
+        figures=forks_rows(forks),
+        plots=forks_plots(forks),
+    )
 
 
 def forks_plots(forks: Json) -> list[str]:

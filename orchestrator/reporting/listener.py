@@ -1,5 +1,5 @@
-"""Passes what the coordinator tells to metrics, recorder, checkpoints, attendant, Prometheus and
-progress; each has its own thread for what takes time. Made by `run`.
+"""Passes what happens in the coordinator's loop to metrics, recorder, checkpoints, control thread,
+Prometheus and the progress view; each has a thread of its own for what takes time.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from orchestrator.loop.command import Reply
 from orchestrator.loop.exchange import PairCheckpoint
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize, with_sizes
-from orchestrator.reporting.progress import Progress
+from orchestrator.reporting.progress_view import ProgressView
 from orchestrator.reporting.prometheus import Exporter
 from orchestrator.reporting.recorder import Recorder
-from orchestrator.run_dir.attendant import Attendant
 from orchestrator.run_dir.checkpoint_writer import CheckpointWriter
+from orchestrator.run_dir.control_thread import ControlThread
 from orchestrator.run_dir.metrics import Metrics, Row, held_out
 
 
@@ -23,8 +23,8 @@ class RunListener:
     """Implements `ports.Listener` for a run.
 
     Args:
-        metrics, recorder, writer, progress, attendant, exporter: told, each what concerns it.
-        told: gets the row of each evaluation.
+        metrics, recorder, writer, progress, control, exporter: each gets what concerns it.
+        on_evaluation_row: called with the row of each evaluation.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class RunListener:
         metrics: Metrics,
         recorder: Recorder,
         writer: CheckpointWriter,
-        progress: Progress,
-        attendant: Attendant,
+        progress: ProgressView,
+        control: ControlThread,
         exporter: Exporter,
-        told: Callable[[Row], None],
+        on_evaluation_row: Callable[[Row], None],
     ) -> None:
         self._metrics, self._recorder, self._writer = metrics, recorder, writer
-        self._progress, self._attendant, self._told = progress, attendant, told
-        self._exporter = exporter
+        self._progress, self._control, self._exporter = progress, control, exporter
+        self._on_evaluation_row = on_evaluation_row
 
     def on_start(self, descriptions: Mapping[str, Sequence[RankDescription]]) -> None:
         """As `ports.Listener`, and so all others."""
@@ -59,7 +59,7 @@ class RunListener:
         self._recorder.record("evaluation", row)
         self._exporter.evaluation(row)
         self._progress.evaluation(row)
-        self._told(row)
+        self._on_evaluation_row(row)
 
     def on_checkpoint(self, pair: PairCheckpoint) -> None:
         """Both groups' states are in."""
@@ -79,18 +79,18 @@ class RunListener:
 
     def on_drain(self, interval: int, reason: str) -> None:
         """The run will stop."""
-        self._attendant.phase = f"stopping after a checkpoint of interval {interval}"
+        self._control.phase = f"stopping after a checkpoint of interval {interval}"
         self._progress.draining(interval)
 
     def on_resize(self, resize: Resize) -> None:
         """A group has another number of workers; a resume begins with it."""
         self._metrics.add_resize(resize)
         self._progress.resize(resize)
-        self._attendant.resized(with_sizes(self._attendant.config, {resize.group: resize.after}))
+        self._control.resized(with_sizes(self._control.config, {resize.group: resize.after}))
 
     def on_reply(self, reply: Reply) -> None:
         """A command has a reply."""
-        self._attendant.reply(reply)
+        self._control.reply(reply)
 
     def on_warning(self, message: str) -> None:
         """Something that the run survives."""

@@ -1,4 +1,4 @@
-"""What shows itself live on a terminal that can redraw, and in lines without one."""
+"""A view that is redrawn in place on a terminal that can, and prints lines elsewhere."""
 
 from __future__ import annotations
 

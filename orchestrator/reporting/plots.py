@@ -1,20 +1,20 @@
-"""The report's plots as SVG text.
+"""The report's plots as SVG text: pure functions of metric rows.
 
-Pure functions of metric rows; matplotlib without a display, no global state.
+Matplotlib is used without a display and without its global state, and imported only where something
+is drawn: a run loads it at its end, a rank never.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from typing import TYPE_CHECKING, Any
 
 from actors.settings.run import DATA, GROUPS, MEMORY
 from orchestrator.run_dir.metrics import Metrics, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLORS = {
     DATA: "#2563eb",
@@ -34,6 +34,9 @@ def draw(
     size: tuple[float, float] = (5.6, 3.1),
 ) -> str:
     """One plot as an `<svg>` element; its size in inches."""
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     paint(axes)
@@ -83,7 +86,7 @@ def all_plots(metrics: Metrics) -> list[str]:
         plots += _evaluation_plots(evaluations)
     plots += [
         draw(lambda a: _versions(a, metrics), "Versions adopted, and lag", "seconds", "version"),
-        draw(lambda a: _waits(a, metrics), "Who waits", "interval", "seconds"),
+        draw(lambda a: _waits(a, metrics), "Steps, exchange and waiting", "interval", "seconds"),
         draw(lambda a: _costs(a, metrics), "What a step is spent on", "seconds per interval", ""),
         _lines(
             "Rows of the value table written per step",

@@ -1,23 +1,21 @@
-"""Shows a run's figures to Prometheus, by Ray's own metrics endpoint on the driver's node.
+"""Exports a run's figures to Prometheus through Ray's own metrics endpoint on the driver's node.
 
-    listener -> Exporter -> queue -> exporter thread -> ray.util.metrics -> the node's agent
+    listener -> Exporter -> background thread -> ray.util.metrics -> the node's agent
 
-`QUANTITIES` says what there is; Ray puts `ray_` before each name. Only committed intervals count,
-so that a replay adds nothing. Where no agent exports (Ray without its `default` extra) nobody reads
-the figures and nothing else changes; what fails here is one warning, never the end of a run. Called
-by `run`.
+`QUANTITIES` lists the metrics; Ray puts `ray_` before each name. Only committed intervals count, so
+that a replay adds nothing. Where no agent exports them (Ray without its `default` extra) they are
+recorded for nothing. A failure here is one warning, never the end of a run.
 """
 
 from __future__ import annotations
 
 import math
-import queue
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from actors.wire import Report
+from orchestrator.background import Background
 from orchestrator.run_dir.metrics import Row
 from orchestrator.settings.config import Config
 
@@ -44,7 +42,7 @@ class Quantity:
 
     @property
     def kind(self) -> Literal["counter", "gauge"]:
-        """What Prometheus takes it for."""
+        """Its type in Prometheus."""
         return "counter" if self.name.endswith("_total") else "gauge"
 
     @property
@@ -70,9 +68,9 @@ QUANTITIES = (
     Quantity("tandem_lag_versions", GROUP, "Versions by which the adopted one was behind."),
     Quantity("tandem_incarnation", GROUP, "Incarnation of the group's processes."),
     Quantity("tandem_train_loss_nats", (*GROUP, "term"), "Losses of the last interval."),
-    Quantity("tandem_restarts_total", GROUP, "Failures after which the group was started anew."),
-    Quantity("tandem_restart_seconds_total", GROUP, "Time until restarted processes stood."),
-    Quantity("tandem_replay_seconds_total", GROUP, "Time spent doing lost intervals again."),
+    Quantity("tandem_restarts_total", GROUP, "Failures after which the group was restarted."),
+    Quantity("tandem_restart_seconds_total", GROUP, "Time until restarted processes were ready."),
+    Quantity("tandem_replay_seconds_total", GROUP, "Time spent replaying lost intervals."),
     Quantity("tandem_planned_intervals", RUN, "Intervals that the run is to have."),
     Quantity("tandem_checkpoint_interval", RUN, "Interval of the newest checkpoint."),
     Quantity("tandem_heldout_loss_nats", (*RUN, "term"), "Held-out losses, last evaluation."),
@@ -107,11 +105,11 @@ def to_nowhere() -> Record:
 
 
 class Exporter:
-    """A thread that takes what the listener is told and records it.
+    """Records, on a thread of its own, what the listener is called with.
 
     Args:
         config: the run.
-        warn: told once, should recording fail.
+        warn: called once, should recording fail; nothing more is recorded then.
         recorder: makes what is recorded to; called on the thread.
     """
 
@@ -119,43 +117,48 @@ class Exporter:
         self, config: Config, warn: Callable[[str], None], recorder: Callable[[], Record] = to_ray
     ) -> None:
         self._config, self._warn, self._recorder = config, warn, recorder
-        self._queue: queue.SimpleQueue[Callable[[Figures], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="prometheus", daemon=True)
-        self._thread.start()
+        self._figures: Figures | None = None  # the thread's own
+        self._worker = Background("prometheus", self._failed)
+        self._worker.put(self._open)
 
     def interval(self, reports: Sequence[Report], row: Row) -> None:
         """A group committed an interval."""
-        self._queue.put(lambda figures: figures.interval(reports, row))
+        self._put(lambda figures: figures.interval(reports, row))
 
     def evaluation(self, row: Row) -> None:
         """An evaluation came back."""
-        self._queue.put(lambda figures: figures.evaluation(row))
+        self._put(lambda figures: figures.evaluation(row))
 
     def checkpoint(self, interval: int) -> None:
         """Both groups' checkpoints of an interval are in."""
-        self._queue.put(lambda figures: figures.of_run("tandem_checkpoint_interval", interval))
+        self._put(lambda figures: figures.of_run("tandem_checkpoint_interval", interval))
 
     def failure(self, group: str) -> None:
-        """A group failed and is started anew."""
-        self._queue.put(lambda figures: figures.of_group("tandem_restarts_total", 1, group))
+        """A group failed and is restarted."""
+        self._put(lambda figures: figures.of_group("tandem_restarts_total", 1, group))
 
     def recovery(self, group: str, restart_s: float, replay_s: float) -> None:
-        """A group is where it was."""
-        self._queue.put(lambda figures: figures.recovery(group, restart_s, replay_s))
+        """A group has caught up after a restart."""
+        self._put(lambda figures: figures.recovery(group, restart_s, replay_s))
 
     def close(self) -> None:
-        """Records what is queued and ends the thread."""
-        self._queue.put(None)
-        self._thread.join(CLOSE_S)
+        """Records what is queued and ends the thread; what hangs is left behind."""
+        self._worker.close(CLOSE_S)
 
-    def _work(self) -> None:
-        try:
-            figures = Figures(self._config, self._recorder())
-            figures.of_run("tandem_planned_intervals", self._config.intervals)
-            while (tell := self._queue.get()) is not None:
-                tell(figures)
-        except Exception as err:  # the thread's border: figures must not end training
-            self._warn(f"figures for Prometheus are no longer recorded ({err!r}); training goes on")
+    def _open(self) -> None:
+        self._figures = Figures(self._config, self._recorder())
+        self._figures.of_run("tandem_planned_intervals", self._config.intervals)
+
+    def _put(self, record: Callable[[Figures], None]) -> None:
+        self._worker.put(lambda: self._record(record))
+
+    def _record(self, record: Callable[[Figures], None]) -> None:
+        if self._figures is not None:  # as it is after a failure
+            record(self._figures)
+
+    def _failed(self, err: Exception) -> None:
+        self._figures = None
+        self._warn(f"figures for Prometheus are no longer recorded ({err!r}); training goes on")
 
 
 class Figures:
@@ -178,7 +181,7 @@ class Figures:
         self.of_run(name, value, group=group, **labels)
 
     def interval(self, reports: Sequence[Report], row: Row) -> None:
-        """What a committed interval says of a group and of its ranks."""
+        """A committed interval's figures, of the group and of its ranks."""
         group = str(row["group"])
         num_steps = self._config.group(group).steps_per_interval
         for report in reports:

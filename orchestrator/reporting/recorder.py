@@ -1,25 +1,24 @@
-"""Writes a run's metrics while it runs: Parquet, TensorBoard, evaluations, trackers. On its own
-thread, off the driver's loop.
+"""Writes a run's metrics on a thread of its own: while it runs a log of rows and TensorBoard
+events, at its end Parquet and evaluations.
 
-A write that fails is a warning, never the end of training. Called by `run`.
+A write that fails is a warning, never the end of training.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import queue
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.wire import StorageError
+from orchestrator.background import Background
 from orchestrator.reporting.trackers import Tracker, figures_of
 from orchestrator.run_dir.metrics import Metrics, Row
+from orchestrator.run_dir.parquet import to_parquet
+from orchestrator.run_dir.row_log import RowLog
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.file_names import EVALUATIONS, EVENTS, METRICS
 
@@ -31,8 +30,8 @@ class Recorder:
 
     Args:
         run_dir: where to write.
-        metrics: the rows so far; later ones are told by `record`, since the driver appends to it.
-        warn: told about writes that failed.
+        metrics: the rows so far; later ones come by `record`, since the driver appends to it.
+        warn: called with a message for each write that failed.
         trackers: get every row too, and are closed with the recorder.
     """
 
@@ -43,59 +42,79 @@ class Recorder:
         warn: Callable[[str], None],
         trackers: Sequence[Tracker] = (),
     ) -> None:
-        self._run_dir = run_dir
-        self._trackers = trackers
-        self._intervals, self._evaluations = list(metrics.intervals), list(metrics.evaluations)
-        self._warn = warn
-        self._queue: queue.SimpleQueue[tuple[str, Row] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
-        self._thread.start()
+        self._run_dir, self._warn, self._trackers = run_dir, warn, trackers
+        self._log = RowLog(run_dir, metrics.intervals, metrics.evaluations)
+        self._events = tempfile.TemporaryDirectory(prefix="tandem-events-")
+        self._writer: Any = None  # tensorboardX's; the thread's own, as is the next
+        self._has_new = True
+        self._worker = Background(
+            "recorder", self._failed, every=self._write, every_s=WRITE_EVERY_S
+        )
+        self._worker.put(self._open)
 
     def record(self, kind: str, row: Row) -> None:
         """Takes a row (`interval` or `evaluation`) and returns at once."""
-        self._queue.put((kind, row))
+        self._worker.put(lambda: self._take(kind, row))
         for tracker in self._trackers:
             tracker.record(kind, row)
 
     def close(self, status: str = "finished") -> None:
-        """Writes what is left, tells the trackers the run's status, and ends the thread."""
-        closing = [
-            threading.Thread(target=tracker.close, args=(status,)) for tracker in self._trackers
-        ]
-        for thread in closing:  # their time-outs run at the same time
-            thread.start()
-        self._queue.put(None)
-        for thread in (self._thread, *closing):
-            thread.join()
-
-    def _work(self) -> None:
-        make_writer = _summary_writer()  # an import that the run's start doesn't wait for
-        with tempfile.TemporaryDirectory(prefix="tandem-events-") as folder:
-            writer = make_writer(folder, flush_secs=5)
-            next_write = time.monotonic() + WRITE_EVERY_S
-            while (item := self._queue.get()) is not None:
-                kind, row = item
-                (self._intervals if kind == "interval" else self._evaluations).append(row)
-                _to_tensorboard(writer, kind, row)
-                if time.monotonic() > next_write:
-                    self._write(writer, folder)
-                    next_write = time.monotonic() + WRITE_EVERY_S
-            self._write(writer, folder)
-            writer.close()
-
-    def _write(self, writer: Any, folder: str) -> None:
-        try:
-            writer.flush()
-            for path in sorted(Path(folder).iterdir()):
-                self._run_dir.upload(str(path), f"{EVENTS}/{path.name}")
-            self._run_dir.write(METRICS, to_parquet(self._intervals))
-            self._run_dir.write(
-                EVALUATIONS, json.dumps(self._evaluations, indent=1, ensure_ascii=False)
+        """Writes what is left, tells the trackers the run's status, and ends the thread; gives up
+        where the storage hangs.
+        """
+        for tracker in self._trackers:  # their time-outs run at the same time
+            tracker.end(status)
+        self._worker.put(self._finish)
+        patience_s = self._run_dir.patience_s
+        if self._worker.close(patience_s, lambda: self._run_dir.num_writes):
+            if self._writer is not None:
+                self._writer.close()
+            self._events.cleanup()
+        else:
+            self._warn(
+                f"{self._run_dir.url} hangs: nothing was written for {patience_s:g} s, so the last "
+                "metrics are given up; look at the storage"
             )
-        except (StorageError, OSError, ValueError) as err:
+        for tracker in self._trackers:
+            tracker.close()
+
+    def _open(self) -> None:
+        self._writer = _summary_writer()(self._events.name, flush_secs=5)
+
+    def _take(self, kind: str, row: Row) -> None:
+        self._log.add(kind, row)
+        self._has_new = True
+        if self._writer is not None:
+            _to_tensorboard(self._writer, kind, row)
+
+    def _write(self) -> None:
+        if self._has_new:
+            self._log.write()
+            self._upload_events()
+            self._has_new = False
+
+    def _finish(self) -> None:
+        """The log becomes the files that a run leaves; where they can't be written it stays."""
+        self._log.write()
+        self._upload_events()
+        intervals, evaluations = self._log.rows()
+        self._run_dir.write(METRICS, to_parquet(intervals))
+        self._run_dir.write(EVALUATIONS, json.dumps(evaluations, indent=1, ensure_ascii=False))
+        self._log.remove()
+
+    def _upload_events(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+        for path in sorted(Path(self._events.name).iterdir()):
+            self._run_dir.upload(str(path), f"{EVENTS}/{path.name}")
+
+    def _failed(self, err: Exception) -> None:
+        if isinstance(err, (StorageError, OSError, ValueError)):  # ValueError: also ConfigError
             self._warn(
                 f"metrics could not be written ({err}); training goes on and they are tried again"
             )
+        else:
+            self._warn(f"recording metrics failed ({err!r}); training goes on")
 
 
 def _summary_writer() -> Any:
@@ -113,19 +132,6 @@ def _summary_writer() -> Any:
         if hidden and sys.modules.get("torch") is None:
             del sys.modules["torch"]
     return SummaryWriter
-
-
-def to_parquet(rows: list[Row]) -> bytes:
-    """Rows, as many as there are now, as one Parquet file; columns that a row lacks are null."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = list(rows)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.table({name: [row.get(name) for row in rows] for name in names})
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    return sink.getvalue()
 
 
 def _to_tensorboard(writer: Any, kind: str, row: Row) -> None:

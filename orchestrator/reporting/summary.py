@@ -1,4 +1,4 @@
-"""`summary.json`: what a run came to, in the figures that people compare. Pure functions."""
+"""`summary.json`: a run's results, in the figures that people compare. Pure functions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def summarise(
     digests: dict[str, str],
     wall_s: float,
 ) -> dict[str, Any]:
-    """The whole summary of a run that came to its end."""
+    """The whole summary of a run that finished."""
     changed, _ = metrics.reflection()
     figures = {name: _finite(outcome.final_evaluation.figures.get(name)) for name in FIGURES}
     plan = Plan(config.intervals, config.exchange.catchup_intervals)
@@ -77,7 +77,7 @@ def summarise(
 
 
 def before_training(config: Config, row: Row) -> dict[str, Any]:
-    """What version 0 came to: `heldout`, `accuracy` where there are probes, and on how much."""
+    """Figures of version 0: `heldout`, `accuracy` where there are probes, and on how much text."""
     found: dict[str, Any] = {
         "heldout": {name: _finite(row.get(f"heldout.{name}")) for name in FIGURES
                     if f"heldout.{name}" in row},
@@ -93,7 +93,7 @@ def before_training(config: Config, row: Row) -> dict[str, Any]:
 def summarise_failure(
     config: Config, metrics: Metrics, status: str, cause: str, wall_s: float
 ) -> dict[str, Any]:
-    """What is known of a run that did not come to its end."""
+    """What is known of a run that failed or was stopped."""
     return {
         "status": status,
         "cause": cause,

@@ -4,7 +4,7 @@
 
 The first line opens (target, experiment, name, folder, timeout_s, config); each further one is a
 row (axis, figures, step, at) or the end (status). Failures go to stdout as JSON lines (message,
-lost); a server that failed is left alone for a while and then tried again. Started by `trackers`.
+lost); a server that failed is tried again after a pause.
 """
 
 from __future__ import annotations
@@ -111,12 +111,12 @@ def relay(
     failed: Callable[[str, int], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Passes messages on until they end; what fails is told and, after a pause, tried again.
+    """Passes messages on until they end; failures are reported and, after a pause, tried again.
 
     Args:
         messages: the opening, rows, and the end where the run came to one.
         start: opens the run in the tracker.
-        failed: told the message and how many rows it cost.
+        failed: called with the message and the number of rows lost.
         clock: seconds.
     """
     stream = iter(messages)
@@ -133,7 +133,7 @@ def relay(
             return
         try:
             if message is not None and "status" in message:
-                if backend is not None:  # opening a run for nothing but its end helps nobody
+                if backend is not None:  # a run is not opened only to be ended
                     backend.end(message["status"])
                 return
             backend = backend or start(opening)

@@ -1,10 +1,10 @@
 """Sends a run's figures to Weights & Biases and MLflow, where the config asks for it.
 
-    recorder thread -> Tracker.record -> queue -> writer thread -> pipe -> tracker_process
+    Recorder.record -> Tracker.record -> background thread -> pipe -> tracker_process
 
-Each tracker is a process of its own: what its library does with threads, prompts, exit handlers and
-a network that is gone stays in there, and the end of a run waits for it no longer than it says.
-A tracker that fails is one warning, never the end of a run. Called by `run` and `recorder`.
+Each tracker is a process of its own: its library's threads, prompts, exit handlers and network
+failures stay in there, and the end of a run waits for it no longer than `trackers.timeout_s`.
+A tracker that fails is one warning, never the end of a run.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import importlib.util
 import json
 import math
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from actors.wire import ConfigError
+from orchestrator.background import Background
 from orchestrator.run_dir.metrics import Row
 from orchestrator.settings.config import Config, TrackersSpec
 
@@ -94,20 +93,20 @@ def start_trackers(config: Config, warn: Warn) -> list[Tracker]:
 
 
 class Tracker:
-    """One tracker's process and the queue of rows to it.
+    """One tracker's process and the thread that passes rows to it.
 
     Args:
         kind: `wandb` or `mlflow`.
-        opening: what the process is told first, see `tracker_process`.
-        timeout_s: longest that `close` takes.
-        warn: told once when the tracker fails, and at the end how many rows it lost.
+        opening: the process's first message, see `tracker_process`.
+        timeout_s: longest that the run's end waits for it.
+        warn: called once when the tracker fails, and at the end if it lost rows.
     """
 
     def __init__(self, kind: str, opening: dict[str, Any], timeout_s: float, warn: Warn) -> None:
         self._kind, self._timeout_s, self._warn = kind, timeout_s, warn
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUED_ROWS)
         self._lost: list[int] = []  # numbers of rows; three threads append
         self._warned = False
+        self._deadline = math.inf
         self._process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.reporting.tracker_process", kind],
             stdin=subprocess.PIPE,
@@ -116,32 +115,30 @@ class Tracker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # Ctrl-C is the run's to handle; and it is killed as a group
         )
-        self._threads = [
-            threading.Thread(target=work, name=f"{kind} {work.__name__}", daemon=True)
-            for work in (self._write, self._listen)
-        ]
-        self._queue.put(opening)
-        for thread in self._threads:
-            thread.start()
+        self._writer = Background(f"{kind} writer", self._failed)
+        self._listener = Background(f"{kind} listener", self._failed)
+        self._writer.put(lambda: self._send(opening))
+        self._listener.put(self._listen)
 
     def record(self, kind: str, row: Row) -> None:
         """Takes a row (`interval` or `evaluation`) and returns at once."""
-        axis, figures, step = figures_of(kind, row)
-        try:
-            self._queue.put_nowait(
-                {"axis": axis, "figures": figures, "step": step, "at": time.time()}
-            )
-        except queue.Full:
+        if self._writer.num_waiting >= QUEUED_ROWS:
             self._lost.append(1)
+            return
+        axis, figures, step = figures_of(kind, row)
+        message = {"axis": axis, "figures": figures, "step": step, "at": time.time()}
+        self._writer.put(lambda: self._send(message))
 
-    def close(self, status: str) -> None:
-        """Sends what is left and the run's status; gives up after the time-out, with a warning."""
-        deadline = time.monotonic() + self._timeout_s
-        with contextlib.suppress(queue.Full):  # then the process is stuck and is killed below
-            self._queue.put({"status": status}, timeout=self._timeout_s)
-            self._queue.put(None, timeout=max(0.0, deadline - time.monotonic()))
+    def end(self, status: str) -> None:
+        """Takes the run's status and returns at once; from now on the time-out runs."""
+        self._deadline = time.monotonic() + self._timeout_s
+        self._writer.put(lambda: self._send({"status": status}))
+        self._writer.put(self._close_pipe)
+
+    def close(self) -> None:
+        """Waits for what `end` left; gives up after the time-out, with a warning."""
         try:
-            self._process.wait(max(0.0, deadline - time.monotonic()))
+            self._process.wait(max(0.0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._warn(
                 f"trackers.{self._kind}: did not take all figures within {self._timeout_s:g} s of "
@@ -151,33 +148,40 @@ class Tracker:
             with contextlib.suppress(OSError):  # nothing left is the usual case
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        for thread in self._threads:
-            thread.join(1.0)
+        for thread in (self._writer, self._listener):
+            thread.close(1.0)
         if num_lost := sum(self._lost):
             self._warn(f"trackers.{self._kind}: {num_lost} rows were lost")
 
-    def _write(self) -> None:
-        """Queue to pipe. A process that is gone takes nothing more, which `_listen` reports."""
-        pipe = self._process.stdin
-        assert pipe is not None
-        with contextlib.suppress(OSError), pipe:
-            while (message := self._queue.get()) is not None:
-                pipe.write(json.dumps(message).encode() + b"\n")
-                pipe.flush()
-            return
-        while (message := self._queue.get()) is not None:
+    def _send(self, message: dict[str, Any]) -> None:
+        """To the pipe. A process that is gone takes nothing more, which `_listen` reports."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
             self._lost.append("figures" in message)
+
+    def _close_pipe(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # what is left in it, of a process that is gone
+            self._process.stdin.close()
 
     def _listen(self) -> None:
         """The process's failures: the first is a warning, all lose rows."""
         for failure in self._failures():
             self._lost.append(int(failure["lost"]))
-            if not self._warned:
-                self._warned = True
-                self._warn(
-                    f"trackers.{self._kind}: {failure['message']}; training goes on, and it is "
-                    "tried again now and then"
-                )
+            self._warn_once(
+                f"{failure['message']}; training goes on, and it is tried again now and then"
+            )
+
+    def _failed(self, err: Exception) -> None:
+        self._warn_once(f"{err!r}; training goes on without it")
+
+    def _warn_once(self, message: str) -> None:
+        if not self._warned:
+            self._warn(f"trackers.{self._kind}: {message}")
+        self._warned = True
 
     def _failures(self) -> Iterator[dict[str, Any]]:
         assert self._process.stdout is not None

@@ -3,9 +3,9 @@
     checkpoints/000040/data-000.safetensors …    parts of the data group's state
     checkpoints/000040/memory-000.safetensors …  and of the memory group's
     checkpoints/000040/metrics.json.gz           rows so far
-    checkpoints/000040/manifest.json             last: who finds it finds all
+    checkpoints/000040/manifest.json             last: where it is, all is
 
-No pickle. Knows files and refs, no actors and no threads. Called by `checkpoint_writer` and `run`.
+No pickle. Knows files and refs, no actors and no threads.
 """
 
 from __future__ import annotations

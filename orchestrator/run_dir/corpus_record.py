@@ -1,9 +1,9 @@
-"""The record of its corpus that a run keeps, and what is said where it is another one on a resume.
+"""The record that a run keeps of its corpus, and the check on a resume that it is still the same.
 
     corpus.json     {"digest": …, "files": [{"path", "size", "digest"}, …], "inventory": {…}}
 
 Blocks are numbered and held out by their place in the files, so after a change what was held out
-may be trained on, and a position in a stream means another text. Called by `run` and by a search.
+may be trained on, and a position in a stream means another text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ACCEPT = "recovery.accept_corpus"
 
 
 def write_record(run_dir: RunDir, marks: CorpusMarks, inventory: Inventory) -> None:
-    """Keeps what the corpus is recognised by, and what is in it."""
+    """Records sizes and digests of the corpus files, and what is in them."""
     run_dir.write_json(
         CORPUS,
         {
@@ -34,7 +34,7 @@ def write_record(run_dir: RunDir, marks: CorpusMarks, inventory: Inventory) -> N
 
 
 def changes_of_corpus(run_dir: RunDir, marks: CorpusMarks) -> list[str] | None:
-    """What is another in the corpus than in the record of a run or a search; None: no record.
+    """How the corpus differs from the record of a run or a search; None: there is no record.
 
     Raises:
         ConfigError: the record can't be read.
@@ -56,10 +56,10 @@ def refuse_changed_corpus(
     """Compares the corpus with the one that a run, or a search, has in its directory.
 
     Args:
-        run_dir: of what is to go on.
-        config: with which; says whether a change is accepted.
+        run_dir: of what is resumed.
+        config: of the resumed run; says whether a change is accepted.
         marks: of the corpus as it is now.
-        warn: told of a change that is accepted, and where there is no record to compare with.
+        warn: called where a change is accepted, and where there is no record to compare with.
 
     Raises:
         ConfigError: the corpus is another one; the message names the files and how to accept it.
@@ -67,8 +67,8 @@ def refuse_changed_corpus(
     changes = changes_of_corpus(run_dir, marks)
     if changes is None:
         warn(
-            f"{run_dir.url} has no {CORPUS}: it was begun by an earlier version, so nobody knows "
-            "whether its corpus is still the same; from now on that is recorded"
+            f"{run_dir.url} has no {CORPUS}: it was begun by an earlier version, so whether "
+            "its corpus is still the same can't be checked; from now on it is recorded"
         )
     if not changes:
         return

@@ -6,7 +6,7 @@
     checkpoints/000040  the pair's files    }  folder only says where it lies
 
 What is taken over is resumed like a run's own checkpoint, to the bit; only the config is the new
-run's. Knows files, no Ray. Called by a search's trials.
+run's. Knows files, no Ray.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def hand_over(run_dir: RunDir, interval: int, target: Path, whole: bool) -> None
         run_dir: the run.
         interval: of the pair.
         target: the folder.
-        whole: the pair's bytes too; what only says where it lies is gone once the run lets it go.
+        whole: copy the pair's files too; else the folder is useless once the run removes them.
 
     Raises:
         CheckpointError: the pair can't be read.
@@ -64,5 +64,5 @@ def take_over(source: Path, config: Config) -> int:
     interval = int(json.loads(given.read(PAIR))["interval"])
     for name in (*_kept(given), *checkpoints.file_names(given, interval)):
         run_dir.write(name, given.read_bytes(name))
-    run_dir.write(CONFIG, config.to_yaml())  # last: who finds it finds the pair
+    run_dir.write(CONFIG, config.to_yaml())  # last: where it is, the pair is
     return interval

@@ -1,11 +1,10 @@
 """Commands to a running run as small files in its directory, and the replies beside them.
 
     mailbox/ID.json          a command; taken once, removed with its last reply
-    mailbox/ID.reply.json   what became of it so far
+    mailbox/ID.reply.json   its state so far
 
-Works on any storage, since files are written whole. A file that is no command, of another run or
-for another driver gets a reply, is removed, and does nothing else. Written and read by the jobs,
-and by the driver's `attendant`.
+Works on any storage, since files are written whole. A file that is not a command, or is one for
+another run or driver, gets a reply, is removed, and does nothing else.
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ class Mailbox:
         self._run_dir.write(_command(command.id), command.model_dump_json() + "\n")
 
     def withdraw(self, command_id: str) -> None:
-        """Takes back a command that nobody replied to."""
+        """Removes a command that has no reply."""
         self._run_dir.remove(_command(command_id))
 
     def reply_to(self, command_id: str) -> Reply | None:
         """The newest reply to a command; None while there is none.
 
-        Raises: ConfigError where it can't be read, or is none.
+        Raises: ConfigError where it can't be read, or is not a reply.
         """
         if not self._run_dir.exists(_reply(command_id)):
             return None
@@ -61,10 +60,10 @@ class Mailbox:
             return Reply.model_validate_json(text, strict=True)
         except ValidationError as err:
             where = self._run_dir.path(_reply(command_id))
-            raise ConfigError(f"{where}: no reply: {'; '.join(explain(err, _unknown))}") from err
+            raise ConfigError(f"{where}: not a reply: {'; '.join(explain(err, _unknown))}") from err
 
     def empty(self) -> None:
-        """Removes what is in it: it was for an earlier driver."""
+        """Removes all commands and replies: they were for an earlier driver."""
         self._run_dir.remove(MAILBOX)
 
     def take(self, run: str, driver: str) -> Iterator[Command]:
@@ -94,20 +93,20 @@ class Mailbox:
             yield command
 
     def _read(self, command_id: str, num_bytes: int) -> Command:
-        """Raises: ValueError saying why it is no command."""
+        """Raises: ValueError saying why it is not a command."""
         if num_bytes > LARGEST_BYTES:
-            raise ValueError(f"no command: {num_bytes} bytes, at most {LARGEST_BYTES}")
+            raise ValueError(f"not a command: {num_bytes} bytes, at most {LARGEST_BYTES}")
         content = self._run_dir.read_bytes(_command(command_id))
         try:
             command = Command.model_validate_json(content, strict=True)
         except ValidationError as err:
-            raise ValueError(f"no command: {'; '.join(explain(err, _unknown))}") from err
+            raise ValueError(f"not a command: {'; '.join(explain(err, _unknown))}") from err
         if command.id != command_id:
-            raise ValueError(f"no command: its id is {command.id}, its file's {command_id}")
+            raise ValueError(f"not a command: its id is {command.id}, its file's {command_id}")
         return command
 
     def reply(self, reply: Reply) -> None:
-        """Writes what became of a command. Raises: ConfigError where it can't be written."""
+        """Writes the reply to a command. Raises: ConfigError where it can't be written."""
         self._run_dir.write(_reply(reply.id), reply.model_dump_json() + "\n")
         if reply.state == ACCEPTED:
             return
@@ -118,7 +117,7 @@ class Mailbox:
 
 
 def new_id() -> str:
-    """A command's name: when it is sent, and chance."""
+    """A command's name: the time at which it is sent, and a random part."""
     return f"{time.time_ns():019d}-{secrets.token_hex(4)}"
 
 

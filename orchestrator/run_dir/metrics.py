@@ -1,6 +1,5 @@
-"""What a run measured, as rows.
-
-One per group and interval, one per evaluation. Pure data, no files, no threads.
+"""What a run measured, as rows: one per group and interval, one per evaluation. Pure data, no
+files, no threads.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class SavedRows:
     Attributes:
         intervals, evaluations: rows up to its interval.
         elapsed_s: seconds of the run until then.
-        restarts: rows of groups that failed and came back.
-        resizes: rows of groups that were given another number of workers.
+        restarts: rows of groups that failed and were restarted.
+        resizes: rows of groups whose number of workers changed.
     """
 
     intervals: list[Row]
@@ -50,7 +49,7 @@ class Metrics:
 
     @classmethod
     def resumed(cls, rows: SavedRows) -> Metrics:
-        """Those of a run that goes on; its clock stood still in between."""
+        """Those of a run that is resumed; the time in between does not count."""
         return cls(
             time.time() - rows.elapsed_s,
             list(rows.intervals),
@@ -60,7 +59,7 @@ class Metrics:
         )
 
     def until(self, interval: int) -> SavedRows:
-        """What is known of the first so many intervals of both groups."""
+        """The rows up to that interval of both groups."""
         return SavedRows(
             [row for row in self.intervals if row["interval"] <= interval],
             [row for row in self.evaluations if row["data_version"] <= interval],
@@ -132,7 +131,7 @@ class Metrics:
         return row
 
     def add_recovery(self, group: str, restart_s: float, replay_s: float) -> Row:
-        """Completes the group's last row: how long it took to stand and to be where it was."""
+        """Completes the group's last row: how long its restart and its replay took."""
         index = max(i for i, row in enumerate(self.restarts) if row["group"] == group)
         # A new row: a thread may be writing the old one down.
         row = {**self.restarts[index], "restart_s": restart_s, "replay_s": replay_s}
@@ -140,7 +139,7 @@ class Metrics:
         return row
 
     def add_resize(self, resize: Resize) -> Row:
-        """A row of a group that has another number of workers."""
+        """A row of a group whose number of workers changed."""
         row: Row = {**asdict(resize), "at_s": time.time() - self.started_at}
         self.resizes.append(row)
         return row
@@ -179,7 +178,7 @@ def group_totals(rows: Sequence[Row]) -> Row:
     """A group's totals.
 
     Steps, tokens, tokens_per_s and the share of wall time neither in steps nor in measuring; of the
-    memory group, how often a row of its table was written in an interval, on the average.
+    memory group, how often a row of its table was written in an interval, on average.
     """
     if not rows:
         return {

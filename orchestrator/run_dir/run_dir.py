@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from actors.storage import AGAIN, is_lasting, is_local, move_file, remove, writable
-from actors.wire import ConfigError, StorageError, TandemError
+from actors.wire import ConfigError, StorageError
 from orchestrator.errors import RunExistsError
 from orchestrator.settings.file_names import (
     CONFIG,
@@ -24,6 +25,7 @@ from orchestrator.settings.file_names import (
 )
 
 RETRY_S = 1.0  # between two tries to reach storage that is away
+HANGS_S = 300.0  # without one finished write: storage that neither answers nor raises
 
 
 class RunDir:
@@ -32,7 +34,10 @@ class RunDir:
     Args:
         url: the run's directory.
         patience_s: how long remote storage that is away is tried again, whatever is asked of it.
-        warn: told once each time that it is away.
+        warn: called once each time that it is away.
+
+    Attributes:
+        num_writes: files written so far; moves as long as the storage answers.
     """
 
     def __init__(
@@ -44,10 +49,21 @@ class RunDir:
         self.url = url.rstrip("/")
         never_away = is_local(url) or url.startswith("memory://")
         self._patience_s, self._warn = 0.0 if never_away else patience_s, warn
+        self.num_writes = 0
         try:
             self._fs, self._root = writable(self.url)
         except (ImportError, ValueError) as err:
             raise ConfigError(f"storage {url}: {err}") from err
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for one write before the storage is taken to hang."""
+        return self._patience_s + HANGS_S
+
+    @property
+    def can_append(self) -> bool:
+        """Whether files can grow; to add to an object of a remote store is to write it again."""
+        return is_local(self.url)
 
     def path(self, name: str) -> str:
         """URL of one of the run's files."""
@@ -64,11 +80,8 @@ class RunDir:
         """
         self._fs.invalidate_cache()  # another process may have written it since it was listed
         there = f"{self._root}/{name}" if name else self._root
-        try:
+        with _explained(self.path(name) if name else self.url, "can't be read"):
             return bool(self._patiently(name, lambda: self._fs.exists(there)))
-        except Exception as err:  # clients of remote storage have errors of their own
-            where = self.path(name) if name else self.url
-            raise _explained(err, where, "can't be read") from err
 
     def _patiently(
         self, name: str, action: Callable[[], Any], patience_s: float | None = None
@@ -83,19 +96,19 @@ class RunDir:
         Raises: what the action raised, if that lasts or the storage is away for too long.
         """
         patience_s = self._patience_s if patience_s is None else patience_s
-        deadline, told = time.monotonic() + patience_s, False
+        deadline, has_warned = time.monotonic() + patience_s, False
         while True:
             try:
                 return action()
             except Exception as err:  # clients of remote storage have errors of their own
                 if is_lasting(err) or time.monotonic() + RETRY_S > deadline:
                     raise
-                if not told:
+                if not has_warned:
                     self._warn(
                         f"{self.path(name)}: the storage does not answer ({err}); it is tried "
                         f"again for {patience_s:g} s (deadlines.storage_s)"
                     )
-                told = True
+                has_warned = True
                 time.sleep(RETRY_S)
 
     def refuse_existing(self) -> None:
@@ -117,11 +130,21 @@ class RunDir:
         """
         data = content.encode() if isinstance(content, str) else content
         target = f"{self._root}/{name}"
-        try:
+        with _explained(self.path(name), "can't be written", "choose another storage=…"):
             self._patiently(name, lambda: self._replace(target, data), patience_s)
-        except Exception as err:  # clients of remote storage have errors of their own
-            another = "choose another storage=…"
-            raise _explained(err, self.path(name), "can't be written", another) from err
+        self.num_writes += 1
+
+    def append(self, name: str, content: str) -> None:
+        """Adds to the end of a file, where `can_append`; a write that fails may leave half a line.
+
+        Raises: as `write`.
+        """
+        with (
+            _explained(self.path(name), "can't be written"),
+            self._fs.open(f"{self._root}/{name}", "ab") as file,
+        ):
+            file.write(content.encode())
+        self.num_writes += 1
 
     def _replace(self, target: str, data: bytes) -> None:
         self._fs.pipe_file(f"{target}.part", data)
@@ -133,37 +156,32 @@ class RunDir:
 
     def read(self, name: str) -> str:
         """A text file. Raises: ConfigError where it can't be read, StorageError as `write`."""
-        try:
+        wrong = f"is {self.url} the directory of a run?"
+        with _explained(self.path(name), "can't be read", wrong):
             raw = self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}"))
             return str(raw.decode())
-        except Exception as err:  # as in `write`
-            wrong = f"is {self.url} the directory of a run?"
-            raise _explained(err, self.path(name), "can't be read", wrong) from err
 
     def read_bytes(self, name: str) -> bytes:
         """A file's bytes. Raises: as `read`."""
-        try:
+        with _explained(self.path(name), "can't be read"):
             return bytes(self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}")))
-        except Exception as err:  # clients of remote storage have errors of their own
-            raise _explained(err, self.path(name), "can't be read") from err
 
     def list_folders(self, name: str = "") -> list[str]:
-        """Names of the folders in one of the run's folders; none where there is no such folder."""
+        """Names of the folders in one of the run's folders; empty where that is missing."""
         return sorted(entry for entry, size in self._list(name).items() if size is None)
 
     def list_files(self, name: str) -> dict[str, int]:
-        """Files in one of the run's folders, with their bytes; none where there is no folder."""
+        """Files in one of the run's folders, with their bytes; empty where that is missing."""
         return {entry: size for entry, size in self._list(name).items() if size is not None}
 
     def _list(self, name: str) -> dict[str, int | None]:
         self._fs.invalidate_cache()
-        try:
-            where = f"{self._root}/{name}".rstrip("/")
-            found = self._patiently(name, lambda: self._fs.ls(where, detail=True))
-        except FileNotFoundError:
-            return {}
-        except Exception as err:  # as above
-            raise _explained(err, self.path(name), "can't be listed") from err
+        where = f"{self._root}/{name}".rstrip("/")
+        with _explained(self.path(name), "can't be listed"):
+            try:
+                found = self._patiently(name, lambda: self._fs.ls(where, detail=True))
+            except FileNotFoundError:
+                return {}
         return {
             entry["name"].rstrip("/").rpartition("/")[2]: None
             if entry["type"] == "directory"
@@ -173,34 +191,35 @@ class RunDir:
         }
 
     def remove(self, name: str) -> None:
-        """Removes a file or a folder with all that is in it; nothing where it is not there."""
-        try:
+        """Removes a file, or a folder with all that is in it; a missing one is no error."""
+        with _explained(self.path(name), "can't be removed"), suppress(FileNotFoundError):
             self._patiently(name, lambda: remove(self._fs, f"{self._root}/{name}"))
-        except FileNotFoundError:
-            return
-        except Exception as err:  # as above
-            raise _explained(err, self.path(name), "can't be removed") from err
 
     def upload(self, local: str, name: str) -> None:
         """Copies a local file into the run. Raises: as `write`."""
-        try:
+        with _explained(self.path(name), "can't be written"):
             self._patiently(name, lambda: self._fs.put_file(local, f"{self._root}/{name}"))
-        except Exception as err:  # as above
-            raise _explained(err, self.path(name), "can't be written") from err
+        self.num_writes += 1
 
 
-def _explained(err: Exception, place: str, doing: str, if_wrong: str = "") -> TandemError:
-    """What a file system raised as one of our errors.
+@contextmanager
+def _explained(place: str, doing: str, if_wrong: str = "") -> Iterator[None]:
+    """Turns what a file system raises into one of our errors.
 
     Args:
-        err: what it raised.
-        place: what was read or written.
+        place: what is read or written.
         doing: what could not be done.
         if_wrong: what to do where what was asked for is wrong, and storage is not away.
+
+    Raises: ConfigError, or StorageError where the storage is away.
     """
-    if is_lasting(err):
-        return ConfigError(f"{place}: {doing}: {err}" + (f"; {if_wrong}" if if_wrong else ""))
-    return StorageError(f"{place}: {doing}: {err}; {AGAIN}")
+    try:
+        yield
+    except Exception as err:  # clients of remote storage have errors of their own
+        if is_lasting(err):
+            then = f"; {if_wrong}" if if_wrong else ""
+            raise ConfigError(f"{place}: {doing}: {err}{then}") from err
+        raise StorageError(f"{place}: {doing}: {err}; {AGAIN}") from err
 
 
 def find_export(url: str | os.PathLike[str]) -> str:

@@ -2,7 +2,7 @@
 
 A driver that died leaves the file as it was. So a reader looks at the age of its heartbeat, and
 where that is no proof (another machine's clock, a machine with many process tables) whether the
-heartbeat still moves. Pure functions, but for `look`. Called by `attendant` and the jobs.
+heartbeat still moves. Pure functions, but for `look`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ SKEW_S = 2.0  # of two machines' clocks, taken for none
 
 RUNNING, SILENT, STARTING, NO_RUN = "running", "silent", "starting", "no run"
 TRAINING, CATCHING_UP = "training", "catching up, and the final evaluation"
-ENDED = "ended"  # what a rank does, once its run has ended
+ENDED = "ended"  # phase of a rank whose run has ended
 LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
-Places = Mapping[str, Sequence[tuple[Location, Heartbeat | None]]]  # of every rank that stands
+Places = Mapping[str, Sequence[tuple[Location, Heartbeat | None]]]  # of every rank that is ready
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Driver:
     """A run's driver: the one process that owns everything else.
 
     Attributes:
-        id: told to everyone who sends it a command.
+        id: a command names the driver that it is for.
         host, pid, pid_started: where it runs.
         started_at: when it began, seconds since the epoch.
         every_s: how often it refreshes the status.
@@ -72,7 +72,7 @@ class Pulse:
 
     Attributes:
         at: when, seconds since the epoch.
-        loop_at: when the coordinator's loop last came by.
+        loop_at: when the coordinator's loop last ran.
         phase: what the run does.
         ended: how it ended; None while it runs.
     """
@@ -97,7 +97,7 @@ def status_of(
     Args:
         config: as the run is now.
         metrics: so far.
-        places: where its processes are and what each last said of itself.
+        places: where its processes are, and each one's last heartbeat.
         checkpoints: what was written.
         driver, pulse: who writes this, and when.
         states: label of the phase that each group is in.
@@ -135,7 +135,7 @@ def status_of(
 
 
 def _with_ranks_that(phase: str, status: Mapping[str, Any]) -> dict[str, Any]:
-    """The status with this in the place of what its groups and ranks were doing last."""
+    """The status with this as what all its groups and ranks do, whatever they reported last."""
     groups = {
         name: {
             **group,
@@ -216,7 +216,7 @@ def read_status(run_dir: RunDir) -> dict[str, Any]:
     """The file; empty where there is none.
 
     Raises:
-        ConfigError: it can't be read, or is no status of this version.
+        ConfigError: it can't be read, or is not a status of this version.
     """
     if not run_dir.exists(STATUS):
         return {}
@@ -232,7 +232,7 @@ def read_status(run_dir: RunDir) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as err:
         if isinstance(err, ConfigError):
             raise
-        raise ConfigError(f"{run_dir.path(STATUS)}: no status: {err!r}") from err
+        raise ConfigError(f"{run_dir.path(STATUS)}: not a status: {err!r}") from err
 
 
 def look(
@@ -240,8 +240,8 @@ def look(
     wait: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.time,
 ) -> Seen:
-    """How a run is; waits for some seconds where only that tells a dead driver from a living one.
-    Of ranks whose driver is gone it says so, whatever they said last.
+    """The state of a run; waits some seconds where only that tells a dead driver from a living one.
+    Ranks whose driver is dead are shown as such, whatever they reported last.
 
     Raises: ConfigError where its directory can't be read.
     """

@@ -6,6 +6,7 @@ import shlex
 
 CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.json", "report.html"
 METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
+METRICS_LOG = "metrics"  # while the run runs
 CHECKPOINTS, PROFILES, CORPUS = "checkpoints", "profiles", "corpus.json"
 STATUS, MAILBOX = "status.json", "mailbox"
 EXPORT_MARKER = "export.json"  # an export's last file, of `actors.weights.pair_export`

@@ -149,7 +149,7 @@ def test_both_groups_grow_and_shrink_in_a_running_run(
     assert summary["status"] == "finished"
     assert summary["restarts"] == []
     first_processes_stayed(injected)
-    assert "What was resized" in RunDir(config.run_url).read("report.html")
+    assert "<h2>Resizes</h2>" in RunDir(config.run_url).read("report.html")
 
 
 @LONG

@@ -21,6 +21,7 @@ from moto.server import ThreadedMotoServer
 from actors.sources.paths import list_files
 from orchestrator.loop.command import Command, Reply
 from orchestrator.run_dir.mailbox import Mailbox, new_id
+from orchestrator.run_dir.row_log import RowLog, read_rows
 from orchestrator.run_dir.run_dir import RunDir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +115,23 @@ def test_a_command_and_its_reply_go_through_a_mailbox_on_s3() -> None:
         assert client.reply_to(command.id) == Reply(id=command.id, state=state, message="x")  # type: ignore[arg-type]
     assert list(driver.take("commanded", "d")) == []
     assert list(RunDir(url).list_files("mailbox")) == [f"{command.id}.reply.json"]
+
+
+@pytest.mark.usefixtures("environment")
+def test_rows_of_a_running_run_are_numbered_parts_on_s3_and_joined_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.run_dir.row_log.MOST_PARTS", 3)
+    run_dir, rows = RunDir("s3://tandem/runs/logged"), [{"interval": i} for i in range(1, 6)]
+    log, parts = RowLog(run_dir), []
+    for row in rows:
+        log.add("interval", row)
+        log.write()
+        parts.append(len(run_dir.list_files("metrics")))
+    assert parts == [1, 2, 3, 1, 2]
+    assert read_rows(RunDir("s3://tandem/runs/logged")) == (rows, [])
+    log.remove()
+    assert read_rows(run_dir) == ([], [])
 
 
 @pytest.mark.usefixtures("environment")

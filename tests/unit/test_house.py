@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -20,10 +21,11 @@ LONGEST = 400
 MOST_FILES = 16  # in one room
 FLOORS = {
     # Each room may import those before it; a file beside the rooms is a room of its own.
-    "actors": ("wire", "storage", "settings", "machine", "sources", "tokenizers", "corpus",
-               "layers", "snapshots", "weights", "measuring", "training", "pair"),
-    "orchestrator": ("errors", "console", "stop_signals", "settings", "nodes", "loop", "run_dir",
-                     "runtime", "processes", "in_process", "reporting", "start_check", "run"),
+    "actors": ("wire", "storage", "formats", "settings", "machine", "sources", "tokenizers",
+               "corpus", "layers", "snapshots", "weights", "measuring", "training", "pair"),
+    "orchestrator": ("errors", "console", "stop_signals", "background", "settings", "nodes", "loop",
+                     "run_dir", "runtime", "processes", "in_process", "reporting", "start_check",
+                     "run"),
 }  # fmt: skip
 HIDDEN_ARGUMENTS = ("_temp_dir", "_system_config", "_node_ip_address", "_plasma_directory")
 
@@ -318,6 +320,44 @@ def test_what_is_imported_is_declared() -> None:
         if DISTRIBUTIONS.get(name, name).lower() not in distributions
     }
     assert undeclared == set()
+
+
+RANKS = "orchestrator.processes.ray_actors, actors.training.data_trainer, " \
+        "actors.training.memory_trainer, actors.pair.evaluator"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        (RANKS, {"matplotlib", "tensorboardX", "optuna"}),
+        ("orchestrator.run", {"matplotlib", "tensorboardX", "optuna"}),
+    ],
+)
+def test_what_only_draws_or_searches_is_loaded_only_there(modules: str, unwanted: set[str]) -> None:
+    script = f"import sys, {modules}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "numpy" in done.stdout.split()
+    assert unwanted & set(done.stdout.split()) == set()
+
+
+def test_files_that_are_no_python_are_in_the_wheel_too() -> None:
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    packed = {
+        path
+        for package, patterns in tools["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    others = {
+        path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert others - packed == set()
+    assert ROOT / "orchestrator/reporting/templates/page.html" in packed
 
 
 def test_a_module_says_in_a_docstring_what_it_is() -> None:

@@ -21,9 +21,9 @@ from jobs.compare import (
     run_compare,
 )
 from orchestrator.console import Console
-from orchestrator.reporting.recorder import to_parquet
 from orchestrator.reporting.summary import summarise_failure
 from orchestrator.run_dir.metrics import Metrics
+from orchestrator.run_dir.parquet import to_parquet
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
 from tests.unit.orchestrator.scripted import a_config, a_report, an_evaluation, finish

@@ -15,7 +15,7 @@ from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 from jobs.check.check import check
 from jobs.check.resources import AvailableResources, cpu_warnings
-from orchestrator.reporting.progress import Progress
+from orchestrator.reporting.progress_view import ProgressView
 from orchestrator.run import train
 from orchestrator.settings.config import load_config
 from tests.integration.tiny import write_config, write_corpora
@@ -134,7 +134,7 @@ def test_slow_bf16_of_this_machine_is_a_warning_of_check(
 
 def test_what_workers_say_of_their_machine_is_a_warning_at_the_start(config: str) -> None:
     said: list[str] = []
-    progress = Progress(load_config(config, []), Console(quiet=True))
+    progress = ProgressView(load_config(config, []), Console(quiet=True))
     progress.warning = said.append  # type: ignore[method-assign]
     ranks = {group: [a_description(group, warnings=("slow",))] * 2 for group in ("data", "memory")}
     progress.started(ranks)

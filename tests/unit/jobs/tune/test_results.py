@@ -22,7 +22,7 @@ from jobs.tune.results import (
     write_result,
 )
 from jobs.tune.spec import Objective
-from orchestrator.reporting.recorder import to_parquet
+from orchestrator.run_dir.parquet import to_parquet
 from orchestrator.run_dir.run_dir import RunDir
 
 GOALS = [Objective("a", "min"), Objective("b", "max")]

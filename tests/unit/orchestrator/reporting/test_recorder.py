@@ -4,6 +4,8 @@ import io
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 
 from actors.settings.run import DATA
 from actors.wire import ConfigError
-from orchestrator.reporting.recorder import Recorder, to_parquet
+from orchestrator.reporting.recorder import Recorder
 from orchestrator.run_dir.metrics import Metrics, Row
+from orchestrator.run_dir.parquet import to_parquet
+from orchestrator.run_dir.row_log import read_rows
 from orchestrator.run_dir.run_dir import RunDir
 from tests.unit.orchestrator.scripted import a_report, an_evaluation
 
@@ -87,6 +91,35 @@ def test_rows_of_a_run_that_goes_on_are_written_with_its_own(tmp_path: Path) -> 
     assert table.column("interval").to_pylist() == [1, 2]
     rows = json.loads((tmp_path / "run" / "evaluations.json").read_text())
     assert [row["data_version"] for row in rows] == [1, 2]
+
+
+def test_while_a_run_runs_its_rows_are_in_the_log_and_at_its_end_in_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.reporting.recorder.WRITE_EVERY_S", 0.02)
+    run_dir, metrics = RunDir(str(tmp_path / "run")), Metrics(0.0)
+    recorder = Recorder(run_dir, metrics, lambda text: None)
+    recorder.record("interval", metrics.add_interval([a_report(DATA, 1)], 0.0, 1))
+    deadline = time.monotonic() + 60
+    while read_rows(run_dir)[0] != metrics.intervals:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not run_dir.exists("metrics.parquet")
+    recorder.close()
+    assert run_dir.exists("metrics.parquet")
+    assert not run_dir.exists("metrics")
+    assert [row["interval"] for row in read_rows(run_dir)[0]] == [1]
+
+
+def test_storage_that_hangs_does_not_keep_a_run_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.run_dir.run_dir.HANGS_S", 0.2)
+    run_dir, answers = RunDir(str(tmp_path / "run")), threading.Event()
+    monkeypatch.setattr(run_dir, "write", lambda name, content: answers.wait(60))
+    (warning,) = record(run_dir)
+    answers.set()
+    assert "hangs: nothing was written for 0.2 s, so the last metrics are given up" in warning
 
 
 def test_a_write_that_fails_is_a_warning_and_training_goes_on(

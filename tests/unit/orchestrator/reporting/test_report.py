@@ -169,12 +169,12 @@ def test_figures_that_are_not_finite_do_not_stop_the_report() -> None:
 def test_what_failed_and_came_back_is_a_table_only_where_something_did() -> None:
     run = finish()
     quiet = render_report(run.config, run.summary(), run.metrics)
-    assert "What failed and came back" not in quiet
+    assert "Failures and restarts" not in quiet
     run.metrics.add_failure(Failure("data", 1, 7, "rank 1 <died>", 0, 3))
     run.metrics.add_recovery("data", 3.5, 2.0)
     run.metrics.add_failure(Failure("memory", 0, 9, "it hung", 0, 1))
     text = Page(render_report(run.config, run.summary(), run.metrics)).text
-    assert "What failed and came back" in text
+    assert "Failures and restarts" in text
     assert "rank 1 <died>3.500032.0000" in text
     assert "it hung–1–" in text
 
@@ -182,10 +182,10 @@ def test_what_failed_and_came_back_is_a_table_only_where_something_did() -> None
 def test_what_was_resized_is_a_table_only_where_something_was() -> None:
     run = finish()
     quiet = render_report(run.config, run.summary(), run.metrics)
-    assert "What was resized" not in quiet
+    assert "Resizes" not in quiet
     run.metrics.add_resize(Resize("memory", 2, 1, 4, 3.0, 0.25))
     text = Page(render_report(run.config, run.summary(), run.metrics)).text
-    assert "What was resized" in text
+    assert "Resizes" in text
     assert "0.2500" in text
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import queue
 import time
 from functools import partial
 from pathlib import Path
@@ -79,7 +78,8 @@ def send(config: Config, num_rows: int = 2, status: str = "finished") -> list[st
     (tracker,) = start_trackers(config, warnings.append)
     for _ in range(num_rows):
         tracker.record("interval", a_row())
-    tracker.close(status)
+    tracker.end(status)
+    tracker.close()
     return warnings
 
 
@@ -107,17 +107,18 @@ def test_a_tracker_that_fails_is_one_warning_and_a_count_of_what_was_lost(
     assert lost == "trackers.wandb: 5 rows were lost"
 
 
-def test_rows_that_two_threads_lose_at_once_are_both_counted(calls: Path, tmp_path: Path) -> None:
+def test_rows_that_two_threads_lose_at_once_are_both_counted(
+    calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.reporting.trackers.QUEUED_ROWS", 0)
     warnings: list[str] = []
     (tracker,) = start_trackers(config_with(tmp_path, wandb="p", timeout_s=1.0), warnings.append)
-    tracker._queue.put(None)  # its own thread has nothing to do with this
-    tracker._queue = queue.Queue(1)
-    tracker._queue.put({})
     lose = partial(tracker.record, "interval", a_row())
     turns = 0
     while interrupted_at(turns, Tracker.record.__code__, lose, lose):
         turns += 1
-    tracker.close("finished")
+    tracker.end("finished")
+    tracker.close()
     assert turns > 1
     assert warnings[-1] == f"trackers.wandb: {2 * turns + 1} rows were lost"
 
@@ -135,7 +136,8 @@ def test_a_tracker_that_hangs_is_given_up_in_time_and_its_process_ended(
     began = time.monotonic()
     tracker.record("interval", a_row())
     assert time.monotonic() - began < 0.5
-    tracker.close("finished")
+    tracker.end("finished")
+    tracker.close()
     assert time.monotonic() - began < 8.0
     assert tracker._process.returncode is not None
     (given_up,) = warnings
@@ -145,7 +147,8 @@ def test_a_tracker_that_hangs_is_given_up_in_time_and_its_process_ended(
 def test_a_process_that_ends_by_itself_is_a_warning(tmp_path: Path) -> None:
     warnings: list[str] = []
     tracker = Tracker("nothing", {}, PATIENCE_S, warnings.append)
-    tracker.close("finished")
+    tracker.end("finished")
+    tracker.close()
     assert "trackers.nothing: its process ended with 1" in warnings[0]
 
 

@@ -110,3 +110,24 @@ def test_of_pairs_that_come_faster_than_they_are_written_the_newest_waits(
     go_on.set()
     writer.close()
     assert written == [1, 4]
+
+
+def test_storage_that_hangs_does_not_keep_a_run_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, warnings = threading.Event(), []
+
+    def save(_run_dir: RunDir, _pair: PairCheckpoint, _rows: SavedRows, _store: ObjectStore) -> int:
+        assert answers.wait(60)
+        return 0
+
+    monkeypatch.setattr("orchestrator.run_dir.checkpoints.save", save)
+    monkeypatch.setattr("orchestrator.run_dir.run_dir.HANGS_S", 0.05)
+    run_dir = RunDir(str(tmp_path))
+    writer = CheckpointWriter(run_dir, CheckpointSpec(), warnings.append, HostStore())
+    writer.write(a_pair(1), ROWS)
+    writer.close()
+    answers.set()
+    (warning,) = warnings
+    assert "nothing was written for 0.05 s, so the newest checkpoint is given up" in warning
+    assert "(the last one written: none)" in warning

@@ -66,8 +66,8 @@ def test_a_reply_is_found_by_who_asked_and_the_last_one_removes_the_command(url:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{", "no command"),
-        ("[]", "no command"),
+        ("{", "not a command"),
+        ("[]", "not a command"),
         (json.dumps({"id": ID, "run": "run", "driver": "d", "kind": "erase"}), "kind"),
         (a_command().model_dump_json()[:-1] + ',"force":true}', "unknown key force"),
         (a_command().model_dump_json().replace(":2", ':"2"'), "memory_workers"),
@@ -146,7 +146,7 @@ def test_only_the_newest_replies_are_kept(tmp_path: Path) -> None:
 
 def test_a_reply_that_is_none_is_named(url: str) -> None:
     drop(url, "{}", f"{ID}.reply.json")
-    with pytest.raises(ConfigError, match=r"reply\.json: no reply: id is missing"):
+    with pytest.raises(ConfigError, match=r"reply\.json: not a reply: id is missing"):
         Mailbox(RunDir(url)).reply_to(ID)
 
 

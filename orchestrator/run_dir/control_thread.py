@@ -1,21 +1,20 @@
-"""The driver's thread that keeps the run in touch with the world: refreshes `status.json`, reads
-the mailbox, writes the replies.
+"""The driver's thread by which a run is watched and steered: refreshes `status.json`, reads the
+mailbox, writes the replies.
 
-The coordinator's loop touches no file: it takes commands from a queue here and leaves replies in
-another. Storage that is away is a warning, once; training goes on, and all is tried again. Called
-by `run`.
+The coordinator's loop touches no file: it takes commands from a queue here and hands replies to the
+thread. Storage that is away is one warning; training goes on, and everything is tried again.
 """
 
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.storage import is_local
 from actors.wire import ConfigError, StorageError
+from orchestrator.background import Background
 from orchestrator.loop.command import ACCEPTED, CHECKPOINT, DONE, REFUSED, STOP, Command, Reply
 from orchestrator.run_dir.mailbox import Mailbox
 from orchestrator.run_dir.run_dir import RunDir
@@ -29,8 +28,8 @@ CLOSE_S = 60.0  # for storage that hangs, which must not keep a run from ending
 StatusOf = Callable[[Config, Driver, Pulse], dict[str, Any]]
 
 
-class Attendant:
-    """A thread that tells and hears.
+class ControlThread:
+    """Keeps the status fresh and carries commands and replies.
 
     Args:
         run_dir: the run's.
@@ -38,7 +37,7 @@ class Attendant:
         driver: this process.
         status_of: the status at a pulse; called on the thread, too.
         last_checkpoint: the newest interval of which a checkpoint is written.
-        warn: told of storage that is away.
+        warn: called with a message where storage is away.
     """
 
     def __init__(
@@ -54,27 +53,33 @@ class Attendant:
         self.config = config  # as the run is now
         self._status_of, self._last_checkpoint, self._warn = status_of, last_checkpoint, warn
         self._mailbox = Mailbox(run_dir)
-        self._heard: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._to_write: queue.SimpleQueue[Reply | Config] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        # The thread's own, and after its end `close`'s:
         self._unwritten: list[Reply | Config] = []
         self._open: dict[str, Command] = {}  # without a last reply
         self._saving: dict[str, Reply] = {}  # checkpoints that were promised
         self._stop_reason: str | None = None
-        self._warned = False
+        self._is_away = self._has_failed = False  # so that each is said once
         self._loop_at = time.time()
-        self._wake, self._closing = threading.Event(), False
         self.phase = TRAINING
         self._refresh()
         self._attempt(self._mailbox.empty)
-        self._thread = threading.Thread(target=self._work, name="attendant", daemon=True)
-        self._thread.start()
+        self._worker = Background(
+            "control", self._failed, every=self._turn, every_s=self._driver.every_s
+        )
+        self._worker.put(self._turn)
 
-    def heard(self) -> Sequence[Command]:
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread still works."""
+        return self._worker.is_alive
+
+    def commands(self) -> Sequence[Command]:
         """Commands that came since the last call; the coordinator asks once a tick."""
         self._loop_at = time.time()
         commands = []
-        while not self._heard.empty():
-            commands.append(self._heard.get_nowait())
+        while not self._commands.empty():
+            commands.append(self._commands.get_nowait())
         return commands
 
     def stop_reason(self) -> str | None:
@@ -83,64 +88,55 @@ class Attendant:
 
     def reply(self, reply: Reply) -> None:
         """Takes a reply to be written, and returns at once."""
-        self._to_write.put(reply)
-        self._wake.set()
+        self._worker.put(lambda: self._turn(reply))
 
     def resized(self, config: Config) -> None:
         """Takes the config as it is from now on, which a resume begins with; returns at once."""
         self.config = config
-        self._to_write.put(config)
-        self._wake.set()
+        self._worker.put(lambda: self._turn(config))
 
-    def close(self, ended: str, message: str) -> None:
-        """Replies to what is open, writes the last status, and ends the thread.
+    def close(self, status: str, message: str) -> None:
+        """Replies to every open command, writes the last status, and ends the thread.
 
         Args:
-            ended: the run's status.
+            status: the run's.
             message: what became of it, in a sentence.
         """
-        self._closing = True
-        self._wake.set()
-        self._thread.join(CLOSE_S)
-        if self._thread.is_alive():
+        if not self._worker.close(CLOSE_S):
             self._warn(f"{self._run_dir.url} does not answer; the last status is not written")
             return
-        self._attempt(self._hear)
-        self._write_replies()
+        self._attempt(self._read_mailbox)
+        self._write_all()
         for command in list(self._open.values()):
             if command.kind == STOP:
                 reply = Reply(id=command.id, state=DONE, message=message)
             else:
                 reply = Reply(id=command.id, state=REFUSED, message=f"the run ended: {message}")
-            self._to_write.put(reply)
-        self._write_replies()
-        self._refresh(ended)
+            self._unwritten.append(reply)
+        self._write_all()
+        self._refresh(status)
 
-    def _work(self) -> None:
-        while not self._closing:
-            self._attempt(self._hear)
-            self._write_replies()
-            self._refresh()
-            self._wake.wait(self._driver.every_s)
-            self._wake.clear()
+    def _turn(self, *to_write: Reply | Config) -> None:
+        self._unwritten.extend(to_write)
+        self._attempt(self._read_mailbox)
+        self._write_all()
+        self._refresh()
 
-    def _hear(self) -> None:
+    def _read_mailbox(self) -> None:
         for command in self._mailbox.take(self.config.name, self._driver.id):
             self._open[command.id] = command
             if command.kind != STOP:
-                self._heard.put(command)
+                self._commands.put(command)
                 continue
             self._stop_reason = self._stop_reason or (
                 "stopped by a command; both groups were ended; tandem resume goes on from the "
                 "newest checkpoint"
             )
             text = "the run stops after a checkpoint of both groups"
-            self.reply(Reply(id=command.id, state=ACCEPTED, message=text))
+            self._unwritten.append(Reply(id=command.id, state=ACCEPTED, message=text))
 
-    def _write_replies(self) -> None:
+    def _write_all(self) -> None:
         """Writes what there is to write, in order; what can't be written waits for its next try."""
-        while not self._to_write.empty():
-            self._unwritten.append(self._to_write.get_nowait())
         last = self._last_checkpoint()
         for promised in list(self._saving.values()):
             if promised.interval is not None and last is not None and last >= promised.interval:
@@ -166,16 +162,21 @@ class Attendant:
         self._attempt(lambda: self._run_dir.write_json(STATUS, status))
 
     def _attempt(self, work: Callable[[], None]) -> bool:
-        """Whether it was done; storage that is away is told once."""
+        """Whether it was done; storage that is away is warned of once."""
         try:
             work()
         except (ConfigError, StorageError, OSError) as err:
-            if not self._warned:
+            if not self._is_away:
                 self._warn(f"{err}; training goes on, tandem status and commands wait for it")
-            self._warned = True
+            self._is_away = True
             return False
-        self._warned = False
+        self._is_away = False
         return True
+
+    def _failed(self, err: Exception) -> None:
+        if not self._has_failed:
+            self._warn(f"status and commands of this run failed ({err!r}); training goes on")
+        self._has_failed = True
 
 
 def refresh_every_s(url: str) -> float:

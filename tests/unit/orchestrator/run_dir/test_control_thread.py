@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.loop.command import Command, Reply
 from orchestrator.loop.resize_rules import with_sizes
-from orchestrator.run_dir.attendant import Attendant, refresh_every_s
+from orchestrator.run_dir.control_thread import ControlThread, refresh_every_s
 from orchestrator.run_dir.mailbox import Mailbox, new_id
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.status import Driver, Pulse
@@ -22,7 +22,7 @@ PATIENCE_S = 10.0
 
 
 class Office:
-    """An attendant of a run in a folder, refreshed every 20 ms, and its client's side."""
+    """The control thread of a run in a folder, turning every 20 ms, and its client's side."""
 
     def __init__(self, folder: Path) -> None:
         self.run_dir = RunDir(str(folder / "run"))
@@ -32,7 +32,7 @@ class Office:
         self.driver = Driver("d", "here", 1, 0.0, 0.0, 0.02)
         self._ticked = threading.Condition()
         self._ticks = 0
-        self.attendant = Attendant(
+        self.thread = ControlThread(
             self.run_dir,
             a_config(),
             self.driver,
@@ -68,27 +68,27 @@ class Office:
 def office(tmp_path: Path) -> Iterator[Office]:
     office = Office(tmp_path)
     yield office
-    if office.attendant._thread.is_alive():
-        office.attendant.close("failed", "the test ended")
+    if office.thread.is_alive:
+        office.thread.close("failed", "the test ended")
 
 
 def test_a_resize_is_handed_to_the_coordinator_and_its_reply_to_who_asked(office: Office) -> None:
     asked = office.send("resize", data_workers=2)
-    (command,) = office.attendant.heard()
+    (command,) = office.thread.commands()
     assert (command.id, command.sizes) == (asked, {"data": 2})
-    assert office.attendant.heard() == []
-    office.attendant.reply(Reply(id=asked, state="done", message="x"))
+    assert office.thread.commands() == []
+    office.thread.reply(Reply(id=asked, state="done", message="x"))
     office.tick()
     assert office.state(asked) == "done"
 
 
 def test_a_stop_becomes_a_reason_and_is_done_when_the_run_has_ended(office: Office) -> None:
-    assert office.attendant.stop_reason() is None
+    assert office.thread.stop_reason() is None
     asked = office.send("stop")
-    assert "stopped by a command" in str(office.attendant.stop_reason())
-    assert office.attendant.heard() == []
+    assert "stopped by a command" in str(office.thread.stop_reason())
+    assert office.thread.commands() == []
     assert office.state(asked) == "accepted"
-    office.attendant.close("interrupted", "stopped at interval 4")
+    office.thread.close("interrupted", "stopped at interval 4")
     reply = office.box.reply_to(asked)
     assert reply is not None
     assert (reply.state, reply.message) == ("done", "stopped at interval 4")
@@ -96,7 +96,7 @@ def test_a_stop_becomes_a_reason_and_is_done_when_the_run_has_ended(office: Offi
 
 def test_a_checkpoint_is_done_once_it_is_written(office: Office) -> None:
     asked = office.send("checkpoint")
-    office.attendant.reply(Reply(id=asked, state="accepted", message="x", interval=8))
+    office.thread.reply(Reply(id=asked, state="accepted", message="x", interval=8))
     office.last_checkpoint = 4
     office.tick()
     assert office.state(asked) == "accepted"
@@ -107,14 +107,14 @@ def test_a_checkpoint_is_done_once_it_is_written(office: Office) -> None:
 
 def test_what_the_end_leaves_open_is_refused_with_the_end_as_its_reason(office: Office) -> None:
     asked = office.send("resize", data_workers=2)
-    office.attendant.close("finished", "the run is finished")
+    office.thread.close("finished", "the run is finished")
     reply = office.box.reply_to(asked)
     assert reply is not None
     assert (reply.state, reply.message) == ("refused", "the run ended: the run is finished")
 
 
 def test_the_last_status_says_how_the_run_ended(office: Office) -> None:
-    office.attendant.close("finished", "the run is finished")
+    office.thread.close("finished", "the run is finished")
     assert '"ended": "finished"' in office.run_dir.read("status.json")
 
 
@@ -123,13 +123,13 @@ def test_the_status_says_when_the_loop_last_came_by(office: Office) -> None:
     before = office.run_dir.read("status.json")
     office.tick()
     assert office.run_dir.read("status.json") == before  # it hangs: only the thread lives
-    office.attendant.heard()
+    office.thread.commands()
     office.tick()
     assert office.run_dir.read("status.json") != before
 
 
 def test_a_resume_begins_with_the_size_that_the_run_was_given(office: Office) -> None:
-    office.attendant.resized(with_sizes(a_config(), {"memory": 3}))
+    office.thread.resized(with_sizes(a_config(), {"memory": 3}))
     office.tick()
     config = load_config(office.run_dir.path("config.yaml"))
     assert config.memory.workers.num_workers == 3
@@ -140,12 +140,12 @@ def test_what_was_in_the_mailbox_before_is_not_obeyed(tmp_path: Path) -> None:
     Mailbox(run_dir).post(Command(id=new_id(), run="run", driver="d", kind="stop"))
     office = Office(tmp_path)
     office.tick()
-    assert office.attendant.stop_reason() is None
-    office.attendant.close("finished", "the run is finished")
+    assert office.thread.stop_reason() is None
+    office.thread.close("finished", "the run is finished")
 
 
 def until_done(action: Callable[[], object], folder: Path) -> None:
-    """Tries again where the attendant has just made the folder anew."""
+    """Tries again where the thread has just made the folder anew."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -164,7 +164,7 @@ def test_storage_that_is_away_is_told_once_and_tried_again(office: Office, tmp_p
     office.tick(6)
     assert len(office.warnings) == 1
     assert "tandem status and commands wait for it" in office.warnings[0]
-    office.attendant.reply(Reply(id=new_id(), state="accepted", message="x"))
+    office.thread.reply(Reply(id=new_id(), state="accepted", message="x"))
     folder.unlink()
     until_done(lambda: away.rename(folder), folder)
     asked = office.send("stop")

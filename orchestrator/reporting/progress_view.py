@@ -1,6 +1,5 @@
-"""What a person sees while a run runs.
-
-Both groups side by side on a terminal, plain lines without one.
+"""What a person sees while a run runs: both groups side by side on a terminal, plain lines without
+one.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from actors.corpus.inventory import Inventory
+from actors.formats import ABSENT, clock
 from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
 from actors.wire import RankDescription
 from orchestrator.console import Console, plain
@@ -26,7 +26,7 @@ LINE_EVERY_S = 10.0
 LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
 
-class Progress(LiveView):
+class ProgressView(LiveView):
     """Shows a run's progress.
 
     Args:
@@ -56,7 +56,7 @@ class Progress(LiveView):
         self._say(text)
 
     def waiting(self, text: str) -> None:
-        """What the run waits for before it can start; said again only where it is another thing."""
+        """What the run waits for before it can start; repeated only where that changed."""
         if text != self._phase:
             self.phase(text)
 
@@ -68,7 +68,7 @@ class Progress(LiveView):
             self.warning(message)
 
     def resuming(self, interval: int) -> None:
-        """An earlier run goes on."""
+        """An earlier run is resumed."""
         where = (
             f"after interval {interval}" if interval else "from its beginning: no checkpoint yet"
         )
@@ -111,19 +111,19 @@ class Progress(LiveView):
             self._say(self._heldout())
 
     def failure(self, failure: Failure) -> None:
-        """A group died and is restarted."""
+        """A group failed and is restarted."""
         other = peer_of(failure.group)
         self.warning(
             f"{failure.cause.rstrip('.')}; the {failure.group} group is restarted (its failure "
-            f"{failure.incarnation + 1}) and does {failure.replayed} interval(s) again; the "
-            f"{other} group goes on as far as it can"
+            f"{failure.incarnation + 1}) and replays {failure.replayed} interval(s); the {other} "
+            "group goes on as far as it can"
         )
 
     def recovery(self, row: Row) -> None:
-        """The group is where it was."""
+        """A group has caught up after a restart."""
         self._say(
-            f"the {row['group']} group is back: {row['restart_s']:.1f} s to stand again, "
-            f"{row['replay_s']:.1f} s for what it did again"
+            f"the {row['group']} group has recovered: {row['restart_s']:.1f} s to restart, "
+            f"{row['replay_s']:.1f} s to replay"
         )
 
     def resize(self, resize: Resize) -> None:
@@ -202,7 +202,7 @@ class Progress(LiveView):
                 f"{group}: step {cells.pop('step')}"
                 + "".join(f", {k} {v}" for k, v in cells.items())
             )
-        return "  ".join(parts) + (f"  left {_clock(left)}" if left is not None else "")
+        return "  ".join(parts) + (f"  left {clock(left)}" if left is not None else "")
 
     def _render(self) -> Group:
         title = plain(f"tandem · {self._config.name}", "table.title")
@@ -220,15 +220,9 @@ class Progress(LiveView):
             "", *(ProgressBar(total=spans[g], completed=done[g], width=32) for g in GROUPS)
         )
         for name in ("step", "tokens/s", "losses", "version", "lag", "waiting"):
-            table.add_row(name, *(cells[group].get(name, "–") for group in GROUPS))
+            table.add_row(name, *(cells[group].get(name, ABSENT) for group in GROUPS))
         left = self._left_s()
-        foot = f"{self._phase} · {_clock(self._elapsed())} gone" + (
-            f" · {_clock(left)} left" if left is not None else ""
+        foot = f"{self._phase} · {clock(self._elapsed())} gone" + (
+            f" · {clock(left)} left" if left is not None else ""
         )
         return Group(table, plain(foot), self._heldout())
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

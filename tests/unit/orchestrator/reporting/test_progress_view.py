@@ -10,7 +10,7 @@ from actors.settings.run import DATA, GROUPS, MEMORY
 from orchestrator.console import Console
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize
-from orchestrator.reporting.progress import Progress
+from orchestrator.reporting.progress_view import ProgressView
 from orchestrator.run_dir.metrics import Metrics
 from tests.unit.orchestrator.interleaved import interrupted_at
 from tests.unit.orchestrator.scripted import (
@@ -27,7 +27,7 @@ def shown(terminal: bool, width: int = 80, **evaluation: Any) -> str:
     sink = io.StringIO()
     console = Console(file=sink, force_terminal=terminal, width=width, color_system=None)
     metrics = Metrics(0.0)
-    with Progress(a_config(name="shown"), console) as progress:
+    with ProgressView(a_config(name="shown"), console) as progress:
         progress.phase("starting both groups")
         progress.started({group: [a_description(group)] for group in GROUPS})
         for group in GROUPS:
@@ -65,10 +65,10 @@ def test_a_groups_first_interval_may_come_while_the_view_is_drawn() -> None:
     rows = {group: metrics.add_interval([a_report(group, 1)], 0.5, 1) for group in GROUPS}
     turns, console = 0, Console(quiet=True)
     while True:
-        progress = Progress(a_config(), console)
+        progress = ProgressView(a_config(), console)
         progress.interval(rows[DATA])
         come = partial(progress.interval, rows[MEMORY])
-        if not interrupted_at(turns, Progress._left_s.__code__, progress._render, come):
+        if not interrupted_at(turns, ProgressView._left_s.__code__, progress._render, come):
             break
         turns += 1
     assert turns > 0
@@ -91,7 +91,7 @@ def test_a_corpus_without_probes_shows_losses_and_no_answers() -> None:
 
 def test_a_live_view_can_be_drawn_before_anything_happened() -> None:
     console = Console(file=io.StringIO(), force_terminal=True)
-    with Progress(a_config(), console):
+    with ProgressView(a_config(), console):
         pass
     assert "starting" in console.file.getvalue()
 
@@ -102,21 +102,21 @@ A_FAILURE = Failure(DATA, 0, 7, "data rank 0 failed in interval 7: it died.", 0,
 def test_a_failure_its_end_and_a_stop_are_told_in_a_line_each() -> None:
     sink = io.StringIO()
     metrics = Metrics(0.0)
-    with Progress(a_config(), Console(file=sink, width=40, color_system=None)) as progress:
+    with ProgressView(a_config(), Console(file=sink, width=40, color_system=None)) as progress:
         metrics.add_failure(A_FAILURE)
         progress.failure(A_FAILURE)
         progress.recovery(metrics.add_recovery(DATA, 3.4, 2.0))
         progress.draining(9)
     failed, back, stopping = sink.getvalue().splitlines()
     assert "interval 7: it died; the data group is restarted (its failure 1)" in failed
-    assert "does 3 interval(s) again; the memory group goes on" in failed
-    assert "the data group is back: 3.4 s to stand again, 2.0 s for what it did again" in back
+    assert "replays 3 interval(s); the memory group goes on" in failed
+    assert "the data group has recovered: 3.4 s to restart, 2.0 s to replay" in back
     assert "stopping after a checkpoint of interval 9; Ctrl-C once more ends" in stopping
 
 
 def test_a_resize_is_told_in_a_line() -> None:
     sink = io.StringIO()
-    with Progress(a_config(), Console(file=sink, width=40, color_system=None)) as progress:
+    with ProgressView(a_config(), Console(file=sink, width=40, color_system=None)) as progress:
         progress.resize(Resize(MEMORY, 7, 1, 2, 3.25, 0.125))
     (line,) = sink.getvalue().splitlines()
     assert "the memory group has 2 worker(s) instead of 1 after interval 7" in line
@@ -135,7 +135,7 @@ def test_names_phases_and_causes_are_shown_as_they_are(terminal: bool) -> None:
     text, sink = "[INST] [/INST] [red] :smile: {x} <b>", io.StringIO()
     console = Console(file=sink, force_terminal=terminal, width=300, color_system=None)
     config = a_config().model_copy(update={"name": text})
-    with Progress(config, console) as progress:
+    with ProgressView(config, console) as progress:
         progress.phase(f"{text} phase")
         progress.waiting(f"{text} waits")
         progress.warning(text)

@@ -1,0 +1,73 @@
+"""Pages for people from templates: self-contained HTML, in which every text is escaped.
+
+The templates lie in `templates/` of a package. `page.html` is what all extend, `parts.html` has the
+cards, tables and plots that they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from actors.measuring.answers import is_answered
+
+HERE = "orchestrator.reporting"
+
+
+def render(template: str, package: str = HERE, **values: object) -> str:
+    """A page from a template.
+
+    Args:
+        template: file name, in `templates/` of the package or of this one.
+        package: where it lies.
+        values: what it asks for; one that is missing is an error.
+    """
+    return _environment(package).get_template(template).render(values)
+
+
+@cache
+def _environment(package: str) -> Environment:
+    packages = dict.fromkeys((package, HERE))
+    environment = Environment(
+        autoescape=True,
+        loader=ChoiceLoader([PackageLoader(name) for name in packages]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests |= {"numeric": _is_numeric, "answering": _is_answering}
+    return environment
+
+
+def _is_numeric(text: str) -> bool:
+    """Whether a cell is aligned to the right."""
+    return text.replace(",", "").replace(".", "").replace("-", "").replace("%", "").isdigit()
+
+
+def _is_answering(said: str, expected: str) -> bool:
+    """Whether a voice says one of the answers, which ` or ` separates."""
+    return any(is_answered(said, answer) for answer in expected.split(" or "))
+
+
+def card(value: str, label: str, bad: bool = False) -> str:
+    """A figure and what it says, in a box."""
+    return _part("card", value, label, bad)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of text as a table; what looks like a number is aligned to the right."""
+    return _part("table", heads, rows)
+
+
+def page(heading: str, sub: str, body: Iterable[str], title: str = "") -> str:
+    """A self-contained page around HTML that was made before."""
+    inside = Markup("".join(body))
+    return render("page.html", heading=heading, sub=sub, title=title, body=inside)
+
+
+def _part(name: str, *values: Any) -> str:
+    return str(getattr(_environment(HERE).get_template("parts.html").module, name)(*values))

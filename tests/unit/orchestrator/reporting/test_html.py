@@ -1,0 +1,46 @@
+"""Pages from templates."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from jinja2 import UndefinedError
+
+from orchestrator.reporting.html import card, page, render, table
+
+
+def test_a_value_that_a_template_asks_for_and_does_not_get_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        render("page.html", heading="x", sub="y", title="")
+
+
+def test_text_is_escaped_in_every_part() -> None:
+    hostile = "<script>'&\""
+    parts = card(hostile, hostile), table([hostile], [[hostile]])
+    made = page(hostile, hostile, parts, hostile)
+    assert "<script" not in made
+    assert made.count("&lt;script&gt;") == 7
+
+
+def test_numbers_stand_on_the_right_and_long_headings_break_at_their_dots() -> None:
+    made = table(["heldout.own_loss"], [["1,234.50"], ["-3.5%"], ["v1"]])
+    assert "heldout.<wbr>own_loss" in made
+    assert made.count("<td class=n>") == 2
+
+
+def test_a_package_has_templates_of_its_own_that_extend_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "other_pages" / "templates"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text('"""Pages."""')
+    (folder / "mine.html").write_text(
+        '{% extends "page.html" %}{% block body %}{{ parts.card("1", what) }}{% endblock %}'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    values = {"heading": "h", "sub": "s", "title": ""}
+    made = render("mine.html", "other_pages", what="<b>", **values)
+    sys.modules.pop("other_pages")
+    assert "<b>1</b><span>&lt;b&gt;</span>" in made
