@@ -1,8 +1,8 @@
-"""What the parts of a step cost, in seconds: by the host's clock on a CPU, by events on a GPU.
+"""Seconds that the parts of a step take: by the host's clock on a CPU, by CUDA events on a GPU.
 
-A GPU is handed its work and the host goes on, so that the host's clock tells how long the handing
-over took. An event is handed over with the work and keeps the time at which the GPU gets to it; all
-are read together, when whoever wants the figures waits for the last one. Called by the trainers.
+Work is queued on a GPU and the host continues, so that the host's clock would measure the queueing.
+An event is queued with the work and records the time at which the GPU reaches it; all are read
+together by `Costs.read`, which waits for the last one. Called by the trainers.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 
 
 class Event(Protocol):
-    """What is used of `torch.cuda.Event`."""
+    """The part of `torch.cuda.Event` that is used here."""
 
     def record(self) -> None:
         """Queues the event behind the work that the GPU has."""
 
     def synchronize(self) -> None:
-        """Waits until the GPU is there."""
+        """Waits until the GPU has reached the event."""
 
     def elapsed_time(self, end_event: Any, /) -> float:
         """Milliseconds from here to `end_event`."""
@@ -52,7 +52,7 @@ class Costs:
 
     @contextmanager
     def span(self, part: str) -> Iterator[None]:
-        """Adds what the block costs to `part`."""
+        """Adds the block's seconds to `part`."""
         if self._on_gpu:
             start, end = self._event(), self._event()
             start.record()
