@@ -64,7 +64,7 @@ class HiddenTrainer(MemoryTrainer):
         """A memory layer that asks the adopted version where to read."""
         seed_everything(self.spec.seed, MEMORY, "weights")
         spec = self.spec.memory.layer.model_copy(update={"tie_embeddings": False})
-        width = int(self.teacher.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        width = int(self.teacher.model.config.hidden_size)
         encoder = HiddenEncoder(lambda: self.teacher, width, spec.dim)
         memory = MemoryLayer(spec, self.teacher.vocab_rows, self.tokenizer.size, encoder)
         return memory.to(self.device)

@@ -1,7 +1,8 @@
-"""Hugging Face causal LMs: fresh ones from a config, their first layers, and whether they will do.
+"""Hugging Face causal LMs: fresh ones from a config, their first layers, and checks whether a model
+can be a data layer.
 
-Every model comes out in float32. Knows no files (the room `weights` does) and no memory.
-transformers is imported inside functions: it takes 4 s, which only trainers need to spend.
+Every model comes out in float32. Knows no files (`weights` does) and no memory. transformers is
+imported inside functions: its 4 s are spent by trainers alone.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ import copy
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from actors.layers.data_layer import output_matrix, packed_inputs
 from actors.settings.layers import DataLayerSpec
 from actors.wire import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
 LEAK = 1e-4  # of the largest logit: more than rounding, less than any dependence
 PROBE_TOKENS = 8
 
 
-def build_model(spec: DataLayerSpec, vocab_rows: int) -> nn.Module:
+def build_model(spec: DataLayerSpec, vocab_rows: int) -> PreTrainedModel:
     """A causal LM with fresh weights from the global torch generator.
 
     Raises:
@@ -50,7 +54,7 @@ def build_model(spec: DataLayerSpec, vocab_rows: int) -> nn.Module:
         raise ConfigError(f"data.layer: {spec.model_type} with {chosen}: {err}") from err
 
 
-def fresh_config(spec: DataLayerSpec, vocab_rows: int) -> Any:
+def fresh_config(spec: DataLayerSpec, vocab_rows: int) -> PreTrainedConfig:
     """The Hugging Face config of a fresh model. Raises: as `build_model`, and what it catches."""
     from transformers import AutoConfig
 
@@ -63,7 +67,7 @@ def fresh_config(spec: DataLayerSpec, vocab_rows: int) -> Any:
     return config
 
 
-def model_of(config: Any, attention: str = "auto") -> nn.Module:
+def model_of(config: PreTrainedConfig, attention: str = "auto") -> PreTrainedModel:
     """A causal LM of that config with fresh weights, of the padding token too, which marks
     documents.
     """
@@ -71,36 +75,36 @@ def model_of(config: Any, attention: str = "auto") -> nn.Module:
 
     padded = copy.deepcopy(config)
     padded.pad_token_id = None  # or transformers makes the mark's row 0, and leaves it there
-    model: nn.Module = AutoModelForCausalLM.from_config(
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
         padded, dtype=torch.float32, attn_implementation=kernels(attention)
     )
     for kept in (model.config, model.generation_config):
-        kept.pad_token_id = config.pad_token_id  # type: ignore[union-attr]
+        kept.pad_token_id = config.pad_token_id
     return model
 
 
-def learn_every_row(model: nn.Module) -> None:
+def learn_every_row(model: PreTrainedModel) -> None:
     """Lets the embedding of the padding token learn too: padding has a segment of its own here, and
     a text may be marked with that token.
     """
-    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    embeddings = model.get_input_embeddings()
     if getattr(embeddings, "padding_idx", None) is not None:
         embeddings.padding_idx = None
 
 
-def tell_ties(model: nn.Module) -> None:
+def tell_ties(model: PreTrainedModel) -> None:
     """Sets the config's `tie_word_embeddings` to what is true: a checkpoint may say that embedding
     and head are one tensor and hold a head of its own, which transformers then keeps apart.
     """
-    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    embedding = model.get_input_embeddings().weight
     tied = output_matrix(model) is embedding
-    config: Any = model.config
+    config: PreTrainedConfig = model.config
     for part in (config, config.get_text_config()):
         if bool(getattr(part, "tie_word_embeddings", tied)) != tied:
             part.tie_word_embeddings = tied
 
 
-def front_config(config: Any, num_layers: int) -> Any:
+def front_config(config: PreTrainedConfig, num_layers: int) -> PreTrainedConfig:
     """The config of a model's first layers alone.
 
     Raises:
@@ -124,17 +128,17 @@ def front_config(config: Any, num_layers: int) -> Any:
     return front
 
 
-def front_of(described: dict[str, Any]) -> nn.Module:
+def front_of(described: dict[str, Any]) -> PreTrainedModel:
     """First layers of a model, by a config as `to_dict` gives it; weights are to be loaded."""
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(**described)
-    model: nn.Module = AutoModel.from_config(config, dtype=torch.float32)
+    model: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32)
     return model
 
 
 @torch.no_grad()
-def check_model(model: nn.Module, name: str) -> None:
+def check_model(model: PreTrainedModel, name: str) -> None:
     """Runs eight tokens of two documents through the model.
 
     Raises:
@@ -204,7 +208,7 @@ def kernels(attention: str) -> str | None:
     return None if attention == "auto" else attention
 
 
-def check_decoder(config: Any, name: str) -> None:
+def check_decoder(config: PreTrainedConfig, name: str) -> None:
     """Raises: ConfigError for encoders and encoder-decoders, before their weights are read."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -224,7 +228,7 @@ def check_decoder(config: Any, name: str) -> None:
         )
 
 
-def check_fields(spec: DataLayerSpec, config: Any) -> None:
+def check_fields(spec: DataLayerSpec, config: PreTrainedConfig) -> None:
     """Raises: ConfigError for a field that this kind of config does not know."""
     known = _known_fields(config)
     if unknown := sorted(set(spec.fields) - known):
@@ -235,6 +239,6 @@ def check_fields(spec: DataLayerSpec, config: Any) -> None:
         )
 
 
-def _known_fields(config: Any) -> set[str]:
+def _known_fields(config: PreTrainedConfig) -> set[str]:
     """Names that a model's config knows, aliases included; Hugging Face takes any other too."""
     return {*config.to_dict(), *vars(config), *getattr(config, "attribute_map", {})}

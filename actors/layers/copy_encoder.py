@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens, R tokens before, W the data layer's width, D d_m.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from actors.layers.data_layer import decoder_layers, packed_inputs
 from actors.layers.memory_layer import EncoderState, rms
 from actors.layers.precision import compute_dtype
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class CopyEncoder(nn.Module):
@@ -28,10 +31,10 @@ class CopyEncoder(nn.Module):
         dim: d_m; where it is the model's own width there is no projection P.
     """
 
-    def __init__(self, front: nn.Module, dim: int) -> None:
+    def __init__(self, front: PreTrainedModel, dim: int) -> None:
         super().__init__()
         self.copy = front.requires_grad_(False).eval()
-        width = int(front.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        width = int(front.config.hidden_size)
         self.project = None if width == dim else nn.Linear(width, dim, bias=False)
         self._hidden_BTW: Tensor | None = None
         # the model's last norm belongs after layers that the copy doesn't have
@@ -45,7 +48,7 @@ class CopyEncoder(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """What `causal_lm.front_of` makes the copied layers of again."""
-        described: dict[str, Any] = self.copy.config.to_dict()  # type: ignore[union-attr,operator]
+        described: dict[str, Any] = self.copy.config.to_dict()
         return {k: v for k, v in described.items() if k not in ("_name_or_path", "architectures")}
 
     def train(self, mode: bool = True) -> CopyEncoder:
@@ -73,7 +76,7 @@ class CopyEncoder(nn.Module):
             pairs = zip(state.inputs[::2], state.inputs[1::2], strict=True)
             for layer, (keys, values) in enumerate(pairs):
                 cache.update(keys, values, layer)
-        dtype = compute_dtype(tokens_BT.device, self.copy.dtype)  # type: ignore[arg-type]
+        dtype = compute_dtype(tokens_BT.device, self.copy.dtype)
         with torch.no_grad():
             self.copy(
                 input_ids=tokens_BT,

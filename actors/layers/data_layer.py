@@ -1,8 +1,8 @@
-"""The data layer: a Hugging Face causal LM and the memory port that lets it read.
+"""The data layer: a Hugging Face causal LM and the memory port through which it reads.
 
 Nothing in the model is replaced. Forward hooks after chosen decoder layers add the memory's read to
 the residual stream; without a read they return nothing, so the output is the plain model's, bit for
-bit. Knows no memory layer: a read is a tensor. Called by the trainers, the evaluator and `pair`.
+bit. Knows no memory layer: a read is a tensor.
 
 Shapes: B sequences, T tokens, D hidden size, M memory width d_m, V token ids.
 """
@@ -10,9 +10,9 @@ Shapes: B sequences, T tokens, D hidden size, M memory width d_m, V token ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,10 @@ from actors.layers.precision import compute_dtype, in_float32, widen
 from actors.settings.layers import DataLayerSpec
 from actors.wire import ConfigError
 
-GATE_BIAS_INIT = -2.0  # sigmoid(-2) = 0.12: the memory speaks softly until it has earned more
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
+GATE_BIAS_INIT = -2.0  # sigmoid(-2) = 0.12: the memory counts little until training raises it
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class DataLayer(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, spec: DataLayerSpec, memory_dim: int, num_tokens: int
+        self, model: PreTrainedModel, spec: DataLayerSpec, memory_dim: int, num_tokens: int
     ) -> None:
         super().__init__()
         self.model = model
@@ -138,7 +141,7 @@ class DataLayer(nn.Module):
                 f"data.layer.read_layers: layer {deepest} does not exist; the model has layers 0 "
                 f"to {len(layers) - 1}"
             )
-        hidden_size = int(model.config.get_text_config().hidden_size)  # type: ignore[operator,union-attr]
+        hidden_size = int(model.config.get_text_config().hidden_size)
         if hidden_size != output_matrix(model).shape[1]:
             raise ConfigError(
                 f"{type(model).__name__}: its hidden state is {hidden_size} wide, its output "
@@ -158,7 +161,7 @@ class DataLayer(nn.Module):
         """Rows of the output matrix."""
         return output_matrix(self.model).shape[0]
 
-    def _make_read_hook(self, layer: str) -> Any:
+    def _make_read_hook(self, layer: str) -> Callable[[nn.Module, Any, Any], Any]:
         def add_read(_module: nn.Module, _args: Any, output: Any) -> Any:
             y = self._read_BTM
             if y is None:
@@ -197,7 +200,7 @@ class DataLayer(nn.Module):
             one_document: as in `packed_inputs`.
             kwargs: passed on to the model.
         """
-        dtype = compute_dtype(tokens_BT.device, self.model.dtype)  # type: ignore[arg-type]
+        dtype = compute_dtype(tokens_BT.device, self.model.dtype)
         out, hidden_BTD = self.run_model(
             y_BTM,
             input_ids=tokens_BT,
@@ -233,7 +236,7 @@ class DataLayer(nn.Module):
             self._instead_1ND = None
         return logits_BTV[0]
 
-    def new_cache(self) -> Any:
+    def new_cache(self) -> DynamicCache:
         """An empty cache of keys and values for this model."""
         from transformers import DynamicCache
 
@@ -242,7 +245,7 @@ class DataLayer(nn.Module):
     @property
     def keeps_logits(self) -> bool:
         """Whether the model can make logits of the last positions alone."""
-        return bool(self.model._supports_logits_to_keep())  # type: ignore[operator]
+        return bool(self.model._supports_logits_to_keep())
 
     def run_model(self, y_BTM: Tensor | None, **inputs: Any) -> tuple[Any, Tensor]:
         """The model's own call and output, with the reads `y_BTM`, and the hidden state (B, T, D)
@@ -262,7 +265,7 @@ class DataLayer(nn.Module):
         return out, hidden
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's own `generate`, reads off; of its output rows those are said that are tokens.
+        """The model's own `generate`, reads off; output rows that are no token are never chosen.
 
         Args:
             args, kwargs: as of every causal LM of transformers.
@@ -274,7 +277,7 @@ class DataLayer(nn.Module):
             silence = SuppressTokensLogitsProcessor(beyond, device=self.port.mix.weight.device)
             given = kwargs.get("logits_processor") or []
             kwargs["logits_processor"] = LogitsProcessorList([*given, silence])
-        return self.model.generate(*args, **kwargs)  # type: ignore[operator]
+        return self.model.generate(*args, **kwargs)
 
 
 def packed_inputs(
@@ -309,32 +312,32 @@ def packed_inputs(
     return {"attention_mask": hidden.unsqueeze(1), "position_ids": mask_BTS.sum(-1) - 1}
 
 
-def output_embeddings(model: nn.Module) -> nn.Module:
+def output_embeddings(model: PreTrainedModel) -> nn.Module:
     """The module that makes logits of the last hidden state.
 
     Raises:
         ConfigError: there is none, as in base models.
     """
-    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
+    head: nn.Module | None = model.get_output_embeddings()
     if head is None:
         raise ConfigError(f"{type(model).__name__} has no output matrix, so it is no causal LM")
     return head
 
 
-def output_matrix(model: nn.Module) -> Tensor:
+def output_matrix(model: PreTrainedModel) -> Tensor:
     """The model's output matrix, (rows, D). Raises: ConfigError as `output_embeddings`."""
     weight = output_embeddings(model).weight
     assert isinstance(weight, Tensor)
     return weight
 
 
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The model's stack of decoder layers, wherever its family keeps it.
 
     Raises:
         ConfigError: there is no module list with one entry per hidden layer.
     """
-    num_layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)  # type: ignore[operator,union-attr]
+    num_layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers]
     if not stacks:
         raise ConfigError(

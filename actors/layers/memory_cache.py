@@ -1,4 +1,4 @@
-"""What the memory knows of the tokens so far, carried from token to token in a KV cache.
+"""The memory encoder's state after the tokens so far, carried from token to token in a KV cache.
 
 One more layer in the cache's list, so that whatever moves the data layer's keys and values (beam
 search, cropping, repeating rows, a deep copy) moves the memory's encoder with them, whichever class
@@ -47,7 +47,7 @@ class MemoryCache(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
 
     @staticmethod
     def of(cache: Cache | None, voice: str) -> MemoryCache:
-        """The memory's layer of this cache, or a fresh one, for `voice` to go on from.
+        """The memory's layer of this cache, or a fresh one, for `voice` to continue.
 
         Raises:
             ValueError: the cache belongs to another voice, holds tokens that the memory has not
@@ -87,7 +87,7 @@ class MemoryCache(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
     def attach(self, cache: Cache) -> None:
         """Puts the layer into `cache`, after those that the data layer has just filled.
 
-        A memory that speaks alone is the only layer, so that the cache's length is the memory's.
+        Where the memory predicts alone it is the only layer, so that the cache's length is its own.
         """
         if MemoryCache.inside(cache) is None:
             cache.layers[:] = [*(cache.layers if self.voice != "memory" else ()), self]
@@ -98,8 +98,8 @@ class MemoryCache(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
         Args:
             memory: the memory layer; always the same one.
             tokens_BT: token ids.
-            segments_BT: 0, or `PADDING` where there is no token; padding may stand anywhere and is
-                as if it were not there.
+            segments_BT: 0, or `PADDING` where there is no token; padding may be anywhere and has
+                no effect.
         """
         past = self.get_seq_length()
         if self.tokens_BP is None or self.segments_BP is None:

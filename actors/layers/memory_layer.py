@@ -1,9 +1,9 @@
-"""The memory layer: tokens say where to read, slots say what, nothing leads round the slots.
+"""The memory layer: tokens determine which slots are read, and slots alone what is read.
 
 A small causal encoder that never sees the data layer turns tokens into addresses of a product-key
-table; what is read there is both what the data layer gets (`read`) and the memory's only source for
-its own prediction (`predict`). Knows no losses, no optimizer and no data layer: `write` is handed
-what is to be lowered.
+table; what is read there is both the data layer's input (`read`) and the memory's only source for
+its own prediction (`predict`). Knows no losses, no optimizer and no data layer: `write` is given
+the function that it minimises.
 
 Shapes: B sequences, T tokens, D d_m, H heads, S slots_side (n), K slots read per head, V token ids.
 Sources: Lample et al. 2019 (arXiv 1907.05242), Berges et al. 2024 (arXiv 2412.09764).
@@ -30,9 +30,9 @@ TAU_INIT = 1.0  # soft: the many slots that are found answer together
 
 @dataclass(frozen=True)
 class EncoderState:
-    """What the encoder remembers of the tokens before; the batch is each tensor's first dim.
+    """What the encoder keeps of earlier tokens; the batch is each tensor's first dim.
 
-    Of convolutions, one tensor of past inputs each; of a frozen copy, keys and values by turns.
+    Of each convolution, a tensor of past inputs; of a frozen copy, keys and values in turn.
     """
 
     inputs: tuple[
@@ -127,12 +127,11 @@ class GatedConv(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + W_o of causal attention within one document, without positions.
-
-    What was said, wherever it was said.
+    """x + W_o of causal attention within one document, without positions: a token is found wherever
+    it is.
     """
 
-    reach = 0  # before the first token it has seen nothing
+    reach = 0  # no inputs are kept from before the first token
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -165,14 +164,14 @@ class Encoder(nn.Module):
         blocks: list[nn.Module] = [
             GatedConv(spec.dim, spec.conv_taps, d) for d in spec.conv_dilations
         ]
-        if spec.attention_heads:  # before the last convolution, which joins what it found
+        if spec.attention_heads:  # before the last convolution, which combines its results
             blocks.insert(len(blocks) - 1, Attention(spec.dim, spec.attention_heads))
         self.blocks = nn.ModuleList(blocks)
         nn.init.normal_(self.embed.weight, std=spec.dim**-0.5)  # also the output matrix
 
     def start(self, batch: int, like: Tensor) -> EncoderState:
         """The state before a sequence's first token."""
-        reaches = [int(block.reach) for block in self.blocks]  # type: ignore[arg-type]
+        reaches = [block.reach for block in self.blocks if isinstance(block, GatedConv | Attention)]
         inputs = tuple(like.new_zeros(batch, reach, self.embed.embedding_dim) for reach in reaches)
         return EncoderState(
             inputs, torch.full((batch, max(reaches)), NO_SEGMENT, device=like.device)
@@ -265,7 +264,7 @@ class MemoryLayer(nn.Module):
             return torch.einsum("...hsd,hsnd->s...hn", q, keys) * self.tau.exp()[:, None]
 
     def read_at(self, u: Tensor) -> Read:
-        """What the memory says where the encoding is u (..., D): y = m, or m * silu(W_1 u) gated.
+        """The read y (..., D) at the encoding u (..., D): y = m, or m * silu(W_1 u) with the gate.
 
         m is the weighted sum of the slots found. Training reads only where there is something to
         predict, so that no other row gets a gradient, even a zero one.
@@ -298,7 +297,7 @@ class MemoryLayer(nn.Module):
         return self._logits(rms(self.project(y)))
 
     def guess(self, u: Tensor) -> Tensor:
-        """What the encoding u (..., D) would say by itself, logits (..., V) = E_out u.
+        """Logits (..., V) = E_out u of the encoding u (..., D) alone, without slots.
 
         Training lowers its loss, so that encodings, and with them addresses, carry over to other
         wordings; no prediction is made of it.
@@ -315,14 +314,14 @@ class MemoryLayer(nn.Module):
         lr: float,
         rows: int | None = None,
     ) -> Written:
-        """Writes what a batch says into few rows of the value table, by one step of SGD.
+        """Writes a batch into few rows of the value table, by one step of SGD.
 
         Everything else, the other rows too, keeps its bits. The same batch gives the same write.
 
         Args:
             tokens_BT, segments_BT: as in `encode`.
             where_BT: positions that read, (B, T) bool; N of them.
-            loss: from what they read, y (N, D), to what is to be lowered, a scalar; e.g.
+            loss: function of what they read, y (N, D), whose scalar value is minimised; e.g.
                 `lambda y: losses.self_(memory.predict(y), targets_N)`.
             background: what old data reads, counted at the same kind of positions.
             lr: learning rate.

@@ -1,7 +1,7 @@
-"""Real text up to where something is to be predicted, and from there on what the data layer says.
+"""Documents that begin as real text does and that the data layer continues.
 
-So the memory hears the data layer's own answers, of several tokens too, also where the text says
-something else. Called by the memory trainer.
+On these the memory learns the data layer's own answers, of several tokens too, also where the
+text has another one. Called by the memory trainer.
 
 Shapes: N documents, P tokens of the longest opening, G tokens generated, T tokens of a window.
 """
@@ -18,8 +18,8 @@ from actors.corpus.windows import PADDING, Piece, Windows
 from actors.layers.data_layer import DataLayer
 
 SLACK = 4  # tokens by which an answer may be longer than the text's own
-NEVER = -1  # an id that no token has: None would be the model's own end
-UNSAID = -1  # fills the rows of documents that were cut before their end
+NO_END = -1  # an id that no token has: None would be the model's own end
+NO_TOKEN = -1  # fills the rows of documents that were cut before their end
 
 
 def openings(windows: Windows) -> list[Piece]:
@@ -45,48 +45,52 @@ def openings(windows: Windows) -> list[Piece]:
 def continued(
     layer: DataLayer, pieces: Sequence[Piece], window: int, end: int | None, device: torch.device
 ) -> Tensor:
-    """Rows (N, 1 + T): how many tokens were given, and the openings as the data layer goes on.
+    """Rows (N, 1 + T): how many tokens were given, and the openings with what the layer adds.
 
-    Sampled with reads off; filled with `end` after one, and `UNSAID` after a cut. Where no mark
-    closes documents (None), each goes on for as long as its text does.
+    Sampled with reads off; filled with `end` after one, and `NO_TOKEN` after a cut. Where no mark
+    closes documents (None), each becomes as long as its text.
     """
-    rows_NT = torch.full((len(pieces), 1 + window), UNSAID, dtype=torch.int32)
+    rows_NT = torch.full((len(pieces), 1 + window), NO_TOKEN, dtype=torch.int32)
     if not pieces:
         return rows_NT
     longest = max(piece.num_given for piece in pieces)
     learned = max(len(piece.tokens) - piece.num_given for piece in pieces)
     fill = 0 if end is None else end
     tokens_NP = torch.full((len(pieces), longest), fill)
-    for row, piece in enumerate(pieces):  # to the left, so that all go on from the last column
+    for row, piece in enumerate(
+        pieces
+    ):  # to the left, so that all are continued from the last column
         given = torch.tensor(np.asarray(piece.tokens[: piece.num_given]), dtype=torch.int64)
         tokens_NP[row, longest - piece.num_given :] = given
     mask_NP = torch.arange(longest) >= torch.tensor([[longest - p.num_given] for p in pieces])
     out_NG = layer.generate(
         tokens_NP.to(device),
         attention_mask=mask_NP.long().to(device),
-        do_sample=True,  # what the layer says, whatever its generation_config prefers
+        do_sample=True,  # from its distribution, whatever its generation_config prefers
         top_k=0,
         top_p=1.0,
         temperature=1.0,
         repetition_penalty=1.0,
         max_new_tokens=max(1, min(learned + SLACK, window - longest)),
-        eos_token_id=NEVER if end is None else end,
+        eos_token_id=NO_END if end is None else end,
         pad_token_id=fill,
     )[:, longest:]
-    said_NG = out_NG.cpu().int()
+    new_NG = out_NG.cpu().int()
     for row, piece in enumerate(pieces):
         given = tokens_NP[row, longest - piece.num_given :].int()
-        whole = torch.cat([given, said_NG[row]])[:window]
+        whole = torch.cat([given, new_NG[row]])[:window]
         rows_NT[row, 0] = piece.num_given
         rows_NT[row, 1 : 1 + len(whole)] = whole
     return rows_NT
 
 
 def pieces_of(rows_NT: Tensor, end: int | None) -> list[Piece]:
-    """The documents that `continued` wrote, each up to its end; none in which nothing was said."""
+    """The documents that `continued` wrote, each up to its end; those that it left without a token
+    are dropped.
+    """
     found = []
     for given, *tokens in rows_NT.tolist():
-        length = tokens.index(UNSAID) if UNSAID in tokens else len(tokens)
+        length = tokens.index(NO_TOKEN) if NO_TOKEN in tokens else len(tokens)
         if end is not None and end in tokens[given:length]:
             length = tokens.index(end, given) + 1
         if length > given and tokens[given] != end:

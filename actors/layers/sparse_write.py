@@ -1,9 +1,9 @@
-"""Sparse writes: which rows of the value table take up something new, and one step on these alone.
+"""Sparse writes: which rows of the value table a new batch is written to, and one step on these.
 
-A slot that the new batch reads often and old data seldom is free to change; one that old data
-reads everywhere is not. So rows are ranked by TF-IDF, the batch being the document. Pure functions
-of reads and a table: no losses, no encoder. Called by `MemoryLayer.write`; the background is
-counted by who has the old data.
+A slot that the new batch reads often and old data seldom may change; one that old data reads
+everywhere must not. So rows are ranked by TF-IDF, the batch being the document. Pure functions of
+reads and a table: no losses, no encoder. Called by `MemoryLayer.write`; the background is counted
+by `pair.learner`, which has the old data.
 
 Shapes: R rows of the value table, D their width, U rows that occur, `...` any number of reads.
 Source: Lin et al. 2025 (arXiv 2510.15103), sparse memory finetuning.

@@ -7,24 +7,24 @@ from __future__ import annotations
 import unicodedata
 
 JOINS = "'’-‐‑_·"  # where a letter or a digit follows, the word goes on
-HALF = "\N{REPLACEMENT CHARACTER}"  # a character of which not all bytes were said
+HALF = "\N{REPLACEMENT CHARACTER}"  # a character of which not all bytes were generated
 
 
-def is_answered(said: str, answer: str, prompt: str = "") -> bool:
-    """Whether `said` gives `answer`, whole and nothing longer, with or without a closing mark.
+def is_answered(text: str, answer: str, prompt: str = "") -> bool:
+    """Whether `text` gives `answer`, whole and nothing longer, with or without a closing mark.
 
     The answer comes first, after white space. Then comes nothing, or what closes a word: a full
     stop, a comma, a new line, any character that is no part of a word. After a space the text may
     go on, but not in a capital or a digit: "Guinea Bissau" is another answer than "Guinea".
 
     Args:
-        said: what follows the question.
+        text: what follows the question.
         answer: what is wanted; a full stop at its end is no part of it.
-        prompt: the question, where `said` may go on in its last word; then it answers nothing.
+        prompt: the question, in whose last word `text` may continue; then it is no answer.
     """
     wanted = answer.strip().rstrip(" .")
-    rest = said.lstrip()
-    if not wanted or not rest.startswith(wanted) or (_is_word(prompt[-1:]) and rest == said):
+    rest = text.lstrip()
+    if not wanted or not rest.startswith(wanted) or (_is_word(prompt[-1:]) and rest == text):
         return False
     after = rest[len(wanted) :]
     if _is_word(after[:1]) or (after[:1] in JOINS and _is_word(after[1:2])):

@@ -1,8 +1,9 @@
-"""Held-out figures of one pair of layers: losses, agreement, slot use, and what changed between two
-pairs.
+"""Figures of one pair of layers on held-out windows: losses, agreement, slot use; and, of two
+pairs, how much of what the data layer changed the memory follows.
 
-Reads both layers, changes neither, and takes memory by `batch_tokens`, never by the number of
-sequences. Called by the memory trainer (agreement) and the evaluator (everything).
+Functions of layers and a batch; which windows, `pair.evaluator` (in a run) and `knowledge` (one
+corpus) choose. Changes neither layer, and needs memory by `batch_tokens`, not by the number of
+sequences.
 Shapes: B sequences, T tokens, N valid positions, H hidden size, D memory width, V token ids.
 """
 
@@ -23,7 +24,7 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
 from actors.measuring.voices import BATCH_TOKENS, pieces, predict_voice
 
-MARGIN = 0.1  # probability by which a new answer must lead the old one to count as a change
+MARGIN = 0.1  # a new answer counts as a change if it is likelier than the old one by so much
 SYNC_SEQUENCES = 16  # whose median of sync's weights is one, as in a batch of training by default
 
 
@@ -54,8 +55,8 @@ def agreement(
     for part in parts(batch, batch_tokens):
         hidden_NH, y_ND = hidden_at(data, part), read_at_valid(memory, part)
         for some in pieces(len(y_ND), data.num_tokens):
-            theirs = data.logits_at(hidden_NH[some]).argmax(-1)
-            same += (theirs == memory.predict(y_ND[some]).argmax(-1)).sum()
+            likeliest_N = data.logits_at(hidden_NH[some]).argmax(-1)
+            same += (likeliest_N == memory.predict(y_ND[some]).argmax(-1)).sum()
     return int(same) / max(1, batch.num_valid)
 
 
@@ -139,8 +140,8 @@ def slot_use(reads_S: Tensor) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Reflection:
-    """Probes whose answer by the data layer changed, and how many of them the memory answers the
-    new way.
+    """How many probes the data layer answers otherwise than before, and to how many of these the
+    memory gives the new answer.
     """
 
     changed: int
@@ -161,7 +162,7 @@ def token_reflection(
             p_NV = F.softmax(pair.data.logits_at(new_NH[some]), dim=-1)
             top_N, new_N = p_NV.max(-1)
             moved_N = (new_N != old_N) & (top_N - p_NV.gather(1, old_N[:, None])[:, 0] > MARGIN)
-            said_N = pair.memory.predict(y_ND[some]).argmax(-1)
+            memory_N = pair.memory.predict(y_ND[some]).argmax(-1)
             changed += int(moved_N.sum())
-            followed += int((moved_N & (said_N == new_N)).sum())
+            followed += int((moved_N & (memory_N == new_N)).sum())
     return Reflection(changed, followed)

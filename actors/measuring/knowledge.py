@@ -1,7 +1,8 @@
 """What a pair of layers knows of one corpus: held-out losses, and whole answers where it has facts.
 
-The same windows and questions each time, so that two exams of one corpus can be compared. Trains
-nothing. Called by `jobs.learn.learn` and `fork`.
+The same windows and questions each time, so that two measurements, before and after learning, can
+be compared. (`pair.evaluator` measures the committed pairs of a run.) Trains nothing. Called by
+`jobs.learn`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from actors.settings.run import RunSpec
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Figures of one exam.
+    """What one measurement found.
 
     Attributes:
         heldout: as `heldout_figures`.
@@ -40,10 +41,10 @@ class Knowledge:
 
 
 class KnowledgeTest:
-    """Questions about one corpus.
+    """Measures pairs on one corpus.
 
     Args:
-        spec: of the run, with the corpus that is asked about; its `evaluation` says how much.
+        spec: of the run, with this corpus; its `evaluation` has the numbers of windows and probes.
         corpus: the same, open.
         device: where the pair is.
         final: as many windows and probes as a run's last evaluation has, else those of one during
@@ -63,7 +64,7 @@ class KnowledgeTest:
 
     @torch.no_grad()
     def measure(self, pair: Pair, ask: bool = True) -> Knowledge:
-        """What the pair knows now; without `ask`, the held-out figures alone."""
+        """Held-out figures and, with `ask`, the share of questions that each voice answers."""
         majority = self._facts.majority() if self._facts else {}
         unseen, seen = (self._unseen, self._seen) if ask else ([], [])
         return Knowledge(
@@ -99,8 +100,8 @@ def voice_figures(pair: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS) ->
     for part in parts(batch, batch_tokens):
         for voice in VOICES:
             at = 0
-            said = predict_voice_at(pair, voice, part.tokens_BT, part.segments_BT, part.valid_BT)
-            for logp_NV in (piece.logp for piece in said):
+            pieces = predict_voice_at(pair, voice, part.tokens_BT, part.segments_BT, part.valid_BT)
+            for logp_NV in (piece.logp for piece in pieces):
                 targets_N = part.targets_N[at : at + len(logp_NV)]
                 at += len(logp_NV)
                 sums[f"{voice}_tokens_right"] += float((logp_NV.argmax(-1) == targets_N).sum())

@@ -1,11 +1,10 @@
-"""Asks a pair of layers questions: whole answers, greedily, by the data layer alone, with memory,
-by the memory alone.
+"""Questions to a pair of layers: whole answers by greedy decoding, by each voice; which are right,
+and which changed since the pair before.
 
-Logits are made only where they are asked for, and what was read stays in a cache. `speak` alone
-makes all of them, the slow and plain way that tests compare with. Called by the evaluator and
-`tandem ask`.
+Logits are made only where they are needed, and keys, values and the encoder's state stay in a
+cache.
 
-Shapes: B prompts, T tokens, N positions asked for, V token ids.
+Shapes: B prompts, T tokens, P tokens with those before, V token ids.
 """
 
 from __future__ import annotations
@@ -64,16 +63,14 @@ def _device(pair: Pair) -> torch.device:
 
 
 @torch.no_grad()
-def _likeliest(pair: Pair, voice: Voice, rows: list[list[int]], asked: list[range]) -> list[int]:
-    """Likeliest next tokens of `voice` at the positions asked for of each row, one after the
-    other.
-    """
+def _likeliest(pair: Pair, voice: Voice, rows: list[list[int]], wanted: list[range]) -> list[int]:
+    """Likeliest next tokens of `voice` at the wanted positions of each row, in one list."""
     tokens_BT, segments_BT = pad_right(rows, 0, _device(pair))
     where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
-    for row, positions in enumerate(asked):
+    for row, positions in enumerate(wanted):
         where_BT[row, positions.start : positions.stop] = True
-    said = predict_voice_at(pair, voice, tokens_BT, segments_BT, where_BT)
-    return [token for piece in said for token in piece.logp.argmax(-1).tolist()]
+    pieces = predict_voice_at(pair, voice, tokens_BT, segments_BT, where_BT)
+    return [token for piece in pieces for token in piece.logp.argmax(-1).tolist()]
 
 
 def decodes_to(
@@ -83,12 +80,14 @@ def decodes_to(
     answers: Sequence[Sequence[int]],
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[bool]:
-    """Whether `voice`, decoding greedily, gives each answer to each prompt (both as token ids)."""
+    """Whether greedy decoding by `voice` gives each answer to each prompt (both as token ids); one
+    pass over prompt and answer tells.
+    """
     rows = [[*p, *a] for p, a in zip(prompts, answers, strict=True)]
     right = [True] * len(rows)
     for indices in batches([len(row) for row in rows], batch_tokens, len(rows)):
-        asked = [range(len(prompts[i]) - 1, len(rows[i]) - 1) for i in indices]
-        best = iter(_likeliest(pair, voice, [rows[i] for i in indices], asked))
+        wanted = [range(len(prompts[i]) - 1, len(rows[i]) - 1) for i in indices]
+        best = iter(_likeliest(pair, voice, [rows[i] for i in indices], wanted))
         for i in indices:
             right[i] = [next(best) for _ in answers[i]] == list(answers[i])
     return right
@@ -101,26 +100,26 @@ def answers_right(
     probes: Sequence[Probe],
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[bool]:
-    """Whether `voice` gives one of each probe's answers, as `is_answered` says; with or without a
-    mark that closes it, in whatever tokens.
+    """Whether `voice` gives one of each probe's answers, by `is_answered`: in whatever tokens, with
+    or without a closing mark.
     """
     prompts = [prompt_tokens(tokenizer, probe.prompt) for probe in probes]
     longest = [
         max(len(tokenizer.encode(f" {answer}")) for answer in probe.answers) for probe in probes
     ]
     limits = [length + TOKENS_AFTER for length in longest]
-    told = decode_greedily(pair, voice, prompts, tokenizer.end, limits, batch_tokens)
+    decoded = decode_greedily(pair, voice, prompts, tokenizer.end, limits, batch_tokens)
     return [
         any(is_answered(continuation(tokenizer, p, t.tokens), a, probe.prompt)
             for a in probe.answers)
-        for probe, p, t in zip(probes, prompts, told, strict=True)
+        for probe, p, t in zip(probes, prompts, decoded, strict=True)
     ]  # fmt: skip
 
 
-def continuation(tokenizer: Tokenizer, prompt: Sequence[int], said: Sequence[int]) -> str:
-    """The text of `said` as it follows the prompt; alone some tokenizers drop its first space."""
-    before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *said])
-    return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(said)
+def continuation(tokenizer: Tokenizer, prompt: Sequence[int], new: Sequence[int]) -> str:
+    """The text of `new` as it follows the prompt; alone some tokenizers drop its first space."""
+    before, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *new])
+    return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(new)
 
 
 def accuracy_of(
@@ -160,26 +159,26 @@ def decode_greedily(
     """Greedy continuations of the prompts, up to and without `stop`; None: nothing stops them.
 
     Args:
-        pair, voice: who continues.
+        pair, voice: whose continuations.
         prompts: token ids, at least one each.
         stop: id that ends a continuation.
         max_tokens: of each continuation, or of all.
-        batch_tokens: of a forward pass, what is to be said included.
+        batch_tokens: of a forward pass, the tokens to come included.
     """
     limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
     lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
-    told: list[Decoded] = [Decoded((), (), ())] * len(prompts)
+    decoded: list[Decoded] = [Decoded((), (), ())] * len(prompts)
     for indices in batches(lengths, batch_tokens, rows_at_once(pair.data.num_tokens)):
         some = [prompts[i] for i in indices]
         for i, one in zip(
-            indices, _tell(pair, voice, some, stop, [limits[i] for i in indices]), strict=True
+            indices, _decode(pair, voice, some, stop, [limits[i] for i in indices]), strict=True
         ):
-            told[i] = one
-    return told
+            decoded[i] = one
+    return decoded
 
 
 @torch.no_grad()
-def _tell(
+def _decode(
     pair: Pair,
     voice: Voice,
     prompts: Sequence[Sequence[int]],
@@ -187,7 +186,7 @@ def _tell(
     limits: Sequence[int],
 ) -> list[Decoded]:
     """Continuations of one batch; a row that has ended leaves the cache."""
-    said: list[list[tuple[int, float, float]]] = [[] for _ in prompts]
+    decoded: list[list[tuple[int, float, float]]] = [[] for _ in prompts]
     tokens_BT, mask_BP = pad_left(prompts, _device(pair))
     cache, live = pair.data.new_cache(), list(range(len(prompts)))
     while True:
@@ -199,8 +198,8 @@ def _tell(
         for at, row in enumerate(live):
             if tokens[at] == stop:
                 continue
-            said[row].append((tokens[at], ps[at], lambdas[at]))
-            if len(said[row]) < limits[row]:
+            decoded[row].append((tokens[at], ps[at], lambdas[at]))
+            if len(decoded[row]) < limits[row]:
                 still.append(at)
         if not still:
             break
@@ -217,7 +216,7 @@ def _tell(
             tuple(p for _, p, _ in row),
             tuple(lam for _, _, lam in row) if voice == "help" else (),
         )
-        for row in said
+        for row in decoded
     ]
 
 
@@ -246,8 +245,8 @@ def answer_reflection(
     answer.
     """
     mark = tokenizer.end
-    told = decode_greedily(pair, "own", prompts, mark, batch_tokens=batch_tokens)
-    answers = [t.tokens for t in told]
+    decoded = decode_greedily(pair, "own", prompts, mark, batch_tokens=batch_tokens)
+    answers = [t.tokens for t in decoded]
     moved = [
         i
         for i, (new, old) in enumerate(zip(answers, old_answers, strict=False))
@@ -281,7 +280,7 @@ def _leads(
             min(len(new[i]), len(old[i])),
         )
         rows.append([*prompts[i], *new[i][:same]])
-        firsts.append([said[same] if same < len(said) else mark for said in (new[i], old[i])])
+        firsts.append([answer[same] if same < len(answer) else mark for answer in (new[i], old[i])])
     leads = [0.0] * len(rows)
     most = rows_at_once(pair.data.num_tokens)
     for indices in batches([len(row) for row in rows], batch_tokens, most):
@@ -290,8 +289,8 @@ def _leads(
         where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
         for row, tokens in enumerate(some):
             where_BT[row, len(tokens) - 1] = True
-        (said,) = predict_voice_at(pair, "own", tokens_BT, segments_BT, where_BT)
-        for p_V, at in zip(said.logp.exp(), indices, strict=True):
+        (prediction,) = predict_voice_at(pair, "own", tokens_BT, segments_BT, where_BT)
+        for p_V, at in zip(prediction.logp.exp(), indices, strict=True):
             ps = [0.0 if token is None else float(p_V[token]) for token in firsts[at]]
             leads[at] = ps[0] - ps[1]
     return leads

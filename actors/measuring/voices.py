@@ -1,8 +1,7 @@
-"""Who speaks: the data layer alone, both together, the memory alone; at some positions, or token by
-token with a cache.
+"""Predictions of each voice, which is `own` (the data layer alone), `help` (the mixture of both
+layers) or `memory` (the memory alone); at some positions, or token by token with a cache.
 
-Nothing of the size of all positions times all token ids is made at a time. Called by `evaluation`
-and `exam` (some positions), by `probing` and `tandem_model` (both).
+Nothing of the size of all positions times all token ids is made at a time.
 
 Shapes: B sequences, T tokens of this call, P tokens so far with them, L positions wanted of each
 sequence, N of all, D memory width, H hidden size, V token ids.
@@ -26,7 +25,7 @@ from actors.layers.pair import Pair
 Voice = Literal["own", "help", "memory"]
 VOICES: tuple[Voice, ...] = ("own", "help", "memory")
 LOGIT_FLOATS = 1 << 24  # of one tensor of logits: 64 MiB in float32
-BATCH_TOKENS = 4096  # of a forward pass where no setting says it
+BATCH_TOKENS = 4096  # of a forward pass where no setting is given
 
 
 def rows_at_once(num_tokens: int) -> int:
@@ -70,8 +69,8 @@ class VoicePrediction:
 def predict_voice(
     pair: Pair, voice: Voice, logits: Tensor | None, hidden: Tensor | None, y: Tensor | None
 ) -> VoicePrediction:
-    """What `voice` says where the data layer has these logits (..., V) and hidden states (..., H),
-    and the memory reads y (..., D); each None where the voice needs none of it.
+    """What `voice` predicts from the data layer's logits (..., V), its hidden states (..., H) and
+    the read y (..., D); each may be None where the voice doesn't need it.
     """
     if voice == "own":
         assert logits is not None
@@ -105,7 +104,7 @@ def predict_everywhere(
 def predict_voice_at(
     pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor, where_BT: Tensor
 ) -> Iterator[VoicePrediction]:
-    """What `voice` says at some positions, piece by piece in their order."""
+    """What `voice` predicts where `where_BT` is true, in order, in slices as `pieces` makes."""
     y_BTD = None if voice == "own" else pair.memory.read(tokens_BT, segments_BT).y
     hidden_NH = y_ND = None
     if voice != "memory":
@@ -133,12 +132,13 @@ def predict_voice_next(
     position_ids: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[VoicePrediction, Any]:
-    """What `voice` says after the tokens of this call, and the data layer's own output if it spoke.
+    """What `voice` predicts after the tokens of this call, and the data layer's own output, None
+    for the voice `memory`.
 
     Args:
         pair, voice: who.
         tokens_BT: what `cache` has not seen.
-        mask_BP: 0 for padding, which may stand anywhere; None: there is none.
+        mask_BP: 0 for padding, which may be anywhere; None: there is none.
         cache: a cache of transformers, in which the tokens are kept, or None.
         keep: only the last so many positions, or these; 0: all.
         position_ids: (B, T); default: counted over the mask's ones.
@@ -173,7 +173,9 @@ def predict_voice_next(
         )
         logits, hidden = (t if narrow else t[:, kept] for t in (plain.logits, hidden))
         logits = logits[..., : pair.data.num_tokens]
-    said = predict_voice(pair, voice, logits, hidden, None if y_BTD is None else y_BTD[:, kept])
+    prediction = predict_voice(
+        pair, voice, logits, hidden, None if y_BTD is None else y_BTD[:, kept]
+    )
     if cache is not None and past is not None:
         past.attach(cache)
-    return said, plain
+    return prediction, plain

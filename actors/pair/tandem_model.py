@@ -124,7 +124,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
     @property
     def dtype(self) -> torch.dtype:
         """Type of the data layer's parameters."""
-        found: torch.dtype = self.data_layer.model.dtype  # type: ignore[assignment]
+        found: torch.dtype = self.data_layer.model.dtype
         return found
 
     def to(self, *args: Any, **kwargs: Any) -> TandemModel:
@@ -236,7 +236,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
             if use_cache is False:
                 out.past_key_values = None
             if labels is not None:
-                out.loss = self.data_layer.model.loss_function(  # type: ignore[operator]
+                out.loss = self.data_layer.model.loss_function(
                     logits=out.logits, labels=labels, vocab_size=out.logits.shape[-1], **kwargs
                 )
         return out.to_tuple() if return_dict is False else out

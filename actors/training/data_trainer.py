@@ -35,7 +35,7 @@ class DataTrainer(Trainer):
     """One rank of the data group.
 
     Args:
-        begin: told what the construction does from now on.
+        begin: called with what the construction does from now on.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ def refuse_out_of_turn(
 def not_finite(
     values: Mapping[str, float], group: str, rank: int, interval_done: int, step: int
 ) -> str:
-    """What to tell users of the first value that is NaN or infinite; nothing where none is.
+    """A message on the first value that is NaN or infinite; empty where all are finite.
 
     Args:
         values: by name.

@@ -1,9 +1,10 @@
 """Trains the memory layer: recall and sync from the adopted data layer, self from the text,
 balance, assist.
 
-Its batches are a mix of what the data layer just trained on (the ranges in its header), its own
-fresh shuffle, replay and openings that the data layer continues. Teachers run without gradient on
-part of a batch; the report says what each costs.
+    batch = what the data layer just trained on (the ranges in its header)
+          + its own fresh shuffle + replay + openings that the data layer continues
+
+Teachers run without gradient on the leading sequences of a batch; their seconds are reported.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class MemoryTrainer(Trainer):
     """One rank of the memory group.
 
     Args:
-        begin: told what the construction does from now on.
+        begin: called with what the construction does from now on.
     """
 
     def __init__(
@@ -81,7 +82,8 @@ class MemoryTrainer(Trainer):
         prepare_training(self.layer)
 
     def open_streams(self) -> None:
-        """As `Trainer.open_streams`: its own, and the data group's, whose ranges it is told."""
+        """As `Trainer.open_streams`: its own, and one to read the ranges that the data
+        group names."""
         self.fresh = WindowStream(self.corpus, MEMORY)
         self.data_stream = WindowStream(self.corpus, DATA)
 
@@ -90,15 +92,15 @@ class MemoryTrainer(Trainer):
         return build_memory_layer(self.spec, self.tokenizer, self.teacher.vocab_rows, self.device)
 
     def before_adopt(self) -> None:
-        """theta_ref is the data layer with which the memory last trained."""
+        """Keeps both layers as they are: what sync compares the next version with."""
         if self.spec.losses.sync > 0:
             self.ref_flat.buffer.copy_(self.mirror.buffer)
             self.before_flat.buffer.copy_(self.own.buffer)
 
     def begin_interval(self, order: Order) -> None:
-        """Fetches what theta just trained on, and samples from theta where the mix asks for it.
+        """Reads what the data layer just trained on, and samples from it where the mix has that.
 
-        Where no newer version was adopted, what it trained on last stays in the mix.
+        Where no newer version was adopted, what it trained on before stays in the mix.
         """
         self.choices = self.generator(order.interval)
         if order.interval == 1 and self.spec.losses.sync > 0:
@@ -129,7 +131,7 @@ class MemoryTrainer(Trainer):
     def next_windows(self) -> tuple[Windows, int]:
         """A batch by the configured mix, and how many sequences at its front are real text.
 
-        A kind that has nothing yet (no range before the first exchange, no replay) is made up with
+        A kind that has nothing yet (no range before the first exchange, no replay) is replaced by
         fresh windows.
         """
         pools = {
@@ -226,8 +228,8 @@ class MemoryTrainer(Trainer):
 
         Args:
             part: the sequences of the pass.
-            is_text_B: which of them are real text; what the data layer wrote teaches recall, never
-                self.
+            is_text_B: which of them are real text; what the data layer wrote is for recall, never
+                for self.
             rows: which of the global batch they are.
             num_global: positions of each loss in the global batch.
         """
@@ -275,7 +277,7 @@ class MemoryTrainer(Trainer):
             return losses.Teacher.of(data_logits_at(self.teacher, part.rows(slice(None, num))))
 
     def _text_weights(self, teacher: losses.Teacher, targets_N: Tensor) -> Tensor | None:
-        """What each position of a pass counts in self; None: all alike."""
+        """Weight of each position of a pass in self; None: all 1."""
         if not (strength := self.spec.losses.self_yields) or not (num := len(teacher)):
             return None
         weight_N = torch.ones(len(targets_N), device=self.device)
@@ -308,11 +310,11 @@ class MemoryTrainer(Trainer):
                 # the median is of all ranks, so that none may stay away
                 self._all_ranks(torch.zeros(0, device=self.device))
                 return None
-            asked = given.part.rows(slice(None, given.num_sequences.sync))
+            synced = given.part.rows(slice(None, given.num_sequences.sync))
             with torch.no_grad(), self.autocast():
                 ref_NV, before_NV = (
-                    data_logits_at(self.ref, asked),
-                    memory_logits_at(self.before, asked),
+                    data_logits_at(self.ref, synced),
+                    memory_logits_at(self.before, synced),
                 )
             sync = losses.sync(
                 given.sync_teacher,
@@ -342,12 +344,12 @@ class MemoryTrainer(Trainer):
         return Term(assist * (num / given.num_global.assist), self.spec.losses.assist)
 
     def tensors(self) -> dict[str, Tensor]:
-        """As `Trainer.tensors`, with the rows' moments and the teacher that sync looks back to."""
+        """As `Trainer.tensors`, with the rows' moments and, for sync, the teacher of before."""
         teacher = {"teacher": self.mirror.buffer} if self.spec.losses.sync > 0 else {}
         return {**super().tensors(), **self.rows.moments(), **teacher}
 
     def scalars(self) -> dict[str, Any]:
-        """As `Trainer.scalars`, and what is in the mix."""
+        """As `Trainer.scalars`, and the windows of the mix."""
         return {
             **super().scalars(),
             "fresh": list(self.fresh.state),
@@ -356,7 +358,7 @@ class MemoryTrainer(Trainer):
         }
 
     def set_scalars(self, scalars: Mapping[str, Any]) -> None:
-        """As `Trainer.set_scalars`; what is in the mix is read again from the corpus."""
+        """As `Trainer.set_scalars`; the windows of the mix are read again from the corpus."""
         super().set_scalars(scalars)
         chunk, start = scalars["fresh"]
         self.fresh.state = (chunk, start)
@@ -367,8 +369,8 @@ class MemoryTrainer(Trainer):
         self.replay.add(self.data_stream.read(ranges), ranges)
 
     def measure_agreement(self) -> float:
-        """Share of held-out positions where the memory's likeliest token is the adopted data
-        layer's.
+        """Share of held-out positions where the memory's likeliest token is that of the adopted
+        data layer.
         """
         if self.heldout is None:
             self.heldout = to_batch(self.corpus.heldout(MEASURED_WINDOWS), self.device)

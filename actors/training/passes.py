@@ -62,12 +62,12 @@ class MemoryPass:
         u_ND: encodings of the valid positions.
         read: what was read there.
         logits_NV: the memory's prediction there.
-        num_sequences: by loss, its leading sequences whose loss asks a teacher.
+        num_sequences: by loss, its leading sequences at which a loss with a teacher is computed.
         num_positions: the valid positions of these; of self, those of real text.
         num_global: positions of each loss in the global batch.
         text_at: places of real text among the valid positions; None: all are.
         recall_teacher, sync_teacher: what the adopted data layer predicts at their positions.
-        text_weight_N: what each position counts in self; None: all alike.
+        text_weight_N: weight of each position in self; None: all 1.
     """
 
     part: Batch

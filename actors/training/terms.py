@@ -37,7 +37,7 @@ class Term:
 
     @property
     def weighted(self) -> Tensor:
-        """What the loss has of it."""
+        """The term in the loss."""
         return self.weight * self.value
 
 
@@ -63,7 +63,7 @@ class Terms:
         return sum(weighted[1:], weighted[0]) if weighted else None
 
     def report(self, step: Measured, num_ranks: int, num_passes: int) -> None:
-        """Adds every term, and what it has of the loss, to what the step measured."""
+        """Adds every term, and its weighted value to the loss, to what the step measured."""
         for name, term in self.named():
             if term.reported and term.over_ranks:
                 step.add_metric(name, term.value, 1 / num_passes)

@@ -5,7 +5,7 @@
 
 A plain class: `orchestrator.processes.ray_actors` wraps it in an actor. It knows its own layer, a
 mirror of its partner's and the other ranks of its group, never the partner's process. Subclasses
-say what one step is.
+define one step.
 
 Every rank draws the same global batch and takes every n-th sequence of it; each term is divided by
 the global number of positions and gradients are added over ranks. So a step is the same step at any
@@ -117,7 +117,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def open_streams(self) -> None:
-        """Begins to read `corpus` anew; `set_scalars` says from where."""
+        """Begins to read `corpus` anew; `set_scalars` sets the position."""
 
     def join(self, ranks: ProcessGroup, compare: bool = True) -> None:
         """Meets the group's other ranks; a group of one needs no call.
@@ -167,7 +167,7 @@ class Trainer(ABC):
         batch = to_batch(windows, torch.device("cpu"))
         return add_noise(batch, noise, self.tokenizer.size, self.tokenizer.marks, choices)
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> torch.autocast:
         """Forward passes in the group's precision; backward passes and steps stay outside."""
         return autocast(self.own_spec.precision, self.device)
 
@@ -198,7 +198,7 @@ class Trainer(ABC):
         )
 
     def cost(self, part: str) -> AbstractContextManager[None]:
-        """Adds the block's seconds to what the report says of `part`."""
+        """Adds the block's seconds to those of `part` in the report."""
         return self.costs.span(part)
 
     def checked(self, step: Measured) -> Measured:
@@ -269,7 +269,7 @@ class Trainer(ABC):
 
         Raises:
             OrderError: the interval is not this rank's next one.
-            SnapshotError: the snapshot is not what it says.
+            SnapshotError: the snapshot is not what its header describes.
             DivergedError: a loss or gradient is NaN or infinite.
         """
         begin, started_at = time.perf_counter(), time.time()

@@ -111,12 +111,12 @@ def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> No
     with torch.device("meta"):
         plain = model_of(copy.deepcopy(data.model.config))
     plain.load_state_dict(_tensors(data.model), assign=True)
-    plain.tie_weights()  # type: ignore[operator]
+    plain.tie_weights()
     generation = getattr(data.model, "generation_config", None)
     if generation is not None:
         plain.generation_config = copy.deepcopy(generation)
     with quietly():
-        plain.save_pretrained(folder)  # type: ignore[operator]
+        plain.save_pretrained(folder)
     tokenizer.write(folder)
 
 

@@ -71,8 +71,8 @@ def count_parameters(spec: RunSpec, num_tokens: int) -> ParameterCounts:
         value_table=memory.values.numel(),
         frozen=frozen,
         vocab_rows=data.vocab_rows,
-        hidden_size=int(model.config.hidden_size),  # type: ignore[union-attr,arg-type]
-        num_layers=int(model.config.num_hidden_layers),  # type: ignore[union-attr,arg-type]
+        hidden_size=int(model.config.hidden_size),
+        num_layers=int(model.config.num_hidden_layers),
     )
 
 

@@ -13,7 +13,7 @@ from actors.corpus.windows import Piece
 from actors.layers import losses
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer, packed_inputs
-from actors.layers.sampling import UNSAID, continued
+from actors.layers.sampling import NO_TOKEN, continued
 from actors.measuring.probing import VOICES, Voice
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
@@ -108,7 +108,7 @@ def test_sampled_text_holds_tokens_only() -> None:
     prefer_padding(layer)
     pieces = [Piece([0, 5, 6, 7, 0], 3), Piece([0, 5, 6, 9, 8, 7, 0], 5)]
     said = continued(layer, pieces, 16, 0, torch.device("cpu"))[:, 1:]
-    said = said[said != UNSAID]
+    said = said[said != NO_TOKEN]
     assert said.max() < 50
     assert said.unique().numel() > 3  # not one id in the place of all that can't be said
 

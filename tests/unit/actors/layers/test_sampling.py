@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from actors.corpus.windows import Piece, pack
-from actors.layers.sampling import SLACK, UNSAID, continued, openings, pieces_of
+from actors.layers.sampling import NO_TOKEN, SLACK, continued, openings, pieces_of
 from tests.unit.actors.tiny import build
 
 END = 0
@@ -62,11 +62,11 @@ def test_a_document_ends_at_its_first_end_after_the_opening() -> None:
 
 def test_where_nothing_was_said_there_is_no_document() -> None:
     assert pieces_of(torch.tensor([[2, END, 5, END, END]]), END) == []
-    assert pieces_of(torch.tensor([[2, END, 5, UNSAID, UNSAID]]), END) == []
+    assert pieces_of(torch.tensor([[2, END, 5, NO_TOKEN, NO_TOKEN]]), END) == []
 
 
 def test_a_document_that_was_cut_has_no_end() -> None:
-    (piece,) = pieces_of(torch.tensor([[2, END, 5, 6, UNSAID]]), END)
+    (piece,) = pieces_of(torch.tensor([[2, END, 5, 6, NO_TOKEN]]), END)
     assert list(piece.tokens) == [END, 5, 6]
 
 
