@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "python.md"
-MARK = "trains"  # after ```python where a block needs Ray
+MARK = "trains"  # after ```python where a block trains
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from actors.settings.run import GROUPS
 from actors.wire import ConfigError
-from orchestrator.settings.config import Config
+from orchestrator.settings.config import Config, DeadlineSpec, RecoverySpec
 
 LOCAL = "local"  # `ray.address` of a Ray for the run alone
+YEAR_S = 365 * 86400.0  # longer than anybody stays at a breakpoint; deadlines are finite
 
 
 def refuse_what_needs_processes(config: Config) -> None:
@@ -49,10 +49,7 @@ def without_deadlines(config: Config) -> Config:
 
     What hangs can be seen and interrupted in a process that a person looks at.
     """
-    forever = {"first_interval_s": math.inf, "interval_floor_s": math.inf, "evaluation_s": math.inf}
-    return config.model_copy(
-        update={
-            "deadlines": config.deadlines.model_copy(update=forever),
-            "recovery": config.recovery.model_copy(update={"max_failures": 0}),
-        }
-    )
+    late = dict.fromkeys(("first_interval_s", "interval_floor_s", "evaluation_s"), YEAR_S)
+    deadlines = DeadlineSpec(**{**config.deadlines.model_dump(), **late})
+    recovery = RecoverySpec(**{**config.recovery.model_dump(), "max_failures": 0})
+    return config.model_copy(update={"deadlines": deadlines, "recovery": recovery})

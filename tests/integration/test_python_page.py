@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ def test_the_page_trains_loads_and_generates(
         block.run(names)
     result = names["result"]
     assert isinstance(result, RunResult)
-    assert result.path == str(tmp_path / "runs" / "first")
+    assert result.path == str(tmp_path / "runs" / "in-process")
+    first = json.loads((tmp_path / "runs" / "first" / "summary.json").read_text())
+    assert result.summary["digest"] == first["digest"]
     model = load(result.path)
     assert isinstance(model, TandemModel)
     assert len(list(model.memory_port.gates)) == 2

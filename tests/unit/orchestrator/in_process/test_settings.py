@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 
 from actors.wire import ConfigError
-from orchestrator.in_process.settings import refuse_what_needs_processes, without_deadlines
+from orchestrator.in_process.settings import YEAR_S, refuse_what_needs_processes, without_deadlines
+from orchestrator.settings.config import make_config
 from tests.unit.orchestrator.scripted import a_config
 
 TWO = {"workers": {"num_workers": 2}}
@@ -52,8 +52,11 @@ def test_one_worker_of_each_group_in_lockstep_is_not_refused() -> None:
     refuse_what_needs_processes(a_config(data=shared, memory=shared, evaluation={"gpus": 0.2}))
 
 
-def test_the_loop_waits_for_ever_and_restarts_nothing() -> None:
-    config = without_deadlines(a_config())
-    assert config.deadlines.first_interval_s == math.inf
-    assert config.deadlines.interval_floor_s == math.inf
+def test_the_loop_passes_no_deadline_restarts_nothing_and_its_config_is_sound() -> None:
+    config = without_deadlines(a_config(deadlines={"storage_s": 7}))
+    deadlines = config.deadlines
+    assert deadlines.first_interval_s == deadlines.interval_floor_s == YEAR_S
+    assert deadlines.evaluation_s == YEAR_S
+    assert deadlines.storage_s == 7
     assert not config.recovers
+    assert make_config(config.model_dump(by_alias=True)) == config
