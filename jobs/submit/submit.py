@@ -43,8 +43,7 @@ from jobs.submit.preflight import (
     survey_request_file,
 )
 from jobs.submit.survey import SurveyRequest
-from jobs.tune.file import load_search
-from jobs.tune.spec import vary
+from jobs.tune.search import load_search, vary
 from orchestrator.console import Console
 from orchestrator.nodes.placement import Resources
 from orchestrator.settings.config import Config, load_config

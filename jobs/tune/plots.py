@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from actors.settings.run import DATA, MEMORY
 from jobs.tune.importance import Importance
 from jobs.tune.results import FINISHED, STOPPED, TrialResult, loss_of
-from jobs.tune.space import Domain
-from jobs.tune.spec import Objective
+from jobs.tune.space import Domain, Objective, Value
 from orchestrator.reporting.plots import COLORS, draw
 
 STATES = {FINISHED: COLORS[DATA], STOPPED: COLORS[MEMORY]}
@@ -106,10 +105,7 @@ def learning_curves(
                       label=None if kind in labelled else kind)  # fmt: skip
             labelled.add(kind)
 
-    return [
-        draw(lambda axes, f=goal.figure: paint(axes, f), goal.figure, "interval", "")  # type: ignore[misc]
-        for goal in goals
-    ]
+    return [draw(partial(paint, figure=goal.figure), goal.figure, "interval", "") for goal in goals]
 
 
 def parallel(
@@ -118,8 +114,8 @@ def parallel(
     values: Sequence[str],
     figures: Sequence[str],
 ) -> str:
-    """Parallel coordinates: a line per trial through what it set and what it came to; the colour
-    is the first figure's.
+    """Parallel coordinates: a line per trial through its values and figures; the colour is the
+    first figure's.
 
     Args:
         results: trials that were all measured at the same interval.
@@ -152,8 +148,8 @@ def parallel(
 
 def _column(
     results: Sequence[TrialResult], domain: Domain | None, name: str
-) -> tuple[list[Any], list[float]]:
-    """What the trials set or came to, and where it stands on an axis from 0 to 1."""
+) -> tuple[list[Value], list[float]]:
+    """The trials' values of a setting or a figure, and their positions on an axis from 0 to 1."""
     raw = [r.values[name] if name in r.values else r.figures.get(name, math.nan) for r in results]
     if domain is not None and domain.values is not None:
         last = max(1, len(domain.values) - 1)
@@ -168,7 +164,7 @@ def _unit(values: Sequence[float]) -> list[float]:
     return [(v - low) / (high - low) if high > low else 0.5 for v in values]
 
 
-def _end_labels(raw: Sequence[Any], domain: Domain | None) -> tuple[str, str]:
+def _end_labels(raw: Sequence[Value], domain: Domain | None) -> tuple[str, str]:
     if domain is not None and domain.values is not None:
         return str(domain.values[0]), str(domain.values[-1])
     finite = [float(v) for v in raw if math.isfinite(v)]

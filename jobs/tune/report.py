@@ -1,14 +1,18 @@
-"""`report.html` of a search: one self-contained page with what it tried and what came of it."""
+"""The files that a search leaves: tables, configs of the best trials, summary, and the report as
+one self-contained page.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 
 import yaml
 
 from jobs.tune.importance import Importance, importances
 from jobs.tune.plots import fronts, importance_plot, learning_curves, parallel
+from jobs.tune.progress import shown
 from jobs.tune.results import (
     FAILED,
     FINISHED,
@@ -16,9 +20,47 @@ from jobs.tune.results import (
     TrialResult,
     cell,
     latest_common,
+    pareto_front,
+    table_rows,
 )
-from jobs.tune.spec import Search
+from jobs.tune.search import BEST, PARETO, RESULTS, SPREAD, Search
 from orchestrator.reporting.html import card, page, table
+from orchestrator.run_dir.parquet import to_parquet
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.file_names import REPORT, SUMMARY
+
+
+def write_results(
+    where: RunDir, search: Search, results: Sequence[TrialResult], wall_s: float
+) -> list[TrialResult]:
+    """Writes the tables, the configs of the best and the report; returns the best."""
+    goals = search.spec.goals
+    best = pareto_front(results, goals)
+    where.write(RESULTS, to_parquet(table_rows(results)))
+    for index, result in enumerate(best):
+        named = {"name": f"{search.spec.name}-{result.name}", "storage": search.spec.storage}
+        text = search.config(result.point, **named).to_yaml()
+        if index == 0:
+            where.write(BEST, text)
+        if len(goals) > 1:
+            where.write(f"{PARETO}/{result.name}.yaml", text)
+    if len(goals) > 1:
+        where.write(f"{PARETO}.parquet", to_parquet(table_rows(best)))
+    summary = {
+        "name": search.spec.name,
+        "wall_s": wall_s,
+        "trials": search.num_trials,
+        **{state.replace(" ", "_"): sum(r.status == state for r in results)
+           for state in (FINISHED, STOPPED, FAILED)},
+        "failures": sum(r.failures for r in results),
+        "objectives": search.spec.objectives,
+        "best": [
+            {"trial": r.name, "values": r.values, "figures": r.figures} for r in best
+        ],
+    }  # fmt: skip
+    where.write_json(SUMMARY, summary)
+    where.write(REPORT, render_search_report(search, results, best))
+    return best
 
 
 def render_search_report(
@@ -49,9 +91,9 @@ def _plots(plots: Iterable[str]) -> str:
 
 def _subtitle(search: Search, results: Sequence[TrialResult]) -> str:
     seconds = sum(result.seconds for result in results)
-    ways = {"tpe": "Optuna's TPE", "random": "chance", "grid": "a grid"}[search.spec.algorithm]
+    chosen = {"tpe": "Optuna's TPE", "random": "chance", "grid": "a grid"}[search.spec.algorithm]
     return (
-        f"{len(results)} of {search.num_trials} trials, points by {ways}, scheduler "
+        f"{len(results)} of {search.num_trials} trials, points by {chosen}, scheduler "
         f"{search.spec.scheduler}, {search.spec.seeds} run(s) each, "
         f"{seconds / 60:.1f} minutes of trials; {', '.join(search.spec.objectives)}"
     )
@@ -70,19 +112,15 @@ def _cards(
 def _settings(search: Search, results: Sequence[TrialResult]) -> list[str]:
     """Parallel coordinates and importances, at an interval where trials compare."""
     goals = search.spec.goals
-    interval, there = latest_common([r for r in results if r.history])
-    measured = [
-        (result, row)
-        for result in there
-        if (row := result.at(interval)) is not None and goals[0].figure in row
-    ]
-    if not measured:
-        return []
-    where = f"At interval {interval}, where {len(measured)} of {len(results)} trials were measured."
+    interval, compared = latest_common([r for r in results if r.history])
     rows = [
-        TrialResult(r.number, r.point, r.values, r.status, dict(row), interval)
-        for r, row in measured
+        replace(result, figures=row, interval=interval)
+        for result in compared
+        if goals[0].figure in (row := dict(result.at(interval) or {}))
     ]
+    if not rows:
+        return []
+    where = f"At interval {interval}, where {len(rows)} of {len(results)} trials were measured."
     names = list(rows[0].values)
     parts = ["<h2>Settings and figures</h2>", f"<p class=sub>{where}</p><div class=plots>"]
     figures = [goal.figure for goal in goals]
@@ -137,9 +175,9 @@ def _table_of(
     for result in results:
         found = []
         for figure in figures:
-            text = _number(result.figures.get(figure))
-            if several and (spread := result.figures.get(f"spread.{figure}")) is not None:
-                text += f" ± {_number(spread)}"
+            text = shown(result.figures.get(figure))
+            if several and (spread := result.figures.get(f"{SPREAD}.{figure}")) is not None:
+                text += f" ± {shown(spread)}"
             found.append(text)
         rows.append(
             (
@@ -147,18 +185,14 @@ def _table_of(
                 result.status,
                 str(result.interval),
                 f"{result.seconds:.0f}",
-                *(_number(cell(result.values.get(name))) for name in names),
+                *(shown(cell(result.values.get(name))) for name in names),
                 *found,
-                _moves(result),
+                _exploits(result),
                 result.error,
             )
         )
     return heads, rows
 
 
-def _moves(result: TrialResult) -> str:
-    return ", ".join(f"from {move.donor:03d} at {move.interval}" for move in result.moves)
-
-
-def _number(value: object) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+def _exploits(result: TrialResult) -> str:
+    return ", ".join(f"from {exploit.donor:03d} at {exploit.interval}" for exploit in result.moves)

@@ -1,7 +1,6 @@
-"""What a search may set a value to: domains and sums, and points drawn from them. No torch, no Ray.
+"""The space of a search: domains, sums, objectives, and points. No torch, no Ray.
 
-A point gives each varied setting a value, by its dotted name. Called by `search_spec` and by the
-job that searches.
+A point gives each varied setting a value, by its dotted name.
 """
 
 from __future__ import annotations
@@ -11,16 +10,34 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from actors.settings.base import Spec
+from orchestrator.settings.config import dotted_keys
 
-Point = dict[str, Any]
+# A value of a config: a number, a text, a list, null. Which one fits, the config's own checks say.
+Value = Any
+Point = dict[str, Value]
 
-RESAMPLED_FRAC = 0.25  # of the moves of a population: drawn anew, as in Jaderberg 2017 (1711.09846)
+RESAMPLED_FRAC = 0.25  # of perturbed values: drawn anew, as in Jaderberg et al. 2017 (1711.09846)
 FACTORS = (0.8, 1.2)
+
+REFLECTION = "heldout.reflection_rate"
+FIGURES = (
+    "heldout.own_loss",
+    "heldout.help_loss",
+    "heldout.help_gain",
+    "heldout.recall_kl",
+    "heldout.recall_agreement",
+    "heldout.self_loss",
+    "heldout.sync_loss",
+    REFLECTION,
+    "heldout.slots_used_frac",
+    "heldout.slots_top1pct_share",
+)
+PROBED_FIGURES = ("accuracy.own", "accuracy.help", "accuracy.memory")  # need a corpus of facts
 
 
 class Domain(Spec):
@@ -33,8 +50,8 @@ class Domain(Spec):
     randint: tuple[int, int] | None = Field(
         None, description="A whole number from the first up to, not including, the second."
     )
-    choice: list[Any] | None = Field(None, min_length=1, description="One of these values.")
-    grid: list[Any] | None = Field(None, min_length=1, description="Each of these values in turn.")
+    choice: list[Value] | None = Field(None, min_length=1, description="One of these values.")
+    grid: list[Value] | None = Field(None, min_length=1, description="Each of these in turn.")
 
     @model_validator(mode="after")
     def _one_that_is_not_empty(self) -> Self:
@@ -57,19 +74,19 @@ class Domain(Spec):
         return self.uniform or self.loguniform or self.randint
 
     @property
-    def values(self) -> list[Any] | None:
+    def values(self) -> list[Value] | None:
         """The values of a domain that lists them."""
         return self.choice or self.grid
 
     @property
-    def ends(self) -> list[Any]:
+    def ends(self) -> list[Value]:
         """Its extreme values, or all where they have no order."""
         if self.randint:
             return [self.randint[0], self.randint[1] - 1]
         return list(self.bounds or self.values or ())
 
-    def holds(self, value: Any) -> bool:
-        """Whether the value is one of its own."""
+    def holds(self, value: Value) -> bool:
+        """Whether the value is in the domain."""
         if self.values is not None:
             return value in self.values
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -77,19 +94,19 @@ class Domain(Spec):
         low, high = self.ends
         return bool(low <= value <= high) and (self.randint is None or value == int(value))
 
-    def draw(self, rng: random.Random) -> Any:
-        """A value by chance."""
+    def draw(self, rng: random.Random) -> Value:
+        """A random value."""
         if self.values is not None:
             return rng.choice(self.values)
         low, high = self.ends
         if self.randint:
             return rng.randint(int(low), int(high))
         if self.loguniform:
-            return _within(math.exp(rng.uniform(math.log(low), math.log(high))), low, high)
+            return _clamp(math.exp(rng.uniform(math.log(low), math.log(high))), low, high)
         return rng.uniform(low, high)
 
-    def move(self, value: Any, rng: random.Random) -> Any:
-        """A value near another one, inside the domain; now and then one by chance.
+    def perturb(self, value: Value, rng: random.Random) -> Value:
+        """A value near another one, inside the domain; one time in four a random one.
 
         Ranges: a fifth less or more. Listed values: the one before or after.
         """
@@ -98,11 +115,11 @@ class Domain(Spec):
         if self.values is not None:
             index = self.values.index(value) + rng.choice((-1, 1))
             return self.values[min(max(index, 0), len(self.values) - 1)]
-        moved = _within(value * rng.choice(FACTORS), *self.ends)
-        return round(moved) if self.randint else moved
+        perturbed = _clamp(value * rng.choice(FACTORS), *self.ends)
+        return round(perturbed) if self.randint else perturbed
 
 
-def _within(value: float, low: float, high: float) -> float:
+def _clamp(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
 
 
@@ -112,7 +129,7 @@ class Constraint:
 
     Attributes:
         names: of all settings in the sum.
-        total: what they add up to.
+        total: their sum.
         derived: the one that is not varied itself.
     """
 
@@ -120,10 +137,48 @@ class Constraint:
     total: float
     derived: str
 
-    def value(self, sampled: Mapping[str, Any]) -> float:
+    def value(self, sampled: Mapping[str, Value]) -> float:
         """The derived setting's value."""
         rest = sum(float(sampled[name]) for name in self.names if name != self.derived)
         return round(self.total - rest, 12)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A held-out figure, and which way is better."""
+
+    figure: str
+    goal: Literal["min", "max"]
+
+
+def parse_objective(text: str) -> Objective:
+    """`min FIGURE` or `max FIGURE`. Raises: ValueError naming the known figures."""
+    goal, _, figure = text.strip().partition(" ")
+    figure = figure.strip()
+    if goal not in ("min", "max") or figure not in (*FIGURES, *PROBED_FIGURES):
+        known = ", ".join((*FIGURES, *PROBED_FIGURES))
+        raise ValueError(f"objective {text!r}: expected min or max and one of {known}")
+    return Objective(figure, "min" if goal == "min" else "max")
+
+
+def parse_constraint(text: str, space: Mapping[str, Domain]) -> Constraint:
+    """`a + b = 1`. Raises: ValueError where it is no such sum, or not exactly one is free."""
+    names_text, equals, total = text.partition("=")
+    names = tuple(name.strip() for name in names_text.split("+"))
+    try:
+        value = float(total)
+    except ValueError:
+        value = math.nan
+    known = set(dotted_keys())
+    if not equals or math.isnan(value) or not set(names) <= known:
+        raise ValueError(f"constraint {text!r}: expected e.g. losses.own + losses.help = 1")
+    free = [name for name in names if name not in space]
+    if len(free) != 1:
+        raise ValueError(
+            f"constraint {text!r}: exactly one of its settings must be left out of space, so that "
+            f"it follows from the others; left out: {', '.join(free) or 'none'}"
+        )
+    return Constraint(names, value, free[0])
 
 
 def grid_points(space: Mapping[str, Domain]) -> list[Point]:

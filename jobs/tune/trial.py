@@ -1,8 +1,8 @@
-"""One trial of a search, as Ray Tune runs it: a whole decoupled run in the trial's own placement.
+"""One trial of a search, as Ray Tune runs it: a whole decoupled run in the trial's own placement
+group, in a process of Tune's.
 
-Runs in a process of Tune's. A trial that is started again goes on from its run's checkpoints, and
-one whose run had ended reports what that left behind. A population's member that was moved begins
-with the donor's pair. Called by `tune`.
+A trial that is started again goes on from its run's checkpoints, and one whose run had ended
+reports the figures of that run's summary. After an exploit of PBT it begins with the donor's pair.
 """
 
 from __future__ import annotations
@@ -19,8 +19,16 @@ from ray import tune
 from ray.util import get_current_placement_group
 
 from actors.wire import CheckpointError
-from jobs.tune.results import TRIALS
-from jobs.tune.spec import PBT, REFLECTION, Search
+from jobs.tune.search import (
+    ASSIGNMENT,
+    FINAL,
+    INTERVAL,
+    PBT,
+    SPREAD,
+    Assignment,
+    Search,
+)
+from jobs.tune.space import REFLECTION
 from orchestrator.nodes.placement import Seats
 from orchestrator.run import FINISHED, train
 from orchestrator.run_dir import checkpoints
@@ -30,40 +38,21 @@ from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, SUMMARY
 
-# What a trial's config at Tune's holds, and what its reports hold beside the figures.
-GIVEN, NUMBER, POINT, GENERATION, DONOR = "trial", "number", "point", "generation", "donor"
-INTERVAL, FINAL, SPREAD = "interval", "final", "spread"
 POLL_S = 0.05
 
 
-def run_trial(config: Mapping[str, Any], search: Search) -> None:
-    """Trains the point that was chosen, once per seed, and reports its figures to Tune."""
-    given = config[GIVEN]
-    first_bundle = 1 if search.spec.driver_cpus else 0  # an empty bundle is none to Ray
-    seats = Seats(get_current_placement_group(), first_bundle)
+def run_trial(config: Mapping[str, Assignment], search: Search) -> None:
+    """Trains the assigned point, once per seed, and reports its figures to Tune."""
+    # Ray leaves an empty bundle out of the placement group.
+    seats = Seats(get_current_placement_group(), first_bundle=1 if search.spec.driver_cpus else 0)
     figures = []
-    for turn in range(search.spec.seeds):
-        run_config = trial_config(search, given, turn)
+    for seed_index in range(search.spec.seeds):
+        run_config = search.trial_config(config[ASSIGNMENT], seed_index)
         _begin_with_donor(run_config)
         reporter = Reporter(search, run_config)
-        told = reporter if search.spec.seeds == 1 else None
-        figures.append(_figures_of(run_config, seats, told))
+        on_evaluation = reporter if search.spec.seeds == 1 else None
+        figures.append(_final_figures(run_config, seats, on_evaluation))
     reporter.send({**means(figures), INTERVAL: search.base.intervals, FINAL: True})
-
-
-def trial_config(search: Search, given: Mapping[str, Any], turn: int = 0) -> Config:
-    """The config of one of a trial's runs."""
-    name = f"{given[NUMBER]:03d}"
-    if generation := given.get(GENERATION, 0):
-        name += f"-{generation}"
-    if search.spec.seeds > 1:
-        name += f"-s{turn}"
-    return search.config(
-        given[POINT],
-        name=name,
-        storage=f"{search.url}/{TRIALS}",
-        seed=search.spec.seed + turn,
-    )
 
 
 def means(figures: list[dict[str, float]]) -> dict[str, float]:
@@ -78,11 +67,11 @@ def means(figures: list[dict[str, float]]) -> dict[str, float]:
 
 
 class Reporter:
-    """Tells Tune the figures of each evaluation, with the run's newest pair as the checkpoint.
+    """Reports the figures of each evaluation to Tune, with the run's newest pair as the checkpoint.
 
     Args:
-        search: the trial is one of.
-        config: of its run; what an interrupted one had measured counts.
+        search: the trial belongs to.
+        config: of its run; the evaluations before an interruption count.
     """
 
     def __init__(self, search: Search, config: Config) -> None:
@@ -94,22 +83,22 @@ class Reporter:
                 for row in checkpoints.saved_rows(self._run_dir, interval).evaluations:
                     self._count(row)
         except CheckpointError:
-            return  # `train` says what is wrong with it, and uses the one before
+            return  # `train` reports the damage, and uses the checkpoint before
 
     def __call__(self, row: Row) -> None:
-        """Passes an evaluation during the run on; Tune may stop the trial here."""
+        """Reports an evaluation during the run; Tune may stop the trial here."""
         self._count(row)
         if row["final"] or not row["data_version"]:
-            return  # it goes with the summary's figures, or is of weights that were not trained
+            return  # reported with the summary, or of weights that were not trained
         figures = held_out(row)
         changed, followed = (sum(counts) for counts in zip(*self._reflected.values(), strict=True))
         if changed:
             figures[REFLECTION] = followed / changed
         self.send({**figures, INTERVAL: row["data_version"], FINAL: False})
 
-    def send(self, report: dict[str, Any]) -> None:
+    def send(self, report: dict[str, float]) -> None:
         """Reports to Tune."""
-        interval = self._newest_pair(0 if report[FINAL] else report[INTERVAL])
+        interval = self._newest_pair(0 if report[FINAL] else int(report[INTERVAL]))
         if interval is None:
             tune.report(report)
             return
@@ -119,13 +108,13 @@ class Reporter:
             tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
 
     def _newest_pair(self, measured: int) -> int | None:
-        """Interval of the newest pair; a population waits for that of the figures."""
+        """Interval of the newest pair; PBT waits for the pair of the measured interval."""
         waits = self._search.spec.scheduler == PBT and measured
         until = time.monotonic() + self._config.deadlines.storage_s
         while True:
-            there = checkpoints.intervals(self._run_dir)
-            if not waits or measured in there or time.monotonic() > until:
-                return there[-1] if there else None
+            saved = checkpoints.intervals(self._run_dir)
+            if not waits or measured in saved or time.monotonic() > until:
+                return saved[-1] if saved else None
             time.sleep(POLL_S)
 
     def _count(self, row: Row) -> None:
@@ -134,7 +123,7 @@ class Reporter:
 
 
 def _begin_with_donor(config: Config) -> None:
-    """Takes a donor's pair over where Tune hands one in and the run is not begun."""
+    """Takes the donor's pair over if Tune has one for this trial and the run has not begun."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is None or RunDir(config.run_url).exists(CONFIG):
         return
@@ -143,16 +132,16 @@ def _begin_with_donor(config: Config) -> None:
             take_over(Path(folder), config)
 
 
-def _figures_of(
-    config: Config, seats: Seats, told: Callable[[Row], None] | None
+def _final_figures(
+    config: Config, seats: Seats, on_evaluation: Callable[[Row], None] | None
 ) -> dict[str, float]:
-    """The final held-out figures of a run, which is begun, gone on with, or over already."""
+    """The final held-out figures of a run: it is trained, resumed, or read if it is finished."""
     run_dir = RunDir(config.run_url)
     summary: dict[str, Any] = {}
     if run_dir.exists(SUMMARY):
         summary = json.loads(run_dir.read(SUMMARY))
     if not str(summary.get("status")).startswith(FINISHED):
-        summary = train(config, seats=seats, resume=True, on_evaluation=told).summary
+        summary = train(config, seats=seats, resume=True, on_evaluation=on_evaluation).summary
     return {
         f"{section}.{name}": float(value)
         for section in ("heldout", "accuracy")

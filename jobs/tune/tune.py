@@ -1,14 +1,18 @@
 """`tandem tune`: Ray Tune searches a run's settings; each trial is a whole decoupled run.
 
-storage/NAME/search.yaml      as it was started; base.yaml, the config that it varies; corpus.json,
-                              what it reads: with another corpus it does not go on
-storage/NAME/trials/          a result and the run directories of every trial; from these the
-                              same command goes on
+storage/NAME/search.yaml      the search; base.yaml, the config that it varies; corpus.json, what it
+                              reads: with another corpus it does not go on
+storage/NAME/trials/          a result and the run directories of every trial, the only record of a
+                              search: the same command continues from it
 storage/NAME/results.parquet  a row per trial
-storage/NAME/best.yaml        a config for `tandem train`; of several objectives the front's
-                              best by the first, and the whole front in pareto/, pareto.parquet
+storage/NAME/best.yaml        a config for `tandem train`; with several objectives the front's best
+                              by the first, and the whole front in pareto/, pareto.parquet
 storage/NAME/report.html      and summary.json
 storage/NAME/tune/            Tune's own files, a folder per start; nothing is read from them
+
+    PointSearcher -> Tune -> run_trial in a process of its own -> reports -> ResultsCallback
+         ^                                                                         |
+         +------------------------- TrialResults, trials/003.json <----------------+
 """
 
 from __future__ import annotations
@@ -29,31 +33,30 @@ import pyarrow.fs
 import ray
 import yaml
 from ray import tune
-from rich.table import Table
+from ray.tune.experiment import Trial
 
 from actors.settings.fields import Mark, marked_keys
 from actors.sources.corpus_files import CorpusMarks
 from actors.wire import ConfigError
 from jobs.check.corpus_check import look_at_corpus
-from jobs.tune.file import load_search
-from jobs.tune.points import PointSearcher, population
-from jobs.tune.progress import SearchProgress, shown
-from jobs.tune.record import SearchRecord
-from jobs.tune.report import render_search_report
-from jobs.tune.results import (
-    FAILED,
-    FINISHED,
-    STOPPED,
-    TrialResult,
-    pareto_front,
-    read_results,
-    table_rows,
+from jobs.tune.algorithms import PointSearcher, population, scheduler_of
+from jobs.tune.callbacks import ResultsCallback, tracker_callbacks
+from jobs.tune.progress import SearchProgress, print_results
+from jobs.tune.results import FAILED, TrialResults
+from jobs.tune.search import (
+    ASSIGNMENT,
+    BASE,
+    PBT,
+    SEARCH,
+    TUNE,
+    Assignment,
+    Search,
+    SearchSpec,
+    load_search,
+    trial_name,
 )
-from jobs.tune.schedulers import scheduler_of
 from jobs.tune.space import extremes
-from jobs.tune.spec import PBT, Search, SearchSpec
-from jobs.tune.trackers import tracker_callbacks
-from jobs.tune.trial import DONOR, GENERATION, GIVEN, NUMBER, POINT, run_trial, trial_config
+from jobs.tune.trial import run_trial
 from orchestrator.console import Console
 from orchestrator.errors import InterruptedRunError
 from orchestrator.nodes.autoscaler import scaler_state
@@ -62,25 +65,20 @@ from orchestrator.nodes.placement import bundle_labels, bundles, check_resources
 from orchestrator.processes.ray_session import ray_session
 from orchestrator.reporting.trackers import check_installed
 from orchestrator.run_dir.corpus_record import refuse_changed_corpus, write_record
-from orchestrator.run_dir.parquet import to_parquet
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import changed_keys
-from orchestrator.settings.file_names import REPORT, SUMMARY
 
-SEARCH, BASE, RESULTS, BEST = "search.yaml", "base.yaml", "results.parquet", "best.yaml"
-PARETO, TUNE = "pareto", "tune"
 JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the drivers of jobs
-COLUMNS = 5  # trials of the front that the last table shows
-# What the same search may be gone on with: more trials, more at a time, more tries.
+# What may change when a search goes on: more trials, more at a time, more attempts.
 CHANGEABLE = tuple(marked_keys(SearchSpec, Mark.RESUMABLE))
 
 
 def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
-    """Runs or continues the search of a file; returns whether a trial came to its end.
+    """Runs or continues the search of a file; returns whether a trial finished.
 
     Raises:
-        ConfigError: what is wrong with it, before anything starts.
+        ConfigError: what is wrong with the file, before anything starts.
         InterruptedRunError: SIGINT or SIGTERM; the same command goes on.
     """
     began = time.time()
@@ -90,48 +88,48 @@ def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
     check_installed(search.spec.trackers)
     _, _, inventory = look_at_corpus(search.base)
     marks = CorpusMarks.of(search.base.corpus)
-    warned: list[str] = []  # shown when the progress is
+    warnings_so_far: list[str] = []  # shown with the progress
     if where.exists(SEARCH):
-        refuse_changed_corpus(where, search.base, marks, warned.append)
+        refuse_changed_corpus(where, search.base, marks, warnings_so_far.append)
     for line in inventory.lines():
         console.say(line)
-    _still_tune()
+    silence_ray_tune()
 
-    def said(text: str) -> None:
+    def say(text: str) -> None:
         console.say(text)
 
     with (
-        ray_session(search.base, verbose=False, say=said, warn=said),
-        _stopped_like_ctrl_c(),
+        ray_session(search.base, verbose=False, say=say, warn=say),
+        _sigterm_as_ctrl_c(),
         _quiet("ray.tune"),
-        _in_a_folder_that_stays(),
+        _in_lasting_folder(),
     ):
-        if scaler_state() is None:  # else what is missing may be added
+        if scaler_state() is None:  # else the autoscaler may add what is missing
             check_fits(search, ray.cluster_resources(), cluster_nodes())
-        before = read_results(where, search.num_trials)
+        results = TrialResults.read(where, search.num_trials)
         where.write(BASE, search.base.to_yaml())
         where.write(SEARCH, as_yaml(search))
         write_record(where, marks, inventory)
-        with SearchProgress(search, console, before) as progress:
-            for message in [*warned, *inventory.warnings()]:
+        with SearchProgress(search, console, results) as progress:
+            for message in [*warnings_so_far, *inventory.warnings()]:
                 progress.warning(message)
-            record = SearchRecord(search, where, before, progress.event, progress.warning)
-            if sum(result.is_over for result in before) < search.num_trials:
-                _fit(search, where, before, record, progress)
-    results = record.results
-    over = sum(result.is_over or result.status == FAILED for result in results)
-    best = write_results(where, search, results, time.time() - began)
-    if over < search.num_trials:
+            if results.num_over < search.num_trials:
+                _fit(search, where, results, progress)
+    from jobs.tune.report import write_results  # draws with matplotlib
+
+    done = sum(result.is_over or result.status == FAILED for result in results.all)
+    best = write_results(where, search, results.all, time.time() - began)
+    if done < search.num_trials:
         raise InterruptedRunError(
-            f"the search was stopped: {over} of {search.num_trials} trials are done; the same "
+            f"the search was stopped: {done} of {search.num_trials} trials are done; the same "
             "command goes on"
         )
-    print_results(search, results, best, console)
+    print_results(search, results.all, best, console)
     return bool(best)
 
 
 def refuse_other_search(where: RunDir, search: Search) -> None:
-    """The same command goes on; another one must not mix with what is there.
+    """Refuses to continue a directory that holds a search with other settings.
 
     Raises: ConfigError naming what differs.
     """
@@ -154,50 +152,48 @@ def refuse_other_search(where: RunDir, search: Search) -> None:
 
 
 def as_yaml(search: Search) -> str:
-    """The search as it is kept."""
+    """The search as the text of its file in the directory."""
     return str(yaml.safe_dump(search.spec.model_dump(mode="json"), sort_keys=False))
 
 
-def check_fits(search: Search, there: Mapping[str, float], nodes: Sequence[Node] = ()) -> None:
+def check_fits(search: Search, resources: Mapping[str, float], nodes: Sequence[Node] = ()) -> None:
     """Raises: PlacementError where a trial needs more than the whole cluster, or labels that none
     of its nodes has.
     """
-    free = {**there, "CPU": there.get("CPU", 0.0) - search.spec.driver_cpus}
+    free = {**resources, "CPU": resources.get("CPU", 0.0) - search.spec.driver_cpus}
     for _, point in extremes(search.spec.space, search.spec.sums):
         check_resources(search.config(point), free, nodes)
 
 
-def _fit(
-    search: Search,
-    where: RunDir,
-    before: Sequence[TrialResult],
-    record: SearchRecord,
-    progress: SearchProgress,
-) -> None:
+def _fit(search: Search, where: RunDir, results: TrialResults, progress: SearchProgress) -> None:
     spec = search.spec
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, search=search), lambda config: seats_of(search, config)
     )
-    left = search.num_trials - sum(result.is_over for result in before)
-    own: dict[str, Any] = {"search_alg": PointSearcher(search, before), "num_samples": left}
-    space: dict[str, Any] = {}
-    if spec.scheduler == PBT:  # Ray's takes no searcher: all its trials are there from the start
-        own, space = {}, {GIVEN: tune.grid_search(_members(search, before))}
+    points: dict[str, Any] = {
+        "search_alg": PointSearcher(search, results),
+        "num_samples": search.num_trials - results.num_over,
+    }
+    param_space: dict[str, Any] = {}
+    if spec.scheduler == PBT:  # Ray's takes no searcher: all its trials exist from the start
+        points = {}
+        param_space = {ASSIGNMENT: tune.grid_search(population(search, results))}
     folder = where.path(TUNE)
     remote = {}
     if "://" in folder:
         fs, folder = where.file_system(TUNE)
         remote = {"storage_filesystem": pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))}
+    record = ResultsCallback(search, results, progress.event, progress.warning)
     with tracker_callbacks(search, progress.warning) as trackers:
         tune.Tuner(
             trainable,
-            param_space=space,
+            param_space=param_space,
             tune_config=tune.TuneConfig(
-                **own,
-                scheduler=scheduler_of(search, before),
+                **points,
+                scheduler=scheduler_of(search, results),
                 max_concurrent_trials=spec.at_once or None,
-                trial_name_creator=_trial_name(search),
-                trial_dirname_creator=lambda trial: f"{trial.config[GIVEN][NUMBER]:03d}",
+                trial_name_creator=lambda trial: f"{spec.name}-{_name_of(trial)}",
+                trial_dirname_creator=_name_of,
             ),
             run_config=tune.RunConfig(
                 name=str(len(where.list_folders(TUNE))),
@@ -205,57 +201,41 @@ def _fit(
                 **remote,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=spec.max_failures),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=4),  # donors': PBT warns below
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=4),  # Ray's PBT warns of fewer
                 callbacks=[record, *trackers],
             ),
         ).fit()
 
 
-def seats_of(search: Search, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+def _name_of(trial: Trial) -> str:
+    return trial_name(trial.config[ASSIGNMENT]["number"])
+
+
+def seats_of(search: Search, config: Mapping[str, Assignment]) -> tune.PlacementGroupFactory:
     """The placement group of a trial: its driver's bundle, and both groups' bundles."""
     cpus = search.spec.driver_cpus
     head = {"CPU": cpus} if cpus else {}
-    trial = trial_config(search, config[GIVEN])
+    trial = search.trial_config(config[ASSIGNMENT])
     labels = bundle_labels(trial)
-    more: dict[str, Any] = {}
-    if any(labels):  # one for each bundle; Ray leaves out a head of nothing
-        more["bundle_label_selector"] = [*([{}] if head else []), *labels]
-    return tune.PlacementGroupFactory([head, *bundles(trial)], strategy="PACK", **more)
+    selectors: dict[str, Any] = {}
+    if any(labels):  # one for each bundle; Ray leaves an empty head out
+        selectors["bundle_label_selector"] = [*([{}] if head else []), *labels]
+    return tune.PlacementGroupFactory([head, *bundles(trial)], strategy="PACK", **selectors)
 
 
-def _trial_name(search: Search) -> Any:
-    return lambda trial: f"{search.spec.name}-{trial.config[GIVEN][NUMBER]:03d}"
-
-
-def _members(search: Search, before: Sequence[TrialResult]) -> list[dict[str, Any]]:
-    """The configs of a population's members that are not over."""
-    known = {result.number: result for result in before}
-    members = []
-    for number, point in enumerate(population(search)):
-        result = known.get(number)
-        if result is None:
-            members.append({NUMBER: number, POINT: point})
-        elif not result.is_over:
-            moved = (
-                {GENERATION: len(result.moves), DONOR: result.moves[-1].donor}
-                if (result.moves)
-                else {}
-            )
-            members.append({NUMBER: number, POINT: result.point, **moved})
-    return members
-
-
-def _still_tune() -> None:
-    """Tune's own tables, files and checks, in place of which are ours. It has no other switches."""
+def silence_ray_tune() -> None:
+    """Turns off Ray Tune's tables, loggers and metric check; only environment variables control
+    them.
+    """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # A figure may be missing at first: no answer has changed yet, and there is no reflection rate.
+    # The check refuses reports without an objective: there is no reflection rate at first.
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """What a library logs would tear the live table; errors come with the trials' results."""
+    """Silences a library's log, which would break the live table; errors are in the results."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -268,11 +248,11 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _in_a_folder_that_stays() -> Iterator[None]:
-    """Tune asks for the working directory. A job's is removed and laid down anew where another node
-    on the same machine starts a process of it.
+def _in_lasting_folder() -> Iterator[None]:
+    """Works in a temporary folder if this is a cluster's job: Tune asks for the working directory,
+    and a job's is removed and unpacked again when another node on this machine starts a process.
     """
-    if JOB_MARK not in os.environ:  # here relative paths mean something, a tracker's for one
+    if JOB_MARK not in os.environ:  # else relative paths have a meaning, as a tracker's
         yield
         return
     before = os.getcwd()
@@ -286,8 +266,8 @@ def _in_a_folder_that_stays() -> Iterator[None]:
 
 
 @contextmanager
-def _stopped_like_ctrl_c() -> Iterator[None]:
-    """SIGTERM ends a search as Ctrl-C does: Tune ends its trials and comes back."""
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends a search as Ctrl-C does: Tune ends its trials and returns."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -296,75 +276,3 @@ def _stopped_like_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def write_results(
-    where: RunDir, search: Search, results: Sequence[TrialResult], wall_s: float
-) -> list[TrialResult]:
-    """Writes the tables, the configs of the best and the report; returns the best."""
-    goals = search.spec.goals
-    best = pareto_front(results, goals)
-    where.write(RESULTS, to_parquet(table_rows(results)))
-    for index, result in enumerate(best):
-        named = {"name": f"{search.spec.name}-{result.name}", "storage": search.spec.storage}
-        text = search.config(result.point, **named).to_yaml()
-        if index == 0:
-            where.write(BEST, text)
-        if len(goals) > 1:
-            where.write(f"{PARETO}/{result.name}.yaml", text)
-    if len(goals) > 1:
-        where.write(f"{PARETO}.parquet", to_parquet(table_rows(best)))
-    summary = {
-        "name": search.spec.name,
-        "wall_s": wall_s,
-        "trials": search.num_trials,
-        **{state.replace(" ", "_"): sum(r.status == state for r in results)
-           for state in (FINISHED, STOPPED, FAILED)},
-        "failures": sum(r.failures for r in results),
-        "objectives": search.spec.objectives,
-        "best": [
-            {"trial": r.name, "values": r.values, "figures": r.figures} for r in best
-        ],
-    }  # fmt: skip
-    where.write_json(SUMMARY, summary)
-    where.write(REPORT, render_search_report(search, results, best))
-    return best
-
-
-def print_results(
-    search: Search,
-    results: Sequence[TrialResult],
-    best: Sequence[TrialResult],
-    console: Console,
-) -> None:
-    """How many did what, and the best with their figures."""
-    counts = {s: sum(r.status == s for r in results) for s in (FINISHED, STOPPED, FAILED)}
-    console.say(f"{len(results)} trials: " + ", ".join(f"{n} {s}" for s, n in counts.items()))
-    for error in sorted({r.error for r in results if r.status == FAILED}):
-        console.say(f"failed: {error}", "red")
-    goals = search.spec.goals
-    if not best:
-        console.say("no trial came to its end with all objectives", "red")
-        console.say(f"report: {search.url}/{REPORT}")
-        return
-    console.print(_best_table([goal.figure for goal in goals], best[:COLUMNS]))
-    if len(best) > COLUMNS:
-        more = f"and {len(best) - COLUMNS} more on the front: {search.url}/{PARETO}.parquet"
-        console.say(more)
-    for what, name in (("train the best with", BEST), ("report", REPORT)):
-        console.say(f"{what}: {search.url}/{name}")
-
-
-def _best_table(figures: Sequence[str], best: Sequence[TrialResult]) -> Table:
-    """A column per trial, since a trial may have many settings; objectives first."""
-    title = "the best" if len(figures) == 1 else "the Pareto front"
-    table = Table(title=title, title_justify="left")
-    table.add_column("trial", overflow="fold")
-    for result in best:
-        table.add_column(result.name, justify="right", overflow="fold")
-    for name in figures:
-        table.add_row(name, *(shown(result.figures[name]) for result in best))
-    table.add_section()
-    for name in best[0].values:
-        table.add_row(name, *(shown(result.values[name]) for result in best))
-    return table

@@ -23,7 +23,7 @@ import yaml
 from ray.util import placement_group_table
 
 from actors.wire import ConfigError
-from jobs.tune.file import load_search
+from jobs.tune.search import load_search
 from jobs.tune.tune import as_yaml, run_search
 from orchestrator.console import Console
 from orchestrator.run import train

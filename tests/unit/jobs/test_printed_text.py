@@ -29,9 +29,8 @@ from jobs.learn.learn import _print as print_learned
 from jobs.status import run_list, run_status
 from jobs.submit.follow import LogPrinter
 from jobs.train import print_summary
-from jobs.tune.progress import SearchProgress
-from jobs.tune.results import FAILED, FINISHED, RUNNING, TrialResult
-from jobs.tune.tune import print_results
+from jobs.tune.progress import SearchProgress, print_results
+from jobs.tune.results import FAILED, FINISHED, RUNNING, TrialResult, TrialResults
 from orchestrator.console import READER_GONE, Console
 from orchestrator.errors import InterruptedRunError
 from orchestrator.run_dir.run_dir import RunDir
@@ -40,7 +39,7 @@ from orchestrator.settings.file_names import CONFIG, EXPORT, STATUS
 from tests.integration.tiny import write_config, write_corpora
 from tests.unit.actors.tiny_pair import exported
 from tests.unit.jobs.test_compare import finished_run, write_run
-from tests.unit.jobs.tune import test_spec as test_search_spec
+from tests.unit.jobs.tune import test_search
 from tests.unit.orchestrator.reporting import test_learn_report
 from tests.unit.orchestrator.run_dir.test_status import HERE, a_status
 from tests.unit.orchestrator.scripted import a_config, finish
@@ -154,7 +153,7 @@ def test_what_was_learned_and_where_it_lies_are_shown_as_they_are(
 
 def a_search(folder: Path) -> Any:
     goals = ["min heldout.help_loss"]
-    return test_search_spec.search(folder, storage=str(folder / FOLDER), objectives=goals)
+    return test_search.search(folder, storage=str(folder / FOLDER), objectives=goals)
 
 
 def test_a_search_shows_settings_causes_and_paths_as_they_are(tmp_path: Path) -> None:
@@ -176,10 +175,13 @@ def test_the_progress_of_a_search_is_shown_as_it_is(tmp_path: Path, terminal: bo
     values = {"corpus.paths": (TEXT,)}
 
     def work(console: Console) -> None:
-        with SearchProgress(a_search(tmp_path), console, []) as progress:
-            progress.event("starts", TrialResult(0, values, values, RUNNING))
-            progress.event(f"failed: {TEXT}", TrialResult(1, values, values, FAILED))
-            done = TrialResult(2, values, values, FINISHED, {"heldout.help_loss": 1.0}, 8)
+        started = TrialResult(0, values, values, RUNNING)
+        failed = TrialResult(1, values, values, FAILED)
+        done = TrialResult(2, values, values, FINISHED, {"heldout.help_loss": 1.0}, 8)
+        results = TrialResults(RunDir(str(tmp_path)), [started, failed, done])
+        with SearchProgress(a_search(tmp_path), console, results) as progress:
+            progress.event("starts", started)
+            progress.event(f"failed: {TEXT}", failed)
             progress.event(FINISHED, done)
             progress.warning(TEXT)
 

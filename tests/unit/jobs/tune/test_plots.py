@@ -8,8 +8,7 @@ import pytest
 from jobs.tune.importance import Importance
 from jobs.tune.plots import fronts, importance_plot, learning_curves, parallel
 from jobs.tune.results import FINISHED, STOPPED, TrialResult, pareto_front
-from jobs.tune.space import Domain
-from jobs.tune.spec import Objective
+from jobs.tune.space import Domain, Objective
 
 GOALS = [Objective("heldout.a", "min"), Objective("heldout.b", "max"), Objective("c", "min")]
 SPACE = {"x": Domain(loguniform=(0.1, 10.0)), "y": Domain(choice=["p", "q"])}

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from jobs.tune.progress import SearchProgress, clock
-from jobs.tune.results import FAILED, FINISHED, RUNNING, STOPPED, TrialResult
+from jobs.tune.results import FAILED, FINISHED, RUNNING, STOPPED, TrialResult, TrialResults
 from orchestrator.console import Console
-from tests.unit.jobs.tune.test_spec import search
+from orchestrator.run_dir.run_dir import RunDir
+from tests.unit.jobs.tune.test_search import search
 
 HELP, AGREEMENT = "heldout.help_loss", "heldout.recall_agreement"
 
@@ -24,8 +25,10 @@ def shown(folder: Path, terminal: bool, objectives: list[str], *events: tuple[st
     sink = io.StringIO()
     console = Console(file=sink, force_terminal=terminal, width=150)
     found = search(folder, objectives=objectives, trials=20)
-    with SearchProgress(found, console, before) as progress:
+    results = TrialResults(RunDir(str(folder)), before)
+    with SearchProgress(found, console, results) as progress:
         for what, result in events:
+            results.keep(result)
             progress.event(what, result)
         progress.warning("storage is away")
     return sink.getvalue()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from jobs.tune.report import render_search_report
-from jobs.tune.results import FAILED, FINISHED, STOPPED, Move, TrialResult, pareto_front
-from jobs.tune.spec import Search
-from tests.unit.jobs.tune.test_spec import search
+from jobs.tune.results import FAILED, FINISHED, STOPPED, Exploit, TrialResult, pareto_front
+from jobs.tune.search import Search
+from tests.unit.jobs.tune.test_search import search
 from tests.unit.orchestrator.reporting.test_report import Page
 
 SPACE = {
@@ -40,7 +40,7 @@ def test_the_page_shows_everything_and_needs_nothing_else(
     found = search(tmp_path, space=SPACE, objectives=objectives)
     results = trials(found)
     results.append(TrialResult(12, results[0].point, results[0].values, FAILED, error="no <luck>",
-                               moves=(Move(2, 1, {}),)))  # fmt: skip
+                               moves=(Exploit(2, 1, {}),)))  # fmt: skip
     page = render_search_report(found, results, pareto_front(results, found.spec.goals))
     for heading in ("Learning curves", "Settings and figures", "Importance", "All trials"):
         assert f"<h2>{heading}</h2>" in page

@@ -13,15 +13,14 @@ from jobs.tune.results import (
     FAILED,
     FINISHED,
     STOPPED,
-    Move,
+    Exploit,
     TrialResult,
+    TrialResults,
     latest_common,
     pareto_front,
-    read_results,
     table_rows,
-    write_result,
 )
-from jobs.tune.spec import Objective
+from jobs.tune.space import Objective
 from orchestrator.run_dir.parquet import to_parquet
 from orchestrator.run_dir.run_dir import RunDir
 
@@ -80,13 +79,13 @@ def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"a": 0.5},
         4,
         ({"a": 0.7, "interval": 2}, {"a": 0.5, "interval": 4}),
-        (Move(2, 1, {"x": 1.0}),),
+        (Exploit(2, 1, {"x": 1.0}),),
         12.5,
         1,
         "oh",
     )
-    write_result(where, result)
-    assert read_results(where, 9) == [result]
+    TrialResults(where).keep(result)
+    assert TrialResults.read(where, 9).all == [result]
     assert result.at(2) == {"a": 0.7, "interval": 2}
     assert result.at(3) is None
 
@@ -95,7 +94,7 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     where = RunDir(str(tmp_path))
     where.write("trials/001.json", "{")
     with pytest.raises(ConfigError, match=r"trials/001.json: not a trial's result: .*; remove it"):
-        read_results(where, 2)
+        TrialResults.read(where, 2)
 
 
 def test_a_row_holds_lists_as_text() -> None:

@@ -17,24 +17,24 @@ DOMAINS: dict[str, Domain] = {
 
 
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
-def test_what_is_drawn_and_moved_lies_in_the_domain(domain: Domain) -> None:
+def test_what_is_drawn_and_perturbed_lies_in_the_domain(domain: Domain) -> None:
     rng = random.Random(0)
     value: Any = domain.draw(rng)
     for _ in range(300):
         assert domain.holds(value)
-        value = domain.move(value, rng)
+        value = domain.perturb(value, rng)
 
 
 def test_a_whole_number_stays_one() -> None:
     rng = random.Random(1)
     drawn = {DOMAINS["randint"].draw(rng) for _ in range(100)}
     assert drawn == {2, 3, 4, 5}
-    assert all(isinstance(DOMAINS["randint"].move(3, rng), int) for _ in range(50))
+    assert all(isinstance(DOMAINS["randint"].perturb(3, rng), int) for _ in range(50))
 
 
-def test_a_move_changes_a_number_by_a_fifth_or_draws_anew() -> None:
+def test_a_perturbation_changes_a_number_by_a_fifth_or_draws_anew() -> None:
     rng = random.Random(2)
-    moves = [DOMAINS["uniform"].move(1.0, rng) for _ in range(400)]
+    moves = [DOMAINS["uniform"].perturb(1.0, rng) for _ in range(400)]
     near = sum(move in (0.8, 1.2) for move in moves)
     assert 0.65 < near / len(moves) < 0.85
 

@@ -10,22 +10,22 @@ import yaml
 from actors.corpus.inventory import Inventory
 from actors.sources.corpus_files import CorpusMarks
 from actors.wire import ConfigError
-from jobs.tune.file import load_search
+from jobs.tune.progress import COLUMNS, print_results
 from jobs.tune.results import FAILED, FINISHED, TrialResult
-from jobs.tune.trial import GIVEN, NUMBER, POINT
-from jobs.tune.tune import BASE, COLUMNS, SEARCH, as_yaml, print_results, run_search, seats_of
+from jobs.tune.search import ASSIGNMENT, BASE, SEARCH, Assignment, load_search
+from jobs.tune.tune import as_yaml, run_search, seats_of
 from orchestrator.console import Console
 from orchestrator.run_dir.corpus_record import write_record
 from orchestrator.run_dir.run_dir import RunDir
 from tests.integration.tiny import write_config, write_corpora
-from tests.unit.jobs.tune.test_spec import search
+from tests.unit.jobs.tune.test_search import search
 
 LABELS = {"data.workers.node_labels": {"tandem": "data"}}
 FIGURES = ("heldout.help_loss", "heldout.recall_agreement", "heldout.reflection_rate")
 LOSSES = {name: 0.1234567 + n for n, name in enumerate(
     ("losses.own", "losses.help", "losses.recall", "losses.self", "losses.sync", "losses.balance")
 )}  # fmt: skip
-TRIAL = {GIVEN: {NUMBER: 0, POINT: {"losses.own": 0.5}}}
+TRIAL: dict[str, Assignment] = {ASSIGNMENT: {"number": 0, "point": {"losses.own": 0.5}}}
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import yaml
 
 from actors.settings.fields import Mark, marked_keys, settings_of
 from actors.wire import ConfigError
-from jobs.tune.file import load_search
-from jobs.tune.spec import Search, SearchSpec
+from jobs.tune.search import Search, SearchSpec, load_search
 
+SHIPPED = Path(__file__).parents[4] / "jobs" / "configs" / "search.yaml"
 OWN = {"losses.own": {"uniform": [0.2, 0.9]}}
 PBT = {"scheduler": "pbt"}
 MOVES = {**PBT, "algorithm": "random", "set": {"checkpoints.every": 1}}
@@ -172,3 +172,42 @@ def test_every_setting_of_a_search_says_what_it_means() -> None:
 def test_a_search_continues_with_other_values_of_what_decides_no_result() -> None:
     changeable = {"trials", "at_once", "max_failures", "trackers"}
     assert set(marked_keys(SearchSpec, Mark.RESUMABLE)) == changeable
+
+
+def test_the_shipped_search_tries_the_shipped_weights_first() -> None:
+    found = load_search(str(SHIPPED))
+    assert found.base_point is not None
+    assert found.config(found.base_point) == found.base
+    assert found.spec.space.keys() | {c.derived for c in found.spec.sums} >= {
+        f"losses.{name}" for name in ("own", "help", "recall", "self", "sync", "balance", "assist")
+    }
+
+
+def test_the_command_line_sets_the_searchs_own_keys_only() -> None:
+    assert load_search(str(SHIPPED), ["trials=3"]).num_trials == 3
+    with pytest.raises(ConfigError, match=r"unknown key intervals"):
+        load_search(str(SHIPPED), ["intervals=3"])
+
+
+def test_a_search_and_its_base_may_lie_in_a_folder_whose_name_could_be_a_pattern(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "proj [v1]::x"
+    (tmp_path / "proj v::x").mkdir()  # what the name would stand for as a pattern
+    folder.mkdir()
+    for name in (SHIPPED.name, "quickstart.yaml"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + SHIPPED.with_name(name).read_bytes())
+    found = load_search(f"{folder}/search.yaml")
+    assert found.base.corpus.paths[0] == f"{tmp_path}/corpora/world/facts.jsonl"  # ../corpora
+
+
+def test_a_trials_runs_are_named_by_number_exploit_and_seed(tmp_path: Path) -> None:
+    found = search(tmp_path, storage=str(tmp_path), name="s", seed=5)
+    point = {"losses.own": 0.3}
+    config = found.trial_config({"number": 7, "point": point})
+    assert config.run_url == f"{tmp_path}/s/trials/007"
+    assert (config.losses.own, config.seed) == (0.3, 5)
+    assert found.trial_config({"number": 7, "point": point, "generation": 2}).name == "007-2"
+    several = search(tmp_path, seeds=3, seed=5, scheduler="none")
+    runs = [several.trial_config({"number": 7, "point": point}, n) for n in range(3)]
+    assert [(run.name, run.seed) for run in runs] == [("007-s0", 5), ("007-s1", 6), ("007-s2", 7)]
