@@ -18,9 +18,8 @@ import psutil
 import pytest
 import ray
 
-from orchestrator.run import train
 from orchestrator.settings.config import load_config
-from tests.integration.tiny import actor_processes
+from tests.integration.tiny import actor_processes, run_in_process
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 LONG = pytest.mark.long
@@ -105,14 +104,14 @@ def start(workplace: Path, request: pytest.FixtureRequest) -> Callable[..., Driv
 
 @pytest.fixture(scope="module")
 def digest(workplace: Path) -> Callable[..., dict[str, str]]:
-    """The digests of an undisturbed run, by its overrides; each is run once."""
+    """The digests of an undisturbed run, by its overrides; each is run once, in this process."""
     known: dict[tuple[str, ...], dict[str, str]] = {}
 
     def found(*overrides: str) -> dict[str, str]:
         if overrides not in known:
             settings = [*SETTINGS, f"name=driver-{next(numbers)}", *overrides]
             config = load_config(str(workplace / "tiny.yaml"), settings)
-            known[overrides] = dict(train(config).summary["digest"])
+            known[overrides] = dict(run_in_process(config).summary["digest"])
         return known[overrides]
 
     return found

@@ -16,7 +16,7 @@ from orchestrator.errors import GroupFailedError
 from orchestrator.run import train
 from orchestrator.settings.config import load_config
 from tests.chaos.injector import POINTS, Fault, Faults, fail_at
-from tests.integration.tiny import actor_processes
+from tests.integration.tiny import actor_processes, run_in_process
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 LONG = pytest.mark.long
@@ -29,20 +29,23 @@ numbers = itertools.count()
 Undisturbed = Callable[..., dict[str, Any]]
 
 
-def run(workplace: Path, *overrides: str) -> dict[str, Any]:
+def run(workplace: Path, *overrides: str, in_process: bool = False) -> dict[str, Any]:
     name = f"name=chaos-{next(numbers)}"
     config = load_config(str(workplace / "tiny.yaml"), [*SETTINGS, name, *overrides])
-    return train(config).summary
+    return (run_in_process if in_process else train)(config).summary
 
 
 @pytest.fixture(scope="module")
 def undisturbed(workplace: Path) -> Undisturbed:
-    """The summary of a run without faults, by its overrides; each is run once."""
+    """The summary of a run without faults, by its overrides; each is run once, in this process
+    where one worker and lockstep allow it: its bits are those of Ray.
+    """
     known: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def summary(*overrides: str) -> dict[str, Any]:
         if overrides not in known:
-            known[overrides] = run(workplace, *overrides)
+            on_ray = any("num_workers" in one or "async" in one for one in overrides)
+            known[overrides] = run(workplace, *overrides, in_process=not on_ray)
         return known[overrides]
 
     return summary

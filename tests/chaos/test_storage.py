@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from orchestrator.console import Console
 from orchestrator.run import train
 from orchestrator.settings.config import load_config
-from tests.integration.tiny import actor_processes
+from tests.integration.tiny import actor_processes, run_in_process
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 LONG = pytest.mark.long
@@ -43,7 +43,8 @@ def run(workplace: Path, name: str, *overrides: str) -> tuple[dict[str, Any], st
 
 @pytest.fixture(scope="module")
 def undisturbed(workplace: Path) -> dict[str, Any]:
-    return run(workplace, "undisturbed")[0]
+    config = load_config(str(workplace / "tiny.yaml"), [*SETTINGS, "name=storage-undisturbed"])
+    return run_in_process(config).summary
 
 
 @contextmanager
