@@ -20,10 +20,10 @@ $(SETUP): requirements.lock pyproject.toml
 quickstart: $(SETUP)
 	$(BIN)/tandem train jobs/configs/quickstart.yaml name=$(RUN)
 
-# Unit tests in two processes; the others start clusters of two CPUs, one after the other.
+# What needs no Ray in two processes; what starts clusters of two CPUs one after the other.
 test: $(SETUP)
-	$(BIN)/python -m pytest tests/unit -m "not long" -n 2
-	$(BIN)/python -m pytest tests/integration tests/chaos -m "not long"
+	$(BIN)/python -m pytest tests -m "not long and not ray" -n 2
+	$(BIN)/python -m pytest tests/integration tests/chaos -m "ray and not long"
 
 test-all: $(SETUP)
 	$(BIN)/python -m pytest tests

@@ -14,6 +14,13 @@ from tests.integration.tiny import write_config, write_corpora
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on the shared Ray are marked as those that start one of their own mark themselves."""
+    for item in items:
+        if "shared_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
+
+
 @pytest.fixture(scope="session")
 def own_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """TMPDIR of the session and of all processes it starts, so that what is left in it is ours.

@@ -28,7 +28,7 @@ from orchestrator.run import train
 from orchestrator.settings.config import Config, load_config
 from tests.chaos.injector import Faults, fail_at
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.ray]  # clusters of their own: they lose nodes
 
 SETTINGS = ("intervals=6", "checkpoints.every=2", "evaluation.every=0")
 # Snapshots of both groups are above what Ray sends inline, so that they are lost with their node.

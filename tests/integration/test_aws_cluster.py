@@ -14,6 +14,8 @@ import yaml
 from moto import mock_aws
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
 
+pytestmark = pytest.mark.ray  # Ray's launcher for AWS
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ["cluster.yaml", pytest.param("docs/cluster/aws.yaml", marks=pytest.mark.long)]
 ROLE = "ray-autoscaler-v1"  # Ray's; made here, since Ray waits half a minute after making it

@@ -9,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.ray  # a Ray of its own that is told of cards
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json, sys

@@ -58,10 +58,20 @@ def finished(workplace: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
     return done, workplace / "runs" / "cli"
 
 
+@pytest.fixture(scope="module")
+def trained(workplace: Path) -> Path:
+    """A run in this process, whose memory has caught up with the data layer."""
+    path = str(workplace / "tiny.yaml")
+    code, _, stderr = tandem_here("train", path, "--in-process", "name=here", *REFLECTED)
+    assert code == 0, stderr
+    return workplace / "runs" / "here"
+
+
 def summary_of(run: Path) -> dict[str, Any]:
     return dict(json.loads((run / "summary.json").read_text()))
 
 
+@pytest.mark.ray  # an embedded Ray of its own, as a user's command starts it
 def test_a_run_whose_memory_has_caught_up_exits_with_0(
     finished: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
@@ -182,6 +192,7 @@ def test_a_read_layer_that_the_model_does_not_have_is_refused(config: str, workp
     assert "9" in said
 
 
+@pytest.mark.ray  # an embedded Ray of its own, as a user's command starts it
 def test_a_ring_that_can_not_fit_the_object_store_is_refused(config: str, workplace: Path) -> None:
     large = ("memory.layer.slots_side=512", "memory.layer.dim=128")
     done = tandem("train", config, "name=refused", "ray.object_store_mib=80", *large)
@@ -192,9 +203,9 @@ def test_a_ring_that_can_not_fit_the_object_store_is_refused(config: str, workpl
 
 
 def test_evaluate_recomputes_the_same_figures_from_the_exports_alone(
-    finished: tuple[subprocess.CompletedProcess[str], Path],
+    trained: Path,
 ) -> None:
-    _, run = finished
+    run = trained
     code, stdout, stderr = tandem_here("evaluate", str(run), "--json")
     assert code == 0, stderr
     found, summary = json.loads(stdout), summary_of(run)
@@ -206,9 +217,9 @@ def test_evaluate_recomputes_the_same_figures_from_the_exports_alone(
 
 
 def test_ask_prints_the_three_voices_and_lambda_token_by_token(
-    finished: tuple[subprocess.CompletedProcess[str], Path],
+    trained: Path,
 ) -> None:
-    _, run = finished
+    run = trained
     arguments = ("ask", str(run), "The capital of Baran is", "--tokens", "--max-tokens", "4")
     code, stdout, stderr = tandem_here(*arguments)
     assert code == 0, stderr
@@ -271,6 +282,7 @@ def training(config: str, workplace: Path) -> Iterator[tuple[subprocess.Popen[st
             process.kill()
 
 
+@pytest.mark.ray  # an embedded Ray of its own, as a user's command starts it
 def test_ctrl_c_ends_a_run_with_130_a_summary_and_no_process_left(
     training: tuple[subprocess.Popen[str], Path],
 ) -> None:
@@ -303,21 +315,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def learned(
-    finished: tuple[subprocess.CompletedProcess[str], Path], new_facts: Path
-) -> tuple[dict[str, Any], Path, dict[str, bytes]]:
+def learned(trained: Path, new_facts: Path) -> tuple[dict[str, Any], Path, dict[str, bytes]]:
     """What the run's memory learned, where that is, and the run's files before it."""
-    _, run = finished
+    run = trained
     before = contents(run)
     how = ("--steps", "12", "--lr", "0.03", "--json")  # the run itself hardly moved
     arguments = ("learn", str(run), "--facts", str(new_facts), *how)
     code, stdout, stderr = tandem_here(*arguments)
     assert code == 0, stderr
-    return json.loads(stdout), run.with_name("cli-learned"), before
+    return json.loads(stdout), run.with_name("here-learned"), before
 
 
 def test_learn_leaves_the_run_as_it_was_and_the_result_beside_it(
-    finished: tuple[subprocess.CompletedProcess[str], Path],
+    trained: Path,
     learned: tuple[dict[str, Any], Path, dict[str, bytes]],
 ) -> None:
     said, result, before = learned
@@ -328,7 +338,7 @@ def test_learn_leaves_the_run_as_it_was_and_the_result_beside_it(
 
 
 def test_learn_says_what_was_learned_and_lost_with_the_data_layer_frozen(
-    finished: tuple[subprocess.CompletedProcess[str], Path],
+    trained: Path,
     learned: tuple[dict[str, Any], Path, dict[str, bytes]],
 ) -> None:
     said, result, _ = learned
@@ -362,7 +372,7 @@ def test_evaluate_ask_and_load_take_what_learn_left(
 
 
 def test_learn_twice_with_one_seed_gives_the_same_bits(
-    finished: tuple[subprocess.CompletedProcess[str], Path],
+    trained: Path,
     new_facts: Path,
     tmp_path: Path,
 ) -> None:
@@ -393,7 +403,7 @@ def test_learn_twice_with_one_seed_gives_the_same_bits(
     ],
 )
 def test_what_learn_can_not_do_is_refused_and_leaves_nothing(
-    finished: tuple[subprocess.CompletedProcess[str], Path],
+    trained: Path,
     new_facts: Path,
     broken_facts: Path,
     arguments: tuple[str, ...],
@@ -415,9 +425,9 @@ def test_what_learn_can_not_do_is_refused_and_leaves_nothing(
 
 
 def test_evaluate_learn_compares_two_forks_and_changes_nothing_of_the_run(
-    finished: tuple[subprocess.CompletedProcess[str], Path], workplace: Path
+    trained: Path, workplace: Path
 ) -> None:
-    _, run = finished
+    run = trained
     before = contents(run)
     arguments = ("--learn", str(workplace / "text.txt"), "--steps", "5", "--json")
     code, stdout, stderr = tandem_here("evaluate", str(run), *arguments)
@@ -434,7 +444,7 @@ def test_evaluate_learn_compares_two_forks_and_changes_nothing_of_the_run(
 
 
 def test_options_of_forks_without_a_corpus_are_refused(
-    finished: tuple[subprocess.CompletedProcess[str], Path],
+    trained: Path,
 ) -> None:
     code, _, stderr = tandem_here("evaluate", str(finished[1]), "--steps", "5")
     assert code == 2

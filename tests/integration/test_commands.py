@@ -15,7 +15,10 @@ import pytest
 from tests.integration.test_cli import PATIENCE_S, ROOT, command, tandem
 from tests.integration.tiny import REFLECTED
 
-pytestmark = pytest.mark.long
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.ray,
+]  # Rays of their own: their drivers are stopped and killed
 INTERVALS = ("intervals=60", "checkpoints.every=10", "evaluation.every=0")
 
 

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.ray  # the benchmark starts its own Ray
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from orchestrator.reporting.prometheus import QUANTITIES
 
+pytestmark = pytest.mark.ray  # a Ray of its own with a metrics endpoint
+
 pytest.importorskip("prometheus_client", reason="Ray exports nothing without ray[default]")
 
 ROOT = Path(__file__).resolve().parents[2]

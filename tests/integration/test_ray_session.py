@@ -18,6 +18,10 @@ from orchestrator.nodes.ray_address import SOCKET_IN_TEMP, SOCKET_PATH_BYTES
 from orchestrator.processes.ray_session import ray_session
 from tests.unit.orchestrator.scripted import a_config
 
+pytestmark = (
+    pytest.mark.ray
+)  # a Ray of its own: its niceness, its temp folder and whose it is are what is tested
+
 ROOT = Path(__file__).resolve().parents[2]
 JOIN = """
 import sys

@@ -184,12 +184,14 @@ def same_bits_after_a_kill(
     assert summary_of(f"{name}-stopped")["digest"] == summary_of(f"{name}-whole")["digest"]
 
 
+@pytest.mark.ray  # drivers of their own, one is killed
 def test_a_killed_run_on_s3_is_resumed_to_the_bits_of_an_undisturbed_one(
     environment: dict[str, str], corpus: str, workplace: Path
 ) -> None:
     same_bits_after_a_kill(environment, workplace, corpus, "text")
 
 
+@pytest.mark.ray  # drivers of their own, one is killed
 @pytest.mark.long
 def test_so_is_one_on_two_novels(environment: dict[str, str], novels: str, workplace: Path) -> None:
     same_bits_after_a_kill(environment, workplace, novels, "novels")

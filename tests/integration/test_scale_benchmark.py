@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.ray  # the benchmark starts its own Ray
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

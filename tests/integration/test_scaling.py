@@ -27,7 +27,10 @@ from orchestrator.run import train
 from orchestrator.settings.config import Config, load_config
 from tests.integration.scaling_cluster import ScalingCluster, labels_of_living_nodes
 
-pytestmark = pytest.mark.long
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.ray,
+]  # a cluster of its own, which grows
 
 ROOT = Path(__file__).resolve().parents[2]
 GOES_S = 60.0  # for idle nodes to be taken away

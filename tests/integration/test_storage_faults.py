@@ -107,6 +107,7 @@ def test_a_bucket_that_is_not_there_is_told_at_once(proxy: FaultyProxy) -> None:
 @pytest.mark.parametrize(
     "file", ["config.yaml", "checkpoints/000001/manifest.json", "export/export.json"]
 )
+@pytest.mark.ray  # a driver of its own, against a failing store
 def test_a_run_outlives_faults_at_its_start_in_checkpoints_and_at_its_end(
     proxy: FaultyProxy, workplace: Path, mode: str, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_run_outlives_faults_at_its_start_in_checkpoints_and_at_its_end(
     assert written["digest"] == summary["digest"]
 
 
+@pytest.mark.ray  # a driver of its own, against a failing store
 @LONG
 @pytest.mark.usefixtures("ray_behind_proxy")
 @BOTH

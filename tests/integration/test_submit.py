@@ -24,6 +24,8 @@ import yaml
 
 from tests.integration.tiny import REFLECTED, UNREFLECTED, write_config, write_corpora
 
+pytestmark = pytest.mark.ray  # a cluster of its own: one with tokens and a job server
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 300.0
 SECRET = "hush-" + secrets.token_hex(8)

@@ -96,6 +96,7 @@ def leaves_nothing(shared_ray: None) -> Iterator[None]:
     assert left == []
 
 
+@pytest.mark.ray  # a search starts its own Ray
 @pytest.mark.long  # failed once in four runs; back in make test once that is understood
 @pytest.mark.usefixtures("leaves_nothing")
 def test_of_three_trials_on_a_cluster_that_holds_one_each_comes_to_what_it_deserves(
@@ -133,6 +134,7 @@ def test_of_three_trials_on_a_cluster_that_holds_one_each_comes_to_what_it_deser
     assert handed["run"] == str(folder / "trials" / "000")
 
 
+@pytest.mark.ray  # a search starts its own Ray
 @pytest.mark.usefixtures("leaves_nothing")
 def test_a_trial_that_fails_at_once_leaves_its_cause_in_every_result(workplace: Path) -> None:
     path = write_search(
@@ -157,6 +159,7 @@ def test_a_trial_that_fails_at_once_leaves_its_cause_in_every_result(workplace: 
     assert escape(cause) in (folder / "report.html").read_text()
 
 
+@pytest.mark.ray  # a search starts its own Ray
 @LONG
 @pytest.mark.usefixtures("leaves_nothing")
 def test_light_trials_run_side_by_side_and_their_front_is_that_of_brute_force(
@@ -199,6 +202,7 @@ def _span(folder: Path) -> tuple[float, float]:
     return (folder / "config.yaml").stat().st_mtime, (folder / SUMMARY).stat().st_mtime
 
 
+@pytest.mark.ray  # a search starts its own Ray
 @LONG
 @pytest.mark.usefixtures("leaves_nothing")
 def test_seeds_give_each_point_a_mean_and_a_spread(workplace: Path) -> None:
@@ -221,6 +225,7 @@ def test_seeds_give_each_point_a_mean_and_a_spread(workplace: Path) -> None:
     assert figures[f"spread.{HELP}"] == pytest.approx(abs(losses[0] - losses[1]) / 2**0.5)
 
 
+@pytest.mark.ray  # a search starts its own Ray
 @LONG
 def test_a_search_whose_driver_is_killed_goes_on_with_the_same_command(
     workplace: Path, own_tmp: Path
@@ -258,6 +263,7 @@ def test_a_search_whose_driver_is_killed_goes_on_with_the_same_command(
     assert resumed["digest"] == whole["digest"]
 
 
+@pytest.mark.ray  # a search starts its own Ray
 @LONG
 def test_ctrl_c_ends_the_trials_and_says_how_to_go_on(workplace: Path, own_tmp: Path) -> None:
     path = write_search(workplace, "ctrl-c", space={"losses.own": {"uniform": [0.2, 0.8]}},
@@ -306,6 +312,7 @@ def test_a_pair_that_is_handed_over_goes_on_to_the_bit(workplace: Path, tmp_path
     assert summary["data"]["steps"] == whole["data"]["steps"]
 
 
+@pytest.mark.ray  # a search starts its own Ray
 @LONG
 @pytest.mark.usefixtures("leaves_nothing")
 def test_a_population_moves_its_worst_to_its_best_and_resumes_to_the_bit(

@@ -90,6 +90,7 @@ def test_the_wheel_holds_every_room_and_all_data_files(installed: Installed) -> 
     assert held == ours
 
 
+@pytest.mark.ray  # the installed command starts its own Ray
 def test_the_installed_package_trains_from_another_folder(
     installed: Installed, tmp_path: Path
 ) -> None:
