@@ -331,7 +331,7 @@ def test_learn_leaves_the_run_as_it_was_and_the_result_beside_it(
     learned: tuple[dict[str, Any], Path, dict[str, bytes]],
 ) -> None:
     said, result, before = learned
-    assert contents(finished[1]) == before
+    assert contents(trained) == before
     assert said["out"] == str(result)
     assert "what the memory learned" in (result / "report.html").read_text()
     assert json.loads((result / "learned.json").read_text()) == said
@@ -348,10 +348,10 @@ def test_learn_says_what_was_learned_and_lost_with_the_data_layer_frozen(
         assert corpus["after"]["accuracy"].keys() == {"own", "help", "memory", "baseline"}
         assert corpus["after"]["heldout"]["own_loss"] == corpus["before"]["heldout"]["own_loss"]
     assert said["facts"] == {"given": 6, "in_run": 0, "contradicting": 0}
-    digest, run_digest = summary_of(result)["digest"], summary_of(finished[1])["digest"]
+    digest, run_digest = summary_of(result)["digest"], summary_of(trained)["digest"]
     assert digest["data"] == run_digest["data"]
     assert digest["memory"] != run_digest["memory"]
-    assert old["before"]["accuracy"] == summary_of(finished[1])["accuracy"]
+    assert old["before"]["accuracy"] == summary_of(trained)["accuracy"]
 
 
 def test_evaluate_ask_and_load_take_what_learn_left(
@@ -380,7 +380,7 @@ def test_learn_twice_with_one_seed_gives_the_same_bits(
     for name in ("a", "b"):
         arguments = ("--rows", "9", "--steps", "3", "--seed", "5", "--out", str(tmp_path / name))
         code, _, stderr = tandem_here(
-            "learn", str(finished[1]), "--facts", str(new_facts), *arguments
+            "learn", str(trained), "--facts", str(new_facts), *arguments
         )
         assert code == 0, stderr
         digests.append(summary_of(tmp_path / name)["digest"])
@@ -410,7 +410,7 @@ def test_what_learn_can_not_do_is_refused_and_leaves_nothing(
     said: str,
     tmp_path: Path,
 ) -> None:
-    run = finished[1]
+    run = trained
     out = () if "--out" in arguments else ("--out", str(tmp_path / "refused"))
     names = {"NEW": new_facts, "BROKEN": broken_facts, "NONE": tmp_path / "none.jsonl", "RUN": run}
     before = contents(run)
@@ -439,13 +439,13 @@ def test_evaluate_learn_compares_two_forks_and_changes_nothing_of_the_run(
         assert [row["step"] for row in found[fork]["curve"]] == [0, 3, 5]
         assert found[fork]["data_tokens"] == found["without"]["data_tokens"] > 0
     assert found["without"]["memory_tokens"] == 0 < found["with"]["memory_tokens"]
-    assert Path(found["report"]) == run.with_name("cli-forks-text.html")
+    assert Path(found["report"]) == run.with_name("here-forks-text.html")
     assert Path(found["report"]).read_text().count("<svg") == 2
 
 
 def test_options_of_forks_without_a_corpus_are_refused(
     trained: Path,
 ) -> None:
-    code, _, stderr = tandem_here("evaluate", str(finished[1]), "--steps", "5")
+    code, _, stderr = tandem_here("evaluate", str(trained), "--steps", "5")
     assert code == 2
     assert "--learn CORPUS" in stderr
