@@ -78,7 +78,6 @@ def untouched(injected: Faults, group: str) -> None:
 CORE = {
     (DATA, 0, 1, "in a step"),
     (MEMORY, 0, 1, "while publishing"),
-    (DATA, 1, 3, "checkpointing"),
 }
 CELLS = ((DATA, 0, 1), (DATA, 1, 2), (MEMORY, 0, 1), (MEMORY, 1, 2), (DATA, 1, 3))
 MATRIX = [
@@ -138,6 +137,7 @@ def test_a_rank_killed_three_times_running_and_in_its_recovery_costs_no_bit(
     untouched(injected, DATA)
 
 
+@LONG
 def test_a_rank_that_dies_too_often_ends_the_run_which_goes_on_by_hand(
     workplace: Path, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
@@ -227,6 +227,7 @@ def test_one_altered_byte_of_a_checkpoint_is_found_and_costs_no_bit(
     untouched(injected, MEMORY)
 
 
+@LONG
 def test_with_a_warm_spare_it_is_the_spare_that_goes_on(
     workplace: Path, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
@@ -238,6 +239,7 @@ def test_with_a_warm_spare_it_is_the_spare_that_goes_on(
     untouched(injected, MEMORY)
 
 
+@LONG
 def test_in_async_the_other_group_trains_on_while_its_peer_is_down(
     workplace: Path, tmp_path: Path
 ) -> None:

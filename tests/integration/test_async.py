@@ -84,7 +84,7 @@ class Slowed:
     ("slow", "staleness"),
     [
         (DATA, 1),
-        (MEMORY, 4),
+        pytest.param(MEMORY, 4, marks=pytest.mark.long),
         pytest.param(MEMORY, 1, marks=pytest.mark.long),
         pytest.param(DATA, 4, marks=pytest.mark.long),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ray  # a Ray of its own that is told of cards
+pytestmark = [pytest.mark.long, pytest.mark.ray]  # a Ray of its own that is told of cards
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """

@@ -192,6 +192,7 @@ def test_a_read_layer_that_the_model_does_not_have_is_refused(config: str, workp
     assert "9" in said
 
 
+@pytest.mark.long
 @pytest.mark.ray  # an embedded Ray of its own, as a user's command starts it
 def test_a_ring_that_can_not_fit_the_object_store_is_refused(config: str, workplace: Path) -> None:
     large = ("memory.layer.slots_side=512", "memory.layer.dim=128")
@@ -379,9 +380,7 @@ def test_learn_twice_with_one_seed_gives_the_same_bits(
     digests = []
     for name in ("a", "b"):
         arguments = ("--rows", "9", "--steps", "3", "--seed", "5", "--out", str(tmp_path / name))
-        code, _, stderr = tandem_here(
-            "learn", str(trained), "--facts", str(new_facts), *arguments
-        )
+        code, _, stderr = tandem_here("learn", str(trained), "--facts", str(new_facts), *arguments)
         assert code == 0, stderr
         digests.append(summary_of(tmp_path / name)["digest"])
     assert digests[0] == digests[1]

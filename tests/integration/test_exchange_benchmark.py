@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ray  # the benchmark starts its own Ray
+pytestmark = [pytest.mark.long, pytest.mark.ray]  # the benchmark starts its own Ray
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -60,6 +60,7 @@ def test_groups_go_where_their_labels_are(workplace: Path) -> None:
         remove_placement_group(group)
 
 
+@pytest.mark.long
 def test_a_group_stands_on_no_node_but_those_of_its_label(workplace: Path) -> None:
     group = make_group(config_of(workplace, "data.workers.node_labels.tandem-group=data"))
     try:
@@ -68,6 +69,7 @@ def test_a_group_stands_on_no_node_but_those_of_its_label(workplace: Path) -> No
         remove_placement_group(group)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_added_stands_on_no_node_but_those_of_its_label(workplace: Path) -> None:
     (node,) = [n["NodeID"] for n in ray.nodes() if n["Alive"]]
     for labels, fits in ((f"ray.io/node-id: {node}", True), ("tandem-group: memory", False)):
@@ -107,6 +109,7 @@ def test_a_run_waits_for_another_to_end_and_says_so(workplace: Path, taken: Plac
     assert told[0] == "waiting for data 1 x (CPU 1), memory 1 x (CPU 1)"
 
 
+@pytest.mark.long
 def test_a_run_that_has_waited_long_enough_says_for_what(
     workplace: Path, taken: PlacementGroup
 ) -> None:

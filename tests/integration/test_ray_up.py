@@ -25,7 +25,7 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.instance_manager.ray_installer import RayInstaller
 from ray.core.generated.instance_manager_pb2 import Instance
 
-pytestmark = pytest.mark.ray  # Ray's launcher, and what it runs on machines
+pytestmark = [pytest.mark.long, pytest.mark.ray]  # Ray's launcher, and what it runs on machines
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docs" / "cluster" / "local.yaml"
