@@ -24,12 +24,7 @@ from actors.weights.export_files import (
     local_copy,
 )
 from actors.weights.pretrained_model import outline, pretrained_path, read_config
-from actors.weights.starting_weights import (
-    check_memory,
-    check_positions,
-    make_encoder,
-    require_export,
-)
+from actors.weights.starting_weights import check_memory, check_positions, require_export
 
 
 @dataclass(frozen=True)
@@ -94,8 +89,8 @@ def _encoder(spec: RunSpec) -> CopyEncoder | None:
             found = describe_memory(root)
             check_memory(layer, found, layer.start_from)
             return None if found.copied is None else CopyEncoder(front_of(found.copied), layer.dim)
-    if layer.encoder == "conv" or data.pretrained is None:
-        return make_encoder(spec, lambda: None)
+    if layer.encoder == "conv":
+        return None
     with pretrained_path(data) as place:
         config = front_config(read_config(data, place), layer.copy_layers)
     return CopyEncoder(front_of(config.to_dict()), layer.dim)

@@ -165,18 +165,12 @@ def make_encoder(spec: RunSpec, seed: Callable[[], None]) -> CopyEncoder | None:
         seed: called after loading, before the first weight is drawn.
 
     Raises:
-        ConfigError: the data layer is not pretrained.
+        ConfigError: as `load_front`.
     """
     layer, data = spec.memory.layer, spec.data.layer
     if layer.encoder == "conv":
         seed()
         return None
-    if data.pretrained is None:
-        raise ConfigError(
-            "memory.layer.encoder: frozen_copy copies the first layers of a pretrained data layer, "
-            "but data.layer.pretrained is unset, and layers that learned nothing find nothing; set "
-            "data.layer.pretrained, or memory.layer.encoder: conv"
-        )
     with pretrained_path(data) as place:
         front = load_front(data, place, layer.copy_layers)
     seed()
