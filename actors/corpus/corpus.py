@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
-import numpy as np
-
 from actors.corpus.block_reader import BlockReader, encode
 from actors.corpus.chunk_plan import ChunkPlanner, rng_of
 from actors.corpus.reading_share import ReadingShare
@@ -26,7 +24,7 @@ from actors.corpus.windows import pack as pack
 from actors.settings.corpus import CorpusSpec, SourceSpec
 from actors.settings.run import RunSpec
 from actors.sources.corpus_sources import open_sources
-from actors.sources.documents import HELDOUT, TRAINING, Document, Source
+from actors.sources.documents import HELDOUT, TRAINING, Document, Source, evenly
 from actors.sources.facts import FactTable
 from actors.sources.file_source import FileSource
 from actors.tokenizers.tokenizer import Tokenizer
@@ -160,11 +158,7 @@ class Corpus:
         windows = pack(pieces, self._spec.window, self.tokenizer.end_of_text)
         if len(windows) == 0:
             raise nothing_held_out(self._spec.files[source], self._sources[source])
-        return windows[
-            np.unique(
-                np.linspace(0, len(windows) - 1, min(limit, len(windows))).round().astype(np.int64)
-            )
-        ]
+        return windows[evenly(len(windows), limit)]
 
 
 class WindowStream:

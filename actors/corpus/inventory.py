@@ -184,13 +184,12 @@ def take_inventory(spec: RunSpec, tokenizer: Tokenizer, read_bytes: int = START_
         CorpusError: something can't be read (names file and line), or a split has no text.
     """
     sources, facts = open_sources(spec.corpus, spec.seed)
-    files = corpus_files(spec.corpus)
     special = _SpecialTokens(tokenizer)
     shares = normalised_weights(spec.corpus.files)
     found = []
     for number, source in enumerate(sources):
         training, heldout, documents = _sides(spec, tokenizer, source, number, read_bytes)
-        own_files = files[number]
+        own_files = source.files if isinstance(source, FileSource) else corpus_files(spec.corpus)[0]
         found.append(
             SourceInventory(
                 described=spec.corpus.files[number].described,

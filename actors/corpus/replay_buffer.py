@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.corpus.corpus import Windows
+from actors.corpus.windows import Windows
 from actors.wire import Range
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import PADDING, Windows
+from actors.corpus.windows import PADDING, Windows
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.machine.device import to_device

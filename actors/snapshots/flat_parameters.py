@@ -128,10 +128,6 @@ class FlatParameters:
         rounded = torch.from_numpy(chunk.copy()).view(torch.bfloat16)
         self.buffer.view(torch.float32)[offset // 2 : offset // 2 + len(rounded)].copy_(rounded)
 
-    def parameter(self, name: str) -> Tensor:
-        """The parameter of that name."""
-        return self._parameters[name]
-
     def sections(self) -> list[str]:
         """Section names, `RULE:DTYPE`, in buffer order."""
         return list(dict.fromkeys(e.section for e in self.entries))

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-import numpy as np
 import xxhash
 
 from actors.settings.corpus import CorpusSpec, SourceSpec
+from actors.sources.documents import evenly
 from actors.sources.paths import File, expand_paths, file_system, list_files, reading
 
 WHOLE_BYTES = 64 << 20  # a corpus up to this is digested whole
@@ -107,8 +107,7 @@ class CorpusMarks:
         if sum(file.size for file in files) <= WHOLE_BYTES:
             chosen, pieces = set(range(len(files))), 0
         else:
-            spread = np.linspace(0, len(files) - 1, min(DIGESTED_FILES, len(files))).round()
-            chosen, pieces = {int(i) for i in spread}, PIECES
+            chosen, pieces = set(evenly(len(files), DIGESTED_FILES).tolist()), PIECES
 
         def mark(index: int) -> FileMark:
             file = files[index]

@@ -36,6 +36,11 @@ class Document:
         return len(self.text.encode()) + len(self.given.encode())
 
 
+def evenly(length: int, num: int) -> Indices:
+    """At most `num` of the indices below `length`, evenly spread."""
+    return np.unique(np.linspace(0, length - 1, min(num, length)).round().astype(np.int64))
+
+
 class Source(Protocol):
     """Documents in numbered training blocks, each readable on its own, and a held-out split that no
     training block overlaps.

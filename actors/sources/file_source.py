@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 
 from actors.settings.corpus import CorpusSpec, SourceSpec
-from actors.sources.documents import TRAINING, Document, Indices
+from actors.sources.documents import TRAINING, Document, Indices, evenly
 from actors.sources.lines import (
     HEAD_BYTES,
     line_end,
@@ -273,15 +273,15 @@ class FileSource:
         if not self._apart.all():
             span = self._span_of(blocks)
             present = np.unique(span)
-            blocks = blocks[np.isin(span, present[_evenly(len(present), MIXED_SPANS)])]
-        return blocks[_evenly(len(blocks), num)]
+            blocks = blocks[np.isin(span, present[evenly(len(present), MIXED_SPANS)])]
+        return blocks[evenly(len(blocks), num)]
 
     def sample(self) -> Sample:
         """Training documents for estimates of number and length over the whole split."""
         if self._apart.all():
-            blocks = self._split.training(_evenly(self.num_blocks, SAMPLED_BLOCKS))
+            blocks = self._split.training(evenly(self.num_blocks, SAMPLED_BLOCKS))
         else:  # the first blocks of a few spans
-            spans = _evenly(len(self._ends), SAMPLED_SPANS)
+            spans = evenly(len(self._ends), SAMPLED_SPANS)
             starts = self._ends[spans] - self._spans.num_blocks[spans]
             ends = np.minimum(self._ends[spans], starts + SAMPLED_BLOCKS // len(spans))
             blocks = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)])
@@ -336,8 +336,3 @@ class FileSource:
         kept = bool(self._any_order[span])
         read = self._row_groups.slice_kept if kept else self._row_groups.slice
         return read(file, int(self._spans.group[span]), start, stop)
-
-
-def _evenly(length: int, num: int) -> Indices:
-    """At most `num` of the indices below `length`, evenly spread."""
-    return np.unique(np.linspace(0, length - 1, min(num, length)).round().astype(np.int64))

@@ -1,4 +1,4 @@
 """Text to token ids and back: a tokenizer trained on the corpus, or a pretrained one.
 
-Imports settings and the messages only.
+Imports settings, storage and the messages only.
 """

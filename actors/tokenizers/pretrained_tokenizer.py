@@ -68,7 +68,7 @@ def looks_local(name: str) -> bool:
     """Whether a name can only be a path: no hub name has such a form."""
     return (
         os.path.isabs(name)
-        or name.startswith(("./", "../", "~"))
+        or name.startswith((".", "~"))
         or name.endswith((".json", "/"))
         or name.count("/") > 1
     )

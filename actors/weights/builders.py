@@ -52,8 +52,7 @@ def build_memory_layer(
     """A memory layer with the run's starting weights: fresh or from an earlier run.
 
     Raises:
-        ConfigError: a frozen copy without a pretrained data layer, or the earlier run does not fit
-            this run.
+        ConfigError: as `make_encoder`, or the earlier run does not fit this run.
     """
     if spec.memory.layer.start_from is not None:
         return start_memory(spec.memory.layer, tokenizer, vocab_rows).to(device)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ MARKER = "export.json"
 FOLDER = "export"  # of a run directory
 TOKENIZER = "tokenizer.json"
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
+MEMORY_DESCRIPTION = f"{MEMORY_LAYER}/memory.json"
 
 
 def export_at(location: str) -> str | None:
@@ -64,8 +65,13 @@ def export_at(location: str) -> str | None:
 
 
 @contextmanager
-def local_copy(directory: str) -> Iterator[Path]:
+def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
     """The directory as a local folder: itself, or a temporary copy from another file system.
+
+    Args:
+        directory: any fsspec URL.
+        parts: files and folders in it that are copied; default: all. Those that don't exist are
+            left out.
 
     Raises:
         ConfigError: a file can't be read.
@@ -77,7 +83,7 @@ def local_copy(directory: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
         with export_errors(directory), storage_errors(directory, "can't be read"):
-            for path in fs.find(source):
+            for path in (p for part in parts for p in fs.find(f"{source}/{part}".rstrip("/"))):
                 local = Path(temporary) / str(path)[len(source) :].lstrip("/")
                 local.parent.mkdir(parents=True, exist_ok=True)
                 fs.get_file(path, str(local))
@@ -128,7 +134,7 @@ def describe_port(root: Path) -> PortDescription:
 
 def describe_memory(root: Path) -> MemoryDescription:
     """Description of the memory layer under `root`; call it inside `export_errors`."""
-    memory = _read_json(root / MEMORY_LAYER / "memory.json")
+    memory = _read_json(root / MEMORY_DESCRIPTION)
     spec = MemoryLayerSpec(**memory["layer"])
     return MemoryDescription(spec, memory["vocab_rows"], memory["num_tokens"], memory.get("copied"))
 

@@ -17,14 +17,14 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN
 from actors.snapshots.sections import section_of
-from actors.weights.export_files import describe_memory, export_errors, local_copy
-from actors.weights.pretrained_model import outline, pretrained_path, read_config
-from actors.weights.starting_weights import (
-    check_memory,
-    check_positions,
-    make_encoder,
-    require_export,
+from actors.weights.export_files import (
+    MEMORY_DESCRIPTION,
+    describe_memory,
+    export_errors,
+    local_copy,
 )
+from actors.weights.pretrained_model import outline, pretrained_path, read_config
+from actors.weights.starting_weights import check_memory, check_positions, require_export
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def _encoder(spec: RunSpec) -> CopyEncoder | None:
     layer, data = spec.memory.layer, spec.data.layer
     if layer.start_from is not None:
         export = require_export(layer.start_from)
-        with local_copy(export) as root, export_errors(export):
+        with local_copy(export, (MEMORY_DESCRIPTION,)) as root, export_errors(export):
             found = describe_memory(root)
             check_memory(layer, found, layer.start_from)
             return None if found.copied is None else CopyEncoder(front_of(found.copied), layer.dim)
-    if layer.encoder == "conv" or data.pretrained is None:
-        return make_encoder(spec, lambda: None)
+    if layer.encoder == "conv":
+        return None
     with pretrained_path(data) as place:
         config = front_config(read_config(data, place), layer.copy_layers)
     return CopyEncoder(front_of(config.to_dict()), layer.dim)

@@ -27,6 +27,7 @@ from actors.layers.causal_lm import (
     tell_ties,
 )
 from actors.settings.layers import DataLayerSpec
+from actors.tokenizers.pretrained_tokenizer import looks_local
 from actors.weights.export_files import DATA_LAYER, export_at, local_copy
 from actors.weights.weight_files import LISTED, headers, refuse_other_than_checkpoint
 from actors.wire import ConfigError
@@ -50,7 +51,7 @@ def pretrained_path(spec: DataLayerSpec) -> Iterator[str]:
         location = f"{export}/{DATA_LAYER}"
     remote = "://" in location
     if not remote and not Path(location).exists():
-        if _is_path(location):
+        if looks_local(location):
             raise ConfigError(
                 f"data.layer.pretrained: no folder {location}; relative paths are relative to the "
                 "config file; give a checkpoint's folder, a run, or a hub name like owner/model"
@@ -294,7 +295,3 @@ def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
         raise ConfigError(
             f"{where}: not a causal LM that transformers can load without code of its own: {first}"
         ) from err
-
-
-def _is_path(location: str) -> bool:
-    return location.startswith((".", "/", "~")) or location.count("/") > 1

@@ -19,8 +19,10 @@ from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.export_files import (
     DATA_LAYER,
+    MARKER,
     MEMORY_LAYER,
     MEMORY_PORT,
+    TOKENIZER,
     MemoryDescription,
     check_tensors,
     describe_memory,
@@ -34,6 +36,7 @@ from actors.weights.export_files import (
 from actors.weights.pretrained_model import load_front, pretrained_path, vocabulary_at
 from actors.wire import ConfigError
 
+VOCABULARY = f"{DATA_LAYER}/{TOKENIZER}"  # of an export: all of it that token ids are read from
 KNOWN_FRAC = 0.5  # of a run's tokens that the checkpoint's tokenizer must have; some were added
 
 
@@ -77,7 +80,7 @@ def check_tokens(spec: RunSpec, tokenizer: Tokenizer) -> None:
         with pretrained_path(layer) as place:
             check_vocabulary(place, "data.layer.pretrained", layer.pretrained, tokenizer)
     if start_from is not None:
-        with local_copy(require_export(start_from)) as root:
+        with local_copy(require_export(start_from), (VOCABULARY,)) as root:
             place = str(root / DATA_LAYER)
             check_vocabulary(place, "memory.layer.start_from", start_from, tokenizer)
 
@@ -126,7 +129,7 @@ def check_model_of_run(model: nn.Module, layer: DataLayerSpec) -> None:
     export = export_at(layer.pretrained)
     if export is None:
         return
-    with local_copy(export) as root, export_errors(export):
+    with local_copy(export, (MARKER,)) as root, export_errors(export):
         check_tensors(root, DATA_LAYER, model, export)
 
 
@@ -140,7 +143,7 @@ def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
     export = export_at(layer.pretrained)
     if export is None:
         return
-    with local_copy(export) as root, export_errors(export):
+    with local_copy(export, (MARKER, MEMORY_PORT)) as root, export_errors(export):
         found = describe_port(root)
         wanted = tuple(sorted(layer.read_layers)), memory_dim
         if (tuple(sorted(found.read_layers)), found.memory_dim) != wanted:
@@ -162,18 +165,12 @@ def make_encoder(spec: RunSpec, seed: Callable[[], None]) -> CopyEncoder | None:
         seed: called after loading, before the first weight is drawn.
 
     Raises:
-        ConfigError: the data layer is not pretrained.
+        ConfigError: as `load_front`.
     """
     layer, data = spec.memory.layer, spec.data.layer
     if layer.encoder == "conv":
         seed()
         return None
-    if data.pretrained is None:
-        raise ConfigError(
-            "memory.layer.encoder: frozen_copy copies the first layers of a pretrained data layer, "
-            "but data.layer.pretrained is unset, and layers that learned nothing find nothing; set "
-            "data.layer.pretrained, or memory.layer.encoder: conv"
-        )
     with pretrained_path(data) as place:
         front = load_front(data, place, layer.copy_layers)
     seed()
@@ -189,7 +186,8 @@ def start_memory(layer: MemoryLayerSpec, tokenizer: Tokenizer, vocab_rows: int) 
     location = layer.start_from
     assert location is not None
     export = require_export(location)
-    with local_copy(export) as root, export_errors(export):
+    parts = (MARKER, MEMORY_LAYER, VOCABULARY)
+    with local_copy(export, parts) as root, export_errors(export):
         found = describe_memory(root)
         check_memory(layer, found, location)
         check_vocabulary(str(root / DATA_LAYER), "memory.layer.start_from", location, tokenizer)

@@ -206,11 +206,6 @@ def test_a_read_only_chunk_is_copied_in_at_its_offset() -> None:
     assert parameters.to_bytes().tolist() == want.tolist()
 
 
-def test_a_parameter_is_found_by_its_name() -> None:
-    ours = module()
-    assert FlatParameters(ours, section_of).parameter("3.weight") is ours[3].weight
-
-
 def test_what_is_frozen_stays_where_it_is() -> None:
     ours = module()
     frozen = ours[0].weight

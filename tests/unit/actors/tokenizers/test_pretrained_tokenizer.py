@@ -302,6 +302,7 @@ def test_a_hub_name_is_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.M
         ("/a/b", True),
         ("./a", True),
         ("../a", True),
+        (".a", True),
         ("~/a", True),
         ("a/tokenizer.json", True),
         ("a/b/c", True),

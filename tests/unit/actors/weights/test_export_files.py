@@ -54,6 +54,15 @@ def test_any_other_directory_is_copied_for_a_while() -> None:
     assert not folder.exists()
 
 
+def test_only_the_parts_that_are_needed_are_copied() -> None:
+    for name in ("marker.json", "port/port.json", "port/port.weights", "model/weights"):
+        with fsspec.open(f"memory://parts-test/{name}", "wt") as handle:
+            handle.write(name)
+    with local_copy("memory://parts-test", ("marker.json", "port", "gone.json")) as folder:
+        copied = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert copied == {"marker.json", "port/port.json", "port/port.weights"}
+
+
 def test_a_memory_exported_before_there_were_copies_has_none(tmp_path: Path) -> None:
     (tmp_path / "memory_layer").mkdir()
     (tmp_path / "memory_layer" / "memory.json").write_text(

@@ -133,7 +133,8 @@ def test_an_unknown_dropout_field_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist_is_refused() -> None:
-    assert "no folder ./nowhere/model" in refusal("./nowhere/model")
+    for place in ("./nowhere/model", ".nowhere", "nowhere/"):
+        assert f"no folder {place}" in refusal(place)
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from transformers import AutoConfig
@@ -20,7 +21,8 @@ from actors.snapshots.sections import section_of
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.weights.pair_export import export_pair
-from actors.weights.starting_weights import check_positions
+from actors.weights.parameter_counts import count_parameters
+from actors.weights.starting_weights import check_positions, check_tokens
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import (
     FAMILIES,
@@ -291,9 +293,18 @@ def test_a_truncated_part_of_an_earlier_run_is_refused(
 def test_an_earlier_run_may_lie_on_any_file_system(
     conv_run: str, facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
-    url = f"file://{conv_run}"
-    memory = {"start_from": url}
-    build_pair(spec_from(facts_corpus, memory=memory, pretrained=url), tokenizer)
+    remote = "memory://earlier-runs/run"
+    for path in (p for p in Path(conv_run).rglob("*") if p.is_file()):
+        with fsspec.open(f"{remote}/{path.relative_to(conv_run).as_posix()}", "wb") as handle:
+            handle.write(path.read_bytes())
+    found = []
+    for url in (conv_run, f"file://{conv_run}", remote):
+        spec = spec_from(facts_corpus, memory={"start_from": url}, pretrained=url)
+        check_tokens(spec, tokenizer)
+        counts = count_parameters(spec, tokenizer.size)
+        found.append((digests(build_pair(spec, tokenizer)), counts))
+    fsspec.filesystem("memory").rm("/earlier-runs", recursive=True)
+    assert found[1:] == [found[0], found[0]]
 
 
 def test_an_earlier_run_may_be_moved_and_its_checkpoint_lost(
