@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from actors.corpus.corpus import PADDING
+from actors.corpus.windows import PADDING
 from actors.layers.memory_layer import EncoderState, MemoryLayer
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import PADDING
+from actors.corpus.windows import PADDING
 from actors.layers.pair import Pair
 from actors.measuring.answers import is_answered
 from actors.measuring.heldout import MARGIN, Reflection
