@@ -58,6 +58,7 @@ PARTS = (
     "learning_joint",
     "learning_specs",
     "learning_together",
+    "reflect_data",
 )
 AIMS = {
     "tokens_ratio": "<= 0.7",

@@ -54,9 +54,10 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         mixture = both.mixed(fixed=spec.data.mixing_noise > 0)
         alone = batch.rows(slice(readers, None))
         own = losses.own(out.logits_BTV[readers:][alone.valid_BT], alone.targets_N)
-        help_ = losses.help_(mixture.logp, batch.rows(slice(None, readers)).targets_N)
+        targets_N, weights = batch.rows(slice(None, readers)).targets_N, spec.losses
+        help_, reader = losses.help_(mixture.logp, targets_N), losses.own(both.logits, targets_N)
         adamw.zero_grad()
-        (spec.losses.own * own + spec.losses.help * help_).backward()
+        (weights.own * own + weights.help * help_ + weights.reader * reader).backward()
         if noised.num_valid:
             (spec.losses.help * mixing_loss(layer, memory, noised)).backward()
         torch.nn.utils.clip_grad_norm_(layer.parameters(), optimizer.clip_norm)

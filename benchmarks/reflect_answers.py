@@ -1,8 +1,6 @@
 """What layers answer: greedy answers of the data layer, by how much a new one leads, agreement.
 
 Called by `reflect_cells` and `reflect_controls`.
-
-Shapes: V token ids.
 """
 
 from __future__ import annotations
@@ -16,15 +14,13 @@ from actors.measuring.probing import (
     answer_tokens,
     decode_greedily,
     decodes_to,
-    pad_right,
+    leads,
     prompt_tokens,
 )
-from actors.measuring.voices import predict_everywhere
 from actors.tokenizers.tokenizer import Tokenizer
 from benchmarks.reflect_data import Question
 
 Tokens = tuple[int, ...]
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -52,39 +48,11 @@ def answers_of(
     """The data layer's answers, and by how much each leads the one in `old`."""
     said = [told.tokens for told in decode_greedily(pair, "own", prompts, mark)]
     lead = [0.0] * len(said)
-    moved = [i for i, answer in enumerate(said) if old is not None and answer != old[i]]
-    for start in range(0, len(moved), BATCH):
-        some = moved[start : start + BATCH]
-        assert old is not None
-        for i, value in zip(some, _leads(pair, prompts, said, old, some, mark), strict=True):
+    if old is not None:
+        moved = [i for i, answer in enumerate(said) if answer != old[i]]
+        for i, value in zip(moved, leads(pair, prompts, said, old, moved, mark), strict=True):
             lead[i] = value
     return Answers(said, lead)
-
-
-def _leads(
-    pair: Pair,
-    prompts: Sequence[Sequence[int]],
-    new: Sequence[Tokens],
-    old: Sequence[Tokens],
-    indices: Sequence[int],
-    mark: int,
-) -> list[float]:
-    shared = [same_start(new[i], old[i]) for i in indices]
-    rows = [[*prompts[i], *new[i][:same]] for i, same in zip(indices, shared, strict=True)]
-    tokens, segments = pad_right(rows, mark, pair.memory.values.device)
-    p_BTV = predict_everywhere(pair, "own", tokens, segments).logp.exp()
-    leads = []
-    for at, (i, same) in enumerate(zip(indices, shared, strict=True)):
-        p_V = p_BTV[at, len(rows[at]) - 1]
-        firsts = [answer[same] if same < len(answer) else mark for answer in (new[i], old[i])]
-        leads.append(float(p_V[firsts[0]] - p_V[firsts[1]]))
-    return leads
-
-
-def same_start(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y),
-                min(len(a), len(b)))  # fmt: skip
 
 
 def agrees(pair: Pair, prompts: Sequence[Sequence[int]], answers: Sequence[Tokens]) -> list[bool]:

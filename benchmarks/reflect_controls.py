@@ -19,13 +19,13 @@ from actors.layers.batch import Batch
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import EncoderState, MemoryLayer, product_topk, rms
 from actors.machine.seeds import seed_everything
+from actors.measuring.probing import MAX_ANSWER_TOKENS, answer_tokens
 from actors.settings.run import MEMORY
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.memory_trainer import MemoryTrainer
 from benchmarks.reflect_answers import Tokens
 
 LONGEST = 12  # tokens of context that the n-gram table looks up, at most
-MAX_ANSWER_TOKENS = 16
 
 
 class HiddenEncoder(nn.Module):
@@ -160,5 +160,5 @@ def sentence_tokens(tokenizer: Tokenizer, prompt: str, answer: str) -> tuple[lis
     """A training sentence as the corpus cuts it: what is read, and what is learned."""
     return (
         [*tokenizer.opening, *tokenizer.encode(prompt)],
-        [*tokenizer.encode(f" {answer.rstrip(' .')}."), *tokenizer.closing],
+        [*answer_tokens(tokenizer, answer), *tokenizer.closing],
     )

@@ -120,6 +120,12 @@ def rows_at(x_BTD: Tensor, where: Tensor) -> Tensor:
     return x_BTD.flatten(0, 1).index_select(0, where)
 
 
+def rows_to(x_MD: Tensor, where_M: Tensor, shape_BT: torch.Size) -> Tensor:
+    """A tensor (B, T, D) with these rows at their places in the flattened batch, 0 elsewhere."""
+    nothing = x_MD.new_zeros(shape_BT.numel(), x_MD.shape[-1])
+    return nothing.index_copy(0, where_M, x_MD).view(*shape_BT, x_MD.shape[-1])
+
+
 def to_batch(windows: Windows, device: torch.device) -> Batch:
     """Windows on `device`, with targets."""
     tokens = torch.from_numpy(windows.tokens_NT.astype(np.int64))
@@ -156,10 +162,15 @@ def add_noise(
     return replace(batch, tokens_BT=tokens)
 
 
+def read_at_valid(memory: MemoryLayer, batch: Batch) -> Tensor:
+    """What the memory reads at the valid positions, (N, D)."""
+    u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT, one_document=batch.one_document)
+    return memory.read_at(rows_at(u_BTD, batch.valid_at_N)).y
+
+
 def memory_logits_at(memory: MemoryLayer, batch: Batch) -> Tensor:
     """The memory's own logits (N, V) at the valid positions, reading nowhere else."""
-    u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT, one_document=batch.one_document)
-    return memory.predict(memory.read_at(rows_at(u_BTD, batch.valid_at_N)).y)
+    return memory.predict(read_at_valid(memory, batch))
 
 
 def data_logits_at(data: DataLayer, batch: Batch) -> Tensor:

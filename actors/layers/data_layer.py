@@ -36,7 +36,7 @@ class DataOutput:
 
     Attributes:
         beyond_BT: logsumexp of the logits of the output rows beyond the tokenizer's ids; None where
-            there are none, or nothing is trained.
+            there are none, or they are not trained.
     """
 
     logits_BTV: Tensor
@@ -209,7 +209,8 @@ class DataLayer(nn.Module):
             **kwargs,
         )
         beyond_BT = None
-        if torch.is_grad_enabled() and self.num_tokens < out.logits.shape[-1]:
+        trained = torch.is_grad_enabled() and output_matrix(self.model).requires_grad
+        if trained and self.num_tokens < out.logits.shape[-1]:
             beyond_BT = widen(out.logits[..., self.num_tokens :]).logsumexp(-1)
         return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD, beyond_BT)
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actors.layers import losses
-from actors.layers.batch import Batch, rows_at
+from actors.layers.batch import Batch, read_at_valid, rows_at
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
@@ -38,12 +38,6 @@ def parts(batch: Batch, batch_tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
 def hidden_at(data: DataLayer, batch: Batch, y_BTD: Tensor | None = None) -> Tensor:
     """The data layer's hidden states (N, H) at the valid positions, which read `y_BTD`."""
     return rows_at(data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD), batch.valid_at_N)
-
-
-def read_at_valid(memory: MemoryLayer, batch: Batch) -> Tensor:
-    """What the memory reads at the valid positions, (N, D)."""
-    u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
-    return memory.read_at(rows_at(u_BTD, batch.valid_at_N)).y
 
 
 @torch.no_grad()

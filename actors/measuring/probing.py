@@ -252,36 +252,47 @@ def answer_reflection(
         for i, (new, old) in enumerate(zip(answers, old_answers, strict=False))
         if new != old and new and old
     ]
-    leads = _leads(pair, prompts, answers, old_answers, moved, mark, batch_tokens)
-    clear = [i for i, lead in zip(moved, leads, strict=True) if lead > MARGIN]
+    lead = leads(pair, prompts, answers, old_answers, moved, mark, batch_tokens)
+    clear = [i for i, by in zip(moved, lead, strict=True) if by > MARGIN]
     new = [answers[i] for i in clear]
     followed = decodes_to(pair, "memory", [prompts[i] for i in clear], new, batch_tokens)
     return Reflection(len(clear), sum(followed)), answers
 
 
+def same_start(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y),
+                min(len(a), len(b)))  # fmt: skip
+
+
 @torch.no_grad()
-def _leads(
+def leads(
     pair: Pair,
     prompts: Sequence[Sequence[int]],
     new: Sequence[Sequence[int]],
     old: Sequence[Sequence[int]],
     moved: Sequence[int],
     mark: int | None,
-    batch_tokens: int,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[float]:
-    """Probability of each first new token minus that of the old one in its place.
+    """By how much the data layer finds each new answer likelier than the old one: probability of
+    the first token that differs minus that of the old one in its place.
 
-    An answer that ended there has the mark in it; without one, nothing to be compared, and leads.
+    An answer that ended there has the mark in it; without one, probability 0.
+
+    Args:
+        pair: its data layer is asked.
+        prompts, new, old: token ids, of all questions.
+        moved: the questions whose answers are compared.
+        mark: what ends an answer.
+        batch_tokens: of a forward pass.
     """
     rows, firsts = [], []
     for i in moved:
-        same = next(
-            (at for at, (a, b) in enumerate(zip(new[i], old[i], strict=False)) if a != b),
-            min(len(new[i]), len(old[i])),
-        )
+        same = same_start(new[i], old[i])
         rows.append([*prompts[i], *new[i][:same]])
         firsts.append([answer[same] if same < len(answer) else mark for answer in (new[i], old[i])])
-    leads = [0.0] * len(rows)
+    found = [0.0] * len(rows)
     most = rows_at_once(pair.data.num_tokens)
     for indices in batches([len(row) for row in rows], batch_tokens, most):
         some = [rows[at] for at in indices]
@@ -292,5 +303,5 @@ def _leads(
         (prediction,) = predict_voice_at(pair, "own", tokens_BT, segments_BT, where_BT)
         for p_V, at in zip(prediction.logp.exp(), indices, strict=True):
             ps = [0.0 if token is None else float(p_V[token]) for token in firsts[at]]
-            leads[at] = ps[0] - ps[1]
-    return leads
+            found[at] = ps[0] - ps[1]
+    return found

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -192,9 +193,10 @@ def _check_tokenizer(root: Path, tokenizer: Tokenizer, documents: Windows) -> No
         text = tokenizer.decode(tokens_T[segments_T != PADDING].tolist())
         ours, got = tokenizer.encode(text), theirs.encode(text, add_special_tokens=False).ids
         if ours != got:
-            at = next((i for i, (a, b) in enumerate(zip(ours, got, strict=False)) if a != b), -1)
+            at = next(i for i, (a, b) in enumerate(zip_longest(ours, got)) if a != b)
+            expected, found = (ids[at] if at < len(ids) else "no more" for ids in (ours, got))
             raise ExportError(
                 f"the exported tokenizer gives other ids than the run's: at token {at} of "
-                f"{text[:80]!r}: expected {ours[at]}, got {got[at] if got else None}. Nothing was "
-                "exported; the run's checkpoints are unchanged"
+                f"{text[:80]!r}: expected {expected}, got {found}. Nothing was exported; the run's "
+                "checkpoints are unchanged"
             )

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from actors.corpus.corpus import PADDING, Corpus, Windows, WindowStream
 from actors.layers import losses
-from actors.layers.batch import Batch, add_noise, rows_at, to_batch
+from actors.layers.batch import Batch, add_noise, rows_at, rows_to, to_batch
 from actors.layers.mixture import predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
@@ -187,9 +187,7 @@ class Learner:
         alone = losses.self_(memory.predict(y_ND), targets_N)
         if not self._plan.assist:
             return alone
-        shape_BTD = (*batch.tokens_BT.shape, y_MD.shape[-1])
-        nothing = y_MD.new_zeros(shape_BTD).flatten(0, 1)
-        y_BTD = nothing.index_copy(0, batch.places(reading_BT), y_MD).view(shape_BTD)
+        y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
         every_weight = self._plan.rows is None
         scale_BT = self._read_scale(batch) if every_weight else None
         _, both = predict_both(self._pair.data, memory, batch, y_BTD, batch.valid_at_N, scale_BT)

@@ -22,7 +22,14 @@ from actors.corpus.corpus import MEASURED_WINDOWS, Windows, WindowStream, pack
 from actors.corpus.ranges import from_lists, to_lists
 from actors.corpus.replay_buffer import ReplayBuffer
 from actors.layers import losses
-from actors.layers.batch import Batch, data_logits_at, memory_logits_at, rows_at, to_batch
+from actors.layers.batch import (
+    Batch,
+    data_logits_at,
+    memory_logits_at,
+    rows_at,
+    rows_to,
+    to_batch,
+)
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.mixture import predict_both
 from actors.layers.sampling import continued, openings, pieces_of
@@ -337,8 +344,7 @@ class MemoryTrainer(Trainer):
         part, u_BTD = given.part.rows(slice(None, num_sequences)), given.u_BTD[:num_sequences]
         with self.cost("assist"), self.autocast():
             y_MD = self.layer.read_at(rows_at(u_BTD, part.text_at_M)).y.to(u_BTD.dtype)
-            nothing = torch.zeros_like(u_BTD).flatten(0, 1)
-            y_BTD = nothing.index_copy(0, part.text_at_M, y_MD).view_as(u_BTD)
+            y_BTD = rows_to(y_MD, part.text_at_M, part.tokens_BT.shape)
             _, both = predict_both(self.teacher, self.layer, part, y_BTD, part.valid_at_N)
             assist = losses.assist(both.mixed().logp, part.targets_N)
         return Term(assist * (num / given.num_global.assist), self.spec.losses.assist)

@@ -20,7 +20,7 @@ from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured
-from tests.unit.actors.tiny import RUN, build, run_spec, save_checkpoint, tokens
+from tests.unit.actors.tiny import RUN, build, build_memory, run_spec, save_checkpoint, tokens
 from tests.unit.actors.tiny_pair import NUM_TOKENS, tandem
 
 PADDED = 64
@@ -32,7 +32,7 @@ def padded_spec(facts_corpus: CorpusSpec, tokenizer: Tokenizer, tmp_path: Path) 
     return run_spec(facts_corpus, data__layer={"pretrained": place, "read_layers": (0, 1)})
 
 
-def test_unsaid_is_what_the_loss_over_all_rows_has_more() -> None:
+def test_beyond_tokens_is_what_the_loss_over_all_rows_has_more() -> None:
     logits_NV = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
     targets_N = tokens(6, num=5)
     beyond_N = logits_NV[:, 5:].logsumexp(-1)
@@ -79,7 +79,7 @@ def test_training_lowers_what_is_given_to_no_token(
     for _ in range(20):
         trainer.train_step()
         trainer.step += 1
-    assert beyond() < 0.8 * before  # .138 -> .091; without `unsaid` to .203
+    assert beyond() < 0.8 * before  # .138 -> .091; without `beyond_tokens` to .203
 
 
 def test_where_every_row_is_a_token_nothing_is_added() -> None:
@@ -90,6 +90,17 @@ def test_where_every_row_is_a_token_nothing_is_added() -> None:
     assert padded(ids % 50, torch.zeros_like(ids)).beyond_BT.shape == (1, 5)
     with torch.no_grad():
         assert padded(ids % 50, torch.zeros_like(ids)).beyond_BT is None
+
+
+def test_a_frozen_layer_that_reads_spends_nothing_on_rows_that_are_no_tokens() -> None:
+    (padded, _), memory = build("llama", 60, 50), build_memory(60, 50)
+    padded.requires_grad_(False)
+    for _, gate in padded.port.read_gates():
+        torch.nn.init.ones_(gate.write.weight)
+    ids = tokens(1, 5) % 50
+    out = padded(ids, torch.zeros_like(ids), memory.read(ids, torch.zeros_like(ids)).y)
+    assert out.logits_BTV.requires_grad  # through the read, as in assist
+    assert out.beyond_BT is None
 
 
 def prefer_padding(layer: DataLayer) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from actors.layers.losses import recall
-from actors.measuring.probing import answer_tokens
+from actors.measuring.probing import answer_tokens, same_start
 from actors.sources.facts import Fact
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Header, Range
@@ -23,7 +23,7 @@ from benchmarks.intervals import interval_95
 from benchmarks.paired import difference
 from benchmarks.plots import LABELS, reflect_figure
 from benchmarks.reflect import KEYS, groups_of, lines, measure, simple_controls, tasks_of
-from benchmarks.reflect_answers import Answers, changed, gives, same_start, share
+from benchmarks.reflect_answers import Answers, changed, gives, share
 from benchmarks.reflect_cells import of_known
 from benchmarks.reflect_controls import NgramTable, recall_kl, unigram_logits, with_shuffled_slots
 from benchmarks.reflect_data import MissingDataError, candidates, check_folder, choose

@@ -16,6 +16,7 @@ from actors.layers.batch import (
     data_logits_at,
     memory_logits_at,
     rows_at,
+    rows_to,
     to_batch,
 )
 from actors.layers.mixture import predict_both
@@ -98,6 +99,14 @@ def test_places_pick_what_their_mask_picks_and_pass_the_same_gradient() -> None:
         gradients.append((picked.detach(), leaf.grad))
     for masked, placed in zip(*gradients, strict=True):
         assert torch.equal(masked, placed)
+
+
+def test_rows_go_back_to_the_places_that_they_were_picked_at() -> None:
+    x_BTD, batch = torch.randn(2, 6, 3), to_batch(windows(), CPU)
+    back = rows_to(rows_at(x_BTD, batch.valid_at_N), batch.valid_at_N, batch.tokens_BT.shape)
+    assert torch.equal(back, x_BTD * batch.valid_BT[..., None])
+    nothing = rows_to(x_BTD[:0, 0], batch.valid_at_N[:0], batch.tokens_BT[:0].shape)
+    assert nothing.shape == (0, 6, 3)
 
 
 def test_the_data_layers_own_logits_at_the_valid_positions_are_those_of_its_pass() -> None:

@@ -155,6 +155,21 @@ def test_a_tokenizer_with_other_ids_is_found(
     assert "the exported tokenizer gives other ids" in message
 
 
+def test_a_tokenizer_that_stops_early_is_named_with_the_first_id_that_is_missing(
+    spec: RunSpec, tokenizer: Tokenizer, pair: Pair
+) -> None:
+    windows = heldout(spec, tokenizer)
+    first = compared_documents(windows, tokenizer.end_of_text)
+    text = tokenizer.decode(first.tokens_NT[0][first.segments_NT[0] != PADDING].tolist())
+    with export_folder(spec, tokenizer, pair) as root:
+        path = root / "data_layer" / "tokenizer.json"
+        cut = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+        path.write_text(json.dumps({**json.loads(path.read_text()), "truncation": cut}))
+        message = refusal(root, tokenizer, pair, windows)
+    assert f"expected {tokenizer.encode(text)[3]}, got no more" in message
+    assert "at token 3 of" in message
+
+
 def test_nothing_is_left_of_an_export_that_fails(
     spec: RunSpec, tokenizer: Tokenizer, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
