@@ -125,7 +125,8 @@ class CommandHandler:
     def on_prepared(self, event: Prepared) -> None:
         """The added workers are ready, or can't be had: then the run goes on as it was."""
         resizing = self._resizing
-        assert resizing is not None, "nothing was being prepared"
+        if resizing is None:
+            return  # the run's end overtook it, and `close` has refused it
         if event.cause is None:
             resizing.prepared_at = self._clock()
             return

@@ -310,6 +310,17 @@ def test_a_resize_that_the_runs_end_overtakes_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize("late", [Prepared(), Prepared(PlacementError("no room"))])
+def test_workers_that_come_or_are_given_up_in_the_final_evaluation_change_nothing(
+    late: Prepared,
+) -> None:
+    script = [*both(1), *both(2), *both(3, agreement=0.5), catch_up(4, 0.6, 3)]
+    run = Run([*script, late, evaluated(3, 4)], resize(memory_workers=2), intervals=3)
+    run.coordinator.run()
+    assert [state for state, _ in run.replies()] == ["accepted", "refused"]
+    assert run.listener.warnings == []
+
+
 def test_a_checkpoint_is_made_of_the_first_interval_that_neither_group_has_begun() -> None:
     run = Run([*both(1), *map(saved, both(2))], checkpoint())
     run.log_after("submit memory 1 on data 0")
