@@ -98,7 +98,7 @@ class CommandHandler:
         interval = next_common_version(self._plan, progress)
         if not self._config.checkpoints.every:
             self._reply(command, REFUSED, "this run makes no checkpoints: checkpoints.every is 0")
-        elif interval > self._plan.intervals:
+        elif interval is None:
             self._reply(command, REFUSED, "both groups have begun their last interval")
         else:
             self._checkpoints.add(interval)

@@ -330,6 +330,29 @@ def test_a_checkpoint_is_made_of_the_first_interval_that_neither_group_has_begun
     assert (reply.state, reply.interval) == ("accepted", 2)
 
 
+def test_the_last_interval_is_saved_too_where_it_alone_publishes_after_those_begun() -> None:
+    quiet = [replace(event, version=None) for event in both(1)]
+    script = [*quiet, *map(saved, both(2)), *map(saved, both(3, agreement=0.5))]
+    rare = {"intervals": 3, "exchange": {"publish_every": 2}, "checkpoints": {"every": 2}}
+    run = Run(script, later={3: checkpoint()}, **rare)
+    run.log_after("committed memory 2")
+    (reply,) = run.listener.replies
+    assert (reply.state, reply.interval) == ("accepted", 3)
+    assert [pair.interval for pair in run.listener.checkpoints] == [2, 3]
+
+
+def test_a_stop_in_the_last_versions_interval_waits_for_its_checkpoint() -> None:
+    quiet = [replace(event, version=None) for event in both(1)]
+    script = [*quiet, *map(saved, both(2)), *map(saved, both(3, agreement=0.5))]
+    rare = {"intervals": 3, "exchange": {"publish_every": 2}, "checkpoints": {"every": 2}}
+    run = Run(script, **rare)
+    run.stop_after = 3
+    with pytest.raises(InterruptedRunError, match=r"SIGTERM$"):
+        run.coordinator.run()
+    assert run.listener.drains == [3]
+    assert run.listener.checkpoints[-1].interval == 3
+
+
 def test_a_group_whose_failures_are_not_forgiven_ends_the_run_in_a_switch_too() -> None:
     script = [Prepared(), *both(1), saved(committed(MEMORY, 2)), Failed(MEMORY, 1, DIED)]
     run = Run(script, resize(memory_workers=2), recovery={"max_failures": 0})
