@@ -61,7 +61,7 @@ class Plan:
         return interval if self.publishes(interval) else self._before(interval)
 
     def next_published(self, begun: int) -> int | None:
-        """The first interval after those begun that ends with a snapshot; None where none is left."""
+        """The first interval after those begun that ends with a snapshot; None: none is left."""
         if begun >= self.intervals:
             return None
         return min(self._before(begun) + self.publish_every, self.intervals)
