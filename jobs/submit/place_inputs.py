@@ -29,8 +29,7 @@ def place(storage: str, source: Path = Path(JOB_FOLDER, INPUTS)) -> list[str]:
             goal = f"{target}/{path.relative_to(folder).as_posix()}"
             part = f"{target}.{uuid.uuid4().hex}.part"  # another job may copy the same files
             fs.put_file(str(path), part)
-            if "/" in goal:
-                fs.makedirs(goal.rpartition("/")[0], exist_ok=True)
+            fs.makedirs(goal.rpartition("/")[0], exist_ok=True)
             move_file(fs, part, goal)
         fs.pipe_file(target + WHOLE, b"")
         placed.append(folder.name)

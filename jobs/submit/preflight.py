@@ -21,7 +21,13 @@ from actors.settings.run import EVALUATOR, GROUPS
 from actors.wire import ConfigError
 from jobs.submit.job_server import JobServer, JobServerError
 from jobs.submit.survey import MARKER, REQUEST_FILE, SurveyRequest
-from orchestrator.nodes.placement import Resources, bundle, evaluator_bundle, labels_of
+from orchestrator.nodes.placement import (
+    WHAT_TO_DO,
+    Resources,
+    bundle,
+    evaluator_bundle,
+    labels_of,
+)
 from orchestrator.settings.config import Config
 
 POLL_S = 0.5
@@ -163,7 +169,7 @@ def shortages(places: Sequence[Reservation], survey: Mapping[str, Any]) -> list[
     return [
         f"resources: asked {_text(asked)} in all, and there is no room for "
         f"{_in_words(left)}; the cluster has {_several(nodes) or 'no nodes'} and {scales}; "
-        "lower data.workers or memory.workers, correct their node_labels, or add nodes"
+        f"{WHAT_TO_DO}"
     ]
 
 

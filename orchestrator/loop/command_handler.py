@@ -98,7 +98,7 @@ class CommandHandler:
         interval = next_common_version(self._plan, progress)
         if not self._config.checkpoints.every:
             self._reply(command, REFUSED, "this run makes no checkpoints: checkpoints.every is 0")
-        elif interval > self._plan.intervals:
+        elif interval is None:
             self._reply(command, REFUSED, "both groups have begun their last interval")
         else:
             self._checkpoints.add(interval)
@@ -125,7 +125,8 @@ class CommandHandler:
     def on_prepared(self, event: Prepared) -> None:
         """The added workers are ready, or can't be had: then the run goes on as it was."""
         resizing = self._resizing
-        assert resizing is not None, "nothing was being prepared"
+        if resizing is None:
+            return  # the run's end overtook it, and `close` has refused it
         if event.cause is None:
             resizing.prepared_at = self._clock()
             return

@@ -30,10 +30,9 @@ class Drain:
         return f"{self.reason}; no new checkpoint came within recovery.drain_s ({limit_s:g} s)"
 
 
-def next_common_version(plan: Plan, progress: Mapping[str, GroupProgress]) -> int:
-    """The first interval with a version that no group has begun."""
-    begun = max(p.begun for p in progress.values())
-    return (begun // plan.publish_every + 1) * plan.publish_every
+def next_common_version(plan: Plan, progress: Mapping[str, GroupProgress]) -> int | None:
+    """The first interval with a version that no group has begun; None where none is left."""
+    return plan.next_published(max(p.begun for p in progress.values()))
 
 
 def plan_drain(
@@ -46,6 +45,6 @@ def plan_drain(
     """
     interval = next_common_version(plan, progress)
     drain_s = config.recovery.drain_s if config.checkpoints.every else 0.0
-    if drain_s == 0 or interval > plan.intervals:
+    if drain_s == 0 or interval is None:
         return None
     return Drain(interval, now + drain_s, reason)

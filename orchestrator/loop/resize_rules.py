@@ -59,11 +59,6 @@ def with_sizes(config: Config, sizes: Mapping[str, int]) -> Config:
     return make_config(values, source="resize")
 
 
-def next_boundary(progress: GroupProgress, plan: Plan) -> int:
-    """The first interval that a group has not begun and that ends with a version."""
-    return (progress.begun // plan.publish_every + 1) * plan.publish_every
-
-
 def refuse_resize(
     config: Config, sizes: Mapping[str, int], plan: Plan, progress: Mapping[str, GroupProgress]
 ) -> str | None:
@@ -82,6 +77,6 @@ def refuse_resize(
     except ConfigError as err:
         return str(err)
     for group in sizes:
-        if next_boundary(progress[group], plan) >= plan.intervals:
+        if plan.next_published(progress[group].begun) in (plan.intervals, None):
             return f"the {group} group has no interval left at whose end it could be resized"
     return None

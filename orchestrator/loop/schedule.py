@@ -60,6 +60,12 @@ class Plan:
         """The newest version that is published when an interval has ended."""
         return interval if self.publishes(interval) else self._before(interval)
 
+    def next_published(self, begun: int) -> int | None:
+        """The first interval after those begun that ends with a snapshot; None: none is left."""
+        if begun >= self.intervals:
+            return None
+        return min(self._before(begun) + self.publish_every, self.intervals)
+
     def ordinal(self, interval: int) -> int:
         """Index of the version that an interval publishes, or the next one does, counting published
         versions only.

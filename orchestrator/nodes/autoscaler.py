@@ -19,7 +19,7 @@ from typing import Any
 import ray
 import yaml
 
-from orchestrator.nodes.nodes import Node, cluster_nodes
+from orchestrator.nodes.nodes import NODE_ID_LABEL, Node, cluster_nodes
 from orchestrator.nodes.private_ray import autoscaling_state
 
 LAUNCHER_FILE = (
@@ -72,7 +72,7 @@ def possible_nodes() -> list[Node]:
     """
     here = ray.get_runtime_context().get_node_id()
     head = [node for node in cluster_nodes() if node.is_head]
-    if not any(node.labels.get("ray.io/node-id") == here for node in head):
+    if not any(node.labels.get(NODE_ID_LABEL) == here for node in head):
         return []
     try:
         text = Path(LAUNCHER_FILE).expanduser().read_text(encoding="utf-8")

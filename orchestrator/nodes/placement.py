@@ -22,7 +22,7 @@ from ray.util.placement_group import (
 
 from actors.settings.groups import WorkersSpec
 from actors.settings.node_labels import in_words, meets
-from actors.settings.run import DATA, EVALUATOR, GROUPS, MEMORY
+from actors.settings.run import EVALUATOR, GROUPS
 from orchestrator.errors import InterruptedRunError, PlacementError
 from orchestrator.nodes.autoscaler import ScalerState, possible_nodes, scaler_state
 from orchestrator.nodes.nodes import Node, cluster_nodes, labels_seen, total
@@ -53,11 +53,17 @@ def bundles(config: Config) -> list[Resources]:
     """One bundle per worker, the data group's first, then the memory group's, then the evaluator's
     if it has any.
     """
-    wanted = [bundle(config.data.workers)] * config.data.workers.num_workers
-    wanted += [bundle(config.memory.workers)] * config.memory.workers.num_workers
-    if evaluator := evaluator_bundle(config):
-        wanted.append(evaluator)
-    return wanted
+    return [_bundle_of(config, name) for name in _names(config)]
+
+
+def _names(config: Config) -> list[str]:
+    """Group, or evaluator, of each of the `bundles`."""
+    names = [group for group in GROUPS for _ in range(config.group(group).workers.num_workers)]
+    return [*names, EVALUATOR] if evaluator_bundle(config) else names
+
+
+def _bundle_of(config: Config, name: str) -> Resources:
+    return evaluator_bundle(config) if name == EVALUATOR else bundle(config.group(name).workers)
 
 
 def evaluator_bundle(config: Config) -> Resources:
@@ -68,9 +74,7 @@ def evaluator_bundle(config: Config) -> Resources:
 
 def bundle_labels(config: Config) -> list[dict[str, str]]:
     """Labels of the nodes that each of the `bundles` asks for, in their order."""
-    wanted = [labels_of(config, DATA)] * config.data.workers.num_workers
-    wanted += [labels_of(config, MEMORY)] * config.memory.workers.num_workers
-    return [*wanted, labels_of(config, EVALUATOR)] if evaluator_bundle(config) else wanted
+    return [labels_of(config, name) for name in _names(config)]
 
 
 def labels_of(config: Config, name: str) -> dict[str, str]:
@@ -82,9 +86,7 @@ def labels_of(config: Config, name: str) -> dict[str, str]:
 
 def bundle_index(config: Config, group: str, rank: int) -> int:
     """Index of a worker's bundle."""
-    first = {DATA: 0, MEMORY: config.data.workers.num_workers}
-    first[EVALUATOR] = first[MEMORY] + config.memory.workers.num_workers
-    return first[group] + rank
+    return _names(config).index(group) + rank
 
 
 def shortages(config: Config, available: Mapping[str, float]) -> list[str]:
@@ -96,9 +98,8 @@ def shortages(config: Config, available: Mapping[str, float]) -> list[str]:
         if asked > have + 1e-9:
             parts = [
                 f"{group} {w.num_workers} x {bundle(w).get(resource, 0.0):g}"
-                for group, w in zip(
-                    GROUPS, (config.data.workers, config.memory.workers), strict=True
-                )
+                for group in GROUPS
+                for w in [config.group(group).workers]
             ]
             if extra := evaluator_bundle(config).get(resource):
                 parts.append(f"{EVALUATOR} {extra:g}")
@@ -124,8 +125,8 @@ def label_shortages(config: Config, nodes: Sequence[Node]) -> list[str]:
             continue
         for resource in ("CPU", "GPU"):
             need = sum(
-                b.get(resource, 0.0)
-                for b, name in zip(bundles(config), _names(config), strict=True)
+                _bundle_of(config, name).get(resource, 0.0)
+                for name in _names(config)
                 if name in names
             )
             have = sum(node.resources.get(resource, 0.0) for node in mine)
@@ -135,12 +136,6 @@ def label_shortages(config: Config, nodes: Sequence[Node]) -> list[str]:
                     f"available {have:g} on {len(mine)} of them"
                 )
     return lines
-
-
-def _names(config: Config) -> list[str]:
-    """Group, or evaluator, of each of the `bundles`."""
-    names = [group for group in GROUPS for _ in range(config.group(group).workers.num_workers)]
-    return [*names, EVALUATOR] if evaluator_bundle(config) else names
 
 
 def _labels_key(name: str) -> str:
@@ -243,8 +238,8 @@ def asked_for(config: Config) -> str:
     names = _names(config)
     parts = []
     for name in dict.fromkeys(names):
-        each = bundles(config)[names.index(name)]
-        what = ", ".join(f"{kind} {amount:g}" for kind, amount in each.items())
+        each = _bundle_of(config, name).items()
+        what = ", ".join(f"{kind} {amount:g}" for kind, amount in each)
         wanted = labels_of(config, name)
         where = f" on nodes with {in_words(wanted)}" if wanted else ""
         parts.append(f"{name} {names.count(name)} x ({what}){where}")

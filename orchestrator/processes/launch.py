@@ -328,7 +328,12 @@ class Launcher:
                     raise as_group_error(group, rank, err, "while starting") from err
             if pending and time.monotonic() > deadline:
                 late, after_s = [waiting[ref] for ref in pending], self._config.deadlines.start_s
-                started = {p.rank: (p.actor, p.location_ref) for p in self._processes.values()}
+                spares = {actor for actor, _ in list(self._spares.values())}  # of the same ranks
+                started = {
+                    process.rank: (process.actor, process.location_ref)
+                    for process in list(self._processes.values())  # other threads add some
+                    if process.actor not in spares
+                }
                 raise late_start(late, started, what, after_s)
         return results
 

@@ -116,7 +116,7 @@ class RankGroup:
     _failing_since: float | None = None
     _adopted: int = -1
     _beat_refs: dict[ObjectRef, int] = field(default_factory=dict)
-    _beats: dict[int, float] = field(default_factory=dict)  # rank -> when the last one came back
+    _beat_at: dict[int, float] = field(default_factory=dict)  # rank -> when the last one came back
 
     def call_all(self, method: str, *args: Any) -> dict[ObjectRef, tuple[str, int]]:
         """Calls a method on every rank; the refs by group and rank."""
@@ -241,18 +241,18 @@ class RankGroup:
                 rank = self._beat_refs.pop(ref)
                 try:
                     self.beats[rank] = ray.get(ref)
-                    self._beats[rank] = now
+                    self._beat_at[rank] = now
                 except RayError as err:  # the process died or can't be reached
                     cause = as_group_error(self.name, rank, err, "between two intervals")
                     failed.append(Failed(self.name, rank, cause))
         asked = set(self._beat_refs.values())
         for rank, actor in enumerate(self.actors):
-            self._beats.setdefault(rank, now)
+            self._beat_at.setdefault(rank, now)
             if rank not in asked:
                 self._beat_refs[actor.beat.remote()] = rank
         return failed or [
             Failed(self.name, rank, self._late(rank, now - at))
-            for rank, at in self._beats.items()
+            for rank, at in self._beat_at.items()
             if now - at > self.heartbeat_s
         ]
 

@@ -63,7 +63,6 @@ class RayCluster:
         stored_part: StoredPart = lambda saved, index: None,
     ) -> None:
         self._config = config
-        self._tokenizer_json = tokenizer_json
         self._launcher = Launcher(config, tokenizer_json, seats)
         self._stored_part = stored_part
         self._groups: dict[str, RankGroup] = {}

@@ -13,17 +13,16 @@ from rich.table import Table
 
 from actors.corpus.inventory import Inventory
 from actors.formats import ABSENT, clock
-from actors.settings.run import DATA, GROUPS, MEMORY, peer_of
+from actors.settings.run import GROUPS, peer_of
 from actors.wire import RankDescription
 from orchestrator.console import Console, plain
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize
 from orchestrator.reporting.live_view import LiveView
-from orchestrator.run_dir.metrics import Row
+from orchestrator.run_dir.metrics import SHOWN_LOSSES, Row
 from orchestrator.settings.config import Config
 
 LINE_EVERY_S = 10.0
-LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
 
 class ProgressView(LiveView):
@@ -158,7 +157,9 @@ class ProgressView(LiveView):
         if row is None:
             return {"step": f"0/{total}"}
         losses = "  ".join(
-            f"{name} {row[key]:.3f}" for name in LOSSES[group] if (key := f"train.{name}") in row
+            f"{name} {row[key]:.3f}"
+            for name in SHOWN_LOSSES[group]
+            if (key := f"train.{name}") in row
         )
         wall = max(1e-9, row["end_s"] - (self._first_start(group)))
         return {

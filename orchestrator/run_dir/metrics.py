@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from actors.settings.run import DATA, MEMORY
 from actors.wire import Evaluation, Report
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize
 
 Row = dict[str, Any]
+# Of each group, in the progress view and in the status.
+SHOWN_LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from typing import Any
 
 import psutil
 
-from actors.settings.run import DATA, GROUPS, MEMORY
+from actors.settings.run import GROUPS
 from actors.wire import ConfigError, Heartbeat, Location
 from orchestrator.loop.phases import Starting
 from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.loop.schedule import Plan
-from orchestrator.run_dir.metrics import Metrics, Row
+from orchestrator.run_dir.metrics import SHOWN_LOSSES, Metrics, Row
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, STATUS, SUMMARY
@@ -36,7 +36,6 @@ SKEW_S = 2.0  # of two machines' clocks, taken for none
 RUNNING, SILENT, STARTING, NO_RUN = "running", "silent", "starting", "no run"
 TRAINING, CATCHING_UP = "training", "catching up, and the final evaluation"
 ENDED = "ended"  # phase of a rank whose run has ended
-LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
 Places = Mapping[str, Sequence[tuple[Location, Heartbeat | None]]]  # of every rank that is ready
 
@@ -166,7 +165,7 @@ def _group(
         "steps_per_s": steps / took_s if took_s else None,
         "tokens_per_s": row.get("tokens_per_s"),
         "waiting_frac": row["wait_s"] / took_s if took_s else None,
-        "losses": {n: row[k] for n in LOSSES[group] if (k := f"train.{n}") in row},
+        "losses": {n: row[k] for n in SHOWN_LOSSES[group] if (k := f"train.{n}") in row},
         "version": plan.version_at(row.get("interval", 0)),
         "adopted": row.get("peer_version", 0),
         "lag": row.get("lag", 0),

@@ -310,6 +310,17 @@ def test_a_resize_that_the_runs_end_overtakes_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize("late", [Prepared(), Prepared(PlacementError("no room"))])
+def test_workers_that_come_or_are_given_up_in_the_final_evaluation_change_nothing(
+    late: Prepared,
+) -> None:
+    script = [*both(1), *both(2), *both(3, agreement=0.5), catch_up(4, 0.6, 3)]
+    run = Run([*script, late, evaluated(3, 4)], resize(memory_workers=2), intervals=3)
+    run.coordinator.run()
+    assert [state for state, _ in run.replies()] == ["accepted", "refused"]
+    assert run.listener.warnings == []
+
+
 def test_a_checkpoint_is_made_of_the_first_interval_that_neither_group_has_begun() -> None:
     run = Run([*both(1), *map(saved, both(2))], checkpoint())
     run.log_after("submit memory 1 on data 0")
@@ -317,6 +328,29 @@ def test_a_checkpoint_is_made_of_the_first_interval_that_neither_group_has_begun
     assert [pair.interval for pair in run.listener.checkpoints] == [2]
     (reply,) = run.listener.replies
     assert (reply.state, reply.interval) == ("accepted", 2)
+
+
+def test_the_last_interval_is_saved_too_where_it_alone_publishes_after_those_begun() -> None:
+    quiet = [replace(event, version=None) for event in both(1)]
+    script = [*quiet, *map(saved, both(2)), *map(saved, both(3, agreement=0.5))]
+    rare = {"intervals": 3, "exchange": {"publish_every": 2}, "checkpoints": {"every": 2}}
+    run = Run(script, later={3: checkpoint()}, **rare)
+    run.log_after("committed memory 2")
+    (reply,) = run.listener.replies
+    assert (reply.state, reply.interval) == ("accepted", 3)
+    assert [pair.interval for pair in run.listener.checkpoints] == [2, 3]
+
+
+def test_a_stop_in_the_last_versions_interval_waits_for_its_checkpoint() -> None:
+    quiet = [replace(event, version=None) for event in both(1)]
+    script = [*quiet, *map(saved, both(2)), *map(saved, both(3, agreement=0.5))]
+    rare = {"intervals": 3, "exchange": {"publish_every": 2}, "checkpoints": {"every": 2}}
+    run = Run(script, **rare)
+    run.stop_after = 3
+    with pytest.raises(InterruptedRunError, match=r"SIGTERM$"):
+        run.coordinator.run()
+    assert run.listener.drains == [3]
+    assert run.listener.checkpoints[-1].interval == 3
 
 
 def test_a_group_whose_failures_are_not_forgiven_ends_the_run_in_a_switch_too() -> None:

@@ -242,6 +242,18 @@ def test_only_every_so_many_intervals_publish_and_the_last_one_always_does() -> 
 
 
 @pytest.mark.parametrize(
+    ("committed", "running", "every", "version"),
+    [(0, False, 1, 1), (0, True, 1, 2), (4, True, 1, 6), (4, True, 3, 6), (5, True, 3, 9),
+     (88, True, 4, 90), (89, True, 4, None), (92, False, 1, None)],
+)  # fmt: skip
+def test_the_next_version_is_that_of_the_first_interval_not_begun_that_publishes_one(
+    committed: int, running: bool, every: int, version: int | None
+) -> None:
+    plan = Plan(90, 1, publish_every=every)
+    assert plan.next_published(GroupProgress(committed, running).begun) == version
+
+
+@pytest.mark.parametrize(
     ("interval", "adopted", "lag"),
     [(1, 0, 1), (3, 0, 1), (4, 3, 1), (6, 3, 1), (7, 3, 2), (4, 6, 0)],
 )

@@ -133,6 +133,26 @@ def test_a_spare_that_took_its_place_is_ended_with_the_others(launcher: Launched
     assert ray.killed == spares
 
 
+def test_a_rank_that_is_late_is_asked_what_it_does_and_not_its_spare(
+    launcher: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = Ray()
+    it = launcher(ray)
+    ranks = it.make([DATA], no_stop)[DATA]
+    it.warm(DATA)
+    asked: dict[tuple[str, int], Any] = {}
+
+    def late_start(late: Any, processes: dict[Any, Any], *rest: Any) -> GroupFailedError:
+        asked.update({rank: processes[rank][0] for rank in late})
+        return GroupFailedError("late")
+
+    monkeypatch.setattr("orchestrator.processes.launch.late_start", late_start)
+    monkeypatch.setattr(ray, "wait", lambda refs, timeout: ([], refs))
+    with pytest.raises(GroupFailedError, match="late"):
+        it.await_all(ranks.call_all("regroup"), 0.0, "did not leave its old group", no_stop)
+    assert asked == {(DATA, rank): actor for rank, actor in enumerate(ranks.actors)}
+
+
 def test_added_ranks_that_cant_all_be_made_are_ended(launcher: Launched) -> None:
     ray = Ray(room=1)
     with pytest.raises(ValueError, match="no more actors"):
