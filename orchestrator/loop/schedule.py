@@ -169,11 +169,13 @@ class CatchUp:
         """Why the verdict is what it is, in one sentence."""
         if self.before is None or not self.after:
             return "the run ended before the memory adopted the final version"
-        relation = "within" if self.caught_up else "not within"
+        if self.after[-1] > self.before + AGREEMENT_TOLERANCE:
+            relation = "above"
+        else:
+            relation = f"{'' if self.caught_up else 'not '}within {AGREEMENT_TOLERANCE} of"
         text = (
             f"agreement with the final version {self.after[-1]:.4f} after {len(self.after)} "
-            "catch-up intervals is "
-            f"{relation} {AGREEMENT_TOLERANCE} of the {self.before:.4f} with the version before"
+            f"catch-up intervals is {relation} the {self.before:.4f} with the version before"
         )
         if not self.caught_up:
             return f"{text}; raise exchange.catchup_intervals (now {plan.catchup_intervals})"

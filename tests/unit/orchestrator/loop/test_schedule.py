@@ -144,6 +144,12 @@ def test_the_reason_names_both_agreements_and_how_many_intervals_it_took() -> No
     assert "0.8063 after 2 catch-up intervals is within 0.01 of the 0.8125" in reason
 
 
+def test_an_agreement_that_rose_is_not_said_to_be_within_what_it_passed() -> None:
+    reason = CatchUp(0.6, (0.7,)).reason(PLAN)
+    assert "0.7000 after 1 catch-up intervals is above the 0.6000" in reason
+    assert "within" not in reason
+
+
 def test_the_reason_for_not_reflecting_names_the_knob_and_its_value() -> None:
     reason = CatchUp(0.8, (0.7, 0.7)).reason(PLAN)
     assert "not within" in reason
