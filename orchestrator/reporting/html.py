@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from actors.formats import ABSENT
 from actors.measuring.answers import is_answered
 
 HERE = "orchestrator.reporting"
@@ -44,8 +45,9 @@ def _environment(package: str) -> Environment:
 
 
 def _is_numeric(text: str) -> bool:
-    """Whether a cell is aligned to the right."""
-    return text.replace(",", "").replace(".", "").replace("-", "").replace("%", "").isdigit()
+    """Whether a cell is aligned to the right: a number, one before and after, or none known."""
+    digits = "".join(char for char in text if char not in " ,.-+%→")
+    return text == ABSENT or digits.isdigit()
 
 
 def _is_answering(said: str, expected: str) -> bool:
@@ -59,7 +61,7 @@ def card(value: str, label: str, bad: bool = False) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of text as a table; what looks like a number is aligned to the right."""
+    """Rows of text as a table; below headings, what looks like a number is aligned to the right."""
     return _part("table", heads, rows)
 
 

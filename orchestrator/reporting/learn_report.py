@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from actors.formats import ABSENT
 from actors.settings.run import DATA, MEMORY
 from orchestrator.reporting.html import render
 from orchestrator.reporting.plots import COLORS, draw
@@ -85,10 +86,21 @@ def learned_page(learned: Json) -> str:
         kept=change_table(old["before"], old["after"]),
         plots=_learned_plots(learned["curve"]),
         how=[
-            *((name, str(learned[name])) for name in HOW),
+            *((name, _said(learned[name])) for name in HOW),
             ("rows changed", f"{learned['rows_changed']} of {learned['num_rows']}"),
         ],
     )
+
+
+def _said(value: Any) -> str:
+    """A value of `learned.json` as people write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if value is None:
+        return ABSENT
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def forks_page(forks: Json) -> str:

@@ -26,8 +26,21 @@ def test_text_is_escaped_in_every_part() -> None:
 
 def test_numbers_stand_on_the_right_and_long_headings_break_at_their_dots() -> None:
     made = table(["heldout.own_loss"], [["1,234.50"], ["-3.5%"], ["v1"]])
-    assert "heldout.<wbr>own_loss" in made
+    assert "<th class=n>heldout.<wbr>own_loss" in made
     assert made.count("<td class=n>") == 2
+
+
+def test_what_was_before_and_after_and_what_is_not_known_stand_below_numbers() -> None:
+    made = table(["figure", "value"], [["a → b", "0.5% → +1.0%"], ["-", "–"], ["", ""]])
+    assert "<th>figure" in made
+    assert "<th class=n>value" in made
+    assert made.count("<td class=n>") == 2
+
+
+def test_a_table_without_headings_has_no_row_for_them() -> None:
+    made = table(["", ""], iter([["steps", "30"]]))
+    assert "<th" not in made
+    assert "<td>30" in made
 
 
 def test_a_package_has_templates_of_its_own_that_extend_ours(

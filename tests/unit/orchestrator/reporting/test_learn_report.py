@@ -93,3 +93,16 @@ def test_a_page_says_what_was_learned_and_what_was_lost(
     for said in ("11.0% → 61.0%", "123 of 456", "new.jsonl", "x <b>: what the memory learned"):
         assert said in page.text
     assert "x &lt;b&gt;" in learned_page(learned)
+
+
+def test_a_page_writes_settings_as_people_do(
+    learned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "orchestrator.reporting.learn_report.draw", lambda *given: "<svg></svg>"
+    )  # slow
+    facts = {"given": 3, "in_run": 0, "contradicting": 1}
+    given = {"corpus": ["a.jsonl", "b.jsonl"], "lr": 0.35 * 0.04, "facts": facts, "rows": None}
+    made = learned_page(learned | given)
+    for said in ("a.jsonl, b.jsonl", "0.014", "given 3, in run 0, contradicting 1", "–"):
+        assert f"<td>{said}</td>" in made
