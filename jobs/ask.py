@@ -8,6 +8,7 @@ from actors.wire import ConfigError
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import find_export
 
+NOTHING = "(nothing)"  # a voice ended at once, or said spaces only
 HEADINGS = {"own": "data layer alone", "help": "with memory", "memory": "memory alone"}
 
 
@@ -34,7 +35,7 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
         table = Table(title=prompt, title_justify="left")
         for voice in VOICES:
             table.add_column(HEADINGS[voice], overflow="fold")
-        table.add_row(*(tokenizer.decode(continued[v].tokens).strip() for v in VOICES))
+        table.add_row(*(tokenizer.decode(continued[v].tokens).strip() or NOTHING for v in VOICES))
         console.print(table)
         return
     table = Table(

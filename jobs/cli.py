@@ -83,7 +83,7 @@ def tune(
     search: Annotated[str, typer.Argument(metavar="SEARCH", help="YAML file of the search.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values of the search, e.g. trials=8."),
+        typer.Argument(metavar="KEY=VALUE", help="Values of the search, e.g. trials=8."),
     ] = None,
 ) -> None:
     """Searches for the best loss weights, or any other settings; run again, it continues."""
@@ -96,7 +96,7 @@ def tune(
 
 @app.command()
 def init(
-    path: Annotated[str, typer.Argument(metavar="[PATH]", help="File to write.")] = "tandem.yaml",
+    path: Annotated[str, typer.Argument(metavar="PATH", help="File to write.")] = "tandem.yaml",
     kind: Annotated[str, typer.Option("--kind", help="Kind of corpus: text or facts.")] = "text",
     everything: Annotated[bool, typer.Option("--all", help="Rarely changed fields too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
@@ -123,7 +123,7 @@ def check(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Run directories.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run directories.")],
     as_json: JsonOption = False,
 ) -> None:
     """Shows runs side by side, and where their configs differ."""
@@ -181,8 +181,8 @@ def learn(
     lr: Annotated[
         float | None,
         typer.Option(
-            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's, with "
-            f"--rows {ROWS_LR:g}."
+            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's; "
+            f"with --rows: {ROWS_LR:g}."
         ),
     ] = None,
     rows: Annotated[
@@ -210,7 +210,7 @@ def learn(
 @app.command()
 def ask(
     run: RunArgument,
-    prompt: Annotated[str, typer.Argument(help="The beginning of a sentence.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The beginning of a sentence.")],
     tokens: Annotated[bool, typer.Option("--tokens", help="Show each token, with λ.")] = False,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 24,
 ) -> None:
@@ -223,7 +223,7 @@ def ask(
 
 @app.command()
 def status(
-    run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run directory.")] = "",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory.")] = "",
     storage: Annotated[
         str, typer.Option(help="Without RUN: list the runs under this folder or URL.")
     ] = "runs",

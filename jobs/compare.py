@@ -103,7 +103,7 @@ def run_compare(urls: Sequence[str], console: Console, as_json: bool) -> None:
             console.say(f"{run.url}: {run.cause}")
     if differences:
         console.print(_differences_table(runs, differences))
-    else:
+    elif sum(bool(run.config) for run in runs) > 1:
         console.say("their configs do not differ")
 
 

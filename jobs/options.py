@@ -9,7 +9,7 @@ import typer
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Values of the config, e.g. seed=1 data.optimizer.lr=1e-3."
+        metavar="KEY=VALUE", help="Values of the config, e.g. seed=1 data.optimizer.lr=1e-3."
     ),
 ]
 RunArgument = Annotated[

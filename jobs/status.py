@@ -111,12 +111,13 @@ def run_list(
         values = [as_values(folder.path(name), seen) for name, seen in runs.items()]
         console.print_json(data={"runs": values, "jobs": jobs}, indent=None)
         return
-    console.say(f"runs under {folder.url}")
-    table = Table("run", "state", "interval", "data workers", "memory workers", "last update")
-    table.columns[0].overflow = "fold"
-    for name, seen in runs.items():
-        table.add_row(name, _state(seen), *_row(seen))
-    console.print(table)
+    console.say(f"{'runs' if runs else 'no runs'} under {folder.url}")
+    if runs:
+        table = Table("run", "state", "interval", "data workers", "memory workers", "last update")
+        table.columns[0].overflow = "fold"
+        for name, seen in runs.items():
+            table.add_row(name, _state(seen), *_row(seen))
+        console.print(table)
     if address:
         console.say(f"jobs at {address}")
         table = Table()

@@ -161,7 +161,7 @@ class Inventory:
             )
         tokens = self.special_tokens
         if tokens and not self.become_ids:
-            named = [f"{token} {num:,} times" for token, num in
+            named = [f"{token} {'once' if num == 1 else f'{num:,} times'}" for token, num in
                      sorted(tokens.items(), key=lambda item: -item[1])]  # fmt: skip
             searched = sum(source.searched_bytes for source in self.sources)
             found.append(

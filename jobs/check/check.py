@@ -202,12 +202,13 @@ def show(result: dict[str, Any], console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    table = Table(title="memory of one worker (activations are rough)", title_justify="left")
+    table = Table(title="memory of one worker", title_justify="left")
     for heading in ("", *GROUPS):
         table.add_column(heading, justify="right" if heading else "left")
     memory = result["worker_bytes"]
     for part in (name for name in memory[DATA] if name != "num_workers"):
-        table.add_row(part, *(memory_size(memory[group][part]) for group in GROUPS))
+        label = f"{part} (rough)" if part == "activations" else part
+        table.add_row(label, *(memory_size(memory[group][part]) for group in GROUPS))
     table.add_row("workers", *(str(memory[group]["num_workers"]) for group in GROUPS))
     console.print(table)
     work = Table(title="work", title_justify="left")

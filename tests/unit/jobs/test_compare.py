@@ -78,6 +78,7 @@ def test_json_says_the_same(two: tuple[str, str]) -> None:
 def test_equal_configs_are_said_to_be_equal(tmp_path: Path) -> None:
     urls = [finished_run(str(tmp_path / name), name=name) for name in ("a", "b")]
     assert "their configs do not differ" in shown(*urls)
+    assert "configs" not in shown(urls[0])
 
 
 def test_a_failed_run_shows_its_cause_and_competes_for_nothing(

@@ -105,6 +105,11 @@ def test_a_list_of_runs_shows_folders_and_names_as_they_are(tmp_path: Path) -> N
     assert "[red]a[bold]" in said
 
 
+def test_a_folder_without_runs_is_said_to_have_none(tmp_path: Path) -> None:
+    said = printed(lambda console: run_list(str(tmp_path / "nope"), None, console, False))
+    assert said == f"no runs under {tmp_path / 'nope'}\n"
+
+
 def test_a_comparison_shows_names_causes_and_values_as_they_are(tmp_path: Path) -> None:
     paths = [f"{TEXT}.txt", "x\\[y]"]
     urls = [
@@ -294,3 +299,19 @@ def test_a_mistyped_command_is_told_of_in_every_encoding() -> None:
     done = tandem("λ", PYTHONIOENCODING="ascii:strict")
     assert done.returncode == 2
     assert b"No such command" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("train", "{CONFIG} [KEY=VALUE]..."),
+        ("compare", "{RUN}..."),
+        ("ask", "{RUN} {PROMPT}"),
+        ("status", "[RUN]"),
+    ],
+)
+def test_usage_names_arguments_in_capitals_with_one_pair_of_brackets(
+    command: str, arguments: str
+) -> None:
+    usage = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
+    assert f"{command} [OPTIONS] {arguments}" in usage

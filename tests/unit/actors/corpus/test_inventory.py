@@ -207,6 +207,13 @@ def test_special_tokens_are_counted_once_each_and_the_longest_first(tmp_path: Pa
     assert found.special_tokens == {"<s>[INST]": 300, "<s>": 300}
 
 
+def test_a_special_token_that_stands_in_the_text_once_is_said_so(tmp_path: Path) -> None:
+    place = saved(tmp_path / "t", byte_level("<|endoftext|>", "<s>"))
+    spec = write_text(tmp_path, ["a <s> b", *["plain words"] * 300])
+    (said,) = taken(spec, tokenizer__pretrained=place).warnings()
+    assert "corpus: <s> once in the" in said
+
+
 def test_relations_that_nobody_asks_about_are_named(tmp_path: Path) -> None:
     templates = {
         "capital": [{"pattern": "The capital of [X] is [Y].", "lemma": "be"}],
