@@ -8,28 +8,26 @@ from typing import Any
 
 import pytest
 
-from actors.corpus.corpus import build_tokenizer
 from actors.settings.run import GROUPS
 from orchestrator.errors import GroupFailedError
 from orchestrator.processes.ray_cluster import RayCluster
-from orchestrator.run import train
-from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run import _Corpus, train
 from orchestrator.settings.config import Config, load_config
-from orchestrator.settings.file_names import CONFIG, TOKENIZER
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
 
-def failure(config: Config, resume: bool = False) -> str:
+def failure(config: Config) -> str:
     with pytest.raises(GroupFailedError) as failed:
-        train(config, resume=resume)
+        train(config)
     return str(failed.value)
 
 
-def test_ranks_that_read_the_corpus_are_named_with_it(workplace: Path, tmp_path: Path) -> None:
-    """Their templates are in a pipe that nobody writes to. The driver reads none: the run that it
-    goes on with has its tokenizer.
-    """
+@pytest.mark.long  # waits for a start of 30 s to be late
+def test_ranks_that_read_the_corpus_are_named_with_it(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their templates are in a pipe that nobody writes to. The driver reads others."""
     os.mkfifo(tmp_path / "templates.json")
     config = load_config(
         str(workplace / "tiny.yaml"),
@@ -40,11 +38,10 @@ def test_ranks_that_read_the_corpus_are_named_with_it(workplace: Path, tmp_path:
             "deadlines.start_s=30",
         ],
     )
-    run_dir = RunDir(config.run_url)
-    run_dir.write(CONFIG, config.to_yaml())
     whole = load_config(str(workplace / "tiny.yaml"))
-    run_dir.write(TOKENIZER, build_tokenizer(whole).to_json())
-    text = failure(config, resume=True)
+    known = _Corpus.read(whole, None, print)
+    monkeypatch.setattr(_Corpus, "read", lambda *_: known)
+    text = failure(config)
     assert "was not ready after 30 s (waiting for " in text
     for group in GROUPS:
         assert f"{group} rank 0: taking its device and reading the corpus, for " in text
