@@ -48,7 +48,7 @@ def by_ray(workplace: Path, shared_ray: None) -> RunResult:
 @pytest.fixture(scope="module")
 def whole(workplace: Path) -> RunResult:
     """An undisturbed run in this process."""
-    return run_in_process(settings(workplace, "in-process"), plots=True)
+    return run_in_process(settings(workplace, "in-process"))
 
 
 def rows(result: RunResult) -> list[dict[str, Any]]:

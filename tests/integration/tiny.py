@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 import yaml
 
 from orchestrator.console import Console
@@ -139,15 +138,9 @@ def run_in_process(
     console: Console | None = None,
     resume: bool = False,
     on_evaluation: Callable[[Row], None] | None = None,
-    plots: bool = False,
 ) -> RunResult:
-    """Runs `config` in this process, as `train`; most of its time would go to the report's plots,
-    which are drawn only where asked for.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        if not plots:
-            patch.setattr("orchestrator.reporting.report.all_plots", lambda metrics: [])
-        return train(config, console, resume=resume, on_evaluation=on_evaluation, in_process=True)
+    """Runs `config` in this process, without Ray, as `train`."""
+    return train(config, console, resume=resume, on_evaluation=on_evaluation, in_process=True)
 
 
 def actor_processes(root: psutil.Process) -> list[psutil.Process]:
