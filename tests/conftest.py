@@ -77,3 +77,13 @@ def start_ray(folder: Path) -> None:
         logging_level="CRITICAL",
     )
     os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def without_plots() -> Iterator[None]:
+    """Reports of runs in this process have no plots: drawing them takes longer than a tiny run.
+    Runs of commands in processes of their own draw them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.reporting.report.all_plots", lambda metrics: [])
+        yield
