@@ -157,10 +157,7 @@ def _importance_row(one: Importance) -> Sequence[str]:
 
 def _wide(search: Search, results: Sequence[TrialResult]) -> str:
     """A table of trials that scrolls where the page is narrow."""
-    heads, rows = _table_of(search, results)
-    text = table(heads, rows)
-    for head in heads:  # long names break at their dots
-        text = text.replace(f"<th>{head}</th>", f"<th>{head.replace('.', '.<wbr>')}</th>")
+    text = table(*_table_of(search, results))
     return f"<div style='overflow-x:auto;margin-top:12px;font-size:13px'>{text}</div>"
 
 
