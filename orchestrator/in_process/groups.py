@@ -24,9 +24,11 @@ from actors.machine.device import take_device, take_threads, used_bytes
 from actors.machine.host_memory import ByteArray
 from actors.pair.evaluator import Evaluator
 from actors.settings.run import DATA, GROUPS, MEMORY
+from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.trainer import Trainer
+from actors.weights.starting_model import StartingModel
 from actors.wire import ConfigError, Heartbeat, Location, Order, RankDescription, StorageError
 from orchestrator.errors import InterruptedRunError
 from orchestrator.in_process.host_store import HostStore
@@ -51,6 +53,7 @@ class InProcessGroups:
     def __init__(self, config: Config, tokenizer_json: str, store: HostStore) -> None:
         self._config, self._tokenizer_json, self._store = config, tokenizer_json, store
         self._spec = config.run_spec
+        self._starting = StartingModel(self._spec, Tokenizer.from_json(tokenizer_json))
         self._trainers: dict[str, Trainer] = {}
         self._first: dict[str, Version] = {}
         self._adopted = dict.fromkeys(GROUPS, -1)
@@ -75,7 +78,9 @@ class InProcessGroups:
         for group in GROUPS:
             if reason := stop_requested():
                 raise InterruptedRunError(reason)
-            trainer = TRAINERS[group](self._spec, self._tokenizer_json, self._config.name)
+            trainer = TRAINERS[group](
+                self._spec, self._tokenizer_json, self._config.name, starting=self._starting
+            )
             self._trainers[group] = trainer
             descriptions[group] = [self._description(trainer)]
             number = 0
@@ -166,7 +171,7 @@ class InProcessGroups:
         take_threads(self._spec.evaluation.cpus)
         torch.use_deterministic_algorithms(False)  # as in a process of its own
         if self._evaluator is None:
-            self._evaluator = Evaluator(self._spec, self._tokenizer_json)
+            self._evaluator = Evaluator(self._spec, self._tokenizer_json, starting=self._starting)
         headers, buckets = zip(*((v.headers, v.bucket_refs) for v in (data, memory)), strict=True)
         return Evaluated(self._evaluator.evaluate(headers, buckets, final))
 
