@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -280,6 +281,11 @@ def test_a_directory_in_place_of_a_file_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf8_is_named(file: Path) -> None:
     file.write_bytes(b"name: \xff\xfe\n")
     assert f"config {file}: byte 6 is not UTF-8" in error_of(file)
+
+
+def test_a_pipe_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.yaml")
+    assert f"{tmp_path / 'run.yaml'} is a pipe, expected a file" in error_of(tmp_path / "run.yaml")
 
 
 def test_the_resolved_config_loads_to_an_equal_one(file: Path, tmp_path: Path) -> None:
