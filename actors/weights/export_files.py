@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from actors.machine.host_memory import ByteArray, checksum
 from actors.settings.layers import MemoryLayerSpec
-from actors.storage import locate, storage_errors
+from actors.storage import locate, no_file, storage_errors
 from actors.wire import ConfigError, TandemError
 
 MARKER = "export.json"
@@ -74,11 +74,16 @@ def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
             left out.
 
     Raises:
-        ConfigError: a file can't be read.
+        ConfigError: a file can't be read, or is none but a pipe, a socket or a device.
         StorageError: its storage is away.
     """
     fs, source = locate(directory)
     if isinstance(fs, LocalFileSystem):
+        for part in parts:
+            top = Path(source, part)
+            for path in (top, *sorted(top.glob("*")), *sorted(top.glob("*/*"))):
+                if found := no_file(path):
+                    raise ConfigError(f"{path} {found}")
         yield Path(source)
         return
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
