@@ -5,6 +5,7 @@
                        AutoModelForCausalLM
     DIR/memory_port/   port.json, port.safetensors                       what that would drop
     DIR/memory_layer/  memory.json, memory.safetensors
+    DIR/memory_layer/writes/             what it was told since then: `writes_store`
 
 Only reads; `pair_export` writes.
 """
@@ -33,6 +34,7 @@ MARKER = "export.json"
 FOLDER = "export"  # of a run directory
 TOKENIZER = "tokenizer.json"
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
+WRITES = f"{MEMORY_LAYER}/writes"
 MEMORY_DESCRIPTION = f"{MEMORY_LAYER}/memory.json"
 
 
@@ -66,7 +68,8 @@ def export_at(location: str) -> str | None:
 
 @contextmanager
 def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
-    """The directory as a local folder: itself, or a temporary copy from another file system.
+    """The directory as a local folder: itself, or a temporary copy from another file system, then
+    without named writes, which may change at any time.
 
     Args:
         directory: any fsspec URL.
@@ -89,7 +92,10 @@ def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
         with export_errors(directory), storage_errors(directory, "can't be read"):
             for path in (p for part in parts for p in fs.find(f"{source}/{part}".rstrip("/"))):
-                local = Path(temporary) / str(path)[len(source) :].lstrip("/")
+                name = str(path)[len(source) :].lstrip("/")
+                if name.startswith(f"{WRITES}/"):
+                    continue
+                local = Path(temporary) / name
                 local.parent.mkdir(parents=True, exist_ok=True)
                 fs.get_file(path, str(local))
         yield Path(temporary)
