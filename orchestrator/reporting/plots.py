@@ -74,6 +74,7 @@ def all_plots(metrics: Metrics) -> list[str]:
             memory,
             {
                 "self": "train.self",
+                "given": "train.given",
                 "recall": "train.recall",
                 "encoder": "train.encoder",
                 "sync": "train.sync",
