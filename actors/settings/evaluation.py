@@ -40,6 +40,12 @@ class EvaluationSpec(Spec):
         "sequence has a pass of its own. Figures do not depend on it, except for rounding: lower "
         "it where the evaluator runs out of memory, raise it on a large GPU.",
     )
+    written: int = Field(
+        32,
+        ge=0,
+        description="Documents that the memory writes per evaluation, to measure how good a writer "
+        "it is (heldout.written_likely_frac); 0: none.",
+    )
     questions: int = Field(
         5, ge=0, description="Sample questions answered in the summary and the report."
     )

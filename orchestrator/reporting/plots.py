@@ -129,6 +129,13 @@ def _evaluation_plots(rows: Sequence[Row]) -> list[str]:
             "share followed",
         ),
         draw(lambda a: _slots(a, rows), "Slot use", "data version", "share"),
+        _lines(
+            "Written by the memory, and likely to the data layer",
+            rows,
+            {"likely": "heldout.written_likely_frac"},
+            "share of documents",
+            x="data_version",
+        ),
     ]
     if "accuracy.own" in rows[0]:
         names = {n: f"accuracy.{n}" for n in ("own", "help", "memory", "baseline")}

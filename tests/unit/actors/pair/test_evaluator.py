@@ -193,3 +193,9 @@ def test_nothing_is_compared_with_version_0_so_that_other_figures_stay_as_they_a
     for version in (2, 3):
         one, other = (evaluate(e, trained, version) for e in (with_it, without))
         assert (one.figures, one.reflection_changed) == (other.figures, other.reflection_changed)
+
+
+def test_it_says_how_good_a_writer_the_memory_is(final: tuple[Evaluator, Evaluation]) -> None:
+    figures = final[1].figures
+    assert 0 <= figures["written_likely_frac"] <= 1
+    assert 0 < figures["written_tokens"] <= 48
