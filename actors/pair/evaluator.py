@@ -15,8 +15,10 @@ from actors.corpus.corpus import Corpus, Windows, WindowStream
 from actors.corpus.general_text import shown_general_text
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
+from actors.lessons.lesson_files import read_exam, read_kept_lessons
 from actors.machine.device import device_of, take_threads
 from actors.measuring.heldout import general_figures, heldout_figures, token_reflection
+from actors.measuring.lesson_exam import LessonExam
 from actors.measuring.probing import (
     VOICES,
     accuracy_of,
@@ -69,6 +71,10 @@ class Evaluator:
         limit = max(evaluation.probes, evaluation.final_probes)
         self._unseen: list[Probe] = facts.probes(False, limit, spec.seed) if facts else []
         self._seen: list[Probe] = facts.probes(True, limit, spec.seed) if facts else []
+        self._lesson_exam = None
+        if spec.teach.is_on:
+            lessons, exam = read_kept_lessons(spec.teach), read_exam(spec.teach)
+            self._lesson_exam = LessonExam(self._tokenizer, lessons, exam, self._batch_tokens)
 
     def _build_pair(self) -> Pair:
         device = self._device
@@ -141,6 +147,7 @@ class Evaluator:
             reflection_changed=changed,
             reflection_followed=followed,
             answers=self._questions() if final else (),
+            taught=self._lesson_exam.take(self.pair) if final and self._lesson_exam else None,
             eval_s=time.perf_counter() - begin,
         )
 

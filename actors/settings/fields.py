@@ -38,6 +38,7 @@ class PathTo(Enum):
     MODEL = "model"
     TOKENIZER = "tokenizer"
     GENERAL = "general text"
+    LESSONS = "lessons"
 
     @property
     def may_be_on_hub(self) -> bool:

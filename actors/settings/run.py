@@ -15,6 +15,7 @@ from actors.settings.corpus import CorpusSpec, TokenizerSpec
 from actors.settings.evaluation import EvaluationSpec
 from actors.settings.fields import Mark, OnlyWith
 from actors.settings.groups import DataGroupSpec, MemoryGroupSpec
+from actors.settings.teach import TeachSpec
 
 DATA = "data"
 EVALUATOR = "evaluator"  # not a group: one process beside them
@@ -220,6 +221,7 @@ class RunSpec(Spec):
     mix: Annotated[MixSpec, Mark.PERTURBABLE] = Field(default_factory=MixSpec)
     evaluation: Annotated[EvaluationSpec, Mark.RESUMABLE] = Field(default_factory=EvaluationSpec)
     exchange: ExchangeSpec = Field(default_factory=ExchangeSpec)
+    teach: TeachSpec = Field(default_factory=TeachSpec)
 
     @model_validator(mode="after")
     def _a_copy_has_something_to_copy(self) -> Self:
