@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 
 from actors.corpus.corpus import Corpus, Windows, WindowStream
+from actors.corpus.general_text import shown_general_text
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.machine.device import device_of, take_threads
-from actors.measuring.heldout import heldout_figures, token_reflection
+from actors.measuring.heldout import general_figures, heldout_figures, token_reflection
 from actors.measuring.probing import (
     VOICES,
     accuracy_of,
@@ -62,6 +63,8 @@ class Evaluator:
         self._batch_tokens = workers.batch_tokens
         self._batches: dict[int, Batch] = {}
         self._compared: Windows | None = None  # read when it is needed
+        general = shown_general_text(spec, self._tokenizer)
+        self._general = None if general is None else to_batch(general, self._device)
         facts, evaluation = self._corpus.facts, spec.evaluation
         limit = max(evaluation.probes, evaluation.final_probes)
         self._unseen: list[Probe] = facts.probes(False, limit, spec.seed) if facts else []
@@ -124,6 +127,8 @@ class Evaluator:
         batch = self._heldout(num_windows)
         figures = heldout_figures(self.pair, self._before, batch, sizes.batch_tokens)
         figures |= self._written()
+        if self._general is not None:
+            figures |= general_figures(self.pair, self._general, sizes.batch_tokens)
         changed, followed = self._reflect(batch)
         unseen, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
         return Evaluation(

@@ -232,6 +232,13 @@ class RunSpec(Spec):
             )
         return self
 
+    @property
+    def shows_general_text(self) -> bool:
+        """Whether evaluations show the loss on general text."""
+        chosen = self.evaluation
+        is_wanted = chosen.general_text is not None or self.data.layer.pretrained is not None
+        return is_wanted and chosen.general_windows > 0
+
     def group(self, name: str) -> DataGroupSpec | MemoryGroupSpec:
         """The settings of the group of that name."""
         return self.data if name == DATA else self.memory

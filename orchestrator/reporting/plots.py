@@ -137,6 +137,11 @@ def _evaluation_plots(rows: Sequence[Row]) -> list[str]:
             x="data_version",
         ),
     ]
+    if "heldout.general_own_loss" in rows[0]:
+        names = {n: f"heldout.general_{n}_loss" for n in ("own", "help")}
+        plots.append(
+            _lines("General text: losses", rows, names, "nats per token", x="data_version")
+        )
     if "accuracy.own" in rows[0]:
         names = {n: f"accuracy.{n}" for n in ("own", "help", "memory", "baseline")}
         plots.insert(
