@@ -24,6 +24,7 @@ from actors.settings.run import RunSpec
 from actors.wire import ConfigError
 from orchestrator.settings.config_paths import anchor_paths, folder_of, url_under
 from orchestrator.settings.dotted import pick
+from orchestrator.settings.fitted_config import fit_config
 from orchestrator.settings.retention import Retention
 from orchestrator.settings.yaml_file import override_all, read_yaml
 
@@ -300,9 +301,13 @@ def load_config(
 
 
 def make_config(values: Mapping[str, object], source: str = "config") -> Config:
-    """Validates a nested dict. Raises: ConfigError as `load_config`."""
+    """Validates a nested dict, after settings that fit the data layer were filled in.
+
+    Raises: ConfigError as `load_config`.
+    """
+    fitted = fit_config(values)
     try:
-        return Config.model_validate(dict(values))
+        return Config.model_validate(fitted)
     except ValidationError as err:
         raise ConfigError("\n".join(f"{source}: {line}" for line in explain(err))) from err
 
