@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.corpus.corpus import build_tokenizer
+from actors.corpus.general_text import shown_general_text
 from actors.corpus.inventory import Inventory, take_inventory
 from actors.machine.host_memory import ByteArray
 from actors.sources.corpus_files import CorpusMarks
@@ -202,6 +203,7 @@ class _Corpus:
             tokenizer = Tokenizer.from_json(resumed.read(TOKENIZER))
         else:
             tokenizer = build_tokenizer(config)
+        shown_general_text(config, tokenizer)  # shows its faults before a worker starts
         return cls(tokenizer, marks, take_inventory(config, tokenizer))
 
 

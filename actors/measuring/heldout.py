@@ -108,6 +108,16 @@ def heldout_figures(
     return {**means, **slot_use(slot_reads)}
 
 
+GENERAL = ("own_loss", "help_loss", "mixing")
+
+
+@torch.no_grad()
+def general_figures(pair: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS) -> dict[str, float]:
+    """Figures of windows of general text: general_own_loss, general_help_loss, general_mixing."""
+    found = heldout_figures(pair, None, batch, batch_tokens)
+    return {f"general_{name}": found[name] for name in GENERAL}
+
+
 def _sync_sum(synced: Sequence[losses.SyncParts], batch: Batch) -> float:
     """Sync of all positions, each beside those of the 16 sequences that it is in."""
     names = [field.name for field in fields(losses.SyncParts)]

@@ -37,6 +37,7 @@ class PathTo(Enum):
     RUN = "run"
     MODEL = "model"
     TOKENIZER = "tokenizer"
+    GENERAL = "general text"
 
     @property
     def may_be_on_hub(self) -> bool:

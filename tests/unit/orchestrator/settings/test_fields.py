@@ -81,6 +81,7 @@ def test_paths_are_those_that_always_were_and_all_are_the_trainers() -> None:
         "memory.layer.start_from": PathTo.RUN,
         "tokenizer.pretrained": PathTo.TOKENIZER,
         "data.layer.pretrained": PathTo.MODEL,
+        "evaluation.general_text": PathTo.GENERAL,
     }
     hub = {key for key, path_to in path_settings().items() if path_to.may_be_on_hub}
     assert hub == {"tokenizer.pretrained", "data.layer.pretrained"}
