@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actors.corpus.windows import Windows
 from actors.layers.named_writes import NamedWrites
 from actors.layers.precision import in_float32, widen
 from actors.layers.sparse_write import Background, Written, choose_rows, descend
@@ -211,6 +212,8 @@ class MemoryLayer(nn.Module):
 
     Attributes:
         writes: what the memory was told; reads are of the table and the writes that are on.
+        kept: a sample of what it trained on, whose reads stay where something is written; None:
+            it has none.
     """
 
     def __init__(
@@ -229,6 +232,7 @@ class MemoryLayer(nn.Module):
         self.num_tokens = num_tokens
         self.vocab_rows = vocab_rows
         self.writes = NamedWrites()
+        self.kept: Windows | None = None
         dim, heads = spec.dim, spec.heads
         self.encoder = Encoder(spec, vocab_rows) if encoder is None else encoder
         self.query = nn.Linear(dim, heads * 2 * spec.key_dim, bias=False)

@@ -13,6 +13,7 @@ import torch
 
 from actors.corpus.corpus import Corpus, Windows, WindowStream
 from actors.corpus.general_text import shown_general_text
+from actors.corpus.kept_windows import kept_windows
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.lessons.lesson_files import read_exam, read_kept_lessons
@@ -28,7 +29,7 @@ from actors.measuring.probing import (
 )
 from actors.pair.export_check import export_checked
 from actors.pair.written_check import COMPARED_WINDOWS, written_figures
-from actors.settings.run import EVALUATOR, RunSpec
+from actors.settings.run import EVALUATOR, MEMORY, RunSpec
 from actors.snapshots.flat_parameters import ByteArray, FlatParameters
 from actors.snapshots.sections import section_of
 from actors.snapshots.snapshot import copy_into, verify
@@ -160,6 +161,9 @@ class Evaluator:
             ExportError: it does not; names the tensors that differ.
         """
         heldout = self._corpus.heldout(self._spec.evaluation.windows)
+        if self.pair.memory.kept is None:
+            num_reads = self._spec.memory.kept_reads
+            self.pair.memory.kept = kept_windows(self._corpus, MEMORY, num_reads)
         export_checked(self._spec, self._tokenizer, self.pair, directory, heldout)
         return self.digests()
 

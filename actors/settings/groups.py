@@ -211,3 +211,10 @@ class MemoryGroupSpec(_GroupSpec):
         description="Windows of earlier intervals that are remembered, for `mix.replay` to draw "
         "from.",
     )
+    kept_reads: int = Field(
+        8192,
+        ge=0,
+        description="Positions of its training text that the memory keeps, as tokens, beside its "
+        "weights: what it reads there stays as it is when something is told (`tandem tell`). More "
+        "keep more of the old and make a write slower; 0: none, and telling changes what is near.",
+    )

@@ -5,6 +5,7 @@
                        AutoModelForCausalLM
     DIR/memory_port/   port.json, port.safetensors                       what that would drop
     DIR/memory_layer/  memory.json, memory.safetensors
+                       kept.safetensors    windows of what it trained on, for later writes
     DIR/memory_layer/writes/             what it was told since then: `writes_store`
 
 Only reads; `pair_export` writes.
@@ -20,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor, nn
 
+from actors.corpus.windows import Windows
 from actors.machine.host_memory import ByteArray, checksum
 from actors.settings.layers import MemoryLayerSpec
 from actors.storage import locate, no_file, storage_errors
@@ -34,6 +37,7 @@ MARKER = "export.json"
 FOLDER = "export"  # of a run directory
 TOKENIZER = "tokenizer.json"
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
+KEPT = f"{MEMORY_LAYER}/kept.safetensors"
 WRITES = f"{MEMORY_LAYER}/writes"
 MEMORY_DESCRIPTION = f"{MEMORY_LAYER}/memory.json"
 
@@ -158,6 +162,24 @@ def port_tensors(root: Path) -> dict[str, Tensor]:
 def memory_tensors(root: Path) -> dict[str, Tensor]:
     """The memory layer's tensors by name; call it inside `export_errors`."""
     return safetensors.torch.load_file(str(root / MEMORY_LAYER / "memory.safetensors"))
+
+
+def write_kept(root: Path, windows: Windows) -> None:
+    """Writes the sample of text that the memory keeps."""
+    tensors = {
+        "tokens": torch.from_numpy(np.ascontiguousarray(windows.tokens_NT)),
+        "segments": torch.from_numpy(np.ascontiguousarray(windows.segments_NT)),
+        "learn": torch.from_numpy(np.ascontiguousarray(windows.learn_NT)),
+    }
+    safetensors.torch.save_file(tensors, str(root / KEPT))
+
+
+def read_kept(root: Path) -> Windows | None:
+    """What `write_kept` wrote; None: nothing, as in exports of earlier versions."""
+    if not (root / KEPT).is_file():
+        return None
+    tensors = safetensors.torch.load_file(str(root / KEPT))
+    return Windows(*(tensors[name].numpy() for name in ("tokens", "segments", "learn")))
 
 
 def checksums(module: nn.Module) -> dict[str, str]:

@@ -41,6 +41,8 @@ from actors.weights.export_files import (
     export_errors,
     local_copy,
     port_tensors,
+    read_kept,
+    write_kept,
 )
 from actors.weights.pretrained_model import load_model, pretrained_path
 from actors.weights.starting_weights import memory_at
@@ -86,6 +88,8 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
             "copied": copied,
         }
         _write_part(root / MEMORY_LAYER, "memory", memory, described)
+        if memory.kept is not None:
+            write_kept(root, memory.kept)
         marker = {
             "format": FORMAT,
             "num_tokens": tokenizer.size,
@@ -175,6 +179,7 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
         data = DataLayer(model, layer, port.memory_dim, described.num_tokens)
         data.port.load_state_dict(port_tensors(root))
         memory = memory_at(root, described, described.spec)
+        memory.kept = read_kept(root)
         for part, module in exported_modules(Pair(data, memory)).items():
             check_tensors(root, part, module, directory)
     memory.writes = WritesStore(directory).read().writes
