@@ -77,13 +77,15 @@ def heldout_figures(
         slot_reads += torch.bincount(slots, minlength=len(slot_reads))
         own_NH, help_NH = hidden_at(pair.data, part), hidden_at(pair.data, part, read.y)
         y_ND, targets_N = rows_at(read.y, part.valid_at_N), part.targets_N
+        fresh_N = None if read.freshness is None else rows_at(read.freshness, part.valid_at_N)
         old = None if before is None else (hidden_at(before.data, part),
                                            read_at_valid(before.memory, part))  # fmt: skip
         for some in pieces(len(y_ND), pair.data.num_tokens):
             own_NV = pair.data.logits_at(own_NH[some])
             memory_NV = pair.memory.predict(y_ND[some])
             reading_NV = pair.data.logits_at(help_NH[some])
-            mixed = predict_voice(pair, "help", reading_NV, help_NH[some], y_ND[some])
+            fresh = None if fresh_N is None else fresh_N[some]
+            mixed = predict_voice(pair, "help", reading_NV, help_NH[some], y_ND[some], fresh)
             assert mixed.mixing is not None
             figures = {
                 "own_loss": losses.own(own_NV, targets_N[some]),

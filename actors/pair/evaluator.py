@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from actors.corpus.corpus import Corpus
+from actors.corpus.corpus import Corpus, Windows, WindowStream
 from actors.corpus.general_text import shown_general_text
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
@@ -25,7 +25,8 @@ from actors.measuring.probing import (
     prompt_tokens,
 )
 from actors.pair.export_check import export_checked
-from actors.settings.run import RunSpec
+from actors.pair.written_check import COMPARED_WINDOWS, written_figures
+from actors.settings.run import EVALUATOR, RunSpec
 from actors.snapshots.flat_parameters import ByteArray, FlatParameters
 from actors.snapshots.sections import section_of
 from actors.snapshots.snapshot import copy_into, verify
@@ -63,6 +64,7 @@ class Evaluator:
         self._batches: dict[int, Batch] = {}
         general = shown_general_text(spec, self._tokenizer)
         self._general = None if general is None else to_batch(general, self._device)
+        self._compared: Windows | None = None  # read when it is needed
         facts, evaluation = self._corpus.facts, spec.evaluation
         limit = max(evaluation.probes, evaluation.final_probes)
         self._unseen: list[Probe] = facts.probes(False, limit, spec.seed) if facts else []
@@ -126,6 +128,7 @@ class Evaluator:
         figures = heldout_figures(self.pair, self._before, batch, sizes.batch_tokens)
         if self._general is not None:
             figures |= general_figures(self.pair, self._general, sizes.batch_tokens)
+        figures |= self._written()
         changed, followed = self._reflect(batch)
         unseen, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
         return Evaluation(
@@ -161,6 +164,17 @@ class Evaluator:
         if num_windows not in self._batches:
             self._batches[num_windows] = to_batch(self._corpus.heldout(num_windows), self._device)
         return self._batches[num_windows]
+
+    def _written(self) -> dict[str, float]:
+        """How good a writer the memory is: as `written_figures`, the same draws each time."""
+        if not (num := self._spec.evaluation.written):
+            return {}
+        if self._compared is None:
+            stream = WindowStream(self._corpus, EVALUATOR)
+            self._compared = stream.next_batch(COMPARED_WINDOWS)[0]
+        return written_figures(
+            self.pair, self._tokenizer, self._compared, num, self._spec.seed, self._batch_tokens
+        )
 
     def _reflect(self, batch: Batch) -> tuple[int, int]:
         """Predictions that the data layer changed since the pair before, and those that the memory

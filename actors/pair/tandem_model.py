@@ -52,9 +52,12 @@ class TandemOutput(CausalLMOutputWithPast):  # type: ignore[misc]  # transformer
         logits: (B, L, V). `help` and `memory`: log probabilities, -inf beyond the tokenizer's ids;
             `own`: the plain model's logits.
         mixing: (B, L), the memory's share of the mixture; `help` only.
+        freshness: (B, L), how far what was told opened that share, in [0, 1]; `help` only, and
+            None where nothing was told.
     """
 
     mixing: Tensor | None = None
+    freshness: Tensor | None = None
 
 
 class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
@@ -269,6 +272,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
             hidden_states=None if plain is None else plain.hidden_states,
             attentions=None if plain is None else plain.attentions,
             mixing=said.mixing,
+            freshness=said.freshness,
         )
 
     def _over_rows(self, logp: Tensor) -> Tensor:

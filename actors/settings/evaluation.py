@@ -55,6 +55,12 @@ class EvaluationSpec(Spec):
         description="Windows of general text, the same ones in every evaluation; 0: no figures of "
         "general text.",
     )
+    written: int = Field(
+        32,
+        ge=0,
+        description="Documents that the memory writes per evaluation, to measure how good a writer "
+        "it is (heldout.written_likely_frac); 0: none.",
+    )
     questions: int = Field(
         5, ge=0, description="Sample questions answered in the summary and the report."
     )

@@ -202,6 +202,13 @@ class MemoryGroupSpec(_GroupSpec):
         description="Share of a batch's sequences on which sync is computed, at three more forward "
         "passes.",
     )
+    given_frac: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Share of a batch's sequences on which `losses.given` is computed; lower it "
+        "where the reads for it take too long.",
+    )
     replay_windows: int = Field(
         2048,
         ge=0,

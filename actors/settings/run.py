@@ -47,6 +47,15 @@ class LossWeights(Spec):
     self_: float = Field(
         1.0, ge=0, alias="self", description="Next-token loss of the memory alone."
     )
+    given: float = Field(
+        0.1,
+        ge=0,
+        description="Next-token loss of the memory alone on tokens that are only given, not to be "
+        "learned: prompts, or all but the answers with corpus.loss_on `answers`. It makes the "
+        "memory able to write whole documents, which teaching and `tandem learn` rehearse instead "
+        "of the corpus. On the sequences of memory.given_frac. 0: a memory of answers alone, which "
+        "can't write; nothing where every token is learned.",
+    )
     self_yields: float = Field(
         0.0,
         ge=0,

@@ -38,6 +38,7 @@ from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.training.execution import prepare_training
+from actors.training.given import given_positions, given_terms
 from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, TermCounts
@@ -175,6 +176,7 @@ class MemoryTrainer(Trainer):
                 recall=int(valid_B[: num.recall].sum()),
                 sync=int(valid_B[: num.sync].sum()),
                 assist=int(valid_B[: num.assist].sum()),
+                given=int(given_positions(batch, is_text_B, num.given).sum()),
             )
         self.dense.zero_grad()
         for rows in self.passes():
@@ -195,7 +197,7 @@ class MemoryTrainer(Trainer):
     @property
     def num_sequences(self) -> TermCounts:
         """Sequences at the front of the global batch at which each loss with a teacher is
-        computed.
+        computed, and that of given tokens.
         """
         weights, group = self.spec.losses, self.spec.memory
         num_recall = max(1, round(group.batch_size * group.recall_frac))
@@ -204,6 +206,7 @@ class MemoryTrainer(Trainer):
             recall=num_recall if weights.recall > 0 else 0,
             sync=num_sync if weights.sync > 0 else 0,
             assist=num_recall if weights.assist > 0 else 0,
+            given=max(1, round(group.batch_size * group.given_frac)) if weights.given > 0 else 0,
         )
 
     def terms(self, given: MemoryPass) -> MemoryTerms:
@@ -218,6 +221,12 @@ class MemoryTrainer(Trainer):
             terms = replace(
                 terms, encoder=Term(nothing if encoder is None else encoder, weights.encoder)
             )
+        with self.cost("given"):
+            learned = given_terms(
+                self.layer, given.part, given.u_BTD, given.given_BT, given.num_global.given,
+                weights, self.autocast,
+            )  # fmt: skip
+        terms = replace(terms, **learned)
         if self.num_sequences.sync:
             terms = replace(terms, sync=self._sync(given))
         balance = losses.balance(given.read.side_scores, self.ranks.add)
@@ -253,12 +262,15 @@ class MemoryTrainer(Trainer):
             recall=within(num.recall, rows),
             sync=within(num.sync, rows),
             assist=within(num.assist, rows),
+            given=within(num.given, rows),
         )
+        given_BT = given_positions(part, is_text_B, here.given)
         positions = TermCounts(
             self_=int(is_text_N.sum()),
             recall=int((of_sequence_N < here.recall).sum()),
             sync=int((of_sequence_N < here.sync).sum()),
             assist=int((of_sequence_N < here.assist).sum()),
+            given=int(given_BT.sum()),
         )
         teacher = self._teach(part, max(here.recall, here.sync))
         return MemoryPass(
@@ -274,6 +286,7 @@ class MemoryTrainer(Trainer):
             teacher.first(positions.recall),
             teacher.first(positions.sync),
             self._text_weights(teacher, part.targets_N),
+            given_BT,
         )
 
     def _teach(self, part: Batch, num: int) -> losses.Teacher:

@@ -112,6 +112,8 @@ class MemoryTerms(Terms):
     Attributes:
         balance: how uneven the use of the half keys is.
         self_: of real text, by the memory alone.
+        given: of tokens of real text that are only given, by the memory alone.
+        given_encoder: as `encoder`, of these tokens.
         recall: KL from the adopted data layer to the memory.
         encoder: self and recall, at their weights, of what the encoder predicts without slots.
         sync: follow the data layer where it changed, stay elsewhere.
@@ -120,6 +122,8 @@ class MemoryTerms(Terms):
 
     balance: Term | None = None
     self_: Term | None = None
+    given: Term | None = None
+    given_encoder: Term | None = None
     recall: Term | None = None
     encoder: Term | None = None
     sync: Term | None = None

@@ -5,6 +5,7 @@
                        AutoModelForCausalLM
     DIR/memory_port/   port.json, port.safetensors                       what that would drop
     DIR/memory_layer/  memory.json, memory.safetensors
+    DIR/memory_layer/writes/             what it was told since then: `writes_store`
 
 Only reads; `pair_export` writes.
 """
@@ -26,13 +27,14 @@ from torch import Tensor, nn
 
 from actors.machine.host_memory import ByteArray, checksum
 from actors.settings.layers import MemoryLayerSpec
-from actors.storage import locate, storage_errors
+from actors.storage import locate, no_file, storage_errors
 from actors.wire import ConfigError, TandemError
 
 MARKER = "export.json"
 FOLDER = "export"  # of a run directory
 TOKENIZER = "tokenizer.json"
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
+WRITES = f"{MEMORY_LAYER}/writes"
 MEMORY_DESCRIPTION = f"{MEMORY_LAYER}/memory.json"
 
 
@@ -66,7 +68,8 @@ def export_at(location: str) -> str | None:
 
 @contextmanager
 def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
-    """The directory as a local folder: itself, or a temporary copy from another file system.
+    """The directory as a local folder: itself, or a temporary copy from another file system, then
+    without named writes, which may change at any time.
 
     Args:
         directory: any fsspec URL.
@@ -74,17 +77,25 @@ def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
             left out.
 
     Raises:
-        ConfigError: a file can't be read.
+        ConfigError: a file can't be read, or is none but a pipe, a socket or a device.
         StorageError: its storage is away.
     """
     fs, source = locate(directory)
     if isinstance(fs, LocalFileSystem):
+        for part in parts:
+            top = Path(source, part)
+            for path in (top, *sorted(top.glob("*")), *sorted(top.glob("*/*"))):
+                if found := no_file(path):
+                    raise ConfigError(f"{path} {found}")
         yield Path(source)
         return
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
         with export_errors(directory), storage_errors(directory, "can't be read"):
             for path in (p for part in parts for p in fs.find(f"{source}/{part}".rstrip("/"))):
-                local = Path(temporary) / str(path)[len(source) :].lstrip("/")
+                name = str(path)[len(source) :].lstrip("/")
+                if name.startswith(f"{WRITES}/"):
+                    continue
+                local = Path(temporary) / name
                 local.parent.mkdir(parents=True, exist_ok=True)
                 fs.get_file(path, str(local))
         yield Path(temporary)

@@ -38,6 +38,7 @@ FIGURES = (
     "heldout.general_help_loss",
     "heldout.slots_used_frac",
     "heldout.slots_top1pct_share",
+    "heldout.written_likely_frac",
 )
 PROBED_FIGURES = ("accuracy.own", "accuracy.help", "accuracy.memory")  # need a corpus of facts
 

@@ -23,6 +23,10 @@ FIGURES = (
     "mixing",
     "slots_used_frac",
     "slots_top1pct_share",
+    "written_likely_frac",
+    "written_nats",
+    "written_nats_limit",
+    "written_tokens",
 )
 GENERAL_FIGURES = ("general_own_loss", "general_help_loss", "general_mixing")  # where shown
 

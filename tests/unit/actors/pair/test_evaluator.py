@@ -207,3 +207,9 @@ def test_general_text_is_measured_on_the_same_windows_each_time(
     want = {n: v for n, v in during.figures.items() if n.startswith("general")}
     assert want == pytest.approx(general_figures(evaluator.pair, windows))
     assert {n: last.figures[n] for n in want} == want
+
+
+def test_it_says_how_good_a_writer_the_memory_is(final: tuple[Evaluator, Evaluation]) -> None:
+    figures = final[1].figures
+    assert 0 <= figures["written_likely_frac"] <= 1
+    assert 0 < figures["written_tokens"] <= 48
