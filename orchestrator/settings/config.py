@@ -296,18 +296,16 @@ def load_config(
         name = os.fspath(source)
         folder, raw = folder_of(name), read_yaml(name)
     anchor_paths(raw, folder)
-    return make_overridden(_fitted, raw, overrides, name, nearest_key)
+    return make_overridden(_validated, raw, overrides, name, nearest_key)
 
 
 def make_config(values: Mapping[str, object], source: str = "config") -> Config:
-    """Validates a nested dict, after settings that fit the data layer were filled in.
-
-    Raises: ConfigError as `load_config`.
-    """
-    return make_overridden(_fitted, values, (), source, nearest_key)
+    """Validates a nested dict, as `load_config` does. Raises: ConfigError as that."""
+    return make_overridden(_validated, values, (), source, nearest_key)
 
 
-def _fitted(values: Mapping[str, object]) -> Config:
+def _validated(values: dict[str, Any]) -> Config:
+    """The config, with values that fit a pretrained data layer where it leaves them unset."""
     return Config.model_validate(fit_config(values))
 
 
