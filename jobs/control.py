@@ -62,7 +62,13 @@ def run_scale(
     _send(RunDir(run), console, no_wait, kind=RESIZE, wait_s=wait_s, **sizes)
 
 
-def run_resume(run: str, overrides: Sequence[str], console: Console, verbose: bool = False) -> bool:
+def run_resume(
+    run: str,
+    overrides: Sequence[str],
+    console: Console,
+    verbose: bool = False,
+    in_process: bool = False,
+) -> bool:
     """Continues a stopped or interrupted run; returns whether its memory caught up with the final
     data layer.
 
@@ -71,6 +77,7 @@ def run_resume(run: str, overrides: Sequence[str], console: Console, verbose: bo
         overrides: of the settings that a resumed run may change.
         console: that shows progress.
         verbose: show Ray's own messages.
+        in_process: train in this process, without Ray.
 
     Raises:
         ConfigError: no such run, or it is running or finished.
@@ -88,7 +95,7 @@ def run_resume(run: str, overrides: Sequence[str], console: Console, verbose: bo
             f"run {run_dir.url} is named {expected} in its {CONFIG}; rename the directory back"
         )
     at_storage = [f"storage={storage or '.'}", *overrides]
-    return run_training(path, at_storage, console, verbose, resume=True)
+    return run_training(path, at_storage, console, verbose, resume=True, in_process=in_process)
 
 
 def _send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> None:

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 
 import torch
 
-from actors.corpus.corpus import Corpus
+from actors.corpus.corpus import Corpus, Windows, WindowStream
+from actors.corpus.general_text import shown_general_text
+from actors.corpus.kept_windows import kept_windows
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
+from actors.lessons.lesson_files import read_exam, read_kept_lessons
 from actors.machine.device import device_of, take_threads
-from actors.measuring.heldout import heldout_figures, token_reflection
+from actors.measuring.heldout import general_figures, heldout_figures, token_reflection
+from actors.measuring.lesson_exam import LessonExam
 from actors.measuring.probing import (
     VOICES,
     accuracy_of,
@@ -24,7 +28,8 @@ from actors.measuring.probing import (
     prompt_tokens,
 )
 from actors.pair.export_check import export_checked
-from actors.settings.run import RunSpec
+from actors.pair.written_check import COMPARED_WINDOWS, written_figures
+from actors.settings.run import EVALUATOR, MEMORY, RunSpec
 from actors.snapshots.flat_parameters import ByteArray, FlatParameters
 from actors.snapshots.snapshot import copy_into, verify
 from actors.sources.facts import Probe
@@ -68,10 +73,17 @@ class Evaluator:
         self._answers: list[tuple[int, ...]] = []
         self._batch_tokens = workers.batch_tokens
         self._batches: dict[int, Batch] = {}
+        general = shown_general_text(spec, self._tokenizer)
+        self._general = None if general is None else to_batch(general, self._device)
+        self._compared: Windows | None = None  # read when it is needed
         facts, evaluation = self._corpus.facts, spec.evaluation
         limit = max(evaluation.probes, evaluation.final_probes)
         self._unseen: list[Probe] = facts.probes(False, limit, spec.seed) if facts else []
         self._seen: list[Probe] = facts.probes(True, limit, spec.seed) if facts else []
+        self._lesson_exam = None
+        if spec.teach.is_on:
+            lessons, exam = read_kept_lessons(spec.teach), read_exam(spec.teach)
+            self._lesson_exam = LessonExam(self._tokenizer, lessons, exam, self._batch_tokens)
 
     def _build_pair(self) -> Pair:
         spec, tokenizer, device = self._spec, self._tokenizer, self._device
@@ -127,6 +139,9 @@ class Evaluator:
         )
         batch = self._heldout(num_windows)
         figures = heldout_figures(self.pair, self._before, batch, sizes.batch_tokens)
+        if self._general is not None:
+            figures |= general_figures(self.pair, self._general, sizes.batch_tokens)
+        figures |= self._written()
         changed, followed = self._reflect(batch)
         unseen, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
         return Evaluation(
@@ -139,6 +154,7 @@ class Evaluator:
             reflection_changed=changed,
             reflection_followed=followed,
             answers=self._questions() if final else (),
+            taught=self._lesson_exam.take(self.pair) if final and self._lesson_exam else None,
             eval_s=time.perf_counter() - begin,
         )
 
@@ -151,6 +167,9 @@ class Evaluator:
             ExportError: it does not; names the tensors that differ.
         """
         heldout = self._corpus.heldout(self._spec.evaluation.windows)
+        if self.pair.memory.kept is None:
+            num_reads = self._spec.memory.kept_reads
+            self.pair.memory.kept = kept_windows(self._corpus, MEMORY, num_reads)
         export_checked(self._spec, self._tokenizer, self.pair, directory, heldout)
         return self.digests()
 
@@ -162,6 +181,17 @@ class Evaluator:
         if num_windows not in self._batches:
             self._batches[num_windows] = to_batch(self._corpus.heldout(num_windows), self._device)
         return self._batches[num_windows]
+
+    def _written(self) -> dict[str, float]:
+        """How good a writer the memory is: as `written_figures`, the same draws each time."""
+        if not (num := self._spec.evaluation.written):
+            return {}
+        if self._compared is None:
+            stream = WindowStream(self._corpus, EVALUATOR)
+            self._compared = stream.next_batch(COMPARED_WINDOWS)[0]
+        return written_figures(
+            self.pair, self._tokenizer, self._compared, num, self._spec.seed, self._batch_tokens
+        )
 
     def _reflect(self, batch: Batch) -> tuple[int, int]:
         """Predictions that the data layer changed since the pair before, and those that the memory

@@ -22,7 +22,7 @@ from actors.sources.local_files import (
     files_below,
     files_matching,
     is_one_file,
-    refuse_broken_link,
+    refuse_unreadable,
     split_pattern,
 )
 from actors.sources.text_file import CODECS
@@ -249,17 +249,14 @@ def _find(path: str) -> tuple[Any, list[tuple[str, int | None]]]:
         local = isinstance(fs, LocalFileSystem)
         found = _find_local(root) if local else _find_remote(fs, root)
     if not found:
-        what = (
-            "no file in that directory" if local and os.path.isdir(root) else
-            "neither a file nor a directory" if local and os.path.exists(root) else "no such file"
-        )  # fmt: skip
+        what = "no file in that directory" if local and os.path.isdir(root) else "no such file"
         raise CorpusError(f"corpus path {path}: {what}; give an existing file, glob or directory")
     return fs, found
 
 
 def _find_local(root: str) -> list[tuple[str, int | None]]:
     fixed, pattern = split_pattern(root)
-    refuse_broken_link(fixed)
+    refuse_unreadable(fixed)
     if pattern is not None:
         below = files_matching(fixed, pattern) if os.path.isdir(fixed) else []
         return [(file.path, file.size) for file in below]

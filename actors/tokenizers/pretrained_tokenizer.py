@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.settings.corpus import NO_MARK
+from actors.storage import no_file
 from actors.wire import ConfigError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -82,6 +83,8 @@ def _find(name: str, where: str) -> Path:
                 f"{where}: {place} is a link to {place.readlink()}, which does not exist; restore "
                 "that file, or give another tokenizer"
             )
+        if found := no_file(place):
+            raise ConfigError(f"{where}: {place} {found}")
     if path.is_file():
         return path
     if path.is_dir():

@@ -37,6 +37,7 @@ from actors.layers.sampling import continued, openings, pieces_of
 from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.execution import prepare_training
+from actors.training.given import given_positions, given_terms
 from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, TermCounts
@@ -70,14 +71,11 @@ class MemoryTrainer(Trainer):
         super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation, starting)
         begin("building its layers")
         self.teacher = self._data_layer()
-        self.layer = self.build_layer()
-        base = self.teacher.base
+        self.layer, base = self.build_layer(), self.teacher.base
         self._flatten(self.layer, self.teacher, base)
         if spec.syncs:
-            self.ref = self._data_layer()
-            self.ref_flat = flatten(self.ref, base)
-            self.before = self.build_layer().requires_grad_(False)
-            self.before_flat = flatten(self.before, base)
+            self.ref, self.before = self._data_layer(), self.build_layer().requires_grad_(False)
+            self.ref_flat, self.before_flat = flatten(self.ref, base), flatten(self.before, base)
         self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
         self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
         self.open_streams()
@@ -181,6 +179,7 @@ class MemoryTrainer(Trainer):
                 recall=int(valid_B[: num.recall].sum()),
                 sync=int(valid_B[: num.sync].sum()),
                 assist=int(valid_B[: num.assist].sum()),
+                given=int(given_positions(batch, is_text_B, num.given).sum()),
             )
         self.dense.zero_grad()
         for rows in self.passes():
@@ -201,7 +200,7 @@ class MemoryTrainer(Trainer):
     @property
     def num_sequences(self) -> TermCounts:
         """Sequences at the front of the global batch at which each loss with a teacher is
-        computed.
+        computed, and that of given tokens.
         """
         weights, group = self.spec.losses, self.spec.memory
         num_recall = max(1, round(group.batch_size * group.recall_frac))
@@ -210,6 +209,7 @@ class MemoryTrainer(Trainer):
             recall=num_recall if weights.recall > 0 else 0,
             sync=num_sync if self.spec.syncs else 0,
             assist=num_recall if weights.assist > 0 else 0,
+            given=max(1, round(group.batch_size * group.given_frac)) if weights.given > 0 else 0,
         )
 
     def terms(self, given: MemoryPass) -> MemoryTerms:
@@ -224,6 +224,12 @@ class MemoryTrainer(Trainer):
             terms = replace(
                 terms, encoder=Term(nothing if encoder is None else encoder, weights.encoder)
             )
+        with self.cost("given"):
+            learned = given_terms(
+                self.layer, given.part, given.u_BTD, given.given_BT, given.num_global.given,
+                weights, self.autocast,
+            )  # fmt: skip
+        terms = replace(terms, **learned)
         if self.num_sequences.sync:
             terms = replace(terms, sync=self._sync(given))
         balance = losses.balance(given.read.side_scores, self.ranks.add)
@@ -259,12 +265,15 @@ class MemoryTrainer(Trainer):
             recall=within(num.recall, rows),
             sync=within(num.sync, rows),
             assist=within(num.assist, rows),
+            given=within(num.given, rows),
         )
+        given_BT = given_positions(part, is_text_B, here.given)
         positions = TermCounts(
             self_=int(is_text_N.sum()),
             recall=int((of_sequence_N < here.recall).sum()),
             sync=int((of_sequence_N < here.sync).sum()),
             assist=int((of_sequence_N < here.assist).sum()),
+            given=int(given_BT.sum()),
         )
         teacher = self._teach(part, max(here.recall, here.sync))
         return MemoryPass(
@@ -280,6 +289,7 @@ class MemoryTrainer(Trainer):
             teacher.first(positions.recall),
             teacher.first(positions.sync),
             self._text_weights(teacher, part.targets_N),
+            given_BT,
         )
 
     def _teach(self, part: Batch, num: int) -> losses.Teacher:

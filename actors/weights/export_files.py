@@ -5,6 +5,8 @@
                        AutoModelForCausalLM
     DIR/memory_port/   port.json, port.safetensors                       what that would drop
     DIR/memory_layer/  memory.json, memory.safetensors
+                       kept.safetensors    windows of what it trained on, for later writes
+    DIR/memory_layer/writes/             what it was told since then: `writes_store`
 
 Only reads; `pair_export` writes.
 """
@@ -19,14 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import safetensors.torch
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor, nn
 
+from actors.corpus.windows import Windows
 from actors.machine.host_memory import ByteArray, checksum
 from actors.settings.layers import MemoryLayerSpec
-from actors.storage import locate, storage_errors
+from actors.storage import locate, no_file, storage_errors
 from actors.wire import ConfigError, TandemError
 
 MARKER = "export.json"
@@ -34,6 +38,8 @@ FOLDER = "export"  # of a run directory
 TOKENIZER = "tokenizer.json"
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
 BASE, DTYPE = "base", "dtype"  # of the marker, where the data layer is the model that came in
+KEPT = f"{MEMORY_LAYER}/kept.safetensors"
+WRITES = f"{MEMORY_LAYER}/writes"
 MEMORY_DESCRIPTION = f"{MEMORY_LAYER}/memory.json"
 
 
@@ -67,7 +73,8 @@ def export_at(location: str) -> str | None:
 
 @contextmanager
 def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
-    """The directory as a local folder: itself, or a temporary copy from another file system.
+    """The directory as a local folder: itself, or a temporary copy from another file system, then
+    without named writes, which may change at any time.
 
     Args:
         directory: any fsspec URL.
@@ -75,17 +82,25 @@ def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
             left out.
 
     Raises:
-        ConfigError: a file can't be read.
+        ConfigError: a file can't be read, or is none but a pipe, a socket or a device.
         StorageError: its storage is away.
     """
     fs, source = locate(directory)
     if isinstance(fs, LocalFileSystem):
+        for part in parts:
+            top = Path(source, part)
+            for path in (top, *sorted(top.glob("*")), *sorted(top.glob("*/*"))):
+                if found := no_file(path):
+                    raise ConfigError(f"{path} {found}")
         yield Path(source)
         return
     with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
         with export_errors(directory), storage_errors(directory, "can't be read"):
             for path in (p for part in parts for p in fs.find(f"{source}/{part}".rstrip("/"))):
-                local = Path(temporary) / str(path)[len(source) :].lstrip("/")
+                name = str(path)[len(source) :].lstrip("/")
+                if name.startswith(f"{WRITES}/"):
+                    continue
+                local = Path(temporary) / name
                 local.parent.mkdir(parents=True, exist_ok=True)
                 fs.get_file(path, str(local))
         yield Path(temporary)
@@ -167,6 +182,24 @@ def port_tensors(root: Path) -> dict[str, Tensor]:
 def memory_tensors(root: Path) -> dict[str, Tensor]:
     """The memory layer's tensors by name; call it inside `export_errors`."""
     return safetensors.torch.load_file(str(root / MEMORY_LAYER / "memory.safetensors"))
+
+
+def write_kept(root: Path, windows: Windows) -> None:
+    """Writes the sample of text that the memory keeps."""
+    tensors = {
+        "tokens": torch.from_numpy(np.ascontiguousarray(windows.tokens_NT)),
+        "segments": torch.from_numpy(np.ascontiguousarray(windows.segments_NT)),
+        "learn": torch.from_numpy(np.ascontiguousarray(windows.learn_NT)),
+    }
+    safetensors.torch.save_file(tensors, str(root / KEPT))
+
+
+def read_kept(root: Path) -> Windows | None:
+    """What `write_kept` wrote; None: nothing, as in exports of earlier versions."""
+    if not (root / KEPT).is_file():
+        return None
+    tensors = safetensors.torch.load_file(str(root / KEPT))
+    return Windows(*(tensors[name].numpy() for name in ("tokens", "segments", "learn")))
 
 
 def checksums(module: nn.Module) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Writes a pair of layers in standard formats, and reads it back. No pickle on either side.
 
 `export_files` has the layout. `DIR` may be any fsspec URL: files are written to a local folder
-first, then copied, the marker `export.json` last.
+first, then copied, the marker `export.json` last. What the memory was told goes beside it, apart
+from what was trained: `writes_store`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
 from actors.settings.layers import PORT, DataLayerSpec
 from actors.settings.run import RunSpec
-from actors.storage import locate, storage_errors, writable
+from actors.storage import locate, remove, storage_errors, writable
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.base_identity import base_digest, check_kept, local_folder
 from actors.weights.export_files import (
@@ -36,6 +37,7 @@ from actors.weights.export_files import (
     MEMORY_LAYER,
     MEMORY_PORT,
     TOKENIZER,
+    WRITES,
     check_tensors,
     checksums,
     describe_kept,
@@ -44,10 +46,13 @@ from actors.weights.export_files import (
     export_errors,
     local_copy,
     port_tensors,
+    read_kept,
+    write_kept,
 )
 from actors.weights.pretrained_model import load_model, pretrained_path
 from actors.weights.starting_weights import memory_at
 from actors.weights.weight_files import CONFIG, INDEX, weight_files
+from actors.weights.writes_store import WritesStore
 from actors.wire import ConfigError, ExportError
 
 FORMAT = 1
@@ -67,6 +72,14 @@ def export_pair(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str)
 @contextmanager
 def export_folder(spec: RunSpec, tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
     """The complete export in a temporary local folder, which exists during the block."""
+    assert tuple(spec.data.layer.read_layers) == tuple(pair.data.spec.read_layers)
+    with pair_folder(tokenizer, pair) as root:
+        yield root
+
+
+@contextmanager
+def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
+    """As `export_folder`, of a pair from wherever: all that the export says is in it."""
     with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
         root = Path(temporary)
         (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
@@ -75,8 +88,8 @@ def export_folder(spec: RunSpec, tokenizer: Tokenizer, pair: Pair) -> Iterator[P
         else:
             _write_model(pair.data, root / DATA_LAYER)
         tokenizer.write(root / DATA_LAYER)
-        layer, memory = spec.data.layer, pair.memory
-        port = {"read_layers": list(layer.read_layers), "memory_dim": spec.memory.layer.dim}
+        memory = pair.memory
+        port = {"read_layers": list(pair.data.spec.read_layers), "memory_dim": memory.spec.dim}
         _write_part(root / MEMORY_PORT, "port", pair.data.port, port)
         copied = memory.encoder.config if isinstance(memory.encoder, CopyEncoder) else None
         described = {
@@ -86,6 +99,8 @@ def export_folder(spec: RunSpec, tokenizer: Tokenizer, pair: Pair) -> Iterator[P
             "copied": copied,
         }
         _write_part(root / MEMORY_LAYER, "memory", memory, described)
+        if memory.kept is not None:
+            write_kept(root, memory.kept)
         marker = {
             "format": FORMAT,
             "num_tokens": tokenizer.size,
@@ -98,6 +113,9 @@ def export_folder(spec: RunSpec, tokenizer: Tokenizer, pair: Pair) -> Iterator[P
         if pair.data.spec.keeps_model:
             marker |= {BASE: pair.data.base, DTYPE: pair.data.spec.dtype}
         (root / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
+        if len(memory.writes):
+            with WritesStore(str(root)).changing("export") as change:
+                change.keep(memory.writes)
         yield root
 
 
@@ -115,6 +133,8 @@ def copy_export(root: Path, directory: str) -> None:
     marker = root / MARKER
     with storage_errors(directory, "the export can't be written"):
         fs, target = writable(directory)
+        with suppress(FileNotFoundError):  # told to the memory that was there before
+            remove(fs, f"{target}/{WRITES}")
         for path in sorted(p for p in root.rglob("*") if p.is_file() and p != marker):
             fs.put_file(str(path), f"{target}/{path.relative_to(root).as_posix()}")
         fs.put_file(str(marker), f"{target}/{MARKER}")
@@ -207,8 +227,10 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
         data.base = "" if kept is None else kept.base
         data.port.load_state_dict(port_tensors(root))
         memory = memory_at(root, described, described.spec)
+        memory.kept = read_kept(root)
         for part, module in exported_modules(Pair(data, memory)).items():
             check_tensors(root, part, module, directory)
+    memory.writes = WritesStore(directory).read().writes
     return Pair(data.eval().requires_grad_(False), memory.requires_grad_(False)), tokenizer
 
 

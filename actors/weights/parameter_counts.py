@@ -14,7 +14,6 @@ from actors.layers.causal_lm import build_model, front_config, front_of
 from actors.layers.copy_encoder import CopyEncoder
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.trained_part import prepare_trained_part
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN
 from actors.snapshots.sections import section_of
@@ -26,6 +25,7 @@ from actors.weights.export_files import (
 )
 from actors.weights.pretrained_model import outline, pretrained_path, read_config
 from actors.weights.starting_weights import check_memory, check_positions, require_export
+from actors.weights.trained_part import prepare_trained_part
 
 
 @dataclass(frozen=True)

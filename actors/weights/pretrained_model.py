@@ -58,7 +58,7 @@ def pretrained_path(spec: DataLayerSpec) -> Iterator[str]:
             )
         yield location
         return
-    if Path(location).is_file():
+    if not remote:
         refuse_other_than_checkpoint(Path(location), location)
     with local_copy(location) as folder:
         refuse_other_than_checkpoint(folder, location)

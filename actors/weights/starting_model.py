@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from actors.layers.causal_lm import build_model, check_model
-from actors.layers.trained_part import prepare_trained_part
 from actors.machine.seeds import seed_everything
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
@@ -27,6 +26,7 @@ from actors.weights.starting_weights import (
     check_positions,
     check_vocabulary,
 )
+from actors.weights.trained_part import prepare_trained_part
 
 
 @dataclass(frozen=True)

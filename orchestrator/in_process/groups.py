@@ -23,11 +23,10 @@ from actors.machine.cpu_features import slow_bf16
 from actors.machine.device import take_device, take_threads, used_bytes
 from actors.machine.host_memory import ByteArray
 from actors.pair.evaluator import Evaluator
-from actors.settings.run import DATA, GROUPS, MEMORY
+from actors.settings.run import GROUPS
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.training.data_trainer import DataTrainer
-from actors.training.memory_trainer import MemoryTrainer
 from actors.training.trainer import Trainer
+from actors.training.trainer_kinds import trainer_class
 from actors.weights.starting_model import StartingModel
 from actors.wire import ConfigError, Heartbeat, Location, Order, RankDescription, StorageError
 from orchestrator.errors import InterruptedRunError
@@ -37,8 +36,6 @@ from orchestrator.loop.exchange import GroupCheckpoint, Version
 from orchestrator.run_dir.run_dir import RETRY_S
 from orchestrator.runtime import StopRequested
 from orchestrator.settings.config import Config
-
-TRAINERS = {DATA: DataTrainer, MEMORY: MemoryTrainer}
 
 
 class InProcessGroups:
@@ -78,7 +75,8 @@ class InProcessGroups:
         for group in GROUPS:
             if reason := stop_requested():
                 raise InterruptedRunError(reason)
-            trainer = TRAINERS[group](
+            kind = trainer_class(self._spec, group)
+            trainer = kind(
                 self._spec, self._tokenizer_json, self._config.name, starting=self._starting
             )
             self._trainers[group] = trainer

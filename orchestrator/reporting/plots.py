@@ -74,6 +74,7 @@ def all_plots(metrics: Metrics) -> list[str]:
             memory,
             {
                 "self": "train.self",
+                "given": "train.given",
                 "recall": "train.recall",
                 "encoder": "train.encoder",
                 "sync": "train.sync",
@@ -128,7 +129,19 @@ def _evaluation_plots(rows: Sequence[Row]) -> list[str]:
             "share followed",
         ),
         draw(lambda a: _slots(a, rows), "Slot use", "data version", "share"),
+        _lines(
+            "Written by the memory, and likely to the data layer",
+            rows,
+            {"likely": "heldout.written_likely_frac"},
+            "share of documents",
+            x="data_version",
+        ),
     ]
+    if "heldout.general_own_loss" in rows[0]:
+        names = {n: f"heldout.general_{n}_loss" for n in ("own", "help")}
+        plots.append(
+            _lines("General text: losses", rows, names, "nats per token", x="data_version")
+        )
     if "accuracy.own" in rows[0]:
         names = {n: f"accuracy.{n}" for n in ("own", "help", "memory", "baseline")}
         plots.insert(

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from actors.wire import ConfigError
 from orchestrator.loop.command import ACCEPTED, ID_PATTERN, REFUSED, Command, Reply
 from orchestrator.run_dir.run_dir import RunDir
-from orchestrator.settings.config import explain
 from orchestrator.settings.file_names import MAILBOX
+from orchestrator.settings.mistakes import explain
 
 LARGEST_BYTES = 16 << 10  # a command has a few hundred
 KEPT_REPLIES = 50

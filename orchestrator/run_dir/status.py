@@ -134,13 +134,16 @@ def status_of(
 
 
 def _with_ranks_that(phase: str, status: Mapping[str, Any]) -> dict[str, Any]:
-    """The status with this as what all its groups and ranks do, whatever they reported last."""
+    """The status with this as what all its groups and ranks do, whatever they reported last. Of a
+    run that has ended, the interval of a rank is the last that its group completed.
+    """
+
+    def shown(rank: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        last = group["interval"] if phase == ENDED else rank["interval"]
+        return {**rank, "phase": phase, "interval": min(rank["interval"], last)}
+
     groups = {
-        name: {
-            **group,
-            "state": phase,
-            "ranks": [{**rank, "phase": phase} for rank in group["ranks"]],
-        }
+        name: {**group, "state": phase, "ranks": [shown(rank, group) for rank in group["ranks"]]}
         for name, group in status["groups"].items()
     }
     return {**status, "groups": groups}
