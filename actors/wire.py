@@ -54,6 +54,7 @@ class Header:
     checksums: tuple[int, ...]
     peer_version: int  # the version of the peer that this one was trained on; -1 before the first
     ranges: tuple[Range, ...] = ()  # what the group trained on since its last snapshot
+    base: str = ""  # identity of the data layer's weights that don't train; empty: all do
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class CheckpointHeader:
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     checksums: tuple[int, ...]
+    base: str = ""  # as in `Header`
 
     @property
     def total_bytes(self) -> int:

@@ -29,6 +29,7 @@ from actors.training.interval import Measured, within
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.optim import learning_rate
 from actors.training.terms import TeachingMemoryTerms, Term
+from actors.weights.starting_model import StartingModel
 from actors.wire import Order
 
 
@@ -44,8 +45,9 @@ class TeachingMemoryTrainer(MemoryTrainer):
         num_ranks: int = 1,
         incarnation: int = 0,
         begin: Callable[[str], None] = lambda phase: None,
+        starting: StartingModel | None = None,
     ) -> None:
-        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin)
+        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin, starting)
         begin("building the memory as it was")
         self.kept = self.build_layer().requires_grad_(False)
         documents = documents_of(read_kept_lessons(spec.teach), given=True, reworded=True)
