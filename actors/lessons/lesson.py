@@ -15,7 +15,7 @@ from actors.sources.facts import SUBJECT
 from actors.sources.text_file import lines_of
 
 LISTS = ("wordings", "reworded", "neighbours")  # fields that JSON gives back as lists
-Form = Literal["fact", "prompt", "choice", "said"]
+Form = Literal["fact", "prompt", "choice", "said", "told", "memory"]
 
 
 @dataclass(frozen=True)
