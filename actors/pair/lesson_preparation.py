@@ -48,7 +48,7 @@ class Prepared:
     """What a run that teaches begins with.
 
     Attributes:
-        lessons: those that are taught, with the memory's wordings.
+        lessons: those that are taught, with the memory's wordings, then those that are known.
         texts: documents that the memory wrote and that name no taught subject.
         exam: answers before teaching.
         told: rows of the value table that telling the lessons changes; None: it was not told.
@@ -143,14 +143,19 @@ def prepare_lessons(
         "wordings": num_patterns,
         "reworded": sum(bool(lesson.reworded) for lesson in new),
     }
+    known = [
+        replace(lesson, known=True, bits=0.0)
+        for lesson, is_known in zip(lessons, knows, strict=True)
+        if is_known
+    ]
     told = None
     if tell_first:
         say("telling the memory first, in closed form")
-        told, figures["told"] = told_rows(pair.memory, tokenizer, new, kept, window)
+        told, figures["told"] = told_rows(pair.memory, tokenizer, [*new, *known], kept, window)
     return Prepared(
-        tuple(new),
+        (*new, *known),
         tuple(kept),
-        _exam(pair, tokenizer, new, kept, patterns, seed),
+        _exam(pair, tokenizer, [*new, *known], kept, patterns, seed),
         told,
         sum(knows),
         figures,
@@ -175,8 +180,12 @@ def _exam(
     seed: int,
 ) -> Exam:
     exam = LessonExam(tokenizer, lessons, Exam())
-    taught = {prompt for lesson in lessons for prompt in lesson.prompts}
-    near = dict.fromkeys(prompt for lesson in lessons for prompt in lesson.neighbours)
+    taught = {p for lesson in lessons if not lesson.known for p in lesson.prompts}
+    near = dict.fromkeys(
+        prompt
+        for lesson in lessons
+        for prompt in (*lesson.neighbours, *((lesson.prompt,) if lesson.known else ()))
+    )
     return Exam(
         kept=_answered(pair, tokenizer, kept_questions(texts, patterns, KEPT_QUESTIONS, seed)),
         neighbours=_asked(pair, tokenizer, [prompt for prompt in near if prompt not in taught]),

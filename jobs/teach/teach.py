@@ -191,7 +191,9 @@ class Start:
                 f"anew together with these, and that is not there any more: {err}"
             ) from err
         earlier = [
-            replace(lesson, reworded=(), source=f"{run_dir.url}/{LESSONS}: {lesson.prompt}")
+            replace(
+                lesson, reworded=(), known=False, source=f"{run_dir.url}/{LESSONS}: {lesson.prompt}"
+            )
             for lesson in read_kept_lessons(config.teach)
         ]
         return cls(first, export, earlier, run_dir.url)
@@ -255,7 +257,8 @@ def _prepare(
     taught = taught_config(config, out, sources, options.steps, options.lr, options.seed, teach)
     facts = _facts(prepared, start, given, num_replaced, time.time() - began)
     say(
-        f"teaching {len(prepared.lessons)} lessons ({prepared.num_known} were known) in "
+        f"teaching {len(prepared.lessons) - prepared.num_known} lessons, and keeping "
+        f"{prepared.num_known} that are known, in "
         f"{taught.total_steps('data')} steps"
     )
     out.write(LESSONS, to_lines(prepared.lessons))
