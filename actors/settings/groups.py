@@ -17,7 +17,7 @@ DecayRate = Annotated[float, Field(ge=0, lt=1)]
 class OptimizerSpec(Spec):
     """AdamW of the dense parameters of one layer: learning rate, its schedule, decay, clipping."""
 
-    lr: Annotated[float, Mark.PERTURBABLE] = Field(
+    lr: Annotated[float, Mark.PERTURBABLE, Mark.FITTED] = Field(
         2e-3,
         gt=0,
         description="Peak learning rate of the dense parameters; lower it where losses jump or a "
@@ -34,13 +34,13 @@ class OptimizerSpec(Spec):
     final_lr_frac: float = Field(
         0.1, ge=0, le=1, description="The rate at the last step as a share of the peak."
     )
-    warmup_steps: int = Field(
+    warmup_steps: Annotated[int, Mark.FITTED] = Field(
         20, ge=0, description="Steps over which the rate rises linearly to its peak."
     )
     betas: Annotated[tuple[DecayRate, DecayRate], Mark.PERTURBABLE, Mark.ADVANCED] = Field(
         (0.9, 0.98), description="AdamW's decay rates of the first and second moment."
     )
-    weight_decay: Annotated[float, Mark.PERTURBABLE] = Field(
+    weight_decay: Annotated[float, Mark.PERTURBABLE, Mark.FITTED] = Field(
         0.01,
         ge=0,
         description="AdamW's weight decay of matrices; vectors and the value table have none.",
@@ -116,19 +116,21 @@ class _GroupSpec(Spec):
 
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
     workers: Annotated[WorkersSpec, Mark.RESUMABLE] = Field(default_factory=WorkersSpec)
-    batch_size: int = Field(16, ge=1, description="Sequences per optimizer step, over all workers.")
+    batch_size: Annotated[int, Mark.FITTED] = Field(
+        16, ge=1, description="Sequences per optimizer step, over all workers."
+    )
     accumulate: Annotated[int, Mark.RESUMABLE] = Field(
         1,
         ge=1,
         description="Gradient accumulation: passes into which a worker splits its share of the "
         "batch; raise it where a worker runs out of memory.",
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Annotated[Literal["fp32", "bf16"], Mark.FITTED] = Field(
         "fp32",
         description="Number format of forward and backward passes; weights, optimizer and losses "
         "are always float32. bf16 is faster on GPUs.",
     )
-    steps_per_interval: int = Field(
+    steps_per_interval: Annotated[int, Mark.FITTED] = Field(
         20,
         ge=1,
         description="Optimizer steps per interval, between two exchanges; choose it so that an "
@@ -151,7 +153,9 @@ class DataGroupSpec(_GroupSpec):
     """The data layer and the group that trains it."""
 
     layer: DataLayerSpec = Field(default_factory=DataLayerSpec)
-    batch_size: int = Field(16, ge=2, description="Sequences per optimizer step, over all workers.")
+    batch_size: Annotated[int, Mark.FITTED] = Field(
+        16, ge=2, description="Sequences per optimizer step, over all workers."
+    )
     help_frac: Annotated[float, Mark.PERTURBABLE] = Field(
         0.5,
         ge=0,
@@ -174,7 +178,7 @@ class MemoryGroupSpec(_GroupSpec):
     """The memory layer and the group that trains it."""
 
     layer: MemoryLayerSpec = Field(default_factory=MemoryLayerSpec)
-    value_lr: Annotated[float, Mark.PERTURBABLE] = Field(
+    value_lr: Annotated[float, Mark.PERTURBABLE, Mark.FITTED] = Field(
         1e-2,
         gt=0,
         description="Peak learning rate of the value table; 5 to 10 times `memory.optimizer.lr`.",

@@ -63,7 +63,7 @@ class DataLayerSpec(Spec):
         description="torch.compile of each decoder layer in training: the start takes minutes "
         "longer, steps are faster; worth it for long runs on GPUs.",
     )
-    read_layers: tuple[int, ...] = Field(
+    read_layers: Annotated[tuple[int, ...], Mark.FITTED] = Field(
         (1, 3),
         min_length=1,
         description="Decoder layers, counted from 0, after which the memory is read into the "
@@ -106,16 +106,18 @@ class MemoryLayerSpec(Spec):
     copy_layers: Annotated[int, COPY_ONLY] = Field(
         2, ge=1, description="Decoder layers copied from the data layer."
     )
-    dim: int = Field(
+    dim: Annotated[int, Mark.FITTED] = Field(
         128, ge=8, description="Width d_m of encoder, slots and read: the memory's main size."
     )
-    slots_side: int = Field(
+    slots_side: Annotated[int, Mark.FITTED] = Field(
         128,
         ge=4,
         description="n of the n*n slots. More slots store more and take more memory: n*n rows of "
         "`dim` numbers, and the optimizer's moments of them.",
     )
-    heads: int = Field(4, ge=1, description="Independent searches for slots per token.")
+    heads: Annotated[int, Mark.FITTED] = Field(
+        4, ge=1, description="Independent searches for slots per token."
+    )
     topk: int = Field(
         32, ge=1, description="Slots read per head; more cost more time, at most `slots_side`."
     )
