@@ -21,6 +21,7 @@ from actors.corpus.corpus import build_tokenizer
 from actors.corpus.general_text import shown_general_text
 from actors.corpus.inventory import Inventory, take_inventory
 from actors.machine.host_memory import ByteArray
+from actors.settings.run import MEMORY
 from actors.sources.corpus_files import CorpusMarks
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, RankDescription, StorageError, one_line
@@ -329,7 +330,8 @@ class _Job:
                 "last_interval": writer.last_interval,
             }
             states = {group: state.phase.label for group, state in group_states.items()}
-            return status_of(config, metrics, groups.places(), written, driver, pulse, states)
+            told = group_states[MEMORY].told
+            return status_of(config, metrics, groups.places(), written, driver, pulse, states, told)
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
         return ControlThread(
