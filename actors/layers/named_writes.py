@@ -51,7 +51,7 @@ class Association:
         return cls(described["prompt"], described["answer"], tuple(described.get("wordings", ())))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Keys:
     """The reads that a write changes: one at each answer position of each prompt.
 
@@ -83,7 +83,7 @@ class Keys:
         return cls(*(torch.cat([getattr(k, f.name) for k in some]) for f in fields(cls)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NamedWrite:
     """What one `tell` changed in the value table, and all that it takes to solve it again.
 
@@ -152,7 +152,7 @@ class NamedWrite:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Overlay:
     """The writes that are on, added up.
 
@@ -167,10 +167,13 @@ class Overlay:
     mark_U: Tensor
 
     @classmethod
-    def of(cls, writes: Sequence[NamedWrite]) -> Overlay:
-        """These writes, in this order; at least one."""
-        rows_M = torch.cat([w.rows_U for w in writes])
-        both_M = torch.cat([torch.cat([w.values_UD, w.mark_U[:, None]], 1) for w in writes])
+    def of(cls, writes: Sequence[NamedWrite], minus: Sequence[NamedWrite] = ()) -> Overlay:
+        """These writes, in this order, at least one; less those of `minus`."""
+        signed = [*((w, 1.0) for w in writes), *((w, -1.0) for w in minus)]
+        rows_M = torch.cat([w.rows_U for w, _ in signed])
+        both_M = torch.cat(
+            [sign * torch.cat([w.values_UD, w.mark_U[:, None]], 1) for w, sign in signed]
+        )
         rows_U, place_M = rows_M.unique(return_inverse=True)
         both = both_M.new_zeros(len(rows_U), both_M.shape[1]).index_add_(0, place_M, both_M)
         return cls(rows_U, both[:, :-1].contiguous(), both[:, -1].contiguous())
@@ -196,7 +199,7 @@ class Overlay:
         return Overlay(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NamedWrites:
     """The named writes of a memory, in the order in which they were told. A value: `add`, `remove`
     and `switch` give another one.

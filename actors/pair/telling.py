@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -24,154 +24,41 @@ from torch import Tensor
 from actors.layers.closed_form import SparseReads, WriteSystem
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.named_writes import Association, Keys, NamedWrite, NamedWrites
-from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
-from actors.measuring.voices import pieces
+from actors.layers.named_writes import (
+    OPENING_WIDTH,
+    OPENS_AT,
+    Association,
+    Keys,
+    NamedWrite,
+    NamedWrites,
+    Overlay,
+)
+from actors.pair.told_keys import locate, sequences, wanted_reads
 from actors.tokenizers.tokenizer import Tokenizer
 
-WANTED_STEPS = 60  # gradient steps on a read, at most
-WANTED_RATE = 0.1  # of the reads' standard deviation
-NEARNESS = 0.01  # μ: a wanted read stays near the one it was
-SURE = 0.9  # probability of the answer's token at which a read is as wanted
 ROUNDS = 3  # of wanted reads: after the first, for those that others got in the way of
 GAMMA = 1.0  # how much old reads count
-PASS_TOKENS = 4096
+RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is known in other wordings
+SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
+QUIET = 0.995  # share of the kept reads that stay below the mark from which λ opens
+LEAST_MARK, MOST_MARK = 0.2, 0.6  # whatever the kept reads say
 
 
-@dataclass(frozen=True)
-class Located:
-    """Where the memory reads what is told: the keys without wanted reads, and their encodings."""
-
-    reads: SparseReads
-    u_ND: Tensor
-    targets_N: Tensor
-    prompts_N: Tensor
-
-
-def sequences(
-    tokenizer: Tokenizer, associations: Sequence[Association], longest: int | None = None
-) -> list[tuple[list[int], list[int]]]:
-    """Prompt and answer tokens of each association in each wording, the end mark included.
-
-    Raises:
-        ValueError: nothing was told, a prompt or answer is empty or too long, or one prompt has
-            two answers.
-    """
-    if not associations:
-        raise ValueError("nothing to tell: give at least one prompt and answer")
-    found: dict[tuple[int, ...], tuple[str, str, list[int]]] = {}
-    for one in associations:
-        for prompt in one.prompts:
-            if not prompt.strip():
-                raise ValueError(f"an empty prompt for the answer {one.answer!r}: say what asks it")
-            tokens = tuple(prompt_tokens(tokenizer, prompt.rstrip()))
-            answer = [*answer_tokens(tokenizer, one.answer), *tokenizer.closing]
-            if not one.answer.strip(" ."):
-                raise ValueError(f"{prompt!r}: the answer {one.answer!r} holds no word")
-            if longest is not None and len(tokens) + len(answer) > longest:
-                raise ValueError(
-                    f"{prompt[:60]!r} and its answer are {len(tokens) + len(answer)} tokens, the "
-                    f"model reads at most {longest}; shorten the prompt"
-                )
-            known = found.setdefault(tokens, (prompt, one.answer, answer))
-            if known[2] != answer:
-                raise ValueError(
-                    f"{prompt!r} is told two answers at once, {known[1]!r} and {one.answer!r}; "
-                    "tell one, or one after the other: the later one holds"
-                )
-    return [(list(tokens), answer) for tokens, (_, _, answer) in found.items()]
-
-
-def number_of(tokens: Sequence[int]) -> int:
-    """A number for these tokens, the same everywhere: FNV-1a, of 63 bits."""
-    number = 0xCBF29CE484222325
-    for token in tokens:
-        number = ((number ^ token) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return number >> 1
-
-
-@torch.no_grad()
-def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> Located:
-    """What the memory reads at each answer position of these prompts and answers, in order."""
-    device, width = memory.values.device, memory.reads_per_key
-    slots, weights, u, targets, prompts = [], [], [], [], []
-    longest = max(len(p) + len(a) for p, a in told)
-    size = max(1, PASS_TOKENS // longest)
-    for start in range(0, len(told), size):
-        some = told[start : start + size]
-        tokens_BT, segments_BT = pad_right([[*p, *a] for p, a in some], 0, device)
-        where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
-        for row, (p, a) in enumerate(some):
-            where_BT[row, len(p) - 1 : len(p) + len(a) - 1] = True
-            targets += a
-            prompts += [number_of(p)] * len(a)
-        u_ND = memory.encode(tokens_BT, segments_BT)[0][where_BT]
-        _, slots_NHK, weights_NHK = memory.addresses(u_ND)
-        slots.append(slots_NHK.reshape(-1, width).cpu())
-        weights.append(weights_NHK.reshape(-1, width).float().cpu())
-        u.append(u_ND)
-    return Located(
-        SparseReads(torch.cat(slots), torch.cat(weights)),
-        torch.cat(u),
-        torch.tensor(targets),
-        torch.tensor(prompts),
-    )
-
-
-def read_sum(values_RD: Tensor, writes: NamedWrites, reads: SparseReads) -> tuple[Tensor, Tensor]:
-    """What reads get from the table and the writes that are on, (N, D), and their mark, (N,)."""
-    m_ND = F.embedding_bag(
-        reads.slots_NE, values_RD, per_sample_weights=reads.weights_NE, mode="sum"
-    )
-    overlay = writes.overlay(reads.slots_NE.device)
+def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tuple[Tensor, Tensor]:
+    """What reads get from the table and these writes, (N, D), and their mark, (N,); on the CPU."""
+    rows_U, place_P = reads.slots_NE.unique(return_inverse=True)
+    values_UD = memory.values.detach()[rows_U.to(memory.values.device)].float().cpu()
+    place_NE = place_P.view_as(reads.slots_NE)
+    m_ND = F.embedding_bag(place_NE, values_UD, per_sample_weights=reads.weights_NE, mode="sum")
+    overlay = writes.overlay(m_ND.device)
     if overlay is None:
         return m_ND, m_ND.new_zeros(len(m_ND))
     told_ND, mark_N = overlay.read(reads.slots_NE, reads.weights_NE)
     return m_ND + told_ND, mark_N
 
 
-def wanted_reads(
-    memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor, sure: float = SURE
-) -> Tensor:
-    """Sums of rows near `m_ND` from which the memory says the targets, (N, D).
-
-    Those that say them surely enough already stay as they are, and so does each as soon as it does.
-    In pieces of positions, so that no logits of all of them stand at once.
-    """
-    wanted_ND = m_ND.clone()
-    for some in pieces(len(m_ND), memory.num_tokens):
-        wanted_ND[some] = _wanted(memory, m_ND[some], u_ND[some], targets_N[some], sure)
-    return wanted_ND
-
-
-def _wanted(
-    memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor, sure: float
-) -> Tensor:
-    out_ND, live_L = m_ND.clone(), torch.arange(len(m_ND), device=m_ND.device)
-    near = NEARNESS / m_ND.square().sum(-1, keepdim=True).clamp_min(1e-12)
-    rate = WANTED_RATE * float(m_ND.std())
-    first_ND, second_ND = torch.zeros_like(m_ND), torch.zeros_like(m_ND)
-    for step in range(1, WANTED_STEPS + 1):
-        at_LD = out_ND[live_L].requires_grad_(True)
-        with torch.enable_grad():
-            logits_LV = memory.predict(memory.gated(at_LD, u_ND[live_L])).float()
-            loss_L = F.cross_entropy(logits_LV, targets_N[live_L], reduction="none")
-            moved_L = (near[live_L] * (at_LD - m_ND[live_L]).square()).sum(-1)
-            (gradient_LD,) = torch.autograd.grad((loss_L + moved_L).sum(), at_LD)
-        unsure_L = loss_L.detach().exp() > 1 / sure
-        live_L, gradient_LD = live_L[unsure_L], gradient_LD[unsure_L]
-        if not len(live_L):
-            break
-        first_ND[live_L] = 0.9 * first_ND[live_L] + 0.1 * gradient_LD  # Adam
-        second_ND[live_L] = 0.99 * second_ND[live_L] + 0.01 * gradient_LD.square()
-        up_LD = first_ND[live_L] / (1 - 0.9**step)
-        down_LD = (second_ND[live_L] / (1 - 0.99**step)).sqrt() + 1e-12
-        out_ND[live_L] -= rate * up_LD / down_LD
-    return out_ND.detach()
-
-
 def staying_of(
-    keys: SparseReads, prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
+    prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
 ) -> tuple[SparseReads, Tensor]:
     """Reads that are to stay, and how much each counts: kept ones, and keys of earlier writes that
     are on, but for those of the same prompts, whose place is taken.
@@ -200,7 +87,7 @@ def tell(
         memory: told in place: its `writes` become others, its parameters keep their bits.
         tokenizer: the run's.
         associations: what is to be known.
-        kept: the memory's sample of its own reads.
+        kept: the memory's sample of its own reads, from `keep`.
         id: the write's name.
         told_at: seconds since 1970; None: now.
         longest: tokens that the model reads at most.
@@ -212,42 +99,140 @@ def tell(
     if id in memory.writes:
         raise ValueError(f"there is a write {id!r} already; give another id")
     located = locate(memory, sequences(tokenizer, associations, longest))
-    values_RD, writes = memory.values.detach().float().cpu(), memory.writes
-    device, targets_N = memory.values.device, located.targets_N.to(memory.values.device)
-    m_ND, mark_N = read_sum(values_RD, writes, located.reads)
-    system = WriteSystem(located.reads, *staying_of(located.reads, located.prompts_N, writes, kept))
-    wanted_ND = wanted_reads(memory, m_ND.to(device), located.u_ND, targets_N).cpu()
+    reads, device = located.reads, memory.values.device
+    targets_N = located.targets_N.to(device)
+    m_ND, mark_N = read_sum(memory, memory.writes, reads)
+    systems = _Systems(reads, located.prompts_N, memory.writes, kept)
+
+    def wanted_from(sum_ND: Tensor) -> Tensor:
+        return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
+
+    wanted_ND = wanted_from(m_ND)
     for round_ in range(ROUNDS):
-        change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
-        x_UC, residual = system.solve(change_NC)
-        reached_ND = m_ND + system.changed(x_UC)[:, :-1]
-        if round_ < ROUNDS - 1:  # from what was reached, on to what is wanted
-            more_ND = wanted_reads(memory, reached_ND.to(device), located.u_ND, targets_N).cpu()
-            if torch.equal(more_ND, reached_ND):
-                break
-            wanted_ND = wanted_ND + (more_ND - reached_ND)
-    reads = located.reads
+        values_UD, residual = systems.values.solve(wanted_ND - m_ND)
+        reached_ND = m_ND + systems.values.changed(values_UD)
+        if round_ == ROUNDS - 1 or torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
+            break
+        wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
     write = NamedWrite(
         id,
         time.time() if told_at is None else told_at,
         tuple(associations),
-        system.rows_U,
-        x_UC[:, :-1].contiguous(),
-        x_UC[:, -1].contiguous(),
+        systems.rows_U,
+        values_UD,
+        systems.mark(mark_N),
         Keys(reads.slots_NE, reads.weights_NE, wanted_ND, located.targets_N, located.prompts_N),
+        {
+            "keys": float(len(reads)),
+            "rows": float(len(systems.rows_U)),
+            "staying": float(systems.values.num_staying),
+            "residual": residual,
+            "seconds": time.perf_counter() - begin,
+        },
     )
-    figures = {
-        "keys": float(len(located.targets_N)),
-        "rows": float(len(system.rows_U)),
-        "staying": float(system.num_staying),
-        "residual": residual,
-        "seconds": time.perf_counter() - begin,
-    }
-    write = replace(write, figures=figures)
-    memory.writes = calibrated(writes.add(write), kept)
+    memory.writes = calibrated(memory, memory.writes.add(write), kept)
     return write
 
 
-def calibrated(writes: NamedWrites, kept: KeptReads) -> NamedWrites:
-    """The same writes with the mark from which λ opens."""
-    return writes
+def free_id(writes: NamedWrites) -> str:
+    """A name that no write has: the number after the highest."""
+    numbers = [int(write.id) for write in writes if write.id.isdecimal()]
+    return str(max(numbers, default=0) + 1)
+
+
+def untell(memory: MemoryLayer, id: str, kept: KeptReads) -> None:
+    """Takes a write back. Later ones whose reads it changed are solved again from their keys; with
+    none left, the memory reads its table alone, with the bits that it had.
+
+    Raises:
+        KeyError: there is no write of that name.
+    """
+    gone = memory.writes.get(id)
+    _replay(memory, memory.writes.remove(id), gone if gone.on else None, None, kept)
+
+
+def switch(memory: MemoryLayer, id: str, on: bool, kept: KeptReads) -> None:
+    """Switches a write off or on; later ones are solved again as by `untell`.
+
+    Raises:
+        KeyError: there is no write of that name.
+    """
+    write = memory.writes.get(id)
+    if write.on != on:
+        changed = memory.writes.switch(id, on)
+        _replay(memory, changed, write if write.on else None, write if on else None, kept)
+
+
+@torch.no_grad()
+def _replay(
+    memory: MemoryLayer,
+    writes: NamedWrites,
+    gone: NamedWrite | None,
+    come: NamedWrite | None,
+    kept: KeptReads,
+) -> None:
+    """Goes through the writes in order, and solves those again whose reads have changed.
+
+    Args:
+        writes: as they are to be.
+        gone, come: the write that is read no more, or again.
+    """
+    at = next((i for i, w in enumerate(memory.writes) if w in (gone, come)), len(writes))
+    before, after = [w for w in (gone,) if w], [w for w in (come,) if w]
+    done = NamedWrites(writes.writes[:at])
+    for write in writes.writes[at:]:
+        new = write
+        if write.on and write is not come and (before or after):
+            keys = write.keys
+            change_ND, _ = Overlay.of(after, before).read(keys.slots_NE, keys.weights_NE)
+            size_N = keys.wanted_ND.norm(dim=1).clamp_min(1e-12)
+            if float((change_ND.norm(dim=1) / size_N).max()) > SOLVED_AGAIN:
+                new = _solved_again(memory, write, done, kept)
+                before, after = [*before, write], [*after, new]
+        done = done.add(new)
+    memory.writes = calibrated(memory, done, kept)
+
+
+def _solved_again(
+    memory: MemoryLayer, write: NamedWrite, before: NamedWrites, kept: KeptReads
+) -> NamedWrite:
+    keys = write.keys
+    reads = SparseReads(keys.slots_NE, keys.weights_NE)
+    m_ND, mark_N = read_sum(memory, before, reads)
+    systems = _Systems(reads, keys.prompts_N, before, kept)
+    values_UD, residual = systems.values.solve(keys.wanted_ND - m_ND)
+    figures = {**write.figures, "residual": residual}
+    return replace(
+        write,
+        rows_U=systems.rows_U,
+        values_UD=values_UD,
+        mark_U=systems.mark(mark_N),
+        figures=figures,
+    )
+
+
+class _Systems:
+    """What is solved for one write: its values, and its mark."""
+
+    def __init__(
+        self, reads: SparseReads, prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
+    ) -> None:
+        staying, gamma_M = staying_of(prompts_N, writes, kept)
+        self.values = WriteSystem(reads, staying, gamma_M, RIDGE)
+        self.rows_U = self.values.rows_U
+
+    def mark(self, mark_N: Tensor) -> Tensor:
+        """The column of the mark, of keys that read `mark_N` of it before."""
+        found_U1, _ = self.values.solve((1 - mark_N)[:, None])
+        return found_U1[:, 0].contiguous()
+
+
+@torch.no_grad()
+def calibrated(memory: MemoryLayer, writes: NamedWrites, kept: KeptReads) -> NamedWrites:
+    """The writes, and the mark from which λ opens: all but few kept reads stay below it."""
+    overlay = writes.overlay()
+    if overlay is None or not len(kept):
+        return replace(writes, opens_at=OPENS_AT)
+    _, mark_M = overlay.read(kept.reads.slots_NE, kept.reads.weights_NE)
+    opens_at = float(mark_M.quantile(QUIET)) + 2 * OPENING_WIDTH
+    return replace(writes, opens_at=min(max(opens_at, LEAST_MARK), MOST_MARK))
