@@ -22,6 +22,7 @@ from actors.corpus.general_text import shown_general_text
 from actors.corpus.inventory import Inventory, take_inventory
 from actors.lessons.lesson_files import read_exam
 from actors.machine.host_memory import ByteArray
+from actors.settings.run import MEMORY
 from actors.sources.corpus_files import CorpusMarks
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, RankDescription, StorageError, Taught, one_line
@@ -353,7 +354,8 @@ class _Job:
                 "last_interval": writer.last_interval,
             }
             states = {group: state.phase.label for group, state in group_states.items()}
-            return status_of(config, metrics, groups.places(), written, driver, pulse, states)
+            told = group_states[MEMORY].told
+            return status_of(config, metrics, groups.places(), written, driver, pulse, states, told)
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
         return ControlThread(
