@@ -28,6 +28,7 @@ from actors.measuring.probing import (
     prompt_tokens,
 )
 from actors.pair.export_check import export_checked
+from actors.pair.told_run import solve_told
 from actors.pair.written_check import COMPARED_WINDOWS, written_figures
 from actors.settings.run import EVALUATOR, MEMORY, RunSpec
 from actors.snapshots.flat_parameters import ByteArray, FlatParameters
@@ -71,6 +72,7 @@ class Evaluator:
         self._before: Pair | None = None  # built with the second version
         self._versions: tuple[int, int] | None = None
         self._answers: list[tuple[int, ...]] = []
+        self._warnings: tuple[str, ...] = ()
         self._batch_tokens = workers.batch_tokens
         self._batches: dict[int, Batch] = {}
         general = shown_general_text(spec, self._tokenizer)
@@ -108,8 +110,19 @@ class Evaluator:
                 self._before_flats = _flats_of(self._before)
             for flat, before in zip(self._flats, self._before_flats, strict=True):
                 before.buffer.copy_(flat.buffer)
+            self._before.memory.writes = self.pair.memory.writes
         for flat, own_headers, own_buckets in zip(self._flats, headers, buckets, strict=True):
             copy_into(flat, own_headers, own_buckets)
+        told = headers[1][0].told
+        if told:
+            self._kept()
+        self._warnings = solve_told(self.pair.memory, self._tokenizer, told)
+
+    def _kept(self) -> None:
+        """Gives the memory the sample of its text that it keeps, once."""
+        memory = self.pair.memory
+        if memory.kept is None:
+            memory.kept = kept_windows(self._corpus, MEMORY, self._spec.memory.kept_reads)
 
     def evaluate(
         self,
@@ -156,6 +169,7 @@ class Evaluator:
             answers=self._questions() if final else (),
             taught=self._lesson_exam.take(self.pair) if final and self._lesson_exam else None,
             eval_s=time.perf_counter() - begin,
+            warnings=self._warnings,
         )
 
     def export(self, directory: str) -> dict[str, str]:
@@ -167,9 +181,7 @@ class Evaluator:
             ExportError: it does not; names the tensors that differ.
         """
         heldout = self._corpus.heldout(self._spec.evaluation.windows)
-        if self.pair.memory.kept is None:
-            num_reads = self._spec.memory.kept_reads
-            self.pair.memory.kept = kept_windows(self._corpus, MEMORY, num_reads)
+        self._kept()
         export_checked(self._spec, self._tokenizer, self.pair, directory, heldout)
         return self.digests()
 

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer as HFTokenizer
 from torch import Tensor, nn
 
 from actors.corpus.windows import PADDING, Windows, pack
+from actors.formats import listed
 from actors.layers.batch import Batch, to_batch
 from actors.layers.causal_lm import quietly
 from actors.layers.data_layer import packed_inputs
@@ -189,9 +190,8 @@ def _refuse(
     ]
     if not wrong and not off:
         return
-    more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
     named = (
-        f"{len(wrong)} tensors differ: {'; '.join(wrong[:NAMED])}{more}"
+        f"{len(wrong)} tensors differ: {listed(wrong, NAMED, '; ')}"
         if wrong
         else "every tensor equals the trained one, so its config.json must differ from the trained "
         "model's config"

@@ -42,6 +42,7 @@ from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, TermCounts
 from actors.training.terms import MemoryTerms, Term
+from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.training.trainer import Trainer
 from actors.weights.builders import build_data_layer, build_memory_layer, flatten
 from actors.weights.starting_model import StartingModel
@@ -114,6 +115,7 @@ class MemoryTrainer(Trainer):
         Where no newer version was adopted, what it trained on before stays in the mix.
         """
         self.choices = self.generator(order.interval)
+        self.told = with_changes(self.told, order.told)
         if order.interval == 1 and self.spec.syncs:
             self.ref_flat.buffer.copy_(self.mirror.buffer)
         with self.cost("batch"):
@@ -377,11 +379,13 @@ class MemoryTrainer(Trainer):
             "fresh": list(self.fresh.state),
             "just_trained": to_lists(self.just_ranges),
             "replay": to_lists(self.replay.ranges),
+            "told": told_to_lists(self.told),
         }
 
     def set_scalars(self, scalars: Mapping[str, Any]) -> None:
         """As `Trainer.set_scalars`; the windows of the mix are read again from the corpus."""
         super().set_scalars(scalars)
+        self.told = told_from_lists(scalars.get("told", ()))  # earlier versions have none
         chunk, start = scalars["fresh"]
         self.fresh.state = (chunk, start)
         self.just_ranges = from_lists(scalars["just_trained"])

@@ -4,7 +4,8 @@ other losses.
     batch = lessons in all wordings + text that the memory wrote
     loss  = self on the lessons + recall of theta on both + w KL(q_before || q_phi) on the text
 
-q_before are the run's starting weights: the memory that was told the lessons and wrote the text.
+q_before are the run's starting weights: the memory that wrote the text, before it was told the
+lessons in closed form, which is what it begins with.
 Recall of the lessons waits for the first version that was taught them: until then the data layer
 says what it said before.
 
@@ -24,6 +25,7 @@ from actors.layers import losses
 from actors.layers.batch import Batch, data_logits_at, memory_logits_at, rows_at, to_batch
 from actors.lessons.lesson_files import read_kept_lessons
 from actors.lessons.lesson_windows import LessonWindows, documents_of
+from actors.lessons.told_rows import ToldRows
 from actors.settings.run import MEMORY, RunSpec
 from actors.training.interval import Measured, within
 from actors.training.memory_trainer import MemoryTrainer
@@ -50,6 +52,8 @@ class TeachingMemoryTrainer(MemoryTrainer):
         super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin, starting)
         begin("building the memory as it was")
         self.kept = self.build_layer().requires_grad_(False)
+        if spec.teach.told is not None:
+            ToldRows.read(spec.teach.told).add_to(self.layer.values)
         documents = documents_of(read_kept_lessons(spec.teach), given=True, reworded=True)
         window = spec.corpus.window
         self.lessons = LessonWindows(documents, self.tokenizer, window, spec.seed, MEMORY)

@@ -3,9 +3,8 @@
     interval(order, headers, buckets):  refuse what is not next -> adopt -> steps -> (measure) ->
     publish -> checkpoint -> report
 
-A plain class: `orchestrator.processes.ray_actors` wraps it in an actor. It knows its own layer, a
-mirror of its partner's and the other ranks of its group, never the partner's process. Subclasses
-define one step.
+A plain class, which `orchestrator.processes.ray_actors` wraps in an actor. It knows its own layer,
+a mirror of its partner's and the other ranks of its group. Subclasses define one step.
 
 Every rank draws the same global batch and takes every n-th sequence of it; each term is divided by
 the global number of positions and gradients are added over ranks. So a step is the same step at any
@@ -53,6 +52,7 @@ from actors.wire import (
     Range,
     Report,
     SnapshotError,
+    Told,
 )
 
 
@@ -96,6 +96,7 @@ class Trainer(ABC):
         self.costs = StepTimer(self.device)
         self.beat = Heartbeat(group, rank, incarnation, "starting", 0, 0, time.time())
 
+    told: tuple[Told, ...] = ()  # the memory's; whoever adopts it solves them
     own: FlatParameters
     mirror: FlatParameters
     dense: DenseOptimizer
@@ -244,6 +245,7 @@ class Trainer(ABC):
             version=self.interval_done,
             ranges=self.published_ranges,
             **self._identity(),
+            told=self.told,
         )
 
     def _identity(self) -> dict[str, Any]:

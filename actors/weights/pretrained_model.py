@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from actors.formats import first_line, listed
 from actors.layers.causal_lm import (
     check_decoder,
     check_fields,
@@ -250,14 +251,12 @@ def _checked(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) ->
     """
     unexpected = sorted(found["unexpected_keys"])
     if unexpected and not spec.allow_unexpected:
-        names = ", ".join(unexpected[:LISTED])
-        more = f" and {len(unexpected) - LISTED} more" if len(unexpected) > LISTED else ""
         raise ConfigError(
             f"data.layer.pretrained: {spec.pretrained} holds {len(unexpected)} tensors that "
-            f"{type(model).__name__} by its config.json does not have: {names}{more}; without "
-            "them it is another model. Correct config.json (layers, biases, model type), merge an "
-            "adapter into its model, or, if they are not needed, set "
-            "data.layer.allow_unexpected: true"
+            f"{type(model).__name__} by its config.json does not have: "
+            f"{listed(unexpected, LISTED)}; without them it is another model. "
+            "Correct config.json (layers, biases, model type), merge an adapter into its "
+            "model, or, if they are not needed, set data.layer.allow_unexpected: true"
         )
     _refuse_incomplete(spec, model, found)
     tell_ties(model)
@@ -290,14 +289,13 @@ def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
             f"{where}: a safetensors file is truncated or altered ({err}); fetch it again"
         ) from err
     except OSError as err:
-        first = str(err).splitlines()[0] if str(err) else type(err).__name__
         what = (
             "fetch it again, or give a folder that save_pretrained wrote"
             if Path(str(spec.pretrained)).exists()
             else "check the name and the network, or fetch the model on a machine that has one and "
             "give the folder"
         )
-        raise ConfigError(f"{where}: can't be loaded: {first}; {what}") from err
+        raise ConfigError(f"{where}: can't be loaded: {first_line(err)}; {what}") from err
     except (
         StrictDataclassError,
         ValueError,
@@ -307,7 +305,7 @@ def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
         RuntimeError,
         ImportError,
     ) as err:
-        first = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise ConfigError(
-            f"{where}: not a causal LM that transformers can load without code of its own: {first}"
+            f"{where}: not a causal LM that transformers can load without code of its own: "
+            f"{first_line(err)}"
         ) from err

@@ -17,11 +17,11 @@ from actors.weights.builders import Layer, flatten
 from orchestrator.loop.schedule import AGREEMENT_TOLERANCE, HARDLY, LOW_AGREEMENT, YES, verdict
 from orchestrator.reporting.learn_report import learned_page
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER
 
 LEARNED = "learned.json"
-FINISHED = "finished"  # of a run whose memory kept up with its data layer
 
 
 def write_result(
@@ -61,11 +61,13 @@ def _summary(
     after = learned["old"]["after"]
     agreed = after["heldout"]["recall_agreement"]
     agreed_before = learned["old"]["before"]["heldout"]["recall_agreement"]
-    kept_up = before["status"] == FINISHED and agreed >= agreed_before - AGREEMENT_TOLERANCE
+    kept_up = (
+        before["status"] == RunStatus.FINISHED and agreed >= agreed_before - AGREEMENT_TOLERANCE
+    )
     found = verdict(kept_up, agreed)
     low = f", {LOW_AGREEMENT}" if found == HARDLY else ""
     summary: dict[str, Any] = {
-        "status": FINISHED if kept_up else "finished_unreflected",
+        "status": RunStatus.FINISHED if kept_up else RunStatus.UNREFLECTED,
         "name": config.name,
         "seed": config.seed,
         "learned_from": learned["run"],

@@ -22,7 +22,8 @@ EPOCHS = 10  # of the lessons as given, where --steps says nothing
 LR_FRAC = 0.5  # of the rate at which the run trained its data layer
 MEMORY_LR_FRAC = 0.35  # of those of its memory
 BATCH_FACTOR = 1.5  # of the run's batch, which has to hold lessons beside the text
-LESSONS, EXAM, WRITTEN, START = "lessons.jsonl", "exam.json", "written.jsonl", "start"
+LESSONS, EXAM, WRITTEN = "lessons.jsonl", "exam.json", "written.jsonl"
+TOLD = "told.safetensors"
 LEAST_BLOCKS, LEAST_BLOCK_BYTES = 40, 256  # so that some of the text is held out too
 
 
