@@ -311,6 +311,15 @@ class TandemModel(Teller, nn.Module, GenerationMixin):  # type: ignore[misc]
             return self.data_layer.generate(*args, **kwargs)
         return super().generate(*args, voice=voice, **kwargs)
 
+    def prompt_inputs(self, prompts: list[str]) -> Any:
+        """Token ids and mask of prompts, each the start of a document, on the model's device."""
+        return self.tokenizer(
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            split_special_tokens=not self._special_ids,
+        ).to(self.device)
+
     def ask(
         self, prompt: str | Sequence[str], voice: Voice | None = None, **kwargs: Any
     ) -> str | list[str]:
@@ -318,13 +327,7 @@ class TandemModel(Teller, nn.Module, GenerationMixin):  # type: ignore[misc]
 
         Greedy and up to 24 tokens, unless `kwargs`, which are passed to `generate`, differ.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        asked = self.tokenizer(
-            prompts,
-            return_tensors="pt",
-            padding=True,
-            split_special_tokens=not self._special_ids,
-        ).to(self.device)
+        asked = self.prompt_inputs([prompt] if isinstance(prompt, str) else list(prompt))
         options = {"do_sample": False, **kwargs}
         if "max_length" not in options:
             options.setdefault("max_new_tokens", ANSWER_TOKENS)

@@ -11,6 +11,7 @@ from actors.settings.fields import Mark, OnlyWith
 from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.node_labels import NodeLabels
 
+PORT_LR = 2e-3  # of a port beside a model that trains in part or not at all
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -156,12 +157,20 @@ class DataGroupSpec(_GroupSpec):
     batch_size: Annotated[int, Mark.FITTED] = Field(
         16, ge=2, description="Sequences per optimizer step, over all workers."
     )
+    port_lr: float | None = Field(
+        None,
+        gt=0,
+        description="Peak learning rate of the memory port, with the schedule of `optimizer`. "
+        "Unset: `optimizer.lr` where all of the data layer trains, else 2e-3, since a port is "
+        "fresh where the model is not.",
+    )
     help_frac: Annotated[float, Mark.PERTURBABLE] = Field(
         0.5,
         ge=0,
         le=1,
         description="Share of a batch's sequences that read the memory; the others train the data "
-        "layer alone (memory dropout).",
+        "layer alone (memory dropout). With `layer.train: port` all of them read, and on the share "
+        "of the others own is measured once per interval.",
     )
     mixing_noise: float = Field(
         0.3,
@@ -172,6 +181,13 @@ class DataGroupSpec(_GroupSpec):
         "the memory is always right, and λ would learn to trust it everywhere. 0: no such pass; λ "
         "is trained by the help loss.",
     )
+
+    @property
+    def own_port_lr(self) -> float | None:
+        """The port's peak rate; None: it has that of the rest."""
+        if self.port_lr is None and self.layer.keeps_some:
+            return PORT_LR
+        return self.port_lr
 
 
 class MemoryGroupSpec(_GroupSpec):

@@ -31,6 +31,7 @@ from actors.training.interval import Measured, within
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.optim import learning_rate
 from actors.training.terms import TeachingMemoryTerms, Term
+from actors.weights.starting_model import StartingModel
 from actors.wire import Order
 
 
@@ -46,8 +47,9 @@ class TeachingMemoryTrainer(MemoryTrainer):
         num_ranks: int = 1,
         incarnation: int = 0,
         begin: Callable[[str], None] = lambda phase: None,
+        starting: StartingModel | None = None,
     ) -> None:
-        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin)
+        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin, starting)
         begin("building the memory as it was")
         self.kept = self.build_layer().requires_grad_(False)
         if spec.teach.told is not None:

@@ -107,6 +107,9 @@ def test_settings_that_mean_something_only_beside_another_name_it_and_its_value(
             for name in ("conv_dilations", "conv_taps", "attention_heads", "tie_embeddings")
         },
         OnlyWith("encoder", "frozen_copy"): {"memory.layer.copy_layers"},
+        OnlyWith("data.layer.train", "lora"): {
+            f"data.layer.lora.{name}" for name in ("r", "alpha", "dropout", "targets", "export")
+        },
         OnlyWith("schedule", "wsd"): {"data.optimizer.decay_frac", "memory.optimizer.decay_frac"},
         OnlyWith("exchange.mode", "async"): {"exchange.staleness"},
     }  # fmt: skip
