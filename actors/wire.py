@@ -76,6 +76,7 @@ class Header:
     checksums: tuple[int, ...]
     peer_version: int  # the version of the peer that this one was trained on; -1 before the first
     ranges: tuple[Range, ...] = ()  # what the group trained on since its last snapshot
+    base: str = ""  # identity of the data layer's weights that don't train; empty: all do
     told: tuple[Told, ...] = ()  # all that the memory was told and has not taken back, in order
 
 
@@ -95,6 +96,7 @@ class CheckpointHeader:
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     checksums: tuple[int, ...]
+    base: str = ""  # as in `Header`
 
     @property
     def total_bytes(self) -> int:
@@ -139,6 +141,63 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class LessonAnswer:
+    """What a pair says to one lesson after teaching.
+
+    Attributes:
+        prompt, answer: of the lesson, as given.
+        before: what the data layer said before.
+        own, help, memory: what each voice says now.
+        right: the voices that give the wanted answer: own, help, memory.
+        reworded, reworded_right: its other prompts, and those that the data layer answers.
+        changed: whether the data layer's answer is another one than before.
+        followed: whether the memory then gives that of the data layer.
+        bits: what a person said by giving it.
+    """
+
+    prompt: str
+    answer: str
+    before: str
+    own: str
+    help: str
+    memory: str
+    right: tuple[str, ...]
+    reworded: int
+    reworded_right: int
+    changed: bool
+    followed: bool
+    bits: float
+
+
+@dataclass(frozen=True)
+class LostAnswer:
+    """An answer that was not to change and did."""
+
+    prompt: str
+    before: str
+    now: str
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What teaching did: every lesson, and what was lost beside them.
+
+    Attributes:
+        lessons: in the order of the file.
+        num_kept, num_neighbours: questions whose answers were not to change.
+        lost, lost_neighbours: of these, the data layer's that changed.
+        memory_lost: of the kept ones, the memory's that changed.
+    """
+
+    lessons: tuple[LessonAnswer, ...]
+    num_kept: int
+    num_neighbours: int
+    lost: tuple[LostAnswer, ...]
+    lost_neighbours: tuple[LostAnswer, ...]
+    memory_lost: tuple[LostAnswer, ...]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Held-out figures of one committed pair."""
 
@@ -153,6 +212,7 @@ class Evaluation:
     reflection_followed: int
     answers: tuple[Answer, ...]
     eval_s: float
+    taught: Taught | None = None  # of a run that teaches, at its last evaluation
     warnings: tuple[str, ...] = ()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,12 +24,15 @@ from actors.layers.causal_lm import model_of, quietly, tell_ties
 from actors.layers.copy_encoder import CopyEncoder
 from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
-from actors.settings.layers import DataLayerSpec
+from actors.settings.layers import PORT, DataLayerSpec
 from actors.settings.run import RunSpec
 from actors.storage import locate, remove, storage_errors, writable
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.base_identity import base_digest, check_kept, local_folder
 from actors.weights.export_files import (
+    BASE,
     DATA_LAYER,
+    DTYPE,
     MARKER,
     MEMORY_LAYER,
     MEMORY_PORT,
@@ -36,6 +40,7 @@ from actors.weights.export_files import (
     WRITES,
     check_tensors,
     checksums,
+    describe_kept,
     describe_memory,
     describe_port,
     export_errors,
@@ -46,10 +51,12 @@ from actors.weights.export_files import (
 )
 from actors.weights.pretrained_model import load_model, pretrained_path
 from actors.weights.starting_weights import memory_at
+from actors.weights.weight_files import CONFIG, INDEX, weight_files
 from actors.weights.writes_store import WritesStore
-from actors.wire import ConfigError
+from actors.wire import ConfigError, ExportError
 
 FORMAT = 1
+GENERATION = "generation_config.json"
 
 
 def export_pair(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
@@ -76,7 +83,11 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
         root = Path(temporary)
         (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
-        _write_data_layer(tokenizer, pair.data, root / DATA_LAYER)
+        if pair.data.spec.keeps_model:
+            copy_checkpoint(pair.data.spec, root / DATA_LAYER, pair.data.base)
+        else:
+            _write_model(pair.data, root / DATA_LAYER)
+        tokenizer.write(root / DATA_LAYER)
         memory = pair.memory
         port = {"read_layers": list(pair.data.spec.read_layers), "memory_dim": memory.spec.dim}
         _write_part(root / MEMORY_PORT, "port", pair.data.port, port)
@@ -94,9 +105,13 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
             "format": FORMAT,
             "num_tokens": tokenizer.size,
             "checksums": {
-                part: checksums(module) for part, module in exported_modules(pair).items()
+                part: checksums(module)
+                for part, module in exported_modules(pair).items()
+                if part != DATA_LAYER or not pair.data.spec.keeps_model
             },
         }
+        if pair.data.spec.keeps_model:
+            marker |= {BASE: pair.data.base, DTYPE: pair.data.spec.dtype}
         (root / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
         if len(memory.writes):
             with WritesStore(str(root)).changing("export") as change:
@@ -141,7 +156,30 @@ def copy_export(root: Path, directory: str) -> None:
         fs.put_file(str(marker), f"{target}/{MARKER}")
 
 
-def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> None:
+def copy_checkpoint(layer: DataLayerSpec, folder: Path, base: str) -> None:
+    """Copies config and weights of a model that kept its bits as they came in.
+
+    Raises:
+        ExportError: they are no longer those with digest `base`.
+    """
+    assert layer.pretrained is not None
+    folder.mkdir(parents=True)
+    with pretrained_path(layer) as place:
+        source = local_folder(place)
+        names = {CONFIG, INDEX, GENERATION} | {
+            file.name for file in weight_files(source, layer.pretrained)
+        }
+        for name in sorted(name for name in names if (source / name).is_file()):
+            shutil.copyfile(source / name, folder / name)
+    if (found := base_digest(str(folder), layer.pretrained)) != base:
+        raise ExportError(
+            f"{layer.pretrained} was changed while the run went on: its weights had digest {base} "
+            f"when the run began, and have {found} now. Nothing was exported; put the files back "
+            "and resume the run"
+        )
+
+
+def _write_model(data: DataLayer, folder: Path) -> None:
     """Writes a plain model with these weights, without the port."""
     tell_ties(data.model)
     with torch.device("meta"):
@@ -153,7 +191,6 @@ def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> No
         plain.generation_config = copy.deepcopy(generation)
     with quietly():
         plain.save_pretrained(folder)
-    tokenizer.write(folder)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -190,9 +227,20 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
     with local_copy(directory) as root, export_errors(directory):
         tokenizer = Tokenizer.from_json((root / TOKENIZER).read_text(encoding="utf-8"))
         port, described = describe_port(root), describe_memory(root)
+        kept = describe_kept(root)
         layer = DataLayerSpec(read_layers=port.read_layers)
-        model = _load_model(root / DATA_LAYER, directory)
+        if kept is not None:
+            check_kept(root, kept, directory)
+            layer = DataLayerSpec(
+                read_layers=port.read_layers,
+                pretrained=f"{directory.rstrip('/')}/{DATA_LAYER}",
+                allow_unexpected=True,  # what the run began with, whatever that was
+                train=PORT,
+                dtype=kept.dtype,
+            )
+        model = _load_model(root / DATA_LAYER, directory, layer)
         data = DataLayer(model, layer, port.memory_dim, described.num_tokens)
+        data.base = "" if kept is None else kept.base
         data.port.load_state_dict(port_tensors(root))
         memory = memory_at(root, described, described.spec)
         memory.kept = read_kept(root)
@@ -202,8 +250,8 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
     return Pair(data.eval().requires_grad_(False), memory.requires_grad_(False)), tokenizer
 
 
-def _load_model(folder: Path, directory: str) -> nn.Module:
-    spec = DataLayerSpec(pretrained=str(folder))
+def _load_model(folder: Path, directory: str, layer: DataLayerSpec) -> nn.Module:
+    spec = layer.model_copy(update={"pretrained": str(folder)})
     try:
         with pretrained_path(spec) as place:
             return load_model(spec, place)

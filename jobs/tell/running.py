@@ -19,15 +19,16 @@ from orchestrator.console import Console
 from orchestrator.loop.command import ACCEPTED, TELL, UNTELL, Command, Reply
 from orchestrator.run_dir.mailbox import LARGEST_BYTES, new_id
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.run_dir.saved_config import saved_config
-from orchestrator.run_dir.status import RUNNING, look
+from orchestrator.run_dir.status import look
 from orchestrator.settings.file_names import TOKENIZER
 from orchestrator.settings.mistakes import explain
 
 
 def is_running(run_dir: RunDir) -> bool:
     """Whether a driver would take a command now."""
-    return look(run_dir).state == RUNNING
+    return look(run_dir).state == RunStatus.RUNNING
 
 
 def tell_running(

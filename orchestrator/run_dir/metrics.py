@@ -16,7 +16,10 @@ from orchestrator.loop.resize_rules import Resize
 
 Row = dict[str, Any]
 # Of each group, in the progress view and in the status.
-SHOWN_LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
+SHOWN_LOSSES = {
+    DATA: ("own", "help", "lessons", "reworded", "rehearsed"),
+    MEMORY: ("self", "recall", "sync", "kept"),
+}
 
 
 @dataclass(frozen=True)

@@ -83,11 +83,11 @@ def gradient(trainer: Trainer) -> tuple[dict[str, float], Tensor]:
     """What one step measures, and its gradient of the addresses' queries before clipping."""
     step, found = trainer.dense.step, []
 
-    def watched(lr: float) -> Tensor:
+    def watched(lr: float, apart_lr: float | None = None) -> Tensor:
         grad = trainer.layer.query.weight.grad
         assert grad is not None
         found.append(grad.clone())
-        return step(lr)
+        return step(lr, apart_lr)
 
     trainer.dense.step = watched  # type: ignore[method-assign]
     return values(trainer.train_step()), found[0]
