@@ -16,6 +16,7 @@ from orchestrator.loop.resize_rules import Resize
 
 Row = dict[str, Any]
 # Of each group, in the progress view and in the status.
+NO_NATS = ("balance",)  # losses in another unit than all others
 SHOWN_LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
 
 
