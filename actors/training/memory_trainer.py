@@ -30,21 +30,22 @@ from actors.layers.batch import (
     rows_to,
     to_batch,
 )
+from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.mixture import predict_both
 from actors.layers.sampling import continued, openings, pieces_of
 from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
-from actors.snapshots.flat_parameters import FlatParameters
-from actors.snapshots.sections import section_of
 from actors.training.execution import prepare_training
 from actors.training.given import given_positions, given_terms
 from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, TermCounts
 from actors.training.terms import MemoryTerms, Term
+from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.training.trainer import Trainer
-from actors.weights.builders import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer, flatten
+from actors.weights.starting_model import StartingModel
 from actors.wire import Order, Range
 
 
@@ -53,6 +54,7 @@ class MemoryTrainer(Trainer):
 
     Args:
         begin: called with what the construction does from now on.
+        starting: the process' own, where it holds more than this trainer.
     """
 
     def __init__(
@@ -64,20 +66,17 @@ class MemoryTrainer(Trainer):
         num_ranks: int = 1,
         incarnation: int = 0,
         begin: Callable[[str], None] = lambda phase: None,
+        starting: StartingModel | None = None,
     ) -> None:
         begin("taking its device and reading the corpus")
-        super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation)
+        super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation, starting)
         begin("building its layers")
-        self.teacher = build_data_layer(spec, self.tokenizer, self.device).eval()
-        self.layer = self.build_layer()
-        self._flatten(self.layer, self.teacher)
-        if spec.losses.sync > 0:
-            self.ref = (
-                build_data_layer(spec, self.tokenizer, self.device).eval().requires_grad_(False)
-            )
-            self.ref_flat = FlatParameters(self.ref, section_of)
-            self.before = self.build_layer().requires_grad_(False)
-            self.before_flat = FlatParameters(self.before, section_of)
+        self.teacher = self._data_layer()
+        self.layer, base = self.build_layer(), self.teacher.base
+        self._flatten(self.layer, self.teacher, base)
+        if spec.syncs:
+            self.ref, self.before = self._data_layer(), self.build_layer().requires_grad_(False)
+            self.ref_flat, self.before_flat = flatten(self.ref, base), flatten(self.before, base)
         self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
         self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
         self.open_streams()
@@ -95,13 +94,18 @@ class MemoryTrainer(Trainer):
         self.fresh = WindowStream(self.corpus, MEMORY)
         self.data_stream = WindowStream(self.corpus, DATA)
 
+    def _data_layer(self) -> DataLayer:
+        """A data layer that is only ever copied into."""
+        layer = build_data_layer(self.spec, self.tokenizer, self.device, self.starting)
+        return layer.eval().requires_grad_(False)
+
     def build_layer(self) -> MemoryLayer:
         """A memory layer with the run's starting weights; benchmarks put their controls here."""
         return build_memory_layer(self.spec, self.tokenizer, self.teacher.vocab_rows, self.device)
 
     def before_adopt(self) -> None:
         """Keeps both layers as they are: what sync compares the next version with."""
-        if self.spec.losses.sync > 0:
+        if self.spec.syncs:
             self.ref_flat.buffer.copy_(self.mirror.buffer)
             self.before_flat.buffer.copy_(self.own.buffer)
 
@@ -111,7 +115,8 @@ class MemoryTrainer(Trainer):
         Where no newer version was adopted, what it trained on before stays in the mix.
         """
         self.choices = self.generator(order.interval)
-        if order.interval == 1 and self.spec.losses.sync > 0:
+        self.told = with_changes(self.told, order.told)
+        if order.interval == 1 and self.spec.syncs:
             self.ref_flat.buffer.copy_(self.mirror.buffer)
         with self.cost("batch"):
             if order.ranges:
@@ -204,7 +209,7 @@ class MemoryTrainer(Trainer):
         num_sync = max(1, round(group.batch_size * group.sync_frac))
         return TermCounts(
             recall=num_recall if weights.recall > 0 else 0,
-            sync=num_sync if weights.sync > 0 else 0,
+            sync=num_sync if self.spec.syncs else 0,
             assist=num_recall if weights.assist > 0 else 0,
             given=max(1, round(group.batch_size * group.given_frac)) if weights.given > 0 else 0,
         )
@@ -364,7 +369,7 @@ class MemoryTrainer(Trainer):
 
     def tensors(self) -> dict[str, Tensor]:
         """As `Trainer.tensors`, with the rows' moments and, for sync, the teacher of before."""
-        teacher = {"teacher": self.mirror.buffer} if self.spec.losses.sync > 0 else {}
+        teacher = {"teacher": self.mirror.buffer} if self.spec.syncs else {}
         return {**super().tensors(), **self.rows.moments(), **teacher}
 
     def scalars(self) -> dict[str, Any]:
@@ -374,11 +379,13 @@ class MemoryTrainer(Trainer):
             "fresh": list(self.fresh.state),
             "just_trained": to_lists(self.just_ranges),
             "replay": to_lists(self.replay.ranges),
+            "told": told_to_lists(self.told),
         }
 
     def set_scalars(self, scalars: Mapping[str, Any]) -> None:
         """As `Trainer.set_scalars`; the windows of the mix are read again from the corpus."""
         super().set_scalars(scalars)
+        self.told = told_from_lists(scalars.get("told", ()))  # earlier versions have none
         chunk, start = scalars["fresh"]
         self.fresh.state = (chunk, start)
         self.just_ranges = from_lists(scalars["just_trained"])

@@ -3,6 +3,7 @@
     DIR/tokenizer.json                                                   the run's own
     DIR/data_layer/    config.json, model.safetensors, tokenizer.json …  loads with
                        AutoModelForCausalLM
+    DIR/data_layer_adapter/  of peft, with `data.layer.lora.export: apart`
     DIR/memory_port/   port.json, port.safetensors                       what that would drop
     DIR/memory_layer/  memory.json, memory.safetensors
                        kept.safetensors    windows of what it trained on, for later writes
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -37,6 +38,8 @@ MARKER = "export.json"
 FOLDER = "export"  # of a run directory
 TOKENIZER = "tokenizer.json"
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
+ADAPTER = "data_layer_adapter"  # of peft, where adapters are apart from the model
+BASE, DTYPE = "base", "dtype"  # of the marker, where the data layer is the model that came in
 KEPT = f"{MEMORY_LAYER}/kept.safetensors"
 WRITES = f"{MEMORY_LAYER}/writes"
 MEMORY_DESCRIPTION = f"{MEMORY_LAYER}/memory.json"
@@ -139,6 +142,25 @@ class MemoryDescription:
     vocab_rows: int
     num_tokens: int
     copied: dict[str, Any] | None  # config of the frozen copy, if the encoder is one
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A data layer of which the run trained nothing: the files that came in.
+
+    Attributes:
+        base: identity of its weights.
+        dtype: in which the run held it.
+    """
+
+    base: str
+    dtype: Literal["float32", "bfloat16"]
+
+
+def describe_kept(root: Path) -> KeptModel | None:
+    """What the marker under `root` says of a model that came in; None: the run trained it."""
+    marker = _read_json(root / MARKER)
+    return KeptModel(marker[BASE], marker[DTYPE]) if BASE in marker else None
 
 
 def describe_port(root: Path) -> PortDescription:
