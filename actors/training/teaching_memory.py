@@ -31,6 +31,7 @@ from actors.training.interval import Measured, within
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.optim import learning_rate
 from actors.training.terms import TeachingMemoryTerms, Term
+from actors.training.told import with_changes
 from actors.weights.starting_model import StartingModel
 from actors.wire import Order
 
@@ -62,6 +63,7 @@ class TeachingMemoryTrainer(MemoryTrainer):
     def begin_interval(self, order: Order) -> None:
         """Nothing that the data group trained on is read: both train on the same text."""
         self.choices = self.generator(order.interval)
+        self.told = with_changes(self.told, order.told)
 
     def train_step(self) -> Measured:
         """One step on the lessons and the text that are next."""

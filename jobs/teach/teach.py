@@ -51,6 +51,7 @@ class TeachOptions:
         written: documents that the memory writes.
         rehearse: weight of what keeps the old.
         reword: whether lessons are also taught in wordings that the memory knows.
+        train: what of the data layer moves: `all`, `lora`, or what the run trained.
         tell: whether the memory is told the lessons in closed form first.
         ray: train in processes on Ray, as the run's workers say; else in this process.
     """
@@ -67,6 +68,7 @@ class TeachOptions:
     written: int = 6000
     rehearse: float | None = None
     reword: bool = True
+    train: str | None = None
     tell: bool = True
     ray: bool = False
 
@@ -254,7 +256,9 @@ def _prepare(
         num_windows=len(windows),
         has_reworded=any(lesson.reworded for lesson in prepared.lessons),
     )
-    taught = taught_config(config, out, sources, options.steps, options.lr, options.seed, teach)
+    taught = taught_config(
+        config, out, sources, options.steps, options.lr, options.seed, teach, options.train
+    )
     facts = _facts(prepared, start, given, num_replaced, time.time() - began)
     say(
         f"teaching {len(prepared.lessons) - prepared.num_known} lessons, and keeping "
