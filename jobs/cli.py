@@ -23,6 +23,7 @@ from jobs.options import (
     VerboseOption,
 )
 from jobs.teach.command import teach
+from jobs.teach.propose_command import propose
 from orchestrator.console import Console, replace_unencodable
 
 
@@ -219,6 +220,9 @@ def ask(
 
     with exit_codes():
         run_ask(run, prompt, Console(ends_with_reader=True), tokens, max_tokens)
+
+
+app.command()(propose)
 
 
 @app.command()

@@ -109,9 +109,9 @@ def read_given(run_dir: RunDir, config: Config, options: TeachOptions) -> GivenL
 
 def has_finished(out: RunDir) -> bool:
     """Whether a run reached its end."""
-    return out.exists(SUMMARY) and str(
-        json.loads(out.read(SUMMARY)).get("status", "")
-    ).startswith(FINISHED)
+    return out.exists(SUMMARY) and str(json.loads(out.read(SUMMARY)).get("status", "")).startswith(
+        FINISHED
+    )
 
 
 def refuse_existing(out: RunDir) -> None:
