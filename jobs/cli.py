@@ -23,6 +23,7 @@ from jobs.options import (
     VerboseOption,
 )
 from jobs.teach.command import teach
+from jobs.teach.propose_command import propose
 from jobs.tell.commands import tell, told, untell
 from orchestrator.console import Console, replace_unencodable
 
@@ -213,7 +214,7 @@ def ask(
         run_ask(run, prompt, Console(ends_with_reader=True), tokens, max_tokens)
 
 
-for command in (tell, told, untell):
+for command in (tell, told, untell, propose):
     app.command()(command)
 
 
