@@ -43,6 +43,7 @@ HIGHER = (
     "recall_agreement",
     "final_agreement",
     "reflection_rate",
+    "written_likely_frac",
     "accuracy.own",
     "accuracy.help",
     "accuracy.memory",

@@ -34,14 +34,14 @@ def run_stop(run: str, console: Console, no_wait: bool) -> None:
         TandemError: its driver does not reply.
     """
     run_dir = RunDir(run)
-    _send(run_dir, console, no_wait, kind=STOP)
+    send(run_dir, console, no_wait, kind=STOP)
     if not no_wait:
         console.say(f"continue with: tandem resume {shlex.quote(run_dir.url)}")
 
 
 def run_checkpoint(run: str, console: Console, no_wait: bool) -> None:
     """Asks a running run for a checkpoint, and waits until it is written. Raises: as `run_stop`."""
-    _send(RunDir(run), console, no_wait, kind=CHECKPOINT)
+    send(RunDir(run), console, no_wait, kind=CHECKPOINT)
 
 
 def run_scale(
@@ -60,10 +60,16 @@ def run_scale(
     if data_workers is None and memory_workers is None:
         raise ConfigError("nothing to change: give --data-workers N, --memory-workers M or both")
     sizes = {"data_workers": data_workers, "memory_workers": memory_workers}
-    _send(RunDir(run), console, no_wait, kind=RESIZE, wait_s=wait_s, **sizes)
+    send(RunDir(run), console, no_wait, kind=RESIZE, wait_s=wait_s, **sizes)
 
 
-def run_resume(run: str, overrides: Sequence[str], console: Console, verbose: bool = False) -> bool:
+def run_resume(
+    run: str,
+    overrides: Sequence[str],
+    console: Console,
+    verbose: bool = False,
+    in_process: bool = False,
+) -> bool:
     """Continues a stopped or interrupted run; returns whether its memory caught up with the final
     data layer.
 
@@ -72,6 +78,7 @@ def run_resume(run: str, overrides: Sequence[str], console: Console, verbose: bo
         overrides: of the settings that a resumed run may change.
         console: that shows progress.
         verbose: show Ray's own messages.
+        in_process: train in this process, without Ray.
 
     Raises:
         ConfigError: no such run, or it is running or finished.
@@ -89,11 +96,11 @@ def run_resume(run: str, overrides: Sequence[str], console: Console, verbose: bo
             f"run {run_dir.url} is named {expected} in its {CONFIG}; rename the directory back"
         )
     at_storage = [f"storage={storage or '.'}", *overrides]
-    return run_training(path, at_storage, console, verbose, resume=True)
+    return run_training(path, at_storage, console, verbose, resume=True, in_process=in_process)
 
 
-def _send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> None:
-    """Posts a command and waits for its outcome.
+def send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> Reply:
+    """Posts a command, waits for its outcome, and returns the last reply.
 
     Raises:
         ConfigError: it was refused.
@@ -114,11 +121,12 @@ def _send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> No
     if reply.state == ACCEPTED:
         console.say(f"accepted: {reply.message}")
         if no_wait:
-            return
+            return reply
         reply = _await_last(run_dir, box, command)
     if reply.state != DONE:
         raise ConfigError(f"refused: {reply.message}")
     console.say(f"done: {reply.message}")
+    return reply
 
 
 def refuse_unless_running(run_dir: RunDir, seen: Seen) -> None:

@@ -18,22 +18,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.corpus.corpus import build_tokenizer
+from actors.corpus.general_text import shown_general_text
 from actors.corpus.inventory import Inventory, take_inventory
+from actors.lessons.lesson_files import read_exam
 from actors.machine.host_memory import ByteArray
+from actors.settings.run import MEMORY
 from actors.sources.corpus_files import CorpusMarks
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.wire import ConfigError, RankDescription, StorageError, one_line
+from actors.wire import ConfigError, RankDescription, StorageError, Taught, one_line
 from orchestrator.console import Console
 from orchestrator.errors import InterruptedRunError
 from orchestrator.loop.coordinator import Coordinator, new_groups
 from orchestrator.loop.exchange import GroupCheckpoint
 from orchestrator.loop.group_state import GroupState
+from orchestrator.loop.schedule import NO
 from orchestrator.reporting.listener import RunListener
 from orchestrator.reporting.progress_view import ProgressView
 from orchestrator.reporting.prometheus import Exporter, to_nowhere, to_ray
 from orchestrator.reporting.recorder import Recorder
 from orchestrator.reporting.report import render_report
 from orchestrator.reporting.summary import summarise, summarise_failure
+from orchestrator.reporting.taught import reflects, taught_json
+from orchestrator.reporting.taught_report import taught_page
 from orchestrator.reporting.trackers import check_installed, start_trackers
 from orchestrator.run_dir.checkpoint_writer import CheckpointWriter
 from orchestrator.run_dir.checkpoints import Restored, load, remove_unfinished, stored_part
@@ -46,7 +52,7 @@ from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.run_dir.status import Driver, Pulse, look, status_of
 from orchestrator.runtime import Groups, Runtime
 from orchestrator.settings.config import Config, changed_keys
-from orchestrator.settings.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER
+from orchestrator.settings.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TAUGHT, TOKENIZER
 from orchestrator.start_check import look_at_weights
 from orchestrator.stop_signals import StopFlag, stop_signals
 
@@ -115,8 +121,8 @@ def train(
         if going_on:
             refuse_other_run(run_dir, config)
             refuse_running(run_dir)
-        else:
-            run_dir.refuse_existing()
+        else:  # what a run teaches lies in its directory before it begins
+            run_dir.refuse_existing(CONFIG if config.teach.is_on else "")
         look_at_weights(config)
         progress.phase(runtime.starting)
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
@@ -200,6 +206,7 @@ class _Corpus:
             tokenizer = Tokenizer.from_json(resumed.read(TOKENIZER))
         else:
             tokenizer = build_tokenizer(config)
+        shown_general_text(config, tokenizer)  # shows its faults before a worker starts
         return cls(tokenizer, marks, take_inventory(config, tokenizer))
 
 
@@ -301,7 +308,11 @@ class _Job:
             summary = summarise(config, metrics, coordinator, outcome, digests, wall_s)
             summary["checkpoints"] = {"written": writer.num_written, "bytes": writer.num_bytes}
             patience_s = config.deadlines.storage_s
-            report = render_report(control.config, summary, metrics)
+            taught = outcome.final_evaluation.taught
+            if taught is None:
+                report = render_report(control.config, summary, metrics)
+            else:
+                report = self._report_taught(taught, summary, control.config, metrics)
             run_dir.write(REPORT, report, patience_s)
             last = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
             run_dir.write(SUMMARY, last, patience_s)  # who finds it finds the rest
@@ -310,6 +321,21 @@ class _Job:
         finally:
             control.close(ended, message)
         return RunResult(ended, run_dir.url, summary)
+
+    def _report_taught(
+        self, taught: Taught, summary: dict[str, Any], config: Config, metrics: Metrics
+    ) -> str:
+        """Writes `taught.json` and returns the page about it; a memory that does not reflect what
+        was taught changes the summary's verdict.
+        """
+        written = taught_json(taught, read_exam(config.teach).facts, summary, summary["wall_s"])
+        if (why := reflects(written["figures"])) is not None:
+            summary |= {"status": RunStatus.UNREFLECTED, "reflects_final": False,
+                        "reflects_final_verdict": NO, "reflects_final_reason": why}  # fmt: skip
+        written["reflected"] = {"verdict": summary["reflects_final_verdict"],
+                                "reason": summary["reflects_final_reason"]}  # fmt: skip
+        self.run_dir.write_json(TAUGHT, written)
+        return taught_page(written, config, metrics)
 
     def _control(
         self,
@@ -327,7 +353,8 @@ class _Job:
                 "last_interval": writer.last_interval,
             }
             states = {group: state.phase.label for group, state in group_states.items()}
-            return status_of(config, metrics, groups.places(), written, driver, pulse, states)
+            told = group_states[MEMORY].told
+            return status_of(config, metrics, groups.places(), written, driver, pulse, states, told)
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
         return ControlThread(

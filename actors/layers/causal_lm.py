@@ -1,7 +1,7 @@
 """Hugging Face causal LMs: fresh ones from a config, their first layers, and checks whether a model
 can be a data layer.
 
-Every model comes out in float32. Knows no files (`weights` does) and no memory. transformers is
+Every fresh model is in float32. Knows no files (`weights` does) and no memory. transformers is
 imported inside functions: its 4 s are spent by trainers alone.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 LEAK = 1e-4  # of the largest logit: more than rounding, less than any dependence
+LEAK_HALF = 5e-2  # the same of a model in bfloat16
 PROBE_TOKENS = 8
 
 
@@ -156,7 +157,7 @@ def check_model(model: PreTrainedModel, name: str) -> None:
     segments_BT = torch.arange(PROBE_TOKENS)[None] // half
 
     def logits(tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
-        inputs = packed_inputs(segments_BT)
+        inputs = packed_inputs(segments_BT, model.dtype)
         out: Tensor = model(input_ids=tokens_BT, **inputs, use_cache=False).logits
         return out
 
@@ -184,7 +185,8 @@ def check_model(model: PreTrainedModel, name: str) -> None:
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() > LEAK * one.abs().max())
+    leak = LEAK if one.dtype == torch.float32 else LEAK_HALF
+    return bool((one - other).abs().max() > leak * one.abs().max())
 
 
 @contextmanager

@@ -122,6 +122,8 @@ class DataLayer(nn.Module):
         ConfigError: a read layer that does not exist, or more token ids than the model has rows.
     """
 
+    base = ""  # identity of the model's weights where some don't train; set by who loaded them
+
     def __init__(
         self, model: PreTrainedModel, spec: DataLayerSpec, memory_dim: int, num_tokens: int
     ) -> None:
@@ -160,6 +162,13 @@ class DataLayer(nn.Module):
     def vocab_rows(self) -> int:
         """Rows of the output matrix."""
         return output_matrix(self.model).shape[0]
+
+    def train(self, mode: bool = True) -> DataLayer:
+        """Never puts a model that keeps its bits in training: dropout is for what learns."""
+        super().train(mode)
+        if self.spec.keeps_model:
+            self.model.eval()
+        return self
 
     def _make_read_hook(self, layer: str) -> Callable[[nn.Module, Any, Any], Any]:
         def add_read(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -209,10 +218,13 @@ class DataLayer(nn.Module):
             **kwargs,
         )
         beyond_BT = None
-        trained = torch.is_grad_enabled() and output_matrix(self.model).requires_grad
-        if trained and self.num_tokens < out.logits.shape[-1]:
+        if self.num_tokens < out.logits.shape[-1] and self._learns():
             beyond_BT = widen(out.logits[..., self.num_tokens :]).logsumexp(-1)
         return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD, beyond_BT)
+
+    def _learns(self) -> bool:
+        """Whether a backward pass will change the model itself."""
+        return torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())
 
     def hidden(self, tokens_BT: Tensor, segments_BT: Tensor, y_BTM: Tensor | None = None) -> Tensor:
         """The hidden states (B, T, D) of which `forward` makes logits, without the logits."""

@@ -38,11 +38,13 @@ class Mixture:
 
     Attributes:
         logp: log of (1 - lambda) p + lambda q, (..., V) or of some token ids, float32.
-        mixing: lambda, (...), float32.
+        mixing: lambda, (...), float32; with freshness, as opened by it.
+        freshness: how far it is opened, (...), in [0, 1]; None: nothing was told.
     """
 
     logp: Tensor
     mixing: Tensor
+    freshness: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Predictions:
         hidden: the data layer's last hidden states, (..., H).
         y: what the memory read, (..., D).
         port: has the weights of lambda.
+        freshness: how much of what was read comes from named writes, (...), in [0, 1]; it opens
+            lambda to lambda + (1 - lambda) * freshness. None: nothing was told.
     """
 
     logits: Tensor
@@ -62,6 +66,7 @@ class Predictions:
     hidden: Tensor
     y: Tensor
     port: MemoryPort
+    freshness: Tensor | None = None
 
     @cached_property
     def logp(self) -> Tensor:
@@ -84,9 +89,15 @@ class Predictions:
         logit = widen(self.port.mixing_logit(self.hidden, self.y, logp, logq, fixed))
         if tokens is not None:
             logp, logq = logp.gather(-1, tokens), logq.gather(-1, tokens)
-        each = logit.unsqueeze(-1)
-        mixed = torch.logaddexp(logp + F.logsigmoid(-each), logq + F.logsigmoid(each))
-        return Mixture(mixed, torch.sigmoid(logit))
+        data_share, memory_share = F.logsigmoid(-logit), F.logsigmoid(logit)  # logs
+        mixing = torch.sigmoid(logit)
+        if (fresh := self.freshness) is not None:
+            fresh = widen(fresh)
+            memory_share = torch.logaddexp(memory_share, data_share + fresh.log())
+            data_share = data_share + (-fresh).log1p()
+            mixing = mixing + (1 - mixing) * fresh
+        mixed = torch.logaddexp(logp + data_share.unsqueeze(-1), logq + memory_share.unsqueeze(-1))
+        return Mixture(mixed, mixing, fresh)
 
 
 def predict_both(
@@ -96,6 +107,7 @@ def predict_both(
     y_RTD: Tensor,
     where: Tensor,
     scale_RT: Tensor | None = None,
+    freshness_RT: Tensor | None = None,
 ) -> tuple[DataOutput, Predictions]:
     """One data-layer pass in which the first R sequences read: its output, and what both layers
     predict at `where`.
@@ -107,6 +119,7 @@ def predict_both(
         where: positions of the first R that are wanted, as `rows_at` takes them.
         scale_RT: factor of each read on its way into the data layer, as of dropout; the memory
             predicts from the whole read. None: 1.
+        freshness_RT: of these reads, as `MemoryLayer.read` says; None: nothing was told.
     """
     num_reading = len(y_RTD)
     input_RTD = y_RTD if scale_RT is None else y_RTD * scale_RT.unsqueeze(-1)
@@ -123,6 +136,7 @@ def predict_both(
         rows_at(out.hidden_BTD[:num_reading], where),
         y_ND,
         data.port,
+        None if freshness_RT is None else rows_at(freshness_RT, where),
     )
 
 
@@ -153,6 +167,8 @@ def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch) -> Tensor:
         noised: sequences, all of which read, with something to predict.
     """
     with torch.no_grad():
-        y_BTD = memory.read(noised.tokens_BT, noised.segments_BT, noised.one_document).y
-        _, both = predict_both(data, memory, noised, y_BTD, noised.valid_at_N)
+        read = memory.read(noised.tokens_BT, noised.segments_BT, noised.one_document)
+        _, both = predict_both(
+            data, memory, noised, read.y, noised.valid_at_N, freshness_RT=read.freshness
+        )
     return -both.mixed(tokens=noised.targets_N[:, None]).logp.mean()

@@ -44,6 +44,7 @@ TOKENS = 1024  # compared in all
 # Nats per token. The trained pair masks other documents additively, a loaded one masks padding by
 # ones and zeros, so attention may sum in another order: 2e-7 was measured on a CPU, four families.
 TOLERANCE = 1e-4
+TOLERANCE_HALF = 2e-2  # of a model that is held in bfloat16
 LOSS_OF = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}  # by voice
 NAMED = 4  # tensors in a message
 
@@ -102,17 +103,21 @@ def _check_plain(root: Path, pair: Pair, batch: Batch, trained: float) -> None:
     from transformers import AutoModelForCausalLM
 
     with quietly():
-        loaded = AutoModelForCausalLM.from_pretrained(root / DATA_LAYER, local_files_only=True)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            root / DATA_LAYER, local_files_only=True, dtype=pair.data.model.dtype
+        )
     plain = loaded.to(batch.tokens_BT.device).eval()
     wrong = differing(pair.data.model, plain)
     loss = _loss(
         lambda part: plain(
-            input_ids=part.tokens_BT, **packed_inputs(part.segments_BT), use_cache=False
+            input_ids=part.tokens_BT,
+            **packed_inputs(part.segments_BT, plain.dtype),
+            use_cache=False,
         ).logits[..., : pair.data.num_tokens],
         batch,
     )
     loaded_as = f"the data layer, loaded by transformers from {DATA_LAYER}"
-    _refuse(loaded_as, {DATA_LAYER: wrong}, {"own": (trained, loss)})
+    _refuse(loaded_as, {DATA_LAYER: wrong}, {"own": (trained, loss)}, _tolerance(pair))
 
 
 def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, float]) -> None:
@@ -130,7 +135,12 @@ def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, floa
         return found
 
     losses = {voice: _loss(partial(logits, voice), batch) for voice in VOICES}
-    _refuse("the pair, loaded as a whole", wrong, {v: (trained[v], losses[v]) for v in VOICES})
+    both: dict[str, tuple[float, float]] = {v: (trained[v], losses[v]) for v in VOICES}
+    _refuse("the pair, loaded as a whole", wrong, both, _tolerance(pair))
+
+
+def _tolerance(pair: Pair) -> float:
+    return TOLERANCE if pair.data.model.dtype == torch.float32 else TOLERANCE_HALF
 
 
 def differing(trained: nn.Module, loaded: nn.Module) -> list[str]:
@@ -160,14 +170,17 @@ def _loss(logits_of: Callable[[Batch], Tensor], batch: Batch) -> float:
 
 
 def _refuse(
-    loaded_as: str, tensors: Mapping[str, list[str]], losses: Mapping[str, tuple[float, float]]
+    loaded_as: str,
+    tensors: Mapping[str, list[str]],
+    losses: Mapping[str, tuple[float, float]],
+    tolerance: float,
 ) -> None:
     """Raises: ExportError: a tensor differs, or a loss (trained, loaded) by more than rounding."""
     wrong = [f"{part}: {name}" for part, names in tensors.items() for name in names]
     off = [
         f"{voice} loss {loaded:.6f}, trained {trained:.6f}"
         for voice, (trained, loaded) in losses.items()
-        if not abs(loaded - trained) <= TOLERANCE
+        if not abs(loaded - trained) <= tolerance
     ]
     if not wrong and not off:
         return

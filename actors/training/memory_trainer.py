@@ -30,20 +30,22 @@ from actors.layers.batch import (
     rows_to,
     to_batch,
 )
+from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.mixture import predict_both
 from actors.layers.sampling import continued, openings, pieces_of
 from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
-from actors.snapshots.flat_parameters import FlatParameters
-from actors.snapshots.sections import section_of
 from actors.training.execution import prepare_training
+from actors.training.given import given_positions, given_terms
 from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, TermCounts
 from actors.training.terms import MemoryTerms, Term
+from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.training.trainer import Trainer
-from actors.weights.builders import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer, flatten
+from actors.weights.starting_model import StartingModel
 from actors.wire import Order, Range
 
 
@@ -52,6 +54,7 @@ class MemoryTrainer(Trainer):
 
     Args:
         begin: called with what the construction does from now on.
+        starting: the process' own, where it holds more than this trainer.
     """
 
     def __init__(
@@ -63,20 +66,17 @@ class MemoryTrainer(Trainer):
         num_ranks: int = 1,
         incarnation: int = 0,
         begin: Callable[[str], None] = lambda phase: None,
+        starting: StartingModel | None = None,
     ) -> None:
         begin("taking its device and reading the corpus")
-        super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation)
+        super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation, starting)
         begin("building its layers")
-        self.teacher = build_data_layer(spec, self.tokenizer, self.device).eval()
-        self.layer = self.build_layer()
-        self._flatten(self.layer, self.teacher)
-        if spec.losses.sync > 0:
-            self.ref = (
-                build_data_layer(spec, self.tokenizer, self.device).eval().requires_grad_(False)
-            )
-            self.ref_flat = FlatParameters(self.ref, section_of)
-            self.before = self.build_layer().requires_grad_(False)
-            self.before_flat = FlatParameters(self.before, section_of)
+        self.teacher = self._data_layer()
+        self.layer, base = self.build_layer(), self.teacher.base
+        self._flatten(self.layer, self.teacher, base)
+        if spec.syncs:
+            self.ref, self.before = self._data_layer(), self.build_layer().requires_grad_(False)
+            self.ref_flat, self.before_flat = flatten(self.ref, base), flatten(self.before, base)
         self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
         self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
         self.open_streams()
@@ -94,13 +94,18 @@ class MemoryTrainer(Trainer):
         self.fresh = WindowStream(self.corpus, MEMORY)
         self.data_stream = WindowStream(self.corpus, DATA)
 
+    def _data_layer(self) -> DataLayer:
+        """A data layer that is only ever copied into."""
+        layer = build_data_layer(self.spec, self.tokenizer, self.device, self.starting)
+        return layer.eval().requires_grad_(False)
+
     def build_layer(self) -> MemoryLayer:
         """A memory layer with the run's starting weights; benchmarks put their controls here."""
         return build_memory_layer(self.spec, self.tokenizer, self.teacher.vocab_rows, self.device)
 
     def before_adopt(self) -> None:
         """Keeps both layers as they are: what sync compares the next version with."""
-        if self.spec.losses.sync > 0:
+        if self.spec.syncs:
             self.ref_flat.buffer.copy_(self.mirror.buffer)
             self.before_flat.buffer.copy_(self.own.buffer)
 
@@ -110,7 +115,8 @@ class MemoryTrainer(Trainer):
         Where no newer version was adopted, what it trained on before stays in the mix.
         """
         self.choices = self.generator(order.interval)
-        if order.interval == 1 and self.spec.losses.sync > 0:
+        self.told = with_changes(self.told, order.told)
+        if order.interval == 1 and self.spec.syncs:
             self.ref_flat.buffer.copy_(self.mirror.buffer)
         with self.cost("batch"):
             if order.ranges:
@@ -175,6 +181,7 @@ class MemoryTrainer(Trainer):
                 recall=int(valid_B[: num.recall].sum()),
                 sync=int(valid_B[: num.sync].sum()),
                 assist=int(valid_B[: num.assist].sum()),
+                given=int(given_positions(batch, is_text_B, num.given).sum()),
             )
         self.dense.zero_grad()
         for rows in self.passes():
@@ -195,15 +202,16 @@ class MemoryTrainer(Trainer):
     @property
     def num_sequences(self) -> TermCounts:
         """Sequences at the front of the global batch at which each loss with a teacher is
-        computed.
+        computed, and that of given tokens.
         """
         weights, group = self.spec.losses, self.spec.memory
         num_recall = max(1, round(group.batch_size * group.recall_frac))
         num_sync = max(1, round(group.batch_size * group.sync_frac))
         return TermCounts(
             recall=num_recall if weights.recall > 0 else 0,
-            sync=num_sync if weights.sync > 0 else 0,
+            sync=num_sync if self.spec.syncs else 0,
             assist=num_recall if weights.assist > 0 else 0,
+            given=max(1, round(group.batch_size * group.given_frac)) if weights.given > 0 else 0,
         )
 
     def terms(self, given: MemoryPass) -> MemoryTerms:
@@ -218,6 +226,12 @@ class MemoryTrainer(Trainer):
             terms = replace(
                 terms, encoder=Term(nothing if encoder is None else encoder, weights.encoder)
             )
+        with self.cost("given"):
+            learned = given_terms(
+                self.layer, given.part, given.u_BTD, given.given_BT, given.num_global.given,
+                weights, self.autocast,
+            )  # fmt: skip
+        terms = replace(terms, **learned)
         if self.num_sequences.sync:
             terms = replace(terms, sync=self._sync(given))
         balance = losses.balance(given.read.side_scores, self.ranks.add)
@@ -253,12 +267,15 @@ class MemoryTrainer(Trainer):
             recall=within(num.recall, rows),
             sync=within(num.sync, rows),
             assist=within(num.assist, rows),
+            given=within(num.given, rows),
         )
+        given_BT = given_positions(part, is_text_B, here.given)
         positions = TermCounts(
             self_=int(is_text_N.sum()),
             recall=int((of_sequence_N < here.recall).sum()),
             sync=int((of_sequence_N < here.sync).sum()),
             assist=int((of_sequence_N < here.assist).sum()),
+            given=int(given_BT.sum()),
         )
         teacher = self._teach(part, max(here.recall, here.sync))
         return MemoryPass(
@@ -274,6 +291,7 @@ class MemoryTrainer(Trainer):
             teacher.first(positions.recall),
             teacher.first(positions.sync),
             self._text_weights(teacher, part.targets_N),
+            given_BT,
         )
 
     def _teach(self, part: Batch, num: int) -> losses.Teacher:
@@ -351,7 +369,7 @@ class MemoryTrainer(Trainer):
 
     def tensors(self) -> dict[str, Tensor]:
         """As `Trainer.tensors`, with the rows' moments and, for sync, the teacher of before."""
-        teacher = {"teacher": self.mirror.buffer} if self.spec.losses.sync > 0 else {}
+        teacher = {"teacher": self.mirror.buffer} if self.spec.syncs else {}
         return {**super().tensors(), **self.rows.moments(), **teacher}
 
     def scalars(self) -> dict[str, Any]:
@@ -361,11 +379,13 @@ class MemoryTrainer(Trainer):
             "fresh": list(self.fresh.state),
             "just_trained": to_lists(self.just_ranges),
             "replay": to_lists(self.replay.ranges),
+            "told": told_to_lists(self.told),
         }
 
     def set_scalars(self, scalars: Mapping[str, Any]) -> None:
         """As `Trainer.set_scalars`; the windows of the mix are read again from the corpus."""
         super().set_scalars(scalars)
+        self.told = told_from_lists(scalars.get("told", ()))  # earlier versions have none
         chunk, start = scalars["fresh"]
         self.fresh.state = (chunk, start)
         self.just_ranges = from_lists(scalars["just_trained"])

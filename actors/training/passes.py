@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from actors.layers.batch import Batch
@@ -47,6 +49,7 @@ class TermCounts:
     """
 
     self_: int = 0
+    given: int = 0
     recall: int = 0
     sync: int = 0
     assist: int = 0
@@ -62,12 +65,15 @@ class MemoryPass:
         u_ND: encodings of the valid positions.
         read: what was read there.
         logits_NV: the memory's prediction there.
-        num_sequences: by loss, its leading sequences at which a loss with a teacher is computed.
-        num_positions: the valid positions of these; of self, those of real text.
+        num_sequences: by loss, its leading sequences at which a loss with a teacher, or that
+            of given tokens, is computed.
+        num_positions: the valid positions of these; of self, those of real text; of given tokens,
+            the positions before them.
         num_global: positions of each loss in the global batch.
         text_at: places of real text among the valid positions; None: all are.
         recall_teacher, sync_teacher: what the adopted data layer predicts at their positions.
         text_weight_N: weight of each position in self; None: all 1.
+        given_BT: where a given token of real text comes next and is learned too; in host memory.
     """
 
     part: Batch
@@ -82,3 +88,4 @@ class MemoryPass:
     recall_teacher: Teacher
     sync_teacher: Teacher
     text_weight_N: Tensor | None
+    given_BT: npt.NDArray[np.bool_]

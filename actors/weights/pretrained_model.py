@@ -105,7 +105,7 @@ def vocabulary_at(place: str) -> dict[str, int] | None:
 
 
 def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
-    """The causal LM of `spec.pretrained`, in float32 whatever the dtype of its files.
+    """The causal LM of `spec.pretrained`, in `spec.dtype` whatever the dtype of its files.
 
     Args:
         spec: names the checkpoint and the fields of its config to change.
@@ -117,7 +117,8 @@ def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec)
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec, dtype)
     return _checked(spec, model, found)
 
 
@@ -183,7 +184,13 @@ def _made(spec: DataLayerSpec, place: str, config: Any, tensors: dict[str, Tenso
     return _checked(spec, model, found)
 
 
-def _load(auto: Any, place: str, config: Any, spec: DataLayerSpec) -> tuple[nn.Module, Any]:
+def _load(
+    auto: Any,
+    place: str,
+    config: Any,
+    spec: DataLayerSpec,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[nn.Module, Any]:
     model, found = _explained(
         spec,
         lambda: _local_first(
@@ -191,7 +198,7 @@ def _load(auto: Any, place: str, config: Any, spec: DataLayerSpec) -> tuple[nn.M
             place,
             config=config,
             use_safetensors=True,
-            **_options(spec),
+            **_options(spec) | {"dtype": dtype},
             **NO_CODE,
         ),
     )

@@ -12,9 +12,8 @@ from typing import Any
 from actors.corpus.corpus import Corpus
 from actors.layers.pair import Pair
 from actors.pair.export_check import export_checked
-from actors.snapshots.flat_parameters import FlatParameters
-from actors.snapshots.sections import section_of
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.builders import Layer, flatten
 from orchestrator.loop.schedule import AGREEMENT_TOLERANCE, HARDLY, LOW_AGREEMENT, YES, verdict
 from orchestrator.reporting.learn_report import learned_page
 from orchestrator.run_dir.run_dir import RunDir
@@ -51,8 +50,8 @@ def write_result(
     export_checked(config, tokenizer, pair, out.path(EXPORT), heldout)
     out.write_json(LEARNED, learned)
     out.write(REPORT, learned_page(learned))
-    layers = {"data": pair.data, "memory": pair.memory}
-    digests = {name: FlatParameters(layer, section_of).digest() for name, layer in layers.items()}
+    layers: dict[str, Layer] = {"data": pair.data, "memory": pair.memory}
+    digests = {name: flatten(layer, pair.data.base).digest() for name, layer in layers.items()}
     out.write_json(SUMMARY, _summary(config, learned, before, digests))
 
 

@@ -57,7 +57,7 @@ def ray_session(
         return
     given = given_address(config.ray.address, os.environ)
     if given is None:
-        _start(config.ray, verbose)
+        start_own(config.ray, verbose)
     else:
         joined, is_mine = join(given, verbose)
         (say if is_mine else warn)(joined)
@@ -100,8 +100,13 @@ def join(given: Given, verbose: bool = False) -> tuple[str, bool]:
     return whose(given, address, owner, size), owner.is_me
 
 
-def _start(spec: RaySpec, verbose: bool) -> None:
-    """Starts a Ray for this run alone."""
+def start_own(spec: RaySpec, verbose: bool) -> None:
+    """Starts a Ray for this process alone.
+
+    Raises:
+        ConfigError: it can't be started on this machine as the settings ask.
+        RayStartError: it did not come up.
+    """
     refuse_long_temp_folder(os.environ, os.getpid())
     began = time.monotonic()
     try:

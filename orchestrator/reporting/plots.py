@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from actors.settings.run import DATA, GROUPS, MEMORY, LossWeights
-from orchestrator.run_dir.metrics import NO_NATS, Metrics, Row
+from actors.settings.run import DATA, GROUPS, MEMORY
+from orchestrator.run_dir.metrics import NATS, Metrics, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,7 +123,19 @@ def _evaluation_plots(rows: Sequence[Row]) -> list[str]:
             "share followed",
         ),
         draw(lambda a: _slots(a, rows), "Slot use", "data version", "share"),
+        _lines(
+            "Written by the memory, and likely to the data layer",
+            rows,
+            {"likely": "heldout.written_likely_frac"},
+            "share of documents",
+            x="data_version",
+        ),
     ]
+    if "heldout.general_own_loss" in rows[0]:
+        names = {n: f"heldout.general_{n}_loss" for n in ("own", "help")}
+        plots.append(
+            _lines("General text: losses", rows, names, "nats per token", x="data_version")
+        )
     if "accuracy.own" in rows[0]:
         names = {n: f"accuracy.{n}" for n in ("own", "help", "memory", "baseline")}
         plots.insert(
@@ -137,7 +149,7 @@ def _evaluation_plots(rows: Sequence[Row]) -> list[str]:
 
 def _losses(rows: Sequence[Row]) -> dict[str, str]:
     """The losses that a group's rows have, in nats: name -> key."""
-    keys = {name: f"train.{name}" for name in LossWeights.names() if name not in NO_NATS}
+    keys = {name: f"train.{name}" for name in NATS}
     return {name: key for name, key in keys.items() if any(key in row for row in rows)}
 
 

@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actors.settings.run import LossWeights
 from actors.wire import Report
 from orchestrator.background import Background
-from orchestrator.run_dir.metrics import NO_NATS, Row
+from orchestrator.run_dir.metrics import NATS, Row
 from orchestrator.settings.config import Config
 
 RUN, GROUP, RANK = ("run",), ("run", "group"), ("run", "group", "rank")
@@ -198,7 +197,7 @@ class Figures:
             of_group["tandem_version"] = row["interval"]
         for name, value in of_group.items():
             self.of_group(name, value, group)
-        for term in (name for name in LossWeights.names() if name not in NO_NATS):
+        for term in NATS:
             if math.isfinite(value := row.get(f"train.{term}", math.nan)):
                 self.of_group("tandem_train_loss_nats", value, group, term=term)
 

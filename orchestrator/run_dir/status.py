@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from actors.settings.run import GROUPS
-from actors.wire import ConfigError, Heartbeat, Location
+from actors.wire import ConfigError, Heartbeat, Location, Told
 from orchestrator.loop.phases import Starting
 from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.loop.schedule import Plan
@@ -90,6 +90,7 @@ def status_of(
     driver: Driver,
     pulse: Pulse,
     states: Mapping[str, str] = MappingProxyType({}),
+    told: Sequence[Told] = (),
 ) -> dict[str, Any]:
     """The whole status.
 
@@ -100,6 +101,7 @@ def status_of(
         checkpoints: what was written.
         driver, pulse: who writes this, and when.
         states: label of the phase that each group is in.
+        told: what the memory's newest version was told.
     """
     evaluation = metrics.evaluations[-1] if metrics.evaluations else {}
     groups = {
@@ -129,6 +131,7 @@ def status_of(
         },
         "restarts": len(metrics.restarts),
         "resizes": list(metrics.resizes),
+        "told": [asdict(one) for one in told],
     }
     return status if pulse.ended is None else _with_ranks_that(ENDED, status)
 
