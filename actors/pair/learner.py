@@ -21,7 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import PADDING, Corpus, Windows, WindowStream
+from actors.corpus.corpus import Corpus, WindowStream
+from actors.corpus.windows import PADDING, Windows
 from actors.layers import losses
 from actors.layers.batch import Batch, add_noise, rows_at, rows_to, to_batch
 from actors.layers.mixture import predict_both
