@@ -107,8 +107,7 @@ class Trainer(ABC):
         self.own, self.mirror = flatten(own, base), flatten(mirror.requires_grad_(False), base)
         self._size = sum(e.num_bytes // e.dtype.itemsize for e in self.own.entries)
         self._worked = worked_parameters(own)
-        on_card = self.device.type == "cuda"
-        self._device_name = torch.cuda.get_device_name() if on_card else "cpu"
+        self._device_name = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
         self._peak = peak(self._device_name, self.own_spec.precision)
 
     def regroup(self, num_ranks: int, incarnation: int) -> None:
