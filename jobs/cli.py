@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 import typer.core
 
-from actors.settings.learn_plan import ROWS_LR, VALUE_LR_FRAC
+from actors.settings.learn_plan import VALUE_LR_FRAC
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 from jobs.options import (
@@ -23,6 +23,8 @@ from jobs.options import (
     VerboseOption,
 )
 from jobs.teach.command import teach
+from jobs.teach.propose_command import propose
+from jobs.tell.commands import tell, told, untell
 from orchestrator.console import Console, replace_unencodable
 
 
@@ -189,16 +191,7 @@ def learn(
     lr: Annotated[
         float | None,
         typer.Option(
-            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's; "
-            f"with --rows: {ROWS_LR:g}."
-        ),
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Train only so many rows of the value table per step, those that the run's own "
-            "data reads least; 0: all that are read. Default: train every weight of the memory.",
+            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's."
         ),
     ] = None,
     old_data: Annotated[
@@ -213,11 +206,12 @@ def learn(
     """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged. Of a
     MODEL that has no memory (a folder, or a name on the Hugging Face hub) it makes one.
     """
-    with exit_codes():
-        from jobs.learn.first_memory import FirstOptions, is_model, learn_model
+    from jobs.learn.first_memory import FirstOptions, is_model, learn_model
+    from jobs.learn.learn import OLD_FRAC, STEPS, LearnOptions, run_learn
 
+    with exit_codes():
         if is_model(run):
-            given = {"--lr": lr, "--rows": rows, "--old-data": old_data}
+            given = {"--lr": lr, "--old-data": old_data}
             if wrong := [name for name, value in given.items() if value is not None]:
                 raise ConfigError(
                     f"{', '.join(wrong)}: for runs only; {run} is a model without a memory, whose "
@@ -226,10 +220,8 @@ def learn(
             first = FirstOptions(facts, text, templates, out, steps, seed)
             learn_model(run, first, Console(), as_json)
             return
-        from jobs.learn.learn import OLD_FRAC, STEPS, LearnOptions, run_learn
-
         share = OLD_FRAC if old_data is None else old_data
-        options = LearnOptions(facts, text, templates, out, steps or STEPS, lr, rows, share, seed)
+        options = LearnOptions(facts, text, templates, out, steps or STEPS, lr, share, seed)
         run_learn(run, options, Console(), as_json)
 
 
@@ -248,6 +240,10 @@ def ask(
 
     with exit_codes():
         run_ask(run, prompt, Console(ends_with_reader=True), tokens, max_tokens)
+
+
+for command in (tell, told, untell, propose):
+    app.command()(command)
 
 
 @app.command()

@@ -7,7 +7,8 @@ two differ by, would be rounded away.
 
 lambda learns from help in a pass of its own, on text of which many tokens are replaced: on
 memorised text the memory is always right, and lambda would learn to trust it everywhere; held-out
-text is not to be trained on, and a run may have none.
+text is not to be trained on, and a run may have none. Beside a model that stays in part or in whole
+as it was, lambda and the gates also learn on general text, on which the memory is to say nothing.
 
 Shapes: B sequences, R of them read the memory, T tokens, D memory width, N positions, V token ids;
 `...` any positions.
@@ -22,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.layers.batch import Batch, add_noise, rows_at
+from actors.layers.batch import Batch, add_noise, data_logits_at, rows_at
 from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort
-from actors.layers.losses import log_probabilities
+from actors.layers.losses import kl, log_probabilities
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.precision import widen
 from actors.machine.seeds import seed_of
@@ -157,6 +158,24 @@ def noised_sequences(
     some = batch.rows(slice(None, -(-num_reading // 2) if noise > 0 else 0))
     choices = torch.Generator().manual_seed(seed_of(spec.seed, DATA, step, "mixing"))
     return add_noise(some, noise, tokenizer.size, tokenizer.marks, choices)
+
+
+def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor:
+    """KL(p || mixture) + KL(p || p_read) on general text; nats per token.
+
+    p is the data layer without reads, under stop-gradient, and p_read the same with them. So the
+    gates learn to add nothing and lambda to mix nothing in where the text is none of the memory's.
+    Against p and not against the text: a short sample would be learned by heart.
+
+    Args:
+        data, memory: the layers.
+        general: sequences, all of which read, with something to predict.
+    """
+    with torch.no_grad():
+        logp_NV = log_probabilities(data_logits_at(data, general))
+        y_BTD = memory.read(general.tokens_BT, general.segments_BT, general.one_document).y
+    _, both = predict_both(data, memory, general, y_BTD, general.valid_at_N)
+    return (kl(logp_NV, both.mixed().logp) + kl(logp_NV, both.logp)).mean()
 
 
 def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch) -> Tensor:

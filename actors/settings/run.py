@@ -99,6 +99,12 @@ class LossWeights(Spec):
         "help.",
     )
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The losses, by their names in configs and reports; `*_yields` say how one is weighted."""
+        fields = (field.alias or name for name, field in cls.model_fields.items())
+        return tuple(name for name in fields if not name.endswith("_yields"))
+
     @model_validator(mode="after")
     def _each_group_learns(self) -> Self:
         if self.own + self.help == 0:

@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import Corpus, Windows
+from actors.corpus.corpus import Corpus
 from actors.corpus.ranges import from_lists, merge_ranges, to_lists
 from actors.corpus.reading_share import ReadingShare
+from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, add_noise, to_batch
 from actors.layers.precision import autocast
 from actors.machine import profiling
@@ -106,11 +107,8 @@ class Trainer(ABC):
         self.own, self.mirror = flatten(own, base), flatten(mirror.requires_grad_(False), base)
         self._size = sum(e.num_bytes // e.dtype.itemsize for e in self.own.entries)
         self._worked = worked_parameters(own)
+        self._device_name = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
         self._peak = peak(self._device_name, self.own_spec.precision)
-
-    @property
-    def _device_name(self) -> str:
-        return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
 
     def regroup(self, num_ranks: int, incarnation: int) -> None:
         """Leaves the group, to `join` it again with another number of ranks, and `restore`."""

@@ -148,6 +148,22 @@ def exported_pair(pair: Pair) -> Pair:
     return Pair(plain.eval().requires_grad_(False), pair.memory)
 
 
+def save_pair(tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
+    """Writes a pair, with what it was told, as an export of its own.
+
+    Raises:
+        ConfigError: there is something at `directory` already.
+        StorageError: its storage is away or full.
+    """
+    with storage_errors(directory, "the pair can't be saved"):
+        fs, target = locate(directory)
+        is_taken = fs.exists(target)
+    if is_taken:
+        raise ConfigError(f"{directory} exists already; save to another folder, or remove it")
+    with pair_folder(tokenizer, pair) as root:
+        copy_export(root, directory.rstrip("/"))
+
+
 def exported_modules(pair: Pair) -> dict[str, nn.Module]:
     """The exported modules of a pair, by folder of the export."""
     return {DATA_LAYER: pair.data.model, MEMORY_PORT: pair.data.port, MEMORY_LAYER: pair.memory}
