@@ -39,7 +39,7 @@ def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) 
         check_model_of_run(model, layer)
         seed_everything(spec.seed, DATA, "port")  # however many random numbers loading used
     check_positions(model.config, spec.corpus.window)
-    data = DataLayer(model, layer, spec.memory.layer.dim, tokenizer.size)
+    data = DataLayer(model, layer, spec.memory.layer.dim, tokenizer.size, spec.logit_tokens)
     check_model(model, f"data.layer ({layer.pretrained or layer.model_type})")
     if layer.pretrained is not None and not layer.fresh_port:
         start_port(data.port, layer, spec.memory.layer.dim)
