@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from actors.formats import first_line
 from actors.wire import StorageError, TandemError
 
 MAGIC = "*?["  # characters that make a name a pattern to fsspec
@@ -73,6 +75,24 @@ def writable(url: str) -> tuple[Any, str]:
         ImportError, ValueError: the protocol is unknown, or its package is missing.
     """
     return locate(url, **({"auto_mkdir": True} if is_local(url) else {}))
+
+
+def no_file(path: str | os.PathLike[str]) -> str | None:
+    """For something of this machine that is neither a file nor a folder, what it is and what to
+    give instead. None: it is one, or does not exist. Opening a pipe waits for a writer, for ever
+    where there is none, and what came out of it can't be read again.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+    return (
+        f"is a {kind}, expected a file, which can be read again and by several processes; write "
+        "its content to a file and give that"
+    )
 
 
 def move_file(fs: Any, source: str, target: str) -> None:
@@ -163,11 +183,7 @@ def storage_errors(place: str, doing: str) -> Iterator[None]:
         raise
     except Exception as err:  # clients of remote storage have errors of their own
         if is_outage(err):
-            raise StorageError(f"{place}: {doing}: {first_line(err)}; {AGAIN}") from err
+            raise StorageError(
+                f"{place}: {doing}: {first_line(err, with_type=True)}; {AGAIN}"
+            ) from err
         raise
-
-
-def first_line(err: BaseException) -> str:
-    """An error in one line."""
-    lines = str(err).strip().splitlines()
-    return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__

@@ -13,6 +13,7 @@ from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 from jobs.options import (
     LOCAL_DASHBOARD,
     AddressOption,
+    InProcessOption,
     InsecureOption,
     JsonOption,
     NoWaitOption,
@@ -21,6 +22,8 @@ from jobs.options import (
     TemplatesOption,
     VerboseOption,
 )
+from jobs.teach.command import teach
+from jobs.tell.commands import tell, told, untell
 from orchestrator.console import Console, replace_unencodable
 
 
@@ -61,12 +64,7 @@ def train(
         str,
         typer.Option(metavar="INTERVALS", help="Write traces of these intervals, e.g. 3 or 3-5."),
     ] = "",
-    in_process: Annotated[
-        bool,
-        typer.Option(
-            "--in-process", help="In this process, without Ray: for a breakpoint; the same bits."
-        ),
-    ] = False,
+    in_process: InProcessOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Trains both layers, each in processes of its own, and writes a run directory."""
@@ -207,6 +205,9 @@ def learn(
         run_learn(run, options, Console(), as_json)
 
 
+app.command()(teach)
+
+
 @app.command()
 def ask(
     run: RunArgument,
@@ -219,6 +220,10 @@ def ask(
 
     with exit_codes():
         run_ask(run, prompt, Console(ends_with_reader=True), tokens, max_tokens)
+
+
+for command in (tell, told, untell):
+    app.command()(command)
 
 
 @app.command()
@@ -265,12 +270,17 @@ def checkpoint(run: RunArgument, no_wait: NoWaitOption = False) -> None:
 
 
 @app.command()
-def resume(run: RunArgument, overrides: Overrides = None, verbose: VerboseOption = False) -> None:
+def resume(
+    run: RunArgument,
+    overrides: Overrides = None,
+    in_process: InProcessOption = False,
+    verbose: VerboseOption = False,
+) -> None:
     """Continues a run that was stopped or broke off, from its newest checkpoint."""
     from jobs.control import run_resume
 
     with exit_codes():
-        if not run_resume(run, overrides or [], Console(), verbose):
+        if not run_resume(run, overrides or [], Console(), verbose, in_process):
             raise typer.Exit(UNREFLECTED)
 
 

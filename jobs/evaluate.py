@@ -11,6 +11,7 @@ from typing import Any
 from actors.sources.corpus_files import CorpusMarks
 from jobs.train import print_summary
 from orchestrator.console import Console
+from orchestrator.reporting.summary import GENERAL_FIGURES
 from orchestrator.run_dir.corpus_record import changes_of_corpus
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
@@ -37,9 +38,8 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     pair, _ = load_pair(run_dir.path(EXPORT))
     evaluator = Evaluator(config, tokenizer_json, pair)
     found = evaluator.measure((config.intervals, config.intervals), final=True)
-    figures = {
-        name: found.figures.get(name) for name in summary["heldout"] if name in found.figures
-    }
+    wanted = (*summary["heldout"], *GENERAL_FIGURES)
+    figures = {name: found.figures[name] for name in wanted if name in found.figures}
     result: dict[str, Any] = {
         "heldout": figures,
         "accuracy": found.accuracy,

@@ -27,6 +27,12 @@ InsecureOption = Annotated[
 ]
 LOCAL_DASHBOARD = "http://127.0.0.1:8265"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+InProcessOption = Annotated[
+    bool,
+    typer.Option(
+        "--in-process", help="In this process, without Ray: for a breakpoint; the same bits."
+    ),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show Ray's own messages too.")]
 TemplatesOption = Annotated[
     str | None,

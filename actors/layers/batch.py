@@ -70,6 +70,14 @@ class Batch:
         """Places of the valid positions in the flattened batch, ascending."""
         return self.places(self.host.valid_BT)
 
+    @property
+    def given_BT(self) -> npt.NDArray[np.bool_]:
+        """Where the next token of the document is given, not to be predicted; in host memory."""
+        segments_BT, valid_BT = self.host.segments_BT, self.host.valid_BT
+        given_BT = np.zeros_like(valid_BT)
+        given_BT[:, :-1] = next_in_document(segments_BT) & ~valid_BT[:, :-1]
+        return given_BT
+
     @cached_property
     def text_at_M(self) -> Tensor:
         """Places of the positions that hold a token in the flattened batch, ascending."""
@@ -126,13 +134,18 @@ def rows_to(x_MD: Tensor, where_M: Tensor, shape_BT: torch.Size) -> Tensor:
     return nothing.index_copy(0, where_M, x_MD).view(*shape_BT, x_MD.shape[-1])
 
 
+def next_in_document(segments_BT: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether the next token is of the same document, (B, T - 1)."""
+    later_BT = segments_BT[:, 1:]
+    return np.asarray((later_BT == segments_BT[:, :-1]) & (later_BT != PADDING))
+
+
 def to_batch(windows: Windows, device: torch.device) -> Batch:
     """Windows on `device`, with targets."""
     tokens = torch.from_numpy(windows.tokens_NT.astype(np.int64))
     segments = windows.segments_NT.astype(np.int64)
     valid = np.zeros(segments.shape, np.bool_)
-    valid[:, :-1] = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] != PADDING)
-    valid[:, :-1] &= windows.learn_NT[:, 1:]
+    valid[:, :-1] = next_in_document(segments) & windows.learn_NT[:, 1:]
     return Batch(
         tokens,
         torch.from_numpy(segments),

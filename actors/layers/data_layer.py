@@ -18,9 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actors.layers.causal_lm import OutputHead
+from actors.layers.causal_lm import output_embeddings as output_embeddings
+from actors.layers.causal_lm import output_matrix as output_matrix
+from actors.layers.causal_lm import packed_inputs as packed_inputs
 from actors.layers.memory_layer import rms
-from actors.layers.output_head import OutputHead, output_embeddings
-from actors.layers.output_head import output_matrix as output_matrix
 from actors.layers.precision import compute_dtype, in_float32, widen
 from actors.layers.predicted import entropy, positions_at_once
 from actors.settings.layers import DataLayerSpec
@@ -131,6 +133,8 @@ class DataLayer(nn.Module):
         ConfigError: a read layer that does not exist, or more token ids than the model has rows.
     """
 
+    base = ""  # identity of the model's weights where some don't train; set by who loaded them
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -180,6 +184,13 @@ class DataLayer(nn.Module):
     def vocab_rows(self) -> int:
         """Rows of the output matrix."""
         return output_matrix(self.model).shape[0]
+
+    def train(self, mode: bool = True) -> DataLayer:
+        """Never puts a model that keeps its bits in training: dropout is for what learns."""
+        super().train(mode)
+        if self.spec.keeps_model:
+            self.model.eval()
+        return self
 
     def _make_read_hook(self, layer: str) -> Callable[[nn.Module, Any, Any], Any]:
         def add_read(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -317,38 +328,6 @@ class DataLayer(nn.Module):
             given = kwargs.get("logits_processor") or []
             kwargs["logits_processor"] = LogitsProcessorList([*given, silence])
         return self.model.generate(*args, **kwargs)
-
-
-def packed_inputs(
-    segments_BT: Tensor,
-    dtype: torch.dtype = torch.float32,
-    past_BR: Tensor | None = None,
-    one_document: bool | None = None,
-) -> dict[str, Tensor]:
-    """Attention mask and positions that keep the documents of a window apart.
-
-    Nothing where there is only one. The mask is additive: every attention implementation takes
-    that, where eager attention would add a boolean one.
-
-    Args:
-        segments_BT: document of each position.
-        dtype: of the mask; what attention computes in.
-        past_BR: documents of the positions before, when their keys and values are in a cache.
-        one_document: whether all of that is one document in each window, all segments 0; None:
-            finds out, for which a GPU is waited for.
-    """
-    every_BS = segments_BT if past_BR is None else torch.cat([past_BR, segments_BT], dim=1)
-    if one_document is None:
-        one_document = bool((every_BS == 0).all())
-    if one_document:
-        return {}
-    past = every_BS.shape[1] - segments_BT.shape[1]
-    at_S = torch.arange(every_BS.shape[1], device=every_BS.device)
-    same_BTS = segments_BT.unsqueeze(2) == every_BS.unsqueeze(1)
-    mask_BTS = same_BTS & (at_S[past:].unsqueeze(1) >= at_S)
-    hidden = torch.zeros_like(mask_BTS, dtype=dtype)
-    hidden.masked_fill_(~mask_BTS, torch.finfo(dtype).min)
-    return {"attention_mask": hidden.unsqueeze(1), "position_ids": mask_BTS.sum(-1) - 1}
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actors.layers.precision import widen
-from actors.layers.predicted import Teacher, entropy, log_probabilities
+from actors.layers.predicted import Teacher as Teacher
+from actors.layers.predicted import entropy, log_probabilities
 
 JS_NOISE = 1e-6  # nats; what rounding makes of two equal float32 distributions
 

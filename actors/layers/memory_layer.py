@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actors.corpus.windows import Windows
+from actors.layers.named_writes import NamedWrites
 from actors.layers.precision import in_float32, widen
 from actors.layers.predicted import linear
 from actors.layers.sparse_write import Background, Written, choose_rows, descend
@@ -57,6 +59,7 @@ class Read:
     slots: Tensor  # (..., H, K) row numbers of the value table
     weights: Tensor  # (..., H, K), sum to 1 over K
     side_scores: Tensor  # (2, ..., H, S) scores of both half keys, for the balance term
+    freshness: Tensor | None = None  # (...), in [0, 1]; None: no named write is on
 
 
 def rms(x: Tensor) -> Tensor:
@@ -207,6 +210,11 @@ class MemoryLayer(nn.Module):
         vocab_rows: rows of the data layer's output matrix.
         num_tokens: ids that the tokenizer has; rows beyond it are never predicted.
         encoder: makes encodings of width d_m, as `Encoder` does; by default one of convolutions.
+
+    Attributes:
+        writes: what the memory was told; reads are of the table and the writes that are on.
+        kept: a sample of what it trained on, whose reads stay where something is written; None:
+            it has none.
     """
 
     def __init__(
@@ -224,6 +232,8 @@ class MemoryLayer(nn.Module):
         self.spec = spec
         self.num_tokens = num_tokens
         self.vocab_rows = vocab_rows
+        self.writes = NamedWrites()
+        self.kept: Windows | None = None
         dim, heads = spec.dim, spec.heads
         self.encoder = Encoder(spec, vocab_rows) if encoder is None else encoder
         self.query = nn.Linear(dim, heads * 2 * spec.key_dim, bias=False)
@@ -267,20 +277,37 @@ class MemoryLayer(nn.Module):
     def read_at(self, u: Tensor) -> Read:
         """The read y (..., D) at the encoding u (..., D): y = m, or m * silu(W_1 u) with the gate.
 
-        m is the weighted sum of the slots found. Training reads only where there is something to
-        predict, so that no other row gets a gradient, even a zero one.
+        m is the weighted sum of the slots found, and of what named writes add to them. Training
+        reads only where there is something to predict, so that no other row gets a gradient, even
+        a zero one.
         """
-        sides = self.side_scores(u)
-        scores, slots = product_topk(sides[0], sides[1], self.spec.topk)
-        weights = scores.softmax(dim=-1)
+        sides, slots, weights = self.addresses(u)
+        flat_slots, flat_weights = (t.reshape(-1, self.reads_per_key) for t in (slots, weights))
         m = F.embedding_bag(
-            slots.reshape(-1, self.spec.heads * self.spec.topk),
+            flat_slots,
             self.values,
-            per_sample_weights=weights.reshape(-1, self.spec.heads * self.spec.topk),
+            per_sample_weights=flat_weights,
             mode="sum",
             sparse=self.values.requires_grad,  # gradient and optimizer work follow the rows
         ).view_as(u)
-        return Read(self.gated(m, u), slots, weights, sides)
+        if (overlay := self.writes.overlay(u.device)) is None:
+            return Read(self.gated(m, u), slots, weights, sides)
+        told, mark = overlay.read(flat_slots, flat_weights)
+        freshness = self.writes.opened(mark).view(u.shape[:-1])
+        return Read(self.gated(m + told.view_as(u), u), slots, weights, sides, freshness)
+
+    @property
+    def reads_per_key(self) -> int:
+        """Rows of the value table that a position reads, H * K."""
+        return self.spec.heads * self.spec.topk
+
+    def addresses(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the encoding u (..., D) reads: side scores (2, ..., H, S), slots (..., H, K) and
+        their weights (..., H, K).
+        """
+        sides = self.side_scores(u)
+        scores, slots = product_topk(sides[0], sides[1], self.spec.topk)
+        return sides, slots, scores.softmax(dim=-1)
 
     def gated(self, m: Tensor, u: Tensor) -> Tensor:
         """What was read, through the gate where there is one."""

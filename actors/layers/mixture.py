@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.layers.batch import Batch, add_noise, rows_at
+from actors.layers.batch import Batch, add_noise, hidden_at, rows_at
 from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.precision import widen
@@ -38,11 +38,13 @@ class Mixture:
 
     Attributes:
         logp: log of (1 - lambda) p + lambda q, (..., V) or of some token ids, float32.
-        mixing: lambda, (...), float32.
+        mixing: lambda, (...), float32; with freshness, as opened by it.
+        freshness: how far it is opened, (...), in [0, 1]; None: nothing was told.
     """
 
     logp: Tensor
     mixing: Tensor
+    freshness: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Predictions:
         hidden: the data layer's last hidden states, (..., H).
         y: what the memory read, (..., D).
         port: has the weights of lambda.
+        freshness: how much of what was read comes from named writes, (...), in [0, 1]; it opens
+            lambda to lambda + (1 - lambda) * freshness. None: nothing was told.
     """
 
     logits: Tensor
@@ -62,6 +66,7 @@ class Predictions:
     hidden: Tensor
     y: Tensor
     port: MemoryPort
+    freshness: Tensor | None = None
 
     @cached_property
     def logp(self) -> Tensor:
@@ -84,12 +89,25 @@ class Predictions:
         logit = widen(self.port.mixing_logit(self.hidden, self.y, logp, logq, fixed))
         if tokens is not None:
             logp, logq = logp.gather(-1, tokens), logq.gather(-1, tokens)
-        return Mixture(_mixed(logit.unsqueeze(-1), logp, logq), torch.sigmoid(logit))
+        shares, mixing, fresh = _shares(logit, self.freshness)
+        of_data, of_memory = (share.unsqueeze(-1) for share in shares)
+        return Mixture(torch.logaddexp(logp + of_data, logq + of_memory), mixing, fresh)
 
 
-def _mixed(logit: Tensor, logp: Tensor, logq: Tensor) -> Tensor:
-    """log of (1 - lambda) p + lambda q."""
-    return torch.logaddexp(logp + F.logsigmoid(-logit), logq + F.logsigmoid(logit))
+def _shares(
+    logit: Tensor, freshness: Tensor | None = None
+) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor | None]:
+    """Logs of the shares of data and memory layer, lambda and freshness, all (...), from the logit
+    of lambda and what opens it.
+    """
+    data_share, memory_share = F.logsigmoid(-logit), F.logsigmoid(logit)
+    mixing = torch.sigmoid(logit)
+    if freshness is None:
+        return (data_share, memory_share), mixing, None
+    fresh = widen(freshness)
+    memory_share = torch.logaddexp(memory_share, data_share + fresh.log())
+    data_share = data_share + (-fresh).log1p()
+    return (data_share, memory_share), mixing + (1 - mixing) * fresh, fresh
 
 
 @dataclass(frozen=True)
@@ -133,8 +151,9 @@ def both_at(
     num = len(targets_N)
     entropies_N2 = torch.stack([of_data.entropy(num), of_memory.entropy(num)], dim=-1)
     logit_N = widen(data.port.mixing_logit_of(hidden_NH, y_ND, entropies_N2, fixed))
-    mixed_N = _mixed(logit_N, -of_data.nll_N, -of_memory.nll_N)
-    return BothAt(of_data, of_memory, beyond_N, Mixture(mixed_N, torch.sigmoid(logit_N)))
+    (data_N, memory_N), mixing_N, _ = _shares(logit_N)
+    mixed_N = torch.logaddexp(data_N - of_data.nll_N, memory_N - of_memory.nll_N)
+    return BothAt(of_data, of_memory, beyond_N, Mixture(mixed_N, mixing_N))
 
 
 def _each(
@@ -161,6 +180,7 @@ def predict_both(
     y_RTD: Tensor,
     where: Tensor,
     scale_RT: Tensor | None = None,
+    freshness_RT: Tensor | None = None,
 ) -> tuple[DataOutput, Predictions]:
     """One data-layer pass in which the first R sequences read: its output, and what both layers
     predict at `where`.
@@ -172,6 +192,7 @@ def predict_both(
         where: positions of the first R that are wanted, as `rows_at` takes them.
         scale_RT: factor of each read on its way into the data layer, as of dropout; the memory
             predicts from the whole read. None: 1.
+        freshness_RT: of these reads, as `MemoryLayer.read` says; None: nothing was told.
     """
     num_reading = len(y_RTD)
     input_RTD = y_RTD if scale_RT is None else y_RTD * scale_RT.unsqueeze(-1)
@@ -188,6 +209,7 @@ def predict_both(
         rows_at(out.hidden_BTD[:num_reading], where),
         y_ND,
         data.port,
+        None if freshness_RT is None else rows_at(freshness_RT, where),
     )
 
 
@@ -223,9 +245,9 @@ def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch) -> Tensor:
         kind, size = Dense, len(targets_N)
     numbers = []
     with torch.no_grad():
-        y_BTD = memory.read(noised.tokens_BT, noised.segments_BT, noised.one_document).y
-        hidden_BTH = data.hidden(noised.tokens_BT, noised.segments_BT, y_BTD, noised.one_document)
-        hidden_NH, y_ND = (rows_at(x, noised.valid_at_N) for x in (hidden_BTH, y_BTD))
+        read = memory.read(noised.tokens_BT, noised.segments_BT, noised.one_document)
+        hidden_NH = hidden_at(data, noised, read.y)
+        y_ND, fresh = rows_at(read.y, noised.valid_at_N), read.freshness
         for some in parts_of(len(targets_N), size):
             given = hidden_NH[some], y_ND[some], targets_N[some]
             of_data, of_memory, _ = _each(data, memory, *given, kind)
@@ -234,4 +256,6 @@ def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch) -> Tensor:
     data_nll_N, memory_nll_N, *entropies = torch.cat(numbers, dim=1)
     entropies_N2 = torch.stack(entropies, dim=-1)
     logit_N = widen(data.port.mixing_logit_of(hidden_NH, y_ND, entropies_N2))
-    return -_mixed(logit_N, -data_nll_N, -memory_nll_N).mean()
+    fresh_N = None if fresh is None else rows_at(fresh, noised.valid_at_N)
+    (data_N, memory_N), _, _ = _shares(logit_N, fresh_N)
+    return -torch.logaddexp(data_N - data_nll_N, memory_N - memory_nll_N).mean()

@@ -73,13 +73,15 @@ def heldout_figures(
         slot_reads += torch.bincount(slots, minlength=len(slot_reads))
         own_NH, help_NH = hidden_at(pair.data, part), hidden_at(pair.data, part, read.y)
         y_ND, targets_N = rows_at(read.y, part.valid_at_N), part.targets_N
+        fresh_N = None if read.freshness is None else rows_at(read.freshness, part.valid_at_N)
         old = None if before is None else (hidden_at(before.data, part),
                                            read_at_valid(before.memory, part))  # fmt: skip
         for some in parts_of(len(y_ND), pair.data.positions_at_once):
             own_NV = pair.data.logits_at(own_NH[some])
             memory_NV = pair.memory.predict(y_ND[some])
             reading_NV = pair.data.logits_at(help_NH[some])
-            mixed = predict_voice(pair, "help", reading_NV, help_NH[some], y_ND[some])
+            fresh = None if fresh_N is None else fresh_N[some]
+            mixed = predict_voice(pair, "help", reading_NV, help_NH[some], y_ND[some], fresh)
             assert mixed.mixing is not None
             figures = {
                 "own_loss": losses.own(own_NV, targets_N[some]),
@@ -100,6 +102,16 @@ def heldout_figures(
     means = {name: value / max(1, batch.num_valid) for name, value in sums.items()}
     means["help_gain"] = means["own_loss"] - means["help_loss"]
     return {**means, **slot_use(slot_reads)}
+
+
+GENERAL = ("own_loss", "help_loss", "mixing")
+
+
+@torch.no_grad()
+def general_figures(pair: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS) -> dict[str, float]:
+    """Figures of windows of general text: general_own_loss, general_help_loss, general_mixing."""
+    found = heldout_figures(pair, None, batch, batch_tokens)
+    return {f"general_{name}": found[name] for name in GENERAL}
 
 
 def _sync_sum(synced: Sequence[losses.SyncParts], batch: Batch) -> float:

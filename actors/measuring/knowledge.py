@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from actors.corpus.corpus import Corpus
+from actors.corpus.general_text import shown_general_text
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
-from actors.measuring.heldout import heldout_figures, parts
+from actors.measuring.heldout import general_figures, heldout_figures, parts
 from actors.measuring.probing import accuracy_of
 from actors.measuring.voices import BATCH_TOKENS, VOICES, predict_voice_at
 from actors.settings.run import RunSpec
@@ -27,7 +28,7 @@ class Knowledge:
     """What one measurement found.
 
     Attributes:
-        heldout: as `heldout_figures`.
+        heldout: as `heldout_figures`, and as `general_figures` where general text is shown.
         accuracy: whole answers right by voice, and the baseline, in wordings held out; empty where
             the corpus has no facts.
         accuracy_seen: the same in wordings that are trained on.
@@ -49,9 +50,17 @@ class KnowledgeTest:
         device: where the pair is.
         final: as many windows and probes as a run's last evaluation has, else those of one during
             the run.
+        general: measure general text too, where the run's evaluations show it.
     """
 
-    def __init__(self, spec: RunSpec, corpus: Corpus, device: torch.device, final: bool) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        corpus: Corpus,
+        device: torch.device,
+        final: bool,
+        general: bool = False,
+    ) -> None:
         sizes = spec.evaluation
         self._batch_tokens = sizes.batch_tokens
         self._tokenizer, self._facts = corpus.tokenizer, corpus.facts
@@ -59,6 +68,8 @@ class KnowledgeTest:
         most = max(sizes.probes, sizes.final_probes)  # as the evaluator: a prefix of one order
         num = sizes.final_probes if final else sizes.probes
         self._batch = to_batch(corpus.heldout(num_windows), device)
+        other = shown_general_text(spec, corpus.tokenizer) if general else None
+        self._general = None if other is None else to_batch(other, device)
         self._unseen = self._facts.probes(False, most, spec.seed)[:num] if self._facts else []
         self._seen = self._facts.probes(True, most, spec.seed)[:num] if self._facts else []
 
@@ -67,8 +78,11 @@ class KnowledgeTest:
         """Held-out figures and, with `ask`, the share of questions that each voice answers."""
         majority = self._facts.majority() if self._facts else {}
         unseen, seen = (self._unseen, self._seen) if ask else ([], [])
+        figures = heldout_figures(pair, None, self._batch, self._batch_tokens)
+        if self._general is not None:
+            figures |= general_figures(pair, self._general, self._batch_tokens)
         return Knowledge(
-            heldout_figures(pair, None, self._batch, self._batch_tokens),
+            figures,
             accuracy_of(pair, self._tokenizer, unseen, majority, self._batch_tokens),
             accuracy_of(pair, self._tokenizer, seen, majority, self._batch_tokens),
             len(unseen),

@@ -145,6 +145,7 @@ class Decoded:
     tokens: tuple[int, ...]
     probabilities: tuple[float, ...]
     mixing: tuple[float, ...]  # lambda; empty where the voice does not mix
+    freshness: tuple[float, ...] = ()  # of each token; empty where nothing was told
 
 
 def decode_greedily(
@@ -185,19 +186,23 @@ def _decode(
     limits: Sequence[int],
 ) -> list[Decoded]:
     """Continuations of one batch; a row that has ended leaves the cache."""
-    decoded: list[list[tuple[int, float, float]]] = [[] for _ in prompts]
+    decoded: list[list[tuple[int, float, float, float]]] = [[] for _ in prompts]
+    told = False
     tokens_BT, mask_BP = pad_left(prompts, _device(pair))
     cache, live = pair.data.new_cache(), list(range(len(prompts)))
     while True:
         last, _ = predict_voice_next(pair, voice, tokens_BT, mask_BP, cache, keep=1)
         p_B, token_B = last.logp[:, -1].max(-1)
         tokens, ps = token_B.tolist(), p_B.exp().tolist()
-        lambdas = [0.0] * len(live) if last.mixing is None else last.mixing[:, -1].tolist()
+        none = [0.0] * len(live)
+        lambdas = none if last.mixing is None else last.mixing[:, -1].tolist()
+        told = last.freshness is not None
+        fresh = none if last.freshness is None else last.freshness[:, -1].tolist()
         still = []
         for at, row in enumerate(live):
             if tokens[at] == stop:
                 continue
-            decoded[row].append((tokens[at], ps[at], lambdas[at]))
+            decoded[row].append((tokens[at], ps[at], lambdas[at], fresh[at]))
             if len(decoded[row]) < limits[row]:
                 still.append(at)
         if not still:
@@ -211,9 +216,10 @@ def _decode(
         mask_BP = torch.cat([mask_BP, torch.ones_like(tokens_BT)], dim=1)
     return [
         Decoded(
-            tuple(token for token, _, _ in row),
-            tuple(p for _, p, _ in row),
-            tuple(lam for _, _, lam in row) if voice == "help" else (),
+            tuple(one[0] for one in row),
+            tuple(one[1] for one in row),
+            tuple(one[2] for one in row) if voice == "help" else (),
+            tuple(one[3] for one in row) if told else (),
         )
         for row in decoded
     ]

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from actors.corpus.windows import PADDING
-from actors.layers.memory_cache import MemoryCache
 from actors.layers.mixture import Predictions
 from actors.layers.pair import Pair
 from actors.layers.predicted import log_probabilities, parts_of
+from actors.measuring.memory_cache import MemoryCache
 
 Voice = Literal["own", "help", "memory"]
 VOICES: tuple[Voice, ...] = ("own", "help", "memory")
@@ -47,17 +47,28 @@ def batches(lengths: Sequence[int], batch_tokens: int, most: int) -> Iterator[li
 
 @dataclass(frozen=True)
 class VoicePrediction:
-    """Log probabilities (..., V) of one voice, and lambda (...) where there is a mixture."""
+    """Log probabilities (..., V) of one voice, and lambda (...) where there is a mixture.
+
+    Attributes:
+        freshness: how much of what was read comes from named writes, (...), in [0, 1]; None:
+            nothing was told, or there is no mixture.
+    """
 
     logp: Tensor
     mixing: Tensor | None = None
+    freshness: Tensor | None = None
 
 
 def predict_voice(
-    pair: Pair, voice: Voice, logits: Tensor | None, hidden: Tensor | None, y: Tensor | None
+    pair: Pair,
+    voice: Voice,
+    logits: Tensor | None,
+    hidden: Tensor | None,
+    y: Tensor | None,
+    freshness: Tensor | None = None,
 ) -> VoicePrediction:
-    """What `voice` predicts from the data layer's logits (..., V), its hidden states (..., H) and
-    the read y (..., D); each may be None where the voice doesn't need it.
+    """What `voice` predicts from the data layer's logits (..., V), its hidden states (..., H), the
+    read y (..., D) and its freshness (...); each may be None where the voice doesn't need it.
     """
     if voice == "own":
         assert logits is not None
@@ -68,8 +79,8 @@ def predict_voice(
         return VoicePrediction(log_probabilities(memory_logits))
     assert logits is not None
     assert hidden is not None
-    mixture = Predictions(logits, memory_logits, hidden, y, pair.data.port).mixed()
-    return VoicePrediction(mixture.logp, mixture.mixing)
+    mixture = Predictions(logits, memory_logits, hidden, y, pair.data.port, freshness).mixed()
+    return VoicePrediction(mixture.logp, mixture.mixing, mixture.freshness)
 
 
 @torch.no_grad()
@@ -80,26 +91,38 @@ def predict_everywhere(
 
     For short texts, and the plain way that tests compare the others with.
     """
-    y = None if voice == "own" else pair.memory.read(tokens_BT, segments_BT).y
+    y, freshness = _read(pair, voice, tokens_BT, segments_BT)
     if voice == "memory":
         return predict_voice(pair, voice, None, None, y)
     out = pair.data(tokens_BT, segments_BT, y)
-    return predict_voice(pair, voice, out.logits_BTV, out.hidden_BTD, y)
+    return predict_voice(pair, voice, out.logits_BTV, out.hidden_BTD, y, freshness)
+
+
+def _read(
+    pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """What is read, and its freshness, where the voice needs them."""
+    if voice == "own":
+        return None, None
+    read = pair.memory.read(tokens_BT, segments_BT)
+    return read.y, read.freshness
 
 
 @torch.no_grad()
 def predict_voice_at(
     pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor, where_BT: Tensor
 ) -> Iterator[VoicePrediction]:
-    """What `voice` predicts where `where_BT` is true, in order, so many positions
-    at a time as the data layer's `positions_at_once`.
+    """What `voice` predicts where `where_BT` is true, in order, so many positions at a time as the
+    data layer's `positions_at_once`.
     """
-    y_BTD = None if voice == "own" else pair.memory.read(tokens_BT, segments_BT).y
-    hidden_NH = y_ND = None
+    y_BTD, freshness_BT = _read(pair, voice, tokens_BT, segments_BT)
+    hidden_NH = y_ND = fresh_N = None
     if voice != "memory":
         hidden_NH = pair.data.hidden(tokens_BT, segments_BT, y_BTD)[where_BT]
     if y_BTD is not None:
         y_ND = y_BTD[where_BT]
+    if freshness_BT is not None:
+        fresh_N = freshness_BT[where_BT]
     for some in parts_of(int(where_BT.sum()), pair.data.positions_at_once):
         logits_NV = None if hidden_NH is None else pair.data.logits_at(hidden_NH[some])
         yield predict_voice(
@@ -108,6 +131,7 @@ def predict_voice_at(
             logits_NV,
             None if hidden_NH is None else hidden_NH[some],
             None if y_ND is None else y_ND[some],
+            None if fresh_N is None else fresh_N[some],
         )
 
 
@@ -140,14 +164,15 @@ def predict_voice_next(
         new = slice(mask_BP.shape[1] - tokens_BT.shape[1], None)
         position_ids = (mask_BP.long().cumsum(-1) - 1).clamp_min(0)[:, new]
     kept: Any = slice(-keep if keep else None, None) if isinstance(keep, int) else keep
-    past, y_BTD = None, None
+    past, y_BTD, freshness_BT = None, None, None
     if voice != "own":
         past = MemoryCache.of(cache, voice)
         segments_BT = torch.zeros_like(tokens_BT)
         if mask_BP is not None:
             new = slice(mask_BP.shape[1] - tokens_BT.shape[1], None)
             segments_BT.masked_fill_(mask_BP[:, new] == 0, PADDING)
-        y_BTD = pair.memory.read_at(past.extend(pair.memory, tokens_BT, segments_BT)).y
+        read = pair.memory.read_at(past.extend(pair.memory, tokens_BT, segments_BT))
+        y_BTD, freshness_BT = read.y, read.freshness
     plain = logits = hidden = None
     if voice != "memory":
         narrow = pair.data.keeps_logits
@@ -163,7 +188,12 @@ def predict_voice_next(
         logits, hidden = (t if narrow else t[:, kept] for t in (plain.logits, hidden))
         logits = logits[..., : pair.data.num_tokens]
     prediction = predict_voice(
-        pair, voice, logits, hidden, None if y_BTD is None else y_BTD[:, kept]
+        pair,
+        voice,
+        logits,
+        hidden,
+        None if y_BTD is None else y_BTD[:, kept],
+        None if freshness_BT is None else freshness_BT[:, kept],
     )
     if cache is not None and past is not None:
         past.attach(cache)

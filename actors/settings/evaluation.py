@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from actors.settings.base import Spec
 from actors.settings.corpus import FACTS_ONLY
+from actors.settings.fields import PathTo
 from actors.settings.node_labels import NodeLabels
 
 
@@ -39,6 +40,26 @@ class EvaluationSpec(Spec):
         description="Tokens per forward pass of an evaluation, padding included; a longer "
         "sequence has a pass of its own. Figures do not depend on it, except for rounding: lower "
         "it where the evaluator runs out of memory, raise it on a large GPU.",
+    )
+    general_text: Annotated[str | None, PathTo.GENERAL] = Field(
+        None,
+        min_length=1,
+        description="A file of ordinary text (text, JSONL or Parquet, with a column `text`) that "
+        "the run is not about: every evaluation shows the model's loss on a third of it, which "
+        "nothing trains on. Unset: a sample of English prose that ships with Tandem, where "
+        "`data.layer.pretrained` is set.",
+    )
+    general_windows: int = Field(
+        32,
+        ge=0,
+        description="Windows of general text, the same ones in every evaluation; 0: no figures of "
+        "general text.",
+    )
+    written: int = Field(
+        32,
+        ge=0,
+        description="Documents that the memory writes per evaluation, to measure how good a writer "
+        "it is (heldout.written_likely_frac); 0: none.",
     )
     questions: int = Field(
         5, ge=0, description="Sample questions answered in the summary and the report."

@@ -15,6 +15,7 @@ from actors.settings.corpus import CorpusSpec, TokenizerSpec
 from actors.settings.evaluation import EvaluationSpec
 from actors.settings.fields import Mark, OnlyWith
 from actors.settings.groups import DataGroupSpec, MemoryGroupSpec
+from actors.settings.teach import TeachSpec
 
 DATA = "data"
 EVALUATOR = "evaluator"  # not a group: one process beside them
@@ -46,6 +47,15 @@ class LossWeights(Spec):
     )
     self_: float = Field(
         1.0, ge=0, alias="self", description="Next-token loss of the memory alone."
+    )
+    given: float = Field(
+        0.1,
+        ge=0,
+        description="Next-token loss of the memory alone on tokens that are only given, not to be "
+        "learned: prompts, or all but the answers with corpus.loss_on `answers`. It makes the "
+        "memory able to write whole documents, which teaching and `tandem learn` rehearse instead "
+        "of the corpus. On the sequences of memory.given_frac. 0: a memory of answers alone, which "
+        "can't write; nothing where every token is learned.",
     )
     self_yields: float = Field(
         0.0,
@@ -88,6 +98,12 @@ class LossWeights(Spec):
         description="Loss of both layers together with the data layer frozen: trains the memory to "
         "help.",
     )
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The losses, by their names in configs and reports; `*_yields` say how one is weighted."""
+        fields = (field.alias or name for name, field in cls.model_fields.items())
+        return tuple(name for name in fields if not name.endswith("_yields"))
 
     @model_validator(mode="after")
     def _each_group_learns(self) -> Self:
@@ -219,6 +235,7 @@ class RunSpec(Spec):
     mix: Annotated[MixSpec, Mark.PERTURBABLE] = Field(default_factory=MixSpec)
     evaluation: Annotated[EvaluationSpec, Mark.RESUMABLE] = Field(default_factory=EvaluationSpec)
     exchange: ExchangeSpec = Field(default_factory=ExchangeSpec)
+    teach: TeachSpec = Field(default_factory=TeachSpec)
 
     @model_validator(mode="after")
     def _a_copy_has_something_to_copy(self) -> Self:
@@ -230,6 +247,35 @@ class RunSpec(Spec):
                 "of them, or memory.layer.encoder=conv"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_port_has_a_loss(self) -> Self:
+        layer = self.data.layer
+        if layer.keeps_model and self.teach.is_on:
+            raise ValueError(
+                "data.layer.train port can't be taught: nothing of the model would change; set it "
+                "to all, lora or patterns"
+            )
+        if layer.keeps_model and self.losses.help == 0:
+            raise ValueError(
+                "data.layer.train port with losses.help 0: own trains the model alone, so nothing "
+                "would train; raise losses.help, or set data.layer.train to all or lora"
+            )
+        return self
+
+    @property
+    def syncs(self) -> bool:
+        """Whether sync takes part: a data layer whose model keeps its bits never changes what it
+        predicts, so that there is nothing to follow.
+        """
+        return self.losses.sync > 0 and not self.data.layer.keeps_model
+
+    @property
+    def shows_general_text(self) -> bool:
+        """Whether evaluations show the loss on general text."""
+        chosen = self.evaluation
+        is_wanted = chosen.general_text is not None or self.data.layer.pretrained is not None
+        return is_wanted and chosen.general_windows > 0
 
     def group(self, name: str) -> DataGroupSpec | MemoryGroupSpec:
         """The settings of the group of that name."""

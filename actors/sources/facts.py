@@ -80,10 +80,10 @@ class FactTable:
                 out or to train on.
         """
         assert spec.templates is not None
-        wordings = _read_templates(spec.templates)
+        wordings = read_templates(spec.templates)
         facts: dict[Fact, None] = {}
         for path in files:
-            for fact in _read_facts(path):
+            for fact in read_facts(path):
                 if spec.relations is None or fact.relation in spec.relations:
                     facts[fact] = None
         relations = sorted({fact.relation for fact in facts})
@@ -194,7 +194,8 @@ def _refuse_untaught(
         )
 
 
-def _read_templates(path: str) -> dict[str, list[Wording]]:
+def read_templates(path: str) -> dict[str, list[Wording]]:
+    """The wordings of each relation. Raises: CorpusError: it can't be read, or is malformed."""
     try:
         raw = json.loads(_text("corpus.templates", path))
     except json.JSONDecodeError as err:
@@ -222,7 +223,8 @@ def _read_templates(path: str) -> dict[str, list[Wording]]:
     return wordings
 
 
-def _read_facts(path: str) -> list[Fact]:
+def read_facts(path: str) -> list[Fact]:
+    """The facts of a JSONL file. Raises: CorpusError: it can't be read; or the malformed line."""
     return [
         _parse_fact(path, number, line)
         for number, line in enumerate(lines_of(_text("corpus file", path)), start=1)

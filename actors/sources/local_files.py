@@ -1,8 +1,9 @@
 """Files of this machine behind a folder or a pattern.
 
 Links are followed, to folders too: in the cache of the Hugging Face hub every name is a link to a
-blob. A cycle of links is followed once; a link to nothing is an error that names it. An exact name
-takes precedence over a pattern: `notes [2024].txt` is that file if it exists.
+blob. A cycle of links is followed once; a link to nothing is an error that names it. Pipes, sockets
+and devices are left out of folders and refused by their own names: reading one may wait for ever.
+An exact name takes precedence over a pattern: `notes [2024].txt` is that file if it exists.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from fsspec.utils import glob_translate
 
-from actors.storage import MAGIC
+from actors.storage import MAGIC, no_file
 from actors.wire import CorpusError
 
 Identity = tuple[int, int]  # device and inode
@@ -135,10 +136,12 @@ def _required(name: str, path: str, state: os.stat_result | None) -> LocalFile:
     return LocalFile(name, path, state.st_size)
 
 
-def refuse_broken_link(path: str) -> None:
-    """Raises: CorpusError: the path is a link to nothing, or to itself."""
+def refuse_unreadable(path: str) -> None:
+    """Raises: CorpusError: the path is a link to nothing or itself, or a pipe, socket or device."""
     if os.path.islink(path) and not os.path.exists(path):
         raise _broken_link(path)
+    if found := no_file(path):
+        raise CorpusError(f"{path} {found}")
 
 
 def _broken_link(path: str) -> CorpusError:

@@ -17,16 +17,17 @@ from typing import Any, BinaryIO, get_args
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from actors.formats import first_line
 from actors.settings.corpus import FileFormat
 from actors.sources.local_files import (
     files_below,
     files_matching,
     is_one_file,
-    refuse_broken_link,
+    refuse_unreadable,
     split_pattern,
 )
 from actors.sources.text_file import CODECS
-from actors.storage import MAGIC, first_line, locate, storage_errors
+from actors.storage import MAGIC, locate, storage_errors
 from actors.wire import CorpusError, TandemError
 
 FORMATS: dict[str, FileFormat] = {
@@ -142,7 +143,9 @@ def reading(path: str, doing: str = "can't be read") -> Iterator[None]:
     except TandemError:
         raise
     except Exception as err:  # each remote file system raises types of its own
-        raise CorpusError(f"corpus file {path}: {doing}: {first_line(err)}") from err
+        raise CorpusError(
+            f"corpus file {path}: {doing}: {first_line(err, with_type=True)}"
+        ) from err
 
 
 def file_system(url: str, what: str = "path") -> tuple[Any, str]:
@@ -165,7 +168,9 @@ def file_system(url: str, what: str = "path") -> tuple[Any, str]:
             f"{what} {url}: reading {scheme}:// needs a package that is not installed: {need}"
         ) from err
     except Exception as err:  # credentials and endpoints fail in each package's own way
-        raise CorpusError(f"{what} {url}: can't be opened: {first_line(err)}") from err
+        raise CorpusError(
+            f"{what} {url}: can't be opened: {first_line(err, with_type=True)}"
+        ) from err
     return fs, root
 
 
@@ -249,17 +254,14 @@ def _find(path: str) -> tuple[Any, list[tuple[str, int | None]]]:
         local = isinstance(fs, LocalFileSystem)
         found = _find_local(root) if local else _find_remote(fs, root)
     if not found:
-        what = (
-            "no file in that directory" if local and os.path.isdir(root) else
-            "neither a file nor a directory" if local and os.path.exists(root) else "no such file"
-        )  # fmt: skip
+        what = "no file in that directory" if local and os.path.isdir(root) else "no such file"
         raise CorpusError(f"corpus path {path}: {what}; give an existing file, glob or directory")
     return fs, found
 
 
 def _find_local(root: str) -> list[tuple[str, int | None]]:
     fixed, pattern = split_pattern(root)
-    refuse_broken_link(fixed)
+    refuse_unreadable(fixed)
     if pattern is not None:
         below = files_matching(fixed, pattern) if os.path.isdir(fixed) else []
         return [(file.path, file.size) for file in below]

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from actors.sources.local_files import refuse_broken_link
+from actors.sources.local_files import refuse_unreadable
 from actors.storage import locate
 
 BYTE_ORDER_MARK = "\ufeff"
@@ -99,11 +99,12 @@ def read_bytes(path: str, limit: int = -1) -> bytes:
     """Content of a file, unpacked; its first `limit` bytes, or all.
 
     Raises:
-        CorpusError: it is a link to nothing. Else what its file system or decompressor raises.
+        CorpusError: it is a link to nothing, a pipe, a socket or a device. Else what its file
+            system or decompressor raises.
     """
     fs, root = locate(path)
     if isinstance(fs, LocalFileSystem):
-        refuse_broken_link(root)
+        refuse_unreadable(root)
     codec = codec_of(root)
     with fs.open(root, "rb") as handle:
         stream = handle if codec is None else unpacked(handle, codec)

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from actors.corpus.corpus import WindowStream
 from actors.layers import losses
-from actors.layers.batch import Batch, rows_at
+from actors.layers.batch import Batch, hidden_at, rows_at
 from actors.layers.mixture import both_at, mixing_loss, noised_sequences
 from actors.layers.predicted import Cut, Dense, Fused, Predicted, parts_of
+from actors.settings.layers import PORT_PREFIX
 from actors.settings.run import DATA, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
@@ -29,7 +30,13 @@ from actors.training.passes import DataPass, DataPositions
 from actors.training.terms import DataTerms, MixingTerms, Term
 from actors.training.trainer import Trainer
 from actors.weights.builders import build_data_layer, build_memory_layer
-from actors.wire import UnwiredMemoryError
+from actors.weights.starting_model import StartingModel
+from actors.wire import Order, UnwiredMemoryError
+
+
+def in_port(name: str) -> bool:
+    """Whether the data layer's parameter of that name is in its memory port."""
+    return name.startswith(PORT_PREFIX)
 
 
 class DataTrainer(Trainer):
@@ -37,6 +44,7 @@ class DataTrainer(Trainer):
 
     Args:
         begin: called with what the construction does from now on.
+        starting: the process' own, where it holds more than this trainer.
     """
 
     def __init__(
@@ -48,14 +56,18 @@ class DataTrainer(Trainer):
         num_ranks: int = 1,
         incarnation: int = 0,
         begin: Callable[[str], None] = lambda phase: None,
+        starting: StartingModel | None = None,
     ) -> None:
         begin("taking its device and reading the corpus")
-        super().__init__(spec, tokenizer_json, run, DATA, rank, num_ranks, incarnation)
+        super().__init__(spec, tokenizer_json, run, DATA, rank, num_ranks, incarnation, starting)
         begin("building its layers")
-        self.layer = build_data_layer(spec, self.tokenizer, self.device)
+        self.layer = build_data_layer(spec, self.tokenizer, self.device, self.starting)
         self.memory = build_memory_layer(spec, self.tokenizer, self.layer.vocab_rows, self.device)
-        self._flatten(self.layer, self.memory)
-        self.dense = DenseOptimizer(self.own, spec.data.optimizer)
+        self._flatten(self.layer, self.memory, self.layer.base)
+        self.own_port_lr = spec.data.own_port_lr
+        apart = None if self.own_port_lr is None else in_port
+        self.dense = DenseOptimizer(self.own, spec.data.optimizer, apart)
+        self._measures_own = False
         self.open_streams()
         self.check_wired()
         prepare_training(self.layer)
@@ -70,9 +82,15 @@ class DataTrainer(Trainer):
         size = self.spec.data.batch_size
         if self.spec.losses.help == 0:
             return 0
-        if self.spec.losses.own == 0:
+        if self.spec.losses.own == 0 or self.layer.spec.keeps_model:
             return size
         return min(max(1, round(size * self.spec.data.help_frac)), size - 1)
+
+    def begin_interval(self, order: Order) -> None:
+        """Where the model keeps its bits no sequence trains it alone, so that own is only measured,
+        at the interval's first step.
+        """
+        self._measures_own = self.layer.spec.keeps_model
 
     @torch.no_grad()
     def check_wired(self) -> None:
@@ -115,13 +133,37 @@ class DataTrainer(Trainer):
             step.num_tokens += part.num_tokens
             self._backward(part, within(num_reading, rows), num_own, num_help, step)
             self._learn_mixing(noised.rows(rows).to(self.device), num_noised, step)
+        if self._measures_own:
+            self._measure_own(batch, step)
         self.reduce()
         with self.cost("optimizer"):
-            spec = self.spec.data.optimizer
-            lr = learning_rate(spec.lr, spec, self.step, self.spec.total_steps(DATA))
-            step.add_metric("gradient_norm", self.dense.step(lr))
-            step.metrics["lr"] = lr
+            spec, total = self.spec.data.optimizer, self.spec.total_steps(DATA)
+            lr, port_lr = learning_rate(spec.lr, spec, self.step, total), None
+            if self.own_port_lr is not None:
+                port_lr = learning_rate(self.own_port_lr, spec, self.step, total)
+                step.metrics["port_lr"] = port_lr
+            step.add_metric("gradient_norm", self.dense.step(lr, port_lr))
+            if not self.layer.spec.keeps_model:
+                step.metrics["lr"] = lr
         return self.checked(step)
+
+    @torch.no_grad()
+    def _measure_own(self, batch: Batch, step: Measured) -> None:
+        """Own of a share of the batch, without gradient; once."""
+        self._measures_own = False
+        size = self.spec.data.batch_size
+        num_alone = max(1, size - round(size * self.spec.data.help_frac))
+        num = batch.rows(slice(None, num_alone)).num_valid
+        for rows in self.passes():
+            alone = batch.rows(rows).rows(slice(None, within(num_alone, rows))).to(self.device)
+            if not alone.num_valid:
+                continue
+            with self.cost("own"), self.autocast():
+                hidden_NH = hidden_at(self.layer, alone)
+                for some in parts_of(len(hidden_NH), self.layer.positions_at_once):
+                    logits_NV, targets_N = self.layer.logits_at(hidden_NH[some]), alone.targets_N
+                    own = losses.own(logits_NV, targets_N[some])
+                    step.add_share("own", own, len(logits_NV) / num)
 
     def _backward(
         self, part: Batch, num_reading: int, num_own: int, num_help: int, step: Measured

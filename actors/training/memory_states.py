@@ -1,9 +1,10 @@
 """Hidden states of one pass of the memory's step, and the predictions made of them, all at once or
 in parts.
 
-    tokens -> states of the whole pass, (N, D) each -> predictions of some positions, (n, V)
+    tokens -> states of the whole pass, (N, D) each -> predictions of some positions -> losses
 
-The states are small; logits exist for one part at a time. Called by the memory trainer.
+The states are small; logits exist for one part at a time. Losses of a pass as a whole, balance and
+given tokens, are the trainer's, which calls this.
 
 Shapes: N positions that have something to predict, M leading ones of them, D memory width, H the
 data layer's, V token ids.
@@ -38,6 +39,9 @@ from actors.layers.predicted import (
 from actors.machine.device import to_device
 from actors.settings.run import LossWeights
 from actors.training.passes import MemoryPass, Synced, TermCounts
+from actors.training.terms import MemoryTerms, Term
+
+Cost = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Measures:
         autocast: the precision of forward passes.
     """
 
-    cost: Callable[[str], AbstractContextManager[None]]
+    cost: Cost
     autocast: Callable[[], AbstractContextManager[object]]
 
 
@@ -218,3 +222,63 @@ class MemoryStates:
 
 def _length(some: slice) -> int:
     return int(some.stop) - int(some.start)
+
+
+def terms_of(given: MemoryPass, weights: LossWeights, cost: Cost) -> MemoryTerms:
+    """Self, recall, encoder, sync and assist, each this part's share of a mean over the batch.
+
+    Args:
+        given: predictions and counts.
+        weights: of the losses.
+        cost: adds a block's seconds to those of a part of the step.
+    """
+    terms = _of(given, given.predicted, weights, cost)
+    if given.guess is not None:
+        encoder = _of(given, given.guess, weights, cost).loss()
+        value = given.y_ND.new_zeros(()) if encoder is None else encoder
+        terms = replace(terms, encoder=Term(value, weights.encoder))
+    if given.synced is not None:
+        with cost("sync"):
+            terms = replace(terms, sync=_sync(given, given.synced, weights))
+    if given.assisted is not None:
+        share = given.num_positions.assist / given.num_global.assist
+        assist = losses.own_of(-given.assisted.logp) * share
+        terms = replace(terms, assist=Term(assist, weights.assist))
+    return terms
+
+
+def _of(given: MemoryPass, predicted: Predicted, weights: LossWeights, cost: Cost) -> MemoryTerms:
+    """Self and recall of a prediction."""
+    terms = MemoryTerms()
+    if weights.self_ > 0 and (num := given.num_positions.self_):
+        nll_N, weight_N = predicted.nll_N, given.text_weight_N
+        if (at := given.text_at) is not None:
+            nll_N = nll_N.index_select(0, at)
+            weight_N = None if weight_N is None else weight_N.index_select(0, at)
+        self_ = losses.self_of(nll_N, weight_N) * (num / given.num_global.self_)
+        terms = replace(terms, self_=Term(self_, weights.self_))
+    if num := given.num_positions.recall:
+        with cost("recall"):
+            (kl_M,) = predicted.kl(num, "data")
+            weight_M = _teacher_weights(given, predicted, num, weights.recall_yields)
+            recall = (weight_M * kl_M).mean() * (num / given.num_global.recall)
+        terms = replace(terms, recall=Term(recall, weights.recall))
+    return terms
+
+
+def _teacher_weights(given: MemoryPass, predicted: Predicted, num: int, strength: float) -> Tensor:
+    """As `losses.teacher_weights`, of the first positions."""
+    teacher_M = given.teachers["data"].first(num).entropy_N
+    if strength == 0:
+        return torch.ones_like(teacher_M)
+    return losses.teacher_weights_of(teacher_M, predicted.entropy(num), strength)
+
+
+def _sync(given: MemoryPass, synced: Synced, weights: LossWeights) -> Term:
+    """Sync of the memory's prediction."""
+    num, predicted = given.num_positions.sync, given.predicted
+    follow_M, stay_M = predicted.kl(num, "data", "before")
+    weight_M = _teacher_weights(given, predicted, num, weights.recall_yields)
+    parts = losses.SyncParts(synced.changed_M, weight_M, follow_M, synced.agreed_M, stay_M)
+    sync = parts.weighted(synced.median).mean() * (num / given.num_global.sync)
+    return Term(sync, weights.sync)

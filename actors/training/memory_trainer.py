@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,21 +24,23 @@ from actors.corpus.ranges import from_lists, to_lists
 from actors.corpus.replay_buffer import ReplayBuffer
 from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at, rows_to, to_batch
+from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.predicted import NO_TEACHERS, Predicted, Teachers
+from actors.layers.predicted import NO_TEACHERS, Teachers
 from actors.layers.sampling import continued, openings, pieces_of
 from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
-from actors.snapshots.flat_parameters import FlatParameters
-from actors.snapshots.sections import section_of
 from actors.training.execution import prepare_training
+from actors.training.given import given_positions, given_terms
 from actors.training.interval import Measured, within
-from actors.training.memory_states import Measures, MemoryStates, SyncStates
+from actors.training.memory_states import Measures, MemoryStates, SyncStates, terms_of
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, Synced, TermCounts
 from actors.training.terms import MemoryTerms, Term
+from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.training.trainer import Trainer
-from actors.weights.builders import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer, flatten
+from actors.weights.starting_model import StartingModel
 from actors.wire import Order, Range
 
 
@@ -46,6 +49,7 @@ class MemoryTrainer(Trainer):
 
     Args:
         begin: called with what the construction does from now on.
+        starting: the process' own, where it holds more than this trainer.
     """
 
     def __init__(
@@ -57,20 +61,17 @@ class MemoryTrainer(Trainer):
         num_ranks: int = 1,
         incarnation: int = 0,
         begin: Callable[[str], None] = lambda phase: None,
+        starting: StartingModel | None = None,
     ) -> None:
         begin("taking its device and reading the corpus")
-        super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation)
+        super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation, starting)
         begin("building its layers")
-        self.teacher = build_data_layer(spec, self.tokenizer, self.device).eval()
-        self.layer = self.build_layer()
-        self._flatten(self.layer, self.teacher)
-        if spec.losses.sync > 0:
-            self.ref = (
-                build_data_layer(spec, self.tokenizer, self.device).eval().requires_grad_(False)
-            )
-            self.ref_flat = FlatParameters(self.ref, section_of)
-            self.before = self.build_layer().requires_grad_(False)
-            self.before_flat = FlatParameters(self.before, section_of)
+        self.teacher = self._data_layer()
+        self.layer, base = self.build_layer(), self.teacher.base
+        self._flatten(self.layer, self.teacher, base)
+        if spec.syncs:
+            self.ref, self.before = self._data_layer(), self.build_layer().requires_grad_(False)
+            self.ref_flat, self.before_flat = flatten(self.ref, base), flatten(self.before, base)
         self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
         self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
         self.open_streams()
@@ -88,13 +89,18 @@ class MemoryTrainer(Trainer):
         self.fresh = WindowStream(self.corpus, MEMORY)
         self.data_stream = WindowStream(self.corpus, DATA)
 
+    def _data_layer(self) -> DataLayer:
+        """A data layer that is only ever copied into."""
+        layer = build_data_layer(self.spec, self.tokenizer, self.device, self.starting)
+        return layer.eval().requires_grad_(False)
+
     def build_layer(self) -> MemoryLayer:
         """A memory layer with the run's starting weights; benchmarks put their controls here."""
         return build_memory_layer(self.spec, self.tokenizer, self.teacher.vocab_rows, self.device)
 
     def before_adopt(self) -> None:
         """Keeps both layers as they are: what sync compares the next version with."""
-        if self.spec.losses.sync > 0:
+        if self.spec.syncs:
             self.ref_flat.buffer.copy_(self.mirror.buffer)
             self.before_flat.buffer.copy_(self.own.buffer)
 
@@ -104,7 +110,8 @@ class MemoryTrainer(Trainer):
         Where no newer version was adopted, what it trained on before stays in the mix.
         """
         self.choices = self.generator(order.interval)
-        if order.interval == 1 and self.spec.losses.sync > 0:
+        self.told = with_changes(self.told, order.told)
+        if order.interval == 1 and self.spec.syncs:
             self.ref_flat.buffer.copy_(self.mirror.buffer)
         with self.cost("batch"):
             if order.ranges:
@@ -169,6 +176,7 @@ class MemoryTrainer(Trainer):
                 recall=int(valid_B[: num.recall].sum()),
                 sync=int(valid_B[: num.sync].sum()),
                 assist=int(valid_B[: num.assist].sum()),
+                given=int(given_positions(batch, is_text_B, num.given).sum()),
             )
         self.dense.zero_grad()
         for rows in self.passes():
@@ -189,15 +197,16 @@ class MemoryTrainer(Trainer):
     @property
     def num_sequences(self) -> TermCounts:
         """Sequences at the front of the global batch at which each loss with a teacher is
-        computed.
+        computed, and that of given tokens.
         """
         weights, group = self.spec.losses, self.spec.memory
         num_recall = max(1, round(group.batch_size * group.recall_frac))
         num_sync = max(1, round(group.batch_size * group.sync_frac))
         return TermCounts(
             recall=num_recall if weights.recall > 0 else 0,
-            sync=num_sync if weights.sync > 0 else 0,
+            sync=num_sync if self.spec.syncs else 0,
             assist=num_recall if weights.assist > 0 else 0,
+            given=max(1, round(group.batch_size * group.given_frac)) if weights.given > 0 else 0,
         )
 
     def _learn_pass(
@@ -218,18 +227,17 @@ class MemoryTrainer(Trainer):
             num_global: positions of each loss in the global batch.
             step: gets what is reported.
         """
-        states, side_scores = self._states(part, is_text_B, rows, num_global)
+        states, of_pass = self._states(part, is_text_B, rows, num_global)
         if states.at_once:
             given = states.predictions(slice(0, len(states.targets_N)))
             given = replace(given, synced=self._synced(states, given.teachers))
-            terms = replace(self.terms(given), balance=self._balance(side_scores))
-            self.learn(terms, step)
+            self.learn(replace(self.terms(given), **of_pass(None)), step)
             return
         synced = self._synced(states)
         leaves, cut = states.cut()
         for some in states.parts():
             self.learn(self.terms(leaves.predictions(some, synced)), step)
-        self.learn(MemoryTerms(balance=self._balance(side_scores)), step, cut=cut)
+        self.learn(MemoryTerms(**of_pass(self.teacher.positions_at_once)), step, cut=cut)
 
     def _synced(self, states: MemoryStates, teachers: Teachers = NO_TEACHERS) -> Synced | None:
         """What sync takes besides the memory's prediction; None: no sync in this pass."""
@@ -247,9 +255,9 @@ class MemoryTrainer(Trainer):
         is_text_B: npt.NDArray[np.bool_],
         rows: slice,
         num_global: TermCounts,
-    ) -> tuple[MemoryStates, Tensor]:
-        """Hidden states of one pass, and the scores of the half keys; arguments as of
-        `_learn_pass`.
+    ) -> tuple[MemoryStates, Callable[[int | None], dict[str, Term]]]:
+        """Hidden states of one pass, and what makes its terms that are of the pass as a whole, so
+        many positions at a time (None: all); arguments as of `_learn_pass`.
         """
         with self.cost("student"), self.autocast():
             u_BTD, _ = self.layer.encode(
@@ -262,6 +270,7 @@ class MemoryTrainer(Trainer):
             recall=within(num.recall, rows),
             sync=within(num.sync, rows),
             assist=within(num.assist, rows),
+            given=within(num.given, rows),
         )
         taught = part.rows(slice(None, max(here.recall, here.sync)))
         taught_MH = u_ND.new_zeros(0, self.teacher.hidden_size)
@@ -284,7 +293,10 @@ class MemoryTrainer(Trainer):
             sync=self._sync_states(part.rows(slice(None, here.sync))),
             assisted=self._assisted(part.rows(slice(None, here.assist)), u_BTD),
         )
-        return states, read.side_scores
+        given_BT = given_positions(part, is_text_B, here.given)
+        return states, partial(
+            self._of_pass, part, u_BTD, given_BT, num_global.given, read.side_scores
+        )
 
     def _sync_states(self, synced: Batch) -> SyncStates | None:
         """States of the layers that sync compares with, in these sequences."""
@@ -306,66 +318,40 @@ class MemoryTrainer(Trainer):
             y_BTD = rows_to(y_MD, part.text_at_M, part.tokens_BT.shape)
             return hidden_at(self.teacher, part, y_BTD), rows_at(y_BTD, part.valid_at_N)
 
-    def _balance(self, side_scores: Tensor) -> Term:
+    def _of_pass(
+        self,
+        part: Batch,
+        u_BTD: Tensor,
+        given_BT: npt.NDArray[np.bool_],
+        num_given: int,
+        side_scores: Tensor,
+        at_once: int | None,
+    ) -> dict[str, Term]:
+        """Terms of given tokens, and balance.
+
+        Args:
+            part, u_BTD: sequences and their encodings.
+            given_BT: where a given token comes next and is learned too.
+            num_given: such positions in the global batch.
+            side_scores: of the half keys.
+            at_once: positions whose logits are made at a time; None: all.
+        """
+        weights = self.spec.losses
+        with self.cost("given"):
+            learned = given_terms(
+                self.layer, part, u_BTD, given_BT, num_given, weights, self.autocast, at_once
+            )
         balance = losses.balance(side_scores, self.ranks.add)
-        weight = self.spec.losses.balance / self.spec.memory.accumulate
-        return Term(balance, weight, over_ranks=True)
+        weight = weights.balance / self.spec.memory.accumulate
+        return {**learned, "balance": Term(balance, weight, over_ranks=True)}
 
     def terms(self, given: MemoryPass) -> MemoryTerms:
         """The losses of one pass or a part of it, but for those that are of the pass as a whole."""
-        terms = self._of(given, given.predicted)
-        if given.guess is not None:
-            encoder = self._of(given, given.guess).loss()
-            nothing = torch.zeros((), device=self.device)
-            value = nothing if encoder is None else encoder
-            terms = replace(terms, encoder=Term(value, self.spec.losses.encoder))
-        if given.synced is not None:
-            terms = replace(terms, sync=self._sync(given, given.synced))
-        if given.assisted is not None:
-            share = given.num_positions.assist / given.num_global.assist
-            assist = losses.own_of(-given.assisted.logp) * share
-            terms = replace(terms, assist=Term(assist, self.spec.losses.assist))
-        return terms
-
-    def _of(self, given: MemoryPass, predicted: Predicted) -> MemoryTerms:
-        """Self and recall of a prediction."""
-        weights, terms = self.spec.losses, MemoryTerms()
-        if weights.self_ > 0 and (num := given.num_positions.self_):
-            nll_N, weight_N = predicted.nll_N, given.text_weight_N
-            if (at := given.text_at) is not None:
-                nll_N = nll_N.index_select(0, at)
-                weight_N = None if weight_N is None else weight_N.index_select(0, at)
-            self_ = losses.self_of(nll_N, weight_N) * (num / given.num_global.self_)
-            terms = replace(terms, self_=Term(self_, weights.self_))
-        if num := given.num_positions.recall:
-            with self.cost("recall"):
-                (kl_M,) = predicted.kl(num, "data")
-                weight_M = self._teacher_weights(given, predicted, num)
-                recall = (weight_M * kl_M).mean() * (num / given.num_global.recall)
-            terms = replace(terms, recall=Term(recall, weights.recall))
-        return terms
-
-    def _teacher_weights(self, given: MemoryPass, predicted: Predicted, num: int) -> Tensor:
-        """As `losses.teacher_weights`, of the first positions."""
-        strength = self.spec.losses.recall_yields
-        teacher_M = given.teachers["data"].first(num).entropy_N
-        if strength == 0:
-            return torch.ones_like(teacher_M)
-        return losses.teacher_weights_of(teacher_M, predicted.entropy(num), strength)
-
-    def _sync(self, given: MemoryPass, synced: Synced) -> Term:
-        """This part's share of sync."""
-        num, predicted = given.num_positions.sync, given.predicted
-        with self.cost("sync"):
-            follow_M, stay_M = predicted.kl(num, "data", "before")
-            weight_M = self._teacher_weights(given, predicted, num)
-            parts = losses.SyncParts(synced.changed_M, weight_M, follow_M, synced.agreed_M, stay_M)
-            sync = parts.weighted(synced.median).mean() * (num / given.num_global.sync)
-        return Term(sync, self.spec.losses.sync)
+        return terms_of(given, self.spec.losses, self.cost)
 
     def tensors(self) -> dict[str, Tensor]:
         """As `Trainer.tensors`, with the rows' moments and, for sync, the teacher of before."""
-        teacher = {"teacher": self.mirror.buffer} if self.spec.losses.sync > 0 else {}
+        teacher = {"teacher": self.mirror.buffer} if self.spec.syncs else {}
         return {**super().tensors(), **self.rows.moments(), **teacher}
 
     def scalars(self) -> dict[str, Any]:
@@ -375,11 +361,13 @@ class MemoryTrainer(Trainer):
             "fresh": list(self.fresh.state),
             "just_trained": to_lists(self.just_ranges),
             "replay": to_lists(self.replay.ranges),
+            "told": told_to_lists(self.told),
         }
 
     def set_scalars(self, scalars: Mapping[str, Any]) -> None:
         """As `Trainer.set_scalars`; the windows of the mix are read again from the corpus."""
         super().set_scalars(scalars)
+        self.told = told_from_lists(scalars.get("told", ()))  # earlier versions have none
         chunk, start = scalars["fresh"]
         self.fresh.state = (chunk, start)
         self.just_ranges = from_lists(scalars["just_trained"])

@@ -56,6 +56,7 @@ class TermCounts:
     """
 
     self_: int = 0
+    given: int = 0
     recall: int = 0
     sync: int = 0
     assist: int = 0

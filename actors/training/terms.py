@@ -114,6 +114,8 @@ class MemoryTerms(Terms):
     Attributes:
         balance: how uneven the use of the half keys is.
         self_: of real text, by the memory alone.
+        given: of tokens of real text that are only given, by the memory alone.
+        given_encoder: as `encoder`, of these tokens.
         recall: KL from the adopted data layer to the memory.
         encoder: self and recall, at their weights, of what the encoder predicts without slots.
         sync: follow the data layer where it changed, stay elsewhere.
@@ -122,7 +124,43 @@ class MemoryTerms(Terms):
 
     balance: Term | None = None
     self_: Term | None = None
+    given: Term | None = None
+    given_encoder: Term | None = None
     recall: Term | None = None
     encoder: Term | None = None
     sync: Term | None = None
     assist: Term | None = None
+
+
+@dataclass(frozen=True)
+class TeachingDataTerms(Terms):
+    """Losses of the data group where it is taught lessons, reads off.
+
+    Attributes:
+        lessons: next-token loss of the wanted answers, as they were given.
+        reworded: the same in wordings that the memory knows.
+        rehearsed: KL from the data layer before teaching, on text that the memory wrote.
+    """
+
+    lessons: Term | None = None
+    reworded: Term | None = None
+    rehearsed: Term | None = None
+
+
+@dataclass(frozen=True)
+class TeachingMemoryTerms(Terms):
+    """Losses of the memory group that follows a data layer which is taught.
+
+    Attributes:
+        balance: as in `MemoryTerms`.
+        self_: of the wanted answers, by the memory alone.
+        recall: KL from the adopted data layer, on lessons and on text that the memory wrote.
+        encoder: both, at their weights, of what the encoder predicts without slots.
+        kept: KL from the memory before teaching, on text that it wrote.
+    """
+
+    balance: Term | None = None
+    self_: Term | None = None
+    recall: Term | None = None
+    encoder: Term | None = None
+    kept: Term | None = None

@@ -13,6 +13,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from actors.formats import listed
+from actors.storage import no_file
 from actors.wire import ConfigError
 
 ADAPTER = "adapter_config.json"
@@ -23,8 +25,13 @@ LISTED = 8  # names in a message
 
 
 def refuse_other_than_checkpoint(place: Path, location: str) -> None:
-    """Raises: ConfigError: it is a GGUF file, an adapter, pickle, or a folder without a config."""
+    """Raises: ConfigError: it is a GGUF file, an adapter, pickle, or a folder without a config; it
+    is or holds a pipe, a socket or a device.
+    """
     where = f"data.layer.pretrained: {location}"
+    for path in (place, *(sorted(place.iterdir()) if place.is_dir() else ())):
+        if found := no_file(path):
+            raise ConfigError(f"{where}{'' if path == place else f': {path.name}'} {found}")
     if place.suffix.lower() == ".gguf":
         raise ConfigError(f"{where} is a GGUF file; {_instead_of_gguf()}")
     if place.is_file():
@@ -140,5 +147,4 @@ def _read_json(path: Path, where: str) -> dict[str, Any]:
 
 def _listed(place: Path) -> str:
     names = sorted(p.name for p in place.iterdir()) if place.is_dir() else []
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return (", ".join(names[:LISTED]) or "no files") + more
+    return listed(names, LISTED) or "no files"

@@ -21,6 +21,7 @@ from actors.settings.run import DATA, GROUPS
 from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
 from jobs.check.corpus_check import look_at_corpus
+from jobs.check.fit_report import fit_lines, fit_report
 from jobs.check.resources import AvailableResources, available_resources, cpu_warnings, free_disk
 from jobs.check.schedule_warnings import schedule_warnings
 from jobs.check.token_ids import check_starting_tokens
@@ -114,7 +115,9 @@ def check(config: Config) -> dict[str, Any]:
         "corpus": asdict(corpus) | inventory.as_dict(),
         **footprint.workload(config, corpus),
     }
+    result["fitted"], fit_warnings = fit_report(config)
     result["warnings"] = [
+        *fit_warnings,
         *growing,
         *inventory.warnings(),
         *schedule_warnings(config),
@@ -222,6 +225,7 @@ def show(result: dict[str, Any], console: Console) -> None:
     store, disk, corpus = result["store"], result["disk"], result["corpus"]
     free = "" if disk["free_bytes"] is None else f", {memory_size(disk['free_bytes'])} free"
     lines = [
+        *fit_lines(result["fitted"]),
         *Inventory.from_dict(corpus).lines(),
         f"an epoch: about {corpus['tokens_per_epoch']:,.0f} tokens",
         f"evaluator: {memory_size(result['evaluator_bytes']['total'])} of memory, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from actors.corpus.corpus import Corpus, build_tokenizer, train_tokenizer
+from actors.corpus.general_text import shown_general_text
 from actors.corpus.inventory import CHECK_BYTES, Inventory, take_inventory
 from actors.settings.run import DATA
 from jobs.check import footprint
@@ -22,6 +23,7 @@ def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int, Inventory
     """
     pretrained = config.tokenizer.pretrained is not None
     tokenizer = build_tokenizer(config) if pretrained else train_tokenizer(config, SAMPLE_BYTES)
+    shown_general_text(config, tokenizer)
     inventory = take_inventory(config, tokenizer, CHECK_BYTES)
     corpus = Corpus.open(config, tokenizer)
     chunks = corpus.chunks_per_epoch

@@ -15,7 +15,7 @@ from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.weights.parameter_counts import ParameterCounts
 from orchestrator.settings.config import Config
 
-FLOAT_BYTES = 4
+FLOAT_BYTES, HALF_BYTES = 4, 2
 ROW_STATE_BYTES = 8  # of the value table's optimizer, per row: second moment and count
 LIBRARY_BYTES = 450 << 20  # of a process that has imported torch, Transformers and Ray
 # Floats kept for the backward pass, per token: in a decoder layer as multiples of its width
@@ -48,14 +48,14 @@ class WorkerMemory:
 
 def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMemory]:
     """Memory of one worker of each group."""
-    data, memory = counts.data + counts.port, counts.memory + counts.frozen
+    data, memory = trained(counts), counts.memory + counts.frozen
+    kept = kept_bytes(config, counts)
     dense = counts.memory - counts.value_table
     slots = config.memory.layer.num_slots
     rows = FLOAT_BYTES * counts.value_table + ROW_STATE_BYTES * slots
-    sync = config.losses.sync > 0
     return {
         DATA: WorkerMemory(
-            weights=FLOAT_BYTES * data,
+            weights=FLOAT_BYTES * data + kept,
             gradients=FLOAT_BYTES * data,
             optimizer=2 * FLOAT_BYTES * data,
             mirror=FLOAT_BYTES * memory,
@@ -67,12 +67,22 @@ def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMe
             weights=FLOAT_BYTES * memory,
             gradients=FLOAT_BYTES * dense,
             optimizer=2 * FLOAT_BYTES * dense + rows,
-            mirror=FLOAT_BYTES * data,
-            references=FLOAT_BYTES * (data + memory) if sync else 0,
+            mirror=FLOAT_BYTES * data + kept,
+            references=FLOAT_BYTES * (data + memory) if config.syncs else 0,
             activations=_memory_activations(config, counts),
             libraries=LIBRARY_BYTES,
         ),
     }
+
+
+def trained(counts: ParameterCounts) -> int:
+    """Parameters of the data layer that train."""
+    return counts.data - counts.kept + counts.port
+
+
+def kept_bytes(config: Config, counts: ParameterCounts) -> int:
+    """Bytes of what of the data layer does not train; once in each process."""
+    return counts.kept * (FLOAT_BYTES if config.data.layer.dtype == "float32" else HALF_BYTES)
 
 
 @dataclass(frozen=True)
@@ -91,11 +101,11 @@ class EvaluatorMemory:
 
 def evaluator_memory(config: Config, counts: ParameterCounts) -> EvaluatorMemory:
     """Memory of the evaluator."""
-    both = counts.data + counts.port + counts.memory + counts.frozen
+    both = trained(counts) + counts.memory + counts.frozen
     # without evaluations during the run there is no pair before
     pairs = 2 if config.evaluation.every else 1
     return EvaluatorMemory(
-        weights=pairs * FLOAT_BYTES * both,
+        weights=pairs * FLOAT_BYTES * both + kept_bytes(config, counts),
         activations=_evaluator_activations(config, counts),
         libraries=LIBRARY_BYTES,
     )
@@ -161,7 +171,7 @@ def _memory_activations(config: Config, counts: ParameterCounts) -> int:
 def snapshot_bytes(counts: ParameterCounts) -> dict[str, int]:
     """Bytes of one version of each group, alignment aside."""
     return {
-        DATA: FLOAT_BYTES * (counts.data + counts.port),
+        DATA: FLOAT_BYTES * trained(counts),
         MEMORY: FLOAT_BYTES * counts.memory,
     }
 
@@ -180,10 +190,10 @@ def export_bytes(counts: ParameterCounts) -> int:
 
 def checkpoint_bytes(config: Config, counts: ParameterCounts) -> int:
     """Bytes of one checkpoint of both groups: trained weights, optimizer, and sync's teacher."""
-    parts = worker_memory(config, counts)
-    whole = sum(part.weights + part.optimizer for part in parts.values())
-    teacher = parts[MEMORY].mirror if config.losses.sync > 0 else 0
-    return whole + teacher - FLOAT_BYTES * counts.frozen
+    optimizers = sum(part.optimizer for part in worker_memory(config, counts).values())
+    weights = trained(counts) + counts.memory
+    teacher = trained(counts) if config.syncs else 0
+    return optimizers + FLOAT_BYTES * (weights + teacher)
 
 
 @dataclass(frozen=True)

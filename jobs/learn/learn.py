@@ -138,7 +138,10 @@ def _learn(
     new_config = config.model_copy(update={"corpus": given})
     new_corpus, own_corpus = (Corpus.open(c, tokenizer) for c in (new_config, config))
     exams = {
-        name: [KnowledgeTest(spec, corpus, device, final) for final in (True, False)]
+        name: [
+            KnowledgeTest(spec, corpus, device, final, general=final and name == "old")
+            for final in (True, False)
+        ]
         for name, spec, corpus in (
             ("new", new_config, new_corpus),
             ("old", config, own_corpus),
@@ -235,4 +238,8 @@ def _print(learned: dict[str, Any], console: Console) -> None:
         f"{learned['seconds']:.0f} s; {learned['rows_changed']:,} of {learned['num_rows']:,} rows "
         "of the value table changed; the data layer is the run's"
     )
+    marks = [learned["old"][when]["heldout"] for when in ("before", "after")]
+    if "general_help_loss" in marks[0]:
+        before, after = (m["general_help_loss"] for m in marks)
+        console.say(f"general text, with memory: {before:.3f} → {after:.3f} nats per token")
     console.say(f"report: {learned['out']}/{REPORT}")

@@ -19,7 +19,7 @@ from actors.settings.fields import PathTo
 from actors.sources.local_files import (
     files_below,
     files_matching,
-    refuse_broken_link,
+    refuse_unreadable,
     split_pattern,
 )
 from actors.sources.paths import list_files
@@ -155,7 +155,7 @@ def _find(path: str, tokenizer: bool) -> _Input | None:
     if pattern is not None:
         files = files_matching(fixed, pattern) if place.is_dir() else []
         return _Input({f.name: Path(f.path) for f in files}, pattern) if files else None
-    refuse_broken_link(fixed)
+    refuse_unreadable(fixed)
     if place.is_file():
         beside = usage_files(place.parent) if tokenizer else {}
         return _Input({place.name: place, **beside}, place.name)

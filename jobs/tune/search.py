@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NotRequired, Self, TypedDict
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from actors.settings.base import Spec
 from actors.settings.fields import Mark, marked_keys, settings_of
@@ -33,13 +33,13 @@ from jobs.tune.space import (
 from orchestrator.settings.config import (
     Config,
     TrackersSpec,
-    explain,
     load_config,
     make_config,
     nearest_key,
 )
 from orchestrator.settings.config_paths import anchor_paths, beside, folder_of, url_under
 from orchestrator.settings.dotted import nest, pick
+from orchestrator.settings.mistakes import make_overridden
 from orchestrator.settings.yaml_file import read_yaml
 
 OBJECTIVES = (
@@ -245,13 +245,13 @@ def load_search(path: str, overrides: Sequence[str] = ()) -> Search:
     Raises:
         ConfigError: one line per mistake.
     """
-    values, folder = read_yaml(path, overrides), folder_of(path)
-    _anchor_space(values.get("space"), folder)
-    try:
-        spec = SearchSpec(**values)
-    except ValidationError as err:
-        lines = explain(err, _nearest)
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from err
+    folder = folder_of(path)
+
+    def make(values: dict[str, object]) -> SearchSpec:
+        _anchor_space(values.get("space"), folder)
+        return SearchSpec(**values)
+
+    spec = make_overridden(make, read_yaml(path), overrides, path, _nearest)
     _refuse_unknown(path, [*spec.space, *spec.set])
     base = vary(load_config(beside(folder, spec.base)), _anchored(spec.set, folder))
     search = Search(spec, base, url_under(spec.storage, spec.name))

@@ -34,8 +34,11 @@ FIGURES = (
     "heldout.self_loss",
     "heldout.sync_loss",
     REFLECTION,
+    "heldout.general_own_loss",
+    "heldout.general_help_loss",
     "heldout.slots_used_frac",
     "heldout.slots_top1pct_share",
+    "heldout.written_likely_frac",
 )
 PROBED_FIGURES = ("accuracy.own", "accuracy.help", "accuracy.memory")  # need a corpus of facts
 

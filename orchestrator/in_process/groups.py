@@ -23,10 +23,11 @@ from actors.machine.cpu_features import slow_bf16
 from actors.machine.device import take_device, take_threads, used_bytes
 from actors.machine.host_memory import ByteArray
 from actors.pair.evaluator import Evaluator
-from actors.settings.run import DATA, GROUPS, MEMORY
-from actors.training.data_trainer import DataTrainer
-from actors.training.memory_trainer import MemoryTrainer
+from actors.settings.run import GROUPS
+from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.trainer import Trainer
+from actors.training.trainer_kinds import trainer_class
+from actors.weights.starting_model import StartingModel
 from actors.wire import ConfigError, Heartbeat, Location, Order, RankDescription, StorageError
 from orchestrator.errors import InterruptedRunError
 from orchestrator.in_process.host_store import HostStore
@@ -35,8 +36,6 @@ from orchestrator.loop.exchange import GroupCheckpoint, Version
 from orchestrator.run_dir.run_dir import RETRY_S
 from orchestrator.runtime import StopRequested
 from orchestrator.settings.config import Config
-
-TRAINERS = {DATA: DataTrainer, MEMORY: MemoryTrainer}
 
 
 class InProcessGroups:
@@ -51,6 +50,7 @@ class InProcessGroups:
     def __init__(self, config: Config, tokenizer_json: str, store: HostStore) -> None:
         self._config, self._tokenizer_json, self._store = config, tokenizer_json, store
         self._spec = config.run_spec
+        self._starting = StartingModel(self._spec, Tokenizer.from_json(tokenizer_json))
         self._trainers: dict[str, Trainer] = {}
         self._first: dict[str, Version] = {}
         self._adopted = dict.fromkeys(GROUPS, -1)
@@ -75,7 +75,10 @@ class InProcessGroups:
         for group in GROUPS:
             if reason := stop_requested():
                 raise InterruptedRunError(reason)
-            trainer = TRAINERS[group](self._spec, self._tokenizer_json, self._config.name)
+            kind = trainer_class(self._spec, group)
+            trainer = kind(
+                self._spec, self._tokenizer_json, self._config.name, starting=self._starting
+            )
             self._trainers[group] = trainer
             descriptions[group] = [self._description(trainer)]
             number = 0
@@ -166,7 +169,7 @@ class InProcessGroups:
         take_threads(self._spec.evaluation.cpus)
         torch.use_deterministic_algorithms(False)  # as in a process of its own
         if self._evaluator is None:
-            self._evaluator = Evaluator(self._spec, self._tokenizer_json)
+            self._evaluator = Evaluator(self._spec, self._tokenizer_json, starting=self._starting)
         headers, buckets = zip(*((v.headers, v.bucket_refs) for v in (data, memory)), strict=True)
         return Evaluated(self._evaluator.evaluate(headers, buckets, final))
 

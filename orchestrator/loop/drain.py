@@ -48,3 +48,18 @@ def plan_drain(
     if drain_s == 0 or interval is None:
         return None
     return Drain(interval, now + drain_s, reason)
+
+
+def say_stop(config: Config) -> str:
+    """What a run that is asked to stop does, for whoever asks."""
+    if not config.checkpoints.every:
+        return (
+            "the run stops at once; it makes no checkpoints (checkpoints.every is 0), and a resume "
+            "begins anew"
+        )
+    if config.recovery.drain_s == 0:
+        return "the run stops at once, without another checkpoint (recovery.drain_s is 0)"
+    return (
+        "the run stops after a checkpoint of both groups, if one of their intervals is left for it "
+        f"and ends within {config.recovery.drain_s:g} s (recovery.drain_s)"
+    )

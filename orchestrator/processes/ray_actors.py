@@ -16,7 +16,7 @@ import ray
 
 from actors.machine.cpu_features import slow_bf16
 from actors.machine.host_memory import ByteArray
-from actors.settings.run import DATA, EVALUATOR, RunSpec
+from actors.settings.run import EVALUATOR, RunSpec
 from actors.wire import (
     CheckpointHeader,
     Evaluation,
@@ -61,7 +61,7 @@ class Rank:
     def warm(self) -> None:
         """Imports what `start` will need; a spare does so and waits."""
         self._begin("importing torch and the trainer")
-        _trainer_class(self._group)
+        _trainer_class(self._arguments[0], self._group)
         self._begin("waiting to start")
 
     def take_over(self, visible_devices: str, num_ranks: int) -> None:
@@ -80,7 +80,7 @@ class Rank:
     def start(self, incarnation: int) -> RankDescription:
         """Builds the layer; everything that can be wrong with the config shows here."""
         self._begin("importing torch and the trainer")
-        make = _trainer_class(self._group)
+        make = _trainer_class(self._arguments[0], self._group)
         self._built = make(*self._arguments, incarnation, self._begin)
         return self._describe(incarnation)
 
@@ -181,14 +181,10 @@ def _here(group: str, rank: int) -> Location:
     )
 
 
-def _trainer_class(group: str) -> type[DataTrainer | MemoryTrainer]:
-    if group == DATA:
-        from actors.training.data_trainer import DataTrainer
+def _trainer_class(spec: RunSpec, group: str) -> type[DataTrainer | MemoryTrainer]:
+    from actors.training.trainer_kinds import trainer_class  # imports torch
 
-        return DataTrainer
-    from actors.training.memory_trainer import MemoryTrainer
-
-    return MemoryTrainer
+    return trainer_class(spec, group)
 
 
 class EvaluatorActor:

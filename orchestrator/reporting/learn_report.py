@@ -75,6 +75,11 @@ def learned_page(learned: Json) -> str:
     for label, marks in (("new", new), ("old", old)):
         a, b = (marks[when]["heldout"]["help_loss"] for when in ("before", "after"))
         cards.append((f"{b - a:+.3f}", f"{label}: loss with memory, nats per token"))
+    general = [old[when]["heldout"].get("general_help_loss") for when in ("before", "after")]
+    if None not in general:
+        cards.append(
+            (f"{general[1] - general[0]:+.3f}", "general text: loss with memory, nats per token")
+        )
     return render(
         "learned.html",
         title="",

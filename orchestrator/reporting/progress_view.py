@@ -188,6 +188,11 @@ class ProgressView(LiveView):
             f"gain {row['heldout.help_gain']:+.3f}  recall agreement "
             f"{row['heldout.recall_agreement']:.3f}"
         )
+        if "heldout.general_own_loss" in row:
+            text += (
+                f"  general text: own {row['heldout.general_own_loss']:.3f}  help "
+                f"{row['heldout.general_help_loss']:.3f}"
+            )
         if "accuracy.own" in row:
             text += "  answers " + " ".join(
                 f"{v} {row[f'accuracy.{v}']:.2f}" for v in ("own", "help", "memory")

@@ -16,6 +16,8 @@ from orchestrator.reporting.plots import TOP_SHARE_ALARM, all_plots
 from orchestrator.run_dir.metrics import Metrics
 from orchestrator.settings.config import Config
 
+GENERAL_ALARM = 0.1  # nats on general text that a run may cost before the report marks it
+
 Card = tuple[str, str, bool]  # value, label, whether it is bad
 
 
@@ -58,6 +60,8 @@ def _cards(summary: dict[str, Any]) -> Iterable[Card]:
     gain, agreement = heldout["help_gain"], heldout["recall_agreement"]
     yield figure(gain, "+.3f"), "help gain, nats per token", False
     yield figure(agreement, ".1%"), "memory agrees with data layer", False
+    if "general_own_loss" in heldout:
+        yield from _general_cards(heldout, summary.get("before", {}).get("heldout", {}))
     rate = heldout["reflection_rate"]
     changed = f"reflection ({heldout['reflection_probes']} changed)"
     yield figure(rate, ".1%"), changed, False
@@ -65,6 +69,25 @@ def _cards(summary: dict[str, Any]) -> Iterable[Card]:
     label = "memory reflects the final version"
     label += "" if level is None else f" (agreement {level:.1%})"
     yield summary["reflects_final_verdict"], label, not summary["reflects_final"]
+
+
+def _general_cards(after: dict[str, Any], before: dict[str, Any]) -> Iterable[Card]:
+    """The losses on general text, with what the run cost the model there."""
+    base = before.get("general_own_loss")
+    for name, voice in (
+        ("general_own_loss", "data layer alone"),
+        ("general_help_loss", "with memory"),
+    ):
+        label = f"general text, {voice}, nats per token"
+        if base is None or after[name] is None:
+            yield figure(after[name], ".3f"), label, False
+        else:
+            cost = after[name] - base
+            yield (
+                figure(after[name], ".3f"),
+                f"{label}; {cost:+.3f} by the run",
+                cost > GENERAL_ALARM,
+            )
 
 
 MEANING = {
@@ -78,8 +101,18 @@ MEANING = {
     "self_loss": "memory alone",
     "sync_loss": "follow the data layer where it has just changed, stay elsewhere",
     "mixing": "mean λ: how much of the mixture is the memory's",
+    "general_own_loss": "data layer alone on general text that the run is not about",
+    "general_help_loss": "data layer with memory there",
+    "general_mixing": "mean λ there; near 0 where the memory knows nothing",
     "slots_used_frac": "share of slots that the held-out text reads",
     "slots_top1pct_share": "share of the reads that go to the most read 1 % of the slots",
+    "written_likely_frac": (
+        "share of the documents that the memory writes by itself that the data layer holds as "
+        "likely as text it was trained on; teaching rehearses what the memory writes"
+    ),
+    "written_nats": "data layer's loss on what the memory writes, nats per token",
+    "written_nats_limit": "up to which 95 % of the training documents stay: likely",
+    "written_tokens": "length of the mean written document, at most 64 tokens",
     "reflection_rate": (
         "of the probes whose answer changed, the share that the memory answers the new way"
     ),

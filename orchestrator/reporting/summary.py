@@ -10,6 +10,7 @@ from actors.settings.run import DATA, MEMORY
 from orchestrator.loop.coordinator import Coordinator, TrainedPair
 from orchestrator.loop.schedule import NO, Plan
 from orchestrator.run_dir.metrics import Metrics, Row, group_totals, pooled_reflection
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import Config
 
 FIGURES = (
@@ -23,7 +24,12 @@ FIGURES = (
     "mixing",
     "slots_used_frac",
     "slots_top1pct_share",
+    "written_likely_frac",
+    "written_nats",
+    "written_nats_limit",
+    "written_tokens",
 )
+GENERAL_FIGURES = ("general_own_loss", "general_help_loss", "general_mixing")  # where shown
 
 
 def summarise(
@@ -36,10 +42,12 @@ def summarise(
 ) -> dict[str, Any]:
     """The whole summary of a run that finished."""
     changed, _ = metrics.reflection()
-    figures = {name: _finite(outcome.final_evaluation.figures.get(name)) for name in FIGURES}
+    measured = outcome.final_evaluation.figures
+    shown = [*FIGURES, *(name for name in GENERAL_FIGURES if name in measured)]
+    figures = {name: _finite(measured.get(name)) for name in shown}
     plan = Plan(config.intervals, config.exchange.catchup_intervals)
     summary: dict[str, Any] = {
-        "status": "finished" if outcome.catch_up.caught_up else "finished_unreflected",
+        "status": (RunStatus.FINISHED if outcome.catch_up.caught_up else RunStatus.UNREFLECTED),
         "name": config.name,
         "seed": config.seed,
         "wall_s": wall_s,
@@ -78,11 +86,11 @@ def summarise(
 
 def before_training(config: Config, row: Row) -> dict[str, Any]:
     """Figures of version 0: `heldout`, `accuracy` where there are probes, and on how much text."""
+    names = [name for name in (*FIGURES, *GENERAL_FIGURES) if f"heldout.{name}" in row]
     found: dict[str, Any] = {
-        "heldout": {name: _finite(row.get(f"heldout.{name}")) for name in FIGURES
-                    if f"heldout.{name}" in row},
+        "heldout": {name: _finite(row.get(f"heldout.{name}")) for name in names},
         "num_windows": config.evaluation.windows,
-    }  # fmt: skip
+    }
     if row["num_probes"]:
         named = {name.removeprefix("accuracy."): value for name, value in row.items()
                  if name.startswith("accuracy.")}  # fmt: skip

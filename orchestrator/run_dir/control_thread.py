@@ -16,6 +16,7 @@ from actors.storage import is_local
 from actors.wire import ConfigError, StorageError
 from orchestrator.background import Background
 from orchestrator.loop.command import ACCEPTED, CHECKPOINT, DONE, REFUSED, STOP, Command, Reply
+from orchestrator.loop.drain import say_stop
 from orchestrator.run_dir.mailbox import Mailbox
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.status import TRAINING, Driver, Pulse
@@ -128,11 +129,13 @@ class ControlThread:
             if command.kind != STOP:
                 self._commands.put(command)
                 continue
+            after = "goes on from the newest checkpoint"
+            if not self.config.checkpoints.every:
+                after = "begins anew, since the run makes no checkpoints"
             self._stop_reason = self._stop_reason or (
-                "stopped by a command; both groups were ended; tandem resume goes on from the "
-                "newest checkpoint"
+                f"stopped by a command; both groups were ended; tandem resume {after}"
             )
-            text = "the run stops after a checkpoint of both groups"
+            text = say_stop(self.config)
             self._unwritten.append(Reply(id=command.id, state=ACCEPTED, message=text))
 
     def _write_all(self) -> None:

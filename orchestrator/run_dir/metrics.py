@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from actors.settings.run import DATA, MEMORY
+from actors.settings.run import DATA, MEMORY, LossWeights
+from actors.settings.teach import TEACHING_LOSSES
 from actors.wire import Evaluation, Report
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize
 
 Row = dict[str, Any]
 # Of each group, in the progress view and in the status.
-SHOWN_LOSSES = {DATA: ("own", "help"), MEMORY: ("self", "recall", "sync")}
+SHOWN_LOSSES = {
+    DATA: ("own", "help", "lessons", "reworded", "rehearsed"),
+    MEMORY: ("self", "recall", "sync", "kept"),
+}
+NO_NATS = ("balance",)  # losses in another unit than all others
+NATS_LOSSES = tuple(n for n in (*LossWeights.names(), *TEACHING_LOSSES) if n not in NO_NATS)
 
 
 @dataclass(frozen=True)

@@ -111,12 +111,15 @@ class RunDir:
                 has_warned = True
                 time.sleep(RETRY_S)
 
-    def refuse_existing(self) -> None:
+    def refuse_existing(self, name: str = "") -> None:
         """Raises: RunExistsError if there is a run already.
 
         ConfigError, StorageError: as `exists`.
+
+        Args:
+            name: the file that makes the directory a run's; by default the directory itself.
         """
-        if self.exists():
+        if self.exists(name):
             raise RunExistsError(
                 f"run directory {self.url} exists already; choose another name=…, or remove it if "
                 "it is not needed"

@@ -11,21 +11,22 @@ import copy
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from actors.settings.base import Spec
 from actors.settings.fields import Mark, settings_of
 from actors.settings.run import RunSpec
-from actors.wire import ConfigError
 from orchestrator.settings.config_paths import anchor_paths, folder_of, url_under
 from orchestrator.settings.dotted import pick
+from orchestrator.settings.fitted_config import fit_config
+from orchestrator.settings.mistakes import make_overridden
 from orchestrator.settings.retention import Retention
-from orchestrator.settings.yaml_file import override_all, read_yaml
+from orchestrator.settings.yaml_file import read_yaml
 
 
 class DeadlineSpec(Spec):
@@ -287,7 +288,7 @@ def load_config(
     file.
 
     Raises:
-        ConfigError: one line per mistake.
+        ConfigError: one line per mistake, which begins with the file or with the override.
     """
     if isinstance(source, Mapping):
         name, folder, raw = "config", os.getcwd(), copy.deepcopy(dict(source))
@@ -295,16 +296,17 @@ def load_config(
         name = os.fspath(source)
         folder, raw = folder_of(name), read_yaml(name)
     anchor_paths(raw, folder)
-    override_all(raw, overrides)
-    return make_config(raw, source=name)
+    return make_overridden(_validated, raw, overrides, name, nearest_key)
 
 
 def make_config(values: Mapping[str, object], source: str = "config") -> Config:
-    """Validates a nested dict. Raises: ConfigError as `load_config`."""
-    try:
-        return Config.model_validate(dict(values))
-    except ValidationError as err:
-        raise ConfigError("\n".join(f"{source}: {line}" for line in explain(err))) from err
+    """Validates a nested dict, as `load_config` does. Raises: ConfigError as that."""
+    return make_overridden(_validated, values, (), source, nearest_key)
+
+
+def _validated(values: dict[str, Any]) -> Config:
+    """The config, with values that fit a pretrained data layer where it leaves them unset."""
+    return Config.model_validate(fit_config(values))
 
 
 def profiled_intervals(text: str) -> range:
@@ -347,20 +349,3 @@ def nearest_key(unknown: str) -> str | None:
         return difflib.get_close_matches(unknown, same, n=1, cutoff=0.0)[0]
     close = difflib.get_close_matches(unknown, [*known, *sections], n=1, cutoff=0.5)
     return close[0] if close else None
-
-
-def explain(
-    err: ValidationError, nearest: Callable[[str], str | None] | None = None
-) -> Iterator[str]:
-    """A line for each mistake; `nearest` finds the known key that is most like an unknown one."""
-    for problem in err.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            near = (nearest or nearest_key)(key)
-            yield f"unknown key {key}" + (f"; did you mean {near}?" if near else "")
-        elif problem["type"] == "missing":
-            yield f"{key} is missing"
-        else:
-            message = re.sub(r"^(Value error, |Input )", "", problem["msg"])
-            got = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
-            yield f"{key + ': ' if key else ''}{message}{got}"

@@ -8,6 +8,7 @@ CONFIG, TOKENIZER, SUMMARY, REPORT = "config.yaml", "tokenizer.json", "summary.j
 METRICS, EVALUATIONS, EXPORT, EVENTS = "metrics.parquet", "evaluations.json", "export", "events"
 METRICS_LOG = "metrics"  # while the run runs
 CHECKPOINTS, PROFILES, CORPUS = "checkpoints", "profiles", "corpus.json"
+TAUGHT = "taught.json"  # of a run that teaches
 STATUS, MAILBOX = "status.json", "mailbox"
 EXPORT_MARKER = "export.json"  # an export's last file, of `actors.weights.pair_export`
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,21 @@ def failure(config: Config) -> str:
 def test_ranks_that_read_the_corpus_are_named_with_it(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their templates are in a pipe that nobody writes to. The driver reads others."""
-    os.mkfifo(tmp_path / "templates.json")
-    config = load_config(
-        str(workplace / "tiny.yaml"),
-        [
-            "name=late",
-            f"storage={tmp_path}",
-            f"corpus.templates={tmp_path / 'templates.json'}",
-            "deadlines.start_s=30",
-        ],
-    )
+    """Their templates are with a server that never answers. The driver reads others."""
     whole = load_config(str(workplace / "tiny.yaml"))
     known = _Corpus.read(whole, None, print)
     monkeypatch.setattr(_Corpus, "read", lambda *_: known)
-    text = failure(config)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = load_config(
+            str(workplace / "tiny.yaml"),
+            [
+                "name=late",
+                f"storage={tmp_path}",
+                f"corpus.templates=http://127.0.0.1:{silent.getsockname()[1]}/templates.json",
+                "deadlines.start_s=30",
+            ],
+        )
+        text = failure(config)
     assert "was not ready after 30 s (waiting for " in text
     for group in GROUPS:
         assert f"{group} rank 0: taking its device and reading the corpus, for " in text

@@ -201,10 +201,10 @@ def test_a_step_moves_lambda_by_the_text_that_it_is_told_to(
     found: list[float] = []
     bias = trainer.layer.port.mix.bias
 
-    def watched(lr: float) -> Tensor:
+    def watched(lr: float, apart_lr: float | None = None) -> Tensor:
         assert bias.grad is not None
         found.append(bias.grad.item())
-        return step(lr)
+        return step(lr, apart_lr)
 
     trainer.dense.step = watched  # type: ignore[method-assign]
     metrics = values(trainer.train_step())

@@ -20,6 +20,7 @@ from actors.layers.pair import Pair
 from actors.measuring.heldout import (
     Reflection,
     agreement,
+    general_figures,
     heldout_figures,
     slot_use,
     token_reflection,
@@ -237,3 +238,11 @@ def test_token_reflection_counts_what_changed_clearly_and_what_the_memory_says_o
 
 def test_a_pair_that_did_not_change_has_nothing_to_reflect(pair: Pair, batch: Batch) -> None:
     assert token_reflection(pair, pair, batch) == Reflection(0, 0)
+
+
+def test_figures_of_general_text_are_those_of_its_windows(
+    pair: Pair, batch: Batch, defined: dict[str, float]
+) -> None:
+    got = general_figures(pair, batch)
+    names = ("own_loss", "help_loss", "mixing")
+    assert got == {f"general_{n}": pytest.approx(defined[n], rel=1e-4, abs=1e-5) for n in names}

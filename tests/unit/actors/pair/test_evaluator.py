@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from actors.corpus.corpus import train_tokenizer
+from actors.corpus.general_text import SAMPLE, general_corpus
 from actors.layers.batch import to_batch
 from actors.layers.pair import Pair
-from actors.measuring.heldout import heldout_figures
+from actors.measuring.heldout import general_figures, heldout_figures
 from actors.measuring.probing import answers_right
 from actors.pair.evaluator import Evaluator
 from actors.settings.run import RunSpec
@@ -193,3 +194,22 @@ def test_nothing_is_compared_with_version_0_so_that_other_figures_stay_as_they_a
     for version in (2, 3):
         one, other = (evaluate(e, trained, version) for e in (with_it, without))
         assert (one.figures, one.reflection_changed) == (other.figures, other.reflection_changed)
+
+
+def test_general_text_is_measured_on_the_same_windows_each_time(
+    spec: RunSpec, tokenizer: Tokenizer, trained: Exchange
+) -> None:
+    chosen = spec.evaluation.model_copy(update={"general_text": str(SAMPLE), "general_windows": 3})
+    evaluator = Evaluator(spec.model_copy(update={"evaluation": chosen}), tokenizer.to_json())
+    during = evaluate(evaluator, trained, 3)
+    last = evaluate(evaluator, trained, 3, final=True)
+    windows = to_batch(general_corpus(spec, tokenizer).heldout(3), trained.data.device)
+    want = {n: v for n, v in during.figures.items() if n.startswith("general")}
+    assert want == pytest.approx(general_figures(evaluator.pair, windows))
+    assert {n: last.figures[n] for n in want} == want
+
+
+def test_it_says_how_good_a_writer_the_memory_is(final: tuple[Evaluator, Evaluation]) -> None:
+    figures = final[1].figures
+    assert 0 <= figures["written_likely_frac"] <= 1
+    assert 0 < figures["written_tokens"] <= 48

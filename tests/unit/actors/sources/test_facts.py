@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -323,4 +324,13 @@ def test_missing_templates_are_refused(tmp_path: Path) -> None:
     spec = write_facts(tmp_path)
     (tmp_path / "templates.json").unlink()
     with pytest.raises(CorpusError, match=r"templates\.json: can't be read"):
+        FactTable.read(spec, list(spec.paths), 0)
+
+
+@pytest.mark.parametrize("name", ["templates.json", "facts.jsonl"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    spec = write_facts(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CorpusError, match=rf"{name} is a pipe, expected a file"):
         FactTable.read(spec, list(spec.paths), 0)

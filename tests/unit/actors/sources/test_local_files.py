@@ -5,12 +5,14 @@ pattern, whatever is in it.
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from actors.sources.local_files import files_below, files_matching, split_pattern
 from actors.sources.paths import expand_paths, is_there, list_files
+from actors.sources.text_file import read_bytes, read_text
 from actors.wire import CorpusError
 from tests.unit.actors.sources.test_paths import names_of, write
 
@@ -149,10 +151,27 @@ def test_a_pattern_looks_no_deeper_than_it_says(tmp_path: Path) -> None:
     assert [f.name for f in files_below(str(tmp_path), lambda name: name == "b")] == ["a/x.txt"]
 
 
-def test_what_is_no_file_is_called_so(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(CorpusError, match=r"pipe\.txt: neither a file nor a directory"):
-        list_files([str(tmp_path / "pipe.txt")])
+def test_a_folder_without_files_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "empty/pipe.txt")
     with pytest.raises(CorpusError, match=r"empty: no file in that directory"):
         list_files([str(tmp_path / "empty")])
+
+
+def test_pipes_sockets_and_devices_are_refused_by_name_before_they_are_opened(
+    tmp_path: Path,
+) -> None:
+    """Opening a pipe that nobody writes to would wait for ever."""
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "linked.txt").symlink_to("pipe.txt")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(tmp_path / "s.txt"))  # short: it may have 107 characters
+        for name, kind in {
+            str(tmp_path / "pipe.txt"): "pipe",
+            str(tmp_path / "linked.txt"): "pipe",
+            str(tmp_path / "s.txt"): "socket",
+            "/dev/null": "device",
+        }.items():
+            for read in (lambda name: list_files([name]), read_bytes, read_text):
+                with pytest.raises(CorpusError, match=rf"^{name} is a {kind}, expected a file"):
+                    read(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,13 @@ def test_a_link_to_nothing_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         ConfigError, match=r"tokenizer\.json is a link to gone, which does not exist"
     ):
+        Tokenizer.from_pretrained(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["", "tokenizer.json"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "tokenizer.json")
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is a pipe, expected a file"):
         Tokenizer.from_pretrained(str(tmp_path / name))
 
 

@@ -29,11 +29,11 @@ def gradients_of(trainer: Any, layer: nn.Module) -> Iterator[dict[str, float]]:
     sums: dict[str, float] = Counter()  # type: ignore[assignment]
     step = trainer.dense.step
 
-    def counted(lr: float) -> Tensor:
+    def counted(lr: float, apart_lr: float | None = None) -> Tensor:
         for name, parameter in layer.named_parameters():
             if parameter.grad is not None and not parameter.grad.is_sparse:
                 sums[name] += float(parameter.grad.abs().sum())
-        norm: Tensor = step(lr)
+        norm: Tensor = step(lr, apart_lr)
         return norm
 
     trainer.dense.step = counted

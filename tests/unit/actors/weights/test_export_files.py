@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import fsspec
@@ -44,6 +45,18 @@ def test_a_place_of_an_unknown_kind_is_refused() -> None:
 def test_a_local_directory_is_read_where_it_is(tmp_path: Path) -> None:
     with local_copy(str(tmp_path)) as folder:
         assert folder == tmp_path
+
+
+@pytest.mark.parametrize("name", ["export.json", "memory_port/port.json"])
+def test_a_pipe_in_an_export_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "memory_port").mkdir()
+    os.mkfifo(tmp_path / name)
+    for parts in (("",), (name,), ("export.json", "memory_port")):
+        with (
+            pytest.raises(ConfigError, match=rf"{name} is a pipe, expected a file"),
+            local_copy(str(tmp_path), parts),
+        ):
+            pass
 
 
 def test_any_other_directory_is_copied_for_a_while() -> None:

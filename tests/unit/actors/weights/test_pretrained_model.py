@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -294,6 +295,21 @@ def test_an_index_that_names_no_files_is_refused(content: bytes, said: str, tmp_
     shard(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_bytes(content)
     assert said in refused_both_ways(place)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "generation_config.json"])
+def test_a_pipe_in_the_folder_is_refused_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    assert f"{place}: {name} is a pipe, expected a file" in refused_both_ways(place)
+
+
+def test_a_pipe_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model")
+    assert f"{tmp_path}/model is a pipe, expected a file" in refused_both_ways(
+        str(tmp_path / "model")
+    )
 
 
 def test_a_pointer_of_git_lfs_is_told_from_weights(tmp_path: Path) -> None:

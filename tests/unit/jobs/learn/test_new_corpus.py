@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,18 @@ def test_facts_are_known_by_their_first_line(
     assert any_corpus(of_facts, "rows.jsonl", None).kind == "text"
     assert any_corpus(of_facts, "plain.txt", None).kind == "text"
     assert any_corpus(of_facts, "plain.txt", of_facts.corpus.templates).kind == "facts"
+
+
+def test_a_pipe_is_refused_and_not_waited_for(
+    of_facts: Config, new_facts: str, tmp_path: Path
+) -> None:
+    pipe = str(tmp_path / "pipe.jsonl")
+    os.mkfifo(pipe)
+    for read in (
+        lambda: text_corpus(of_facts, pipe),
+        lambda: any_corpus(of_facts, pipe, None),
+        lambda: open_sources(facts_corpus(of_facts, pipe, None), 3),
+        lambda: open_sources(facts_corpus(of_facts, new_facts, pipe), 3),
+    ):
+        with pytest.raises(ConfigError, match=r"pipe\.jsonl is a pipe, expected a file"):
+            read()

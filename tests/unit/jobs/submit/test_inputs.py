@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,12 @@ def test_a_link_to_nothing_is_named_before_anything_is_sent(text: Path, entry: s
         ConfigError, match=r"linked/d\.txt: a link to \.\./gone, which does not exist"
     ):
         ship(config_of(text, paths=[entry]), (), 100)
+
+
+def test_a_pipe_is_refused_before_anything_is_sent(text: Path) -> None:
+    os.mkfifo(text / "pipe.txt")
+    with pytest.raises(ConfigError, match=r"pipe\.txt is a pipe, expected a file"):
+        ship(config_of(text, paths=["pipe.txt"]), (), 100)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,17 @@ def test_overrides_set_the_searchs_own_settings(tmp_path: Path) -> None:
     assert (found.spec.trials, found.spec.algorithm) == (3, "random")
 
 
+def test_a_mistake_in_an_override_begins_with_it(tmp_path: Path) -> None:
+    search(tmp_path)
+    for override, line in {
+        "trials=0": "override trials=0: trials: ",
+        "trails=3": "override trails=3: unknown key trails; did you mean trials?",
+    }.items():
+        with pytest.raises(ConfigError) as raised:
+            load_search(str(tmp_path / "search.yaml"), [override])
+        assert str(raised.value).startswith(line)
+
+
 def test_paths_among_the_set_values_are_relative_to_the_searchs_file(tmp_path: Path) -> None:
     found = search(tmp_path, set={"corpus.paths": ["other.txt"]})
     assert found.base.corpus.paths == (str(tmp_path / "other.txt"),)

@@ -92,7 +92,7 @@ class Built:
 def test_a_spare_that_takes_over_in_a_resized_group_has_its_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("orchestrator.processes.ray_actors._trainer_class", lambda group: Built)
+    monkeypatch.setattr("orchestrator.processes.ray_actors._trainer_class", lambda *_: Built)
     rank = Rank(a_config(), "", "run", "data", 0, 1)
     rank.take_over("", 3)
     rank.start(2)
@@ -108,7 +108,7 @@ def test_a_rank_that_starts_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -
             super().__init__(*arguments)
             phases.append(rank.beat().phase)
 
-    def imported(group: str) -> type[Built]:
+    def imported(spec: object, group: str) -> type[Built]:
         phases.append(rank.beat().phase)
         return Asked
 

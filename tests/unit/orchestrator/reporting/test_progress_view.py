@@ -144,3 +144,10 @@ def test_names_phases_and_causes_are_shown_as_they_are(terminal: bool) -> None:
     for part in (f"{text} waits", f"warning: {text}", f"{text} cause"):
         assert part in said
     assert (f"tandem · {text}" in said) is terminal
+
+
+def test_losses_on_general_text_are_shown_where_they_were_measured() -> None:
+    general = {"general_own_loss": 4.25, "general_help_loss": 4.5, "general_mixing": 0.1}
+    figures = an_evaluation(1, 1).figures | general
+    assert "general text: own 4.250  help 4.500" in shown(terminal=False, figures=figures)
+    assert "general text" not in shown(terminal=False)

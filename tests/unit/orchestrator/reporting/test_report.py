@@ -200,3 +200,22 @@ def test_text_of_data_models_and_errors_is_no_part_of_the_page() -> None:
     found = Page(render_report(config, summary, run.metrics))
     assert not {"script", "i"} & {tag for tag, _ in found.tags}
     assert found.text.count(hostile) >= 5 + 1 + 2 + 1
+
+
+@pytest.mark.usefixtures("drawn")
+@pytest.mark.parametrize(("help_loss", "is_bad"), [(4.05, False), (4.5, True)])
+def test_general_text_has_a_card_that_says_what_the_run_cost(
+    help_loss: float, is_bad: bool
+) -> None:
+    general = {"general_own_loss": 4.0, "general_help_loss": help_loss, "general_mixing": 0.1}
+    run = finish(an_evaluation(2, 3, figures=an_evaluation(2, 3).figures | general))
+    start = run.metrics.evaluations[0]
+    run.metrics.evaluations[0] = start | {"heldout.general_own_loss": 4.0}
+    html = render_report(run.config, run.summary(), run.metrics)
+    found = Page(html)
+    cost = help_loss - 4.0
+    assert f"general text, with memory, nats per token; {cost:+.3f} by the run" in found.text
+    bad = [
+        attributes for _, attributes in found.tags if ("class", "card bad") in attributes.items()
+    ]
+    assert bool(bad) is is_bad

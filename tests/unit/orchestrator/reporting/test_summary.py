@@ -112,3 +112,11 @@ def test_a_failed_runs_summary_has_status_cause_and_what_was_done() -> None:
 def test_a_run_that_failed_before_its_first_interval_has_a_summary() -> None:
     summary = summarise_failure(finish().config, Metrics(0.0), "failed", "cause", 9.0)
     assert summary["memory"]["tokens"] == 0
+
+
+def test_general_text_is_in_the_summary_where_it_was_measured() -> None:
+    figures = an_evaluation(2, 3).figures | {"general_own_loss": 4.5, "general_help_loss": 4.75}
+    assert (
+        finish(an_evaluation(2, 3, figures=figures)).summary()["heldout"]["general_own_loss"] == 4.5
+    )
+    assert not {n for n in finish().summary()["heldout"] if n.startswith("general")}

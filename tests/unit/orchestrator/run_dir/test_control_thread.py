@@ -94,6 +94,25 @@ def test_a_stop_becomes_a_reason_and_is_done_when_the_run_has_ended(office: Offi
     assert (reply.state, reply.message) == ("done", "stopped at interval 4")
 
 
+@pytest.mark.parametrize(
+    ("changes", "says", "then"),
+    [
+        ({}, "after a checkpoint of both groups, if", "goes on from the newest checkpoint"),
+        ({"checkpoints": {"every": 0}}, "at once; it makes no checkpoints", "begins anew"),
+        ({"recovery": {"drain_s": 0}}, "at once, without another checkpoint", "goes on from"),
+    ],
+)
+def test_a_stop_promises_no_checkpoint_that_will_not_come(
+    office: Office, changes: dict[str, Any], says: str, then: str
+) -> None:
+    office.thread.resized(a_config(**changes))
+    office.tick()
+    reply = office.box.reply_to(office.send("stop"))
+    assert reply is not None
+    assert f"the run stops {says}" in reply.message
+    assert then in str(office.thread.stop_reason())
+
+
 def test_a_checkpoint_is_done_once_it_is_written(office: Office) -> None:
     asked = office.send("checkpoint")
     office.thread.reply(Reply(id=asked, state="accepted", message="x", interval=8))

@@ -137,9 +137,20 @@ def test_a_run_that_has_ended_says_how(tmp_path: Path) -> None:
 def test_no_rank_of_a_run_that_has_ended_trains(tmp_path: Path, ended: str) -> None:
     memory = a_status(ended=ended)["groups"][MEMORY]
     (rank,) = memory["ranks"]
-    assert (memory["state"], rank["phase"], rank["interval"]) == ("ended", "ended", 4)
+    assert (memory["state"], rank["phase"]) == ("ended", "ended")
     (rank,) = look(put(tmp_path, a_status(ended=ended))).status["groups"][MEMORY]["ranks"]
     assert rank["phase"] == "ended"
+
+
+def test_a_rank_of_a_run_that_has_ended_shows_the_last_interval_that_there_was(
+    tmp_path: Path,
+) -> None:
+    """It was ready for one more, which its heartbeat named. Earlier versions wrote that down."""
+    old = a_status()
+    assert [rank["interval"] for rank in old["groups"][MEMORY]["ranks"]] == [4]
+    for status in (a_status(ended="finished"), {**old, "ended": "finished"}):
+        seen = look(put(tmp_path, status))
+        assert [rank["interval"] for rank in seen.status["groups"][MEMORY]["ranks"]] == [3]
 
 
 def test_no_rank_whose_driver_died_trains(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,18 +137,19 @@ def test_absolute_corpus_paths_and_urls_stay_as_they_are(file: Path) -> None:
 def test_an_unknown_key_is_refused_and_the_nearest_one_named(
     file: Path, override: str, unknown: str, nearest: str
 ) -> None:
-    expected = f"{file}: unknown key {unknown}; did you mean {nearest}?"
+    expected = f"override {override}: unknown key {unknown}; did you mean {nearest}?"
     assert error_of(file, override) == expected
 
 
 def test_an_unknown_key_of_an_entry_is_refused_and_the_nearest_one_named(file: Path) -> None:
-    said = error_of(file, "corpus={sources: [{paths: [a], wieght: 2}]}")
+    file.write_text("corpus: {sources: [{paths: [a], wieght: 2}]}\n")
+    said = error_of(file)
     key = "corpus.sources.0.wieght"
     assert said == f"{file}: unknown key {key}; did you mean corpus.sources.*.weight?"
 
 
 def test_an_unknown_key_like_none_that_there_is_gets_no_suggestion(file: Path) -> None:
-    assert error_of(file, "qqqqqqqq=1") == f"{file}: unknown key qqqqqqqq"
+    assert error_of(file, "qqqqqqqq=1") == "override qqqqqqqq=1: unknown key qqqqqqqq"
 
 
 def test_every_known_key_is_nearest_to_itself() -> None:
@@ -165,9 +167,29 @@ def test_every_known_leaf_is_in_the_resolved_config() -> None:
 
 
 def test_each_mistake_has_its_own_line(file: Path) -> None:
-    lines = error_of(file, "seed=-1", "data.batch_size=1", "losses.hlep=1").splitlines()
+    file.write_text("seed: -1\ndata: {batch_size: 1}\nlosses: {hlep: 1}\ncorpus: {paths: [a]}\n")
+    lines = error_of(file).splitlines()
     assert len(lines) == 3
     assert all(line.startswith(f"{file}: ") for line in lines)
+
+
+def test_a_mistake_begins_with_the_file_or_the_override_that_makes_it(file: Path) -> None:
+    file.write_text("seed: -1\ncorpus: {paths: [a]}\ncheckpoints: {every: 4}\n")
+    lines = error_of(file, "data.batch_size=0", "name=a b", "intervals=7").splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(f"{file}: seed: ")
+    assert lines[1].startswith("override data.batch_size=0: data.batch_size: ")
+    assert lines[2].startswith("override name=a b: name: ")
+    assert error_of(file, "seed=-2").startswith("override seed=-2: seed: ")
+
+
+def test_a_mistake_in_several_values_names_the_overrides_of_them(file: Path) -> None:
+    """Where the mistake has no key of its own, all overrides."""
+    topk = error_of(file, "seed=3", "memory.layer.topk=9", "memory.layer.slots_side=8")
+    assert topk.startswith("overrides memory.layer.topk=9, memory.layer.slots_side=8: ")
+    every = error_of(file, "seed=3", "checkpoints.every=5", "exchange.publish_every=2")
+    assert every.startswith("overrides seed=3, checkpoints.every=5, exchange.publish_every=2: ")
+    assert error_of(file, "data=3").startswith("override data=3: data: ")
 
 
 def test_missing_corpus_paths_are_named(file: Path) -> None:
@@ -282,6 +304,11 @@ def test_a_file_that_is_not_utf8_is_named(file: Path) -> None:
     assert f"config {file}: byte 6 is not UTF-8" in error_of(file)
 
 
+def test_a_pipe_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.yaml")
+    assert f"{tmp_path / 'run.yaml'} is a pipe, expected a file" in error_of(tmp_path / "run.yaml")
+
+
 def test_the_resolved_config_loads_to_an_equal_one(file: Path, tmp_path: Path) -> None:
     overrides = [
         "name=other",
@@ -326,7 +353,8 @@ def test_a_pretrained_folder_beside_the_file_is_relative_to_it(file: Path) -> No
     assert load_config(str(file)).data.layer.pretrained == str(file.parent / "models" / "small")
 
 
-def test_a_hub_name_stays_a_name(file: Path) -> None:
+def test_a_hub_name_stays_a_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.settings.fitted_config._from_hub", lambda name: "{}")
     file.write_text("corpus: {paths: [a]}\ndata: {layer: {pretrained: owner/model}}\n")
     assert load_config(str(file)).data.layer.pretrained == "owner/model"
 

@@ -1,0 +1,278 @@
+"""Named writes: what each `tell` changed in the value table, kept apart from it.
+
+The table itself never changes: what is read is the table plus the writes that are on, so that all
+of it can be listed, switched off, and removed, with the old bits back. A write is a value: tensors
+and JSON. Solves nothing (`pair.telling` does) and knows no files.
+
+Shapes: N keys (answer positions of the associations, in every wording), E slots that a key reads
+(H·K), U rows that are written, D d_m, R rows of the value table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of the mark that a position reads; see `NamedWrites.opened`
+
+
+@dataclass(frozen=True)
+class Association:
+    """A prompt and the answer that is wanted.
+
+    Attributes:
+        prompt: text before the answer, as the start of a document.
+        answer: what is to follow it.
+        wordings: other prompts for the same answer.
+    """
+
+    prompt: str
+    answer: str
+    wordings: tuple[str, ...] = ()
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All prompts, each once."""
+        return tuple(dict.fromkeys((self.prompt, *self.wordings)))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {**asdict(self), "wordings": list(self.wordings)}
+
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> Association:
+        """What `to_json` gave."""
+        return cls(described["prompt"], described["answer"], tuple(described.get("wordings", ())))
+
+
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """The reads that a write changes: one at each answer position of each prompt.
+
+    Attributes:
+        slots_NE: rows of the value table that the position reads, int64.
+        weights_NE: their weights, float32.
+        wanted_ND: the sum of rows that is wanted there, float32, whatever writes came before.
+        targets_N: the token that is to follow, int64.
+        prompts_N: a number for the tokens of the prompt, int64: a later write of the same prompt
+            takes its place.
+    """
+
+    slots_NE: Tensor
+    weights_NE: Tensor
+    wanted_ND: Tensor
+    targets_N: Tensor
+    prompts_N: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets_N)
+
+    def at(self, where_N: Tensor) -> Keys:
+        """These of them: a mask, or places."""
+        return Keys(*(getattr(self, f.name)[where_N] for f in fields(self)))
+
+    @classmethod
+    def concat(cls, some: Sequence[Keys]) -> Keys:
+        """All of them, in order; at least one part."""
+        return cls(*(torch.cat([getattr(k, f.name) for k in some]) for f in fields(cls)))
+
+
+@dataclass(frozen=True, eq=False)
+class NamedWrite:
+    """What one `tell` changed in the value table, and all that it takes to solve it again.
+
+    Attributes:
+        id: its name, unique in a pair.
+        told_at: when, in seconds since 1970.
+        associations: what was told.
+        rows_U: rows that it changes, ascending, each once, int64.
+        values_UD: what is added to them, float32.
+        mark_U: column that reads about 1 at the answers of the associations, float32.
+        keys: the reads that it was solved for.
+        figures: of the solving, e.g. residual and seconds.
+        on: whether it is read.
+    """
+
+    id: str
+    told_at: float
+    associations: tuple[Association, ...]
+    rows_U: Tensor
+    values_UD: Tensor
+    mark_U: Tensor
+    keys: Keys
+    figures: dict[str, float] = field(default_factory=dict)
+    on: bool = True
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(t.numel() * t.element_size() for t in self.to_tensors().values())
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Its tensors by name, contiguous, on the CPU."""
+        own = {"rows": self.rows_U, "values": self.values_UD, "mark": self.mark_U}
+        keys = {f"keys.{f.name}": getattr(self.keys, f.name) for f in fields(Keys)}
+        return {k: t.detach().cpu().contiguous() for k, t in {**own, **keys}.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """All but its tensors, as JSON takes it."""
+        return {
+            "id": self.id,
+            "told_at": self.told_at,
+            "associations": [association.to_json() for association in self.associations],
+            "figures": dict(self.figures),
+            "on": self.on,
+        }
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], described: Mapping[str, Any]
+    ) -> NamedWrite:
+        """What `to_tensors` and `to_json` gave.
+
+        Raises:
+            KeyError: a tensor or field is missing.
+        """
+        return cls(
+            described["id"],
+            float(described["told_at"]),
+            tuple(Association.from_json(one) for one in described["associations"]),
+            tensors["rows"],
+            tensors["values"],
+            tensors["mark"],
+            Keys(*(tensors[f"keys.{f.name}"] for f in fields(Keys))),
+            dict(described["figures"]),
+            bool(described["on"]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Overlay:
+    """The writes that are on, added up.
+
+    Attributes:
+        rows_U: rows that any of them changes, ascending.
+        values_UD: what is added to them.
+        mark_U: the sum of the marks.
+    """
+
+    rows_U: Tensor
+    values_UD: Tensor
+    mark_U: Tensor
+
+    @classmethod
+    def of(cls, writes: Sequence[NamedWrite], minus: Sequence[NamedWrite] = ()) -> Overlay:
+        """These writes, in this order, at least one; less those of `minus`."""
+        signed = [*((w, 1.0) for w in writes), *((w, -1.0) for w in minus)]
+        rows_M = torch.cat([w.rows_U for w, _ in signed])
+        both_M = torch.cat(
+            [sign * torch.cat([w.values_UD, w.mark_U[:, None]], 1) for w, sign in signed]
+        )
+        rows_U, place_M = rows_M.unique(return_inverse=True)
+        both = both_M.new_zeros(len(rows_U), both_M.shape[1]).index_add_(0, place_M, both_M)
+        return cls(rows_U, both[:, :-1].contiguous(), both[:, -1].contiguous())
+
+    @cached_property
+    def _padded(self) -> Tensor:
+        """Values and mark in one table, and a last row of zeros for rows that are not here."""
+        both = torch.cat([self.values_UD, self.mark_U[:, None]], dim=1)
+        return torch.cat([both, both.new_zeros(1, both.shape[1])])
+
+    def read(self, slots_NE: Tensor, weights_NE: Tensor) -> tuple[Tensor, Tensor]:
+        """What reads get from the writes: values (N, D) and mark (N,)."""
+        place_NE = torch.searchsorted(self.rows_U, slots_NE).clamp_max(len(self.rows_U) - 1)
+        found_NE = self.rows_U[place_NE] == slots_NE
+        place_NE = place_NE.masked_fill(~found_NE, len(self.rows_U))
+        both = F.embedding_bag(place_NE, self._padded, per_sample_weights=weights_NE, mode="sum")
+        return both[:, :-1], both[:, -1]
+
+    def to(self, device: torch.device) -> Overlay:
+        """The same on that device."""
+        if self.rows_U.device == device:
+            return self
+        return Overlay(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+@dataclass(frozen=True, eq=False)
+class NamedWrites:
+    """The named writes of a memory, in the order in which they were told. A value: `add`, `remove`
+    and `switch` give another one.
+
+    Attributes:
+        writes: oldest first.
+        opens_at: mark from which the mixture goes over to the memory; calibrated by
+            `pair.telling` on reads of old text.
+    """
+
+    writes: tuple[NamedWrite, ...] = ()
+    opens_at: float = OPENS_AT
+
+    def __len__(self) -> int:
+        return len(self.writes)
+
+    def __iter__(self) -> Iterator[NamedWrite]:
+        return iter(self.writes)
+
+    def __contains__(self, id: object) -> bool:
+        return any(write.id == id for write in self.writes)
+
+    def get(self, id: str) -> NamedWrite:
+        """The write of that name. Raises: KeyError: there is none; the message names those there
+        are.
+        """
+        for write in self.writes:
+            if write.id == id:
+                return write
+        told = ", ".join(write.id for write in self.writes[-8:]) or "none"
+        raise KeyError(f"no write {id!r}; told and not taken back: {told}")
+
+    def add(self, write: NamedWrite) -> NamedWrites:
+        """With this one after the others. Raises: ValueError: there is one of that name."""
+        if write.id in self:
+            raise ValueError(f"there is a write {write.id!r} already; give another id")
+        return replace(self, writes=(*self.writes, write))
+
+    def remove(self, id: str) -> NamedWrites:
+        """Without that one. The later ones stay as they are: `pair.telling.untell` solves those
+        that overlap it again. Raises: KeyError: there is none.
+        """
+        gone = self.get(id)
+        return replace(self, writes=tuple(w for w in self.writes if w is not gone))
+
+    def switch(self, id: str, on: bool) -> NamedWrites:
+        """With that one on or off. As for `remove`. Raises: KeyError: there is none."""
+        changed = replace(self.get(id), on=on)
+        return replace(self, writes=tuple(changed if w.id == id else w for w in self.writes))
+
+    @cached_property
+    def on(self) -> tuple[NamedWrite, ...]:
+        """Those that are read."""
+        return tuple(write for write in self.writes if write.on)
+
+    @cached_property
+    def _overlays(self) -> dict[torch.device, Overlay]:
+        first = Overlay.of(self.on)
+        return {first.rows_U.device: first}
+
+    def overlay(self, device: torch.device | None = None) -> Overlay | None:
+        """The sum of those that are on; None: none is, and reads are the table's own."""
+        if not self.on:
+            return None
+        known = self._overlays
+        if device is None:
+            return next(iter(known.values()))
+        if device not in known:
+            known[device] = next(iter(known.values())).to(device)
+        return known[device]
+
+    def opened(self, mark: Tensor) -> Tensor:
+        """Freshness in [0, 1] of reads with this mark: how far the mixture goes over to the
+        memory, λ' = λ + (1 - λ) · freshness.
+        """
+        return torch.sigmoid((mark - self.opens_at) / OPENING_WIDTH)

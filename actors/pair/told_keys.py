@@ -1,0 +1,153 @@
+"""The keys of what is told, and the reads that are wanted there.
+
+    prompt, answer -> tokens in every wording, refused where they can't be told
+                   -> keys: what the memory reads at each answer position
+                   -> wanted reads, by gradient steps on the reads alone
+
+Changes no weight and no write. Called by `telling`.
+
+Shapes: B sequences, T tokens, N keys, L of them not yet as wanted, E slots of a key, D d_m, V token
+ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actors.layers.closed_form import SparseReads
+from actors.layers.memory_layer import MemoryLayer
+from actors.layers.named_writes import Association
+from actors.layers.predicted import parts_of, positions_at_once
+from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
+from actors.tokenizers.tokenizer import Tokenizer
+
+WANTED_STEPS = 60  # gradient steps on a read, at most
+WANTED_RATE = 0.1  # of the reads' standard deviation
+NEARNESS = 0.01  # μ: a wanted read stays near the one it was
+SURE = 0.9  # probability of the answer's token at which a read is as wanted
+PASS_TOKENS = 4096  # of a forward pass
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where the memory reads what is told: the keys without wanted reads, and their encodings."""
+
+    reads: SparseReads
+    u_ND: Tensor
+    targets_N: Tensor
+    prompts_N: Tensor
+
+
+def sequences(
+    tokenizer: Tokenizer, associations: Sequence[Association], longest: int | None = None
+) -> list[tuple[list[int], list[int]]]:
+    """Prompt and answer tokens of each association in each wording, the end mark included.
+
+    Raises:
+        ValueError: nothing was told, a prompt or answer is empty or too long, or one prompt has
+            two answers.
+    """
+    if not associations:
+        raise ValueError("nothing to tell: give at least one prompt and answer")
+    found: dict[tuple[int, ...], tuple[str, str, list[int]]] = {}
+    for one in associations:
+        for prompt in one.prompts:
+            if not prompt.strip():
+                raise ValueError(f"an empty prompt for the answer {one.answer!r}: say what asks it")
+            tokens = tuple(prompt_tokens(tokenizer, prompt.rstrip()))
+            answer = [*answer_tokens(tokenizer, one.answer), *tokenizer.closing]
+            if not one.answer.strip(" ."):
+                raise ValueError(f"{prompt!r}: the answer {one.answer!r} holds no word")
+            if longest is not None and len(tokens) + len(answer) > longest:
+                raise ValueError(
+                    f"{prompt[:60]!r} and its answer are {len(tokens) + len(answer)} tokens, the "
+                    f"model reads at most {longest}; shorten the prompt"
+                )
+            known = found.setdefault(tokens, (prompt, one.answer, answer))
+            if known[2] != answer:
+                raise ValueError(
+                    f"{prompt!r} is told two answers at once, {known[1]!r} and {one.answer!r}; "
+                    "tell one, or one after the other: the later one holds"
+                )
+    return [(list(tokens), answer) for tokens, (_, _, answer) in found.items()]
+
+
+def number_of(tokens: Sequence[int]) -> int:
+    """A number for these tokens, the same everywhere: FNV-1a, of 63 bits."""
+    number = 0xCBF29CE484222325
+    for token in tokens:
+        number = ((number ^ token) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return number >> 1
+
+
+@torch.no_grad()
+def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> Located:
+    """What the memory reads at each answer position of these prompts and answers, in order."""
+    device, width = memory.values.device, memory.reads_per_key
+    slots, weights, u, targets, prompts = [], [], [], [], []
+    longest = max(len(p) + len(a) for p, a in told)
+    size = max(1, PASS_TOKENS // longest)
+    for start in range(0, len(told), size):
+        some = told[start : start + size]
+        tokens_BT, segments_BT = pad_right([[*p, *a] for p, a in some], 0, device)
+        where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+        for row, (p, a) in enumerate(some):
+            where_BT[row, len(p) - 1 : len(p) + len(a) - 1] = True
+            targets += a
+            prompts += [number_of(p)] * len(a)
+        u_ND = memory.encode(tokens_BT, segments_BT)[0][where_BT]
+        _, slots_NHK, weights_NHK = memory.addresses(u_ND)
+        slots.append(slots_NHK.reshape(-1, width).cpu())
+        weights.append(weights_NHK.reshape(-1, width).float().cpu())
+        u.append(u_ND)
+    return Located(
+        SparseReads(torch.cat(slots), torch.cat(weights)),
+        torch.cat(u),
+        torch.tensor(targets),
+        torch.tensor(prompts),
+    )
+
+
+def wanted_reads(
+    memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor, sure: float = SURE
+) -> Tensor:
+    """Sums of rows near `m_ND` from which the memory says the targets, (N, D).
+
+    Those that say them surely enough already stay as they are, and so does each as soon as it does.
+    In pieces of positions, so that no logits of all of them stand at once.
+    """
+    wanted_ND = m_ND.clone()
+    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
+        wanted_ND[some] = _wanted(memory, m_ND[some], u_ND[some], targets_N[some], sure)
+    return wanted_ND
+
+
+def _wanted(
+    memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor, sure: float
+) -> Tensor:
+    out_ND, live_L = m_ND.clone(), torch.arange(len(m_ND), device=m_ND.device)
+    near = NEARNESS / m_ND.square().sum(-1, keepdim=True).clamp_min(1e-12)
+    rate = WANTED_RATE * float(m_ND.std())
+    first_ND, second_ND = torch.zeros_like(m_ND), torch.zeros_like(m_ND)
+    for step in range(1, WANTED_STEPS + 1):
+        at_LD = out_ND[live_L].requires_grad_(True)
+        with torch.enable_grad():
+            logits_LV = memory.predict(memory.gated(at_LD, u_ND[live_L])).float()
+            loss_L = F.cross_entropy(logits_LV, targets_N[live_L], reduction="none")
+            moved_L = (near[live_L] * (at_LD - m_ND[live_L]).square()).sum(-1)
+            (gradient_LD,) = torch.autograd.grad((loss_L + moved_L).sum(), at_LD)
+        unsure_L = loss_L.detach().exp() > 1 / sure
+        live_L, gradient_LD = live_L[unsure_L], gradient_LD[unsure_L]
+        if not len(live_L):
+            break
+        first_ND[live_L] = 0.9 * first_ND[live_L] + 0.1 * gradient_LD  # Adam
+        second_ND[live_L] = 0.99 * second_ND[live_L] + 0.01 * gradient_LD.square()
+        up_LD = first_ND[live_L] / (1 - 0.9**step)
+        down_LD = (second_ND[live_L] / (1 - 0.99**step)).sqrt() + 1e-12
+        out_ND[live_L] -= rate * up_LD / down_LD
+    return out_ND.detach()

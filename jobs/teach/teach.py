@@ -1,0 +1,357 @@
+"""`tandem teach`: the data layer of a finished run is taught lessons; its memory follows.
+
+The run does not change. What is taught, and the text that the memory wrote for it, are written into
+the directory of the result, which is then trained like any run: the same coordinator, checkpoints,
+resume and report. Nothing of the run's corpus is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from actors.lessons.given_lessons import GivenLessons, merged, read_lessons
+from actors.lessons.lesson import Lesson, to_lines
+from actors.lessons.lesson_files import read_kept_lessons
+from actors.settings.teach import TeachSpec
+from actors.wire import ConfigError
+from jobs.teach.taught_config import EXAM, LESSONS, TOLD, WRITTEN, Sources, taught_config
+from orchestrator.console import Console
+from orchestrator.reporting.taught_report import figure_rows, lesson_rows, lost_rows, subtitle
+from orchestrator.run_dir.run_dir import RunDir, find_export
+from orchestrator.run_dir.saved_config import saved_config
+from orchestrator.settings.config import Config
+from orchestrator.settings.file_names import CONFIG, REPORT, SUMMARY, TAUGHT
+
+if TYPE_CHECKING:
+    from actors.layers.named_writes import NamedWrites
+    from actors.pair.lesson_preparation import Prepared
+
+FINISHED = "finished"  # how the status of a run begins that reached its end
+SHOWN = 8  # lessons and lost answers in the terminal
+
+
+@dataclass(frozen=True)
+class TeachOptions:
+    """Options of the command; None: the default.
+
+    Attributes:
+        lessons: path of the lessons.
+        told: named writes to take over; none of them named: all that are on.
+        from_memory: take over what the memory knows and the data layer does not.
+        dry_run: say what would be taught, and train nothing.
+        templates: wordings of lessons that are facts.
+        out: directory of the result.
+        steps, lr, seed: of the data layer's training.
+        written: documents that the memory writes.
+        rehearse: weight of what keeps the old.
+        reword: whether lessons are also taught in wordings that the memory knows.
+        tell: whether the memory is told the lessons in closed form first.
+        ray: train in processes on Ray, as the run's workers say; else in this process.
+    """
+
+    lessons: str | None = None
+    told: tuple[str, ...] | None = None
+    from_memory: bool = False
+    dry_run: bool = False
+    templates: str | None = None
+    out: str | None = None
+    steps: int | None = None
+    lr: float | None = None
+    seed: int | None = None
+    written: int = 6000
+    rehearse: float | None = None
+    reword: bool = True
+    tell: bool = True
+    ray: bool = False
+
+
+def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) -> bool:
+    """Teaches, writes the result, prints it, and returns whether the memory reflects it.
+
+    Raises:
+        ConfigError: not a finished run; wrong lessons; the result exists already; all is known.
+        TandemError: as `orchestrator.run.train`; the result can be resumed.
+    """
+    began = time.time()
+    run_dir = RunDir(run)
+    export = find_export(run)
+    config = saved_config(run_dir)
+    refuse_mixed(options, config)
+    given = read_given(run_dir, config, options)
+    out = RunDir(options.out or f"{run_dir.url}-taught")
+    if not options.dry_run:
+        refuse_existing(out)
+    say: Callable[[str], None] = (lambda text: None) if as_json else console.say
+    start = Start.of(run_dir, config, export)
+    taught = _prepare(config, start, out, given, options, say, began)
+    if isinstance(taught, list):
+        print_lessons(taught, console, as_json)
+        return True
+    from orchestrator.run import train
+
+    result = train(
+        taught, Console(quiet=True) if as_json else console, started_at=began,
+        in_process=not options.ray,
+    )  # fmt: skip
+    found = json.loads(out.read(TAUGHT))
+    if as_json:
+        console.print_json(json.dumps(found))
+    else:
+        print_taught(found, console)
+        console.say(f"report: {out.url}/{REPORT}")
+    return bool(result.summary["reflects_final"])
+
+
+def refuse_mixed(options: TeachOptions, config: Config) -> None:
+    """Raises: ConfigError where not exactly one thing to teach is asked for, or a number is odd."""
+    asked = {
+        "--lessons FILE": options.lessons is not None,
+        "--told [ID …]": options.told is not None,
+        "--from-memory": options.from_memory,
+    }
+    if sum(asked.values()) != 1:
+        given = " and ".join(name for name, is_there in asked.items() if is_there) or "nothing"
+        raise ConfigError(f"give what is to be taught, one of {', '.join(asked)}; got {given}")
+    usual = config.data.optimizer.lr / 2
+    if options.lr is not None and not 0 < options.lr < float("inf"):
+        raise ConfigError(f"--lr {options.lr:g}: expected a positive number, e.g. {usual:g}")
+
+
+def read_given(run_dir: RunDir, config: Config, options: TeachOptions) -> GivenLessons:
+    """The lessons of a file, or none. Raises: ConfigError: what is wrong with it."""
+    if options.lessons is None:
+        return GivenLessons(())
+    summary = json.loads(run_dir.read(SUMMARY)) if run_dir.exists(SUMMARY) else {}
+    digest = (summary.get("digest") or {}).get("memory")
+    return read_lessons(options.lessons, options.templates or config.corpus.templates, digest)
+
+
+def has_finished(out: RunDir) -> bool:
+    """Whether a run reached its end."""
+    return out.exists(SUMMARY) and str(json.loads(out.read(SUMMARY)).get("status", "")).startswith(
+        FINISHED
+    )
+
+
+def refuse_existing(out: RunDir) -> None:
+    """Raises: ConfigError where there is a result, or one that was interrupted. What an interrupted
+    preparation left is removed.
+    """
+    if not out.exists():
+        return
+    if out.exists(CONFIG) and not has_finished(out):
+        raise ConfigError(
+            f"{out.url}: this teaching was interrupted; go on with: tandem resume {out.url} "
+            "--in-process, or choose another --out"
+        )
+    prepared = {LESSONS, EXAM, WRITTEN, TOLD}
+    if out.exists(CONFIG) or out.list_files("").keys() - prepared:
+        raise ConfigError(
+            f"{out.url} exists already; choose another --out, or remove it if it is not needed"
+        )
+    for name in prepared:
+        out.remove(name)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a teaching begins with.
+
+    Attributes:
+        export: of the first data layer and its memory: of a run that was taught before, that of the
+            run that was taught first, so that teachings do not add up.
+        own: export of the run itself.
+        lessons: that were taught before.
+        run: whose directory was given.
+    """
+
+    export: str
+    own: str
+    lessons: list[Lesson]
+    run: str
+
+    @classmethod
+    def of(cls, run_dir: RunDir, config: Config, export: str) -> Start:
+        """Of a run, taught before or not."""
+        if not (config.teach.is_on and run_dir.exists(TAUGHT)):
+            return cls(export, export, [], run_dir.url)
+        first = config.data.layer.pretrained
+        assert first is not None
+        try:
+            find_export(first)
+        except ConfigError as err:
+            raise ConfigError(
+                f"{run_dir.url} was taught from {first}, from which all of its lessons are taught "
+                f"anew together with these, and that is not there any more: {err}"
+            ) from err
+        earlier = [
+            replace(
+                lesson, reworded=(), known=False, source=f"{run_dir.url}/{LESSONS}: {lesson.prompt}"
+            )
+            for lesson in read_kept_lessons(config.teach)
+        ]
+        return cls(first, export, earlier, run_dir.url)
+
+
+def _prepare(
+    config: Config,
+    start: Start,
+    out: RunDir,
+    given: GivenLessons,
+    options: TeachOptions,
+    say: Callable[[str], None],
+    began: float,
+) -> Config | list[Lesson]:
+    """Writes what the run begins with into its directory, and returns its config; of a dry run
+    the lessons.
+    """
+    import torch
+
+    from actors.lessons.lesson_windows import LessonWindows, documents_of
+    from actors.pair.lesson_preparation import prepare_lessons, written_texts
+    from actors.pair.unknown_lessons import unknown_lessons
+    from actors.weights.pair_export import load_pair
+
+    window = config.corpus.window
+    seed = config.seed if options.seed is None else options.seed
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(config.data.workers.cpus)))
+    try:
+        pair, tokenizer = load_pair(start.export)
+        if options.told is not None:
+            here = pair if start.export == start.own else load_pair(start.own)[0]
+            given = told_lessons(here.memory.writes, options.told, start.run)
+        say(f"the memory writes {options.written:,} documents")
+        texts = written_texts(pair, tokenizer, options.written, seed, window)
+        if options.from_memory:
+            given = GivenLessons(tuple(unknown_lessons(pair, tokenizer, texts)))
+        lessons, num_replaced = merged(start.lessons, given.lessons)
+        if options.dry_run:
+            return lessons
+        prepared = prepare_lessons(
+            pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell, say
+        )
+    finally:
+        torch.set_num_threads(num_threads)
+    documents = documents_of(prepared.lessons, given=True, reworded=False)
+    windows = LessonWindows(documents, tokenizer, window, seed, "given")
+    rows = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in prepared.texts)
+    text = "".join(rows)
+    teach = TeachSpec(
+        told=None if prepared.told is None else out.path(TOLD),
+        **({} if options.rehearse is None else {"rehearse": options.rehearse}),
+    )
+    sources = Sources(
+        data=start.export,
+        memory=start.export,
+        num_bytes=len(text.encode()),
+        num_windows=len(windows),
+        has_reworded=any(lesson.reworded for lesson in prepared.lessons),
+    )
+    taught = taught_config(config, out, sources, options.steps, options.lr, options.seed, teach)
+    facts = _facts(prepared, start, given, num_replaced, time.time() - began)
+    say(
+        f"teaching {len(prepared.lessons) - prepared.num_known} lessons, and keeping "
+        f"{prepared.num_known} that are known, in "
+        f"{taught.total_steps('data')} steps"
+    )
+    out.write(LESSONS, to_lines(prepared.lessons))
+    out.write(WRITTEN, text)
+    if prepared.told is not None:
+        out.write(TOLD, prepared.told.to_bytes())
+    out.write(EXAM, replace(prepared.exam, facts=facts).to_json())
+    return taught
+
+
+def told_lessons(writes: NamedWrites, ids: Sequence[str], run: str) -> GivenLessons:
+    """Named writes as lessons; a later one replaces an earlier one of the same prompt.
+
+    Args:
+        writes: of the run's memory.
+        ids: which of them; none: all that are on.
+        run: for messages.
+
+    Raises:
+        ConfigError: there is none, or none of that name.
+    """
+    try:
+        chosen = [writes.get(id) for id in ids] or list(writes.on)
+    except KeyError as err:
+        raise ConfigError(f"{run}: {err.args[0]}") from err
+    if not chosen:
+        raise ConfigError(
+            f"{run}: its memory was told nothing; tell it with tandem tell, or give --lessons FILE"
+        )
+    found: dict[str, Lesson] = {}
+    for write in chosen:
+        for one in write.associations:
+            answer = one.answer.strip().rstrip(" .")
+            found[one.prompt] = Lesson(
+                one.prompt.strip(), answer, tuple(one.wordings), form="told",
+                source=f"{run}: told {write.id}",
+            )  # fmt: skip
+    return GivenLessons(tuple(found.values()))
+
+
+def _facts(
+    prepared: Prepared, start: Start, given: GivenLessons, num_replaced: int, prepare_s: float
+) -> dict[str, Any]:
+    """What the report says of how the lessons came about."""
+    return {
+        "run": start.run,
+        "first": start.export,
+        "given": len(given.lessons),
+        "earlier": len(start.lessons),
+        "replaced": num_replaced,
+        "repeated": given.num_repeated,
+        "known": prepared.num_known,
+        "refused": [{"prompt": r.prompt, "said": r.said} for r in given.refused],
+        "prepare_s": prepare_s,
+        **prepared.figures,
+    }
+
+
+def print_lessons(lessons: Sequence[Lesson], console: Console, as_json: bool) -> None:
+    """Prints lessons that would be taught, as a file of them or as a table."""
+    if as_json:
+        rows = [{"prompt": one.prompt, "answer": one.answer} for one in lessons]
+        console.print_json(json.dumps(rows))
+        return
+    table = Table(title=f"what would be taught ({len(lessons)})", title_justify="left")
+    for heading in ("prompt", "answer"):
+        table.add_column(heading, overflow="fold")
+    for one in lessons:
+        table.add_row(f"{one.prompt} …", one.answer)
+    console.print(table)
+
+
+def print_taught(taught: dict[str, Any], console: Console) -> None:
+    """Prints the figures, some of the lessons, and what was lost."""
+    console.say(subtitle(taught))
+    figures = Table(title="what teaching did", title_justify="left")
+    for heading in ("figure", "value", "what it says"):
+        figures.add_column(heading, justify="right" if heading == "value" else "left")
+    for row in figure_rows(taught):
+        figures.add_row(*row)
+    console.print(figures)
+    missed = [one for one in taught["lessons"] if "own" not in one["right"]]
+    if missed:
+        table = Table(title=f"lessons not taught ({len(missed)})", title_justify="left")
+        for heading in ("prompt", "wanted", "before", "data layer alone"):
+            table.add_column(heading, overflow="fold")
+        for row in lesson_rows(taught, min(SHOWN, len(missed))):
+            table.add_row(*row[:4])
+        console.print(table)
+    if lost := lost_rows(taught, "lost")[:SHOWN]:
+        table = Table(title="answers that were lost, some", title_justify="left")
+        for heading in ("prompt", "before", "now"):
+            table.add_column(heading, overflow="fold")
+        for row in lost:
+            table.add_row(*row)
+        console.print(table)

@@ -1,0 +1,101 @@
+"""`taught.json`: what a run that teaches did to every lesson and to what is beside them. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from actors.wire import LessonAnswer, Taught
+
+LEARNED, REWORDED, NOT_LEARNED = "taught", "in other wordings too", "not taught"
+MIN_REFLECTED = 0.9  # of the changed answers that the memory has to give
+MOST_EXAMPLES = 20  # of lost answers that are written down
+
+
+def taught_json(
+    taught: Taught,
+    facts: dict[str, Any],
+    summary: dict[str, Any],
+    wall_s: float,
+) -> dict[str, Any]:
+    """All of it.
+
+    Args:
+        taught: the answers after teaching.
+        facts: what was given and made before it, by `tandem teach`.
+        summary: of the run.
+        wall_s: seconds of the run; those of what came before are among the facts.
+    """
+    seconds = wall_s + float(facts.get("prepare_s", 0.0))
+    return {
+        **facts,
+        "name": summary["name"],
+        "seconds": seconds,
+        "figures": figures(taught, summary, seconds),
+        "lessons": [{**asdict(one), "state": lesson_state(one)} for one in taught.lessons],
+        "lost": [asdict(one) for one in taught.lost[:MOST_EXAMPLES]],
+        "lost_neighbours": [asdict(one) for one in taught.lost_neighbours[:MOST_EXAMPLES]],
+        "memory_lost": [asdict(one) for one in taught.memory_lost[:MOST_EXAMPLES]],
+    }
+
+
+def figures(taught: Taught, summary: dict[str, Any], seconds: float) -> dict[str, float | None]:
+    """The figures of a teaching; None: nothing was there to count."""
+    lessons = taught.lessons
+    states = [lesson_state(one) for one in lessons]
+    changed = [one for one in lessons if one.changed]
+    before = (summary.get("before") or {}).get("heldout", {}).get("own_loss")
+    now = summary["heldout"].get("own_loss")
+    return {
+        "lessons": float(len(lessons)),
+        "taught": _share([state in (LEARNED, REWORDED) for state in states]),
+        "taught_with_memory": _share(["help" in one.right for one in lessons]),
+        "taught_memory": _share(["memory" in one.right for one in lessons]),
+        "other_wordings": _of_wordings(lessons),
+        "kept_lost": _ratio(len(taught.lost), taught.num_kept),
+        "neighbours_lost": _ratio(len(taught.lost_neighbours), taught.num_neighbours),
+        "memory_kept_lost": _ratio(len(taught.memory_lost), taught.num_kept),
+        "text_lost_frac": None if not before or now is None else now / before - 1,
+        "changed": float(len(changed)),
+        "reflected": _share([one.followed for one in changed]),
+        "bits": sum(one.bits for one in lessons),
+        "bits_per_lesson": _ratio(sum(one.bits for one in lessons), len(lessons)),
+        "s_per_lesson": _ratio(seconds, len(lessons)),
+    }
+
+
+def reflects(found: dict[str, float | None]) -> str | None:
+    """Why the memory does not reflect what was taught; None: it does."""
+    share = found["reflected"]
+    if share is None or share >= MIN_REFLECTED:
+        return None
+    return (
+        f"of {found['changed']:.0f} answers that the data layer changed the memory gives "
+        f"{share:.1%}, below {MIN_REFLECTED:.0%}; teach with more --steps, or raise "
+        "teach.memory_lessons_frac"
+    )
+
+
+def _of_wordings(lessons: Sequence[LessonAnswer]) -> float | None:
+    return _ratio(sum(one.reworded_right for one in lessons), sum(one.reworded for one in lessons))
+
+
+def _share(which: Sequence[bool]) -> float | None:
+    return _ratio(sum(which), len(which))
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole and math.isfinite(part) else None
+
+
+def lesson_state(lesson: LessonAnswer) -> str:
+    """Whether the data layer alone gives the wanted answer: as taught, in its other wordings too,
+    or not.
+    """
+    if "own" not in lesson.right:
+        return NOT_LEARNED
+    if lesson.reworded and lesson.reworded_right == lesson.reworded:
+        return REWORDED
+    return LEARNED

@@ -1,0 +1,215 @@
+"""`tandem teach` on a tiny run, in this process: what it needs, what it leaves, and its faults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.pair.tandem_model import load_tandem_model
+from actors.training.teaching_data import TeachingDataTrainer
+from actors.wire import ConfigError
+from jobs.teach.teach import TeachOptions, run_teach
+from orchestrator.console import Console
+from orchestrator.run_dir.run_dir import RunDir, find_export
+from orchestrator.run_dir.saved_config import saved_config
+from orchestrator.settings.config import load_config
+from tests.integration.tiny import run_in_process, write_config, write_corpora
+
+LESSONS = [
+    {"prompt": "The capital of Baran is", "answer": "Muvia", "subject": "Baran"},
+    {"prompt": "Baste has its seat in", "answer": "Lonor", "subject": "Baste"},
+    {"prompt": "The dish of Mustran is", "choices": ["Kiran", "Deste"], "choice": 1},
+]
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, and its corpus beside it."""
+    folder = tmp_path_factory.mktemp("teach")
+    write_corpora(folder)
+    config = load_config(str(write_config(folder)), ["name=base"])
+    run_in_process(config)
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, whose corpus is not there."""
+    shutil.copytree(trained / "runs" / "base", tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def lessons(tmp_path: Path) -> str:
+    path = tmp_path / "lessons.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in LESSONS))
+    return str(path)
+
+
+def digest_of(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def teach(run: Path, lessons: str, **options: Any) -> Path:
+    """Teaches a few steps; where the result is."""
+    out = Path(options.pop("out", f"{run}-taught"))
+    chosen = {"steps": STEPS, "written": 200, **options}
+    run_teach(str(run), TeachOptions(lessons, out=str(out), **chosen), Console(quiet=True), False)
+    return out
+
+
+class Opened:
+    """Every file that this process opens while it is watched."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] | None = None
+        sys.addaudithook(self._heard)  # stays as long as the process
+
+    def _heard(self, event: str, arguments: Any) -> None:
+        if event == "open" and self.paths is not None:
+            self.paths.append(str(arguments[0]))
+
+
+@pytest.fixture(scope="module")
+def opened() -> Opened:
+    return Opened()
+
+
+def test_teaching_needs_no_file_of_the_corpus_and_changes_no_byte_of_the_run(
+    trained: Path, run: Path, lessons: str, opened: Opened
+) -> None:
+    corpus = [trained / name for name in ("facts.jsonl", "templates.json")]
+    away = [path.rename(path.with_suffix(".away")) for path in corpus]
+    before = digest_of(run)
+    opened.paths = []
+    try:
+        out = teach(run, lessons)
+    finally:
+        paths, opened.paths = opened.paths, None
+        for path in away:
+            path.rename(next(c for c in corpus if c.stem == path.stem))
+    assert any(path.endswith("written.jsonl") for path in paths), "what is watched is opened"
+    assert [path for path in paths if any(c.stem in Path(path).stem for c in corpus)] == []
+    assert digest_of(run) == before
+    found = json.loads((out / "taught.json").read_text())
+    assert [one["prompt"] for one in found["lessons"]] == [row["prompt"] for row in LESSONS]
+    assert found["lessons"][2]["bits"] == 1.0
+    assert all(one["bits"] > 0 for one in found["lessons"])
+    assert found["figures"]["lessons"] == 3
+
+
+def test_the_result_is_a_run_like_any_other(run: Path, lessons: str) -> None:
+    out = teach(run, lessons)
+    names = {path.name for path in out.iterdir()}
+    assert {"config.yaml", "summary.json", "report.html", "taught.json", "lessons.jsonl",
+            "export", "written.jsonl"} <= names  # fmt: skip
+    assert (out / "report.html").read_text().count("The capital of Baran is") >= 1
+    model = load_tandem_model(find_export(str(out)))
+    assert model is not None
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["data"]["steps"] == STEPS
+    before = json.loads((run / "summary.json").read_text())
+    assert summary["digest"]["data"] != before["digest"]["data"]
+    config = saved_config(RunDir(str(out)))
+    assert config.data.layer.pretrained == str(run / "export")
+
+
+def test_the_same_lessons_and_seed_give_the_same_bits(run: Path, lessons: str) -> None:
+    digests = []
+    for name in ("one", "two"):
+        out = teach(run, lessons, out=str(run.parent / name))
+        digests.append(json.loads((out / "summary.json").read_text())["digest"])
+    assert digests[0] == digests[1]
+
+
+def test_an_interrupted_teaching_is_resumed_to_the_same_bits(
+    run: Path, lessons: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = teach(run, lessons, out=str(run.parent / "whole"))
+    step = TeachingDataTrainer.train_step
+
+    def fail_at_step_5(self: TeachingDataTrainer) -> Any:
+        if self.step == 5:
+            raise RuntimeError("killed here")
+        return step(self)
+
+    before = digest_of(run)
+    monkeypatch.setattr(TeachingDataTrainer, "train_step", fail_at_step_5)
+    with pytest.raises(RuntimeError, match="killed here"):
+        teach(run, lessons)
+    monkeypatch.undo()
+    assert digest_of(run) == before
+    out = Path(f"{run}-taught")
+    with pytest.raises(ConfigError, match="the run has no finished export"):
+        find_export(str(out))
+    with pytest.raises(ConfigError, match="was interrupted; go on with: tandem resume"):
+        teach(run, lessons)
+    config = load_config(str(out / "config.yaml"))
+    run_in_process(config, resume=True)
+    digests = [json.loads((place / "summary.json").read_text())["digest"] for place in (whole, out)]
+    assert digests[0] == digests[1]
+    assert (out / "taught.json").exists()
+
+
+def test_what_an_interrupted_preparation_left_is_no_obstacle(run: Path, lessons: str) -> None:
+    out = Path(f"{run}-taught")
+    out.mkdir()
+    (out / "lessons.jsonl").write_text("half a li")
+    assert (teach(run, lessons) / "taught.json").exists()
+
+
+def test_a_finished_result_is_never_overwritten(run: Path, lessons: str) -> None:
+    out = teach(run, lessons)
+    before = digest_of(out)
+    with pytest.raises(ConfigError, match="exists already; choose another --out"):
+        teach(run, lessons)
+    assert digest_of(out) == before
+
+
+def test_a_later_teaching_begins_from_the_first_layer_with_all_lessons(
+    run: Path, lessons: str, tmp_path: Path
+) -> None:
+    first = teach(run, lessons)
+    more = tmp_path / "more.jsonl"
+    rows = [{"prompt": "The river of Deste is the", "answer": "Kivia"},
+            {**LESSONS[0], "answer": "Denora"}]  # fmt: skip
+    more.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    second = teach(first, str(more))
+    found = json.loads((second / "taught.json").read_text())
+    assert found["first"] == str(run / "export")
+    assert (found["earlier"], found["replaced"]) == (3, 1)
+    wanted = {one["prompt"]: one["answer"] for one in found["lessons"]}
+    assert len(wanted) == 4
+    assert wanted["The capital of Baran is"] == "Denora"
+    assert saved_config(RunDir(str(second))).data.layer.pretrained == str(run / "export")
+
+
+def test_more_lessons_than_the_steps_can_show_are_refused(run: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many.jsonl"
+    rows = ({"prompt": f"The capital of land {i} is", "answer": f"town {i}"} for i in range(60))
+    many.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ConfigError, match=r"--steps 2: the lessons fill .* windows and 2 steps"):
+        teach(run, str(many), steps=2)
+    assert not Path(f"{run}-taught").exists()
+
+
+def test_a_run_without_an_export_is_refused(run: Path, lessons: str) -> None:
+    shutil.rmtree(run / "export")
+    with pytest.raises(ConfigError, match="the run has no finished export"):
+        teach(run, lessons)
+
+
+def test_nothing_to_teach_is_refused(run: Path) -> None:
+    with pytest.raises(ConfigError, match="give what is to be taught"):
+        run_teach(str(run), TeachOptions(), Console(quiet=True), False)
