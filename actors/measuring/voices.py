@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from actors.corpus.windows import PADDING
+from actors.layers.memory_cache import MemoryCache
 from actors.layers.mixture import Predictions
 from actors.layers.pair import Pair
 from actors.layers.predicted import log_probabilities, parts_of
-from actors.measuring.memory_cache import MemoryCache
 
 Voice = Literal["own", "help", "memory"]
 VOICES: tuple[Voice, ...] = ("own", "help", "memory")

@@ -23,8 +23,8 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from actors.layers.data_layer import MemoryPort
+from actors.layers.memory_cache import MemoryCache
 from actors.layers.pair import Pair
-from actors.measuring.memory_cache import MemoryCache
 from actors.measuring.voices import VOICES, Voice, predict_voice_next
 from actors.pair.teller import Teller
 from actors.tokenizers.prompt import load_prompt_tokenizer

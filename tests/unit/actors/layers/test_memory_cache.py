@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from actors.layers.memory_cache import MemoryCache
 from actors.layers.memory_layer import MemoryLayer
-from actors.measuring.memory_cache import MemoryCache
 from tests.unit.actors.tiny import build_memory, one_document, tokens
 
 IDS = tokens(3, 8)
