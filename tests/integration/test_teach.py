@@ -269,3 +269,14 @@ def test_one_thing_is_taught_at_a_time(run: Path, lessons: str) -> None:
     options = TeachOptions(lessons, from_memory=True)
     with pytest.raises(ConfigError, match=r"got --lessons FILE and --from-memory"):
         run_teach(str(run), options, Console(quiet=True), False)
+
+
+@pytest.mark.long
+def test_on_ray_the_bits_are_those_of_one_process(
+    run: Path, lessons: str, shared_ray: None
+) -> None:
+    digests = []
+    for name, ray in (("here", False), ("there", True)):
+        out = teach(run, lessons, out=str(run.parent / name), ray=ray)
+        digests.append(json.loads((out / "summary.json").read_text())["digest"])
+    assert digests[0] == digests[1]
