@@ -21,13 +21,13 @@ from actors.measuring.answers import is_answered
 from actors.measuring.heldout import MARGIN, Reflection
 from actors.measuring.voices import (
     BATCH_TOKENS,
+    VOICES,
+    Voice,
     batches,
     predict_voice_at,
     predict_voice_next,
     rows_at_once,
 )
-from actors.measuring.voices import VOICES as VOICES
-from actors.measuring.voices import Voice as Voice
 from actors.sources.facts import Probe, baseline_accuracy
 from actors.tokenizers.tokenizer import Tokenizer
 

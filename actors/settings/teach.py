@@ -12,8 +12,6 @@ from pydantic import Field, model_validator
 from actors.settings.base import Spec
 from actors.settings.fields import PathTo
 
-TEACHING_LOSSES = ("lessons", "reworded", "rehearsed", "kept")  # beside those of `LossWeights`
-
 
 class TeachSpec(Spec):
     """Lessons for the data layer, which the memory follows; set by `tandem teach`."""

@@ -18,9 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import MEASURED_WINDOWS, Windows, WindowStream, pack
+from actors.corpus.corpus import MEASURED_WINDOWS, WindowStream
 from actors.corpus.ranges import from_lists, to_lists
 from actors.corpus.replay_buffer import ReplayBuffer
+from actors.corpus.windows import Windows, pack
 from actors.layers import losses
 from actors.layers.batch import (
     Batch,

@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import Corpus, Windows
+from actors.corpus.corpus import Corpus
 from actors.corpus.ranges import from_lists, merge_ranges, to_lists
 from actors.corpus.reading_share import ReadingShare
+from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, add_noise, to_batch
 from actors.layers.precision import autocast
 from actors.machine import profiling

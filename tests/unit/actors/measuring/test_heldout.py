@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from actors.corpus.corpus import Windows
+from actors.corpus.windows import Windows
 from actors.layers import losses
 from actors.layers.batch import Batch, memory_logits_at, to_batch
 from actors.layers.pair import Pair
