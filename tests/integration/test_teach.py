@@ -172,6 +172,8 @@ def test_what_an_interrupted_preparation_left_is_no_obstacle(run: Path, lessons:
     out = Path(f"{run}-taught")
     out.mkdir()
     (out / "lessons.jsonl").write_text("half a li")
+    (out / "exam.json.part").write_text("{")
+    (out / "corpus.json").write_text("{}")
     assert (teach(run, lessons) / "taught.json").exists()
 
 
