@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 import typer.core
 
-from actors.settings.learn_plan import ROWS_LR, VALUE_LR_FRAC
+from actors.settings.learn_plan import VALUE_LR_FRAC
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 from jobs.options import (
@@ -23,6 +23,8 @@ from jobs.options import (
     VerboseOption,
 )
 from jobs.teach.command import teach
+from jobs.teach.propose_command import propose
+from jobs.tell.commands import tell, told, untell
 from orchestrator.console import Console, replace_unencodable
 
 
@@ -178,16 +180,7 @@ def learn(
     lr: Annotated[
         float | None,
         typer.Option(
-            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's; "
-            f"with --rows: {ROWS_LR:g}."
-        ),
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Train only so many rows of the value table per step, those that the run's own "
-            "data reads least; 0: all that are read. Default: train every weight of the memory.",
+            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's."
         ),
     ] = None,
     old_data: Annotated[
@@ -200,7 +193,7 @@ def learn(
     from jobs.learn.learn import LearnOptions, run_learn
 
     with exit_codes():
-        options = LearnOptions(facts, text, templates, out, steps, lr, rows, old_data, seed)
+        options = LearnOptions(facts, text, templates, out, steps, lr, old_data, seed)
         run_learn(run, options, Console(), as_json)
 
 
@@ -219,6 +212,10 @@ def ask(
 
     with exit_codes():
         run_ask(run, prompt, Console(ends_with_reader=True), tokens, max_tokens)
+
+
+for command in (tell, told, untell, propose):
+    app.command()(command)
 
 
 @app.command()

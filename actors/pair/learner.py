@@ -1,21 +1,19 @@
 """Trains a memory on new text or facts while its data layer stays as it is.
 
     batch = new text or facts, and a share of old data
-    every weight:  encoder, keys and table by their own optimizers, as the memory group trains them
-    rows:          `MemoryLayer.write`, on the rows of the value table that old data reads least
+    encoder, keys and table by their own optimizers, as the memory group trains them
 
 No exchange and no other process: the data layer never changes. Minimised are the loss of the memory
 alone (self) and that of the mixture, through the frozen data layer (assist); without the second the
-memory would know what is new and the pair would not say it. Where every weight is trained, so is
-the data layer's own loss with the reads as input (reader), of which half are dropped, so that no
-answer depends on a single one. Called by `jobs.learn.learn`.
+memory would know what is new and the pair would not say it. So is the data layer's own loss with
+the reads as input (reader), of which half are dropped, so that no answer depends on a single one.
+Called by `jobs.learn.learn`.
 
 Shapes: B sequences, T tokens, N positions that read, D d_m.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +28,6 @@ from actors.layers.batch import Batch, add_noise, rows_at, rows_to, to_batch
 from actors.layers.mixture import predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
-from actors.layers.sparse_write import Background
 from actors.machine.seeds import seed_of
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
@@ -79,29 +76,15 @@ class Learner:
         self.step = 0
         self.learned = Learned()
         pair.data.requires_grad_(False)
-        if plan.rows is None:
-            for name, parameter in pair.memory.named_parameters():
-                parameter.requires_grad_(section_of(name, parameter) != FROZEN)
-            self._dense = DenseOptimizer(FlatParameters(pair.memory, section_of), self._optimizer)
-            self._rows = RowAdam(pair.memory.values, self._optimizer.betas, spec.memory.value_clip)
-        else:
-            pair.memory.requires_grad_(False)
-            self._background = Background.of(self._old_reads(), pair.memory.spec.num_slots)
+        for name, parameter in pair.memory.named_parameters():
+            parameter.requires_grad_(section_of(name, parameter) != FROZEN)
+        self._dense = DenseOptimizer(FlatParameters(pair.memory, section_of), self._optimizer)
+        self._rows = RowAdam(pair.memory.values, self._optimizer.betas, spec.memory.value_clip)
 
     @property
     def rows_changed(self) -> int:
         """Number of rows of the value table that have changed."""
         return int((self._pair.memory.values.detach() != self._start_values).any(1).sum())
-
-    @torch.no_grad()
-    def _old_reads(self) -> Iterator[Tensor]:
-        """Slots read by batches of old data, at the same kinds of positions as in training."""
-        for _ in range(self._plan.background_batches):
-            batch = to_batch(self._old.next_batch(self._spec.memory.batch_size)[0], self._device)
-            with self._autocast():
-                u_BTD, _ = self._pair.memory.encode(batch.tokens_BT, batch.segments_BT)
-                u_MD = rows_at(u_BTD, batch.places(self._reading(batch)))
-                yield self._pair.memory.read_at(u_MD).slots
 
     def _autocast(self) -> torch.autocast:
         return autocast(self._spec.memory.precision, self._device)
@@ -136,19 +119,7 @@ class Learner:
         """
         batch, plan = self._next_batch(), self._plan
         rate = learning_rate(plan.lr, self._optimizer, self.step, plan.steps)
-        if plan.rows is None:
-            loss = self._train_all(batch, rate)
-        else:
-            with self._autocast():
-                loss = self._pair.memory.write(
-                    batch.tokens_BT,
-                    batch.segments_BT,
-                    torch.from_numpy(self._reading(batch)).to(self._device),
-                    lambda y_MD: self._loss(batch, y_MD),
-                    self._background,
-                    rate,
-                    plan.rows,
-                ).loss
+        loss = self._train_all(batch, rate)
         if not loss < float("inf"):
             raise DivergedError(
                 f"the loss is {loss} at step {self.step + 1} of {plan.steps}; lower the learning "
@@ -177,7 +148,7 @@ class Learner:
         return float(loss.detach())
 
     def _loss(self, batch: Batch, y_MD: Tensor) -> Tensor:
-        """Self, and at their weights assist and, where every weight is trained, reader.
+        """Self, and at their weights assist and reader.
 
         Args:
             batch: new text and old data.
@@ -189,12 +160,11 @@ class Learner:
         if not self._plan.assist:
             return alone
         y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
-        every_weight = self._plan.rows is None
-        scale_BT = self._read_scale(batch) if every_weight else None
-        _, both = predict_both(self._pair.data, memory, batch, y_BTD, batch.valid_at_N, scale_BT)
+        _, both = predict_both(
+            self._pair.data, memory, batch, y_BTD, batch.valid_at_N, self._read_scale(batch)
+        )
         through = losses.assist(both.mixed().logp, targets_N)
-        if every_weight:
-            through = through + self._spec.losses.reader * losses.own(both.logits, targets_N)
+        through = through + self._spec.losses.reader * losses.own(both.logits, targets_N)
         return alone + self._plan.assist * through
 
     def _read_scale(self, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ Shapes: B sequences, T tokens of this call, L of them with logits, D memory widt
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from actors.pair.teller import Teller
 from actors.tokenizers.prompt import load_prompt_tokenizer
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights import pair_export
+from actors.wire import ConfigError
 
 ANSWER_TOKENS = 24  # as many as `tandem ask` prints by default
 # Attributes that the generation code needs beyond those of a module; taken from the data layer.
@@ -336,13 +338,21 @@ class TandemModel(Teller, nn.Module, GenerationMixin):  # type: ignore[misc]
         texts = [t.strip() for t in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
         return texts[0] if isinstance(prompt, str) and len(texts) == 1 else texts
 
-    def save_pretrained(self, *_args: Any, **_kwargs: Any) -> None:
-        """Raises: NotImplementedError: the message says where the saved pair is."""
-        raise NotImplementedError(
-            "a pair is exported by its run: copy the run's export/ folder, which `load` takes. The "
-            "data layer alone: model.data_layer.model.save_pretrained(folder) and "
-            "model.tokenizer.save_pretrained(folder)"
-        )
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes the pair, with what it was told, as an export that `load` takes.
+
+        Args:
+            directory: that is not there yet; any fsspec URL.
+
+        Raises:
+            ConfigError: there is something already; or the pair is not from an export.
+            StorageError: its storage is away or full.
+        """
+        if self.words is None:
+            raise ConfigError("this pair has no tokenizer of its run, which an export needs")
+        pair_export.save_pair(self.words, Pair(self.data_layer, self.memory_layer), str(directory))
+
+    save_pretrained = save
 
 
 def load_tandem_model(directory: str) -> TandemModel:

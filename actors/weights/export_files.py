@@ -3,6 +3,7 @@
     DIR/tokenizer.json                                                   the run's own
     DIR/data_layer/    config.json, model.safetensors, tokenizer.json …  loads with
                        AutoModelForCausalLM
+    DIR/data_layer_adapter/  of peft, with `data.layer.lora.export: apart`
     DIR/memory_port/   port.json, port.safetensors                       what that would drop
     DIR/memory_layer/  memory.json, memory.safetensors
                        kept.safetensors    windows of what it trained on, for later writes
@@ -37,6 +38,7 @@ MARKER = "export.json"
 FOLDER = "export"  # of a run directory
 TOKENIZER = "tokenizer.json"
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
+ADAPTER = "data_layer_adapter"  # of peft, where adapters are apart from the model
 BASE, DTYPE = "base", "dtype"  # of the marker, where the data layer is the model that came in
 KEPT = f"{MEMORY_LAYER}/kept.safetensors"
 WRITES = f"{MEMORY_LAYER}/writes"

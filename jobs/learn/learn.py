@@ -16,6 +16,7 @@ from rich.table import Table
 
 from actors.settings.corpus import CorpusSpec
 from actors.settings.learn_plan import LearnPlan, default_lr
+from actors.settings.run import MEMORY
 from actors.wire import ConfigError
 from jobs.learn.new_corpus import facts_corpus, text_corpus
 from orchestrator.console import Console
@@ -36,7 +37,7 @@ class LearnOptions:
         facts, text: path of what is to be learned, one of them.
         templates: wordings of the facts.
         out: directory of the result.
-        steps, lr, rows, old_frac, seed: as `LearnPlan`.
+        steps, lr, old_frac, seed: as `LearnPlan`.
     """
 
     facts: str | None = None
@@ -45,7 +46,6 @@ class LearnOptions:
     out: str | None = None
     steps: int = 400
     lr: float | None = None
-    rows: int | None = None
     old_frac: float = 0.25
     seed: int | None = None
 
@@ -64,7 +64,7 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
     corpus = _corpus(config, options)
     out = RunDir(options.out or f"{run_dir.url}-learned")
     kept = _config_at(config, out)
-    usual_lr = default_lr(config.memory.value_lr, options.rows)
+    usual_lr = default_lr(config.memory.value_lr)
     if options.lr is not None and not 0 < options.lr < float("inf"):
         raise ConfigError(f"--lr {options.lr:g}: expected a positive number, e.g. {usual_lr:g}")
     if out.exists():
@@ -117,9 +117,11 @@ def _learn(
     import torch
 
     from actors.corpus.corpus import Corpus
+    from actors.corpus.kept_windows import kept_windows
     from actors.measuring.knowledge import KnowledgeTest
     from actors.pair.learner import Learner
     from actors.weights.pair_export import load_pair
+    from jobs.learn.told_again import ToldAgain
 
     workers = config.memory.workers
     torch.set_num_threads(max(1, int(workers.cpus)))
@@ -127,8 +129,7 @@ def _learn(
     device = torch.device("cuda" if on_card else "cpu")
     plan = LearnPlan(
         steps=options.steps,
-        lr=default_lr(config.memory.value_lr, options.rows) if options.lr is None else options.lr,
-        rows=options.rows,
+        lr=default_lr(config.memory.value_lr) if options.lr is None else options.lr,
         old_frac=options.old_frac,
         seed=config.seed if options.seed is None else options.seed,
     )
@@ -147,13 +148,10 @@ def _learn(
             ("old", config, own_corpus),
         )
     }
-    how = f"{plan.steps} steps, " + (
-        "every weight of the memory"
-        if plan.rows is None
-        else f"{plan.rows or 'all'} rows of the value table a step"
-    )
+    how = f"{plan.steps} steps, every weight of the memory"
     say(f"learning {given.described}: {how}; measuring first")
     before = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
+    told = ToldAgain(pair, tokenizer)
     learner = Learner(config, pair, new_corpus, own_corpus, plan)
     seconds, curve = 0.0, []
 
@@ -170,6 +168,9 @@ def _learn(
         seconds += time.perf_counter() - began
         if learner.step % every == 0 or learner.step == plan.steps:
             point()
+    if pair.memory.kept is None:  # of a run of an earlier version
+        pair.memory.kept = kept_windows(own_corpus, MEMORY, config.memory.kept_reads)
+    told_again = told.tell(pair.memory.kept)
     after = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
     learned = {
         "how": f"{how}, {plan.old_frac:.0%} old data, data layer frozen",
@@ -177,7 +178,6 @@ def _learn(
         "facts": _count(new_corpus, own_corpus),
         "steps": plan.steps,
         "lr": plan.lr,
-        "rows": plan.rows,
         "old_data": plan.old_frac,
         "seed": plan.seed,
         "seconds": seconds,
@@ -187,6 +187,7 @@ def _learn(
         "num_rows": config.memory.layer.num_slots,
         **{name: {"before": before[name], "after": after[name]} for name in exams},
         "curve": curve,
+        "told": told_again,
     }
     return learned, pair, tokenizer
 
@@ -242,4 +243,11 @@ def _print(learned: dict[str, Any], console: Console) -> None:
     if "general_help_loss" in marks[0]:
         before, after = (m["general_help_loss"] for m in marks)
         console.say(f"general text, with memory: {before:.3f} → {after:.3f} nats per token")
+    if told := learned.get("told"):
+        console.say(
+            f"what the run was told: {told['writes']} write(s), solved again for what was learned; "
+            f"of {told['associations']} association(s) {told['answered_before']} were answered "
+            f"before, {told['answered_untold']} by what was learned alone and {told['answered']} "
+            "now"
+        )
     console.say(f"report: {learned['out']}/{REPORT}")

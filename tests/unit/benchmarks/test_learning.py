@@ -65,12 +65,9 @@ TINY = Sizes(
     base_intervals=1,
     learn_steps=2,
     learn_every=1,
-    background_batches=2,
     old_frac=0.25,
     full_rates=(1e-3,),
     lora_rates=(1e-3,),
-    top_t=(0, 8),
-    write_rates=(1.0,),
 )
 
 
@@ -385,7 +382,6 @@ ROW_FIGURES = {
     "loss": "help_gain",
     "alone": "new_fact_accuracy",
     "forget": "forgotten_nats_help",
-    "write": "write_8_forgotten",
     "joint": "joint_gap",
     "stale": "stale_2_1_help_loss",
 }

@@ -506,9 +506,9 @@ def test_a_mistyped_option_is_refused(llama: TandemModel) -> None:
         llama.generate(tokens(1, 4), voise="own")
 
 
-def test_saving_says_where_the_saved_pair_is(llama: TandemModel) -> None:
-    with pytest.raises(NotImplementedError, match="copy the run's export/ folder"):
-        llama.save_pretrained("somewhere")
+def test_a_pair_without_its_runs_tokenizer_is_not_saved(llama: TandemModel) -> None:
+    with pytest.raises(ConfigError, match="no tokenizer of its run, which an export needs"):
+        llama.save("somewhere")
 
 
 @torch.no_grad()
