@@ -158,7 +158,7 @@ class DataGroupSpec(_GroupSpec):
     batch_size: Annotated[int, Mark.FITTED] = Field(
         16, ge=2, description="Sequences per optimizer step, over all workers."
     )
-    port_lr: float | None = Field(
+    port_lr: Annotated[float | None, Mark.FITTED] = Field(
         None,
         gt=0,
         description="Peak learning rate of the memory port, with the schedule of `optimizer`. "

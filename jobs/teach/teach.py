@@ -26,7 +26,7 @@ from orchestrator.reporting.taught_report import figure_rows, lesson_rows, lost_
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import Config
-from orchestrator.settings.file_names import CONFIG, REPORT, SUMMARY, TAUGHT
+from orchestrator.settings.file_names import CONFIG, CORPUS, REPORT, STATUS, SUMMARY, TAUGHT
 
 if TYPE_CHECKING:
     from actors.layers.named_writes import NamedWrites
@@ -152,12 +152,14 @@ def refuse_existing(out: RunDir) -> None:
             f"{out.url}: this teaching was interrupted; go on with: tandem resume {out.url} "
             "--in-process, or choose another --out"
         )
-    prepared = {LESSONS, EXAM, WRITTEN, TOLD}
-    if out.exists(CONFIG) or out.list_files("").keys() - prepared:
+    prepared = {LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
+    names = out.list_files("").keys()
+    left = {name for name in names if name.removesuffix(".part") in prepared}
+    if out.exists(CONFIG) or names - left or out.list_folders():
         raise ConfigError(
             f"{out.url} exists already; choose another --out, or remove it if it is not needed"
         )
-    for name in prepared:
+    for name in left:
         out.remove(name)
 
 
