@@ -31,7 +31,7 @@ from actors.layers.pair import Pair
 from actors.layers.sampling import openings
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.heldout import parts as rows_of
-from actors.measuring.probing import VOICES, Voice
+from actors.measuring.voices import VOICES, Voice
 from actors.pair import tandem_model
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer

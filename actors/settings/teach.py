@@ -12,8 +12,6 @@ from pydantic import Field, model_validator
 from actors.settings.base import Spec
 from actors.settings.fields import PathTo
 
-TEACHING_LOSSES = ("lessons", "reworded", "rehearsed", "kept")  # beside those of `LossWeights`
-
 
 class TeachSpec(Spec):
     """Lessons for the data layer, which the memory follows; set by `tandem teach`."""
@@ -57,7 +55,7 @@ class TeachSpec(Spec):
         "where lessons are not learned.",
     )
     memory_lessons_frac: float = Field(
-        0.4,
+        0.3,
         gt=0,
         lt=1,
         description="Share of the memory group's sequences that are lessons, in all wordings; the "

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from actors.settings.corpus import CorpusSpec
 from actors.settings.learn_plan import LearnPlan, default_lr
+from actors.settings.run import MEMORY
 from actors.wire import ConfigError
 from jobs.learn.new_corpus import facts_corpus, text_corpus
 from orchestrator.console import Console
@@ -26,6 +27,7 @@ from orchestrator.settings.config import Config, make_config
 from orchestrator.settings.file_names import REPORT, SUMMARY
 
 CURVE_POINTS = 6
+STEPS, OLD_FRAC = 400, 0.25  # where the command is given none
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class LearnOptions:
     text: str | None = None
     templates: str | None = None
     out: str | None = None
-    steps: int = 400
+    steps: int = STEPS
     lr: float | None = None
-    old_frac: float = 0.25
+    old_frac: float = OLD_FRAC
     seed: int | None = None
 
 
@@ -116,9 +118,11 @@ def _learn(
     import torch
 
     from actors.corpus.corpus import Corpus
+    from actors.corpus.kept_windows import kept_windows
     from actors.measuring.knowledge import KnowledgeTest
     from actors.pair.learner import Learner
     from actors.weights.pair_export import load_pair
+    from jobs.learn.told_again import ToldAgain
 
     workers = config.memory.workers
     torch.set_num_threads(max(1, int(workers.cpus)))
@@ -148,6 +152,7 @@ def _learn(
     how = f"{plan.steps} steps, every weight of the memory"
     say(f"learning {given.described}: {how}; measuring first")
     before = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
+    told = ToldAgain(pair, tokenizer)
     learner = Learner(config, pair, new_corpus, own_corpus, plan)
     seconds, curve = 0.0, []
 
@@ -164,6 +169,9 @@ def _learn(
         seconds += time.perf_counter() - began
         if learner.step % every == 0 or learner.step == plan.steps:
             point()
+    if pair.memory.kept is None:  # of a run of an earlier version
+        pair.memory.kept = kept_windows(own_corpus, MEMORY, config.memory.kept_reads)
+    told_again = told.tell(pair.memory.kept)
     after = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
     learned = {
         "how": f"{how}, {plan.old_frac:.0%} old data, data layer frozen",
@@ -180,6 +188,7 @@ def _learn(
         "num_rows": config.memory.layer.num_slots,
         **{name: {"before": before[name], "after": after[name]} for name in exams},
         "curve": curve,
+        "told": told_again,
     }
     return learned, pair, tokenizer
 
@@ -235,4 +244,11 @@ def _print(learned: dict[str, Any], console: Console) -> None:
     if "general_help_loss" in marks[0]:
         before, after = (m["general_help_loss"] for m in marks)
         console.say(f"general text, with memory: {before:.3f} → {after:.3f} nats per token")
+    if told := learned.get("told"):
+        console.say(
+            f"what the run was told: {told['writes']} write(s), solved again for what was learned; "
+            f"of {told['associations']} association(s) {told['answered_before']} were answered "
+            f"before, {told['answered_untold']} by what was learned alone and {told['answered']} "
+            "now"
+        )
     console.say(f"report: {learned['out']}/{REPORT}")

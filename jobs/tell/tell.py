@@ -136,7 +136,11 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
     if "rows" not in row:  # of a running run: solved anew for each version
         return [*named, ABSENT, ABSENT, ABSENT, "on"]
-    solved = [f"{row['rows']:,}", text_size(row["bytes"]), figure(row["figures"].get("residual"))]
+    solved = [
+        f"{row['rows']:,}",
+        text_size(row["bytes"]),
+        figure(row["figures"].get("residual"), ".2g"),
+    ]
     return [*named, *solved, "on" if row["on"] else "off"]
 
 

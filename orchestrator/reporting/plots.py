@@ -12,7 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from actors.settings.run import DATA, GROUPS, MEMORY
-from orchestrator.run_dir.metrics import NATS_LOSSES, Metrics, Row
+from orchestrator.run_dir.metrics import NATS, Metrics, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +149,7 @@ def _evaluation_plots(rows: Sequence[Row]) -> list[str]:
 
 def _losses(rows: Sequence[Row]) -> dict[str, str]:
     """The losses that a group's rows have, in nats: name -> key."""
-    keys = {name: f"train.{name}" for name in NATS_LOSSES}
+    keys = {name: f"train.{name}" for name in NATS}
     return {name: key for name, key in keys.items() if any(key in row for row in rows)}
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from actors.wire import Report
 from orchestrator.background import Background
-from orchestrator.run_dir.metrics import NATS_LOSSES, Row
+from orchestrator.run_dir.metrics import NATS, Row
 from orchestrator.settings.config import Config
 
 RUN, GROUP, RANK = ("run",), ("run", "group"), ("run", "group", "rank")
@@ -197,7 +197,7 @@ class Figures:
             of_group["tandem_version"] = row["interval"]
         for name, value in of_group.items():
             self.of_group(name, value, group)
-        for term in NATS_LOSSES:
+        for term in NATS:
             if math.isfinite(value := row.get(f"train.{term}", math.nan)):
                 self.of_group("tandem_train_loss_nats", value, group, term=term)
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from actors.settings.run import DATA, MEMORY, LossWeights
-from actors.settings.teach import TEACHING_LOSSES
 from actors.wire import Evaluation, Report
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize
@@ -21,8 +20,13 @@ SHOWN_LOSSES = {
     DATA: ("own", "help", "lessons", "reworded", "rehearsed"),
     MEMORY: ("self", "recall", "sync", "kept"),
 }
-NO_NATS = ("balance",)  # losses in another unit than all others
-NATS_LOSSES = tuple(n for n in (*LossWeights.names(), *TEACHING_LOSSES) if n not in NO_NATS)
+# Losses in nats per token: those with a weight of their name, and those of teaching. `balance` has
+# another unit.
+NATS = tuple(
+    name
+    for name in dict.fromkeys((*LossWeights.names(), *SHOWN_LOSSES[DATA], *SHOWN_LOSSES[MEMORY]))
+    if name != "balance"
+)
 
 
 @dataclass(frozen=True)

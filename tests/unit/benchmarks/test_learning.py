@@ -315,7 +315,7 @@ class Numbers:
         self.number = number
 
     def next_batch(self, num: int) -> tuple[Any, list[Any]]:
-        from actors.corpus.corpus import Windows
+        from actors.corpus.windows import Windows
 
         rows = np.full((num, 4), self.number, np.int32)
         return Windows(rows, rows, rows > 0), []

@@ -7,7 +7,7 @@ import pytest
 
 from actors.settings.run import MEMORY, LossWeights
 from orchestrator.reporting.plots import all_plots, draw
-from orchestrator.run_dir.metrics import NO_NATS, Metrics
+from orchestrator.run_dir.metrics import Metrics
 from tests.unit.orchestrator.scripted import a_report, an_evaluation, finish
 
 
@@ -33,14 +33,14 @@ def test_every_loss_of_the_run_is_drawn_under_its_name(plots: list[str], series:
 
 
 def test_every_loss_that_has_a_weight_is_drawn_in_a_look_of_its_own() -> None:
-    names = [name for name in LossWeights.names() if name not in NO_NATS]
+    names = [name for name in LossWeights.names() if name != "balance"]
     metrics = Metrics(0.0)
     for interval in (1, 2):
         values = dict.fromkeys(LossWeights.names(), 1.0)
         metrics.add_interval([a_report(MEMORY, interval, metrics=values)], 0.0, 1)
     (drawn,) = (svg for svg in all_plots(metrics) if "<!-- Memory group, training -->" in svg)
     assert [name for name in names if f"<!-- {name} -->" not in drawn] == []
-    assert not any(f"<!-- {name} -->" in drawn for name in NO_NATS)
+    assert "<!-- balance -->" not in drawn
     assert len(names) > 4
     legend = drawn[drawn.index('<g id="legend_1">') :]
     looks = re.findall(r'<path d="M [^"]*"\s+style="([^"]*)"', legend)
