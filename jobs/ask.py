@@ -25,7 +25,8 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
             f"prompt {prompt!a}: expected UTF-8, got other bytes; set the terminal to UTF-8"
         ) from err
     export = find_export(run)
-    from actors.measuring.probing import VOICES, decode_greedily, prompt_tokens
+    from actors.measuring.probing import decode_greedily, prompt_tokens
+    from actors.measuring.voices import VOICES
     from actors.weights.pair_export import load_pair
 
     pair, tokenizer = load_pair(export)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 import typer.core
 
-from actors.settings.learn_plan import ROWS_LR, VALUE_LR_FRAC
+from actors.settings.learn_plan import VALUE_LR_FRAC
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 from jobs.options import (
@@ -23,6 +23,7 @@ from jobs.options import (
     VerboseOption,
 )
 from jobs.teach.command import teach
+from jobs.teach.propose_command import propose
 from jobs.tell.commands import tell, told, untell
 from orchestrator.console import Console, replace_unencodable
 
@@ -96,6 +97,14 @@ def tune(
 def init(
     path: Annotated[str, typer.Argument(metavar="PATH", help="File to write.")] = "tandem.yaml",
     kind: Annotated[str, typer.Option("--kind", help="Kind of corpus: text or facts.")] = "text",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="FOLDER|NAME",
+            help="A memory for this model: a short config that leaves the model as it is.",
+        ),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Rarely changed fields too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
@@ -103,7 +112,7 @@ def init(
     from jobs.init import run_init
 
     with exit_codes():
-        run_init(path, kind, everything, force, Console())
+        run_init(path, kind, everything, force, Console(), model)
 
 
 @app.command()
@@ -175,33 +184,44 @@ def learn(
         str | None,
         typer.Option("--out", metavar="DIR", help="Directory of the result; default: RUN-learned."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 400,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimizer steps; default: 400, for a model by the corpus."),
+    ] = None,
     lr: Annotated[
         float | None,
         typer.Option(
-            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's; "
-            f"with --rows: {ROWS_LR:g}."
-        ),
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Train only so many rows of the value table per step, those that the run's own "
-            "data reads least; 0: all that are read. Default: train every weight of the memory.",
+            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's."
         ),
     ] = None,
     old_data: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Share of the run's own data in each batch.")
-    ] = 0.25,
+        float | None,
+        typer.Option(
+            min=0, max=0.99, help="Share of the run's own data in each batch; default: 0.25."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged."""
-    from jobs.learn.learn import LearnOptions, run_learn
+    """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged. Of a
+    MODEL that has no memory (a folder, or a name on the Hugging Face hub) it makes one.
+    """
+    from jobs.learn.first_memory import FirstOptions, is_model, learn_model
+    from jobs.learn.learn import OLD_FRAC, STEPS, LearnOptions, run_learn
 
     with exit_codes():
-        options = LearnOptions(facts, text, templates, out, steps, lr, rows, old_data, seed)
+        if is_model(run):
+            given = {"--lr": lr, "--old-data": old_data}
+            if wrong := [name for name, value in given.items() if value is not None]:
+                raise ConfigError(
+                    f"{', '.join(wrong)}: for runs only; {run} is a model without a memory, whose "
+                    "rates follow its size (`tandem init --model` writes a config to change)"
+                )
+            first = FirstOptions(facts, text, templates, out, steps, seed)
+            learn_model(run, first, Console(), as_json)
+            return
+        share = OLD_FRAC if old_data is None else old_data
+        options = LearnOptions(facts, text, templates, out, steps or STEPS, lr, share, seed)
         run_learn(run, options, Console(), as_json)
 
 
@@ -222,7 +242,7 @@ def ask(
         run_ask(run, prompt, Console(ends_with_reader=True), tokens, max_tokens)
 
 
-for command in (tell, told, untell):
+for command in (tell, told, untell, propose):
     app.command()(command)
 
 

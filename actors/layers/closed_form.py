@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 RIDGE = 1e-3  # λ
-RESIDUAL = 1e-6  # of the linear system, relative, in float64
+RESIDUAL = 1e-5  # of the linear system, relative, in float64
 EXACT_SIZE = 1024  # up to this size the factor is of float64 itself
 REFINEMENTS = 60
+DENSE = 64  # a dense product is as fast as a sparse one of so many times fewer entries
 PAIRS = 1 << 22  # of slots, added at a time
 TINY = 1e-300
 
@@ -111,8 +112,13 @@ def _starts(row_P: Tensor, num: int) -> Tensor:
 
 def _gram_of_slots(reads: SparseReads, num_columns: int, dtype: torch.dtype) -> Tensor:
     """readsᵀ reads, (U, U)."""
+    width = reads.slots_NE.shape[1]
+    if num_columns**2 <= DENSE * width**2:
+        whole_NU = torch.zeros(len(reads), num_columns, dtype=dtype)
+        whole_NU.scatter_add_(1, reads.slots_NE, reads.weights_NE.to(dtype))
+        return whole_NU.T @ whole_NU
     gram_UU = torch.zeros(num_columns, num_columns, dtype=dtype)
-    width, flat = reads.slots_NE.shape[1], gram_UU.view(-1)
+    flat = gram_UU.view(-1)
     at_once = max(1, PAIRS // (width * width))
     for start in range(0, len(reads), at_once):
         some = reads.at(slice(start, start + at_once))
@@ -164,8 +170,12 @@ class WriteSystem:
         self._matrix = SparseMatrix(both, num_rows)
         self.form = "primal" if num_rows <= len(both) else "dual"
         dtype = torch.float64 if min(num_rows, len(both)) <= EXACT_SIZE else torch.float32
-        gram = _gram_of_slots if self.form == "primal" else _gram_of_reads
-        system = gram(both, num_rows, dtype)
+        if self.form == "primal":
+            system = _gram_of_slots(own, num_rows, dtype).add_(
+                _gram_of_slots(others, num_rows, dtype)
+            )
+        else:
+            system = _gram_of_reads(both, num_rows, dtype)
         system.diagonal().add_(ridge)
         self._factor = torch.linalg.cholesky(system)
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of the mark that a position reads; see `NamedWrites.opened`
+OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of `novelty`; see `NamedWrites.freshness`
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,13 @@ class NamedWrite:
         )
 
 
+def novelty(m: Tensor, told: Tensor, mark: Tensor) -> Tensor:
+    """How much of a read is new, (...): by how much it changed, or its mark, which is 1 also where
+    the memory said the right token already and nothing had to change.
+    """
+    return torch.maximum(told.norm(dim=-1) / m.norm(dim=-1).clamp_min(1e-12), mark)
+
+
 @dataclass(frozen=True, eq=False)
 class Overlay:
     """The writes that are on, added up.
@@ -169,7 +176,14 @@ class Overlay:
     @classmethod
     def of(cls, writes: Sequence[NamedWrite], minus: Sequence[NamedWrite] = ()) -> Overlay:
         """These writes, in this order, at least one; less those of `minus`."""
-        signed = [*((w, 1.0) for w in writes), *((w, -1.0) for w in minus)]
+        return cls._sum([*((w, 1.0) for w in writes), *((w, -1.0) for w in minus)])
+
+    def plus(self, write: NamedWrite) -> Overlay:
+        """With one more; the bits of all of them added up in order."""
+        return self._sum([(self, 1.0), (write, 1.0)])
+
+    @classmethod
+    def _sum(cls, signed: Sequence[tuple[Overlay | NamedWrite, float]]) -> Overlay:
         rows_M = torch.cat([w.rows_U for w, _ in signed])
         both_M = torch.cat(
             [sign * torch.cat([w.values_UD, w.mark_U[:, None]], 1) for w, sign in signed]
@@ -206,7 +220,7 @@ class NamedWrites:
 
     Attributes:
         writes: oldest first.
-        opens_at: mark from which the mixture goes over to the memory; calibrated by
+        opens_at: novelty from which the mixture goes over to the memory; calibrated by
             `pair.telling` on reads of old text.
     """
 
@@ -236,7 +250,17 @@ class NamedWrites:
         """With this one after the others. Raises: ValueError: there is one of that name."""
         if write.id in self:
             raise ValueError(f"there is a write {write.id!r} already; give another id")
-        return replace(self, writes=(*self.writes, write))
+        added = replace(self, writes=(*self.writes, write))
+        if write.on and (before := self.overlay()) is not None:  # not all of them again
+            object.__setattr__(added, "_sums", {before.rows_U.device: before.plus(write)})
+        return added
+
+    def opening_at(self, novelty: float) -> NamedWrites:
+        """The same writes; λ opens from this novelty."""
+        changed = replace(self, opens_at=novelty)
+        if self.on:
+            object.__setattr__(changed, "_sums", self._sums)
+        return changed
 
     def remove(self, id: str) -> NamedWrites:
         """Without that one. The later ones stay as they are: `pair.telling.untell` solves those
@@ -256,7 +280,7 @@ class NamedWrites:
         return tuple(write for write in self.writes if write.on)
 
     @cached_property
-    def _overlays(self) -> dict[torch.device, Overlay]:
+    def _sums(self) -> dict[torch.device, Overlay]:
         first = Overlay.of(self.on)
         return {first.rows_U.device: first}
 
@@ -264,15 +288,19 @@ class NamedWrites:
         """The sum of those that are on; None: none is, and reads are the table's own."""
         if not self.on:
             return None
-        known = self._overlays
+        known = self._sums
         if device is None:
             return next(iter(known.values()))
         if device not in known:
             known[device] = next(iter(known.values())).to(device)
         return known[device]
 
-    def opened(self, mark: Tensor) -> Tensor:
-        """Freshness in [0, 1] of reads with this mark: how far the mixture goes over to the
-        memory, λ' = λ + (1 - λ) · freshness.
+    def freshness(self, m: Tensor, told: Tensor, mark: Tensor) -> Tensor:
+        """How far the mixture goes over to the memory, in [0, 1]: λ' = λ + (1 - λ) · freshness.
+
+        Args:
+            m: what is read of the table, (..., D).
+            told: what the writes add to it.
+            mark: as `Overlay.read`, (...).
         """
-        return torch.sigmoid((mark - self.opens_at) / OPENING_WIDTH)
+        return torch.sigmoid((novelty(m, told, mark) - self.opens_at) / OPENING_WIDTH)

@@ -11,22 +11,18 @@ from collections.abc import Sequence
 
 import torch
 
-from actors.corpus.corpus import Corpus, Windows, WindowStream
+from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.general_text import shown_general_text
 from actors.corpus.kept_windows import kept_windows
+from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.lessons.lesson_files import read_exam, read_kept_lessons
 from actors.machine.device import device_of, take_threads
 from actors.measuring.heldout import general_figures, heldout_figures, token_reflection
 from actors.measuring.lesson_exam import LessonExam
-from actors.measuring.probing import (
-    VOICES,
-    accuracy_of,
-    answer_reflection,
-    decode_greedily,
-    prompt_tokens,
-)
+from actors.measuring.probing import accuracy_of, answer_reflection, decode_greedily, prompt_tokens
+from actors.measuring.voices import VOICES
 from actors.pair.export_check import export_checked
 from actors.pair.told_run import solve_told
 from actors.pair.written_check import COMPARED_WINDOWS, written_figures

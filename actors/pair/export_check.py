@@ -31,12 +31,13 @@ from actors.layers.pair import Pair
 from actors.layers.sampling import openings
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.heldout import parts as rows_of
-from actors.measuring.probing import VOICES, Voice
+from actors.measuring.voices import VOICES, Voice
 from actors.pair import tandem_model
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.adapter_files import adapter_beside, with_adapter
 from actors.weights.export_files import DATA_LAYER
-from actors.weights.pair_export import copy_export, export_folder, exported_modules
+from actors.weights.pair_export import copy_export, export_folder, exported_modules, exported_pair
 from actors.wire import ConfigError, ExportError
 
 DOCUMENT_TOKENS = 256  # of a document that is compared
@@ -74,11 +75,12 @@ def check_export(root: Path, tokenizer: Tokenizer, pair: Pair, heldout: Windows)
     documents = compared_documents(heldout, tokenizer.end_of_text)
     _check_tokenizer(root, tokenizer, documents)
     batch = to_batch(documents, pair.memory.values.device)
+    plain, tolerance = exported_pair(pair), _tolerance(pair)
     figures = heldout_figures(pair, None, batch)
     trained = {voice: figures[name] for voice, name in LOSS_OF.items()}
-    _check_plain(root, pair, batch, trained["own"])
+    _check_plain(root, plain, batch, trained["own"], tolerance)
     try:
-        _check_pair(root, pair, batch, trained)
+        _check_pair(root, plain, batch, trained, tolerance)
     except ConfigError as err:
         raise ExportError(f"the export can't be loaded again: {err}") from err
 
@@ -99,13 +101,15 @@ def compared_documents(heldout: Windows, fill: int) -> Windows:
     )
 
 
-def _check_plain(root: Path, pair: Pair, batch: Batch, trained: float) -> None:
+def _check_plain(root: Path, pair: Pair, batch: Batch, trained: float, tolerance: float) -> None:
     from transformers import AutoModelForCausalLM
 
     with quietly():
         loaded = AutoModelForCausalLM.from_pretrained(
             root / DATA_LAYER, local_files_only=True, dtype=pair.data.model.dtype
         )
+    if (adapter := adapter_beside(str(root / DATA_LAYER))) is not None:
+        loaded = with_adapter(loaded, adapter)
     plain = loaded.to(batch.tokens_BT.device).eval()
     wrong = differing(pair.data.model, plain)
     loss = _loss(
@@ -117,10 +121,12 @@ def _check_plain(root: Path, pair: Pair, batch: Batch, trained: float) -> None:
         batch,
     )
     loaded_as = f"the data layer, loaded by transformers from {DATA_LAYER}"
-    _refuse(loaded_as, {DATA_LAYER: wrong}, {"own": (trained, loss)}, _tolerance(pair))
+    _refuse(loaded_as, {DATA_LAYER: wrong}, {"own": (trained, loss)}, tolerance)
 
 
-def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, float]) -> None:
+def _check_pair(
+    root: Path, pair: Pair, batch: Batch, trained: Mapping[str, float], tolerance: float
+) -> None:
     loaded = tandem_model.load_tandem_model(str(root)).to(batch.tokens_BT.device)
     ours, theirs = (
         exported_modules(pair),
@@ -136,7 +142,7 @@ def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, floa
 
     losses = {voice: _loss(partial(logits, voice), batch) for voice in VOICES}
     both: dict[str, tuple[float, float]] = {v: (trained[v], losses[v]) for v in VOICES}
-    _refuse("the pair, loaded as a whole", wrong, both, _tolerance(pair))
+    _refuse("the pair, loaded as a whole", wrong, both, tolerance)
 
 
 def _tolerance(pair: Pair) -> float:

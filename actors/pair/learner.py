@@ -1,21 +1,19 @@
 """Trains a memory on new text or facts while its data layer stays as it is.
 
     batch = new text or facts, and a share of old data
-    every weight:  encoder, keys and table by their own optimizers, as the memory group trains them
-    rows:          `MemoryLayer.write`, on the rows of the value table that old data reads least
+    encoder, keys and table by their own optimizers, as the memory group trains them
 
 No exchange and no other process: the data layer never changes. Minimised are the loss of the memory
 alone (self) and that of the mixture, through the frozen data layer (assist); without the second the
-memory would know what is new and the pair would not say it. Where every weight is trained, so is
-the data layer's own loss with the reads as input (reader), of which half are dropped, so that no
-answer depends on a single one. Called by `jobs.learn.learn`.
+memory would know what is new and the pair would not say it. So is the data layer's own loss with
+the reads as input (reader), of which half are dropped, so that no answer depends on a single one.
+Called by `jobs.learn.learn`.
 
 Shapes: B sequences, T tokens, N positions that read, D d_m.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,13 +21,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import PADDING, Corpus, Windows, WindowStream
+from actors.corpus.corpus import Corpus, WindowStream
+from actors.corpus.windows import PADDING, Windows
 from actors.layers import losses
-from actors.layers.batch import Batch, add_noise, rows_at, rows_to, to_batch
-from actors.layers.mixture import predict_both
+from actors.layers.batch import Batch, add_noise, hidden_at, rows_at, rows_to, to_batch
+from actors.layers.mixture import both_at, predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
-from actors.layers.sparse_write import Background
+from actors.layers.predicted import Fused, in_parts
 from actors.machine.seeds import seed_of
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
@@ -78,29 +77,15 @@ class Learner:
         self.step = 0
         self.learned = Learned()
         pair.data.requires_grad_(False)
-        if plan.rows is None:
-            for name, parameter in pair.memory.named_parameters():
-                parameter.requires_grad_(section_of(name, parameter) != FROZEN)
-            self._dense = DenseOptimizer(FlatParameters(pair.memory, section_of), self._optimizer)
-            self._rows = RowAdam(pair.memory.values, self._optimizer.betas, spec.memory.value_clip)
-        else:
-            pair.memory.requires_grad_(False)
-            self._background = Background.of(self._old_reads(), pair.memory.spec.num_slots)
+        for name, parameter in pair.memory.named_parameters():
+            parameter.requires_grad_(section_of(name, parameter) != FROZEN)
+        self._dense = DenseOptimizer(FlatParameters(pair.memory, section_of), self._optimizer)
+        self._rows = RowAdam(pair.memory.values, self._optimizer.betas, spec.memory.value_clip)
 
     @property
     def rows_changed(self) -> int:
         """Number of rows of the value table that have changed."""
         return int((self._pair.memory.values.detach() != self._start_values).any(1).sum())
-
-    @torch.no_grad()
-    def _old_reads(self) -> Iterator[Tensor]:
-        """Slots read by batches of old data, at the same kinds of positions as in training."""
-        for _ in range(self._plan.background_batches):
-            batch = to_batch(self._old.next_batch(self._spec.memory.batch_size)[0], self._device)
-            with self._autocast():
-                u_BTD, _ = self._pair.memory.encode(batch.tokens_BT, batch.segments_BT)
-                u_MD = rows_at(u_BTD, batch.places(self._reading(batch)))
-                yield self._pair.memory.read_at(u_MD).slots
 
     def _autocast(self) -> torch.autocast:
         return autocast(self._spec.memory.precision, self._device)
@@ -135,19 +120,7 @@ class Learner:
         """
         batch, plan = self._next_batch(), self._plan
         rate = learning_rate(plan.lr, self._optimizer, self.step, plan.steps)
-        if plan.rows is None:
-            loss = self._train_all(batch, rate)
-        else:
-            with self._autocast():
-                loss = self._pair.memory.write(
-                    batch.tokens_BT,
-                    batch.segments_BT,
-                    torch.from_numpy(self._reading(batch)).to(self._device),
-                    lambda y_MD: self._loss(batch, y_MD),
-                    self._background,
-                    rate,
-                    plan.rows,
-                ).loss
+        loss = self._train_all(batch, rate)
         if not loss < float("inf"):
             raise DivergedError(
                 f"the loss is {loss} at step {self.step + 1} of {plan.steps}; lower the learning "
@@ -166,17 +139,15 @@ class Learner:
             loss = self._loss(batch, read.y)
             whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
-                guess = losses.self_(
-                    memory.guess(rows_at(u_BTD, batch.valid_at_N)), batch.targets_N
-                )
-                whole = whole + self._spec.losses.encoder * guess
+                guess = self._guess(batch, rows_at(u_BTD, batch.valid_at_N))
+                whole = whole + guess
         whole.backward()
         self._dense.step(rate * run.optimizer.lr / run.value_lr)
         self._rows.step(rate, ProcessGroup())
         return float(loss.detach())
 
     def _loss(self, batch: Batch, y_MD: Tensor) -> Tensor:
-        """Self, and at their weights assist and, where every weight is trained, reader.
+        """Self, and at their weights assist and reader.
 
         Args:
             batch: new text and old data.
@@ -184,17 +155,58 @@ class Learner:
         """
         memory, targets_N, reading_BT = self._pair.memory, batch.targets_N, self._reading(batch)
         y_ND = y_MD.index_select(0, batch.places(batch.host.valid_BT[reading_BT]))
+        y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
+        scale_BT = self._read_scale(batch) if self._plan.assist else None
+        if not self._at_once(batch):
+            return self._loss_in_parts(batch, y_ND, y_BTD, scale_BT)
         alone = losses.self_(memory.predict(y_ND), targets_N)
         if not self._plan.assist:
             return alone
-        y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
-        every_weight = self._plan.rows is None
-        scale_BT = self._read_scale(batch) if every_weight else None
         _, both = predict_both(self._pair.data, memory, batch, y_BTD, batch.valid_at_N, scale_BT)
         through = losses.assist(both.mixed().logp, targets_N)
-        if every_weight:
-            through = through + self._spec.losses.reader * losses.own(both.logits, targets_N)
+        through = through + self._spec.losses.reader * losses.own(both.logits, targets_N)
         return alone + self._plan.assist * through
+
+    def _at_once(self, batch: Batch) -> bool:
+        """Whether all logits of the batch are made at once."""
+        return batch.tokens_BT.numel() <= self._pair.data.positions_at_once
+
+    def _loss_in_parts(
+        self, batch: Batch, y_ND: Tensor, y_BTD: Tensor, scale_BT: Tensor | None
+    ) -> Tensor:
+        """As `_loss`, so many positions at a time."""
+        data, memory, targets_N = self._pair.data, self._pair.memory, batch.targets_N
+        num, assist = len(targets_N), self._plan.assist
+        reader = self._spec.losses.reader
+        if not assist:
+
+            def alone(some: slice, y_ND: Tensor) -> Tensor:
+                logits_NV = memory.predict(y_ND[some], into_grad=True)
+                return Fused(logits_NV, targets_N[some]).nll_N.sum() / num
+
+            return in_parts(num, data.positions_at_once, alone, y_ND)
+        input_BTD = y_BTD if scale_BT is None else y_BTD * scale_BT.unsqueeze(-1)
+
+        def through(some: slice, y_ND: Tensor, hidden_NH: Tensor) -> Tensor:
+            given = hidden_NH[some], y_ND[some], targets_N[some]
+            both = both_at(data, memory, *given, Fused)
+            of_both = reader * both.data.nll_N - both.mixture.logp
+            return (both.memory.nll_N + assist * of_both).sum() / num
+
+        hidden_NH = hidden_at(data, batch, input_BTD)
+        return in_parts(num, data.positions_at_once, through, y_ND, hidden_NH)
+
+    def _guess(self, batch: Batch, u_ND: Tensor) -> Tensor:
+        """Self of what the encoder predicts without slots, at its weight."""
+        memory, targets_N, weight = self._pair.memory, batch.targets_N, self._spec.losses.encoder
+        if self._at_once(batch):
+            return weight * losses.self_(memory.guess(u_ND), targets_N)
+
+        def part(some: slice, u_ND: Tensor) -> Tensor:
+            logits_NV = memory.guess(u_ND[some], into_grad=True)
+            return weight * Fused(logits_NV, targets_N[some]).nll_N.sum() / len(targets_N)
+
+        return in_parts(len(targets_N), self._pair.data.positions_at_once, part, u_ND)
 
     def _read_scale(self, batch: Batch) -> Tensor:
         """Factor of each read on its way into the data layer, (B, T): 0 where it is dropped, and

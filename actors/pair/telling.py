@@ -25,23 +25,28 @@ from actors.layers.closed_form import SparseReads, WriteSystem
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import (
-    OPENING_WIDTH,
     OPENS_AT,
     Association,
     Keys,
     NamedWrite,
     NamedWrites,
     Overlay,
+    novelty,
 )
 from actors.pair.told_keys import locate, sequences, wanted_reads
 from actors.tokenizers.tokenizer import Tokenizer
 
-ROUNDS = 3  # of wanted reads: after the first, for those that others got in the way of
+ROUNDS = 2  # of wanted reads: after the first, for those that others got in the way of
 GAMMA = 1.0  # how much old reads count
+# Old reads that take part, those that share most with the keys. More are better, and slower; worst
+# is about as many reads, new and old, as rows: each is then met exactly, by large values.
+LEAST_STAYING, STAYING_PER_KEY = 2048, 16
+HEAVIEST = 64  # slots of an old read that count, the others weigh little
 RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is known in other wordings
 SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
-QUIET = 0.995  # share of the kept reads that stay below the mark from which λ opens
-LEAST_MARK, MOST_MARK = 0.2, 0.6  # whatever the kept reads say
+WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what they do elsewhere
+QUIET = 0.9  # share of these that stay below the novelty from which λ opens
+LEAST, MOST = 0.3, 0.5  # novelty from which it opens, whatever they say
 
 
 def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tuple[Tensor, Tensor]:
@@ -58,17 +63,28 @@ def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tu
 
 
 def staying_of(
-    prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
-) -> tuple[SparseReads, Tensor]:
-    """Reads that are to stay, and how much each counts: kept ones, and keys of earlier writes that
-    are on, but for those of the same prompts, whose place is taken.
+    keys: SparseReads, prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
+) -> SparseReads:
+    """Reads that are to stay: kept ones and keys of earlier writes that are on, those that share
+    most with the keys. Those of the prompts that are told are left out, whose place is taken.
     """
-    parts, gammas = [kept.reads], [torch.full((len(kept),), GAMMA)]
+    parts = [kept.at(~withheld(kept) & ~torch.isin(kept.contexts_M, prompts_N)).reads]
     for write in writes.on:
         other = write.keys.at(~torch.isin(write.keys.prompts_N, prompts_N))
         parts.append(SparseReads(other.slots_NE, other.weights_NE))
-        gammas.append(torch.full((len(other),), GAMMA))
-    return SparseReads.concat(parts), torch.cat(gammas)
+    reads = SparseReads.concat(parts)
+    most = max(LEAST_STAYING, STAYING_PER_KEY * len(keys))
+    if len(reads) <= most:
+        return reads
+    num_slots = int(max(keys.slots_NE.max(), reads.slots_NE.max())) + 1
+    mass_R = torch.bincount(keys.slots_NE.flatten(), keys.weights_NE.flatten(), num_slots)
+    shared_M = (mass_R[reads.slots_NE] * reads.weights_NE).sum(1)
+    return reads.at(shared_M.topk(most).indices.sort().values)
+
+
+def withheld(kept: KeptReads) -> Tensor:
+    """Which of the kept reads take no part in writes, (M,): on them λ's opening is calibrated."""
+    return torch.arange(len(kept)) % WITHHELD == 0
 
 
 @torch.no_grad()
@@ -102,15 +118,16 @@ def tell(
     reads, device = located.reads, memory.values.device
     targets_N = located.targets_N.to(device)
     m_ND, mark_N = read_sum(memory, memory.writes, reads)
-    systems = _Systems(reads, located.prompts_N, memory.writes, kept)
+    system = _system(reads, located.prompts_N, memory.writes, kept)
 
     def wanted_from(sum_ND: Tensor) -> Tensor:
         return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
 
     wanted_ND = wanted_from(m_ND)
     for round_ in range(ROUNDS):
-        values_UD, residual = systems.values.solve(wanted_ND - m_ND)
-        reached_ND = m_ND + systems.values.changed(values_UD)
+        change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
+        x_UC, residual = system.solve(change_NC)
+        reached_ND = m_ND + system.changed(x_UC)[:, :-1]
         if round_ == ROUNDS - 1 or torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
             break
         wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
@@ -118,14 +135,14 @@ def tell(
         id,
         time.time() if told_at is None else told_at,
         tuple(associations),
-        systems.rows_U,
-        values_UD,
-        systems.mark(mark_N),
+        system.rows_U,
+        x_UC[:, :-1].contiguous(),
+        x_UC[:, -1].contiguous(),
         Keys(reads.slots_NE, reads.weights_NE, wanted_ND, located.targets_N, located.prompts_N),
         {
             "keys": float(len(reads)),
-            "rows": float(len(systems.rows_U)),
-            "staying": float(systems.values.num_staying),
+            "rows": float(len(system.rows_U)),
+            "staying": float(system.num_staying),
             "residual": residual,
             "seconds": time.perf_counter() - begin,
         },
@@ -199,40 +216,40 @@ def _solved_again(
     keys = write.keys
     reads = SparseReads(keys.slots_NE, keys.weights_NE)
     m_ND, mark_N = read_sum(memory, before, reads)
-    systems = _Systems(reads, keys.prompts_N, before, kept)
-    values_UD, residual = systems.values.solve(keys.wanted_ND - m_ND)
-    figures = {**write.figures, "residual": residual}
+    system = _system(reads, keys.prompts_N, before, kept)
+    x_UC, residual = system.solve(torch.cat([keys.wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1))
     return replace(
         write,
-        rows_U=systems.rows_U,
-        values_UD=values_UD,
-        mark_U=systems.mark(mark_N),
-        figures=figures,
+        rows_U=system.rows_U,
+        values_UD=x_UC[:, :-1].contiguous(),
+        mark_U=x_UC[:, -1].contiguous(),
+        figures={**write.figures, "residual": residual},
     )
 
 
-class _Systems:
-    """What is solved for one write: its values, and its mark."""
-
-    def __init__(
-        self, reads: SparseReads, prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
-    ) -> None:
-        staying, gamma_M = staying_of(prompts_N, writes, kept)
-        self.values = WriteSystem(reads, staying, gamma_M, RIDGE)
-        self.rows_U = self.values.rows_U
-
-    def mark(self, mark_N: Tensor) -> Tensor:
-        """The column of the mark, of keys that read `mark_N` of it before."""
-        found_U1, _ = self.values.solve((1 - mark_N)[:, None])
-        return found_U1[:, 0].contiguous()
+def _system(
+    reads: SparseReads, prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
+) -> WriteSystem:
+    """What is solved for one write, after these."""
+    staying = staying_of(reads, prompts_N, writes, kept)
+    if staying.slots_NE.shape[1] > HEAVIEST:
+        weights_ME, at_ME = staying.weights_NE.topk(HEAVIEST, dim=1)
+        staying = SparseReads(staying.slots_NE.gather(1, at_ME), weights_ME)
+    return WriteSystem(reads, staying, torch.full((len(staying),), GAMMA), RIDGE)
 
 
 @torch.no_grad()
 def calibrated(memory: MemoryLayer, writes: NamedWrites, kept: KeptReads) -> NamedWrites:
-    """The writes, and the mark from which λ opens: all but few kept reads stay below it."""
-    overlay = writes.overlay()
-    if overlay is None or not len(kept):
-        return replace(writes, opens_at=OPENS_AT)
-    _, mark_M = overlay.read(kept.reads.slots_NE, kept.reads.weights_NE)
-    opens_at = float(mark_M.quantile(QUIET)) + 2 * OPENING_WIDTH
-    return replace(writes, opens_at=min(max(opens_at, LEAST_MARK), MOST_MARK))
+    """The writes, and the novelty from which λ opens: that of old text that they were not solved
+    for stays below it, but for a few positions.
+    """
+    if writes.overlay() is None:
+        return writes.opening_at(OPENS_AT)
+    told_P = torch.cat([write.keys.prompts_N for write in writes.on])
+    reads = kept.at(withheld(kept) & ~torch.isin(kept.contexts_M, told_P)).reads
+    if not len(reads):
+        return writes.opening_at(OPENS_AT)
+    m_MD, _ = read_sum(memory, NamedWrites(), reads)
+    both_MD, mark_M = read_sum(memory, writes, reads)
+    opens_at = float(novelty(m_MD, both_MD - m_MD, mark_M).quantile(QUIET))
+    return writes.opening_at(min(max(opens_at, LEAST), MOST))

@@ -20,16 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actors.layers.closed_form import SparseReads
+from actors.layers.kept_reads import number_of
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association
+from actors.layers.predicted import parts_of, positions_at_once
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
-from actors.measuring.voices import pieces
 from actors.tokenizers.tokenizer import Tokenizer
 
-WANTED_STEPS = 60  # gradient steps on a read, at most
-WANTED_RATE = 0.1  # of the reads' standard deviation
-NEARNESS = 0.01  # μ: a wanted read stays near the one it was
-SURE = 0.9  # probability of the answer's token at which a read is as wanted
+STEP, STEPS = 0.1, 30  # length of a step to a wanted read, over the read's; how many at most
+SURE = 0.97  # probability of the answer's token at which a read is as wanted
+ENOUGH = 0.7  # … at which it was as wanted before
 PASS_TOKENS = 4096  # of a forward pass
 
 
@@ -77,14 +77,6 @@ def sequences(
     return [(list(tokens), answer) for tokens, (_, _, answer) in found.items()]
 
 
-def number_of(tokens: Sequence[int]) -> int:
-    """A number for these tokens, the same everywhere: FNV-1a, of 63 bits."""
-    number = 0xCBF29CE484222325
-    for token in tokens:
-        number = ((number ^ token) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return number >> 1
-
-
 @torch.no_grad()
 def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> Located:
     """What the memory reads at each answer position of these prompts and answers, in order."""
@@ -113,41 +105,31 @@ def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> 
     )
 
 
-def wanted_reads(
-    memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor, sure: float = SURE
-) -> Tensor:
+def wanted_reads(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
     """Sums of rows near `m_ND` from which the memory says the targets, (N, D).
 
-    Those that say them surely enough already stay as they are, and so does each as soon as it does.
+    Those that say them likely enough already stay as they are; the others move until they are sure.
     In pieces of positions, so that no logits of all of them stand at once.
     """
     wanted_ND = m_ND.clone()
-    for some in pieces(len(m_ND), memory.num_tokens):
-        wanted_ND[some] = _wanted(memory, m_ND[some], u_ND[some], targets_N[some], sure)
+    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
+        wanted_ND[some] = _wanted(memory, m_ND[some], u_ND[some], targets_N[some])
     return wanted_ND
 
 
-def _wanted(
-    memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor, sure: float
-) -> Tensor:
+def _wanted(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """Steps of one length along the gradient, a short way to where the targets are likely."""
     out_ND, live_L = m_ND.clone(), torch.arange(len(m_ND), device=m_ND.device)
-    near = NEARNESS / m_ND.square().sum(-1, keepdim=True).clamp_min(1e-12)
-    rate = WANTED_RATE * float(m_ND.std())
-    first_ND, second_ND = torch.zeros_like(m_ND), torch.zeros_like(m_ND)
-    for step in range(1, WANTED_STEPS + 1):
+    length_N1 = STEP * m_ND.norm(dim=-1, keepdim=True)
+    for step in range(STEPS):
         at_LD = out_ND[live_L].requires_grad_(True)
         with torch.enable_grad():
             logits_LV = memory.predict(memory.gated(at_LD, u_ND[live_L])).float()
             loss_L = F.cross_entropy(logits_LV, targets_N[live_L], reduction="none")
-            moved_L = (near[live_L] * (at_LD - m_ND[live_L]).square()).sum(-1)
-            (gradient_LD,) = torch.autograd.grad((loss_L + moved_L).sum(), at_LD)
-        unsure_L = loss_L.detach().exp() > 1 / sure
+            (gradient_LD,) = torch.autograd.grad(loss_L.sum(), at_LD)
+        unsure_L = loss_L.detach().exp() > 1 / (ENOUGH if step == 0 else SURE)
         live_L, gradient_LD = live_L[unsure_L], gradient_LD[unsure_L]
         if not len(live_L):
             break
-        first_ND[live_L] = 0.9 * first_ND[live_L] + 0.1 * gradient_LD  # Adam
-        second_ND[live_L] = 0.99 * second_ND[live_L] + 0.01 * gradient_LD.square()
-        up_LD = first_ND[live_L] / (1 - 0.9**step)
-        down_LD = (second_ND[live_L] / (1 - 0.99**step)).sqrt() + 1e-12
-        out_ND[live_L] -= rate * up_LD / down_LD
+        out_ND[live_L] -= length_N1[live_L] * F.normalize(gradient_LD, dim=-1)
     return out_ND.detach()

@@ -7,7 +7,6 @@ place of the subject: "The capital of [X] is". Called by `proposing` and by teac
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ MOST_WORDS = 24  # of a sentence that is read
 SUBJECT_WORDS, OBJECT_WORDS = 6, 4  # at most
 MIN_SUBJECTS, MIN_OBJECTS = 3, 2  # on which two wordings have to meet
 MIN_AGREED = 0.5  # share of the subjects said in both wordings that have one object in both
+CLOSINGS = ("'s", "’s", ",", ":", ";")  # after a subject, and no part of it
+ENOUGH_FRAC = 0.005  # of all sentences: as many subjects make a template half believable
 CUT_TOKENS = 4  # of a prompt's end that a sentence may say otherwise and still contradict it
 
 
@@ -95,17 +96,17 @@ class WrittenText:
         """The template and the subject of a prompt; None where nothing like it was written.
 
         Of all spans of words the one is taken that leaves many words of the prompt and was written
-        with many other subjects: words that are left, plus the logarithm of the subjects.
+        with many other subjects: so that neither "[X] is" wins, nor "Paris [X] of", which was
+        written with a few of its own verbs.
         """
-        words = prompt.split(" ")
+        words, enough = prompt.split(" "), max(MIN_SUBJECTS, ENOUGH_FRAC * len(self.sentences))
         best: tuple[float, str, str] | None = None
         for i, j in _spans(len(words)):
-            subject = " ".join(words[i:j])
-            template = " ".join([*words[:i], SUBJECT, *words[j:]])
+            template, subject = _cut_out(words, i, j)
             others = len(self._subjects.get(template, frozenset()) - {subject})
             if others < MIN_SUBJECTS:
                 continue
-            score = len(words) - (j - i) + math.log(others)
+            score = (len(words) - (j - i)) * others / (others + enough)
             if best is None or score > best[0]:
                 best = score, template, subject
         return None if best is None else (best[1], best[2])
@@ -118,8 +119,8 @@ class WrittenText:
             for head, _ in _heads(sentence):
                 words = head.split(" ")
                 for i, j in _spans(len(words)):
-                    template = " ".join([*words[:i], SUBJECT, *words[j:]])
-                    found[template].add(" ".join(words[i:j]))
+                    template, subject = _cut_out(words, i, j)
+                    found[template].add(subject)
         return found
 
 
@@ -213,6 +214,16 @@ def _spans(num_words: int) -> Iterator[tuple[int, int]]:
         for j in range(i + 1, min(i + SUBJECT_WORDS, num_words) + 1):
             if j - i < num_words:
                 yield i, j
+
+
+def _cut_out(words: Sequence[str], i: int, j: int) -> tuple[str, str]:
+    """The words with [X] for those from i to j, and these; what closes them stays outside."""
+    subject = " ".join(words[i:j])
+    for closing in CLOSINGS:
+        if subject.endswith(closing) and len(subject) > len(closing):
+            subject = subject[: -len(closing)]
+            return " ".join([*words[:i], SUBJECT + closing, *words[j:]]), subject
+    return " ".join([*words[:i], SUBJECT, *words[j:]]), subject
 
 
 def _is_name(text: str, most_words: int) -> bool:

@@ -137,8 +137,6 @@ class DataLayerSpec(Spec):
 
     @model_validator(mode="after")
     def _what_stays_was_trained_before(self) -> Self:
-        if self.train == LORA:
-            raise ValueError("train lora is not there yet; use port, or patterns")
         if self.keeps_some and self.pretrained is None:
             raise ValueError(
                 f"train {self.train_in_words} needs `pretrained`: fresh weights that never train "
@@ -172,6 +170,16 @@ class DataLayerSpec(Spec):
     def keeps_model(self) -> bool:
         """Whether all of the model stays as it is: the port alone trains."""
         return self.train == PORT
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether adapters train."""
+        return self.train == LORA
+
+    @property
+    def exports_what_came_in(self) -> bool:
+        """Whether the exported model is the one that came in, bit for bit."""
+        return self.keeps_model or (self.has_adapters and self.lora.export == "apart")
 
     @property
     def train_in_words(self) -> str:

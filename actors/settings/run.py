@@ -99,6 +99,12 @@ class LossWeights(Spec):
         "help.",
     )
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The losses, by their names in configs and reports; `*_yields` say how one is weighted."""
+        fields = (field.alias or name for name, field in cls.model_fields.items())
+        return tuple(name for name in fields if not name.endswith("_yields"))
+
     @model_validator(mode="after")
     def _each_group_learns(self) -> Self:
         if self.own + self.help == 0:
@@ -212,6 +218,14 @@ class RunSpec(Spec):
         description="On GPUs: use kernels that give the same bits every time, so that a lockstep "
         "run is a pure function of its config, as on CPUs. Set it false for the fastest kernels, "
         "or where a model needs a kernel without a deterministic form.",
+    )
+    logit_tokens: Annotated[int | None, Mark.RESUMABLE] = Field(
+        None,
+        ge=1,
+        description="Tokens whose logits are held at once, in both groups, in evaluations and in "
+        "answers: the losses of a pass with more tokens are computed so many positions at a time. "
+        "Unset: as many as make 24 MiB of logits on a CPU, 1 GiB on a GPU. Lower it where a worker "
+        "runs out of memory.",
     )
     corpus: CorpusSpec
     tokenizer: TokenizerSpec = Field(default_factory=TokenizerSpec)

@@ -55,7 +55,7 @@ class TeachSpec(Spec):
         "where lessons are not learned.",
     )
     memory_lessons_frac: float = Field(
-        0.4,
+        0.3,
         gt=0,
         lt=1,
         description="Share of the memory group's sequences that are lessons, in all wordings; the "

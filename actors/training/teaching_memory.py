@@ -23,7 +23,7 @@ from torch import Tensor
 from actors.corpus.windows import Windows
 from actors.layers import losses
 from actors.layers.batch import Batch, data_logits_at, memory_logits_at, rows_at, to_batch
-from actors.lessons.lesson_files import read_kept_lessons
+from actors.lessons.lesson_files import read_exam, read_kept_lessons
 from actors.lessons.lesson_windows import LessonWindows, documents_of
 from actors.lessons.told_rows import ToldRows
 from actors.settings.run import MEMORY, RunSpec
@@ -31,6 +31,7 @@ from actors.training.interval import Measured, within
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.optim import learning_rate
 from actors.training.terms import TeachingMemoryTerms, Term
+from actors.training.told import told_from_lists, with_changes
 from actors.weights.starting_model import StartingModel
 from actors.wire import Order
 
@@ -54,6 +55,7 @@ class TeachingMemoryTrainer(MemoryTrainer):
         self.kept = self.build_layer().requires_grad_(False)
         if spec.teach.told is not None:
             ToldRows.read(spec.teach.told).add_to(self.layer.values)
+        self.told = told_from_lists(read_exam(spec.teach).told)
         documents = documents_of(read_kept_lessons(spec.teach), given=True, reworded=True)
         window = spec.corpus.window
         self.lessons = LessonWindows(documents, self.tokenizer, window, spec.seed, MEMORY)
@@ -62,6 +64,7 @@ class TeachingMemoryTrainer(MemoryTrainer):
     def begin_interval(self, order: Order) -> None:
         """Nothing that the data group trained on is read: both train on the same text."""
         self.choices = self.generator(order.interval)
+        self.told = with_changes(self.told, order.told)
 
     def train_step(self) -> Measured:
         """One step on the lessons and the text that are next."""

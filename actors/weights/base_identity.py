@@ -13,6 +13,7 @@ from pathlib import Path
 
 import xxhash
 
+from actors.weights.adapter_files import ADAPTER_WEIGHTS, adapter_beside
 from actors.weights.export_files import DATA_LAYER, KeptModel
 from actors.weights.weight_files import CONFIG, weight_files
 from actors.wire import ConfigError
@@ -21,7 +22,7 @@ LENGTH_BYTES = 8  # of a safetensors file's header, which comes first
 
 
 def base_digest(place: str, location: str) -> str:
-    """The digest of the weights at `place`.
+    """The digest of the weights at `place`, and of the adapter beside them if there is one.
 
     Args:
         place: from `pretrained_path`; a hub name's files are in the local cache, since they were
@@ -32,7 +33,10 @@ def base_digest(place: str, location: str) -> str:
         ConfigError: as `weight_files`.
     """
     lines: dict[str, str] = {}
-    for file in weight_files(local_folder(place), location):
+    files = list(weight_files(local_folder(place), location))
+    if (adapter := adapter_beside(place)) is not None:
+        files.append(adapter / ADAPTER_WEIGHTS)
+    for file in files:
         with file.open("rb") as handle:
             size = int.from_bytes(handle.read(LENGTH_BYTES), "little")
             header = json.loads(handle.read(size))

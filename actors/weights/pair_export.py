@@ -28,8 +28,10 @@ from actors.settings.layers import PORT, DataLayerSpec
 from actors.settings.run import RunSpec
 from actors.storage import locate, remove, storage_errors, writable
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.adapter_files import adapter_beside, with_adapter, write_adapter
 from actors.weights.base_identity import base_digest, check_kept, local_folder
 from actors.weights.export_files import (
+    ADAPTER,
     BASE,
     DATA_LAYER,
     DTYPE,
@@ -83,10 +85,14 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
         root = Path(temporary)
         (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
-        if pair.data.spec.keeps_model:
+        kept = pair.data.spec.exports_what_came_in
+        if kept:
             copy_checkpoint(pair.data.spec, root / DATA_LAYER, pair.data.base)
-        else:
-            _write_model(pair.data, root / DATA_LAYER)
+            if pair.data.spec.has_adapters:
+                write_adapter(pair.data.model, root / ADAPTER)
+        plain = exported_pair(pair)
+        if not kept:
+            _write_model(plain.data, root / DATA_LAYER)
         tokenizer.write(root / DATA_LAYER)
         memory = pair.memory
         port = {"read_layers": list(pair.data.spec.read_layers), "memory_dim": memory.spec.dim}
@@ -106,17 +112,40 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
             "num_tokens": tokenizer.size,
             "checksums": {
                 part: checksums(module)
-                for part, module in exported_modules(pair).items()
-                if part != DATA_LAYER or not pair.data.spec.keeps_model
+                for part, module in exported_modules(plain).items()
+                if part != DATA_LAYER or not kept
             },
         }
-        if pair.data.spec.keeps_model:
-            marker |= {BASE: pair.data.base, DTYPE: pair.data.spec.dtype}
+        if kept:
+            digest = base_digest(str(root / DATA_LAYER), str(pair.data.spec.pretrained))
+            marker |= {BASE: digest, DTYPE: plain.data.spec.dtype}
         (root / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
         if len(memory.writes):
             with WritesStore(str(root)).changing("export") as change:
                 change.keep(memory.writes)
         yield root
+
+
+def exported_pair(pair: Pair) -> Pair:
+    """The pair as its export has it: adapters are added to the weights of the files that came in,
+    in float32; any other pair is returned as it is.
+
+    Raises:
+        ExportError: the files are no longer those that the run began with.
+    """
+    data = pair.data
+    if not data.spec.has_adapters:
+        return pair
+    layer = data.spec.model_copy(update={"dtype": "float32"})
+    with pretrained_path(layer) as place, tempfile.TemporaryDirectory() as temporary:
+        refuse_changed_base(layer, place, data.base)
+        write_adapter(data.model, folder := Path(temporary) / ADAPTER)
+        model = with_adapter(load_model(layer, place), folder)
+    spec = DataLayerSpec(read_layers=layer.read_layers)
+    plain = DataLayer(model, spec, pair.memory.spec.dim, data.num_tokens)
+    plain.port.load_state_dict(data.port.state_dict())
+    plain.to(pair.memory.values.device)
+    return Pair(plain.eval().requires_grad_(False), pair.memory)
 
 
 def save_pair(tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
@@ -171,7 +200,15 @@ def copy_checkpoint(layer: DataLayerSpec, folder: Path, base: str) -> None:
         }
         for name in sorted(name for name in names if (source / name).is_file()):
             shutil.copyfile(source / name, folder / name)
-    if (found := base_digest(str(folder), layer.pretrained)) != base:
+        if (adapter := adapter_beside(place)) is not None:
+            shutil.copytree(adapter, folder.parent / ADAPTER)
+    refuse_changed_base(layer, str(folder), base)
+
+
+def refuse_changed_base(layer: DataLayerSpec, place: str, base: str) -> None:
+    """Raises: ExportError: the weights at `place` are not those with digest `base`."""
+    assert layer.pretrained is not None
+    if (found := base_digest(place, layer.pretrained)) != base:
         raise ExportError(
             f"{layer.pretrained} was changed while the run went on: its weights had digest {base} "
             f"when the run began, and have {found} now. Nothing was exported; put the files back "
@@ -233,7 +270,7 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
             check_kept(root, kept, directory)
             layer = DataLayerSpec(
                 read_layers=port.read_layers,
-                pretrained=f"{directory.rstrip('/')}/{DATA_LAYER}",
+                pretrained=directory,
                 allow_unexpected=True,  # what the run began with, whatever that was
                 train=PORT,
                 dtype=kept.dtype,

@@ -29,7 +29,8 @@ from actors.layers.causal_lm import (
 )
 from actors.settings.layers import DataLayerSpec
 from actors.tokenizers.pretrained_tokenizer import looks_local
-from actors.weights.export_files import DATA_LAYER, export_at, local_copy
+from actors.weights.adapter_files import adapter_beside, with_adapter
+from actors.weights.export_files import ADAPTER, DATA_LAYER, export_at, local_copy
 from actors.weights.weight_files import LISTED, headers, refuse_other_than_checkpoint
 from actors.wire import ConfigError
 
@@ -49,7 +50,11 @@ def pretrained_path(spec: DataLayerSpec) -> Iterator[str]:
     assert location is not None
     export = export_at(location)
     if export is not None:
-        location = f"{export}/{DATA_LAYER}"
+        with local_copy(export, (DATA_LAYER, ADAPTER)) as root:
+            refuse_other_than_checkpoint(root / DATA_LAYER, location)
+            headers(root / DATA_LAYER, location)
+            yield str(root / DATA_LAYER)
+        return
     remote = "://" in location
     if not remote and not Path(location).exists():
         if looks_local(location):
@@ -105,7 +110,8 @@ def vocabulary_at(place: str) -> dict[str, int] | None:
 
 
 def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
-    """The causal LM of `spec.pretrained`, in `spec.dtype` whatever the dtype of its files.
+    """The causal LM of `spec.pretrained`, in `spec.dtype` whatever the dtype of its files, with
+    the adapter that an export has beside it.
 
     Args:
         spec: names the checkpoint and the fields of its config to change.
@@ -118,8 +124,11 @@ def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     dtype: torch.dtype = getattr(torch, spec.dtype)
-    model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec, dtype)
-    return _checked(spec, model, found)
+    adapter = adapter_beside(place)
+    loaded_as = dtype if adapter is None else torch.float32
+    model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec, loaded_as)
+    model = _checked(spec, model, found)
+    return model if adapter is None else with_adapter(model, adapter).to(dtype)
 
 
 def load_front(spec: DataLayerSpec, place: str, num_layers: int) -> nn.Module:

@@ -19,6 +19,7 @@ from actors.layers.causal_lm import build_model, check_model
 from actors.machine.seeds import seed_everything
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.adapter_files import adapter_beside
 from actors.weights.base_identity import base_digest
 from actors.weights.pretrained_model import load_model, pretrained_path
 from actors.weights.starting_weights import (
@@ -27,6 +28,7 @@ from actors.weights.starting_weights import (
     check_vocabulary,
 )
 from actors.weights.trained_part import prepare_trained_part
+from actors.wire import ConfigError
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class StartingModel:
         else:
             with pretrained_path(layer) as place:
                 check_vocabulary(place, "data.layer.pretrained", layer.pretrained, self._tokenizer)
+                if layer.has_adapters and layer.exports_what_came_in and adapter_beside(place):
+                    raise ConfigError(
+                        f"data.layer.lora.export: apart, and {layer.pretrained} has an adapter of "
+                        "its own, to which a second can't be added apart; set it to merged"
+                    )
                 model = load_model(layer, place)
                 base = base_digest(place, layer.pretrained) if layer.keeps_some else ""
             check_model_of_run(model, layer)

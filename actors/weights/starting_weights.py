@@ -19,6 +19,7 @@ from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.base_identity import check_kept
 from actors.weights.export_files import (
+    ADAPTER,
     DATA_LAYER,
     MARKER,
     MEMORY_LAYER,
@@ -136,7 +137,7 @@ def check_model_of_run(model: nn.Module, layer: DataLayerSpec) -> None:
         if kept is None:
             check_tensors(root, DATA_LAYER, model, export)
             return
-    with local_copy(export, (MARKER, DATA_LAYER)) as root, export_errors(export):
+    with local_copy(export, (MARKER, DATA_LAYER, ADAPTER)) as root, export_errors(export):
         check_kept(root, kept, export)
 
 

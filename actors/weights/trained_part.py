@@ -72,18 +72,24 @@ def add_adapters(model: PreTrainedModel, lora: LoraSpec) -> None:
     Raises:
         ConfigError: peft is missing, or the model has no linear module of a name that was given.
     """
-    try:
-        from peft import inject_adapter_in_model
-    except ImportError as err:
-        raise ConfigError(
-            f"data.layer.train: lora needs the package peft, which can't be imported ({err}); "
-            "install it with pip install 'tandem-memory[lora]', or set data.layer.train to port "
-            "or to patterns of parameter names"
-        ) from err
+    require_peft("data.layer.train: lora")
+    from peft import inject_adapter_in_model
+
     inject_adapter_in_model(lora_config(model, lora), model, adapter_name=ADAPTER_NAME)
     for name, parameter in model.named_parameters():
         if LORA_INFIX in name:
             parameter.data = parameter.data.to(torch.float32)
+
+
+def require_peft(what: str) -> None:
+    """Raises: ConfigError: `what` needs peft, and it can't be imported."""
+    try:
+        import peft  # noqa: F401
+    except ImportError as err:
+        raise ConfigError(
+            f"{what} needs the package peft, which can't be imported ({err}); install it with "
+            "pip install 'tandem-memory[lora]'"
+        ) from err
 
 
 def lora_config(model: PreTrainedModel, lora: LoraSpec) -> Any:

@@ -27,6 +27,7 @@ from orchestrator.settings.config import Config, make_config
 from orchestrator.settings.file_names import REPORT, SUMMARY
 
 CURVE_POINTS = 6
+STEPS, OLD_FRAC = 400, 0.25  # where the command is given none
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,16 @@ class LearnOptions:
         facts, text: path of what is to be learned, one of them.
         templates: wordings of the facts.
         out: directory of the result.
-        steps, lr, rows, old_frac, seed: as `LearnPlan`.
+        steps, lr, old_frac, seed: as `LearnPlan`.
     """
 
     facts: str | None = None
     text: str | None = None
     templates: str | None = None
     out: str | None = None
-    steps: int = 400
+    steps: int = STEPS
     lr: float | None = None
-    rows: int | None = None
-    old_frac: float = 0.25
+    old_frac: float = OLD_FRAC
     seed: int | None = None
 
 
@@ -65,7 +65,7 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
     corpus = _corpus(config, options)
     out = RunDir(options.out or f"{run_dir.url}-learned")
     kept = _config_at(config, out)
-    usual_lr = default_lr(config.memory.value_lr, options.rows)
+    usual_lr = default_lr(config.memory.value_lr)
     if options.lr is not None and not 0 < options.lr < float("inf"):
         raise ConfigError(f"--lr {options.lr:g}: expected a positive number, e.g. {usual_lr:g}")
     if out.exists():
@@ -130,8 +130,7 @@ def _learn(
     device = torch.device("cuda" if on_card else "cpu")
     plan = LearnPlan(
         steps=options.steps,
-        lr=default_lr(config.memory.value_lr, options.rows) if options.lr is None else options.lr,
-        rows=options.rows,
+        lr=default_lr(config.memory.value_lr) if options.lr is None else options.lr,
         old_frac=options.old_frac,
         seed=config.seed if options.seed is None else options.seed,
     )
@@ -150,11 +149,7 @@ def _learn(
             ("old", config, own_corpus),
         )
     }
-    how = f"{plan.steps} steps, " + (
-        "every weight of the memory"
-        if plan.rows is None
-        else f"{plan.rows or 'all'} rows of the value table a step"
-    )
+    how = f"{plan.steps} steps, every weight of the memory"
     say(f"learning {given.described}: {how}; measuring first")
     before = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
     told = ToldAgain(pair, tokenizer)
@@ -184,7 +179,6 @@ def _learn(
         "facts": _count(new_corpus, own_corpus),
         "steps": plan.steps,
         "lr": plan.lr,
-        "rows": plan.rows,
         "old_data": plan.old_frac,
         "seed": plan.seed,
         "seconds": seconds,

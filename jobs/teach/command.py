@@ -51,6 +51,10 @@ def teach(
         Literal["memory", "given"],
         typer.Option(help="Teach in the memory's wordings too, or only in those given."),
     ] = "memory",
+    train: Annotated[
+        Literal["all", "lora"] | None,
+        typer.Option(help="What of the data layer moves; default: what the run trained."),
+    ] = None,
     tell_first: Annotated[
         bool,
         typer.Option(
@@ -82,6 +86,7 @@ def teach(
             written=written,
             rehearse=rehearse,
             reword=wordings == "memory",
+            train=train,
             tell=tell_first,
             ray=ray,
         )

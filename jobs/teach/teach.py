@@ -26,7 +26,7 @@ from orchestrator.reporting.taught_report import figure_rows, lesson_rows, lost_
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import Config
-from orchestrator.settings.file_names import CONFIG, REPORT, SUMMARY, TAUGHT
+from orchestrator.settings.file_names import CONFIG, CORPUS, REPORT, STATUS, SUMMARY, TAUGHT
 
 if TYPE_CHECKING:
     from actors.layers.named_writes import NamedWrites
@@ -51,6 +51,7 @@ class TeachOptions:
         written: documents that the memory writes.
         rehearse: weight of what keeps the old.
         reword: whether lessons are also taught in wordings that the memory knows.
+        train: what of the data layer moves: `all`, `lora`, or what the run trained.
         tell: whether the memory is told the lessons in closed form first.
         ray: train in processes on Ray, as the run's workers say; else in this process.
     """
@@ -67,6 +68,7 @@ class TeachOptions:
     written: int = 6000
     rehearse: float | None = None
     reword: bool = True
+    train: str | None = None
     tell: bool = True
     ray: bool = False
 
@@ -150,12 +152,14 @@ def refuse_existing(out: RunDir) -> None:
             f"{out.url}: this teaching was interrupted; go on with: tandem resume {out.url} "
             "--in-process, or choose another --out"
         )
-    prepared = {LESSONS, EXAM, WRITTEN, TOLD}
-    if out.exists(CONFIG) or out.list_files("").keys() - prepared:
+    prepared = {LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
+    names = out.list_files("").keys()
+    left = {name for name in names if name.removesuffix(".part") in prepared}
+    if out.exists(CONFIG) or names - left or out.list_folders():
         raise ConfigError(
             f"{out.url} exists already; choose another --out, or remove it if it is not needed"
         )
-    for name in prepared:
+    for name in left:
         out.remove(name)
 
 
@@ -224,8 +228,8 @@ def _prepare(
     torch.set_num_threads(max(1, int(config.data.workers.cpus)))
     try:
         pair, tokenizer = load_pair(start.export)
+        here = pair if start.export == start.own else load_pair(start.own)[0]
         if options.told is not None:
-            here = pair if start.export == start.own else load_pair(start.own)[0]
             given = told_lessons(here.memory.writes, options.told, start.run)
         say(f"the memory writes {options.written:,} documents")
         texts = written_texts(pair, tokenizer, options.written, seed, window)
@@ -254,7 +258,9 @@ def _prepare(
         num_windows=len(windows),
         has_reworded=any(lesson.reworded for lesson in prepared.lessons),
     )
-    taught = taught_config(config, out, sources, options.steps, options.lr, options.seed, teach)
+    taught = taught_config(
+        config, out, sources, options.steps, options.lr, options.seed, teach, options.train
+    )
     facts = _facts(prepared, start, given, num_replaced, time.time() - began)
     say(
         f"teaching {len(prepared.lessons) - prepared.num_known} lessons, and keeping "
@@ -265,7 +271,8 @@ def _prepare(
     out.write(WRITTEN, text)
     if prepared.told is not None:
         out.write(TOLD, prepared.told.to_bytes())
-    out.write(EXAM, replace(prepared.exam, facts=facts).to_json())
+    left = left_writes(here.memory.writes, prepared.lessons)
+    out.write(EXAM, replace(prepared.exam, facts=facts, told=tuple(left)).to_json())
     return taught
 
 
@@ -297,6 +304,29 @@ def told_lessons(writes: NamedWrites, ids: Sequence[str], run: str) -> GivenLess
                 source=f"{run}: told {write.id}",
             )  # fmt: skip
     return GivenLessons(tuple(found.values()))
+
+
+def left_writes(writes: NamedWrites, lessons: Sequence[Lesson]) -> list[Any]:
+    """Named writes that are on, less what is taught of them: they go on with the taught memory.
+    What is taught becomes part of its table, and is fresh no longer.
+    """
+    from actors.training.told import told_to_lists
+    from actors.wire import Told, ToldAssociation
+
+    taught = {prompt for lesson in lessons for prompt in lesson.prompts}
+    left = (
+        Told(
+            write.id,
+            write.told_at,
+            tuple(
+                ToldAssociation(one.prompt, one.answer, tuple(one.wordings))
+                for one in write.associations
+                if one.prompt.strip() not in taught
+            ),
+        )
+        for write in writes.on
+    )
+    return told_to_lists(one for one in left if one.associations)
 
 
 def _facts(

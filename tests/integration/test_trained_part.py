@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from actors.layers.causal_lm import build_model
 from actors.settings.layers import DataLayerSpec
 from actors.wire import CheckpointError, ConfigError
+from jobs.api import load
 from jobs.cli import app
 from orchestrator.run import RunResult
 from orchestrator.settings.config import Config, load_config
@@ -198,6 +201,129 @@ def test_commands_work_with_a_port_run(place: Path, port: RunResult, monkeypatch
     learned = Path(f"{port.path}-learned")
     summary = json.loads((learned / SUMMARY).read_text())
     assert summary["digest"]["data"] == digests(port)["data"]
+
+
+@pytest.fixture(scope="module", params=["merged", "apart"])
+def lora(place: Path, request: pytest.FixtureRequest) -> RunResult:
+    config = settings(
+        place, f"lora-{request.param}", "data.layer.train=lora", "data.layer.lora.r=2",
+        f"data.layer.lora.export={request.param}", "data.optimizer.lr=1e-2",
+    )  # fmt: skip
+    return run_in_process(config)
+
+
+def own_logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model.eval()(torch.arange(12)[None]).logits
+    return logits
+
+
+def test_adapters_train_and_leave_as_transformers_and_peft_load_them(
+    place: Path, lora: RunResult
+) -> None:
+    folder = exported(lora)
+    model = AutoModelForCausalLM.from_pretrained(folder / "data_layer", dtype=torch.float32)
+    before = AutoModelForCausalLM.from_pretrained(place / "llama", dtype=torch.float32)
+    is_apart = lora.path.endswith("apart")
+    assert torch.equal(own_logits(model), own_logits(before)) == is_apart
+    if is_apart:
+        model = PeftModel.from_pretrained(model, folder / "data_layer_adapter")
+    assert (own_logits(model) - own_logits(before)).abs().max() > 1e-3
+    pair = load(lora.path)
+    assert torch.allclose(own_logits(model), own_logits(pair.data_layer.model), atol=1e-5)
+
+
+def test_only_adapters_and_port_are_stored(lora: RunResult) -> None:
+    port = load_file(exported(lora) / "memory_port" / "port.safetensors")
+    # r (inputs + outputs) of q, k, v, o, gate, up, down, in two layers
+    adapters = 2 * 2 * (4 * 32 + 3 * 48)
+    size = 4 * (adapters + sum(t.numel() for t in port.values()))
+    assert size < checkpoint_bytes(lora, "data") < 3 * size + 8192
+
+
+def test_a_resumed_lora_run_ends_with_the_bits_of_an_undisturbed_one(
+    place: Path, lora: RunResult
+) -> None:
+    name = f"{Path(lora.path).name}-resumed"
+    interrupted_after(lora, name, 2)
+    config = load_config(str(Path(lora.path).parent / name / "config.yaml"))
+    assert digests(run_in_process(config, resume=True)) == digests(lora)
+
+
+def test_commands_work_with_a_lora_run(
+    place: Path, lora: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    runner = CliRunner()
+    for command in (
+        ["ask", lora.path, "The capital of Baran is"],
+        ["evaluate", lora.path],
+        ["learn", lora.path, "--facts", "facts.jsonl", "--steps", "2"],
+        ["check", "tiny.yaml", "data.layer.train=lora", "name=checked-lora"],
+    ):
+        found = runner.invoke(app, command)
+        assert found.exit_code == 0, (command, found.output)
+    learned = Path(f"{lora.path}-learned") / "export"
+    for folder in ("data_layer", "data_layer_adapter"):
+        there = sorted((exported(lora) / folder).glob("*.safetensors"))
+        again = sorted((learned / folder).glob("*.safetensors"))
+        assert [p.read_bytes() for p in again] == [p.read_bytes() for p in there]
+
+
+def test_a_port_run_starts_from_a_lora_run(place: Path, lora: RunResult) -> None:
+    result = port_run(
+        place, f"port-of-{Path(lora.path).name}", f"data.layer.pretrained={lora.path}",
+        "intervals=1", f"tokenizer.pretrained={lora.path}/export/data_layer",
+    )  # fmt: skip
+    first, second = load(lora.path), load(result.path)
+    assert torch.equal(own_logits(first.data_layer.model), own_logits(second.data_layer.model))
+
+
+def test_parameters_train_by_pattern_and_others_keep_their_bits(place: Path) -> None:
+    result = run_in_process(
+        settings(
+            place,
+            "patterns",
+            "data.layer.train=['*.layers.1.*', '*norm*']",
+            "intervals=2",
+            "data.optimizer.lr=1e-2",
+            f"data.layer.pretrained={place / 'llama'}",
+        )
+    )
+    came_in = load_file(place / "llama" / "model.safetensors")
+    left = load_file(exported(result) / "data_layer" / "model.safetensors")
+    for name, tensor in came_in.items():
+        trains = ".layers.1." in name or "norm" in name
+        assert torch.equal(left[name], tensor.float()) != trains, name
+
+
+def test_a_pattern_that_matches_nothing_names_the_nearest(place: Path) -> None:
+    config = settings(place, "typo", "data.layer.train=['*.layers.1.mlp.gate.*']")
+    with pytest.raises(ConfigError, match=r"gate\.\*; nearest: .*mlp\.gate_proj\.weight"):
+        run_in_process(config)
+
+
+def test_a_tied_name_is_sent_to_the_one_that_trains(place: Path) -> None:
+    config = settings(place, "tied", "data.layer.train=[lm_head.weight]")
+    with pytest.raises(ConfigError, match=r"tied to model\.embed_tokens\.weight"):
+        run_in_process(config)
+
+
+def test_a_target_that_the_model_lacks_names_the_nearest(place: Path) -> None:
+    config = settings(
+        place, "target", "data.layer.train=lora", "data.layer.lora.targets=[query_proj]"
+    )
+    with pytest.raises(ConfigError, match=r"no linear module named query_proj; nearest: .*q_proj"):
+        run_in_process(config)
+
+
+def test_lora_without_peft_says_what_to_install(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    config = settings(place, "no-peft", "data.layer.train=lora")
+    with pytest.raises(ConfigError, match=r"pip install 'tandem-memory\[lora\]'"):
+        run_in_process(config)
 
 
 def test_a_port_beside_fresh_weights_is_refused(place: Path) -> None:

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from actors.corpus.corpus import Corpus
 from actors.corpus.windows import PADDING, Windows
 from actors.layers.pair import Pair
-from actors.measuring.probing import VOICES
-from actors.measuring.voices import predict_everywhere
+from actors.measuring.voices import VOICES, predict_everywhere
 from actors.pair.evaluator import Evaluator
 from actors.pair.export_check import check_export, compared_documents, export_checked
 from actors.settings.corpus import CorpusSpec

@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from actors.measuring.probing import VOICES, Voice, decode_greedily, prompt_tokens
-from actors.measuring.voices import predict_everywhere
+from actors.measuring.probing import decode_greedily, prompt_tokens
+from actors.measuring.voices import VOICES, Voice, predict_everywhere
 from actors.pair.tandem_model import TandemModel, load_tandem_model
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import FAMILIES, one_document, tokens

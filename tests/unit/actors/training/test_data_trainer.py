@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actors.corpus.corpus import Windows, WindowStream
+from actors.corpus.corpus import WindowStream
+from actors.corpus.windows import Windows
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer, decoder_layers
 from actors.settings.corpus import CorpusSpec
