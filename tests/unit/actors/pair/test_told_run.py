@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.pair.tandem_model import load_tandem_model
-from actors.pair.told_run import solve_told
+from actors.pair.telling import solve_told
 from actors.wire import Told, ToldAssociation
 from tests.unit.jobs.tell.exported import tellable
 
