@@ -194,6 +194,10 @@ def learn(
     old_data: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the run's own data in each batch.")
     ] = 0.25,
+    old_from: Annotated[
+        Literal["memory", "corpus"] | None,
+        typer.Option(help="Where old data comes from; default: a memory that can write."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -201,7 +205,9 @@ def learn(
     from jobs.learn.learn import LearnOptions, run_learn
 
     with exit_codes():
-        options = LearnOptions(facts, text, templates, out, steps, lr, rows, old_data, seed)
+        options = LearnOptions(
+            facts, text, templates, out, steps, lr, rows, old_data, seed, old_from
+        )
         run_learn(run, options, Console(), as_json)
 
 

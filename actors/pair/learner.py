@@ -1,6 +1,6 @@
 """Trains a memory on new text or facts while its data layer stays as it is.
 
-    batch = new text or facts, and a share of old data
+    batch = new text or facts, and a share of old data: of the corpus, or what the memory wrote
     every weight:  encoder, keys and table by their own optimizers, as the memory group trains them
     rows:          `MemoryLayer.write`, on the rows of the value table that old data reads least
 
@@ -8,7 +8,8 @@ No exchange and no other process: the data layer never changes. Minimised are th
 alone (self) and that of the mixture, through the frozen data layer (assist); without the second the
 memory would know what is new and the pair would not say it. Where every weight is trained, so is
 the data layer's own loss with the reads as input (reader), of which half are dropped, so that no
-answer depends on a single one. Called by `jobs.learn.learn`.
+answer depends on a single one. Where the old data is what the memory wrote, each of these is there
+the divergence from what was predicted before learning. Called by `jobs.learn.learn`.
 
 Shapes: B sequences, T tokens, N positions that read, D d_m.
 """
@@ -31,6 +32,7 @@ from actors.layers.pair import Pair
 from actors.layers.precision import autocast
 from actors.layers.sparse_write import Background
 from actors.machine.seeds import seed_of
+from actors.pair.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters
@@ -57,17 +59,22 @@ class Learner:
     Args:
         spec: of the run that the pair is from: batch size, optimizer, precision, token noise.
         pair: both layers; the data layer is frozen.
-        new, old: what is to be learned, and what the run trained on.
+        new, old: what is to be learned, and what the run trained on, or what the memory wrote.
         plan: how much, and how.
     """
 
     def __init__(
-        self, spec: RunSpec, pair: Pair, new: Corpus, old: Corpus, plan: LearnPlan
+        self, spec: RunSpec, pair: Pair, new: Corpus, old: Corpus | WrittenCorpus, plan: LearnPlan
     ) -> None:
         self._spec, self._plan, self._pair = spec, plan, pair
         self._device = pair.memory.values.device
         self._new = WindowStream(new, f"learn:{plan.seed}")
-        self._old = WindowStream(old, f"learn:{plan.seed}:old")
+        self._old: WindowStream | WrittenStream
+        self._before: Before | None = None
+        if isinstance(old, WrittenCorpus):
+            self._old, self._before = old.stream("learn", plan.seed), Before(pair)
+        else:
+            self._old = WindowStream(old, f"learn:{plan.seed}:old")
         self._tokenizer = old.tokenizer
         size = spec.memory.batch_size
         self._num_old = min(size - 1, round(plan.old_frac * size))
@@ -77,6 +84,7 @@ class Learner:
         self._start_values = pair.memory.values.detach().clone()
         self.step = 0
         self.learned = Learned()
+        self._kept_of: tuple[Batch, Kept] | None = None
         pair.data.requires_grad_(False)
         if plan.rows is None:
             for name, parameter in pair.memory.named_parameters():
@@ -166,9 +174,9 @@ class Learner:
             loss = self._loss(batch, read.y)
             whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
-                guess = losses.self_(
-                    memory.guess(rows_at(u_BTD, batch.valid_at_N)), batch.targets_N
-                )
+                guess_NV = memory.guess(rows_at(u_BTD, batch.valid_at_N))
+                kept = self._kept(batch)
+                guess = _loss_of(guess_NV, batch.targets_N, None if kept is None else kept.encoder)
                 whole = whole + self._spec.losses.encoder * guess
         whole.backward()
         self._dense.step(rate * run.optimizer.lr / run.value_lr)
@@ -184,17 +192,34 @@ class Learner:
         """
         memory, targets_N, reading_BT = self._pair.memory, batch.targets_N, self._reading(batch)
         y_ND = y_MD.index_select(0, batch.places(batch.host.valid_BT[reading_BT]))
-        alone = losses.self_(memory.predict(y_ND), targets_N)
+        kept = self._kept(batch)
+        alone = _loss_of(memory.predict(y_ND), targets_N, None if kept is None else kept.alone)
         if not self._plan.assist:
             return alone
         y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
         every_weight = self._plan.rows is None
         scale_BT = self._read_scale(batch) if every_weight else None
         _, both = predict_both(self._pair.data, memory, batch, y_BTD, batch.valid_at_N, scale_BT)
-        through = losses.assist(both.mixed().logp, targets_N)
+        through = _loss_of(
+            both.mixed().logp, targets_N, None if kept is None else kept.mixed, is_logp=True
+        )
         if every_weight:
-            through = through + self._spec.losses.reader * losses.own(both.logits, targets_N)
+            reader = _loss_of(both.logits, targets_N, None if kept is None else kept.reading)
+            through = through + self._spec.losses.reader * reader
         return alone + self._plan.assist * through
+
+    def _kept(self, batch: Batch) -> Kept | None:
+        """What the old sequences of a batch are kept at; None: learned as text.
+
+        Computed once for a batch: three losses ask for it.
+        """
+        if self._before is None or not self._num_old:
+            return None
+        if self._kept_of is None or self._kept_of[0] is not batch:
+            num_new = len(batch.tokens_BT) - self._num_old
+            old = batch.rows(slice(num_new, None))
+            self._kept_of = batch, self._before.kept(old, together=self._plan.assist > 0)
+        return self._kept_of[1]
 
     def _read_scale(self, batch: Batch) -> Tensor:
         """Factor of each read on its way into the data layer, (B, T): 0 where it is dropped, and
@@ -203,3 +228,25 @@ class Learner:
         chosen = self._choices("heard")  # a seed: another word would be another draw
         kept_BT = torch.rand(batch.tokens_BT.shape, generator=chosen) >= READ_DROPOUT
         return kept_BT.to(self._device) / (1 - READ_DROPOUT)
+
+
+def _loss_of(
+    predicted_NV: Tensor, targets_N: Tensor, kept_KV: Tensor | None, is_logp: bool = False
+) -> Tensor:
+    """Mean over all positions: loss of the text, and at the last K the divergence from `kept_KV`.
+
+    Args:
+        predicted_NV: logits, or log probabilities with `is_logp`.
+        targets_N: the text's next tokens.
+        kept_KV: log probabilities before learning; None: all is text.
+    """
+    text = losses.help_ if is_logp else losses.self_
+    if kept_KV is None:
+        return text(predicted_NV, targets_N)
+    num_new, num = len(predicted_NV) - len(kept_KV), len(predicted_NV)
+    logp_KV = predicted_NV[num_new:]
+    kept = losses.kl(kept_KV, logp_KV if is_logp else losses.log_probabilities(logp_KV)).sum()
+    if not num_new:
+        return kept / num
+    new = text(predicted_NV[:num_new], targets_N[:num_new]) * num_new
+    return (new + kept) / num

@@ -36,8 +36,8 @@ def learned() -> dict[str, Any]:
     return {
         "name": "x <b>", "how": "2 steps", "run": "runs/x", "corpus": ["new.jsonl"], "facts": None,
         "steps": 2, "lr": 0.1, "rows": None, "old_data": 0.5, "seed": 0, "new_tokens": 10,
-        "old_tokens": 11, "rows_changed": 123, "num_rows": 456, "seconds": 7.0,
-        "new": both, "old": copy.deepcopy(both), "curve": curve,
+        "old_from": "memory", "old_tokens": 11, "rows_changed": 123, "num_rows": 456,
+        "seconds": 7.0, "new": both, "old": copy.deepcopy(both), "curve": curve,
     }  # fmt: skip
 
 
