@@ -1,9 +1,14 @@
-"""How numbers, sizes and durations are written for people: everywhere the same. Pure functions."""
+"""How numbers, sizes, durations, lists and errors are written for people: everywhere the same. Pure
+functions.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 MIB, GIB = 1 << 20, 1 << 30
 ABSENT = "–"
+LINE_CHARS = 500  # of an error
 
 
 def figure(value: float | None, form: str = "") -> str:
@@ -47,3 +52,20 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def listed(names: Sequence[str], limit: int, separator: str = ", ") -> str:
+    """The first `limit` names, and how many more there are: `a, b and 3 more`."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return separator.join(names[:limit]) + more
+
+
+def first_line(err: BaseException, with_type: bool = False) -> str:
+    """The first line of an error's message, after its type where that is asked for; the type alone
+    where it has no message. A server's answer may be one long line: only its beginning counts.
+    """
+    lines, name = str(err).strip().splitlines(), type(err).__name__
+    if not lines:
+        return name
+    line = lines[0][:LINE_CHARS]
+    return f"{name}: {line}" if with_type else line

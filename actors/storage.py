@@ -16,6 +16,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from actors.formats import first_line
 from actors.wire import StorageError, TandemError
 
 MAGIC = "*?["  # characters that make a name a pattern to fsspec
@@ -182,11 +183,7 @@ def storage_errors(place: str, doing: str) -> Iterator[None]:
         raise
     except Exception as err:  # clients of remote storage have errors of their own
         if is_outage(err):
-            raise StorageError(f"{place}: {doing}: {first_line(err)}; {AGAIN}") from err
+            raise StorageError(
+                f"{place}: {doing}: {first_line(err, with_type=True)}; {AGAIN}"
+            ) from err
         raise
-
-
-def first_line(err: BaseException) -> str:
-    """An error in one line."""
-    lines = str(err).strip().splitlines()
-    return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__

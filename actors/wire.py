@@ -20,6 +20,27 @@ class Range:
 
 
 @dataclass(frozen=True)
+class ToldAssociation:
+    """A prompt, the answer that is to follow it, and other prompts of that answer."""
+
+    prompt: str
+    answer: str
+    wordings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a running run was told under one name.
+
+    In an order without associations: one of that name is taken back.
+    """
+
+    id: str
+    told_at: float  # seconds since the epoch
+    associations: tuple[ToldAssociation, ...]
+
+
+@dataclass(frozen=True)
 class Order:
     """The next interval of one rank, as the coordinator orders it."""
 
@@ -33,6 +54,7 @@ class Order:
     checkpoint: bool = False  # return this rank's share of the group's whole state
     ranges: tuple[Range, ...] = ()  # what the peer trained on since the last adopted version
     profile: str | None = None  # folder for a trace of this interval
+    told: tuple[Told, ...] = ()  # by a person, since the last order
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,8 @@ class Header:
     checksums: tuple[int, ...]
     peer_version: int  # the version of the peer that this one was trained on; -1 before the first
     ranges: tuple[Range, ...] = ()  # what the group trained on since its last snapshot
+    base: str = ""  # identity of the data layer's weights that don't train; empty: all do
+    told: tuple[Told, ...] = ()  # all that the memory was told and has not taken back, in order
 
 
 @dataclass(frozen=True)
@@ -72,6 +96,7 @@ class CheckpointHeader:
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     checksums: tuple[int, ...]
+    base: str = ""  # as in `Header`
 
     @property
     def total_bytes(self) -> int:
@@ -188,6 +213,7 @@ class Evaluation:
     answers: tuple[Answer, ...]
     eval_s: float
     taught: Taught | None = None  # of a run that teaches, at its last evaluation
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ where it was interrupted.
              new_paraphrase_ratio    the same in unseen ones above baseline, over full fine-tuning
     forget   forgetting_over_lora    nats lost on old facts and text, over LoRA's; null where LoRA
                                  forgets less than 0.05
-    write    write_curve         both by the number of rows that are written
     joint    joint_gap           help loss minus that of one loop that trains both
              joint_wall_ratio    its seconds, two threads, over those of two processes
     stale    stale_curve         help loss and reflection by staleness and publish_every
@@ -49,7 +48,7 @@ from benchmarks.learning_together import TogetherCells
 
 Json = dict[str, Any]
 Figures = dict[str, float | None]
-ROWS = ("help", "loss", "alone", "forget", "write", "joint", "stale")
+ROWS = ("help", "loss", "alone", "forget", "joint", "stale")
 PARTS = (
     "cells",
     "intervals",
@@ -182,23 +181,6 @@ def forget_row(cells: AloneCells, missing: set[str]) -> Figures:
     return found
 
 
-def write_row(cells: AloneCells) -> Figures:
-    """The same by the number of rows that are written, each at the best of its learning rates."""
-    cells.base()
-    found: Figures = {}
-    for rows in cells.sizes.top_t:
-        tried = {f"{rate:g}": cells.write(rows, rate) for rate in cells.sizes.write_rates}
-        rate = figures.best({name: cell["help"] for name, cell in tried.items()})
-        cell = tried[rate]["help"]
-        found |= {
-            f"write_{rows}_{side}": cell["after"][f"new_{side}"] for side in ("seen", "unseen")
-        }
-        found[f"write_{rows}_forgotten"] = figures.forgotten(cell)["nats"]
-        found[f"write_{rows}_rows"] = tried[rate]["rows_changed"]
-        found[f"write_{rows}_rate"] = float(rate)
-    return found
-
-
 def joint_row(cells: TogetherCells) -> Figures:
     """What does decoupling cost?"""
     pair, joint, times = cells.pair()["final"], cells.joint()["final"], cells.joint_times()
@@ -242,8 +224,6 @@ def seed_figures(
         found |= alone_row(alone, missing)
     if "forget" in rows:
         found |= forget_row(alone, missing)
-    if "write" in rows:
-        found |= write_row(alone)
     return found
 
 
@@ -306,7 +286,6 @@ def measure(groups: Groups, rows: Sequence[str]) -> Json:
     table = table_of(per_seed)
     return {
         **{key: table[key]["mean"] if key in table else None for key in KEYS},
-        "write_curve": curve_of(table, "write_"),
         "stale_curve": curve_of(table, "stale_"),
         "curves": curves_of(groups) if "help" in rows else {},
         "seeds": [together.seed for together, _ in groups],

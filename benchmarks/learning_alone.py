@@ -1,7 +1,7 @@
 """Cells in which one layer learns new facts by itself, and what it forgets. Called by `learning`.
 
     base      both layers side by side on old facts and a novel
-    memory    the memory learns on, the data layer frozen: every weight, or rows of the table
+    memory    the memory learns on, the data layer frozen
     full      the data layer learns on
     lora      adapters of the data layer learn
 
@@ -20,12 +20,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from actors.corpus.corpus import Corpus, Windows, WindowStream
+from actors.corpus.corpus import Corpus, WindowStream
+from actors.corpus.windows import Windows
 from actors.layers.batch import Batch
 from actors.layers.pair import Pair
 from actors.machine.device import device_of
 from actors.measuring.heldout import heldout_figures
-from actors.measuring.probing import Voice, answers_right
+from actors.measuring.probing import answers_right
+from actors.measuring.voices import Voice
 from actors.pair.learner import Learner
 from actors.settings.learn_plan import LearnPlan, default_lr
 from actors.settings.run import RunSpec
@@ -115,9 +117,6 @@ class AloneCells(SeedCells):
             tasks.append(partial(self.memory))
             tasks += [partial(self.lora, rate) for rate in self.sizes.lora_rates]
             tasks += [partial(self.full, rate) for rate in self.sizes.full_rates]
-        if "write" in rows:
-            sizes = self.sizes
-            tasks += [partial(self.write, t, r) for t in sizes.top_t for r in sizes.write_rates]
         return [partial(self.base), *tasks] if tasks else []
 
     def _table(self, name: str) -> FactTable:
@@ -197,24 +196,17 @@ class AloneCells(SeedCells):
 
     def memory(self) -> Json:
         """Every weight of the memory learns on, for itself and through the frozen data layer."""
-        rate = default_lr(self.spec.memory.value_lr, None)
-        return self._get("memory", lambda _: self._taken_in(rate, None), rate=rate)
+        rate = default_lr(self.spec.memory.value_lr)
+        return self._get("memory", lambda _: self._taken_in(rate), rate=rate)
 
-    def write(self, rows: int, rate: float) -> Json:
-        """Rows of the value table alone are written, by SGD; 0: all that a batch reads."""
-        name = f"write-{rows}-{rate:g}"
-        return self._get(name, lambda _: self._taken_in(rate, rows), rate=rate, rows=rows)
-
-    def _taken_in(self, rate: float, rows: int | None) -> Json:
+    def _taken_in(self, rate: float) -> Json:
         torch.set_num_threads(1)
         pair, sizes = self._pair(), self.sizes
         plan = LearnPlan(
             steps=sizes.learn_steps,
             lr=rate,
-            rows=rows,
             old_frac=sizes.old_frac,
             seed=self.seed,
-            background_batches=sizes.background_batches,
         )
         learner = Learner(self.spec, pair, self._new(), self._old(), plan)
         found = self._learned(learner.train_step, pair, PAIR)

@@ -47,10 +47,26 @@ def data_digest(folder: Path) -> str:
 def choose(folder: Path, seed: int, num_relations: int, num_facts: int) -> list[Fact]:
     """`num_facts` facts, equally many of each of `num_relations` relations, in a random order.
 
+    Raises: MissingDataError where the data has too few.
+    """
+    found = usable(folder)
+    each = num_facts // num_relations
+    enough = [relation for relation, facts in found.items() if len(facts) >= each]
+    if len(enough) < num_relations:
+        raise MissingDataError(
+            f"{folder}: only {len(enough)} relations have {each} facts, {num_relations} are needed"
+        )
+    rng = random.Random(f"learning:{seed}")
+    chosen = [f for r in rng.sample(enough, num_relations) for f in rng.sample(found[r], each)]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def usable(folder: Path) -> dict[str, list[Fact]]:
+    """Facts by relation.
+
     Left out: relations without three verb lemmas that can be asked, subjects with two objects in a
     relation, objects that stand inside their subject.
-
-    Raises: MissingDataError where the data has too few.
     """
     templates = json.loads((folder / TEMPLATES).read_text(encoding="utf-8"))
     objects: dict[str, dict[str, set[str]]] = {}
@@ -64,16 +80,7 @@ def choose(folder: Path, seed: int, num_relations: int, num_facts: int) -> list[
             found[relation] = [
                 Fact(relation, s, o) for s, o in single if o.lower() not in s.lower()
             ]
-    each = num_facts // num_relations
-    enough = [relation for relation, facts in found.items() if len(facts) >= each]
-    if len(enough) < num_relations:
-        raise MissingDataError(
-            f"{folder}: only {len(enough)} relations have {each} facts, {num_relations} are needed"
-        )
-    rng = random.Random(f"learning:{seed}")
-    chosen = [f for r in rng.sample(enough, num_relations) for f in rng.sample(found[r], each)]
-    rng.shuffle(chosen)
-    return chosen
+    return found
 
 
 def write_facts(facts: Sequence[Fact], data: Path, folder: Path, name: str) -> Path:

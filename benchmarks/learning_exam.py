@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from actors.corpus.block_reader import encode
-from actors.corpus.corpus import Corpus, pack
+from actors.corpus.corpus import Corpus
+from actors.corpus.windows import pack
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.machine.device import device_of
 from actors.measuring.heldout import heldout_figures
-from actors.measuring.probing import VOICES, Voice, answer_reflection, answers_right, prompt_tokens
+from actors.measuring.probing import answer_reflection, answers_right, prompt_tokens
+from actors.measuring.voices import VOICES, Voice
 from actors.settings.run import RunSpec
 from actors.sources.documents import Document
 from actors.sources.facts import Probe, baseline_accuracy

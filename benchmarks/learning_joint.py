@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import PADDING, WindowStream
+from actors.corpus.corpus import WindowStream
+from actors.corpus.windows import PADDING
 from actors.layers import losses
 from actors.layers.mixture import mixing_loss, noised_sequences, predict_both
 from actors.layers.pair import Pair

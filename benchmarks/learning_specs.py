@@ -37,11 +37,8 @@ class Sizes:
         base_intervals: in which the old ones are learned.
         learn_steps: in which the new ones are.
         learn_every: steps between two points of that curve.
-        background_batches: of old data, in which reads are counted before rows are written.
         old_frac: of a batch's sequences that are old facts and old text meanwhile.
         full_rates, lora_rates: learning rates of the controls.
-        top_t: rows that are written per batch; 0: all.
-        write_rates: learning rates of writes, the best of which counts.
     """
 
     layers: Layers
@@ -61,12 +58,9 @@ class Sizes:
     base_intervals: int
     learn_steps: int
     learn_every: int
-    background_batches: int
     old_frac: float
     full_rates: tuple[float, ...]
     lora_rates: tuple[float, ...]
-    top_t: tuple[int, ...]
-    write_rates: tuple[float, ...]
 
     def only(self, names: Sequence[str]) -> dict[str, Any]:
         """These sizes, as a part of a cell's key."""
@@ -96,10 +90,9 @@ ALONE = (
     "base_intervals",
     "learn_steps",
     "learn_every",
-    "background_batches",
     "old_frac",
 )
-CHOICES = ("staleness", "publish_every", "full_rates", "lora_rates", "top_t", "write_rates")
+CHOICES = ("staleness", "publish_every", "full_rates", "lora_rates")
 
 FULL = Sizes(
     layers=Layers(width=96, head_width=24, dim=96, slots_side=96),
@@ -119,12 +112,9 @@ FULL = Sizes(
     base_intervals=80,
     learn_steps=600,
     learn_every=25,
-    background_batches=256,
     old_frac=0.25,
     full_rates=(3e-4, 1e-3, 3e-3, 8e-3),
     lora_rates=(1e-3, 3e-3, 1e-2, 3e-2),
-    top_t=(0, 128, 512, 2048),
-    write_rates=(3e3, 1e4, 3e4),
 )
 QUICK = replace(
     FULL,
@@ -144,9 +134,6 @@ QUICK = replace(
     base_intervals=20,
     learn_steps=600,
     learn_every=50,
-    background_batches=64,
-    top_t=(0, 64, 512),
-    write_rates=(1e4,),
 )
 LARGE = replace(
     FULL,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from actors.layers.pair import Pair
-from actors.measuring.probing import Voice
+from actors.measuring.voices import Voice
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer

@@ -21,8 +21,9 @@ from rich.table import Table
 from benchmarks.intervals import interval_95
 from orchestrator.console import Console
 from orchestrator.processes.ray_session import ray_session
-from orchestrator.run import FINISHED, train
+from orchestrator.run import train
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import is_finished
 from orchestrator.settings.config import Config, load_config
 from orchestrator.settings.file_names import SUMMARY
 
@@ -95,7 +96,7 @@ def summary_of(config: Config) -> dict[str, Any]:
     run_dir = RunDir(config.run_url)
     if run_dir.exists(SUMMARY):
         known: dict[str, Any] = json.loads(run_dir.read(SUMMARY))
-        if str(known["status"]).startswith(FINISHED):
+        if is_finished(known["status"]):
             return known
     return train(config, resume=True).summary
 

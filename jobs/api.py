@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from actors.measuring.probing import Voice
+from actors.measuring.voices import Voice
 from actors.pair.tandem_model import TandemModel, TandemOutput, load_tandem_model
 from actors.wire import ConfigError, StorageError, TandemError
 from orchestrator.console import Console

@@ -25,7 +25,8 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
             f"prompt {prompt!a}: expected UTF-8, got other bytes; set the terminal to UTF-8"
         ) from err
     export = find_export(run)
-    from actors.measuring.probing import VOICES, decode_greedily, prompt_tokens
+    from actors.measuring.probing import decode_greedily, prompt_tokens
+    from actors.measuring.voices import VOICES
     from actors.weights.pair_export import load_pair
 
     pair, tokenizer = load_pair(export)
@@ -38,11 +39,14 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
         table.add_row(*(tokenizer.decode(continued[v].tokens).strip() or NOTHING for v in VOICES))
         console.print(table)
         return
+    fresh = continued["help"].freshness
+    told = "; fresh: how far what was told opened it" if fresh else ""
     table = Table(
-        title=f"{prompt}   (token, its probability; λ is the memory's share of the mixture)",
+        title=f"{prompt}   (token, its probability; λ is the memory's share of the mixture{told})",
         title_justify="left",
     )
-    for heading in (HEADINGS["own"], "p", HEADINGS["help"], "p", "λ", HEADINGS["memory"], "p"):
+    of_both = (HEADINGS["help"], "p", "λ", *(("fresh",) if fresh else ()))
+    for heading in (HEADINGS["own"], "p", *of_both, HEADINGS["memory"], "p"):
         table.add_column(heading, overflow="fold")
     for at in range(max(len(t.tokens) for t in continued.values())):
         cells = []
@@ -59,5 +63,7 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
             )
             if voice == "help":
                 cells.append(f"{answer.mixing[at]:.2f}" if is_token else "")
+                if fresh:
+                    cells.append(f"{fresh[at]:.2f}" if is_token else "")
         table.add_row(*cells)
     console.print(table)

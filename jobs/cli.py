@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import typer
 import typer.core
 
-from actors.settings.learn_plan import ROWS_LR, VALUE_LR_FRAC
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
+from jobs.learn.command import learn
 from jobs.options import (
     LOCAL_DASHBOARD,
     AddressOption,
@@ -24,6 +24,7 @@ from jobs.options import (
 )
 from jobs.teach.command import teach
 from jobs.teach.propose_command import propose
+from jobs.tell.commands import tell, told, untell
 from orchestrator.console import Console, replace_unencodable
 
 
@@ -96,6 +97,14 @@ def tune(
 def init(
     path: Annotated[str, typer.Argument(metavar="PATH", help="File to write.")] = "tandem.yaml",
     kind: Annotated[str, typer.Option("--kind", help="Kind of corpus: text or facts.")] = "text",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="FOLDER|NAME",
+            help="A memory for this model: a short config that leaves the model as it is.",
+        ),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Rarely changed fields too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
@@ -103,7 +112,7 @@ def init(
     from jobs.init import run_init
 
     with exit_codes():
-        run_init(path, kind, everything, force, Console())
+        run_init(path, kind, everything, force, Console(), model)
 
 
 @app.command()
@@ -160,55 +169,7 @@ def evaluate(
         run_evaluation(run, Console(ends_with_reader=True), as_json)
 
 
-@app.command()
-def learn(
-    run: RunArgument,
-    facts: Annotated[
-        str | None, typer.Option("--facts", metavar="FILE", help="New facts, as JSON lines.")
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option("--text", metavar="CORPUS", help="New text: a file, folder, glob or URL."),
-    ] = None,
-    templates: TemplatesOption = None,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", metavar="DIR", help="Directory of the result; default: RUN-learned."),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 400,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's; "
-            f"with --rows: {ROWS_LR:g}."
-        ),
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Train only so many rows of the value table per step, those that the run's own "
-            "data reads least; 0: all that are read. Default: train every weight of the memory.",
-        ),
-    ] = None,
-    old_data: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Share of the run's own data in each batch.")
-    ] = 0.25,
-    old_from: Annotated[
-        Literal["memory", "corpus"] | None,
-        typer.Option(help="Where old data comes from; default: a memory that can write."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged."""
-    from jobs.learn.learn import LearnOptions, run_learn
-
-    with exit_codes():
-        options = LearnOptions(
-            facts, text, templates, out, steps, lr, rows, old_data, seed, old_from
-        )
-        run_learn(run, options, Console(), as_json)
+app.command()(learn)
 
 
 app.command()(teach)
@@ -228,7 +189,8 @@ def ask(
         run_ask(run, prompt, Console(ends_with_reader=True), tokens, max_tokens)
 
 
-app.command()(propose)
+for command in (tell, told, untell, propose):
+    app.command()(command)
 
 
 @app.command()

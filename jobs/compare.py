@@ -22,10 +22,10 @@ from orchestrator.console import Console
 from orchestrator.run_dir.metrics import group_totals
 from orchestrator.run_dir.row_log import read_rows
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import is_finished
 from orchestrator.settings.dotted import leaves
 from orchestrator.settings.file_names import CONFIG, SUMMARY
 
-FINISHED = ("finished", "finished_unreflected")
 MISSING, UNFINISHED, UNREADABLE = "missing", "unfinished", "unreadable"
 NO_FIGURES = (
     "status",
@@ -171,7 +171,7 @@ def best_of(runs: Sequence[Run]) -> dict[str, list[str]]:
         have = {
             run.url: sign * float(value)
             for run in runs
-            if run.status in FINISHED
+            if is_finished(run.status)
             and (sign := direction(name))
             and (value := run.figures.get(name)) is not None
         }

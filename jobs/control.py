@@ -16,7 +16,8 @@ from orchestrator.console import Console
 from orchestrator.loop.command import ACCEPTED, CHECKPOINT, DONE, RESIZE, STOP, Command, Reply
 from orchestrator.run_dir.mailbox import Mailbox, new_id
 from orchestrator.run_dir.run_dir import RunDir
-from orchestrator.run_dir.status import NO_RUN, RUNNING, SILENT, STARTING, Seen, look
+from orchestrator.run_dir.run_status import RunStatus
+from orchestrator.run_dir.status import Seen, look
 from orchestrator.settings.config import load_config
 from orchestrator.settings.file_names import CONFIG
 
@@ -33,14 +34,14 @@ def run_stop(run: str, console: Console, no_wait: bool) -> None:
         TandemError: its driver does not reply.
     """
     run_dir = RunDir(run)
-    _send(run_dir, console, no_wait, kind=STOP)
+    send(run_dir, console, no_wait, kind=STOP)
     if not no_wait:
-        _say(console, f"continue with: tandem resume {shlex.quote(run_dir.url)}")
+        console.say(f"continue with: tandem resume {shlex.quote(run_dir.url)}")
 
 
 def run_checkpoint(run: str, console: Console, no_wait: bool) -> None:
     """Asks a running run for a checkpoint, and waits until it is written. Raises: as `run_stop`."""
-    _send(RunDir(run), console, no_wait, kind=CHECKPOINT)
+    send(RunDir(run), console, no_wait, kind=CHECKPOINT)
 
 
 def run_scale(
@@ -59,7 +60,7 @@ def run_scale(
     if data_workers is None and memory_workers is None:
         raise ConfigError("nothing to change: give --data-workers N, --memory-workers M or both")
     sizes = {"data_workers": data_workers, "memory_workers": memory_workers}
-    _send(RunDir(run), console, no_wait, kind=RESIZE, wait_s=wait_s, **sizes)
+    send(RunDir(run), console, no_wait, kind=RESIZE, wait_s=wait_s, **sizes)
 
 
 def run_resume(
@@ -86,7 +87,7 @@ def run_resume(
     from jobs.train import run_training
 
     run_dir = RunDir(run)
-    if look(run_dir).state == NO_RUN:
+    if look(run_dir).state == RunStatus.NO_RUN:
         raise ConfigError(f"{run_dir.url}: no run ({CONFIG} is missing)")
     storage, _, name = run_dir.url.rpartition("/")
     path = run_dir.path(CONFIG)
@@ -98,8 +99,8 @@ def run_resume(
     return run_training(path, at_storage, console, verbose, resume=True, in_process=in_process)
 
 
-def _send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> None:
-    """Posts a command and waits for its outcome.
+def send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> Reply:
+    """Posts a command, waits for its outcome, and returns the last reply.
 
     Raises:
         ConfigError: it was refused.
@@ -118,24 +119,25 @@ def _send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> No
             f"see: tandem status {shlex.quote(run_dir.url)}"
         )
     if reply.state == ACCEPTED:
-        _say(console, f"accepted: {reply.message}")
+        console.say(f"accepted: {reply.message}")
         if no_wait:
-            return
+            return reply
         reply = _await_last(run_dir, box, command)
     if reply.state != DONE:
         raise ConfigError(f"refused: {reply.message}")
-    _say(console, f"done: {reply.message}")
+    console.say(f"done: {reply.message}")
+    return reply
 
 
 def refuse_unless_running(run_dir: RunDir, seen: Seen) -> None:
     """Raises: ConfigError: no driver runs that would receive a command."""
-    if seen.state == RUNNING:
+    if seen.state == RunStatus.RUNNING:
         return
-    reasons = {
-        NO_RUN: f"no run ({CONFIG} is missing)",
-        STARTING: "it is only starting, or its driver died before it began to train",
-        SILENT: f"its driver's last update was {seen.age_s:.0f} s ago; it died. Continue with: "
-        f"tandem resume {shlex.quote(run_dir.url)}",
+    reasons: dict[str, str] = {
+        RunStatus.NO_RUN: f"no run ({CONFIG} is missing)",
+        RunStatus.STARTING: "it is only starting, or its driver died before it began to train",
+        RunStatus.SILENT: f"its driver's last update was {seen.age_s:.0f} s ago; it died. "
+        f"Continue with: tandem resume {shlex.quote(run_dir.url)}",
     }
     ended = f"it has ended as {seen.state.replace('_', ' ')}"
     raise ConfigError(f"run {run_dir.url}: {reasons.get(seen.state, ended)}")
@@ -146,7 +148,7 @@ def _await_last(run_dir: RunDir, box: Mailbox, command: Command) -> Reply:
         lambda: box.reply_to(command.id),
         CARRIED_OUT_S,
         lambda reply: reply.state != ACCEPTED,
-        lambda: look(run_dir).state == RUNNING,
+        lambda: look(run_dir).state == RunStatus.RUNNING,
     )
     if reply is None:
         raise TandemError(
@@ -184,7 +186,3 @@ def await_reply(
                 return reply if reply is not None and is_enough(reply) else None
         wait(POLL_S)
     return None
-
-
-def _say(console: Console, text: str) -> None:
-    console.say(text)

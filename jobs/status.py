@@ -20,11 +20,11 @@ from actors.settings.run import GROUPS
 from actors.wire import ConfigError
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir
-from orchestrator.run_dir.status import NO_RUN, RUNNING, SILENT, Seen, look
+from orchestrator.run_dir.run_status import RunStatus
+from orchestrator.run_dir.status import Seen, look
 from orchestrator.settings.file_names import CONFIG, SUMMARY
 
 WATCH_S = 1.0
-FAILED, INTERRUPTED = "failed", "interrupted"
 LOOKS = 16  # runs looked at in parallel
 
 
@@ -36,7 +36,7 @@ def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
     """
     run_dir = RunDir(run)
     seen = look(run_dir)
-    if seen.state == NO_RUN:
+    if seen.state == RunStatus.NO_RUN:
         raise ConfigError(
             f"{run_dir.url}: no run ({CONFIG} is missing); runs under a folder are listed by: "
             "tandem status --storage FOLDER"
@@ -61,7 +61,7 @@ def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
 def _looks(run_dir: RunDir, seen: Seen, watch: bool) -> Iterator[Seen]:
     """The first look and, with `watch`, further ones until the run has ended."""
     yield seen
-    while watch and seen.state == RUNNING:
+    while watch and seen.state == RunStatus.RUNNING:
         time.sleep(WATCH_S)
         seen = look(run_dir)
         yield seen
@@ -73,7 +73,7 @@ def cause_of(run_dir: RunDir, seen: Seen) -> str | None:
     Raises:
         ConfigError: the summary can't be read.
     """
-    if seen.state not in (FAILED, INTERRUPTED) or not run_dir.exists(SUMMARY):
+    if seen.state not in (RunStatus.FAILED, RunStatus.INTERRUPTED) or not run_dir.exists(SUMMARY):
         return None
     cause = json.loads(run_dir.read(SUMMARY)).get("cause")
     return None if cause is None else str(cause)
@@ -147,7 +147,7 @@ def list_jobs(address: str, insecure: bool) -> list[dict[str, str]]:
 
 
 def _state(seen: Seen) -> str:
-    if seen.state == SILENT:
+    if seen.state == RunStatus.SILENT:
         return f"silent: its driver died, last update {seen.age_s:.0f} s ago"
     return seen.state.replace("_", " ")
 
@@ -164,7 +164,10 @@ def _page(url: str, seen: Seen) -> RenderableType:
     head = f"{url}: {_state(seen)}"
     if not (status := seen.status):
         return head
-    driver, doing = status["driver"], f", {status['phase']}" if seen.state == RUNNING else ""
+    driver, doing = (
+        status["driver"],
+        f", {status['phase']}" if seen.state == RunStatus.RUNNING else "",
+    )
     lines = [
         f"{head}{doing}; interval {status['interval']}/{status['intervals']}, "
         f"{status['wall_s']:.0f} s; driver process {driver['pid']} on {driver['host']}, last "

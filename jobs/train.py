@@ -13,10 +13,9 @@ from actors.formats import figure
 from orchestrator.console import Console
 from orchestrator.loop.schedule import NO, YES
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import load_config
 from orchestrator.settings.file_names import REPORT
-
-UNREFLECTED = "finished_unreflected"  # the memory did not catch up with the final data layer
 
 
 def run_training(
@@ -44,7 +43,7 @@ def run_training(
     )
     print_summary(result.summary, console)
     console.say(f"report: {result.path}/{REPORT}")
-    return bool(result.summary["status"] != UNREFLECTED)
+    return bool(result.summary["status"] != RunStatus.UNREFLECTED)
 
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:

@@ -22,6 +22,7 @@ from actors.corpus.general_text import shown_general_text
 from actors.corpus.inventory import Inventory, take_inventory
 from actors.lessons.lesson_files import read_exam
 from actors.machine.host_memory import ByteArray
+from actors.settings.run import MEMORY
 from actors.sources.corpus_files import CorpusMarks
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, RankDescription, StorageError, Taught, one_line
@@ -46,8 +47,9 @@ from orchestrator.run_dir.control_thread import ControlThread, refresh_every_s
 from orchestrator.run_dir.corpus_record import refuse_changed_corpus, write_record
 from orchestrator.run_dir.metrics import Metrics, Row, held_out
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import RunStatus, is_finished
 from orchestrator.run_dir.saved_config import saved_config
-from orchestrator.run_dir.status import RUNNING, Driver, Pulse, look, status_of
+from orchestrator.run_dir.status import Driver, Pulse, look, status_of
 from orchestrator.runtime import Groups, Runtime
 from orchestrator.settings.config import Config, changed_keys
 from orchestrator.settings.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TAUGHT, TOKENIZER
@@ -57,22 +59,18 @@ from orchestrator.stop_signals import StopFlag, stop_signals
 if TYPE_CHECKING:
     from orchestrator.nodes.placement import Seats
 
-INTERRUPTED, FAILED, FINISHED = "interrupted", "failed", "finished"
-UNREFLECTED = "finished_unreflected"  # the memory did not catch up with the final data layer
-
 
 @dataclass(frozen=True)
 class RunResult:
     """What a run left behind.
 
     Attributes:
-        status: `finished`, or `finished_unreflected` where the memory did not catch up with the
-            final data layer.
+        status: FINISHED or UNREFLECTED.
         path: the run directory.
         summary: `summary.json`.
     """
 
-    status: str
+    status: RunStatus
     path: str
     summary: dict[str, Any]
 
@@ -125,7 +123,7 @@ def train(
             refuse_running(run_dir)
         else:  # what a run teaches lies in its directory before it begins
             run_dir.refuse_existing(CONFIG if config.teach.is_on else "")
-        look_at_weights(config)
+        look_at_weights(config.data.layer.pretrained)
         progress.phase(runtime.starting)
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
             reading = pool.submit(
@@ -161,7 +159,7 @@ def refuse_other_run(run_dir: RunDir, config: Config) -> None:
     """Raises: ConfigError where the run is finished or was started with another config."""
     if run_dir.exists(SUMMARY):
         status = str(json.loads(run_dir.read(SUMMARY)).get("status", ""))
-        if status.startswith(FINISHED):
+        if is_finished(status):
             raise ConfigError(
                 f"run {run_dir.url} is {status}: there is nothing to resume; train on from its "
                 "exports under another name=…"
@@ -178,7 +176,7 @@ def refuse_other_run(run_dir: RunDir, config: Config) -> None:
 def refuse_running(run_dir: RunDir) -> None:
     """Raises: ConfigError where a driver of the run is alive."""
     seen = look(run_dir)
-    if seen.state == RUNNING:
+    if seen.state == RunStatus.RUNNING:
         driver = seen.status["driver"]
         raise ConfigError(
             f"run {run_dir.url} is running (process {driver['pid']} on {driver['host']}, heard of "
@@ -254,7 +252,7 @@ class _Job:
     ) -> RunResult:
         config, run_dir, warn = self.config, self.run_dir, self.progress.warning
         recorder = Recorder(run_dir, metrics, warn, start_trackers(config, warn))
-        ended, message = FAILED, "the driver failed"
+        ended, message = RunStatus.FAILED, "the driver failed"
         writer = CheckpointWriter(run_dir, config.checkpoints, warn, self.runtime.store)
         exporter = Exporter(config, warn, to_ray if self.runtime.has_metrics else to_nowhere)
         for row in metrics.evaluations:
@@ -285,9 +283,11 @@ class _Job:
             control.phase = "exporting"
             self.progress.phase("exporting")
             digests = groups.export(run_dir.path(EXPORT))
-            ended = FINISHED
+            ended = RunStatus.FINISHED
         except Exception as err:  # the border: whatever it is, its cause is kept
-            ended = INTERRUPTED if isinstance(err, InterruptedRunError) else FAILED
+            ended = (
+                RunStatus.INTERRUPTED if isinstance(err, InterruptedRunError) else RunStatus.FAILED
+            )
             message = one_line(err)
             wall_s = time.time() - metrics.started_at
             summary = summarise_failure(config, metrics, ended, message, wall_s)
@@ -300,9 +300,9 @@ class _Job:
             writer.close()
             recorder.close(ended)
             exporter.close()
-            if ended != FINISHED:
+            if ended != RunStatus.FINISHED:
                 control.close(ended, message)
-        ended, message = FAILED, "its results could not be written"
+        ended, message = RunStatus.FAILED, "its results could not be written"
         try:
             wall_s = time.time() - metrics.started_at
             summary = summarise(config, metrics, coordinator, outcome, digests, wall_s)
@@ -316,7 +316,7 @@ class _Job:
             run_dir.write(REPORT, report, patience_s)
             last = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
             run_dir.write(SUMMARY, last, patience_s)  # who finds it finds the rest
-            ended = summary["status"]
+            ended = RunStatus(summary["status"])
             message = f"the run is {ended.replace('_', ' ')}"
         finally:
             control.close(ended, message)
@@ -330,7 +330,7 @@ class _Job:
         """
         written = taught_json(taught, read_exam(config.teach).facts, summary, summary["wall_s"])
         if (why := reflects(written["figures"])) is not None:
-            summary |= {"status": UNREFLECTED, "reflects_final": False,
+            summary |= {"status": RunStatus.UNREFLECTED, "reflects_final": False,
                         "reflects_final_verdict": NO, "reflects_final_reason": why}  # fmt: skip
         written["reflected"] = {"verdict": summary["reflects_final_verdict"],
                                 "reason": summary["reflects_final_reason"]}  # fmt: skip
@@ -353,7 +353,8 @@ class _Job:
                 "last_interval": writer.last_interval,
             }
             states = {group: state.phase.label for group, state in group_states.items()}
-            return status_of(config, metrics, groups.places(), written, driver, pulse, states)
+            told = group_states[MEMORY].told
+            return status_of(config, metrics, groups.places(), written, driver, pulse, states, told)
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
         return ControlThread(

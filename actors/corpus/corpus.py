@@ -17,10 +17,7 @@ from threading import Lock
 from actors.corpus.block_reader import BlockReader, encode
 from actors.corpus.chunk_plan import ChunkPlanner, rng_of
 from actors.corpus.reading_share import ReadingShare
-from actors.corpus.windows import PADDING as PADDING
-from actors.corpus.windows import Piece as Piece
-from actors.corpus.windows import Windows as Windows
-from actors.corpus.windows import pack as pack
+from actors.corpus.windows import Windows, pack
 from actors.settings.corpus import CorpusSpec, SourceSpec
 from actors.settings.run import RunSpec
 from actors.sources.corpus_sources import open_sources

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.corpus.corpus import Corpus, Windows
+from actors.corpus.corpus import Corpus
+from actors.corpus.windows import Windows
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer

@@ -25,7 +25,7 @@ from actors.corpus.corpus import (
     nothing_held_out,
 )
 from actors.corpus.windows import pack
-from actors.formats import text_size
+from actors.formats import listed, text_size
 from actors.settings.run import DATA, RunSpec
 from actors.sources.corpus_files import LeftOut, corpus_files, left_out
 from actors.sources.corpus_sources import open_sources
@@ -144,7 +144,7 @@ class Inventory:
                 f"  training {_in_words(source.training)}; held out {_in_words(source.heldout)}"
             )
             if source.left_out:
-                found.append(f"  left out: {_shown([str(file) for file in source.left_out])}")
+                found.append(f"  left out: {listed([*map(str, source.left_out)], SHOWN)}")
         if self.special_tokens and self.become_ids:
             num = sum(self.special_tokens.values())
             found.append(f"  {num:,} special tokens in the text searched, encoded as their ids")
@@ -156,8 +156,8 @@ class Inventory:
         if self.unasked:
             named = [f"{relation} ({num} facts)" for relation, num in self.unasked.items()]
             found.append(
-                f"no held-out wording asks about {_shown(named)}: they have too few lemmas with a "
-                "wording that ends in [Y] for one to be held out; give another such lemma"
+                f"no held-out wording asks about {listed(named, SHOWN)}: they have too few lemmas "
+                "with a wording that ends in [Y] for one to be held out; give another such lemma"
             )
         tokens = self.special_tokens
         if tokens and not self.become_ids:
@@ -165,9 +165,9 @@ class Inventory:
                      sorted(tokens.items(), key=lambda item: -item[1])]  # fmt: skip
             searched = sum(source.searched_bytes for source in self.sources)
             found.append(
-                f"special tokens of the tokenizer are written in the corpus: {_shown(named)} in "
-                f"the {text_size(searched)} that were searched; they are encoded character by "
-                "character, not as their ids"
+                "special tokens of the tokenizer are written in the corpus: "
+                f"{listed(named, SHOWN)} in the {text_size(searched)} that were searched; they are "
+                "encoded character by character, not as their ids"
             )
         return found
 
@@ -366,8 +366,3 @@ def _in_words(side: SplitSize) -> str:
         f"{about}{documents}, {about}{text_size(side.num_bytes)} of text{read}, "
         f"{tokens_about}{side.tokens:,} tokens"
     )
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

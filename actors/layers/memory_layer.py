@@ -2,8 +2,7 @@
 
 A small causal encoder that never sees the data layer turns tokens into addresses of a product-key
 table; what is read there is both the data layer's input (`read`) and the memory's only source for
-its own prediction (`predict`). Knows no losses, no optimizer and no data layer: `write` is given
-the function that it minimises.
+its own prediction (`predict`). Knows no losses, no optimizer and no data layer.
 
 Shapes: B sequences, T tokens, D d_m, H heads, S slots_side (n), K slots read per head, V token ids.
 Sources: Lample et al. 2019 (arXiv 1907.05242), Berges et al. 2024 (arXiv 2412.09764).
@@ -12,7 +11,6 @@ Sources: Lample et al. 2019 (arXiv 1907.05242), Berges et al. 2024 (arXiv 2412.0
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actors.corpus.windows import Windows
 from actors.layers.named_writes import NamedWrites
 from actors.layers.precision import in_float32, widen
-from actors.layers.sparse_write import Background, Written, choose_rows, descend
+from actors.layers.predicted import linear
 from actors.settings.layers import MemoryLayerSpec
 
 NO_SEGMENT = -2  # history before a sequence's first token: the same document as nothing
@@ -211,6 +210,8 @@ class MemoryLayer(nn.Module):
 
     Attributes:
         writes: what the memory was told; reads are of the table and the writes that are on.
+        kept: a sample of what it trained on, whose reads stay where something is written; None:
+            it has none.
     """
 
     def __init__(
@@ -229,6 +230,7 @@ class MemoryLayer(nn.Module):
         self.num_tokens = num_tokens
         self.vocab_rows = vocab_rows
         self.writes = NamedWrites()
+        self.kept: Windows | None = None
         dim, heads = spec.dim, spec.heads
         self.encoder = Encoder(spec, vocab_rows) if encoder is None else encoder
         self.query = nn.Linear(dim, heads * 2 * spec.key_dim, bias=False)
@@ -288,8 +290,9 @@ class MemoryLayer(nn.Module):
         if (overlay := self.writes.overlay(u.device)) is None:
             return Read(self.gated(m, u), slots, weights, sides)
         told, mark = overlay.read(flat_slots, flat_weights)
-        freshness = self.writes.opened(mark).view(u.shape[:-1])
-        return Read(self.gated(m + told.view_as(u), u), slots, weights, sides, freshness)
+        told, mark = told.view_as(u), mark.view(u.shape[:-1])
+        freshness = self.writes.freshness(m, told, mark)
+        return Read(self.gated(m + told, u), slots, weights, sides, freshness)
 
     @property
     def reads_per_key(self) -> int:
@@ -315,72 +318,27 @@ class MemoryLayer(nn.Module):
         u_BTD, _ = self.encode(tokens_BT, segments_BT, one_document=one_document)
         return self.read_at(u_BTD)
 
-    def predict(self, y: Tensor) -> Tensor:
-        """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only."""
-        return self._logits(rms(self.project(y)))
+    def predict(self, y: Tensor, into_grad: bool = False) -> Tensor:
+        """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only.
 
-    def guess(self, u: Tensor) -> Tensor:
+        Args:
+            y: what was read, (..., D).
+            into_grad: as in `predicted.linear`, of E_out.
+        """
+        return self._logits(rms(self.project(y)), into_grad)
+
+    def guess(self, u: Tensor, into_grad: bool = False) -> Tensor:
         """Logits (..., V) = E_out u of the encoding u (..., D) alone, without slots.
 
         Training lowers its loss, so that encodings, and with them addresses, carry over to other
         wordings; no prediction is made of it.
         """
-        return self._logits(u)
+        return self._logits(u, into_grad)
 
-    def write(
-        self,
-        tokens_BT: Tensor,
-        segments_BT: Tensor,
-        where_BT: Tensor,
-        loss: Callable[[Tensor], Tensor],
-        background: Background,
-        lr: float,
-        rows: int | None = None,
-    ) -> Written:
-        """Writes a batch into few rows of the value table, by one step of SGD.
-
-        Everything else, the other rows too, keeps its bits. The same batch gives the same write.
-
-        Args:
-            tokens_BT, segments_BT: as in `encode`.
-            where_BT: positions that read, (B, T) bool; N of them.
-            loss: function of what they read, y (N, D), whose scalar value is minimised; e.g.
-                `lambda y: losses.self_(memory.predict(y), targets_N)`.
-            background: what old data reads, counted at the same kind of positions.
-            lr: learning rate.
-            rows: rows written at most, the highest by TF-IDF; None or 0: all that were read.
-
-        Raises:
-            ValueError: a negative number of rows, or a background of another table.
-
-        Source: Lin et al. 2025 (arXiv 2510.15103).
-        """
-        if len(background.batches_R) != len(self.values):
-            raise ValueError(
-                f"background: counts of {len(background.batches_R)} rows, the value table has "
-                f"{len(self.values)}; count with this memory's own reads"
-            )
-        with torch.no_grad():
-            u_ND = self.encode(tokens_BT, segments_BT)[0][where_BT]
-        if not len(u_ND):
-            return Written(0.0, background.batches_R[:0])
-        trained = self.values.requires_grad
-        self.values.requires_grad_(True)
-        try:
-            with torch.enable_grad():
-                read = self.read_at(u_ND)
-                value = loss(read.y)
-                (gradient_RD,) = torch.autograd.grad(value, [self.values])
-        finally:
-            self.values.requires_grad_(trained)
-        rows_U = choose_rows(read.slots, background, rows)
-        descend(self.values, gradient_RD, rows_U, lr)
-        return Written(float(value.detach()), rows_U)
-
-    def _logits(self, x: Tensor) -> Tensor:
+    def _logits(self, x: Tensor, into_grad: bool) -> Tensor:
         if self.out is not None:
             rows = self.out.weight
         else:
             assert isinstance(self.encoder, Encoder)
             rows = self.encoder.embed.weight
-        return F.linear(x, rows[: self.num_tokens])
+        return linear(x, rows, slice(self.num_tokens), into_grad)

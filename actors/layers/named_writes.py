@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of the mark that a position reads; see `NamedWrites.opened`
+OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of `novelty`; see `NamedWrites.freshness`
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Association:
         return cls(described["prompt"], described["answer"], tuple(described.get("wordings", ())))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Keys:
     """The reads that a write changes: one at each answer position of each prompt.
 
@@ -83,7 +83,7 @@ class Keys:
         return cls(*(torch.cat([getattr(k, f.name) for k in some]) for f in fields(cls)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NamedWrite:
     """What one `tell` changed in the value table, and all that it takes to solve it again.
 
@@ -152,7 +152,14 @@ class NamedWrite:
         )
 
 
-@dataclass(frozen=True)
+def novelty(m: Tensor, told: Tensor, mark: Tensor) -> Tensor:
+    """How much of a read is new, (...): by how much it changed, or its mark, which is 1 also where
+    the memory said the right token already and nothing had to change.
+    """
+    return torch.maximum(told.norm(dim=-1) / m.norm(dim=-1).clamp_min(1e-12), mark)
+
+
+@dataclass(frozen=True, eq=False)
 class Overlay:
     """The writes that are on, added up.
 
@@ -167,10 +174,20 @@ class Overlay:
     mark_U: Tensor
 
     @classmethod
-    def of(cls, writes: Sequence[NamedWrite]) -> Overlay:
-        """These writes, in this order; at least one."""
-        rows_M = torch.cat([w.rows_U for w in writes])
-        both_M = torch.cat([torch.cat([w.values_UD, w.mark_U[:, None]], 1) for w in writes])
+    def of(cls, writes: Sequence[NamedWrite], minus: Sequence[NamedWrite] = ()) -> Overlay:
+        """These writes, in this order, at least one; less those of `minus`."""
+        return cls._sum([*((w, 1.0) for w in writes), *((w, -1.0) for w in minus)])
+
+    def plus(self, write: NamedWrite) -> Overlay:
+        """With one more; the bits of all of them added up in order."""
+        return self._sum([(self, 1.0), (write, 1.0)])
+
+    @classmethod
+    def _sum(cls, signed: Sequence[tuple[Overlay | NamedWrite, float]]) -> Overlay:
+        rows_M = torch.cat([w.rows_U for w, _ in signed])
+        both_M = torch.cat(
+            [sign * torch.cat([w.values_UD, w.mark_U[:, None]], 1) for w, sign in signed]
+        )
         rows_U, place_M = rows_M.unique(return_inverse=True)
         both = both_M.new_zeros(len(rows_U), both_M.shape[1]).index_add_(0, place_M, both_M)
         return cls(rows_U, both[:, :-1].contiguous(), both[:, -1].contiguous())
@@ -196,14 +213,14 @@ class Overlay:
         return Overlay(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NamedWrites:
     """The named writes of a memory, in the order in which they were told. A value: `add`, `remove`
     and `switch` give another one.
 
     Attributes:
         writes: oldest first.
-        opens_at: mark from which the mixture goes over to the memory; calibrated by
+        opens_at: novelty from which the mixture goes over to the memory; calibrated by
             `pair.telling` on reads of old text.
     """
 
@@ -233,7 +250,17 @@ class NamedWrites:
         """With this one after the others. Raises: ValueError: there is one of that name."""
         if write.id in self:
             raise ValueError(f"there is a write {write.id!r} already; give another id")
-        return replace(self, writes=(*self.writes, write))
+        added = replace(self, writes=(*self.writes, write))
+        if write.on and (before := self.overlay()) is not None:  # not all of them again
+            object.__setattr__(added, "_sums", {before.rows_U.device: before.plus(write)})
+        return added
+
+    def opening_at(self, novelty: float) -> NamedWrites:
+        """The same writes; λ opens from this novelty."""
+        changed = replace(self, opens_at=novelty)
+        if self.on:
+            object.__setattr__(changed, "_sums", self._sums)
+        return changed
 
     def remove(self, id: str) -> NamedWrites:
         """Without that one. The later ones stay as they are: `pair.telling.untell` solves those
@@ -253,7 +280,7 @@ class NamedWrites:
         return tuple(write for write in self.writes if write.on)
 
     @cached_property
-    def _overlays(self) -> dict[torch.device, Overlay]:
+    def _sums(self) -> dict[torch.device, Overlay]:
         first = Overlay.of(self.on)
         return {first.rows_U.device: first}
 
@@ -261,15 +288,19 @@ class NamedWrites:
         """The sum of those that are on; None: none is, and reads are the table's own."""
         if not self.on:
             return None
-        known = self._overlays
+        known = self._sums
         if device is None:
             return next(iter(known.values()))
         if device not in known:
             known[device] = next(iter(known.values())).to(device)
         return known[device]
 
-    def opened(self, mark: Tensor) -> Tensor:
-        """Freshness in [0, 1] of reads with this mark: how far the mixture goes over to the
-        memory, λ' = λ + (1 - λ) · freshness.
+    def freshness(self, m: Tensor, told: Tensor, mark: Tensor) -> Tensor:
+        """How far the mixture goes over to the memory, in [0, 1]: λ' = λ + (1 - λ) · freshness.
+
+        Args:
+            m: what is read of the table, (..., D).
+            told: what the writes add to it.
+            mark: as `Overlay.read`, (...).
         """
-        return torch.sigmoid((mark - self.opens_at) / OPENING_WIDTH)
+        return torch.sigmoid((novelty(m, told, mark) - self.opens_at) / OPENING_WIDTH)

@@ -15,7 +15,7 @@ from actors.sources.facts import SUBJECT
 from actors.sources.text_file import lines_of
 
 LISTS = ("wordings", "reworded", "neighbours")  # fields that JSON gives back as lists
-Form = Literal["fact", "prompt", "choice", "said"]
+Form = Literal["fact", "prompt", "choice", "said", "told", "memory"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Lesson:
         form: in which of the forms it was given.
         bits: how much a person said by giving it; None: not counted yet.
         source: file and line, for messages.
+        known: whether the data layer said it before teaching; then it is kept, and not counted.
     """
 
     prompt: str
@@ -44,6 +45,7 @@ class Lesson:
     form: Form = "prompt"
     bits: float | None = None
     source: str = ""
+    known: bool = False
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -30,12 +30,16 @@ class Exam:
         kept: questions about what is not taught, from text that the memory wrote.
         neighbours: those that the lessons name.
         own_before, memory_before: answers to the lessons as given, in their order.
+        told: named writes of the run that are not taught and go on with its memory, as
+            `training.told` has them in JSON.
+        facts: how the lessons came about, for the report.
     """
 
     kept: tuple[Question, ...] = ()
     neighbours: tuple[Question, ...] = ()
     own_before: tuple[str, ...] = ()
     memory_before: tuple[str, ...] = ()
+    told: tuple[Any, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -48,7 +52,7 @@ class Exam:
         raw = json.loads(text)
         for name in ("kept", "neighbours"):
             raw[name] = tuple(Question(**row) for row in raw[name])
-        for name in ("own_before", "memory_before"):
+        for name in ("own_before", "memory_before", "told"):
             raw[name] = tuple(raw[name])
         return cls(**raw)
 

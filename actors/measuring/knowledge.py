@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
-from actors.corpus.corpus import Windows
 from actors.corpus.general_text import shown_general_text
+from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.measuring.heldout import general_figures, heldout_figures, parts

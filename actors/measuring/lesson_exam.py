@@ -51,7 +51,7 @@ class LessonExam:
 
     Args:
         tokenizer: the run's.
-        lessons: what it teaches.
+        lessons: what it teaches; those that were known before are not asked.
         exam: answers before teaching; `Exam()` where none are known yet.
         batch_tokens: of a forward pass.
     """
@@ -63,11 +63,12 @@ class LessonExam:
         exam: Exam,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        self._tokenizer, self._lessons, self._exam = tokenizer, lessons, exam
+        self._tokenizer, self._exam = tokenizer, exam
+        self._lessons = [lesson for lesson in lessons if not lesson.known]
         self._batch_tokens = batch_tokens
         self._limits = [
             max(ANSWER_TOKENS, len(tokenizer.encode(lesson.completion)) + TOKENS_AFTER)
-            for lesson in lessons
+            for lesson in self._lessons
         ]
 
     def answers(self, pair: Pair, voice: Voice) -> list[str]:

@@ -11,30 +11,28 @@ from collections.abc import Sequence
 
 import torch
 
-from actors.corpus.corpus import Corpus, Windows, WindowStream
+from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.general_text import shown_general_text
+from actors.corpus.kept_windows import kept_windows
+from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.lessons.lesson_files import read_exam, read_kept_lessons
 from actors.machine.device import device_of, take_threads
 from actors.measuring.heldout import general_figures, heldout_figures, token_reflection
 from actors.measuring.lesson_exam import LessonExam
-from actors.measuring.probing import (
-    VOICES,
-    accuracy_of,
-    answer_reflection,
-    decode_greedily,
-    prompt_tokens,
-)
+from actors.measuring.probing import accuracy_of, answer_reflection, decode_greedily, prompt_tokens
+from actors.measuring.voices import VOICES
 from actors.pair.export_check import export_checked
+from actors.pair.told_run import solve_told
 from actors.pair.written_check import COMPARED_WINDOWS, written_figures
-from actors.settings.run import EVALUATOR, RunSpec
+from actors.settings.run import EVALUATOR, MEMORY, RunSpec
 from actors.snapshots.flat_parameters import ByteArray, FlatParameters
-from actors.snapshots.sections import section_of
 from actors.snapshots.snapshot import copy_into, verify
 from actors.sources.facts import Probe
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.builders import build_data_layer, build_memory_layer
+from actors.weights.builders import build_data_layer, build_memory_layer, flatten
+from actors.weights.starting_model import StartingModel
 from actors.wire import Answer, Evaluation, Header
 
 START = (0, 0)  # versions before any training
@@ -48,20 +46,29 @@ class Evaluator:
         spec: the run.
         tokenizer_json: the run's tokenizer.
         pair: what is evaluated until a version is adopted; None: the run's starting weights.
+        starting: the process' own, where it holds more than the evaluator.
     """
 
-    def __init__(self, spec: RunSpec, tokenizer_json: str, pair: Pair | None = None) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        tokenizer_json: str,
+        pair: Pair | None = None,
+        starting: StartingModel | None = None,
+    ) -> None:
         self._spec = spec
         workers = spec.evaluation
         take_threads(workers.cpus)
         self._tokenizer = Tokenizer.from_json(tokenizer_json)
         self._corpus = Corpus.open(spec, self._tokenizer)
         self._device = device_of(workers.gpus)
+        self._starting = starting or StartingModel(spec, self._tokenizer)
         self.pair = self._build_pair() if pair is None else _on(pair, self._device)
         self._flats = _flats_of(self.pair)
         self._before: Pair | None = None  # built with the second version
         self._versions: tuple[int, int] | None = None
         self._answers: list[tuple[int, ...]] = []
+        self._warnings: tuple[str, ...] = ()
         self._batch_tokens = workers.batch_tokens
         self._batches: dict[int, Batch] = {}
         general = shown_general_text(spec, self._tokenizer)
@@ -77,12 +84,10 @@ class Evaluator:
             self._lesson_exam = LessonExam(self._tokenizer, lessons, exam, self._batch_tokens)
 
     def _build_pair(self) -> Pair:
-        device = self._device
-        data = build_data_layer(self._spec, self._tokenizer, device).eval().requires_grad_(False)
-        memory = build_memory_layer(
-            self._spec, self._tokenizer, data.vocab_rows, device
-        ).requires_grad_(False)
-        return Pair(data, memory)
+        spec, tokenizer, device = self._spec, self._tokenizer, self._device
+        data = build_data_layer(spec, tokenizer, device, self._starting).eval()
+        memory = build_memory_layer(spec, tokenizer, data.vocab_rows, device)
+        return Pair(data.requires_grad_(False), memory.requires_grad_(False))
 
     def adopt(
         self, headers: Sequence[Sequence[Header]], buckets: Sequence[Sequence[ByteArray]]
@@ -101,8 +106,19 @@ class Evaluator:
                 self._before_flats = _flats_of(self._before)
             for flat, before in zip(self._flats, self._before_flats, strict=True):
                 before.buffer.copy_(flat.buffer)
+            self._before.memory.writes = self.pair.memory.writes
         for flat, own_headers, own_buckets in zip(self._flats, headers, buckets, strict=True):
             copy_into(flat, own_headers, own_buckets)
+        told = headers[1][0].told
+        if told:
+            self._kept()
+        self._warnings = solve_told(self.pair.memory, self._tokenizer, told)
+
+    def _kept(self) -> None:
+        """Gives the memory the sample of its text that it keeps, once."""
+        memory = self.pair.memory
+        if memory.kept is None:
+            memory.kept = kept_windows(self._corpus, MEMORY, self._spec.memory.kept_reads)
 
     def evaluate(
         self,
@@ -149,6 +165,7 @@ class Evaluator:
             answers=self._questions() if final else (),
             taught=self._lesson_exam.take(self.pair) if final and self._lesson_exam else None,
             eval_s=time.perf_counter() - begin,
+            warnings=self._warnings,
         )
 
     def export(self, directory: str) -> dict[str, str]:
@@ -160,6 +177,7 @@ class Evaluator:
             ExportError: it does not; names the tensors that differ.
         """
         heldout = self._corpus.heldout(self._spec.evaluation.windows)
+        self._kept()
         export_checked(self._spec, self._tokenizer, self.pair, directory, heldout)
         return self.digests()
 
@@ -243,4 +261,5 @@ def _on(pair: Pair, device: torch.device) -> Pair:
 
 
 def _flats_of(pair: Pair) -> tuple[FlatParameters, FlatParameters]:
-    return FlatParameters(pair.data, section_of), FlatParameters(pair.memory, section_of)
+    base = pair.data.base
+    return flatten(pair.data, base), flatten(pair.memory, base)

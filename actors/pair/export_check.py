@@ -23,6 +23,7 @@ from tokenizers import Tokenizer as HFTokenizer
 from torch import Tensor, nn
 
 from actors.corpus.windows import PADDING, Windows, pack
+from actors.formats import listed
 from actors.layers.batch import Batch, to_batch
 from actors.layers.causal_lm import quietly
 from actors.layers.data_layer import packed_inputs
@@ -30,12 +31,13 @@ from actors.layers.pair import Pair
 from actors.layers.sampling import openings
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.heldout import parts as rows_of
-from actors.measuring.probing import VOICES, Voice
+from actors.measuring.voices import VOICES, Voice
 from actors.pair import tandem_model
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.adapter_files import adapter_beside, with_adapter
 from actors.weights.export_files import DATA_LAYER
-from actors.weights.pair_export import copy_export, export_folder, exported_modules
+from actors.weights.pair_export import copy_export, export_folder, exported_modules, exported_pair
 from actors.wire import ConfigError, ExportError
 
 DOCUMENT_TOKENS = 256  # of a document that is compared
@@ -43,6 +45,7 @@ TOKENS = 1024  # compared in all
 # Nats per token. The trained pair masks other documents additively, a loaded one masks padding by
 # ones and zeros, so attention may sum in another order: 2e-7 was measured on a CPU, four families.
 TOLERANCE = 1e-4
+TOLERANCE_HALF = 2e-2  # of a model that is held in bfloat16
 LOSS_OF = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}  # by voice
 NAMED = 4  # tensors in a message
 
@@ -72,11 +75,12 @@ def check_export(root: Path, tokenizer: Tokenizer, pair: Pair, heldout: Windows)
     documents = compared_documents(heldout, tokenizer.end_of_text)
     _check_tokenizer(root, tokenizer, documents)
     batch = to_batch(documents, pair.memory.values.device)
+    plain, tolerance = exported_pair(pair), _tolerance(pair)
     figures = heldout_figures(pair, None, batch)
     trained = {voice: figures[name] for voice, name in LOSS_OF.items()}
-    _check_plain(root, pair, batch, trained["own"])
+    _check_plain(root, plain, batch, trained["own"], tolerance)
     try:
-        _check_pair(root, pair, batch, trained)
+        _check_pair(root, plain, batch, trained, tolerance)
     except ConfigError as err:
         raise ExportError(f"the export can't be loaded again: {err}") from err
 
@@ -97,24 +101,32 @@ def compared_documents(heldout: Windows, fill: int) -> Windows:
     )
 
 
-def _check_plain(root: Path, pair: Pair, batch: Batch, trained: float) -> None:
+def _check_plain(root: Path, pair: Pair, batch: Batch, trained: float, tolerance: float) -> None:
     from transformers import AutoModelForCausalLM
 
     with quietly():
-        loaded = AutoModelForCausalLM.from_pretrained(root / DATA_LAYER, local_files_only=True)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            root / DATA_LAYER, local_files_only=True, dtype=pair.data.model.dtype
+        )
+    if (adapter := adapter_beside(str(root / DATA_LAYER))) is not None:
+        loaded = with_adapter(loaded, adapter)
     plain = loaded.to(batch.tokens_BT.device).eval()
     wrong = differing(pair.data.model, plain)
     loss = _loss(
         lambda part: plain(
-            input_ids=part.tokens_BT, **packed_inputs(part.segments_BT), use_cache=False
+            input_ids=part.tokens_BT,
+            **packed_inputs(part.segments_BT, plain.dtype),
+            use_cache=False,
         ).logits[..., : pair.data.num_tokens],
         batch,
     )
     loaded_as = f"the data layer, loaded by transformers from {DATA_LAYER}"
-    _refuse(loaded_as, {DATA_LAYER: wrong}, {"own": (trained, loss)})
+    _refuse(loaded_as, {DATA_LAYER: wrong}, {"own": (trained, loss)}, tolerance)
 
 
-def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, float]) -> None:
+def _check_pair(
+    root: Path, pair: Pair, batch: Batch, trained: Mapping[str, float], tolerance: float
+) -> None:
     loaded = tandem_model.load_tandem_model(str(root)).to(batch.tokens_BT.device)
     ours, theirs = (
         exported_modules(pair),
@@ -129,7 +141,12 @@ def _check_pair(root: Path, pair: Pair, batch: Batch, trained: Mapping[str, floa
         return found
 
     losses = {voice: _loss(partial(logits, voice), batch) for voice in VOICES}
-    _refuse("the pair, loaded as a whole", wrong, {v: (trained[v], losses[v]) for v in VOICES})
+    both: dict[str, tuple[float, float]] = {v: (trained[v], losses[v]) for v in VOICES}
+    _refuse("the pair, loaded as a whole", wrong, both, tolerance)
+
+
+def _tolerance(pair: Pair) -> float:
+    return TOLERANCE if pair.data.model.dtype == torch.float32 else TOLERANCE_HALF
 
 
 def differing(trained: nn.Module, loaded: nn.Module) -> list[str]:
@@ -159,20 +176,22 @@ def _loss(logits_of: Callable[[Batch], Tensor], batch: Batch) -> float:
 
 
 def _refuse(
-    loaded_as: str, tensors: Mapping[str, list[str]], losses: Mapping[str, tuple[float, float]]
+    loaded_as: str,
+    tensors: Mapping[str, list[str]],
+    losses: Mapping[str, tuple[float, float]],
+    tolerance: float,
 ) -> None:
     """Raises: ExportError: a tensor differs, or a loss (trained, loaded) by more than rounding."""
     wrong = [f"{part}: {name}" for part, names in tensors.items() for name in names]
     off = [
         f"{voice} loss {loaded:.6f}, trained {trained:.6f}"
         for voice, (trained, loaded) in losses.items()
-        if not abs(loaded - trained) <= TOLERANCE
+        if not abs(loaded - trained) <= tolerance
     ]
     if not wrong and not off:
         return
-    more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
     named = (
-        f"{len(wrong)} tensors differ: {'; '.join(wrong[:NAMED])}{more}"
+        f"{len(wrong)} tensors differ: {listed(wrong, NAMED, '; ')}"
         if wrong
         else "every tensor equals the trained one, so its config.json must differ from the trained "
         "model's config"

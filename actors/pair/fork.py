@@ -18,9 +18,11 @@ from actors.settings.layers import DROPOUT_ENDINGS
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.snapshots.flat_parameters import ByteArray
 from actors.snapshots.snapshot import publish
+from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.optim import short_warmup
+from actors.weights.starting_model import StartingModel
 from actors.wire import Header, Order
 
 RUN = "fork"
@@ -49,6 +51,7 @@ def fork_spec(
     values["exchange"] = {}
     layer = values["data"]["layer"]
     dropouts = {k: v for k, v in layer["fields"].items() if k.endswith(DROPOUT_ENDINGS)}
+    layer["lora"] = {**layer["lora"], "export": "merged"}  # a fork is never exported
     layer |= {"pretrained": export, "fields": dropouts, "fresh_port": False, "compile": False}
     values["memory"]["layer"] |= {"start_from": export, "compile": False}  # forks are short
     for name in (DATA, MEMORY):
@@ -77,8 +80,11 @@ class Fork:
 
     def __init__(self, spec: RunSpec, tokenizer_json: str, steps: int, with_memory: bool) -> None:
         self._spec, self._steps = spec, steps
-        self.data = DataTrainer(spec, tokenizer_json, RUN)
-        self.memory = MemoryTrainer(spec, tokenizer_json, RUN) if with_memory else None
+        starting = StartingModel(spec, Tokenizer.from_json(tokenizer_json))
+        self.data = DataTrainer(spec, tokenizer_json, RUN, starting=starting)
+        self.memory = None
+        if with_memory:
+            self.memory = MemoryTrainer(spec, tokenizer_json, RUN, starting=starting)
         self._of_data = _copied(self.data.publish())
         self._of_memory = _copied(self._unchanging() if self.memory is None else
                                   self.memory.publish())  # fmt: skip

@@ -1,22 +1,20 @@
 """Trains a memory on new text or facts while its data layer stays as it is.
 
     batch = new text or facts, and a share of old data: of the corpus, or what the memory wrote
-    every weight:  encoder, keys and table by their own optimizers, as the memory group trains them
-    rows:          `MemoryLayer.write`, on the rows of the value table that old data reads least
+    encoder, keys and table by their own optimizers, as the memory group trains them
 
 No exchange and no other process: the data layer never changes. Minimised are the loss of the memory
 alone (self) and that of the mixture, through the frozen data layer (assist); without the second the
-memory would know what is new and the pair would not say it. Where every weight is trained, so is
-the data layer's own loss with the reads as input (reader), of which half are dropped, so that no
-answer depends on a single one. Where the old data is what the memory wrote, each of these is there
-the divergence from what was predicted before learning. Called by `jobs.learn.learn`.
+memory would know what is new and the pair would not say it. So is the data layer's own loss with
+the reads as input (reader), of which half are dropped, so that no answer depends on a single one.
+On what the memory wrote each of these is the divergence from what was predicted before learning.
+Called by `jobs.learn.learn`.
 
 Shapes: B sequences, T tokens, N positions that read, D d_m.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,13 +22,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import PADDING, Corpus, Windows, WindowStream
+from actors.corpus.corpus import Corpus, WindowStream
+from actors.corpus.windows import PADDING, Windows
 from actors.layers import losses
-from actors.layers.batch import Batch, add_noise, rows_at, rows_to, to_batch
-from actors.layers.mixture import predict_both
+from actors.layers.batch import Batch, add_noise, hidden_at, rows_at, rows_to, to_batch
+from actors.layers.mixture import both_at, predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
-from actors.layers.sparse_write import Background
+from actors.layers.predicted import Fused, in_parts
 from actors.machine.seeds import seed_of
 from actors.pair.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.settings.learn_plan import LearnPlan
@@ -84,31 +83,16 @@ class Learner:
         self._start_values = pair.memory.values.detach().clone()
         self.step = 0
         self.learned = Learned()
-        self._kept_of: tuple[Batch, Kept] | None = None
         pair.data.requires_grad_(False)
-        if plan.rows is None:
-            for name, parameter in pair.memory.named_parameters():
-                parameter.requires_grad_(section_of(name, parameter) != FROZEN)
-            self._dense = DenseOptimizer(FlatParameters(pair.memory, section_of), self._optimizer)
-            self._rows = RowAdam(pair.memory.values, self._optimizer.betas, spec.memory.value_clip)
-        else:
-            pair.memory.requires_grad_(False)
-            self._background = Background.of(self._old_reads(), pair.memory.spec.num_slots)
+        for name, parameter in pair.memory.named_parameters():
+            parameter.requires_grad_(section_of(name, parameter) != FROZEN)
+        self._dense = DenseOptimizer(FlatParameters(pair.memory, section_of), self._optimizer)
+        self._rows = RowAdam(pair.memory.values, self._optimizer.betas, spec.memory.value_clip)
 
     @property
     def rows_changed(self) -> int:
         """Number of rows of the value table that have changed."""
         return int((self._pair.memory.values.detach() != self._start_values).any(1).sum())
-
-    @torch.no_grad()
-    def _old_reads(self) -> Iterator[Tensor]:
-        """Slots read by batches of old data, at the same kinds of positions as in training."""
-        for _ in range(self._plan.background_batches):
-            batch = to_batch(self._old.next_batch(self._spec.memory.batch_size)[0], self._device)
-            with self._autocast():
-                u_BTD, _ = self._pair.memory.encode(batch.tokens_BT, batch.segments_BT)
-                u_MD = rows_at(u_BTD, batch.places(self._reading(batch)))
-                yield self._pair.memory.read_at(u_MD).slots
 
     def _autocast(self) -> torch.autocast:
         return autocast(self._spec.memory.precision, self._device)
@@ -143,19 +127,7 @@ class Learner:
         """
         batch, plan = self._next_batch(), self._plan
         rate = learning_rate(plan.lr, self._optimizer, self.step, plan.steps)
-        if plan.rows is None:
-            loss = self._train_all(batch, rate)
-        else:
-            with self._autocast():
-                loss = self._pair.memory.write(
-                    batch.tokens_BT,
-                    batch.segments_BT,
-                    torch.from_numpy(self._reading(batch)).to(self._device),
-                    lambda y_MD: self._loss(batch, y_MD),
-                    self._background,
-                    rate,
-                    plan.rows,
-                ).loss
+        loss = self._train_all(batch, rate)
         if not loss < float("inf"):
             raise DivergedError(
                 f"the loss is {loss} at step {self.step + 1} of {plan.steps}; lower the learning "
@@ -171,55 +143,114 @@ class Learner:
         with self._autocast():
             u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
             read = memory.read_at(rows_at(u_BTD, batch.places(self._reading(batch))))
-            loss = self._loss(batch, read.y)
+            kept = self._kept(batch)
+            loss = self._loss(batch, read.y, kept)
             whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
-                guess_NV = memory.guess(rows_at(u_BTD, batch.valid_at_N))
-                kept = self._kept(batch)
-                guess = _loss_of(guess_NV, batch.targets_N, None if kept is None else kept.encoder)
-                whole = whole + self._spec.losses.encoder * guess
+                guess = self._guess(batch, rows_at(u_BTD, batch.valid_at_N), kept)
+                whole = whole + guess
         whole.backward()
         self._dense.step(rate * run.optimizer.lr / run.value_lr)
         self._rows.step(rate, ProcessGroup())
         return float(loss.detach())
 
-    def _loss(self, batch: Batch, y_MD: Tensor) -> Tensor:
-        """Self, and at their weights assist and, where every weight is trained, reader.
+    def _kept(self, batch: Batch) -> Kept | None:
+        """What the old sequences of a batch are kept at; None: they are learned as text."""
+        if self._before is None or not self._num_old:
+            return None
+        old = batch.rows(slice(len(batch.tokens_BT) - self._num_old, None))
+        return self._before.kept(old, together=self._plan.assist > 0)
+
+    def _loss(self, batch: Batch, y_MD: Tensor, kept: Kept | None) -> Tensor:
+        """Self, and at their weights assist and reader.
 
         Args:
             batch: new text and old data.
             y_MD: what was read at the M positions of `_reading`.
+            kept: what the old sequences are kept at.
         """
         memory, targets_N, reading_BT = self._pair.memory, batch.targets_N, self._reading(batch)
         y_ND = y_MD.index_select(0, batch.places(batch.host.valid_BT[reading_BT]))
-        kept = self._kept(batch)
-        alone = _loss_of(memory.predict(y_ND), targets_N, None if kept is None else kept.alone)
+        y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
+        scale_BT = self._read_scale(batch) if self._plan.assist else None
+        if kept is not None or not self._at_once(batch):
+            return self._loss_in_parts(batch, y_ND, y_BTD, scale_BT, kept)
+        alone = losses.self_(memory.predict(y_ND), targets_N)
         if not self._plan.assist:
             return alone
-        y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
-        every_weight = self._plan.rows is None
-        scale_BT = self._read_scale(batch) if every_weight else None
         _, both = predict_both(self._pair.data, memory, batch, y_BTD, batch.valid_at_N, scale_BT)
-        through = _loss_of(
-            both.mixed().logp, targets_N, None if kept is None else kept.mixed, is_logp=True
-        )
-        if every_weight:
-            reader = _loss_of(both.logits, targets_N, None if kept is None else kept.reading)
-            through = through + self._spec.losses.reader * reader
+        through = losses.assist(both.mixed().logp, targets_N)
+        through = through + self._spec.losses.reader * losses.own(both.logits, targets_N)
         return alone + self._plan.assist * through
 
-    def _kept(self, batch: Batch) -> Kept | None:
-        """What the old sequences of a batch are kept at; None: learned as text.
+    def _at_once(self, batch: Batch) -> bool:
+        """Whether all logits of the batch are made at once."""
+        return batch.tokens_BT.numel() <= self._pair.data.positions_at_once
 
-        Computed once for a batch: three losses ask for it.
-        """
-        if self._before is None or not self._num_old:
-            return None
-        if self._kept_of is None or self._kept_of[0] is not batch:
-            num_new = len(batch.tokens_BT) - self._num_old
-            old = batch.rows(slice(num_new, None))
-            self._kept_of = batch, self._before.kept(old, together=self._plan.assist > 0)
-        return self._kept_of[1]
+    def _loss_in_parts(
+        self,
+        batch: Batch,
+        y_ND: Tensor,
+        y_BTD: Tensor,
+        scale_BT: Tensor | None,
+        kept: Kept | None,
+    ) -> Tensor:
+        """As `_loss`, so many positions at a time."""
+        data, memory, targets_N = self._pair.data, self._pair.memory, batch.targets_N
+        num, assist = len(targets_N), self._plan.assist
+        num_new, size = num - (0 if kept is None else len(kept)), data.positions_at_once
+        reader = self._spec.losses.reader
+        if not assist:
+
+            def alone(some: slice, y_ND: Tensor) -> Tensor:
+                logits_NV = memory.predict(y_ND[some], into_grad=True)
+                return Fused(logits_NV, targets_N[some]).nll_N.sum() / num
+
+            def stay(some: slice, y_ND: Tensor) -> Tensor:
+                assert kept is not None
+                return kept.alone(memory, y_ND[num_new:], some).sum() / num
+
+            total = in_parts(num_new, size, alone, y_ND)
+            return total if kept is None else total + in_parts(len(kept), size, stay, y_ND)
+
+        input_BTD = y_BTD if scale_BT is None else y_BTD * scale_BT.unsqueeze(-1)
+
+        def through(some: slice, y_ND: Tensor, hidden_NH: Tensor) -> Tensor:
+            given = hidden_NH[some], y_ND[some], targets_N[some]
+            both = both_at(data, memory, *given, Fused)
+            of_both = reader * both.data.nll_N - both.mixture.logp
+            return (both.memory.nll_N + assist * of_both).sum() / num
+
+        def stay_together(some: slice, y_ND: Tensor, hidden_NH: Tensor) -> Tensor:
+            assert kept is not None
+            y_KD, hidden_KH = y_ND[num_new:], hidden_NH[num_new:]
+            mixed_P, reading_P = kept.together(data, memory, y_KD, hidden_KH, some)
+            of_both = mixed_P + reader * reading_P
+            return (kept.alone(memory, y_KD, some) + assist * of_both).sum() / num
+
+        made = y_ND, hidden_at(data, batch, input_BTD)
+        total = in_parts(num_new, size, through, *made)
+        return total if kept is None else total + in_parts(len(kept), size, stay_together, *made)
+
+    def _guess(self, batch: Batch, u_ND: Tensor, kept: Kept | None) -> Tensor:
+        """Self of what the encoder predicts without slots, at its weight."""
+        memory, targets_N, weight = self._pair.memory, batch.targets_N, self._spec.losses.encoder
+        num, size = len(targets_N), self._pair.data.positions_at_once
+        if kept is None and self._at_once(batch):
+            return weight * losses.self_(memory.guess(u_ND), targets_N)
+
+        def part(some: slice, u_ND: Tensor) -> Tensor:
+            logits_NV = memory.guess(u_ND[some], into_grad=True)
+            return weight * Fused(logits_NV, targets_N[some]).nll_N.sum() / num
+
+        if kept is None:
+            return in_parts(num, size, part, u_ND)
+        num_new = num - len(kept)
+
+        def stay(some: slice, u_ND: Tensor) -> Tensor:
+            return weight * kept.encoder(memory, u_ND[num_new:], some).sum() / num
+
+        return in_parts(num_new, size, part, u_ND) + in_parts(len(kept), size, stay, u_ND)
 
     def _read_scale(self, batch: Batch) -> Tensor:
         """Factor of each read on its way into the data layer, (B, T): 0 where it is dropped, and
@@ -228,25 +259,3 @@ class Learner:
         chosen = self._choices("heard")  # a seed: another word would be another draw
         kept_BT = torch.rand(batch.tokens_BT.shape, generator=chosen) >= READ_DROPOUT
         return kept_BT.to(self._device) / (1 - READ_DROPOUT)
-
-
-def _loss_of(
-    predicted_NV: Tensor, targets_N: Tensor, kept_KV: Tensor | None, is_logp: bool = False
-) -> Tensor:
-    """Mean over all positions: loss of the text, and at the last K the divergence from `kept_KV`.
-
-    Args:
-        predicted_NV: logits, or log probabilities with `is_logp`.
-        targets_N: the text's next tokens.
-        kept_KV: log probabilities before learning; None: all is text.
-    """
-    text = losses.help_ if is_logp else losses.self_
-    if kept_KV is None:
-        return text(predicted_NV, targets_N)
-    num_new, num = len(predicted_NV) - len(kept_KV), len(predicted_NV)
-    logp_KV = predicted_NV[num_new:]
-    kept = losses.kl(kept_KV, logp_KV if is_logp else losses.log_probabilities(logp_KV)).sum()
-    if not num_new:
-        return kept / num
-    new = text(predicted_NV[:num_new], targets_N[:num_new]) * num_new
-    return (new + kept) / num

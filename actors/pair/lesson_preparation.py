@@ -24,10 +24,12 @@ from actors.layers.pair import Pair
 from actors.lessons.given_lessons import refuse_silent
 from actors.lessons.lesson import Lesson
 from actors.lessons.lesson_files import Exam, Question
+from actors.lessons.told_rows import ToldRows
 from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import pad_right, prompt_tokens
-from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at, rows_at_once
+from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at
+from actors.pair.telling_lessons import told_rows
 from actors.pair.wordings import WrittenText, is_contradicting, opening_of, template_with
 from actors.pair.writing import write_documents
 from actors.sources.facts import SUBJECT
@@ -46,9 +48,10 @@ class Prepared:
     """What a run that teaches begins with.
 
     Attributes:
-        lessons: those that are taught, with the memory's wordings.
+        lessons: those that are taught, with the memory's wordings, then those that are known.
         texts: documents that the memory wrote and that name no taught subject.
         exam: answers before teaching.
+        told: rows of the value table that telling the lessons changes; None: it was not told.
         num_known: lessons that the data layer says already.
         figures: of the preparation, for the report.
     """
@@ -56,35 +59,57 @@ class Prepared:
     lessons: tuple[Lesson, ...]
     texts: tuple[str, ...]
     exam: Exam
+    told: ToldRows | None
     num_known: int
     figures: dict[str, Any]
+
+
+def written_texts(pair: Pair, tokenizer: Tokenizer, num: int, seed: int, window: int) -> list[str]:
+    """Documents that the memory writes from nothing, as text.
+
+    Raises:
+        ConfigError: it writes scraps.
+    """
+    documents = write_documents(pair.memory, tokenizer, num, seed, window)
+    mean = sum(len(piece.tokens) for piece in documents) / max(1, num)
+    if mean < LEAST_TOKENS:
+        raise ConfigError(
+            f"the run's memory can't write: its documents have {mean:.1f} tokens on average, marks "
+            f"included, expected {LEAST_TOKENS} at least; it has learned answers without what they "
+            "follow. Train the run with losses.given above 0 (or corpus.loss_on: all), and teach "
+            "that"
+        )
+    texts = (tokenizer.decode(_without_marks(tokenizer, piece.tokens)) for piece in documents)
+    return [text for text in texts if text.strip()]
 
 
 def prepare_lessons(
     pair: Pair,
     tokenizer: Tokenizer,
     lessons: Sequence[Lesson],
+    texts: Sequence[str],
     window: int,
-    num_written: int,
     seed: int,
     reword: bool = True,
+    tell_first: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
-    """All of it.
+    """Everything that a run which teaches begins with.
 
     Args:
         pair: both layers of the run.
         tokenizer: the run's.
         lessons: as they were given.
+        texts: that the memory wrote.
         window: tokens of a window of the run.
-        num_written: documents that the memory writes.
-        seed: of the documents.
+        seed: of the choice of questions.
         reword: whether other wordings are mined.
+        tell_first: whether the memory is told the lessons in closed form.
         say: receives what is being done.
 
     Raises:
-        ConfigError: a lesson without a token; a memory that writes scraps; the data layer says all
-            of it already.
+        ConfigError: a lesson without a token, or longer than a window; the data layer says all of
+            it already; hardly any text is left.
     """
     refuse_silent(lessons, lambda text: len(tokenizer.encode(text)))
     refuse_longer(lessons, tokenizer, window)
@@ -96,23 +121,9 @@ def prepare_lessons(
             f"the data layer gives all {len(lessons)} wanted answers already; there is nothing to "
             "teach"
         )
-    say(f"the memory writes {num_written:,} documents")
-    documents = write_documents(pair.memory, tokenizer, num_written, seed, window)
-    mean = sum(len(piece.tokens) for piece in documents) / max(1, num_written)
-    if mean < LEAST_TOKENS:
-        raise ConfigError(
-            f"the run's memory can't write: its documents have {mean:.1f} tokens on average, marks "
-            f"included, expected {LEAST_TOKENS} at least; it has learned answers without what they "
-            "follow. Train the run with losses.given above 0 (or corpus.loss_on: all), and teach "
-            "that"
-        )
-    texts = [tokenizer.decode(_without_marks(tokenizer, piece.tokens)) for piece in documents]
     written = WrittenText(texts)
     new = [_with_subject(lesson, written) for lesson in new]
-    subjects = {lesson.subject for lesson in new if lesson.subject}
-    openings = {opening_of(tokenizer, lesson.prompt) for lesson in new if not lesson.subject}
-    kept = [text for text in texts if text.strip() and not is_contradicting(text, subjects,
-                                                                           openings)]  # fmt: skip
+    kept = uncontradicting(texts, new, tokenizer)
     if len(kept) < max(1, LEAST_KEPT_FRAC * len(texts)):
         raise ConfigError(
             f"of {len(texts):,} documents that the memory wrote only {len(kept):,} name no taught "
@@ -121,29 +132,66 @@ def prepare_lessons(
         )
     patterns = _patterns(new, written) if reword else {}
     new = [_reworded(lesson, patterns) for lesson in new]
-    say(f"{len(kept):,} of them name no taught subject; "
-        f"{sum(map(len, patterns.values()))} other wordings found")  # fmt: skip
-    new = [replace(one, bits=bits) for one, bits in zip(new, label_bits(pair, tokenizer, new),
-                                                        strict=True)]  # fmt: skip
-    exam = LessonExam(tokenizer, new, Exam())
-    questions = kept_questions(kept, patterns, KEPT_QUESTIONS, seed)
-    near = list(dict.fromkeys(prompt for lesson in new for prompt in lesson.neighbours))
-    taught = {prompt for lesson in new for prompt in lesson.prompts}
-    found = Exam(
-        kept=_answered(pair, tokenizer, questions),
+    num_patterns = sum(map(len, patterns.values()))
+    say(f"{len(kept):,} documents name no taught subject; {num_patterns} other wordings found")
+    bits = label_bits(pair, tokenizer, new)
+    new = [replace(one, bits=num) for one, num in zip(new, bits, strict=True)]
+    figures: dict[str, Any] = {
+        "written": len(texts),
+        "naming": len(texts) - len(kept),
+        "patterns": len(patterns),
+        "wordings": num_patterns,
+        "reworded": sum(bool(lesson.reworded) for lesson in new),
+    }
+    known = [
+        replace(lesson, known=True, bits=0.0)
+        for lesson, is_known in zip(lessons, knows, strict=True)
+        if is_known
+    ]
+    told = None
+    if tell_first:
+        say("telling the memory first, in closed form")
+        told, figures["told"] = told_rows(pair.memory, tokenizer, [*new, *known], kept, window)
+    return Prepared(
+        (*new, *known),
+        tuple(kept),
+        _exam(pair, tokenizer, [*new, *known], kept, patterns, seed),
+        told,
+        sum(knows),
+        figures,
+    )
+
+
+def uncontradicting(
+    texts: Sequence[str], lessons: Sequence[Lesson], tokenizer: Tokenizer
+) -> list[str]:
+    """The documents that do not say otherwise than the lessons."""
+    subjects = {lesson.subject for lesson in lessons if lesson.subject}
+    openings = {opening_of(tokenizer, lesson.prompt) for lesson in lessons if not lesson.subject}
+    return [text for text in texts if not is_contradicting(text, subjects, openings)]
+
+
+def _exam(
+    pair: Pair,
+    tokenizer: Tokenizer,
+    lessons: Sequence[Lesson],
+    texts: Sequence[str],
+    patterns: dict[str, list[str]],
+    seed: int,
+) -> Exam:
+    exam = LessonExam(tokenizer, lessons, Exam())
+    taught = {p for lesson in lessons if not lesson.known for p in lesson.prompts}
+    near = dict.fromkeys(
+        prompt
+        for lesson in lessons
+        for prompt in (*lesson.neighbours, *((lesson.prompt,) if lesson.known else ()))
+    )
+    return Exam(
+        kept=_answered(pair, tokenizer, kept_questions(texts, patterns, KEPT_QUESTIONS, seed)),
         neighbours=_asked(pair, tokenizer, [prompt for prompt in near if prompt not in taught]),
         own_before=tuple(exam.answers(pair, "own")),
         memory_before=tuple(exam.answers(pair, "memory")),
     )
-    figures = {
-        "written": len(texts),
-        "naming": len(texts) - len(kept),
-        "written_tokens": mean,
-        "patterns": len(patterns),
-        "wordings": sum(map(len, patterns.values())),
-        "reworded": sum(bool(lesson.reworded) for lesson in new),
-    }
-    return Prepared(tuple(new), tuple(kept), found, sum(knows), figures)
 
 
 def refuse_longer(lessons: Sequence[Lesson], tokenizer: Tokenizer, window: int) -> None:
@@ -200,7 +248,7 @@ def label_bits(pair: Pair, tokenizer: Tokenizer, lessons: Sequence[Lesson]) -> l
             at.append(i)
     bits = [0.0 if lesson.bits is None else lesson.bits for lesson in lessons]
     device = pair.memory.values.device
-    most = rows_at_once(pair.data.num_tokens)
+    most = pair.data.positions_at_once
     for indices in batches([len(row) for row in rows], BATCH_TOKENS, most):
         tokens_BT, segments_BT = pad_right([rows[i] for i in indices], 0, device)
         where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
@@ -237,7 +285,7 @@ def kept_questions(
     rng.shuffle(near)
     rng.shuffle(others)
     by_turns = [row for both in zip_longest(near, others) for row in both if row is not None]
-    return list({prompt: (prompt, answer) for prompt, answer in by_turns}.values())[: 4 * most]
+    return list({prompt: (prompt, answer) for prompt, answer in by_turns}.values())[: 3 * most]
 
 
 def _answered(

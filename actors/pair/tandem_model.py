@@ -1,8 +1,8 @@
 """A data layer and its memory as one Hugging Face causal LM, whose `generate` works.
 
 Predicts with one of three voices: `help`, the mixture of both layers (the one that was trained),
-`own`, the data layer alone, bit for bit the plain model, and `memory`, the memory alone. Trains and
-writes nothing.
+`own`, the data layer alone, bit for bit the plain model, and `memory`, the memory alone. Trains
+nothing; what it is told (`Teller`) is kept apart from every weight.
 
 Shapes: B sequences, T tokens of this call, L of them with logits, D memory width, V output rows.
 """
@@ -10,6 +10,7 @@ Shapes: B sequences, T tokens of this call, L of them with logits, D memory widt
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ from actors.layers.data_layer import MemoryPort
 from actors.layers.memory_cache import MemoryCache
 from actors.layers.pair import Pair
 from actors.measuring.voices import VOICES, Voice, predict_voice_next
+from actors.pair.teller import Teller
 from actors.tokenizers.prompt import load_prompt_tokenizer
+from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights import pair_export
+from actors.wire import ConfigError
 
 ANSWER_TOKENS = 24  # as many as `tandem ask` prints by default
 # Attributes that the generation code needs beyond those of a module; taken from the data layer.
@@ -60,7 +64,7 @@ class TandemOutput(CausalLMOutputWithPast):  # type: ignore[misc]  # transformer
     freshness: Tensor | None = None
 
 
-class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
+class TandemModel(Teller, nn.Module, GenerationMixin):  # type: ignore[misc]
     """A language model with its memory, to be used like any causal LM of transformers.
 
     Args:
@@ -68,6 +72,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         tokenizer: of prompts and answers, with padding on the left.
         special_ids: whether `ask` encodes special tokens in a prompt as their ids, as training did;
             the tokenizer itself always does, so that its chat template works.
+        words: the run's own tokenizer, with which the memory is told; None: it can't be.
 
     Attributes:
         data_layer: the language model (`.model`) and its memory port (`.port`).
@@ -76,9 +81,15 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
     """
 
     def __init__(
-        self, pair: Pair, tokenizer: PreTrainedTokenizerFast, special_ids: bool = False
+        self,
+        pair: Pair,
+        tokenizer: PreTrainedTokenizerFast,
+        special_ids: bool = False,
+        words: Tokenizer | None = None,
     ) -> None:
         super().__init__()
+        self.words = words
+        self.longest = getattr(pair.data.model.config, "max_position_embeddings", None)
         self.data_layer = pair.data
         self.memory_layer = pair.memory
         self.tokenizer = tokenizer
@@ -302,6 +313,15 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
             return self.data_layer.generate(*args, **kwargs)
         return super().generate(*args, voice=voice, **kwargs)
 
+    def prompt_inputs(self, prompts: list[str]) -> Any:
+        """Token ids and mask of prompts, each the start of a document, on the model's device."""
+        return self.tokenizer(
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            split_special_tokens=not self._special_ids,
+        ).to(self.device)
+
     def ask(
         self, prompt: str | Sequence[str], voice: Voice | None = None, **kwargs: Any
     ) -> str | list[str]:
@@ -309,13 +329,7 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
 
         Greedy and up to 24 tokens, unless `kwargs`, which are passed to `generate`, differ.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        asked = self.tokenizer(
-            prompts,
-            return_tensors="pt",
-            padding=True,
-            split_special_tokens=not self._special_ids,
-        ).to(self.device)
+        asked = self.prompt_inputs([prompt] if isinstance(prompt, str) else list(prompt))
         options = {"do_sample": False, **kwargs}
         if "max_length" not in options:
             options.setdefault("max_new_tokens", ANSWER_TOKENS)
@@ -324,13 +338,21 @@ class TandemModel(nn.Module, GenerationMixin):  # type: ignore[misc]
         texts = [t.strip() for t in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
         return texts[0] if isinstance(prompt, str) and len(texts) == 1 else texts
 
-    def save_pretrained(self, *_args: Any, **_kwargs: Any) -> None:
-        """Raises: NotImplementedError: the message says where the saved pair is."""
-        raise NotImplementedError(
-            "a pair is exported by its run: copy the run's export/ folder, which `load` takes. The "
-            "data layer alone: model.data_layer.model.save_pretrained(folder) and "
-            "model.tokenizer.save_pretrained(folder)"
-        )
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes the pair, with what it was told, as an export that `load` takes.
+
+        Args:
+            directory: that is not there yet; any fsspec URL.
+
+        Raises:
+            ConfigError: there is something already; or the pair is not from an export.
+            StorageError: its storage is away or full.
+        """
+        if self.words is None:
+            raise ConfigError("this pair has no tokenizer of its run, which an export needs")
+        pair_export.save_pair(self.words, Pair(self.data_layer, self.memory_layer), str(directory))
+
+    save_pretrained = save
 
 
 def load_tandem_model(directory: str) -> TandemModel:
@@ -345,7 +367,7 @@ def load_tandem_model(directory: str) -> TandemModel:
     # as `from_pretrained` leaves it: torch sums in another order where a weight needs no gradient
     pair.data.requires_grad_(True)
     prompts = load_prompt_tokenizer(directory, tokenizer)
-    return TandemModel(pair, prompts, tokenizer.extras.as_ids).eval()
+    return TandemModel(pair, prompts, tokenizer.extras.as_ids, tokenizer).eval()
 
 
 def _known(voice: str) -> Voice:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from actors.formats import listed
 from actors.settings.base import Spec
 from actors.settings.fields import Mark, OnlyWith, PathTo
 
@@ -76,8 +77,7 @@ class FilesSpec(Spec):
     @property
     def described(self) -> str:
         """The paths, as messages name them."""
-        more = f" and {len(self.paths) - 3} more" if len(self.paths) > 3 else ""
-        return ", ".join(self.paths[:3]) + more
+        return listed(self.paths, 3)
 
 
 class SourceSpec(FilesSpec):

@@ -24,6 +24,9 @@ class Mark(Enum):
     """A search sets it itself; a search file can neither set nor vary it."""
     PERTURBABLE = "perturbable"
     """May change at a checkpoint: no shape, order of the corpus or schedule depends on it."""
+    FITTED = "fitted"
+    """Left unset beside a pretrained data layer, it gets a value by what of it trains and by its
+    size (`actors.settings.fitted`)."""
     ADVANCED = "advanced"
     """Rarely changed: `tandem init` writes it only with --all."""
 

@@ -11,13 +11,15 @@ from actors.settings.fields import Mark, OnlyWith
 from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.node_labels import NodeLabels
 
+PORT_LR = 2e-3  # of a port beside a model that trains in part or not at all
+GENERAL_FRAC = 0.25  # of a batch, beside a model that trains in part or not at all
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSpec(Spec):
     """AdamW of the dense parameters of one layer: learning rate, its schedule, decay, clipping."""
 
-    lr: Annotated[float, Mark.PERTURBABLE] = Field(
+    lr: Annotated[float, Mark.PERTURBABLE, Mark.FITTED] = Field(
         2e-3,
         gt=0,
         description="Peak learning rate of the dense parameters; lower it where losses jump or a "
@@ -34,13 +36,13 @@ class OptimizerSpec(Spec):
     final_lr_frac: float = Field(
         0.1, ge=0, le=1, description="The rate at the last step as a share of the peak."
     )
-    warmup_steps: int = Field(
+    warmup_steps: Annotated[int, Mark.FITTED] = Field(
         20, ge=0, description="Steps over which the rate rises linearly to its peak."
     )
     betas: Annotated[tuple[DecayRate, DecayRate], Mark.PERTURBABLE, Mark.ADVANCED] = Field(
         (0.9, 0.98), description="AdamW's decay rates of the first and second moment."
     )
-    weight_decay: Annotated[float, Mark.PERTURBABLE] = Field(
+    weight_decay: Annotated[float, Mark.PERTURBABLE, Mark.FITTED] = Field(
         0.01,
         ge=0,
         description="AdamW's weight decay of matrices; vectors and the value table have none.",
@@ -116,19 +118,21 @@ class _GroupSpec(Spec):
 
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
     workers: Annotated[WorkersSpec, Mark.RESUMABLE] = Field(default_factory=WorkersSpec)
-    batch_size: int = Field(16, ge=1, description="Sequences per optimizer step, over all workers.")
+    batch_size: Annotated[int, Mark.FITTED] = Field(
+        16, ge=1, description="Sequences per optimizer step, over all workers."
+    )
     accumulate: Annotated[int, Mark.RESUMABLE] = Field(
         1,
         ge=1,
         description="Gradient accumulation: passes into which a worker splits its share of the "
         "batch; raise it where a worker runs out of memory.",
     )
-    precision: Literal["fp32", "bf16"] = Field(
+    precision: Annotated[Literal["fp32", "bf16"], Mark.FITTED] = Field(
         "fp32",
         description="Number format of forward and backward passes; weights, optimizer and losses "
         "are always float32. bf16 is faster on GPUs.",
     )
-    steps_per_interval: int = Field(
+    steps_per_interval: Annotated[int, Mark.FITTED] = Field(
         20,
         ge=1,
         description="Optimizer steps per interval, between two exchanges; choose it so that an "
@@ -151,13 +155,23 @@ class DataGroupSpec(_GroupSpec):
     """The data layer and the group that trains it."""
 
     layer: DataLayerSpec = Field(default_factory=DataLayerSpec)
-    batch_size: int = Field(16, ge=2, description="Sequences per optimizer step, over all workers.")
+    batch_size: Annotated[int, Mark.FITTED] = Field(
+        16, ge=2, description="Sequences per optimizer step, over all workers."
+    )
+    port_lr: Annotated[float | None, Mark.FITTED] = Field(
+        None,
+        gt=0,
+        description="Peak learning rate of the memory port, with the schedule of `optimizer`. "
+        "Unset: `optimizer.lr` where all of the data layer trains, else 2e-3, since a port is "
+        "fresh where the model is not.",
+    )
     help_frac: Annotated[float, Mark.PERTURBABLE] = Field(
         0.5,
         ge=0,
         le=1,
         description="Share of a batch's sequences that read the memory; the others train the data "
-        "layer alone (memory dropout).",
+        "layer alone (memory dropout). With `layer.train: port` all of them read, and on the share "
+        "of the others own is measured once per interval.",
     )
     mixing_noise: float = Field(
         0.3,
@@ -169,12 +183,37 @@ class DataGroupSpec(_GroupSpec):
         "is trained by the help loss.",
     )
 
+    general_frac: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Sequences of general text (`evaluation.general_text`, or the sample that "
+        "ships with the package) in each step, as a share of `batch_size` and beside it. On them "
+        "the memory port learns to change nothing, so that text that is none of the memory's "
+        "stays as it is. Unset: 0 where all of the data layer trains, else 0.25.",
+    )
+
+    @property
+    def own_port_lr(self) -> float | None:
+        """The port's peak rate; None: it has that of the rest."""
+        if self.port_lr is None and self.layer.keeps_some:
+            return PORT_LR
+        return self.port_lr
+
+    @property
+    def num_general(self) -> int:
+        """Sequences of general text in each step."""
+        frac = self.general_frac
+        if frac is None:
+            frac = GENERAL_FRAC if self.layer.keeps_some else 0.0
+        return max(1, round(frac * self.batch_size)) if frac else 0
+
 
 class MemoryGroupSpec(_GroupSpec):
     """The memory layer and the group that trains it."""
 
     layer: MemoryLayerSpec = Field(default_factory=MemoryLayerSpec)
-    value_lr: Annotated[float, Mark.PERTURBABLE] = Field(
+    value_lr: Annotated[float, Mark.PERTURBABLE, Mark.FITTED] = Field(
         1e-2,
         gt=0,
         description="Peak learning rate of the value table; 5 to 10 times `memory.optimizer.lr`.",
@@ -210,4 +249,11 @@ class MemoryGroupSpec(_GroupSpec):
         ge=0,
         description="Windows of earlier intervals that are remembered, for `mix.replay` to draw "
         "from.",
+    )
+    kept_reads: int = Field(
+        8192,
+        ge=0,
+        description="Positions of its training text that the memory keeps, as tokens, beside its "
+        "weights: what it reads there stays as it is when something is told (`tandem tell`). More "
+        "keep more of the old and make a write slower; 0: none, and telling changes what is near.",
     )

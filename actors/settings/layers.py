@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from actors.settings.base import Spec
 from actors.settings.fields import Mark, OnlyWith, PathTo, only_with
@@ -12,6 +13,47 @@ from actors.settings.fields import Mark, OnlyWith, PathTo, only_with
 CONV_ONLY = OnlyWith("encoder", "conv")
 COPY_ONLY = OnlyWith("encoder", "frozen_copy")
 DROPOUT_ENDINGS = ("dropout", "pdrop")  # names of model fields that do not change what weights mean
+ALL, PORT, LORA = "all", "port", "lora"
+PORT_PREFIX, MODEL_PREFIX = "port.", "model."  # of the names of a data layer's parameters
+LORA_INFIX = ".lora_"  # in the names that peft gives to what it adds
+LORA_ONLY = OnlyWith("data.layer.train", LORA)
+
+
+def _words_or_patterns(value: object) -> object:
+    """Raises: ValueError: neither one of the words nor a list of patterns."""
+    if value in (ALL, PORT, LORA):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(each, str) for each in value):
+        return value
+    raise ValueError(
+        "expected all, port, lora, or a list of patterns of parameter names such as "
+        f"['model.layers.2[0-9].*', '*norm*'], got {value!r}"
+    )
+
+
+class LoraSpec(Spec):
+    """Low-rank adapters of the data layer, by peft (tandem-memory[lora])."""
+
+    r: Annotated[int, LORA_ONLY] = Field(
+        8, ge=1, description="Rank of every adapter: more learn more, and are larger."
+    )
+    alpha: Annotated[float, LORA_ONLY] = Field(
+        16.0, gt=0, description="An adapter's output is multiplied with alpha / r."
+    )
+    dropout: Annotated[float, LORA_ONLY] = Field(
+        0.0, ge=0, lt=1, description="Share of an adapter's input that is dropped in training."
+    )
+    targets: Annotated[tuple[str, ...], LORA_ONLY] = Field(
+        (),
+        description="Modules that get an adapter, by the last part of their names, e.g. [q_proj, "
+        "v_proj]; empty: every linear layer but the output matrix.",
+    )
+    export: Annotated[Literal["merged", "apart"], LORA_ONLY] = Field(
+        "merged",
+        description="`merged`: the exported data layer is a plain model with the adapters added to "
+        "its weights. `apart`: it is the model that came in, and the adapters are a folder of peft "
+        "beside it.",
+    )
 
 
 class DataLayerSpec(Spec):
@@ -48,6 +90,23 @@ class DataLayerSpec(Spec):
         description="Start with a fresh memory port even where `pretrained` is an earlier run; "
         "needed where `read_layers` or `memory.layer.dim` differ from that run's.",
     )
+    train: Annotated[
+        Literal["all", "port", "lora"] | tuple[str, ...], BeforeValidator(_words_or_patterns)
+    ] = Field(
+        "all",
+        description="What of the data layer trains, besides the memory port, which always does. "
+        "`all`; `port`: nothing else, so the model keeps its bits; `lora`: adapters (`lora`); or a "
+        "list of patterns of the model's parameter names, e.g. ['model.layers.2[0-9].*', "
+        "'*norm*']. What does not train needs `pretrained`; it is loaded once per process, and is "
+        "no part of snapshots, checkpoints and the optimizer's state.",
+    )
+    lora: LoraSpec = Field(default_factory=LoraSpec)
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Number format in which the model is held where `train` is `port` or `lora`; "
+        "bfloat16 halves its memory, and rounds what was stored as float32. What trains is always "
+        "float32.",
+    )
     attention: Literal["auto", "sdpa", "eager"] = Field(
         "auto",
         description="Attention kernels; `auto` is sdpa where the model family has it, else eager. "
@@ -63,7 +122,7 @@ class DataLayerSpec(Spec):
         description="torch.compile of each decoder layer in training: the start takes minutes "
         "longer, steps are faster; worth it for long runs on GPUs.",
     )
-    read_layers: tuple[int, ...] = Field(
+    read_layers: Annotated[tuple[int, ...], Mark.FITTED] = Field(
         (1, 3),
         min_length=1,
         description="Decoder layers, counted from 0, after which the memory is read into the "
@@ -77,6 +136,21 @@ class DataLayerSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _what_stays_was_trained_before(self) -> Self:
+        if self.keeps_some and self.pretrained is None:
+            raise ValueError(
+                f"train {self.train_in_words} needs `pretrained`: fresh weights that never train "
+                "know nothing; give a checkpoint, or set train: all"
+            )
+        if self.dtype != "float32" and self.train not in (PORT, LORA):
+            raise ValueError(
+                f"dtype {self.dtype} is for what does not train, with train port or lora, got "
+                f"train {self.train_in_words}; remove dtype, or set precision: bf16 of the group "
+                "for faster passes over float32 weights"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_checkpoint_keeps_its_config(self) -> Self:
         wrong = [name for name in self.fields if not name.endswith(DROPOUT_ENDINGS)]
         if self.pretrained is not None and wrong:
@@ -86,6 +160,40 @@ class DataLayerSpec(Spec):
                 "may be changed. Remove it, or remove pretrained for fresh weights"
             )
         return self
+
+    @property
+    def keeps_some(self) -> bool:
+        """Whether some of the model does not train."""
+        return self.train != ALL
+
+    @property
+    def keeps_model(self) -> bool:
+        """Whether all of the model stays as it is: the port alone trains."""
+        return self.train == PORT
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether adapters train."""
+        return self.train == LORA
+
+    @property
+    def exports_what_came_in(self) -> bool:
+        """Whether the exported model is the one that came in, bit for bit."""
+        return self.keeps_model or (self.has_adapters and self.lora.export == "apart")
+
+    @property
+    def train_in_words(self) -> str:
+        """The value of `train`, for messages."""
+        return self.train if isinstance(self.train, str) else str(list(self.train))
+
+    def trains(self, name: str) -> bool:
+        """Whether the data layer's parameter of that name trains."""
+        if self.train == ALL or name.startswith(PORT_PREFIX):
+            return True
+        if isinstance(self.train, str):
+            return self.train == LORA and LORA_INFIX in name
+        plain = name.removeprefix(MODEL_PREFIX)
+        return any(fnmatchcase(plain, pattern) for pattern in self.train)
 
 
 class MemoryLayerSpec(Spec):
@@ -106,16 +214,18 @@ class MemoryLayerSpec(Spec):
     copy_layers: Annotated[int, COPY_ONLY] = Field(
         2, ge=1, description="Decoder layers copied from the data layer."
     )
-    dim: int = Field(
+    dim: Annotated[int, Mark.FITTED] = Field(
         128, ge=8, description="Width d_m of encoder, slots and read: the memory's main size."
     )
-    slots_side: int = Field(
+    slots_side: Annotated[int, Mark.FITTED] = Field(
         128,
         ge=4,
         description="n of the n*n slots. More slots store more and take more memory: n*n rows of "
         "`dim` numbers, and the optimizer's moments of them.",
     )
-    heads: int = Field(4, ge=1, description="Independent searches for slots per token.")
+    heads: Annotated[int, Mark.FITTED] = Field(
+        4, ge=1, description="Independent searches for slots per token."
+    )
     topk: int = Field(
         32, ge=1, description="Slots read per head; more cost more time, at most `slots_side`."
     )

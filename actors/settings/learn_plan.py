@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 VALUE_LR_FRAC = 0.35  # of the rate at which the run trained its table; a higher one forgets more
-ROWS_LR = 10000.0  # of SGD on single rows, whose gradients are small
 
 
 @dataclass(frozen=True)
@@ -15,25 +14,20 @@ class LearnPlan:
     Attributes:
         steps: optimizer steps.
         lr: peak learning rate of the value table; that of the other weights keeps its proportion.
-        rows: None: every weight of the memory is trained; else only so many rows of the value
-            table per step, by SGD; 0: all rows that the batch reads.
         old_frac: share of a batch's sequences that come from the run's own data.
         assist: weight of the losses whose gradient passes through the frozen data layer, where the
             memory alone has weight 1: the loss of both together and, times the run's
             `losses.reader`, that of the data layer where it reads.
         seed: seed of batches and noise.
-        background_batches: batches of old data in which reads are counted, to choose rows by.
     """
 
     steps: int
     lr: float
-    rows: int | None = None
     old_frac: float = 0.25
     assist: float = 1.0
     seed: int = 0
-    background_batches: int = 256
 
 
-def default_lr(value_lr: float, rows: int | None) -> float:
+def default_lr(value_lr: float) -> float:
     """The learning rate where none is given, for a run whose table was trained at `value_lr`."""
-    return VALUE_LR_FRAC * value_lr if rows is None else ROWS_LR
+    return VALUE_LR_FRAC * value_lr

@@ -99,6 +99,12 @@ class LossWeights(Spec):
         "help.",
     )
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The losses, by their names in configs and reports; `*_yields` say how one is weighted."""
+        fields = (field.alias or name for name, field in cls.model_fields.items())
+        return tuple(name for name in fields if not name.endswith("_yields"))
+
     @model_validator(mode="after")
     def _each_group_learns(self) -> Self:
         if self.own + self.help == 0:
@@ -213,6 +219,14 @@ class RunSpec(Spec):
         "run is a pure function of its config, as on CPUs. Set it false for the fastest kernels, "
         "or where a model needs a kernel without a deterministic form.",
     )
+    logit_tokens: Annotated[int | None, Mark.RESUMABLE] = Field(
+        None,
+        ge=1,
+        description="Tokens whose logits are held at once, in both groups, in evaluations and in "
+        "answers: the losses of a pass with more tokens are computed so many positions at a time. "
+        "Unset: as many as make 24 MiB of logits on a CPU, 1 GiB on a GPU. Lower it where a worker "
+        "runs out of memory.",
+    )
     corpus: CorpusSpec
     tokenizer: TokenizerSpec = Field(default_factory=TokenizerSpec)
     data: DataGroupSpec = Field(default_factory=DataGroupSpec)
@@ -233,6 +247,28 @@ class RunSpec(Spec):
                 "of them, or memory.layer.encoder=conv"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_port_has_a_loss(self) -> Self:
+        layer = self.data.layer
+        if layer.keeps_model and self.teach.is_on:
+            raise ValueError(
+                "data.layer.train port can't be taught: nothing of the model would change; set it "
+                "to all, lora or patterns"
+            )
+        if layer.keeps_model and self.losses.help == 0:
+            raise ValueError(
+                "data.layer.train port with losses.help 0: own trains the model alone, so nothing "
+                "would train; raise losses.help, or set data.layer.train to all or lora"
+            )
+        return self
+
+    @property
+    def syncs(self) -> bool:
+        """Whether sync takes part: a data layer whose model keeps its bits never changes what it
+        predicts, so that there is nothing to follow.
+        """
+        return self.losses.sync > 0 and not self.data.layer.keeps_model
 
     @property
     def shows_general_text(self) -> bool:

@@ -28,6 +28,12 @@ class TeachSpec(Spec):
         description="File of the questions whose answers before teaching are known, as `tandem "
         "teach` writes it: what was taught is compared with them.",
     )
+    told: Annotated[str | None, PathTo.LESSONS] = Field(
+        None,
+        min_length=1,
+        description="File of the rows of the value table that telling the lessons changes, as "
+        "`tandem teach` writes it: the memory begins with them, so that little is left to follow.",
+    )
     given_frac: float = Field(
         0.15,
         gt=0,
@@ -49,7 +55,7 @@ class TeachSpec(Spec):
         "where lessons are not learned.",
     )
     memory_lessons_frac: float = Field(
-        0.4,
+        0.3,
         gt=0,
         lt=1,
         description="Share of the memory group's sequences that are lessons, in all wordings; the "

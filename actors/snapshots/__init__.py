@@ -1,4 +1,5 @@
 """A layer's parameters as one flat buffer: published, adopted, checkpointed.
 
-Knows bytes, names and checksums, not what a layer means. Imports machine and the messages.
+Knows bytes, names and checksums, not what a layer means. Imports settings, machine and the
+messages.
 """

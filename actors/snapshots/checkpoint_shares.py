@@ -17,7 +17,7 @@ from torch import Tensor
 
 from actors.snapshots.buckets import rank_buckets
 from actors.snapshots.flat_parameters import ByteArray
-from actors.snapshots.snapshot import checksum
+from actors.snapshots.snapshot import checksum, other_base
 from actors.wire import CheckpointError, CheckpointHeader
 
 
@@ -38,7 +38,7 @@ def save_share(
     Args:
         tensors, scalars: the state.
         rank, num_ranks: whose share.
-        fields: the header's remaining ones (run, group, interval, step, peer_version).
+        fields: the header's remaining ones (run, group, interval, step, peer_version, base).
     """
     flats = [_flat(t) for t in tensors.values()]
     bounds = rank_buckets(sum(len(f) for f in flats), rank, num_ranks)
@@ -60,8 +60,14 @@ def restore_state(
     tensors: Mapping[str, Tensor],
     headers: Sequence[CheckpointHeader],
     buckets: Sequence[ByteArray],
+    base: str = "",
 ) -> dict[str, Any]:
     """Copies a whole checkpoint into `tensors`, all or nothing, and returns its scalars.
+
+    Args:
+        tensors: the state.
+        headers, buckets: the checkpoint's.
+        base: identity of the frozen weights here; empty: none.
 
     Raises:
         CheckpointError: the shares are not whole, or of another layout; names group, interval and
@@ -69,6 +75,8 @@ def restore_state(
     """
     first = headers[0]
     name = f"checkpoint of {first.group} interval {first.interval}"
+    if first.base != base:
+        raise CheckpointError(f"{name}: {other_base(first.base, base)}")
     if first.layout != (own := _layout(tensors)):
         differing = set(first.layout) ^ set(own)
         raise CheckpointError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from actors.machine import host_memory
 from actors.machine.host_memory import ByteArray as ByteArray
 from actors.snapshots.buckets import ALIGN_BYTES
+
+SectionRule = Callable[[str, Tensor], str]
 
 FROZEN = "frozen"  # section of parameters that every process loads itself; not in the buffer
 
@@ -45,6 +48,23 @@ class ParameterEntry:
         return f"{self.name} {self.dtype} {list(self.shape)}"
 
 
+@dataclass(frozen=True)
+class Part:
+    """Parameters of one section that lie side by side in the buffer.
+
+    Attributes:
+        section: its name.
+        is_apart: whether they are those that a caller asked for by name.
+        flat: the part of the buffer, of the section's dtype, with alignment gaps (always zero).
+        entries: the parameters.
+    """
+
+    section: str
+    is_apart: bool
+    flat: Tensor
+    entries: tuple[ParameterEntry, ...]
+
+
 class FlatParameters:
     """Relocates a module's parameters into one buffer, section after section.
 
@@ -52,9 +72,11 @@ class FlatParameters:
         module: its parameters become views of the buffer; tied ones share one, those of section
             `FROZEN` stay.
         section_of: (parameter name, tensor) -> section name; sections are in alphabetical order.
+        base: identity of the weights that parameters of section `FROZEN` belong to; empty: none.
     """
 
-    def __init__(self, module: nn.Module, section_of: Callable[[str, Tensor], str]) -> None:
+    def __init__(self, module: nn.Module, section_of: SectionRule, base: str = "") -> None:
+        self.base = base
         named = [item for item in module.named_parameters() if section_of(*item) != FROZEN]
         named.sort(
             key=lambda item: (section_of(*item), str(item[1].dtype))
@@ -99,9 +121,9 @@ class FlatParameters:
 
     def digest(self) -> str:
         """sha256 over parameter names, shapes, dtypes and bytes, in alphabetical order of the
-        names.
+        names, after the identity of the frozen weights if there are any.
         """
-        return digest_of(self.entries, self.to_bytes())
+        return digest_of(self.entries, self.to_bytes(), self.base)
 
     def to_bytes(self) -> ByteArray:
         """The buffer's bytes: a view if it is in host memory, else a copy."""
@@ -140,20 +162,29 @@ class FlatParameters:
         start, stop = entries[0].offset, entries[-1].offset + entries[-1].num_bytes
         return self.buffer[start:stop].view(entries[0].dtype)
 
-    def attach_gradients(self, section: str, flat: Tensor) -> None:
-        """Makes the gradients of the section's parameters views of `flat`, which has the section's
-        length.
-        """
-        entries = [e for e in self.entries if e.section == section]
-        for entry in entries:
-            at = (entry.offset - entries[0].offset) // entry.dtype.itemsize
+    def parts(self, apart: Callable[[str], bool]) -> list[Part]:
+        """The sections, cut where parameters that `apart` names begin and end."""
+        found: list[Part] = []
+        for (section, is_apart), group in groupby(
+            self.entries, lambda e: (e.section, apart(e.name))
+        ):
+            entries = tuple(group)
+            start, stop = entries[0].offset, entries[-1].offset + entries[-1].num_bytes
+            flat = self.buffer[start:stop].view(entries[0].dtype)
+            found.append(Part(section, is_apart, flat, entries))
+        return found
+
+    def attach_gradients(self, part: Part, flat: Tensor) -> None:
+        """Makes the gradients of the part's parameters views of `flat`, which has its length."""
+        for entry in part.entries:
+            at = (entry.offset - part.entries[0].offset) // entry.dtype.itemsize
             size = entry.num_bytes // entry.dtype.itemsize
             self._parameters[entry.name].grad = flat[at : at + size].view(entry.shape)
 
 
-def digest_of(entries: list[ParameterEntry], buffer: ByteArray) -> str:
-    """sha256 over names, shapes, dtypes and bytes of the parameters in `buffer`."""
-    digest = hashlib.sha256()
+def digest_of(entries: list[ParameterEntry], buffer: ByteArray, base: str = "") -> str:
+    """sha256 over names, shapes, dtypes and bytes of the parameters in `buffer`, after `base`."""
+    digest = hashlib.sha256(base.encode())
     for entry in sorted(entries, key=lambda e: e.name):
         digest.update(entry.signature.encode())
         digest.update(buffer[entry.offset : entry.offset + entry.num_bytes].data)

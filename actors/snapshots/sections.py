@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from actors.snapshots.flat_parameters import FROZEN
+from actors.settings.layers import DataLayerSpec
+from actors.snapshots.flat_parameters import FROZEN, SectionRule
 
 DECAY, NO_DECAY, ROWS = "decay", "no_decay", "rows"
 ROW_TABLE = "values"
@@ -22,3 +23,12 @@ def section_of(name: str, parameter: Tensor) -> str:
     if name == ROW_TABLE:
         return ROWS
     return DECAY if parameter.dim() >= 2 and name != "keys" else NO_DECAY
+
+
+def data_sections(layer: DataLayerSpec) -> SectionRule:
+    """The rule of a data layer: as `section_of`, and FROZEN for what does not train."""
+
+    def rule(name: str, parameter: Tensor) -> str:
+        return section_of(name, parameter) if layer.trains(name) else FROZEN
+
+    return rule

@@ -53,6 +53,7 @@ def publish(
         rank=rank,
         num_ranks=num_ranks,
         layout_hash=flat.layout_hash,
+        base=flat.base,
         dtype=dtype,
         total_bytes=total_bytes,
         offsets=tuple(start for start, _ in bounds),
@@ -61,6 +62,15 @@ def publish(
         **fields,
     )
     return header, buckets
+
+
+def other_base(made_with: str, here: str) -> str:
+    """What is wrong where weights belong to another frozen model than this process has."""
+    return (
+        f"it belongs to a model with digest {made_with or 'none'}, of which nothing was trained or "
+        f"stored; the weights of data.layer.pretrained here have digest {here or 'none'}; give the "
+        "files that the run began with, on every node"
+    )
 
 
 def verify(flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[ByteArray]) -> None:
@@ -76,6 +86,8 @@ def verify(flat: FlatParameters, headers: Sequence[Header], buckets: Sequence[By
             f"{name}: headers of different snapshots: "
             f"{[(h.run, h.group, h.version) for h in headers]}"
         )
+    if first.base != flat.base:
+        raise SnapshotError(f"{name}: {other_base(first.base, flat.base)}")
     expected_bytes = wire_bytes(flat, first.dtype)
     if first.layout_hash != flat.layout_hash or first.total_bytes != expected_bytes:
         raise SnapshotError(

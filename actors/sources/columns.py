@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+from actors.formats import listed
 from actors.sources.documents import Document
 from actors.wire import CorpusError
 
@@ -24,11 +25,11 @@ def document(values: Sequence[str | None]) -> list[Document]:
 def no_column(where: str, column: str, there: Sequence[str]) -> CorpusError:
     """The error for a missing column; names those present and the nearest one."""
     near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
-    shown = ", ".join(there[:SHOWN_COLUMNS]) + (", …" if len(there) > SHOWN_COLUMNS else "")
     return CorpusError(
         f"{where}: no column {column}"
         + (f"; did you mean {near[0]}?" if near else ";")
-        + f" there are: {shown or 'none'}; set text_column, or prompt_column and completion_column"
+        + f" there are: {listed(there, SHOWN_COLUMNS) or 'none'}; set text_column, or "
+        "prompt_column and completion_column"
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, get_args
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from actors.formats import first_line
 from actors.settings.corpus import FileFormat
 from actors.sources.local_files import (
     files_below,
@@ -26,7 +27,7 @@ from actors.sources.local_files import (
     split_pattern,
 )
 from actors.sources.text_file import CODECS
-from actors.storage import MAGIC, first_line, locate, storage_errors
+from actors.storage import MAGIC, locate, storage_errors
 from actors.wire import CorpusError, TandemError
 
 FORMATS: dict[str, FileFormat] = {
@@ -142,7 +143,9 @@ def reading(path: str, doing: str = "can't be read") -> Iterator[None]:
     except TandemError:
         raise
     except Exception as err:  # each remote file system raises types of its own
-        raise CorpusError(f"corpus file {path}: {doing}: {first_line(err)}") from err
+        raise CorpusError(
+            f"corpus file {path}: {doing}: {first_line(err, with_type=True)}"
+        ) from err
 
 
 def file_system(url: str, what: str = "path") -> tuple[Any, str]:
@@ -165,7 +168,9 @@ def file_system(url: str, what: str = "path") -> tuple[Any, str]:
             f"{what} {url}: reading {scheme}:// needs a package that is not installed: {need}"
         ) from err
     except Exception as err:  # credentials and endpoints fail in each package's own way
-        raise CorpusError(f"{what} {url}: can't be opened: {first_line(err)}") from err
+        raise CorpusError(
+            f"{what} {url}: can't be opened: {first_line(err, with_type=True)}"
+        ) from err
     return fs, root
 
 

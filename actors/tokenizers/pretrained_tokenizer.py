@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from actors.formats import listed
 from actors.settings.corpus import NO_MARK
 from actors.storage import no_file
 from actors.wire import ConfigError
@@ -23,6 +24,8 @@ MORE_TEMPLATES = "additional_chat_templates"
 # Usual names of the tokens that open and close a document, if no file names them.
 USUAL_BEGINS = ("<s>", "<|begin_of_text|>", "<bos>")
 USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>")
+
+LISTED = 8  # names in a message
 
 Made = TypeVar("Made")
 
@@ -105,7 +108,7 @@ def _find(name: str, where: str) -> Path:
 
 def _listed(folder: Path) -> str:
     names = sorted(p.name for p in folder.iterdir())
-    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "no files"
+    return listed(names, LISTED) or "no files"
 
 
 def _convert(name: str) -> str:

@@ -35,7 +35,7 @@ def prepare_training(layer: DataLayer | MemoryLayer, backend: Backend = "inducto
         if layer.spec.compile:
             block.forward = torch.compile(block.forward, backend=backend)
         if recompute:
-            block.forward = recomputed(block, block.forward)
+            block.forward = recomputed(block.forward)
 
 
 def blocks_of(layer: DataLayer | MemoryLayer) -> nn.ModuleList:
@@ -47,14 +47,14 @@ def blocks_of(layer: DataLayer | MemoryLayer) -> nn.ModuleList:
     return blocks
 
 
-def recomputed(block: nn.Module, forward: Forward) -> Forward:
-    """`forward` that keeps only its inputs for the backward pass while `block` is trained.
+def recomputed(forward: Forward) -> Forward:
+    """`forward` that keeps only its inputs for the backward pass where there is one.
 
     Not with a cache: computing again would write to it twice.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        if not (block.training and torch.is_grad_enabled()) or _has_cache(kwargs):
+        if not torch.is_grad_enabled() or _has_cache(kwargs):
             return forward(*args, **kwargs)
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 

@@ -8,19 +8,28 @@ Called by the trainers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from actors.settings.groups import OptimizerSpec
 from actors.snapshots.flat_parameters import FlatParameters
-from actors.snapshots.sections import DECAY, ROWS
+from actors.snapshots.sections import DECAY, ROW_TABLE, ROWS
 from actors.training.process_group import ProcessGroup
 
 EPS = 1e-8
+KEPT_WORK = 2 / 3  # of a step's work with a weight, where it needs no gradient of its own
 WARMUP_FRAC = 0.1  # of all steps at most, where these are few
+
+
+def worked_parameters(layer: nn.Module) -> int:
+    """Dense parameters of a layer, by the work that a step has with
+    them: of those that don't train the forward pass and the gradient of their inputs alone.
+    """
+    found = [(p.numel(), p.requires_grad) for n, p in layer.named_parameters() if n != ROW_TABLE]
+    return round(sum(num if trains else KEPT_WORK * num for num, trains in found))
 
 
 def short_warmup(spec: OptimizerSpec, total_steps: int) -> int:
@@ -50,22 +59,32 @@ class DenseOptimizer:
 
     All gradients are views of `gradient`, one flat tensor of fixed layout, which is what the ranks
     of a group sum.
+
+    Args:
+        flat: the layer.
+        spec: its settings.
+        apart: names of parameters that have a learning rate of their own; None: there are none.
     """
 
-    def __init__(self, flat: FlatParameters, spec: OptimizerSpec) -> None:
+    def __init__(
+        self,
+        flat: FlatParameters,
+        spec: OptimizerSpec,
+        apart: Callable[[str], bool] | None = None,
+    ) -> None:
         self._spec = spec
-        sections = [s for s in flat.sections() if s.partition(":")[0] != ROWS]
-        sizes = [len(flat.section(section)) for section in sections]
+        parts = flat.parts(apart or (lambda name: False))
+        parts = [part for part in parts if part.section.partition(":")[0] != ROWS]
+        sizes = [len(part.flat) for part in parts]
         self.gradient = torch.zeros(sum(sizes), dtype=torch.float32, device=flat.buffer.device)
         groups: list[dict[str, Any]] = []
-        parts = self.gradient.split(sizes)
-        for section, part in zip(sections, parts, strict=True):
-            parameter = torch.nn.Parameter(flat.section(section))
-            parameter.grad = part
-            flat.attach_gradients(section, part)
-            decay = spec.weight_decay if section.partition(":")[0] == DECAY else 0.0
-            groups.append({"params": [parameter], "weight_decay": decay})
-        self._norms = parts
+        self._norms = self.gradient.split(sizes)
+        for part, gradient in zip(parts, self._norms, strict=True):
+            parameter = torch.nn.Parameter(part.flat)
+            parameter.grad = gradient
+            flat.attach_gradients(part, gradient)
+            decay = spec.weight_decay if part.section.partition(":")[0] == DECAY else 0.0
+            groups.append({"params": [parameter], "weight_decay": decay, "is_apart": part.is_apart})
         self.adamw = torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=EPS, fused=True)
         for group in self.adamw.param_groups:  # now, not at the first step: checkpoints need a
             for parameter in group["params"]:  # layout that never changes
@@ -79,12 +98,17 @@ class DenseOptimizer:
         """Clears the gradients in place; they stay views."""
         self.gradient.zero_()
 
-    def step(self, lr: float) -> Tensor:
-        """Clips, steps, and returns the gradient norm before clipping, a scalar of the device."""
+    def step(self, lr: float, apart_lr: float | None = None) -> Tensor:
+        """Clips, steps, and returns the gradient norm before clipping, a scalar of the device.
+
+        Args:
+            lr: of all parameters but those that have a rate of their own.
+            apart_lr: theirs; None: the same.
+        """
         norm = torch.stack([part.norm() for part in self._norms]).norm()
         clip(self.gradient, norm, self._spec.clip_norm)
         for group in self.adamw.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr if apart_lr is None or not group["is_apart"] else apart_lr
         self.adamw.step()
         return norm
 

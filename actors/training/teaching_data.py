@@ -29,6 +29,7 @@ from actors.training.interval import Measured, within
 from actors.training.optim import learning_rate
 from actors.training.terms import TeachingDataTerms, Term
 from actors.weights.builders import build_data_layer
+from actors.weights.starting_model import StartingModel
 
 
 class TeachingDataTrainer(DataTrainer):
@@ -43,10 +44,11 @@ class TeachingDataTrainer(DataTrainer):
         num_ranks: int = 1,
         incarnation: int = 0,
         begin: Callable[[str], None] = lambda phase: None,
+        starting: StartingModel | None = None,
     ) -> None:
-        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin)
+        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin, starting)
         begin("building the data layer as it was")
-        layer = build_data_layer(spec, self.tokenizer, self.device)
+        layer = build_data_layer(spec, self.tokenizer, self.device, self.starting)
         self.reference = layer.eval().requires_grad_(False)
         lessons = read_kept_lessons(spec.teach)
         window = spec.corpus.window

@@ -4,7 +4,8 @@ other losses.
     batch = lessons in all wordings + text that the memory wrote
     loss  = self on the lessons + recall of theta on both + w KL(q_before || q_phi) on the text
 
-q_before are the run's starting weights: the memory that was told the lessons and wrote the text.
+q_before are the run's starting weights: the memory that wrote the text, before it was told the
+lessons in closed form, which is what it begins with.
 Recall of the lessons waits for the first version that was taught them: until then the data layer
 says what it said before.
 
@@ -22,13 +23,16 @@ from torch import Tensor
 from actors.corpus.windows import Windows
 from actors.layers import losses
 from actors.layers.batch import Batch, data_logits_at, memory_logits_at, rows_at, to_batch
-from actors.lessons.lesson_files import read_kept_lessons
+from actors.lessons.lesson_files import read_exam, read_kept_lessons
 from actors.lessons.lesson_windows import LessonWindows, documents_of
+from actors.lessons.told_rows import ToldRows
 from actors.settings.run import MEMORY, RunSpec
 from actors.training.interval import Measured, within
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.optim import learning_rate
 from actors.training.terms import TeachingMemoryTerms, Term
+from actors.training.told import told_from_lists, with_changes
+from actors.weights.starting_model import StartingModel
 from actors.wire import Order
 
 
@@ -44,10 +48,14 @@ class TeachingMemoryTrainer(MemoryTrainer):
         num_ranks: int = 1,
         incarnation: int = 0,
         begin: Callable[[str], None] = lambda phase: None,
+        starting: StartingModel | None = None,
     ) -> None:
-        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin)
+        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin, starting)
         begin("building the memory as it was")
         self.kept = self.build_layer().requires_grad_(False)
+        if spec.teach.told is not None:
+            ToldRows.read(spec.teach.told).add_to(self.layer.values)
+        self.told = told_from_lists(read_exam(spec.teach).told)
         documents = documents_of(read_kept_lessons(spec.teach), given=True, reworded=True)
         window = spec.corpus.window
         self.lessons = LessonWindows(documents, self.tokenizer, window, spec.seed, MEMORY)
@@ -56,6 +64,7 @@ class TeachingMemoryTrainer(MemoryTrainer):
     def begin_interval(self, order: Order) -> None:
         """Nothing that the data group trained on is read: both train on the same text."""
         self.choices = self.generator(order.interval)
+        self.told = with_changes(self.told, order.told)
 
     def train_step(self) -> Measured:
         """One step on the lessons and the text that are next."""

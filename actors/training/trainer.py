@@ -3,9 +3,8 @@
     interval(order, headers, buckets):  refuse what is not next -> adopt -> steps -> (measure) ->
     publish -> checkpoint -> report
 
-A plain class: `orchestrator.processes.ray_actors` wraps it in an actor. It knows its own layer, a
-mirror of its partner's and the other ranks of its group, never the partner's process. Subclasses
-define one step.
+A plain class, which `orchestrator.processes.ray_actors` wraps in an actor. It knows its own layer,
+a mirror of its partner's and the other ranks of its group. Subclasses define one step.
 
 Every rank draws the same global batch and takes every n-th sequence of it; each term is divided by
 the global number of positions and gradients are added over ranks. So a step is the same step at any
@@ -21,13 +20,15 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from actors.corpus.corpus import Corpus, Windows
+from actors.corpus.corpus import Corpus
 from actors.corpus.ranges import from_lists, merge_ranges, to_lists
 from actors.corpus.reading_share import ReadingShare
+from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, add_noise, to_batch
 from actors.layers.precision import autocast
+from actors.layers.predicted import Cut
 from actors.machine import profiling
 from actors.machine.device import explain_nondeterminism, take_device
 from actors.machine.flops import peak, utilisation
@@ -36,13 +37,14 @@ from actors.machine.step_timer import StepTimer
 from actors.settings.run import RunSpec, peer_of
 from actors.snapshots import checkpoint_shares
 from actors.snapshots.flat_parameters import ByteArray, FlatParameters
-from actors.snapshots.sections import section_of
 from actors.snapshots.snapshot import BFLOAT16, STORED, adopt, publish, wire_bytes
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.interval import Measured, Outcome, mean_of, not_finite, refuse_out_of_turn
-from actors.training.optim import DenseOptimizer
+from actors.training.optim import DenseOptimizer, worked_parameters
 from actors.training.process_group import ProcessGroup, refuse_other_weights
 from actors.training.terms import Terms
+from actors.weights.builders import Layer, flatten
+from actors.weights.starting_model import StartingModel
 from actors.wire import (
     CheckpointHeader,
     DivergedError,
@@ -52,6 +54,7 @@ from actors.wire import (
     Range,
     Report,
     SnapshotError,
+    Told,
 )
 
 
@@ -63,6 +66,7 @@ class Trainer(ABC):
         tokenizer_json: the run's tokenizer.
         group, rank, num_ranks, incarnation: who this is.
         run: the run's name, checked against every header.
+        starting: the process' own, where it holds more than this trainer.
 
     Raises:
         ConfigError: GPUs are asked for and torch sees none.
@@ -77,12 +81,14 @@ class Trainer(ABC):
         rank: int,
         num_ranks: int,
         incarnation: int,
+        starting: StartingModel | None = None,
     ) -> None:
         self.spec, self.own_spec = spec, spec.group(group)
         self.run, self.group, self.rank, self.num_ranks = run, group, rank, num_ranks
         self.incarnation = incarnation
         self.device = take_device(group, self.own_spec.workers, spec.deterministic)
         self.tokenizer = Tokenizer.from_json(tokenizer_json)
+        self.starting = starting or StartingModel(spec, self.tokenizer)
         self.ranks = ProcessGroup()
         self.corpus = Corpus.open(spec, self.tokenizer)
         self.interval_done, self.step, self.peer_version = 0, 0, -1
@@ -92,20 +98,18 @@ class Trainer(ABC):
         self.costs = StepTimer(self.device)
         self.beat = Heartbeat(group, rank, incarnation, "starting", 0, 0, time.time())
 
+    told: tuple[Told, ...] = ()  # the memory's; whoever adopts it solves them
     own: FlatParameters
     mirror: FlatParameters
     dense: DenseOptimizer
 
-    def _flatten(self, own: nn.Module, mirror: nn.Module) -> None:
+    def _flatten(self, own: Layer, mirror: Layer, base: str) -> None:
         """Lays out both layers; the mirror is only ever copied into."""
-        self.own = FlatParameters(own, section_of)
-        self.mirror = FlatParameters(mirror.requires_grad_(False), section_of)
+        self.own, self.mirror = flatten(own, base), flatten(mirror.requires_grad_(False), base)
         self._size = sum(e.num_bytes // e.dtype.itemsize for e in self.own.entries)
+        self._worked = worked_parameters(own)
+        self._device_name = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
         self._peak = peak(self._device_name, self.own_spec.precision)
-
-    @property
-    def _device_name(self) -> str:
-        return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
 
     def regroup(self, num_ranks: int, incarnation: int) -> None:
         """Leaves the group, to `join` it again with another number of ranks, and `restore`."""
@@ -171,18 +175,15 @@ class Trainer(ABC):
         """Forward passes in the group's precision; backward passes and steps stay outside."""
         return autocast(self.own_spec.precision, self.device)
 
-    def learn(self, terms: Terms, step: Measured, cost: str = "backward") -> None:
-        """Reports the losses of one pass and adds the gradients of their weighted sum.
-
-        Args:
-            terms: of the pass.
-            step: gets what is reported.
-            cost: part of the step that the backward pass counts to.
-        """
+    def learn(
+        self, terms: Terms, step: Measured, cost: str = "backward", cut: Cut | None = None
+    ) -> None:
+        """Reports the losses of a pass or a part and adds the gradients of their weighted sum, a
+        `cost` of its own; `cut`: where the backward pass goes on from."""
         terms.report(step, self.num_ranks, self.own_spec.accumulate)
-        loss = terms.loss()
-        if loss is not None and loss.requires_grad:
-            with self.cost(cost):
+        with self.cost(cost):
+            loss = terms.loss(None if cut is None else cut.joined())
+            if loss is not None and loss.requires_grad:
                 loss.backward()
 
     def reduce(self) -> None:
@@ -236,14 +237,16 @@ class Trainer(ABC):
             self.rank,
             self.num_ranks,
             dtype=BFLOAT16 if rounded else STORED,
-            run=self.run,
-            group=self.group,
             incarnation=self.incarnation,
             version=self.interval_done,
-            step=self.step,
-            peer_version=self.peer_version,
             ranges=self.published_ranges,
+            **self._identity(),
+            told=self.told,
         )
+
+    def _identity(self) -> dict[str, Any]:
+        """What headers of snapshots and of checkpoints both say."""
+        return {n: getattr(self, n) for n in ("run", "group", "step", "peer_version")}
 
     def adopt(self, headers: Sequence[Header], buckets: Sequence[ByteArray]) -> None:
         """Takes over the peer's snapshot, or raises SnapshotError and changes nothing."""
@@ -283,9 +286,7 @@ class Trainer(ABC):
             measured, first_step_at = self._steps(order)
         costs_s = self.costs.read()
         stepped = time.perf_counter()
-        used = utilisation(
-            self.dense.gradient.numel(), measured.num_tokens, stepped - adopted, self._peak
-        )
+        used = utilisation(self._worked, measured.num_tokens, stepped - adopted, self._peak)
         if used is not None:
             measured.metrics["mfu"] = used
         self.mark("measuring")
@@ -375,11 +376,9 @@ class Trainer(ABC):
             self.scalars(),
             self.rank,
             self.num_ranks,
-            run=self.run,
-            group=self.group,
             interval=self.interval_done,
-            step=self.step,
-            peer_version=self.peer_version,
+            base=self.own.base,
+            **self._identity(),
         )
 
     def restore(self, headers: Sequence[CheckpointHeader], buckets: Sequence[ByteArray]) -> None:
@@ -389,7 +388,8 @@ class Trainer(ABC):
             CheckpointError: it is another run's, or not whole.
         """
         self.mirrored = -1  # the peer's bytes are adopted again
-        self.set_scalars(checkpoint_shares.restore_state(self.tensors(), headers, buckets))
+        tensors = self.tensors()
+        self.set_scalars(checkpoint_shares.restore_state(tensors, headers, buckets, self.own.base))
 
     def generator(self, interval: int) -> torch.Generator:
         """The generator of the group's choices in one interval, the same on every rank."""

@@ -4,46 +4,63 @@ from __future__ import annotations
 
 import torch
 
-from actors.layers.causal_lm import build_model, check_model
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.machine.seeds import seed_everything
 from actors.settings.run import DATA, MEMORY, RunSpec
+from actors.snapshots.flat_parameters import FlatParameters
+from actors.snapshots.sections import data_sections, section_of
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.pretrained_model import load_model, pretrained_path
-from actors.weights.starting_weights import (
-    check_model_of_run,
-    check_positions,
-    check_vocabulary,
-    make_encoder,
-    start_memory,
-    start_port,
-)
+from actors.weights.starting_model import StartingModel
+from actors.weights.starting_weights import make_encoder, start_memory, start_port
+
+Layer = DataLayer | MemoryLayer
 
 
-def build_data_layer(spec: RunSpec, tokenizer: Tokenizer, device: torch.device) -> DataLayer:
+def build_data_layer(
+    spec: RunSpec,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    starting: StartingModel | None = None,
+) -> DataLayer:
     """A data layer with the run's starting weights: fresh, from a checkpoint or an earlier run.
 
+    Args:
+        spec, tokenizer: the run's.
+        device: on which it is.
+        starting: the process' own, so that what does not train is loaded once; None: another is
+            made for this layer.
+
     Raises:
-        ConfigError: as `DataLayer`, `build_model`, `load_model` and `check_model`; the
-            checkpoint or the earlier run does not fit this run.
+        ConfigError: as `DataLayer` and `StartingModel.take`.
     """
     layer = spec.data.layer
-    seed_everything(spec.seed, DATA, "weights")
-    if layer.pretrained is None:
-        model = build_model(layer, tokenizer.size)
-    else:
-        with pretrained_path(layer) as place:
-            check_vocabulary(place, "data.layer.pretrained", layer.pretrained, tokenizer)
-            model = load_model(layer, place)
-        check_model_of_run(model, layer)
+    started = (starting or StartingModel(spec, tokenizer)).take(device)
+    if layer.pretrained is not None:
         seed_everything(spec.seed, DATA, "port")  # however many random numbers loading used
-    check_positions(model.config, spec.corpus.window)
-    data = DataLayer(model, layer, spec.memory.layer.dim, tokenizer.size)
-    check_model(model, f"data.layer ({layer.pretrained or layer.model_type})")
+    data = DataLayer(started.model, layer, spec.memory.layer.dim, tokenizer.size, spec.logit_tokens)
+    data.base = started.base
     if layer.pretrained is not None and not layer.fresh_port:
         start_port(data.port, layer, spec.memory.layer.dim)
     return data.to(device)
+
+
+def build_mirror(
+    spec: RunSpec, tokenizer: Tokenizer, device: torch.device, starting: StartingModel
+) -> DataLayer:
+    """As `build_data_layer`, of a layer that is only ever copied into."""
+    return build_data_layer(spec, tokenizer, device, starting).eval().requires_grad_(False)
+
+
+def flatten(layer: Layer, base: str) -> FlatParameters:
+    """The parameters of a layer that train, in one buffer.
+
+    Args:
+        layer: of a pair.
+        base: identity of what does not train in the pair's data layer.
+    """
+    rule = data_sections(layer.spec) if isinstance(layer, DataLayer) else section_of
+    return FlatParameters(layer, rule, base)
 
 
 def build_memory_layer(

@@ -3,8 +3,10 @@
     DIR/tokenizer.json                                                   the run's own
     DIR/data_layer/    config.json, model.safetensors, tokenizer.json …  loads with
                        AutoModelForCausalLM
+    DIR/data_layer_adapter/  of peft, with `data.layer.lora.export: apart`
     DIR/memory_port/   port.json, port.safetensors                       what that would drop
     DIR/memory_layer/  memory.json, memory.safetensors
+                       kept.safetensors    windows of what it trained on, for later writes
     DIR/memory_layer/writes/             what it was told since then: `writes_store`
 
 Only reads; `pair_export` writes.
@@ -13,27 +15,32 @@ Only reads; `pair_export` writes.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import safetensors.torch
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor, nn
 
+from actors.corpus.windows import Windows
 from actors.machine.host_memory import ByteArray, checksum
 from actors.settings.layers import MemoryLayerSpec
 from actors.storage import locate, no_file, storage_errors
+from actors.weights.remote_copies import shared_copy
 from actors.wire import ConfigError, TandemError
 
 MARKER = "export.json"
 FOLDER = "export"  # of a run directory
 TOKENIZER = "tokenizer.json"
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
+ADAPTER = "data_layer_adapter"  # of peft, where adapters are apart from the model
+BASE, DTYPE = "base", "dtype"  # of the marker, where the data layer is the model that came in
+KEPT = f"{MEMORY_LAYER}/kept.safetensors"
 WRITES = f"{MEMORY_LAYER}/writes"
 MEMORY_DESCRIPTION = f"{MEMORY_LAYER}/memory.json"
 
@@ -68,8 +75,8 @@ def export_at(location: str) -> str | None:
 
 @contextmanager
 def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
-    """The directory as a local folder: itself, or a temporary copy from another file system, then
-    without named writes, which may change at any time.
+    """The directory as a local folder, to read: itself, or a copy from another file system, which
+    the processes of this machine share and which has no named writes: they may change at any time.
 
     Args:
         directory: any fsspec URL.
@@ -89,16 +96,13 @@ def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
                     raise ConfigError(f"{path} {found}")
         yield Path(source)
         return
-    with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
+    with ExitStack() as opened:
         with export_errors(directory), storage_errors(directory, "can't be read"):
-            for path in (p for part in parts for p in fs.find(f"{source}/{part}".rstrip("/"))):
-                name = str(path)[len(source) :].lstrip("/")
-                if name.startswith(f"{WRITES}/"):
-                    continue
-                local = Path(temporary) / name
-                local.parent.mkdir(parents=True, exist_ok=True)
-                fs.get_file(path, str(local))
-        yield Path(temporary)
+            paths = [p for part in parts for p in fs.find(f"{source}/{part}".rstrip("/"))]
+            names = [str(path)[len(source) :].lstrip("/") for path in paths]
+            names = [name for name in names if not name.startswith(f"{WRITES}/")]
+            copy = opened.enter_context(shared_copy(fs, source, names))
+        yield copy
 
 
 @contextmanager
@@ -137,6 +141,25 @@ class MemoryDescription:
     copied: dict[str, Any] | None  # config of the frozen copy, if the encoder is one
 
 
+@dataclass(frozen=True)
+class KeptModel:
+    """A data layer of which the run trained nothing: the files that came in.
+
+    Attributes:
+        base: identity of its weights.
+        dtype: in which the run held it.
+    """
+
+    base: str
+    dtype: Literal["float32", "bfloat16"]
+
+
+def describe_kept(root: Path) -> KeptModel | None:
+    """What the marker under `root` says of a model that came in; None: the run trained it."""
+    marker = _read_json(root / MARKER)
+    return KeptModel(marker[BASE], marker[DTYPE]) if BASE in marker else None
+
+
 def describe_port(root: Path) -> PortDescription:
     """Description of the port under `root`; call it inside `export_errors`."""
     port = _read_json(root / MEMORY_PORT / "port.json")
@@ -158,6 +181,24 @@ def port_tensors(root: Path) -> dict[str, Tensor]:
 def memory_tensors(root: Path) -> dict[str, Tensor]:
     """The memory layer's tensors by name; call it inside `export_errors`."""
     return safetensors.torch.load_file(str(root / MEMORY_LAYER / "memory.safetensors"))
+
+
+def write_kept(root: Path, windows: Windows) -> None:
+    """Writes the sample of text that the memory keeps."""
+    tensors = {
+        "tokens": torch.from_numpy(np.ascontiguousarray(windows.tokens_NT)),
+        "segments": torch.from_numpy(np.ascontiguousarray(windows.segments_NT)),
+        "learn": torch.from_numpy(np.ascontiguousarray(windows.learn_NT)),
+    }
+    safetensors.torch.save_file(tensors, str(root / KEPT))
+
+
+def read_kept(root: Path) -> Windows | None:
+    """What `write_kept` wrote; None: nothing, as in exports of earlier versions."""
+    if not (root / KEPT).is_file():
+        return None
+    tensors = safetensors.torch.load_file(str(root / KEPT))
+    return Windows(*(tensors[name].numpy() for name in ("tokens", "segments", "learn")))
 
 
 def checksums(module: nn.Module) -> dict[str, str]:

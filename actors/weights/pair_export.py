@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,12 +24,17 @@ from actors.layers.causal_lm import model_of, quietly, tell_ties
 from actors.layers.copy_encoder import CopyEncoder
 from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
-from actors.settings.layers import DataLayerSpec
+from actors.settings.layers import PORT, DataLayerSpec
 from actors.settings.run import RunSpec
 from actors.storage import locate, remove, storage_errors, writable
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.adapter_files import adapter_beside, with_adapter, write_adapter
+from actors.weights.base_identity import base_digest, check_kept, local_folder
 from actors.weights.export_files import (
+    ADAPTER,
+    BASE,
     DATA_LAYER,
+    DTYPE,
     MARKER,
     MEMORY_LAYER,
     MEMORY_PORT,
@@ -36,18 +42,23 @@ from actors.weights.export_files import (
     WRITES,
     check_tensors,
     checksums,
+    describe_kept,
     describe_memory,
     describe_port,
     export_errors,
     local_copy,
     port_tensors,
+    read_kept,
+    write_kept,
 )
 from actors.weights.pretrained_model import load_model, pretrained_path
 from actors.weights.starting_weights import memory_at
+from actors.weights.weight_files import CONFIG, INDEX, weight_files
 from actors.weights.writes_store import WritesStore
-from actors.wire import ConfigError
+from actors.wire import ConfigError, ExportError
 
 FORMAT = 1
+GENERATION = "generation_config.json"
 
 
 def export_pair(spec: RunSpec, tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
@@ -74,7 +85,15 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tandem-export-") as temporary:
         root = Path(temporary)
         (root / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
-        _write_data_layer(tokenizer, pair.data, root / DATA_LAYER)
+        kept = pair.data.spec.exports_what_came_in
+        if kept:
+            copy_checkpoint(pair.data.spec, root / DATA_LAYER, pair.data.base)
+            if pair.data.spec.has_adapters:
+                write_adapter(pair.data.model, root / ADAPTER)
+        plain = exported_pair(pair)
+        if not kept:
+            _write_model(plain.data, root / DATA_LAYER)
+        tokenizer.write(root / DATA_LAYER)
         memory = pair.memory
         port = {"read_layers": list(pair.data.spec.read_layers), "memory_dim": memory.spec.dim}
         _write_part(root / MEMORY_PORT, "port", pair.data.port, port)
@@ -86,18 +105,63 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
             "copied": copied,
         }
         _write_part(root / MEMORY_LAYER, "memory", memory, described)
+        if memory.kept is not None:
+            write_kept(root, memory.kept)
         marker = {
             "format": FORMAT,
             "num_tokens": tokenizer.size,
             "checksums": {
-                part: checksums(module) for part, module in exported_modules(pair).items()
+                part: checksums(module)
+                for part, module in exported_modules(plain).items()
+                if part != DATA_LAYER or not kept
             },
         }
+        if kept:
+            digest = base_digest(str(root / DATA_LAYER), str(pair.data.spec.pretrained))
+            marker |= {BASE: digest, DTYPE: plain.data.spec.dtype}
         (root / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
         if len(memory.writes):
             with WritesStore(str(root)).changing("export") as change:
                 change.keep(memory.writes)
         yield root
+
+
+def exported_pair(pair: Pair) -> Pair:
+    """The pair as its export has it: adapters are added to the weights of the files that came in,
+    in float32; any other pair is returned as it is.
+
+    Raises:
+        ExportError: the files are no longer those that the run began with.
+    """
+    data = pair.data
+    if not data.spec.has_adapters:
+        return pair
+    layer = data.spec.model_copy(update={"dtype": "float32"})
+    with pretrained_path(layer) as place, tempfile.TemporaryDirectory() as temporary:
+        refuse_changed_base(layer, place, data.base)
+        write_adapter(data.model, folder := Path(temporary) / ADAPTER)
+        model = with_adapter(load_model(layer, place), folder)
+    spec = DataLayerSpec(read_layers=layer.read_layers)
+    plain = DataLayer(model, spec, pair.memory.spec.dim, data.num_tokens)
+    plain.port.load_state_dict(data.port.state_dict())
+    plain.to(pair.memory.values.device)
+    return Pair(plain.eval().requires_grad_(False), pair.memory)
+
+
+def save_pair(tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
+    """Writes a pair, with what it was told, as an export of its own.
+
+    Raises:
+        ConfigError: there is something at `directory` already.
+        StorageError: its storage is away or full.
+    """
+    with storage_errors(directory, "the pair can't be saved"):
+        fs, target = locate(directory)
+        is_taken = fs.exists(target)
+    if is_taken:
+        raise ConfigError(f"{directory} exists already; save to another folder, or remove it")
+    with pair_folder(tokenizer, pair) as root:
+        copy_export(root, directory.rstrip("/"))
 
 
 def exported_modules(pair: Pair) -> dict[str, nn.Module]:
@@ -121,7 +185,38 @@ def copy_export(root: Path, directory: str) -> None:
         fs.put_file(str(marker), f"{target}/{MARKER}")
 
 
-def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> None:
+def copy_checkpoint(layer: DataLayerSpec, folder: Path, base: str) -> None:
+    """Copies config and weights of a model that kept its bits as they came in.
+
+    Raises:
+        ExportError: they are no longer those with digest `base`.
+    """
+    assert layer.pretrained is not None
+    folder.mkdir(parents=True)
+    with pretrained_path(layer) as place:
+        source = local_folder(place)
+        names = {CONFIG, INDEX, GENERATION} | {
+            file.name for file in weight_files(source, layer.pretrained)
+        }
+        for name in sorted(name for name in names if (source / name).is_file()):
+            shutil.copyfile(source / name, folder / name)
+        if (adapter := adapter_beside(place)) is not None:
+            shutil.copytree(adapter, folder.parent / ADAPTER)
+    refuse_changed_base(layer, str(folder), base)
+
+
+def refuse_changed_base(layer: DataLayerSpec, place: str, base: str) -> None:
+    """Raises: ExportError: the weights at `place` are not those with digest `base`."""
+    assert layer.pretrained is not None
+    if (found := base_digest(place, layer.pretrained)) != base:
+        raise ExportError(
+            f"{layer.pretrained} was changed while the run went on: its weights had digest {base} "
+            f"when the run began, and have {found} now. Nothing was exported; put the files back "
+            "and resume the run"
+        )
+
+
+def _write_model(data: DataLayer, folder: Path) -> None:
     """Writes a plain model with these weights, without the port."""
     tell_ties(data.model)
     with torch.device("meta"):
@@ -133,7 +228,6 @@ def _write_data_layer(tokenizer: Tokenizer, data: DataLayer, folder: Path) -> No
         plain.generation_config = copy.deepcopy(generation)
     with quietly():
         plain.save_pretrained(folder)
-    tokenizer.write(folder)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -170,19 +264,31 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
     with local_copy(directory) as root, export_errors(directory):
         tokenizer = Tokenizer.from_json((root / TOKENIZER).read_text(encoding="utf-8"))
         port, described = describe_port(root), describe_memory(root)
+        kept = describe_kept(root)
         layer = DataLayerSpec(read_layers=port.read_layers)
-        model = _load_model(root / DATA_LAYER, directory)
+        if kept is not None:
+            check_kept(root, kept, directory)
+            layer = DataLayerSpec(
+                read_layers=port.read_layers,
+                pretrained=directory,
+                allow_unexpected=True,  # what the run began with, whatever that was
+                train=PORT,
+                dtype=kept.dtype,
+            )
+        model = _load_model(root / DATA_LAYER, directory, layer)
         data = DataLayer(model, layer, port.memory_dim, described.num_tokens)
+        data.base = "" if kept is None else kept.base
         data.port.load_state_dict(port_tensors(root))
         memory = memory_at(root, described, described.spec)
+        memory.kept = read_kept(root)
         for part, module in exported_modules(Pair(data, memory)).items():
             check_tensors(root, part, module, directory)
     memory.writes = WritesStore(directory).read().writes
     return Pair(data.eval().requires_grad_(False), memory.requires_grad_(False)), tokenizer
 
 
-def _load_model(folder: Path, directory: str) -> nn.Module:
-    spec = DataLayerSpec(pretrained=str(folder))
+def _load_model(folder: Path, directory: str, layer: DataLayerSpec) -> nn.Module:
+    spec = layer.model_copy(update={"pretrained": str(folder)})
     try:
         with pretrained_path(spec) as place:
             return load_model(spec, place)

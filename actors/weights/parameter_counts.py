@@ -25,13 +25,18 @@ from actors.weights.export_files import (
 )
 from actors.weights.pretrained_model import outline, pretrained_path, read_config
 from actors.weights.starting_weights import check_memory, check_positions, require_export
+from actors.weights.trained_part import prepare_trained_part
 
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a run's layers, 4 bytes each in memory, and the shape of the data layer."""
+    """Parameters of a run's layers, and the shape of the data layer.
 
-    data: int  # the causal LM, without the port
+    All take 4 bytes each in memory but those of `kept`, which may take 2.
+    """
+
+    data: int  # the causal LM and its adapters, without the port
+    kept: int  # those of it that don't train
     port: int
     memory: int  # those that train, the value table among them
     value_table: int
@@ -58,6 +63,7 @@ def count_parameters(spec: RunSpec, num_tokens: int) -> ParameterCounts:
     else:
         with pretrained_path(layer) as place:
             model = outline(layer, place)
+        prepare_trained_part(model, layer)
     with torch.device("meta"):
         check_positions(model.config, spec.corpus.window)
         data = DataLayer(model, layer, memory_layer.dim, num_tokens)
@@ -66,6 +72,7 @@ def count_parameters(spec: RunSpec, num_tokens: int) -> ParameterCounts:
     frozen = sum(p.numel() for n, p in memory.named_parameters() if section_of(n, p) == FROZEN)
     return ParameterCounts(
         data=_size(data.model),
+        kept=sum(p.numel() for p in data.model.parameters() if not p.requires_grad),
         port=_size(data.port),
         memory=_size(memory) - frozen,
         value_table=memory.values.numel(),

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from actors.formats import first_line, listed
 from actors.layers.causal_lm import (
     check_decoder,
     check_fields,
@@ -28,7 +29,8 @@ from actors.layers.causal_lm import (
 )
 from actors.settings.layers import DataLayerSpec
 from actors.tokenizers.pretrained_tokenizer import looks_local
-from actors.weights.export_files import DATA_LAYER, export_at, local_copy
+from actors.weights.adapter_files import adapter_beside, with_adapter
+from actors.weights.export_files import ADAPTER, DATA_LAYER, export_at, local_copy
 from actors.weights.weight_files import LISTED, headers, refuse_other_than_checkpoint
 from actors.wire import ConfigError
 
@@ -48,7 +50,11 @@ def pretrained_path(spec: DataLayerSpec) -> Iterator[str]:
     assert location is not None
     export = export_at(location)
     if export is not None:
-        location = f"{export}/{DATA_LAYER}"
+        with local_copy(export, (DATA_LAYER, ADAPTER)) as root:
+            refuse_other_than_checkpoint(root / DATA_LAYER, location)
+            headers(root / DATA_LAYER, location)
+            yield str(root / DATA_LAYER)
+        return
     remote = "://" in location
     if not remote and not Path(location).exists():
         if looks_local(location):
@@ -104,7 +110,8 @@ def vocabulary_at(place: str) -> dict[str, int] | None:
 
 
 def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
-    """The causal LM of `spec.pretrained`, in float32 whatever the dtype of its files.
+    """The causal LM of `spec.pretrained`, in `spec.dtype` whatever the dtype of its files, with
+    the adapter that an export has beside it.
 
     Args:
         spec: names the checkpoint and the fields of its config to change.
@@ -116,8 +123,12 @@ def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec)
-    return _checked(spec, model, found)
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    adapter = adapter_beside(place)
+    loaded_as = dtype if adapter is None else torch.float32
+    model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec, loaded_as)
+    model = _checked(spec, model, found)
+    return model if adapter is None else with_adapter(model, adapter).to(dtype)
 
 
 def load_front(spec: DataLayerSpec, place: str, num_layers: int) -> nn.Module:
@@ -182,7 +193,13 @@ def _made(spec: DataLayerSpec, place: str, config: Any, tensors: dict[str, Tenso
     return _checked(spec, model, found)
 
 
-def _load(auto: Any, place: str, config: Any, spec: DataLayerSpec) -> tuple[nn.Module, Any]:
+def _load(
+    auto: Any,
+    place: str,
+    config: Any,
+    spec: DataLayerSpec,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[nn.Module, Any]:
     model, found = _explained(
         spec,
         lambda: _local_first(
@@ -190,7 +207,7 @@ def _load(auto: Any, place: str, config: Any, spec: DataLayerSpec) -> tuple[nn.M
             place,
             config=config,
             use_safetensors=True,
-            **_options(spec),
+            **_options(spec) | {"dtype": dtype},
             **NO_CODE,
         ),
     )
@@ -234,14 +251,12 @@ def _checked(spec: DataLayerSpec, model: nn.Module, found: Mapping[str, Any]) ->
     """
     unexpected = sorted(found["unexpected_keys"])
     if unexpected and not spec.allow_unexpected:
-        names = ", ".join(unexpected[:LISTED])
-        more = f" and {len(unexpected) - LISTED} more" if len(unexpected) > LISTED else ""
         raise ConfigError(
             f"data.layer.pretrained: {spec.pretrained} holds {len(unexpected)} tensors that "
-            f"{type(model).__name__} by its config.json does not have: {names}{more}; without "
-            "them it is another model. Correct config.json (layers, biases, model type), merge an "
-            "adapter into its model, or, if they are not needed, set "
-            "data.layer.allow_unexpected: true"
+            f"{type(model).__name__} by its config.json does not have: "
+            f"{listed(unexpected, LISTED)}; without them it is another model. "
+            "Correct config.json (layers, biases, model type), merge an adapter into its "
+            "model, or, if they are not needed, set data.layer.allow_unexpected: true"
         )
     _refuse_incomplete(spec, model, found)
     tell_ties(model)
@@ -274,14 +289,13 @@ def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
             f"{where}: a safetensors file is truncated or altered ({err}); fetch it again"
         ) from err
     except OSError as err:
-        first = str(err).splitlines()[0] if str(err) else type(err).__name__
         what = (
             "fetch it again, or give a folder that save_pretrained wrote"
             if Path(str(spec.pretrained)).exists()
             else "check the name and the network, or fetch the model on a machine that has one and "
             "give the folder"
         )
-        raise ConfigError(f"{where}: can't be loaded: {first}; {what}") from err
+        raise ConfigError(f"{where}: can't be loaded: {first_line(err)}; {what}") from err
     except (
         StrictDataclassError,
         ValueError,
@@ -291,7 +305,7 @@ def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
         RuntimeError,
         ImportError,
     ) as err:
-        first = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise ConfigError(
-            f"{where}: not a causal LM that transformers can load without code of its own: {first}"
+            f"{where}: not a causal LM that transformers can load without code of its own: "
+            f"{first_line(err)}"
         ) from err

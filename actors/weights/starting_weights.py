@@ -17,7 +17,9 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.base_identity import check_kept
 from actors.weights.export_files import (
+    ADAPTER,
     DATA_LAYER,
     MARKER,
     MEMORY_LAYER,
@@ -25,6 +27,7 @@ from actors.weights.export_files import (
     TOKENIZER,
     MemoryDescription,
     check_tensors,
+    describe_kept,
     describe_memory,
     describe_port,
     export_at,
@@ -130,7 +133,12 @@ def check_model_of_run(model: nn.Module, layer: DataLayerSpec) -> None:
     if export is None:
         return
     with local_copy(export, (MARKER,)) as root, export_errors(export):
-        check_tensors(root, DATA_LAYER, model, export)
+        kept = describe_kept(root)
+        if kept is None:
+            check_tensors(root, DATA_LAYER, model, export)
+            return
+    with local_copy(export, (MARKER, DATA_LAYER, ADAPTER)) as root, export_errors(export):
+        check_kept(root, kept, export)
 
 
 def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:

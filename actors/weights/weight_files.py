@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from actors.formats import listed
 from actors.storage import no_file
 from actors.wire import ConfigError
 
@@ -146,5 +147,4 @@ def _read_json(path: Path, where: str) -> dict[str, Any]:
 
 def _listed(place: Path) -> str:
     names = sorted(p.name for p in place.iterdir()) if place.is_dir() else []
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return (", ".join(names[:LISTED]) or "no files") + more
+    return listed(names, LISTED) or "no files"

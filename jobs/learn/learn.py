@@ -27,6 +27,7 @@ from orchestrator.settings.config import Config, make_config
 from orchestrator.settings.file_names import REPORT, SUMMARY
 
 CURVE_POINTS = 6
+STEPS, OLD_FRAC = 400, 0.25  # where the command is given none
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class LearnOptions:
         facts, text: path of what is to be learned, one of them.
         templates: wordings of the facts.
         out: directory of the result.
-        steps, lr, rows, old_frac, seed: as `LearnPlan`.
+        steps, lr, old_frac, seed: as `LearnPlan`.
         old_from: where old data comes from: what the memory writes, or the run's corpus; None: from
             the memory where it can write.
     """
@@ -46,10 +47,9 @@ class LearnOptions:
     text: str | None = None
     templates: str | None = None
     out: str | None = None
-    steps: int = 400
+    steps: int = STEPS
     lr: float | None = None
-    rows: int | None = None
-    old_frac: float = 0.25
+    old_frac: float = OLD_FRAC
     seed: int | None = None
     old_from: OldFrom | None = None
 
@@ -68,7 +68,7 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
     corpus = _corpus(config, options)
     out = RunDir(options.out or f"{run_dir.url}-learned")
     kept = _config_at(config, out)
-    usual_lr = default_lr(config.memory.value_lr, options.rows)
+    usual_lr = default_lr(config.memory.value_lr)
     if options.lr is not None and not 0 < options.lr < float("inf"):
         raise ConfigError(f"--lr {options.lr:g}: expected a positive number, e.g. {usual_lr:g}")
     if out.exists():
@@ -126,6 +126,7 @@ def _learn(
     from actors.measuring.knowledge import KnowledgeTest
     from actors.pair.learner import Learner
     from actors.weights.pair_export import load_pair
+    from jobs.learn.told_again import ToldAgain
 
     workers = config.memory.workers
     torch.set_num_threads(max(1, int(workers.cpus)))
@@ -133,8 +134,7 @@ def _learn(
     device = torch.device("cuda" if on_card else "cpu")
     plan = LearnPlan(
         steps=options.steps,
-        lr=default_lr(config.memory.value_lr, options.rows) if options.lr is None else options.lr,
-        rows=options.rows,
+        lr=default_lr(config.memory.value_lr) if options.lr is None else options.lr,
         old_frac=options.old_frac,
         seed=config.seed if options.seed is None else options.seed,
     )
@@ -155,13 +155,10 @@ def _learn(
             ("old", config, old.measured),
         )
     }
-    how = f"{plan.steps} steps, " + (
-        "every weight of the memory"
-        if plan.rows is None
-        else f"{plan.rows or 'all'} rows of the value table a step"
-    )
+    how = f"{plan.steps} steps, every weight of the memory"
     say(f"learning {given.described}: {how}; measuring first")
     before = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
+    told = ToldAgain(pair, tokenizer)
     learner = Learner(config, pair, new_corpus, old.rehearsed, plan)
     seconds, curve = 0.0, []
 
@@ -178,6 +175,9 @@ def _learn(
         seconds += time.perf_counter() - began
         if learner.step % every == 0 or learner.step == plan.steps:
             point()
+    if pair.memory.kept is None:  # of a run of an earlier version
+        pair.memory.kept = old.sample(config.memory.kept_reads)
+    told_again = told.tell(pair.memory.kept)
     after = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
     learned = {
         "how": f"{how}, {plan.old_frac:.0%} old data from the {source}, data layer frozen",
@@ -185,7 +185,6 @@ def _learn(
         "facts": _count(new_corpus, old.measured),
         "steps": plan.steps,
         "lr": plan.lr,
-        "rows": plan.rows,
         "old_data": plan.old_frac,
         "old_from": source,
         "seed": plan.seed,
@@ -196,6 +195,7 @@ def _learn(
         "num_rows": config.memory.layer.num_slots,
         **{name: {"before": before[name], "after": after[name]} for name in exams},
         "curve": curve,
+        "told": told_again,
     }
     return learned, pair, tokenizer, old.measured.heldout(config.evaluation.windows)
 
@@ -251,4 +251,11 @@ def _print(learned: dict[str, Any], console: Console) -> None:
     if "general_help_loss" in marks[0]:
         before, after = (m["general_help_loss"] for m in marks)
         console.say(f"general text, with memory: {before:.3f} → {after:.3f} nats per token")
+    if told := learned.get("told"):
+        console.say(
+            f"what the run was told: {told['writes']} write(s), solved again for what was learned; "
+            f"of {told['associations']} association(s) {told['answered_before']} were answered "
+            f"before, {told['answered_untold']} by what was learned alone and {told['answered']} "
+            "now"
+        )
     console.say(f"report: {learned['out']}/{REPORT}")

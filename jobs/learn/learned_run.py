@@ -12,17 +12,16 @@ from typing import Any
 from actors.corpus.windows import Windows
 from actors.layers.pair import Pair
 from actors.pair.export_check import export_checked
-from actors.snapshots.flat_parameters import FlatParameters
-from actors.snapshots.sections import section_of
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.weights.builders import Layer, flatten
 from orchestrator.loop.schedule import AGREEMENT_TOLERANCE, HARDLY, LOW_AGREEMENT, YES, verdict
 from orchestrator.reporting.learn_report import learned_page
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TOKENIZER
 
 LEARNED = "learned.json"
-FINISHED = "finished"  # of a run whose memory kept up with its data layer
 
 
 def write_result(
@@ -52,8 +51,8 @@ def write_result(
     export_checked(config, tokenizer, pair, out.path(EXPORT), heldout)
     out.write_json(LEARNED, learned)
     out.write(REPORT, learned_page(learned))
-    layers = {"data": pair.data, "memory": pair.memory}
-    digests = {name: FlatParameters(layer, section_of).digest() for name, layer in layers.items()}
+    layers: dict[str, Layer] = {"data": pair.data, "memory": pair.memory}
+    digests = {name: flatten(layer, pair.data.base).digest() for name, layer in layers.items()}
     out.write_json(SUMMARY, _summary(config, learned, before, digests))
 
 
@@ -63,11 +62,13 @@ def _summary(
     after = learned["old"]["after"]
     agreed = after["heldout"]["recall_agreement"]
     agreed_before = learned["old"]["before"]["heldout"]["recall_agreement"]
-    kept_up = before["status"] == FINISHED and agreed >= agreed_before - AGREEMENT_TOLERANCE
+    kept_up = (
+        before["status"] == RunStatus.FINISHED and agreed >= agreed_before - AGREEMENT_TOLERANCE
+    )
     found = verdict(kept_up, agreed)
     low = f", {LOW_AGREEMENT}" if found == HARDLY else ""
     summary: dict[str, Any] = {
-        "status": FINISHED if kept_up else "finished_unreflected",
+        "status": RunStatus.FINISHED if kept_up else RunStatus.UNREFLECTED,
         "name": config.name,
         "seed": config.seed,
         "learned_from": learned["run"],

@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from actors.settings.run import MEMORY
 from actors.wire import ConfigError, TandemError
 from orchestrator.settings.config import Config
 
 if TYPE_CHECKING:
     from actors.corpus.corpus import Corpus
+    from actors.corpus.windows import Windows
     from actors.layers.memory_layer import MemoryLayer
     from actors.pair.rehearsal import WrittenCorpus
     from actors.tokenizers.tokenizer import Tokenizer
@@ -47,6 +49,15 @@ class OldData:
     rehearsed: Corpus | WrittenCorpus
     measured: Corpus | WrittenCorpus
     source: OldFrom
+
+    def sample(self, num_reads: int) -> Windows:
+        """Old text for a memory that keeps none yet, as that of a run of an earlier version."""
+        from actors.corpus.corpus import Corpus
+        from actors.corpus.kept_windows import kept_windows
+
+        if isinstance(self.measured, Corpus):
+            return kept_windows(self.measured, MEMORY, num_reads)
+        return self.measured.sample(num_reads)
 
 
 def open_old(

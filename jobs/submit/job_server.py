@@ -26,6 +26,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from actors.formats import first_line
 from actors.wire import ConfigError, TandemError
 from orchestrator.nodes.private_ray import CHATTY_LOGGERS, UPLOAD_LOGGERS, token_header
 from orchestrator.nodes.ray_address import unreachable
@@ -131,7 +132,7 @@ def find_token() -> dict[str, str]:
     try:
         return token_header()
     except AuthenticationError as err:
-        raise ConfigError(f"Ray's token can't be read: {_first_line(err)}; {GET_A_TOKEN}") from err
+        raise ConfigError(f"Ray's token can't be read: {first_line(err)}; {GET_A_TOKEN}") from err
 
 
 def connect(text: str, insecure: bool, warn: Callable[[str], None]) -> JobServer:
@@ -292,7 +293,7 @@ class JobServer:
             code = 401 if "required" in str(err) else 403
             raise _refused(self.url, code, self.has_token) from err
         except (OSError, RuntimeError, ValueError) as err:  # what requests and Ray's client raise
-            raise JobServerError(f"{self.url}: {doing}: {_first_line(err)}") from err
+            raise JobServerError(f"{self.url}: {doing}: {first_line(err)}") from err
 
 
 def _refused(url: str, code: int, has_token: bool) -> ConfigError:
@@ -328,7 +329,7 @@ def _unreachable(address: Address, err: Exception) -> str:
     elif isinstance(reason, TimeoutError):
         what = f"no answer within {TIMEOUT_S:g} s"
     else:
-        what = _first_line(err)
+        what = first_line(err)
     return _no_dashboard(address, what)
 
 
@@ -347,8 +348,3 @@ def _without(names: tuple[str, ...]) -> Iterator[None]:
         yield
     finally:
         os.environ.update(saved)
-
-
-def _first_line(err: Exception) -> str:
-    lines = str(err).strip().splitlines()
-    return lines[0][:500] if lines else type(err).__name__

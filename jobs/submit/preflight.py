@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from actors.settings.node_labels import in_words, meets
 from actors.settings.run import EVALUATOR, GROUPS
 from actors.wire import ConfigError
 from jobs.submit.job_server import JobServer, JobServerError
-from jobs.submit.survey import MARKER, REQUEST_FILE, SurveyRequest
+from jobs.submit.survey import MARKER, REQUEST_FILE, Machine, Survey, SurveyRequest
 from orchestrator.nodes.placement import (
     WHAT_TO_DO,
     Resources,
@@ -92,7 +92,7 @@ def installed_versions() -> dict[str, str]:
     return {n: importlib.metadata.version(n) for n in names if n.lower() not in CHECKED_ELSEWHERE}
 
 
-def other_packages(survey: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str]:
+def other_packages(survey: Survey, versions: Mapping[str, str]) -> dict[str, str]:
     """Packages that a node lacks or has in another version, and what it has. Local parts of a
     version (`+cu128`), which tell how it was built, are ignored.
     """
@@ -109,7 +109,7 @@ def _public(version: str) -> str:
     return version.partition("+")[0]
 
 
-def problems(survey: Mapping[str, Any], needs: JobNeeds, installs: bool) -> list[str]:
+def problems(survey: Survey, needs: JobNeeds, installs: bool) -> list[str]:
     """One line per need that the cluster does not meet.
 
     Args:
@@ -154,7 +154,7 @@ def problems(survey: Mapping[str, Any], needs: JobNeeds, installs: bool) -> list
     return found
 
 
-def shortages(places: Sequence[Reservation], survey: Mapping[str, Any]) -> list[str]:
+def shortages(places: Sequence[Reservation], survey: Survey) -> list[str]:
     """Reservations that fit neither on the present nodes nor on those that the autoscaler may add.
     Empty if its node types are unknown, since then only the run's request will show it.
     """
@@ -173,9 +173,7 @@ def shortages(places: Sequence[Reservation], survey: Mapping[str, Any]) -> list[
     ]
 
 
-def _without_place(
-    places: Sequence[Reservation], nodes: Sequence[Mapping[str, Any]]
-) -> list[Reservation]:
+def _without_place(places: Sequence[Reservation], nodes: Sequence[Machine]) -> list[Reservation]:
     """Reservations that do not fit on these nodes; large ones are placed first."""
     rooms = [(dict(node["resources"]), node["labels"]) for node in nodes]
     left = []
@@ -191,7 +189,7 @@ def _without_place(
     return left
 
 
-def _several(nodes: Sequence[Mapping[str, Any]]) -> str:
+def _several(nodes: Sequence[Machine]) -> str:
     counted = Counter(
         _text(node["resources"])
         + _labelled({k: v for k, v in node["labels"].items() if "/" not in k})
@@ -224,7 +222,7 @@ def _text(resources: Mapping[str, float]) -> str:
 
 def run_survey(
     server: JobServer, request: SurveyRequest, runtime_env: dict[str, Any], start: str
-) -> dict[str, Any]:
+) -> Survey:
     """Runs the survey on the cluster and returns its output.
 
     Raises:
@@ -247,7 +245,7 @@ def run_survey(
     with suppress(JobServerError):  # only tidies the cluster's list of jobs
         server.delete(job_id)
     if answer is not None:
-        return dict(json.loads(answer.removeprefix(MARKER)))
+        return cast(Survey, json.loads(answer.removeprefix(MARKER)))
     last = (log.strip().splitlines() or [job.message or "no log"])[-1]
     if "No module named 'ray'" in log or "not found" in last:
         raise ConfigError(

@@ -42,7 +42,7 @@ from jobs.submit.preflight import (
     run_survey,
     survey_request_file,
 )
-from jobs.submit.survey import SurveyRequest
+from jobs.submit.survey import Survey, SurveyRequest
 from jobs.tune.search import load_search, vary
 from orchestrator.console import Console
 from orchestrator.nodes.placement import Resources
@@ -225,7 +225,7 @@ def _ship(config: Config, options: SubmitOptions) -> Shipment:
     return ship(config, options.on_cluster, options.max_package_mib)
 
 
-def check_cluster(server: JobServer, job: JobRequest, options: SubmitOptions) -> dict[str, Any]:
+def check_cluster(server: JobServer, job: JobRequest, options: SubmitOptions) -> Survey:
     """Surveys the cluster from inside, and returns the survey.
 
     Raises:
@@ -254,7 +254,7 @@ def send_job(
     server: JobServer,
     job: JobRequest,
     code: Sequence[PackageFile],
-    survey: Mapping[str, Any],
+    survey: Survey,
     options: SubmitOptions,
 ) -> str:
     """Uploads the package and starts the job; returns its id."""

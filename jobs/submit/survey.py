@@ -8,10 +8,10 @@ nothing: `preflight` judges, on the machine that submits.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import ray
 from ray.exceptions import RayError
@@ -47,6 +47,36 @@ class SurveyRequest:
     timeout_s: float
 
 
+class Machine(TypedDict):
+    """What a node has, one that is there or one that the autoscaler may add."""
+
+    resources: dict[str, float]
+    labels: dict[str, str]
+
+
+class NodeSurvey(Machine):
+    """One node's answer; what is not required is missing where `error` says why."""
+
+    address: str
+    error: str
+    python: NotRequired[str]
+    packages: NotRequired[dict[str, str | None]]
+    storage_error: NotRequired[str]
+    missing: NotRequired[Sequence[str]]
+
+
+class Survey(TypedDict):
+    """The answer to a request, as plain JSON values."""
+
+    ray: str
+    python: str
+    storage_error: str
+    run_exists: bool
+    nodes: list[NodeSurvey]
+    autoscales: bool
+    possible: list[Machine]
+
+
 def main() -> None:
     """Answers the request in the job's folder."""
     values = json.loads(Path(JOB_FOLDER, REQUEST_FILE).read_text(encoding="utf-8"))
@@ -58,7 +88,7 @@ def main() -> None:
         ray.shutdown()
 
 
-def survey(request: SurveyRequest) -> dict[str, Any]:
+def survey(request: SurveyRequest) -> Survey:
     """The answer as plain JSON values."""
     storage = request.storage
     mark, storage_error = ("", ""), ""
@@ -87,7 +117,7 @@ def survey(request: SurveyRequest) -> dict[str, Any]:
     }
 
 
-def _ask_nodes(request: SurveyRequest, mark: tuple[str, str] | None) -> list[dict[str, Any]]:
+def _ask_nodes(request: SurveyRequest, mark: tuple[str, str] | None) -> list[NodeSurvey]:
     alive = [node for node in ray.nodes() if node["Alive"]]
     storage = request.storage if mark else ""
     refs = []
@@ -98,25 +128,23 @@ def _ask_nodes(request: SurveyRequest, mark: tuple[str, str] | None) -> list[dic
         remote = check_node_remote.options(scheduling_strategy=strategy)
         refs.append(remote.remote(storage, mark or ("", ""), paths, request.packages))
     ready, _ = ray.wait(refs, num_returns=len(refs), timeout=request.timeout_s)
-    return [
-        {
+    found: list[NodeSurvey] = []
+    for node, ref in zip(alive, refs, strict=True):
+        answer: NodeSurvey = {
             "address": node["NodeManagerAddress"],
             "resources": _shown(node["Resources"]),
             "labels": dict(node.get("Labels") or {}),
-            **_answer(ref, ref in ready, request),
+            "error": "" if ref in ready else f"no answer within {request.timeout_s:g} s",
         }
-        for node, ref in zip(alive, refs, strict=True)
-    ]
-
-
-def _answer(ref: Any, is_ready: bool, request: SurveyRequest) -> dict[str, Any]:
-    if not is_ready:
-        return {"error": f"no answer within {request.timeout_s:g} s"}
-    try:
-        check: NodeCheck = ray.get(ref)
-    except RayError as err:
-        return {"error": one_line(err)}
-    return {"error": "", **asdict(check)}
+        if not answer["error"]:
+            try:
+                check: NodeCheck = ray.get(ref)
+                answer["python"], answer["packages"] = check.python, check.packages
+                answer["storage_error"], answer["missing"] = check.storage_error, check.missing
+            except RayError as err:
+                answer["error"] = one_line(err)
+        found.append(answer)
+    return found
 
 
 def _shown(resources: Mapping[str, float]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from actors.wire import ConfigError
 from jobs.exit_codes import UNREFLECTED, exit_codes
 from jobs.options import JsonOption, RunArgument, TemplatesOption
 from orchestrator.console import Console
@@ -16,6 +17,19 @@ def teach(
     lessons: Annotated[
         str | None, typer.Option("--lessons", metavar="FILE", help="Lessons, as JSON lines.")
     ] = None,
+    told: Annotated[
+        bool, typer.Option("--told", help="What the memory was told: the given IDs, or all.")
+    ] = False,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="With --told: named writes.")
+    ] = None,
+    from_memory: Annotated[
+        bool,
+        typer.Option("--from-memory", help="What the memory knows and the data layer does not."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be taught, and train nothing.")
+    ] = False,
     templates: TemplatesOption = None,
     out: Annotated[
         str | None,
@@ -37,6 +51,16 @@ def teach(
         Literal["memory", "given"],
         typer.Option(help="Teach in the memory's wordings too, or only in those given."),
     ] = "memory",
+    train: Annotated[
+        Literal["all", "lora"] | None,
+        typer.Option(help="What of the data layer moves; default: what the run trained."),
+    ] = None,
+    tell_first: Annotated[
+        bool,
+        typer.Option(
+            "--tell/--no-tell", help="Tell the memory first, in closed form, before it follows."
+        ),
+    ] = True,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
     ray: Annotated[
         bool, typer.Option("--ray", help="Train in processes on Ray, with the run's workers.")
@@ -47,8 +71,24 @@ def teach(
     from jobs.teach.teach import TeachOptions, run_teach
 
     with exit_codes():
+        if ids and not told:
+            raise ConfigError(f"{ids[0]}: names of writes need --told; give it too")
         options = TeachOptions(
-            lessons, templates, out, steps, lr, seed, written, rehearse, wordings == "memory", ray
+            lessons=lessons,
+            told=tuple(ids or ()) if told else None,
+            from_memory=from_memory,
+            dry_run=dry_run,
+            templates=templates,
+            out=out,
+            steps=steps,
+            lr=lr,
+            seed=seed,
+            written=written,
+            rehearse=rehearse,
+            reword=wordings == "memory",
+            train=train,
+            tell=tell_first,
+            ray=ray,
         )
         if not run_teach(run, options, Console(), as_json):
             raise typer.Exit(UNREFLECTED)

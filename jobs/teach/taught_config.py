@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from actors.settings.layers import DROPOUT_ENDINGS
+from actors.settings.layers import DROPOUT_ENDINGS, LORA
 from actors.settings.run import DATA, GROUPS
 from actors.settings.teach import TeachSpec
 from actors.wire import ConfigError
@@ -20,9 +20,11 @@ INTERVALS = 4  # between which both groups exchange what they have learned
 LEAST_STEPS = 120
 EPOCHS = 10  # of the lessons as given, where --steps says nothing
 LR_FRAC = 0.5  # of the rate at which the run trained its data layer
+LORA_LR = 1e-3  # of adapters that teach a model whose run trained none; not yet measured
 MEMORY_LR_FRAC = 0.35  # of those of its memory
 BATCH_FACTOR = 1.5  # of the run's batch, which has to hold lessons beside the text
-LESSONS, EXAM, WRITTEN, START = "lessons.jsonl", "exam.json", "written.jsonl", "start"
+LESSONS, EXAM, WRITTEN = "lessons.jsonl", "exam.json", "written.jsonl"
+TOLD = "told.safetensors"
 LEAST_BLOCKS, LEAST_BLOCK_BYTES = 40, 256  # so that some of the text is held out too
 
 
@@ -53,6 +55,7 @@ def taught_config(
     lr: float | None,
     seed: int | None,
     teach: TeachSpec,
+    train: str | None = None,
 ) -> Config:
     """The config of the run at `out`.
 
@@ -62,6 +65,8 @@ def taught_config(
         sources: what it begins with.
         steps, lr, seed: as given; None: what the lessons and the run make of them.
         teach: shares and weights.
+        train: what of the data layer moves, `all` or `lora`; None: what the run trained, or, where
+            that was the port alone, adapters.
 
     Raises:
         ConfigError: `out` is no name for a run; the steps can't show all lessons.
@@ -100,7 +105,9 @@ def taught_config(
     values["evaluation"] |= {"every": intervals, "windows": 64, "final_windows": 64}
     layer, memory = values["data"]["layer"], values["memory"]
     dropouts = {k: v for k, v in layer["fields"].items() if k.endswith(DROPOUT_ENDINGS)}
-    layer |= {"pretrained": sources.data, "fields": dropouts, "fresh_port": False,
+    moves = train or (LORA if config.data.layer.keeps_model else config.data.layer.train)
+    rate = LORA_LR if moves == LORA != config.data.layer.train else config.data.optimizer.lr
+    layer |= {"train": moves, "pretrained": sources.data, "fields": dropouts, "fresh_port": False,
               "compile": False}  # fmt: skip
     memory["layer"] |= {"start_from": sources.memory, "compile": False}
     memory["value_lr"] *= MEMORY_LR_FRAC
@@ -110,7 +117,7 @@ def taught_config(
         own["steps_per_interval"] = each
         frac = LR_FRAC if group == DATA else MEMORY_LR_FRAC
         own["optimizer"] |= {
-            "lr": lr if lr is not None and group == DATA else frac * own["optimizer"]["lr"],
+            "lr": frac * own["optimizer"]["lr"] if group != DATA else lr or frac * rate,
             "schedule": "cosine",
             "decay_frac": 0.2,
             "final_lr_frac": 0.1,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,16 @@ from actors.lessons.lesson import Lesson, to_lines
 from actors.lessons.lesson_files import read_kept_lessons
 from actors.settings.teach import TeachSpec
 from actors.wire import ConfigError
-from jobs.teach.taught_config import EXAM, LESSONS, WRITTEN, Sources, taught_config
+from jobs.teach.taught_config import EXAM, LESSONS, TOLD, WRITTEN, Sources, taught_config
 from orchestrator.console import Console
 from orchestrator.reporting.taught_report import figure_rows, lesson_rows, lost_rows, subtitle
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import Config
-from orchestrator.settings.file_names import CONFIG, REPORT, SUMMARY, TAUGHT
+from orchestrator.settings.file_names import CONFIG, CORPUS, REPORT, STATUS, SUMMARY, TAUGHT
 
 if TYPE_CHECKING:
+    from actors.layers.named_writes import NamedWrites
     from actors.pair.lesson_preparation import Prepared
 
 FINISHED = "finished"  # how the status of a run begins that reached its end
@@ -41,16 +42,24 @@ class TeachOptions:
 
     Attributes:
         lessons: path of the lessons.
+        told: named writes to take over; none of them named: all that are on.
+        from_memory: take over what the memory knows and the data layer does not.
+        dry_run: say what would be taught, and train nothing.
         templates: wordings of lessons that are facts.
         out: directory of the result.
         steps, lr, seed: of the data layer's training.
         written: documents that the memory writes.
         rehearse: weight of what keeps the old.
         reword: whether lessons are also taught in wordings that the memory knows.
+        train: what of the data layer moves: `all`, `lora`, or what the run trained.
+        tell: whether the memory is told the lessons in closed form first.
         ray: train in processes on Ray, as the run's workers say; else in this process.
     """
 
     lessons: str | None = None
+    told: tuple[str, ...] | None = None
+    from_memory: bool = False
+    dry_run: bool = False
     templates: str | None = None
     out: str | None = None
     steps: int | None = None
@@ -59,6 +68,8 @@ class TeachOptions:
     written: int = 6000
     rehearse: float | None = None
     reword: bool = True
+    train: str | None = None
+    tell: bool = True
     ray: bool = False
 
 
@@ -73,16 +84,17 @@ def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) 
     run_dir = RunDir(run)
     export = find_export(run)
     config = saved_config(run_dir)
+    refuse_mixed(options, config)
     given = read_given(run_dir, config, options)
     out = RunDir(options.out or f"{run_dir.url}-taught")
-    refuse_existing(out)
-    usual_lr = config.data.optimizer.lr
-    if options.lr is not None and not 0 < options.lr < float("inf"):
-        raise ConfigError(f"--lr {options.lr:g}: expected a positive number, e.g. {usual_lr / 2:g}")
-    said: Callable[[str], None] = (lambda text: None) if as_json else console.say
+    if not options.dry_run:
+        refuse_existing(out)
+    say: Callable[[str], None] = (lambda text: None) if as_json else console.say
     start = Start.of(run_dir, config, export)
-    lessons, num_replaced = merged(start.lessons, given.lessons)
-    taught = _prepare(config, start, out, lessons, given, num_replaced, options, said, began)
+    taught = _prepare(config, start, out, given, options, say, began)
+    if isinstance(taught, list):
+        print_lessons(taught, console, as_json)
+        return True
     from orchestrator.run import train
 
     result = train(
@@ -98,10 +110,25 @@ def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) 
     return bool(result.summary["reflects_final"])
 
 
+def refuse_mixed(options: TeachOptions, config: Config) -> None:
+    """Raises: ConfigError where not exactly one thing to teach is asked for, or a number is odd."""
+    asked = {
+        "--lessons FILE": options.lessons is not None,
+        "--told [ID …]": options.told is not None,
+        "--from-memory": options.from_memory,
+    }
+    if sum(asked.values()) != 1:
+        given = " and ".join(name for name, is_there in asked.items() if is_there) or "nothing"
+        raise ConfigError(f"give what is to be taught, one of {', '.join(asked)}; got {given}")
+    usual = config.data.optimizer.lr / 2
+    if options.lr is not None and not 0 < options.lr < float("inf"):
+        raise ConfigError(f"--lr {options.lr:g}: expected a positive number, e.g. {usual:g}")
+
+
 def read_given(run_dir: RunDir, config: Config, options: TeachOptions) -> GivenLessons:
-    """What the person gives. Raises: ConfigError: nothing, or what is wrong with it."""
+    """The lessons of a file, or none. Raises: ConfigError: what is wrong with it."""
     if options.lessons is None:
-        raise ConfigError("give what is to be taught: --lessons FILE")
+        return GivenLessons(())
     summary = json.loads(run_dir.read(SUMMARY)) if run_dir.exists(SUMMARY) else {}
     digest = (summary.get("digest") or {}).get("memory")
     return read_lessons(options.lessons, options.templates or config.corpus.templates, digest)
@@ -125,12 +152,14 @@ def refuse_existing(out: RunDir) -> None:
             f"{out.url}: this teaching was interrupted; go on with: tandem resume {out.url} "
             "--in-process, or choose another --out"
         )
-    prepared = {LESSONS, EXAM, WRITTEN}
-    if out.exists(CONFIG) or out.list_files("").keys() - prepared:
+    prepared = {LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
+    names = out.list_files("").keys()
+    left = {name for name in names if name.removesuffix(".part") in prepared}
+    if out.exists(CONFIG) or names - left or out.list_folders():
         raise ConfigError(
             f"{out.url} exists already; choose another --out, or remove it if it is not needed"
         )
-    for name in prepared:
+    for name in left:
         out.remove(name)
 
 
@@ -141,11 +170,13 @@ class Start:
     Attributes:
         export: of the first data layer and its memory: of a run that was taught before, that of the
             run that was taught first, so that teachings do not add up.
+        own: export of the run itself.
         lessons: that were taught before.
         run: whose directory was given.
     """
 
     export: str
+    own: str
     lessons: list[Lesson]
     run: str
 
@@ -153,7 +184,7 @@ class Start:
     def of(cls, run_dir: RunDir, config: Config, export: str) -> Start:
         """Of a run, taught before or not."""
         if not (config.teach.is_on and run_dir.exists(TAUGHT)):
-            return cls(export, [], run_dir.url)
+            return cls(export, export, [], run_dir.url)
         first = config.data.layer.pretrained
         assert first is not None
         try:
@@ -164,48 +195,62 @@ class Start:
                 f"anew together with these, and that is not there any more: {err}"
             ) from err
         earlier = [
-            replace(lesson, reworded=(), source=f"{run_dir.url}/{LESSONS}: {lesson.prompt}")
+            replace(
+                lesson, reworded=(), known=False, source=f"{run_dir.url}/{LESSONS}: {lesson.prompt}"
+            )
             for lesson in read_kept_lessons(config.teach)
         ]
-        return cls(first, earlier, run_dir.url)
+        return cls(first, export, earlier, run_dir.url)
 
 
 def _prepare(
     config: Config,
     start: Start,
     out: RunDir,
-    lessons: list[Lesson],
     given: GivenLessons,
-    num_replaced: int,
     options: TeachOptions,
     say: Callable[[str], None],
     began: float,
-) -> Config:
-    """Writes what the run begins with into its directory; returns its config."""
+) -> Config | list[Lesson]:
+    """Writes what the run begins with into its directory, and returns its config; of a dry run
+    the lessons.
+    """
     import torch
 
     from actors.lessons.lesson_windows import LessonWindows, documents_of
-    from actors.pair.lesson_preparation import prepare_lessons
+    from actors.pair.lesson_preparation import prepare_lessons, written_texts
+    from actors.pair.unknown_lessons import unknown_lessons
     from actors.weights.pair_export import load_pair
 
+    window = config.corpus.window
+    seed = config.seed if options.seed is None else options.seed
     num_threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(config.data.workers.cpus)))
     try:
         pair, tokenizer = load_pair(start.export)
-        seed = config.seed if options.seed is None else options.seed
+        here = pair if start.export == start.own else load_pair(start.own)[0]
+        if options.told is not None:
+            given = told_lessons(here.memory.writes, options.told, start.run)
+        say(f"the memory writes {options.written:,} documents")
+        texts = written_texts(pair, tokenizer, options.written, seed, window)
+        if options.from_memory:
+            given = GivenLessons(tuple(unknown_lessons(pair, tokenizer, texts)))
+        lessons, num_replaced = merged(start.lessons, given.lessons)
+        if options.dry_run:
+            return lessons
         prepared = prepare_lessons(
-            pair, tokenizer, lessons, config.corpus.window, options.written, seed,
-            options.reword, say,
-        )  # fmt: skip
+            pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell, say
+        )
     finally:
         torch.set_num_threads(num_threads)
-    windows = LessonWindows(
-        documents_of(prepared.lessons, given=True, reworded=False),
-        tokenizer, config.corpus.window, seed, "given",
-    )  # fmt: skip
+    documents = documents_of(prepared.lessons, given=True, reworded=False)
+    windows = LessonWindows(documents, tokenizer, window, seed, "given")
     rows = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in prepared.texts)
     text = "".join(rows)
-    teach = TeachSpec() if options.rehearse is None else TeachSpec(rehearse=options.rehearse)
+    teach = TeachSpec(
+        told=None if prepared.told is None else out.path(TOLD),
+        **({} if options.rehearse is None else {"rehearse": options.rehearse}),
+    )
     sources = Sources(
         data=start.export,
         memory=start.export,
@@ -213,16 +258,75 @@ def _prepare(
         num_windows=len(windows),
         has_reworded=any(lesson.reworded for lesson in prepared.lessons),
     )
-    taught = taught_config(config, out, sources, options.steps, options.lr, options.seed, teach)
+    taught = taught_config(
+        config, out, sources, options.steps, options.lr, options.seed, teach, options.train
+    )
     facts = _facts(prepared, start, given, num_replaced, time.time() - began)
     say(
-        f"teaching {len(prepared.lessons)} lessons ({prepared.num_known} were known) in "
+        f"teaching {len(prepared.lessons) - prepared.num_known} lessons, and keeping "
+        f"{prepared.num_known} that are known, in "
         f"{taught.total_steps('data')} steps"
     )
     out.write(LESSONS, to_lines(prepared.lessons))
     out.write(WRITTEN, text)
-    out.write(EXAM, replace(prepared.exam, facts=facts).to_json())
+    if prepared.told is not None:
+        out.write(TOLD, prepared.told.to_bytes())
+    left = left_writes(here.memory.writes, prepared.lessons)
+    out.write(EXAM, replace(prepared.exam, facts=facts, told=tuple(left)).to_json())
     return taught
+
+
+def told_lessons(writes: NamedWrites, ids: Sequence[str], run: str) -> GivenLessons:
+    """Named writes as lessons; a later one replaces an earlier one of the same prompt.
+
+    Args:
+        writes: of the run's memory.
+        ids: which of them; none: all that are on.
+        run: for messages.
+
+    Raises:
+        ConfigError: there is none, or none of that name.
+    """
+    try:
+        chosen = [writes.get(id) for id in ids] or list(writes.on)
+    except KeyError as err:
+        raise ConfigError(f"{run}: {err.args[0]}") from err
+    if not chosen:
+        raise ConfigError(
+            f"{run}: its memory was told nothing; tell it with tandem tell, or give --lessons FILE"
+        )
+    found: dict[str, Lesson] = {}
+    for write in chosen:
+        for one in write.associations:
+            answer = one.answer.strip().rstrip(" .")
+            found[one.prompt] = Lesson(
+                one.prompt.strip(), answer, tuple(one.wordings), form="told",
+                source=f"{run}: told {write.id}",
+            )  # fmt: skip
+    return GivenLessons(tuple(found.values()))
+
+
+def left_writes(writes: NamedWrites, lessons: Sequence[Lesson]) -> list[Any]:
+    """Named writes that are on, less what is taught of them: they go on with the taught memory.
+    What is taught becomes part of its table, and is fresh no longer.
+    """
+    from actors.training.told import told_to_lists
+    from actors.wire import Told, ToldAssociation
+
+    taught = {prompt for lesson in lessons for prompt in lesson.prompts}
+    left = (
+        Told(
+            write.id,
+            write.told_at,
+            tuple(
+                ToldAssociation(one.prompt, one.answer, tuple(one.wordings))
+                for one in write.associations
+                if one.prompt.strip() not in taught
+            ),
+        )
+        for write in writes.on
+    )
+    return told_to_lists(one for one in left if one.associations)
 
 
 def _facts(
@@ -241,6 +345,20 @@ def _facts(
         "prepare_s": prepare_s,
         **prepared.figures,
     }
+
+
+def print_lessons(lessons: Sequence[Lesson], console: Console, as_json: bool) -> None:
+    """Prints lessons that would be taught, as a file of them or as a table."""
+    if as_json:
+        rows = [{"prompt": one.prompt, "answer": one.answer} for one in lessons]
+        console.print_json(json.dumps(rows))
+        return
+    table = Table(title=f"what would be taught ({len(lessons)})", title_justify="left")
+    for heading in ("prompt", "answer"):
+        table.add_column(heading, overflow="fold")
+    for one in lessons:
+        table.add_row(f"{one.prompt} …", one.answer)
+    console.print(table)
 
 
 def print_taught(taught: dict[str, Any], console: Console) -> None:

@@ -27,6 +27,7 @@ from ray import cloudpickle
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from actors.formats import first_line
 from actors.wire import ConfigError, StorageError, one_line
 from jobs.tune.results import (
     FAILED,
@@ -332,8 +333,7 @@ class Relayed(Callback):  # type: ignore[misc]
                 position = {"iteration": 0, "trials": []} if of_trial else {}
                 getattr(callback, hook)(**position, **arguments)
         except BaseException as err:  # whatever a tracker's library raises is a warning
-            lines = str(err).strip().splitlines() or [type(err).__name__]
             self._warn(
-                f"trackers.{self._name}: {lines[0]}; the search goes on without it, and its own "
-                "files hold all figures"
+                f"trackers.{self._name}: {first_line(err)}; the search goes on without it, "
+                "and its own files hold all figures"
             )

@@ -1,12 +1,11 @@
 """The files that a search leaves: tables, configs of the best trials, summary, and the report as
-one self-contained page.
+one self-contained page (`templates/search.html`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -24,7 +23,7 @@ from jobs.tune.results import (
     table_rows,
 )
 from jobs.tune.search import BEST, PARETO, RESULTS, SPREAD, Search
-from orchestrator.reporting.html import card, page, table
+from orchestrator.reporting.html import render
 from orchestrator.run_dir.parquet import to_parquet
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.file_names import REPORT, SUMMARY
@@ -68,25 +67,23 @@ def render_search_report(
 ) -> str:
     """The page as HTML; needs nothing but a browser."""
     spec, goals = search.spec, search.spec.goals
-    parts = [
-        f"<div class=cards>{''.join(_cards(search, results, best))}</div>",
-        f"<h2>{'The Pareto front' if len(goals) > 1 else 'The trials'}</h2>",
-        _plots(fronts(results, best, goals)),
-    ]
-    if best:
-        parts += [_wide(search, best)]
-    parts += ["<h2>Learning curves</h2>", _plots(learning_curves(results, best, goals))]
-    parts += _settings(search, results)
-    text = yaml.safe_dump(
-        spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=10**6
-    )  # paths stay whole
-    parts += ["<h2>All trials</h2>", _wide(search, results)]
-    parts += [f"<h2>The search</h2><pre>{escape(text)}</pre>"]
-    return page(spec.name, _subtitle(search, results), parts, f"Tandem: {spec.name}")
-
-
-def _plots(plots: Iterable[str]) -> str:
-    return f"<div class=plots>{''.join(f'<div>{svg}</div>' for svg in plots)}</div>"
+    return render(
+        "search.html",
+        package="jobs.tune",
+        heading=spec.name,
+        sub=_subtitle(search, results),
+        title=f"Tandem: {spec.name}",
+        cards=_cards(search, results, best),
+        has_front=len(goals) > 1,
+        fronts=fronts(results, best, goals),
+        best=_table_of(search, best) if best else None,
+        curves=learning_curves(results, best, goals),
+        compared=_compare(search, results),
+        trials=_table_of(search, results),
+        config=yaml.safe_dump(
+            spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=10**6
+        ),  # paths stay whole
+    )
 
 
 def _subtitle(search: Search, results: Sequence[TrialResult]) -> str:
@@ -101,17 +98,41 @@ def _subtitle(search: Search, results: Sequence[TrialResult]) -> str:
 
 def _cards(
     search: Search, results: Sequence[TrialResult], best: Sequence[TrialResult]
-) -> Iterable[str]:
-    for state in (FINISHED, STOPPED, FAILED):
-        count = sum(result.status == state for result in results)
-        yield card(str(count), f"trials {state}", bad=state == FAILED and count > 0)
+) -> list[tuple[str, str, bool]]:
+    """Value and label of each card, and whether it is bad news."""
+    counts = {
+        state: sum(result.status == state for result in results)
+        for state in (FINISHED, STOPPED, FAILED)
+    }
+    cards = [(str(n), f"trials {state}", state == FAILED and n > 0) for state, n in counts.items()]
     for goal in search.spec.goals if best else ():
-        yield card(f"{best[0].figures[goal.figure]:.4g}", f"{goal.figure} of trial {best[0].name}")
+        value = f"{best[0].figures[goal.figure]:.4g}"
+        cards.append((value, f"{goal.figure} of trial {best[0].name}", False))
+    return cards
 
 
-def _settings(search: Search, results: Sequence[TrialResult]) -> list[str]:
-    """Parallel coordinates and importances, at an interval where trials compare."""
-    goals = search.spec.goals
+@dataclass(frozen=True)
+class _Compared:
+    """Settings and figures at an interval where trials compare.
+
+    Attributes:
+        interval: that one.
+        num_measured, num_trials: trials that were measured there, and all.
+        parallel: plot of parallel coordinates.
+        importances: a plot per figure; none where there are too few trials.
+        shares: rows of the table below them.
+    """
+
+    interval: int
+    num_measured: int
+    num_trials: int
+    parallel: str
+    importances: list[str]
+    shares: list[Sequence[str]]
+
+
+def _compare(search: Search, results: Sequence[TrialResult]) -> _Compared | None:
+    goals, space = search.spec.goals, search.spec.space
     interval, compared = latest_common([r for r in results if r.history])
     rows = [
         replace(result, figures=row, interval=interval)
@@ -119,46 +140,24 @@ def _settings(search: Search, results: Sequence[TrialResult]) -> list[str]:
         if goals[0].figure in (row := dict(result.at(interval) or {}))
     ]
     if not rows:
-        return []
-    where = f"At interval {interval}, where {len(rows)} of {len(results)} trials were measured."
-    names = list(rows[0].values)
-    parts = ["<h2>Settings and figures</h2>", f"<p class=sub>{where}</p><div class=plots>"]
+        return None
     figures = [goal.figure for goal in goals]
-    parts += [f"<div style='grid-column:1/-1'>{parallel(rows, search.spec.space, names, figures)}"]
-    parts += ["</div></div><h2>Importance</h2><p class=sub>", escape(HOW), "</p>"]
-    plots, lines = [], []
+    plots: list[str] = []
+    shares: list[Sequence[str]] = []
     for figure in figures:
         able = [row for row in rows if figure in row.figures]
-        found = importances(
-            search.spec.space, [r.point for r in able], [r.figures[figure] for r in able]
-        )
+        found = importances(space, [r.point for r in able], [r.figures[figure] for r in able])
         if found:
             plots.append(importance_plot(found, figure))
-            lines += [(figure, *_importance_row(one)) for one in found]
-    if not plots:
-        return [*parts, "<p class=sub>Too few trials to say.</p>"]
-    return [*parts, _plots(plots), table(IMPORTANCE, lines)]
-
-
-HOW = (
-    "Share of a figure's variance (by rank) that a parabola in one setting alone explains; for "
-    "listed values, their means. Black lines: 90 % of resampled trials. Red marks: a setting "
-    "without effect stays below in 95 % of shuffled figures; grey bars do. Early figures favour "
-    "settings that learn fast."
-)
-IMPORTANCE = ("figure", "setting", "share", "5 %", "95 %", "chance, 95 %", "")
+            shares += [(figure, *_importance_row(one)) for one in found]
+    drawn = parallel(rows, space, list(rows[0].values), figures)
+    return _Compared(interval, len(rows), len(results), drawn, plots, shares)
 
 
 def _importance_row(one: Importance) -> Sequence[str]:
     numbers = (one.share, one.low, one.high, one.chance)
     verdict = "more than chance" if one.beats_chance else "could be chance"
     return one.name, *(f"{number:.2f}" for number in numbers), verdict
-
-
-def _wide(search: Search, results: Sequence[TrialResult]) -> str:
-    """A table of trials that scrolls where the page is narrow."""
-    text = table(*_table_of(search, results))
-    return f"<div style='overflow-x:auto;margin-top:12px;font-size:13px'>{text}</div>"
 
 
 def _table_of(

@@ -30,11 +30,12 @@ from jobs.tune.search import (
 )
 from jobs.tune.space import REFLECTION
 from orchestrator.nodes.placement import Seats
-from orchestrator.run import FINISHED, train
+from orchestrator.run import train
 from orchestrator.run_dir import checkpoints
 from orchestrator.run_dir.handover import hand_over, take_over
 from orchestrator.run_dir.metrics import Row, held_out
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import is_finished
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, SUMMARY
 
@@ -140,7 +141,7 @@ def _final_figures(
     summary: dict[str, Any] = {}
     if run_dir.exists(SUMMARY):
         summary = json.loads(run_dir.read(SUMMARY))
-    if not str(summary.get("status")).startswith(FINISHED):
+    if not is_finished(summary.get("status")):
         summary = train(config, seats=seats, resume=True, on_evaluation=on_evaluation).summary
     return {
         f"{section}.{name}": float(value)

@@ -24,8 +24,10 @@ from actors.machine.device import take_device, take_threads, used_bytes
 from actors.machine.host_memory import ByteArray
 from actors.pair.evaluator import Evaluator
 from actors.settings.run import GROUPS
+from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.trainer import Trainer
 from actors.training.trainer_kinds import trainer_class
+from actors.weights.starting_model import StartingModel
 from actors.wire import ConfigError, Heartbeat, Location, Order, RankDescription, StorageError
 from orchestrator.errors import InterruptedRunError
 from orchestrator.in_process.host_store import HostStore
@@ -48,6 +50,7 @@ class InProcessGroups:
     def __init__(self, config: Config, tokenizer_json: str, store: HostStore) -> None:
         self._config, self._tokenizer_json, self._store = config, tokenizer_json, store
         self._spec = config.run_spec
+        self._starting = StartingModel(self._spec, Tokenizer.from_json(tokenizer_json))
         self._trainers: dict[str, Trainer] = {}
         self._first: dict[str, Version] = {}
         self._adopted = dict.fromkeys(GROUPS, -1)
@@ -73,7 +76,9 @@ class InProcessGroups:
             if reason := stop_requested():
                 raise InterruptedRunError(reason)
             kind = trainer_class(self._spec, group)
-            trainer = kind(self._spec, self._tokenizer_json, self._config.name)
+            trainer = kind(
+                self._spec, self._tokenizer_json, self._config.name, starting=self._starting
+            )
             self._trainers[group] = trainer
             descriptions[group] = [self._description(trainer)]
             number = 0
@@ -156,7 +161,7 @@ class InProcessGroups:
             kept = self._kept(done.buckets)
             version = Version(group, order.interval, (done.header,), kept)
         if done.checkpoint_header is not None:
-            kept = self._kept(done.checkpoint_buckets)
+            kept = tuple(self._store.put_on_disk(part) for part in done.checkpoint_buckets)
             checkpoint = GroupCheckpoint(group, order.interval, (done.checkpoint_header,), kept)
         return Committed(group, order.interval, (done.report,), version, checkpoint)
 
@@ -164,7 +169,7 @@ class InProcessGroups:
         take_threads(self._spec.evaluation.cpus)
         torch.use_deterministic_algorithms(False)  # as in a process of its own
         if self._evaluator is None:
-            self._evaluator = Evaluator(self._spec, self._tokenizer_json)
+            self._evaluator = Evaluator(self._spec, self._tokenizer_json, starting=self._starting)
         headers, buckets = zip(*((v.headers, v.bucket_refs) for v in (data, memory)), strict=True)
         return Evaluated(self._evaluator.evaluate(headers, buckets, final))
 

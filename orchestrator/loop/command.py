@@ -12,18 +12,31 @@ from pydantic import Field, model_validator
 
 from actors.settings.base import Spec
 from actors.settings.run import DATA, MEMORY
+from actors.wire import Told, ToldAssociation
 
 STOP: Final = "stop"
 CHECKPOINT: Final = "checkpoint"
 RESIZE: Final = "resize"
+TELL: Final = "tell"
+UNTELL: Final = "untell"
 ACCEPTED: Final = "accepted"
 REFUSED: Final = "refused"
 DONE: Final = "done"
 ID_PATTERN = r"^[0-9]{19}-[0-9a-f]{8}$"  # nanoseconds, so that names sort by time, and chance
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 MOST_WORKERS = 4096
+MOST_ASSOCIATIONS, MOST_WORDINGS, TEXT_CHARS = 2000, 64, 1 << 16
 LONGEST_WAIT_S = 86400.0
 
 State = Literal["accepted", "refused", "done"]
+
+
+class Association(Spec):
+    """What is to be told: a prompt, its answer, other prompts of the answer."""
+
+    prompt: str = Field(min_length=1, max_length=TEXT_CHARS)
+    answer: str = Field(min_length=1, max_length=TEXT_CHARS)
+    wordings: tuple[str, ...] = Field((), max_length=MOST_WORDINGS)
 
 
 class Command(Spec):
@@ -32,12 +45,25 @@ class Command(Spec):
     id: str = Field(pattern=ID_PATTERN, description="The file's name, too.")
     run: str = Field(min_length=1, description="Name of the run.")
     driver: str = Field(min_length=1, description="The driver that it is meant for.")
-    kind: Literal["stop", "checkpoint", "resize"]
+    kind: Literal["stop", "checkpoint", "resize", "tell", "untell"]
     data_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     memory_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     wait_s: float = Field(
         60.0, ge=0, le=LONGEST_WAIT_S, description="For the resources of added workers."
     )
+
+    name: str | None = Field(None, pattern=NAME_PATTERN, description="Of what is told.")
+    associations: tuple[Association, ...] = Field(
+        (), max_length=MOST_ASSOCIATIONS, description="What is told; the other commands have none."
+    )
+
+    @model_validator(mode="after")
+    def _tells_have_a_name_and_something_to_tell(self) -> Self:
+        if (self.name is not None) != (self.kind in (TELL, UNTELL)):
+            raise ValueError("tell and untell need a name, and only they have one")
+        if bool(self.associations) != (self.kind == TELL):
+            raise ValueError("tell needs associations, and only it has some")
+        return self
 
     @model_validator(mode="after")
     def _sizes_come_with_a_resize(self) -> Self:
@@ -46,6 +72,14 @@ class Command(Spec):
                 "a resize needs data_workers or memory_workers, and only a resize has them"
             )
         return self
+
+    @property
+    def told(self) -> Told:
+        """What a tell or an untell asks for, as a group's order says it."""
+        assert self.name is not None
+        told_at = int(self.id.partition("-")[0]) / 1e9
+        some = (ToldAssociation(a.prompt, a.answer, a.wordings) for a in self.associations)
+        return Told(self.name, told_at, tuple(some))
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -4,6 +4,7 @@
                  -> its next interval with a version ends with a checkpoint
                  -> the cluster gives the group its new size, from that checkpoint -> done
     checkpoint:  asked -> the first interval that neither group has begun ends with one
+    tell:        asked -> the memory group's next interval takes it; every version after that has it
 
 Touches no file and never waits. One resize at a time, of one group or of both; each group changes
 at its own boundary.
@@ -14,8 +15,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from actors.settings.run import MEMORY
+from actors.training.told import with_changes
+from actors.wire import Told
 from orchestrator.loop import phases
-from orchestrator.loop.command import ACCEPTED, CHECKPOINT, DONE, REFUSED, Command, Reply, State
+from orchestrator.loop.command import (
+    ACCEPTED,
+    CHECKPOINT,
+    DONE,
+    REFUSED,
+    TELL,
+    UNTELL,
+    Command,
+    Reply,
+    State,
+)
 from orchestrator.loop.drain import next_common_version
 from orchestrator.loop.events import Prepared, Resized
 from orchestrator.loop.exchange import GroupCheckpoint
@@ -24,6 +38,8 @@ from orchestrator.loop.ports import ClusterPort, Listener
 from orchestrator.loop.resize_rules import Resize, group_sizes, refuse_resize, with_sizes
 from orchestrator.loop.schedule import Plan
 from orchestrator.settings.config import Config
+
+TOO_LATE = "the memory group has no interval left; tell the run once it has ended"
 
 
 @dataclass
@@ -73,6 +89,8 @@ class CommandHandler:
         self._checkpoints: set[int] = set()  # intervals that both groups end with one
         self._for_resize: set[tuple[str, int]] = set()  # checkpoints that only a resize asked for
         self._resizing: _Resizing | None = None
+        self._tells: list[Command] = []  # that no order has taken
+        self._taken: dict[int, list[Command]] = {}  # by the memory group's interval
         self._stopping = False
 
     def handle_new(self, stopping: bool) -> None:
@@ -83,6 +101,8 @@ class CommandHandler:
                 self._reply(command, REFUSED, "the run is stopping")
             elif command.kind == CHECKPOINT:
                 self._plan_checkpoint(command)
+            elif command.kind in (TELL, UNTELL):
+                self._plan_tell(command)
             else:
                 self._plan_resize(command)
 
@@ -103,6 +123,36 @@ class CommandHandler:
         else:
             self._checkpoints.add(interval)
             self._reply(command, ACCEPTED, f"a checkpoint of interval {interval}", interval)
+
+    def _plan_tell(self, command: Command) -> None:
+        asked = [c for some in (*self._taken.values(), self._tells) for c in some]
+        told = with_changes(self._groups[MEMORY].told, (c.told for c in asked))
+        names = [one.id for one in told]
+        if command.kind == TELL and command.name in names:
+            self._reply(command, REFUSED, f"there is a write {command.name!r} already")
+        elif command.kind == UNTELL and command.name not in names:
+            known = f"it was told {', '.join(names[-8:])}" if names else "nothing is told"
+            self._reply(command, REFUSED, f"no write {command.name!r}; {known}")
+        elif isinstance(self._groups[MEMORY].phase, phases.Finished):
+            self._reply(command, REFUSED, TOO_LATE)
+        else:
+            self._tells.append(command)
+            text = f"{command.name}: from the memory group's next interval on"
+            self._reply(command, ACCEPTED, text)
+
+    def take_told(self, group: str, interval: int) -> tuple[Told, ...]:
+        """What the group's next interval is told; only once."""
+        if group != MEMORY or not self._tells:
+            return ()
+        self._taken[interval], self._tells = self._tells, []
+        return tuple(command.told for command in self._taken[interval])
+
+    def told_in(self, group: str, interval: int) -> None:
+        """A group's interval was committed: what it was told is kept from now on."""
+        for command in self._taken.pop(interval, ()) if group == MEMORY else ():
+            done = "told" if command.kind == TELL else "taken back"
+            text = f"{command.name}: {done} in interval {interval}; every version after it has it"
+            self._reply(command, DONE, text)
 
     def _plan_resize(self, command: Command) -> None:
         if self._resizing is not None:
@@ -204,6 +254,9 @@ class CommandHandler:
     def close(self) -> None:
         """The run has come to its end: refuses what was not carried out."""
         self.handle_new(stopping=True)
+        for command in self._tells:
+            self._reply(command, REFUSED, TOO_LATE)
+        self._tells = []
         if self._resizing is not None:
             done = "; ".join(str(done) for done in self._resizing.done)
             left = ", ".join(self._resizing.new_sizes)

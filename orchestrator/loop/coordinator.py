@@ -203,6 +203,7 @@ class Coordinator:
             ranges=self._trained.since(before, step.peer_version) if step.group == MEMORY else (),
             profile=f"{self._config.run_url}/{PROFILES}" if step.interval in self._profiled
             else None,
+            told=self._commands.take_told(step.group, step.interval),
         )  # fmt: skip
         waited_s = now - state.committed_at if state.committed_at is not None else 0.0
         state.adopted = step.peer_version
@@ -298,6 +299,7 @@ class Coordinator:
         self._listener.on_interval(event.reports, training.entry.waited_s, behind)
         if event.checkpoint is not None:
             self._save(event.checkpoint)
+        self._commands.told_in(event.group, event.interval)
         self._commands.at_boundary(event.checkpoint)
         self._evaluations.start_if_due(min(p.committed for p in self._progress.values()), self.ring)
 
@@ -306,6 +308,7 @@ class Coordinator:
         self._groups[version.group].published = version.number
         if version.group == DATA:
             self._trained.add(version)
+        self._groups[version.group].told = version.headers[0].told
 
     def _save(self, checkpoint: GroupCheckpoint) -> None:
         """Keeps a group's checkpoint until the other group's of the same interval is in; one that

@@ -84,7 +84,12 @@ class EvaluationSchedule:
         if event.evaluation is None:
             self._listener.on_warning(f"an evaluation failed and was left out: {event.cause}")
         else:
-            self._listener.on_evaluation(event.evaluation, final=False)
+            self._report(event.evaluation, final=False)
+
+    def _report(self, evaluation: Evaluation, final: bool) -> None:
+        for warning in evaluation.warnings:
+            self._listener.on_warning(warning)
+        self._listener.on_evaluation(evaluation, final)
 
     def final(
         self,
@@ -120,7 +125,7 @@ class EvaluationSchedule:
                     self.take(event)
                     continue
                 if event.evaluation is not None:
-                    self._listener.on_evaluation(event.evaluation, final=True)
+                    self._report(event.evaluation, final=True)
                     return event.evaluation
                 if not (event.died or event.lost) or tries == FINAL_TRIES:
                     is_storage = isinstance(event.cause, StorageError)

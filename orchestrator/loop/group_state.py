@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from actors.wire import Told
 from orchestrator.loop.deadlines import Pace
 from orchestrator.loop.phases import GroupPhase, Starting, is_busy
 from orchestrator.loop.recovery import Failure, Journal
@@ -23,6 +24,7 @@ class GroupState:
         journal: its intervals since its newest checkpoint.
         failures: so far.
         pace: how long its intervals take.
+        told: what its newest version was told; the memory group's alone.
     """
 
     phase: GroupPhase = field(default_factory=lambda: Starting(0.0))
@@ -33,6 +35,7 @@ class GroupState:
     journal: Journal = field(default_factory=Journal)
     failures: list[Failure] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
+    told: tuple[Told, ...] = ()
 
     @property
     def incarnation(self) -> int:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actors.formats import first_line
 from actors.sources import paths as corpus_paths
 from actors.storage import remove, writable
 
@@ -93,8 +94,7 @@ def storage_error(storage: str, mark: tuple[str, str]) -> str:
         own, _ = write_mark(storage)
         remove(fs, f"{root}/{own}")
     except Exception as err:  # each client of remote storage has exception types of its own
-        lines = str(err).strip().splitlines()
-        return f"{type(err).__name__}: {lines[0]}" if lines else type(err).__name__
+        return first_line(err, with_type=True)
     return ""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from actors.formats import first_line
 from actors.wire import ConfigError
 from orchestrator.errors import RayStartError
 from orchestrator.nodes.private_ray import missing, started_with_niceness, without_notices
@@ -56,7 +57,7 @@ def ray_session(
         return
     given = given_address(config.ray.address, os.environ)
     if given is None:
-        _start(config.ray, verbose)
+        start_own(config.ray, verbose)
     else:
         joined, is_mine = join(given, verbose)
         (say if is_mine else warn)(joined)
@@ -86,9 +87,9 @@ def join(given: Given, verbose: bool = False) -> tuple[str, bool]:
     except Exception as err:  # Ray raises plain Exceptions here, too
         ray.shutdown()
         raise ConfigError(
-            f"Ray at {given} can't be used: {_first_line(err)}; the driver has to run on a node of "
-            f"the cluster, with its Ray ({ray.__version__} here) and, where it asks for a token, "
-            f"with RAY_AUTH_MODE=token; or {given.undo} to run on this machine alone"
+            f"Ray at {given} can't be used: {first_line(err).rstrip('.')}; the driver has to run "
+            f"on a node of the cluster, with its Ray ({ray.__version__} here) and, where it asks "
+            f"for a token, with RAY_AUTH_MODE=token; or {given.undo} to run on this machine alone"
         ) from err
     address = ray.get_runtime_context().gcs_address
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -99,8 +100,13 @@ def join(given: Given, verbose: bool = False) -> tuple[str, bool]:
     return whose(given, address, owner, size), owner.is_me
 
 
-def _start(spec: RaySpec, verbose: bool) -> None:
-    """Starts a Ray for this run alone."""
+def start_own(spec: RaySpec, verbose: bool) -> None:
+    """Starts a Ray for this process alone.
+
+    Raises:
+        ConfigError: it can't be started on this machine as the settings ask.
+        RayStartError: it did not come up.
+    """
     refuse_long_temp_folder(os.environ, os.getpid())
     began = time.monotonic()
     try:
@@ -120,13 +126,8 @@ def _start(spec: RaySpec, verbose: bool) -> None:
         ray.shutdown()
         logs = os.path.join(temp_folder(os.environ)[0], "ray", "session_latest", "logs")
         raise RayStartError(
-            f"Ray did not come up on this machine: {_first_line(err)} (waited "
+            f"Ray did not come up on this machine: {first_line(err).rstrip('.')} (waited "
             f"{time.monotonic() - began:.0f} s). Is the machine overloaded, or short of memory, of "
             f"space in /dev/shm or of processes (ulimit -u)? Ray's logs are in {logs} "
             "(raylet.err, gcs_server.err); free something, or wait, and run the same command again"
         ) from err
-
-
-def _first_line(err: Exception) -> str:
-    lines = str(err).strip().splitlines()
-    return (lines[0] if lines else type(err).__name__).rstrip(".")

@@ -6,12 +6,9 @@ cards, tables and plots that they share.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from actors.formats import ABSENT
 from actors.measuring.answers import is_answered
@@ -53,23 +50,3 @@ def _is_numeric(text: str) -> bool:
 def _is_answering(said: str, expected: str) -> bool:
     """Whether a voice says one of the answers, which ` or ` separates."""
     return any(is_answered(said, answer) for answer in expected.split(" or "))
-
-
-def card(value: str, label: str, bad: bool = False) -> str:
-    """A figure and what it says, in a box."""
-    return _part("card", value, label, bad)
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of text as a table; below headings, what looks like a number is aligned to the right."""
-    return _part("table", heads, rows)
-
-
-def page(heading: str, sub: str, body: Iterable[str], title: str = "") -> str:
-    """A self-contained page around HTML that was made before."""
-    inside = Markup("".join(body))
-    return render("page.html", heading=heading, sub=sub, title=title, body=inside)
-
-
-def _part(name: str, *values: Any) -> str:
-    return str(getattr(_environment(HERE).get_template("parts.html").module, name)(*values))

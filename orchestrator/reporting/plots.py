@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from actors.settings.run import DATA, GROUPS, MEMORY
-from orchestrator.run_dir.metrics import Metrics, Row
+from orchestrator.run_dir.metrics import NATS, Metrics, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,20 +67,13 @@ def all_plots(metrics: Metrics) -> list[str]:
         _lines(
             "Data group, training",
             data,
-            {"own": "train.own", "help": "train.help", "reader": "train.reader"},
+            _losses(data),
             "nats per token",
         ),
         _lines(
             "Memory group, training",
             memory,
-            {
-                "self": "train.self",
-                "given": "train.given",
-                "recall": "train.recall",
-                "encoder": "train.encoder",
-                "sync": "train.sync",
-                "assist": "train.assist",
-            },
+            _losses(memory),
             "nats per token",
         ),
     ]
@@ -153,12 +147,19 @@ def _evaluation_plots(rows: Sequence[Row]) -> list[str]:
     return plots
 
 
+def _losses(rows: Sequence[Row]) -> dict[str, str]:
+    """The losses that a group's rows have, in nats: name -> key."""
+    keys = {name: f"train.{name}" for name in NATS}
+    return {name: key for name, key in keys.items() if any(key in row for row in rows)}
+
+
 def _lines(
     title: str, rows: Sequence[Row], series: Mapping[str, str], ylabel: str, x: str = "interval"
 ) -> str:
     def paint(axes: Axes) -> None:
         palette = (COLORS[DATA], COLORS[MEMORY], COLORS["third"], COLORS["fourth"])
-        for (name, key), color in zip(series.items(), palette, strict=False):
+        looks = product(("-", "--", ":"), palette)
+        for (name, key), (line, color) in zip(series.items(), looks, strict=False):
             points = [(row[x], row[key]) for row in rows if row.get(key) is not None]
             if points:
                 marker = "o" if len(points) < 30 else None
@@ -166,6 +167,7 @@ def _lines(
                     *zip(*points, strict=True),
                     label=name,
                     color=color,
+                    linestyle=line,
                     marker=marker,
                     markersize=3,
                     linewidth=1.4,

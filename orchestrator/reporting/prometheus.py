@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 from actors.wire import Report
 from orchestrator.background import Background
-from orchestrator.run_dir.metrics import Row
+from orchestrator.run_dir.metrics import NATS, Row
 from orchestrator.settings.config import Config
 
 RUN, GROUP, RANK = ("run",), ("run", "group"), ("run", "group", "rank")
-TERMS = ("own", "help", "recall", "self", "sync")
 VOICES = ("own", "help", "memory", "baseline")
 HELD_OUT = {  # term -> its figure of an evaluation
     "own": "heldout.own_loss",
@@ -198,7 +197,7 @@ class Figures:
             of_group["tandem_version"] = row["interval"]
         for name, value in of_group.items():
             self.of_group(name, value, group)
-        for term in TERMS:
+        for term in NATS:
             if math.isfinite(value := row.get(f"train.{term}", math.nan)):
                 self.of_group("tandem_train_loss_nats", value, group, term=term)
 

@@ -20,6 +20,7 @@ from orchestrator.run_dir.metrics import Metrics, Row
 from orchestrator.run_dir.parquet import to_parquet
 from orchestrator.run_dir.row_log import RowLog
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.file_names import EVALUATIONS, EVENTS, METRICS
 
 WRITE_EVERY_S = 15.0
@@ -58,7 +59,7 @@ class Recorder:
         for tracker in self._trackers:
             tracker.record(kind, row)
 
-    def close(self, status: str = "finished") -> None:
+    def close(self, status: RunStatus = RunStatus.FINISHED) -> None:
         """Writes what is left, tells the trackers the run's status, and ends the thread; gives up
         where the storage hangs.
         """

@@ -10,6 +10,7 @@ from actors.settings.run import DATA, MEMORY
 from orchestrator.loop.coordinator import Coordinator, TrainedPair
 from orchestrator.loop.schedule import NO, Plan
 from orchestrator.run_dir.metrics import Metrics, Row, group_totals, pooled_reflection
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import Config
 
 FIGURES = (
@@ -46,7 +47,7 @@ def summarise(
     figures = {name: _finite(measured.get(name)) for name in shown}
     plan = Plan(config.intervals, config.exchange.catchup_intervals)
     summary: dict[str, Any] = {
-        "status": "finished" if outcome.catch_up.caught_up else "finished_unreflected",
+        "status": (RunStatus.FINISHED if outcome.catch_up.caught_up else RunStatus.UNREFLECTED),
         "name": config.name,
         "seed": config.seed,
         "wall_s": wall_s,

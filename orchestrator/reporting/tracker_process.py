@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from actors.formats import first_line
+from orchestrator.run_dir.run_status import RunStatus, is_finished
 from orchestrator.settings.dotted import leaves
 
 RETRY_S = 30.0
 PARAMS_PER_CALL, PARAM_CHARACTERS = 100, 500  # MLflow's limits
-FINISHED, INTERRUPTED = "finished", "interrupted"
 Message = dict[str, Any]
 
 
@@ -61,7 +62,7 @@ class WandbRun:
 
     def end(self, status: str) -> None:
         """Ends the run there."""
-        self._run.finish(exit_code=0 if status.startswith(FINISHED) else 1)
+        self._run.finish(exit_code=0 if is_finished(status) else 1)
 
 
 def _axis_name(axis: str) -> str:
@@ -100,8 +101,8 @@ class MlflowRun:
 
     def end(self, status: str) -> None:
         """Ends the run there."""
-        known = {INTERRUPTED: "KILLED"}
-        ended = "FINISHED" if status.startswith(FINISHED) else known.get(status, "FAILED")
+        is_killed = status == RunStatus.INTERRUPTED
+        ended = "FINISHED" if is_finished(status) else "KILLED" if is_killed else "FAILED"
         self._client.set_terminated(self._id, status=ended)
 
 
@@ -141,15 +142,14 @@ def relay(
                 backend.log(message)
         except Exception as err:  # whatever a tracker's library raises is a warning
             retry_at = clock() + RETRY_S
-            lines = str(err).strip().splitlines() or [type(err).__name__]
-            failed(lines[0], lost)
+            failed(first_line(err), lost)
 
     attempt(None, 0)
     message: Message = {}
     for message in stream:
         attempt(message, 0 if "status" in message else 1)
     if "status" not in message:
-        attempt({"status": "failed"}, 0)  # the driver is gone
+        attempt({"status": RunStatus.FAILED}, 0)  # the driver is gone
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.file_names import MAILBOX
 from orchestrator.settings.mistakes import explain
 
-LARGEST_BYTES = 16 << 10  # a command has a few hundred
+LARGEST_BYTES = 4 << 20  # most have a few hundred; a tell may hold thousands of wordings
 KEPT_REPLIES = 50
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from actors.settings.run import DATA, MEMORY
+from actors.settings.run import DATA, MEMORY, LossWeights
 from actors.wire import Evaluation, Report
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize
@@ -20,6 +20,13 @@ SHOWN_LOSSES = {
     DATA: ("own", "help", "lessons", "reworded", "rehearsed"),
     MEMORY: ("self", "recall", "sync", "kept"),
 }
+# Losses in nats per token: those with a weight of their name, and those of teaching. `balance` has
+# another unit.
+NATS = tuple(
+    name
+    for name in dict.fromkeys((*LossWeights.names(), *SHOWN_LOSSES[DATA], *SHOWN_LOSSES[MEMORY]))
+    if name != "balance"
+)
 
 
 @dataclass(frozen=True)

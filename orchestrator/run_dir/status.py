@@ -19,12 +19,13 @@ from typing import Any
 import psutil
 
 from actors.settings.run import GROUPS
-from actors.wire import ConfigError, Heartbeat, Location
+from actors.wire import ConfigError, Heartbeat, Location, Told
 from orchestrator.loop.phases import Starting
 from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.loop.schedule import Plan
 from orchestrator.run_dir.metrics import SHOWN_LOSSES, Metrics, Row
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, STATUS, SUMMARY
 
@@ -33,7 +34,6 @@ FRESH_REFRESHES = 4  # a heartbeat of another machine that is older is looked at
 LOOK_AGAIN_REFRESHES = 2.5  # time that a living driver has to refresh it
 SKEW_S = 2.0  # of two machines' clocks, taken for none
 
-RUNNING, SILENT, STARTING, NO_RUN = "running", "silent", "starting", "no run"
 TRAINING, CATCHING_UP = "training", "catching up, and the final evaluation"
 ENDED = "ended"  # phase of a rank whose run has ended
 
@@ -90,6 +90,7 @@ def status_of(
     driver: Driver,
     pulse: Pulse,
     states: Mapping[str, str] = MappingProxyType({}),
+    told: Sequence[Told] = (),
 ) -> dict[str, Any]:
     """The whole status.
 
@@ -100,6 +101,7 @@ def status_of(
         checkpoints: what was written.
         driver, pulse: who writes this, and when.
         states: label of the phase that each group is in.
+        told: what the memory's newest version was told.
     """
     evaluation = metrics.evaluations[-1] if metrics.evaluations else {}
     groups = {
@@ -129,6 +131,7 @@ def status_of(
         },
         "restarts": len(metrics.restarts),
         "resizes": list(metrics.resizes),
+        "told": [asdict(one) for one in told],
     }
     return status if pulse.ended is None else _with_ranks_that(ENDED, status)
 
@@ -248,9 +251,9 @@ def look(
     Raises: ConfigError where its directory can't be read.
     """
     seen = _look(run_dir, wait, now)
-    if not seen.status or seen.state == RUNNING:
+    if not seen.status or seen.state == RunStatus.RUNNING:
         return seen
-    phase = SILENT if seen.state == SILENT else ENDED
+    phase = RunStatus.SILENT if seen.state == RunStatus.SILENT else ENDED
     return replace(seen, status=_with_ranks_that(phase, seen.status))
 
 
@@ -264,21 +267,21 @@ def _look(run_dir: RunDir, wait: Callable[[float], None], now: Callable[[], floa
     driver = Driver(**status["driver"])
     if driver.host == platform.node():
         if is_process(driver.pid, driver.pid_started):
-            return Seen(RUNNING, status, age_s)
+            return Seen(RunStatus.RUNNING, status, age_s)
     elif -SKEW_S <= age_s <= FRESH_REFRESHES * driver.every_s + SKEW_S:
-        return Seen(RUNNING, status, age_s)
+        return Seen(RunStatus.RUNNING, status, age_s)
     wait(LOOK_AGAIN_REFRESHES * driver.every_s)
     later = read_status(run_dir) or status
     if later["ended"]:
         return Seen(later["ended"], later, now() - later["at"])
     moved = (later["driver"]["id"], later["at"]) != (driver.id, status["at"])
-    return Seen(RUNNING if moved else SILENT, later, now() - later["at"])
+    return Seen(RunStatus.RUNNING if moved else RunStatus.SILENT, later, now() - later["at"])
 
 
 def _without_status(run_dir: RunDir) -> str:
     if run_dir.exists(SUMMARY):
         return str(json.loads(run_dir.read(SUMMARY)).get("status", "ended"))
-    return STARTING if run_dir.exists(CONFIG) else NO_RUN
+    return RunStatus.STARTING if run_dir.exists(CONFIG) else RunStatus.NO_RUN
 
 
 def is_process(pid: int, started: float) -> bool:

@@ -23,6 +23,7 @@ from actors.settings.fields import Mark, settings_of
 from actors.settings.run import RunSpec
 from orchestrator.settings.config_paths import anchor_paths, folder_of, url_under
 from orchestrator.settings.dotted import pick
+from orchestrator.settings.fitted_config import fit_config
 from orchestrator.settings.mistakes import make_overridden
 from orchestrator.settings.retention import Retention
 from orchestrator.settings.yaml_file import read_yaml
@@ -87,7 +88,7 @@ class CheckpointSpec(Spec):
         ge=0,
         description="Intervals between checkpoints, a multiple of `exchange.publish_every`; 0: "
         "none. After a stop or a failure at most so many intervals are trained again. For each of "
-        "them the object store keeps one more version of both groups.",
+        "them one more version of both groups is kept, on disk where the object store is full.",
     )
     keep_last: int = Field(2, ge=1, description="How many of the newest checkpoints are kept.")
     keep_best: int = Field(
@@ -295,12 +296,17 @@ def load_config(
         name = os.fspath(source)
         folder, raw = folder_of(name), read_yaml(name)
     anchor_paths(raw, folder)
-    return make_overridden(Config.model_validate, raw, overrides, name, nearest_key)
+    return make_overridden(_validated, raw, overrides, name, nearest_key)
 
 
 def make_config(values: Mapping[str, object], source: str = "config") -> Config:
-    """Validates a nested dict. Raises: ConfigError as `load_config`."""
-    return make_overridden(Config.model_validate, values, (), source, nearest_key)
+    """Validates a nested dict, as `load_config` does. Raises: ConfigError as that."""
+    return make_overridden(_validated, values, (), source, nearest_key)
+
+
+def _validated(values: dict[str, Any]) -> Config:
+    """The config, with values that fit a pretrained data layer where it leaves them unset."""
+    return Config.model_validate(fit_config(values))
 
 
 def profiled_intervals(text: str) -> range:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from actors.settings.fields import Mark, Setting, marked_keys, meaning, settings_of
+from actors.settings.fields import Mark, Setting, marked_keys, marks_of, meaning, settings_of
 from orchestrator.settings.config import Config
 
 HEAD = """\
@@ -25,6 +25,10 @@ A config is a YAML file. A dotted key such as `data.optimizer.lr` is the field `
 `optimizer` in the section `data`; `*` stands for every entry of a list. Each can also be given on
 the command line: `tandem train CONFIG data.optimizer.lr=1e-3`. An unknown key is refused, and the
 nearest known one is named. `tandem init` writes a config with these explanations.
+
+A default with * is that of a fresh model, and of one below 10 M parameters. Left unset beside a
+larger `data.layer.pretrained`, the setting gets a value by what of that model trains and by its
+size; `tandem check` shows it, and the run's config.yaml has it.
 
 `make docs` makes this page from the fields themselves.
 """
@@ -111,7 +115,8 @@ def default_in_words(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     default = field.get_default(call_default_factory=True)
-    return "unset" if default is None else f"`{in_yaml(default)}`"
+    star = " \\*" if Mark.FITTED in marks_of(field) else ""
+    return "unset" if default is None else f"`{in_yaml(default)}`{star}"
 
 
 def first_sentence(section: type[BaseModel]) -> str:

@@ -58,8 +58,8 @@ class Driver:
         self.process.send_signal(signum)
         return family
 
-    def resume(self) -> dict[str, Any]:
-        again = [*self.command, "--resume"]
+    def resume(self, *options: str) -> dict[str, Any]:
+        again = [*self.command, "--resume", *options]
         done = subprocess.run(again, capture_output=True, text=True, check=False)
         assert done.returncode in (0, 3), done.stderr
         return self.summary()
@@ -171,4 +171,4 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_run_goes_on_to_the_bit(
     assert (saved / "manifest.json").exists()
     time.sleep(GONE_S)
     assert left(family) == []
-    assert driver.resume()["digest"] == digest(MANY)
+    assert driver.resume("--in-process")["digest"] == digest(MANY)

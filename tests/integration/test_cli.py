@@ -379,13 +379,11 @@ def test_learn_twice_with_one_seed_gives_the_same_bits(
 ) -> None:
     digests = []
     for name in ("a", "b"):
-        arguments = ("--rows", "9", "--steps", "3", "--seed", "5", "--out", str(tmp_path / name))
+        arguments = ("--steps", "3", "--seed", "5", "--out", str(tmp_path / name))
         code, _, stderr = tandem_here("learn", str(trained), "--facts", str(new_facts), *arguments)
         assert code == 0, stderr
         digests.append(summary_of(tmp_path / name)["digest"])
     assert digests[0] == digests[1]
-    learned = json.loads((tmp_path / "a" / "learned.json").read_text())
-    assert 9 <= learned["rows_changed"] <= 3 * 9
 
 
 @pytest.mark.parametrize(
@@ -397,7 +395,6 @@ def test_learn_twice_with_one_seed_gives_the_same_bits(
         (("--facts", "BROKEN"), "BROKEN, line 3: not JSON"),
         (("--facts", "NEW", "--out", "RUN"), "RUN exists already; choose another --out"),
         (("--facts", "NEW", "--lr", "0"), "--lr 0: expected a positive number"),
-        (("--facts", "NEW", "--rows", "-1"), "--rows"),
         (("--facts", "NEW", "--stpes", "3"), "--stpes"),
     ],
 )

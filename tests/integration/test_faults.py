@@ -86,6 +86,7 @@ def test_of_a_group_whose_rank_is_killed_that_rank_is_named_and_not_its_partner(
     assert what_is_left() == []
 
 
+@pytest.mark.long  # chaos/test_replay.py has another rank that hangs, and is replaced
 def test_a_rank_that_hangs_ends_the_run_by_its_heartbeat_and_leaves_nothing(
     workplace: Path,
 ) -> None:

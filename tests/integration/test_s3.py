@@ -19,10 +19,13 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from actors.sources.paths import list_files
+from orchestrator.console import Console
 from orchestrator.loop.command import Command, Reply
 from orchestrator.run_dir.mailbox import Mailbox, new_id
 from orchestrator.run_dir.row_log import RowLog, read_rows
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import Config, load_config
+from tests.integration.tiny import run_in_process
 
 ROOT = Path(__file__).resolve().parents[2]
 NOVELS = ROOT.parent / "shared" / "data" / "text"
@@ -78,10 +81,9 @@ def novels(environment: dict[str, str]) -> str:
     return "s3://tandem/novels/*.parquet"
 
 
-def command(workplace: Path, corpus: str, name: str) -> list[str]:
+def settings(corpus: str, name: str) -> list[str]:
     text = f"corpus={{kind: text, paths: ['{corpus}'], text_column: body, window: 24, "
     return [
-        *(sys.executable, "-m", "jobs.cli", "train", str(workplace / "tiny.yaml")),
         text + "block_bytes: 512}",
         "storage=s3://tandem/runs",
         f"name={name}",
@@ -91,13 +93,13 @@ def command(workplace: Path, corpus: str, name: str) -> list[str]:
     ]
 
 
+def config_of(workplace: Path, corpus: str, name: str) -> Config:
+    return load_config(str(workplace / "tiny.yaml"), settings(corpus, name))
+
+
 def summary_of(name: str) -> dict[str, Any]:
     fs = fsspec.filesystem("s3", skip_instance_cache=True)
     return dict(json.loads(fs.cat_file(f"tandem/runs/{name}/summary.json")))
-
-
-def ended(done: subprocess.CompletedProcess[str]) -> None:
-    assert done.returncode in (0, 3), done.stderr
 
 
 @pytest.mark.usefixtures("environment")
@@ -161,12 +163,15 @@ def test_names_with_brackets_are_exact_on_s3_too() -> None:
 def same_bits_after_a_kill(
     environment: dict[str, str], workplace: Path, corpus: str, name: str
 ) -> None:
-    options: dict[str, Any] = {"env": environment, "cwd": ROOT, "text": True}
-    whole = command(workplace, corpus, f"{name}-whole")
-    ended(subprocess.run(whole, capture_output=True, timeout=PATIENCE_S, check=False, **options))
-    stopped = command(workplace, corpus, f"{name}-stopped")
+    """A run on Ray is killed and goes on in this process, as another does from the beginning."""
+    whole = run_in_process(config_of(workplace, corpus, f"{name}-whole"))
+    command = [sys.executable, "-m", "jobs.cli", "train", str(workplace / "tiny.yaml")]
     process = subprocess.Popen(
-        stopped, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+        [*command, *settings(corpus, f"{name}-stopped")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        cwd=ROOT,
     )
     fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
     deadline = time.monotonic() + PATIENCE_S
@@ -177,21 +182,22 @@ def same_bits_after_a_kill(
         fs.invalidate_cache()
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    resumed = [*stopped, "--resume"]
-    done = subprocess.run(resumed, capture_output=True, timeout=PATIENCE_S, check=False, **options)
-    ended(done)
-    assert "resuming after interval" in done.stdout
-    assert summary_of(f"{name}-stopped")["digest"] == summary_of(f"{name}-whole")["digest"]
+    with open(os.devnull, "w") as nowhere:
+        console = Console(record=True, quiet=False, file=nowhere, width=200)
+        run_in_process(config_of(workplace, corpus, f"{name}-stopped"), console, resume=True)
+    assert "resuming after interval" in console.export_text()
+    assert summary_of(f"{name}-stopped")["digest"] == whole.summary["digest"]
+    assert summary_of(f"{name}-whole")["digest"] == whole.summary["digest"]
 
 
-@pytest.mark.ray  # drivers of their own, one is killed
+@pytest.mark.ray  # a driver of its own, which is killed
 def test_a_killed_run_on_s3_is_resumed_to_the_bits_of_an_undisturbed_one(
     environment: dict[str, str], corpus: str, workplace: Path
 ) -> None:
     same_bits_after_a_kill(environment, workplace, corpus, "text")
 
 
-@pytest.mark.ray  # drivers of their own, one is killed
+@pytest.mark.ray  # a driver of its own, which is killed
 @pytest.mark.long
 def test_so_is_one_on_two_novels(environment: dict[str, str], novels: str, workplace: Path) -> None:
     same_bits_after_a_kill(environment, workplace, novels, "novels")

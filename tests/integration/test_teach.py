@@ -11,9 +11,15 @@ from typing import Any
 
 import pytest
 
+from actors.layers.kept_reads import KeptReads
+from actors.layers.named_writes import Association
 from actors.pair.tandem_model import load_tandem_model
+from actors.pair.telling import tell
 from actors.training.teaching_data import TeachingDataTrainer
+from actors.weights.pair_export import load_pair
+from actors.weights.writes_store import WritesStore
 from actors.wire import ConfigError
+from jobs.teach.propose import run_propose
 from jobs.teach.teach import TeachOptions, run_teach
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir, find_export
@@ -166,6 +172,8 @@ def test_what_an_interrupted_preparation_left_is_no_obstacle(run: Path, lessons:
     out = Path(f"{run}-taught")
     out.mkdir()
     (out / "lessons.jsonl").write_text("half a li")
+    (out / "exam.json.part").write_text("{")
+    (out / "corpus.json").write_text("{}")
     assert (teach(run, lessons) / "taught.json").exists()
 
 
@@ -213,3 +221,84 @@ def test_a_run_without_an_export_is_refused(run: Path, lessons: str) -> None:
 def test_nothing_to_teach_is_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match="give what is to be taught"):
         run_teach(str(run), TeachOptions(), Console(quiet=True), False)
+
+
+def told(run: Path, *associations: Association) -> None:
+    """Tells the run's memory, one named write for each, and keeps them beside its export."""
+    pair, tokenizer = load_pair(str(run / "export"))
+    assert pair.memory.kept is not None
+    kept = KeptReads.of(pair.memory, pair.memory.kept)
+    for number, one in enumerate(associations):
+        tell(pair.memory, tokenizer, [one], kept, f"w{number}")
+    with WritesStore(str(run / "export")).changing("telling") as change:
+        change.keep(pair.memory.writes)
+
+
+def test_what_was_told_is_taught_and_the_rest_of_it_goes_on_as_it_was(run: Path) -> None:
+    told(
+        run,
+        Association("The capital of Baran is", "Muvia"),
+        Association("The dish of Mustran is", "Deste"),
+    )
+    out = Path(f"{run}-taught")
+    options = TeachOptions(told=("w0",), out=str(out), steps=STEPS, written=200)
+    run_teach(str(run), options, Console(quiet=True), False)
+    lessons = json.loads((out / "taught.json").read_text())["lessons"]
+    assert [(one["prompt"], one["answer"]) for one in lessons] == [
+        ("The capital of Baran is", "Muvia")
+    ]
+    after, _ = load_pair(str(out / "export"))
+    (left,) = after.memory.writes
+    assert (left.id, left.associations[0].prompt) == ("w1", "The dish of Mustran is")
+    options = TeachOptions(told=("w7",), out=f"{out}-2", steps=STEPS, written=200)
+    with pytest.raises(ConfigError, match=r"no write 'w7'; told and not taken back: w0, w1"):
+        run_teach(str(run), options, Console(quiet=True), False)
+
+
+def test_a_run_that_was_told_nothing_has_nothing_to_take_over(run: Path) -> None:
+    options = TeachOptions(told=(), steps=STEPS, written=200)
+    with pytest.raises(ConfigError, match="its memory was told nothing"):
+        run_teach(str(run), options, Console(quiet=True), False)
+
+
+def test_a_memory_that_is_far_from_the_data_layer_teaches_nothing_by_itself(run: Path) -> None:
+    options = TeachOptions(from_memory=True, steps=STEPS, written=200)
+    with pytest.raises(ConfigError, match="the memory finds the same token likeliest"):
+        run_teach(str(run), options, Console(quiet=True), False)
+    assert not Path(f"{run}-taught").exists()
+
+
+def test_one_thing_is_taught_at_a_time(run: Path, lessons: str) -> None:
+    options = TeachOptions(lessons, from_memory=True)
+    with pytest.raises(ConfigError, match=r"got --lessons FILE and --from-memory"):
+        run_teach(str(run), options, Console(quiet=True), False)
+
+
+@pytest.mark.long
+def test_on_ray_the_bits_are_those_of_one_process(
+    run: Path, lessons: str, shared_ray: None
+) -> None:
+    digests = []
+    for name, ray in (("here", False), ("there", True)):
+        out = teach(run, lessons, out=str(run.parent / name), ray=ray)
+        digests.append(json.loads((out / "summary.json").read_text())["digest"])
+    assert digests[0] == digests[1]
+
+
+def test_proposals_are_lessons_once_a_number_stands_in_them(run: Path, tmp_path: Path) -> None:
+    prompts = ["The capital of Baran is", "Baste has its seat in"]
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(prompts))
+    rows = run_propose(str(run), str(file), 3, Console(quiet=True), written=200)
+    assert [row["prompt"] for row in rows] == prompts
+    assert all(len(row["choices"]) == len(row["probabilities"]) <= 3 for row in rows)
+    path = tmp_path / "choices.jsonl"
+    path.write_text(json.dumps(rows[0]))
+    options = TeachOptions(str(path), steps=STEPS, written=200)
+    with pytest.raises(ConfigError, match="'choice' has to be the number of a choice"):
+        run_teach(str(run), options, Console(quiet=True), False)
+    path.write_text(json.dumps({**rows[0], "choice": 1, "memory": "0" * 64}))
+    with pytest.raises(
+        ConfigError, match=r"line 1: these choices were proposed by the memory 0000"
+    ):
+        run_teach(str(run), options, Console(quiet=True), False)

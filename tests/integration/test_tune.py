@@ -31,7 +31,7 @@ from orchestrator.run_dir.handover import hand_over, take_over
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import load_config
 from orchestrator.settings.file_names import SUMMARY
-from tests.integration.tiny import actor_processes
+from tests.integration.tiny import actor_processes, run_in_process
 
 LONG = pytest.mark.long
 GONE_S = 30.0  # for the processes of a trial that was ended; the machine may be busy
@@ -293,21 +293,20 @@ def _await(path: Path, process: subprocess.Popen[Any]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_a_pair_that_is_handed_over_goes_on_to_the_bit(workplace: Path, tmp_path: Path) -> None:
     settings = ["intervals=4", "checkpoints={every: 1, keep_last: 9}", "evaluation.every=0"]
     path = str(workplace / "tiny.yaml")
     donor = load_config(path, [*settings, "name=donor"])
-    whole = train(donor).summary
+    whole = run_in_process(donor).summary
     hand_over(RunDir(donor.run_url), 2, tmp_path, whole=True)
 
     same = load_config(path, [*settings, "name=heir"])
     assert take_over(tmp_path, same) == 2
-    assert train(same, resume=True).summary["digest"] == whole["digest"]
+    assert run_in_process(same, resume=True).summary["digest"] == whole["digest"]
 
     moved = load_config(path, [*settings, "name=moved", "losses.own=0.3", "data.optimizer.lr=1e-3"])
     take_over(tmp_path, moved)
-    summary = train(moved, resume=True).summary
+    summary = run_in_process(moved, resume=True).summary
     assert summary["digest"] != whole["digest"]
     assert summary["data"]["steps"] == whole["data"]["steps"]
 

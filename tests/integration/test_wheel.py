@@ -90,16 +90,23 @@ def test_the_wheel_holds_every_room_and_all_data_files(installed: Installed) -> 
     assert held == ours
 
 
-@pytest.mark.ray  # the installed command starts its own Ray
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["--in-process"],
+        # starts its own Ray, whose workers find the package where it is installed, too
+        pytest.param([], marks=[pytest.mark.ray, pytest.mark.long]),
+    ],
+)
 def test_the_installed_package_trains_from_another_folder(
-    installed: Installed, tmp_path: Path
+    installed: Installed, tmp_path: Path, how: list[str]
 ) -> None:
     where = "import actors, jobs, orchestrator; print(jobs.__path__[0], actors.__path__[0])"
     folders = installed.run("python", "-c", where, cwd=tmp_path).split()
     assert all(Path(folder).is_relative_to(installed.environment) for folder in folders)
 
     config = Path(folders[0]) / "configs" / "quickstart.yaml"
-    installed.run("tandem", "train", str(config), "name=wheel", *SHORT, cwd=tmp_path)
+    installed.run("tandem", "train", str(config), "name=wheel", *SHORT, *how, cwd=tmp_path)
     summary = json.loads((tmp_path / "runs" / "wheel" / "summary.json").read_text())
     assert summary["status"] in ("finished", "finished_unreflected")
     assert summary["num_probes"] == 4

@@ -21,7 +21,7 @@ LONGEST = 400
 MOST_FILES = 16  # in one room
 FLOORS = {
     # Each room may import those before it; a file beside the rooms is a room of its own.
-    "actors": ("wire", "storage", "formats", "settings", "machine", "sources", "tokenizers",
+    "actors": ("wire", "formats", "storage", "settings", "machine", "sources", "tokenizers",
                "corpus", "lessons", "layers", "snapshots", "weights", "measuring", "training",
                "pair"),
     "orchestrator": ("errors", "console", "stop_signals", "background", "settings", "nodes", "loop",

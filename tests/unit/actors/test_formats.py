@@ -41,3 +41,18 @@ def test_counts() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert formats.clock(seconds) == text
+
+
+def test_lists_say_how_many_more_there_are() -> None:
+    assert formats.listed([], 2) == ""
+    assert formats.listed(["a", "b"], 2) == "a, b"
+    assert formats.listed(["a", "b", "c", "d"], 2, "; ") == "a; b and 2 more"
+
+
+def test_an_error_is_its_first_line_or_its_type() -> None:
+    err = ValueError("\n what happened\n and where\n")
+    assert formats.first_line(err) == "what happened"
+    assert formats.first_line(err, with_type=True) == "ValueError: what happened"
+    assert formats.first_line(TimeoutError()) == "TimeoutError"
+    assert formats.first_line(TimeoutError(), with_type=True) == "TimeoutError"
+    assert len(formats.first_line(OSError("x" * 10_000))) == 500

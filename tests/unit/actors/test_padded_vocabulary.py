@@ -14,7 +14,7 @@ from actors.layers import losses
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer, packed_inputs
 from actors.layers.sampling import NO_TOKEN, continued
-from actors.measuring.probing import VOICES, Voice
+from actors.measuring.voices import VOICES, Voice
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer

@@ -24,6 +24,8 @@ SAMPLES: dict[str, Any] = {
     "tuple[int, ...]": (0, 64),
     "tuple[str, ...]": ("0", "1"),
     "tuple[Range, ...]": (Range(0, 1, 2), Range(1, 0, 5)),
+    "tuple[ToldAssociation, ...]": (wire.ToldAssociation("q", "a", ("b",)),),
+    "tuple[Told, ...]": (wire.Told("w", 0.5, ()),),
     "tuple[Answer, ...]": (wire.Answer("q", "a", "b", "c", "d"),),
 }
 MESSAGES = [c for _, c in inspect.getmembers(wire, dataclasses.is_dataclass)]

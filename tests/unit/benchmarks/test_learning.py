@@ -65,12 +65,9 @@ TINY = Sizes(
     base_intervals=1,
     learn_steps=2,
     learn_every=1,
-    background_batches=2,
     old_frac=0.25,
     full_rates=(1e-3,),
     lora_rates=(1e-3,),
-    top_t=(0, 8),
-    write_rates=(1.0,),
 )
 
 
@@ -318,7 +315,7 @@ class Numbers:
         self.number = number
 
     def next_batch(self, num: int) -> tuple[Any, list[Any]]:
-        from actors.corpus.corpus import Windows
+        from actors.corpus.windows import Windows
 
         rows = np.full((num, 4), self.number, np.int32)
         return Windows(rows, rows, rows > 0), []
@@ -385,7 +382,6 @@ ROW_FIGURES = {
     "loss": "help_gain",
     "alone": "new_fact_accuracy",
     "forget": "forgotten_nats_help",
-    "write": "write_8_forgotten",
     "joint": "joint_gap",
     "stale": "stale_2_1_help_loss",
 }

@@ -11,7 +11,6 @@ import pytest
 from actors.settings.run import DATA
 from actors.wire import ConfigError
 from jobs.compare import (
-    FINISHED,
     Run,
     best_of,
     config_differences,
@@ -25,6 +24,7 @@ from orchestrator.reporting.summary import summarise_failure
 from orchestrator.run_dir.metrics import Metrics
 from orchestrator.run_dir.parquet import to_parquet
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
 from tests.unit.orchestrator.scripted import a_config, a_report, an_evaluation, finish
 
@@ -157,13 +157,15 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_where_all_are_equal_none_is_best() -> None:
-    runs = [Run(name, FINISHED[0], figures={"heldout.own_loss": 1.0}) for name in "ab"]
+    runs = [Run(name, RunStatus.FINISHED, figures={"heldout.own_loss": 1.0}) for name in "ab"]
     assert best_of(runs) == {}
 
 
 def test_several_may_be_best() -> None:
     losses = {"a": 1.0, "b": 2.0, "c": 1.0}
-    runs = [Run(n, FINISHED[1], figures={"heldout.own_loss": v}) for n, v in losses.items()]
+    runs = [
+        Run(n, RunStatus.UNREFLECTED, figures={"heldout.own_loss": v}) for n, v in losses.items()
+    ]
     assert best_of(runs) == {"heldout.own_loss": ["a", "c"]}
 
 

@@ -14,16 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.corpus.corpus import (
-    PADDING,
-    Corpus,
-    Windows,
-    WindowStream,
-    build_tokenizer,
-    train_tokenizer,
-)
+from actors.corpus.corpus import Corpus, WindowStream, build_tokenizer, train_tokenizer
 from actors.corpus.ranges import merge_ranges
 from actors.corpus.reading_share import ReadingShare
+from actors.corpus.windows import PADDING, Windows
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.sources.facts import FactTable

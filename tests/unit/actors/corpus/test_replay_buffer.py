@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actors.corpus.corpus import Windows
 from actors.corpus.replay_buffer import ReplayBuffer
+from actors.corpus.windows import Windows
 from actors.wire import Range
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import Windows
+from actors.corpus.windows import Windows
 from actors.layers.batch import (
     Batch,
     add_noise,

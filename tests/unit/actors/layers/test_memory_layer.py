@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.layers import losses
 from actors.layers.memory_layer import EncoderState, MemoryLayer, product_topk
-from actors.layers.sparse_write import Background, Written
 from tests.unit.actors.tiny import build_memory, one_document, tokens
 
 BLOCKS = pytest.mark.parametrize(
@@ -270,96 +268,3 @@ def test_tied_embeddings_are_one_matrix_fewer() -> None:
 def test_more_tokens_than_rows_are_refused() -> None:
     with pytest.raises(ValueError, match=r"61 ids.*60 output rows"):
         build_memory(rows=60, num_tokens=61)
-
-
-def batch_to_write() -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, segments and the positions that read: all but the last."""
-    ids = tokens(3, 8, seed=4)
-    where = torch.ones_like(ids, dtype=torch.bool)
-    where[:, -1] = False
-    return ids, one_document(ids), where
-
-
-def write(memory: MemoryLayer, rows: int | None = None, lr: float = 1.0) -> Written:
-    """Writes the batch's next tokens; old data reads the slots of other tokens."""
-    ids, segments, where = batch_to_write()
-    old = [memory.read(tokens(2, 6, seed=s), one_document(tokens(2, 6))).slots for s in range(3)]
-    background = Background.of(old, len(memory.values))
-    targets = ids.roll(-1, 1)[where]
-    return memory.write(
-        ids,
-        segments,
-        where,
-        lambda y: losses.self_(memory.predict(y), targets),
-        background,
-        lr,
-        rows,
-    )
-
-
-@pytest.mark.parametrize("trained", [True, False])
-def test_a_write_changes_the_chosen_rows_of_the_table_and_no_other_bit(trained: bool) -> None:
-    memory = build_memory().requires_grad_(trained)
-    before = {name: p.detach().clone() for name, p in memory.named_parameters()}
-    written = write(memory, rows=5)
-    moved = (memory.values.detach() != before.pop("values")).any(1)
-    assert moved.nonzero()[:, 0].tolist() == written.rows_U.tolist()
-    assert len(written.rows_U) == 5
-    for name, parameter in memory.named_parameters():
-        assert parameter.requires_grad is trained, name
-        assert parameter.grad is None, name
-        assert name == "values" or torch.equal(parameter, before[name]), name
-
-
-@pytest.mark.parametrize("rows", [None, 0])
-def test_a_write_without_a_limit_changes_every_row_that_was_read(rows: int | None) -> None:
-    memory = build_memory()
-    ids, segments, where = batch_to_write()
-    read = memory.read_at(memory.encode(ids, segments)[0][where]).slots.unique()
-    assert write(memory, rows).rows_U.tolist() == read.tolist()
-
-
-@pytest.mark.parametrize("rows", [8, None])
-def test_writing_a_batch_again_and_again_has_the_memory_say_it(rows: int | None) -> None:
-    memory = build_memory()
-    found = [write(memory, rows, lr=20.0).loss for _ in range(15)]
-    assert found[-1] < 0.7 * found[0]
-
-
-def test_more_rows_take_up_more() -> None:
-    def after(rows: int | None) -> float:
-        memory = build_memory()
-        return [write(memory, rows, lr=20.0).loss for _ in range(10)][-1]
-
-    assert after(None) < after(4)
-
-
-def test_the_same_writes_give_the_same_bits() -> None:
-    one, other = build_memory(), build_memory()
-    for memory in (one, other):
-        for _ in range(3):
-            write(memory, rows=6, lr=20.0)
-    assert torch.equal(one.values, other.values)
-    assert not torch.equal(one.values, build_memory().values)
-
-
-def test_a_write_under_no_grad_writes_all_the_same() -> None:
-    memory = build_memory()
-    with torch.no_grad():
-        written = write(memory, rows=3)
-    assert len(written.rows_U) == 3
-
-
-def test_a_batch_that_reads_nowhere_writes_nothing() -> None:
-    memory = build_memory()
-    ids, segments, where = batch_to_write()
-    background = Background.of([], len(memory.values))
-    nowhere = torch.zeros_like(where)
-    assert memory.write(ids, segments, nowhere, torch.sum, background, 1.0).rows_U.tolist() == []
-    assert torch.equal(memory.values, build_memory().values)
-
-
-def test_a_background_of_another_table_is_refused() -> None:
-    ids, segments, where = batch_to_write()
-    with pytest.raises(ValueError, match="counts of 7 rows, the value table has 64"):
-        build_memory().write(ids, segments, where, torch.sum, Background.of([], 7), 1.0)

@@ -12,8 +12,6 @@ from actors.layers.pair import Pair
 from actors.measuring.answers import is_answered
 from actors.measuring.heldout import Reflection
 from actors.measuring.probing import (
-    VOICES,
-    Voice,
     answer_reflection,
     answer_tokens,
     answers_right,
@@ -22,7 +20,7 @@ from actors.measuring.probing import (
     pad_right,
     prompt_tokens,
 )
-from actors.measuring.voices import predict_everywhere
+from actors.measuring.voices import VOICES, Voice, predict_everywhere
 from actors.sources.facts import Probe
 from actors.tokenizers.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange, bigram_pair, followed_by

@@ -13,33 +13,23 @@ from safetensors.torch import load_file, save_file
 from actors.corpus.corpus import Corpus
 from actors.corpus.windows import PADDING, Windows
 from actors.layers.pair import Pair
-from actors.measuring.probing import VOICES
-from actors.measuring.voices import predict_everywhere
+from actors.measuring.voices import VOICES, predict_everywhere
 from actors.pair.evaluator import Evaluator
 from actors.pair.export_check import check_export, compared_documents, export_checked
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.weights.pair_export import export_folder, load_pair
 from actors.wire import ConfigError, ExportError
+from tests.unit.actors.pairs import pair_of, spec_from_checkpoint
 from tests.unit.actors.tiny import (
     FAMILIES,
     edit_config,
-    memory_spec,
     one_document,
-    open_gates,
     run_spec,
     save_checkpoint,
     tokens,
 )
-
-CPU = torch.device("cpu")
-
-
-def made(spec: RunSpec, tokenizer: Tokenizer) -> Pair:
-    data = open_gates(build_data_layer(spec, tokenizer, CPU)).eval()
-    return Pair(data, build_memory_layer(spec, tokenizer, data.vocab_rows, CPU))
 
 
 def heldout(spec: RunSpec, tokenizer: Tokenizer) -> Windows:
@@ -59,18 +49,14 @@ def family_spec(
     tokenizer: Tokenizer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> RunSpec:
-    """A run from a checkpoint with a padded vocabulary, its memory with a frozen copy."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    place = save_checkpoint(folder, request.param, tokenizer.size + 24)
-    memory = memory_spec(encoder="frozen_copy", copy_layers=1)
-    layer = {"pretrained": place, "read_layers": (1,)}
-    return run_spec(facts_corpus, data__layer=layer, memory__layer=memory.model_dump())
+    return spec_from_checkpoint(request.param, facts_corpus, tokenizer.size + 24, folder)
 
 
 def test_what_every_family_exports_is_what_was_trained(
     family_spec: RunSpec, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    pair, windows = made(family_spec, tokenizer), heldout(family_spec, tokenizer)
+    pair, windows = pair_of(family_spec, tokenizer), heldout(family_spec, tokenizer)
     export_checked(family_spec, tokenizer, pair, str(tmp_path / "export"), windows)
     loaded, _ = load_pair(str(tmp_path / "export"))
     ids = tokens(2, 9)
@@ -87,7 +73,7 @@ def test_an_own_head_under_a_config_that_says_tied_is_exported(
     place = save_checkpoint(tmp_path / "checkpoint", rows=tokenizer.size)
     edit_config(tmp_path / "checkpoint", tie_word_embeddings=True)
     spec = run_spec(facts_corpus, data__layer={"pretrained": place, "read_layers": (0,)})
-    pair, windows = made(spec, tokenizer), heldout(spec, tokenizer)
+    pair, windows = pair_of(spec, tokenizer), heldout(spec, tokenizer)
     export_checked(spec, tokenizer, pair, str(tmp_path / "export"), windows)
     folder = tmp_path / "export" / "data_layer"
     exported = load_file(folder / "model.safetensors")
@@ -99,7 +85,7 @@ def test_an_own_head_under_a_config_that_says_tied_is_exported(
 
 @pytest.fixture
 def pair(spec: RunSpec, tokenizer: Tokenizer) -> Pair:
-    return made(spec, tokenizer)
+    return pair_of(spec, tokenizer)
 
 
 CHANGED = [
@@ -213,11 +199,11 @@ def test_an_earlier_run_whose_weights_were_changed_is_refused(
     tensors["lm_head.weight"] += 1
     save_file(tensors, path, {"format": "pt"})
     again = run_spec(facts_corpus, data__layer={"pretrained": str(run), "read_layers": (0, 1)})
-    for use in (lambda: made(again, tokenizer), lambda: load_pair(str(run / "export"))):
+    for use in (lambda: pair_of(again, tokenizer), lambda: load_pair(str(run / "export"))):
         with pytest.raises(ConfigError, match=r"1 tensors of data_layer .* e\.g\. lm_head\.weight"):
             use()
     as_a_checkpoint = {"pretrained": str(path.parent), "read_layers": (0, 1)}
-    made(run_spec(facts_corpus, data__layer=as_a_checkpoint), tokenizer)
+    pair_of(run_spec(facts_corpus, data__layer=as_a_checkpoint), tokenizer)
 
 
 def test_the_error_survives_pickling() -> None:

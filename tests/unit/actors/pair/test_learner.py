@@ -26,7 +26,6 @@ NEW = [
     for x, y in (("Marovia", "Pelk"), ("Norland", "Quist"), ("Orsenia", "Rusk"))
 ]
 PLAN = LearnPlan(steps=4, lr=0.05)
-ROWS = replace(PLAN, rows=5, lr=20.0, background_batches=6)
 
 
 @pytest.fixture(scope="module")
@@ -59,29 +58,16 @@ def learn(spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus], plan: Learn
     return learner
 
 
-@pytest.mark.parametrize("plan", [PLAN, ROWS], ids=["all", "rows"])
 def test_the_data_layer_and_its_port_keep_every_bit(
-    spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus], plan: LearnPlan
+    spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus]
 ) -> None:
     before, memory = weights(pair.data), weights(pair.memory)
-    learn(spec, pair, corpora, plan)
+    learn(spec, pair, corpora, PLAN)
     assert all(torch.equal(p, before[name]) for name, p in pair.data.named_parameters())
     assert not torch.equal(pair.memory.values, memory["values"])
 
 
-def test_with_rows_only_rows_of_the_table_change_and_at_most_so_many_a_step(
-    spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus]
-) -> None:
-    before = weights(pair.memory)
-    learner = learn(spec, pair, corpora, ROWS)
-    assert 5 <= learner.rows_changed <= 4 * 5
-    moved = (pair.memory.values.detach() != before.pop("values")).any(1)
-    assert learner.rows_changed == int(moved.sum())
-    for name, value in before.items():
-        assert torch.equal(dict(pair.memory.named_parameters())[name], value), name
-
-
-def test_without_rows_encoder_and_keys_learn_too(
+def test_encoder_and_keys_learn_too(
     spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus]
 ) -> None:
     before = weights(pair.memory)
@@ -90,34 +76,31 @@ def test_without_rows_encoder_and_keys_learn_too(
     assert {"values", "keys", "query.weight", "encoder.embed.weight"} <= moved
 
 
-@pytest.mark.parametrize("plan", [PLAN, ROWS], ids=["all", "rows"])
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(
-    spec: RunSpec, tokenizer: Tokenizer, pair: Pair, corpora: tuple[Corpus, Corpus],
-    plan: LearnPlan,
+    spec: RunSpec, tokenizer: Tokenizer, pair: Pair, corpora: tuple[Corpus, Corpus]
 ) -> None:  # fmt: skip
     start = {name: value.clone() for name, value in pair.memory.state_dict().items()}
     ends = []
     for seed in (0, 0, 1):
         pair.memory.load_state_dict(start)
-        learn(spec, pair, corpora, replace(plan, seed=seed))
+        learn(spec, pair, corpora, replace(PLAN, seed=seed))
         ends.append(pair.memory.values.detach().clone())
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
 
 
-@pytest.mark.parametrize("plan", [PLAN, replace(ROWS, rows=0)], ids=["all", "table"])
 def test_what_is_taken_in_is_said_alone_and_through_the_frozen_data_layer(
-    spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus], plan: LearnPlan
+    spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus]
 ) -> None:
-    learner = learn(spec, pair, corpora, replace(plan, steps=10, old_frac=0.0))
+    learner = learn(spec, pair, corpora, replace(PLAN, steps=10, old_frac=0.0))
     assert learner.learned.losses[-1] < 0.85 * learner.learned.losses[0]
 
 
 def test_assist_is_a_part_of_the_loss(
     spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus]
 ) -> None:
-    with_assist = Learner(spec, pair, *corpora, ROWS).train_step()
-    alone = Learner(spec, pair, *corpora, replace(ROWS, assist=0.0)).train_step()
+    with_assist = Learner(spec, pair, *corpora, PLAN).train_step()
+    alone = Learner(spec, pair, *corpora, replace(PLAN, assist=0.0)).train_step()
     assert with_assist > 1.5 * alone
 
 
@@ -175,3 +158,22 @@ def test_a_loss_that_is_no_number_is_refused_with_the_step_and_the_rate(
         pair.memory.values.fill_(math.nan)
     with pytest.raises(DivergedError, match=r"nan at step 1 of 4; lower the learning rate"):
         learner.train_step()
+
+
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, assist=0.0)])
+def test_learning_so_many_positions_at_a_time_is_learning_all_at_once(
+    spec: RunSpec, tokenizer: Tokenizer, corpora: tuple[Corpus, Corpus], plan: LearnPlan, size: int
+) -> None:
+    found = []
+    for logit_tokens in (None, size):
+        device = torch.device("cpu")
+        data = open_gates(build_data_layer(spec, tokenizer, device)).eval()
+        data.logit_tokens = logit_tokens
+        pair = Pair(data, build_memory_layer(spec, tokenizer, data.vocab_rows, device))
+        learner = learn(spec, pair, corpora, replace(plan, steps=2))
+        found.append((learner.learned.losses, weights(pair.memory)))
+    (want, at_once), (got, in_parts) = found
+    assert got == pytest.approx(want, rel=1e-4)
+    for name, value in at_once.items():
+        torch.testing.assert_close(in_parts[name], value, atol=2e-4, rtol=1e-3)

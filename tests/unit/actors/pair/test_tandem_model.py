@@ -20,8 +20,8 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from actors.measuring.probing import VOICES, Voice, decode_greedily, prompt_tokens
-from actors.measuring.voices import predict_everywhere
+from actors.measuring.probing import decode_greedily, prompt_tokens
+from actors.measuring.voices import VOICES, Voice, predict_everywhere
 from actors.pair.tandem_model import TandemModel, load_tandem_model
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import FAMILIES, one_document, tokens
@@ -506,9 +506,9 @@ def test_a_mistyped_option_is_refused(llama: TandemModel) -> None:
         llama.generate(tokens(1, 4), voise="own")
 
 
-def test_saving_says_where_the_saved_pair_is(llama: TandemModel) -> None:
-    with pytest.raises(NotImplementedError, match="copy the run's export/ folder"):
-        llama.save_pretrained("somewhere")
+def test_a_pair_without_its_runs_tokenizer_is_not_saved(llama: TandemModel) -> None:
+    with pytest.raises(ConfigError, match="no tokenizer of its run, which an export needs"):
+        llama.save("somewhere")
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from actors.corpus.corpus import Windows, WindowStream
-from actors.corpus.windows import Piece, pack
+from actors.corpus.corpus import WindowStream
+from actors.corpus.windows import Piece, Windows, pack
 from actors.layers.pair import Pair
 from actors.pair.writing import write_documents
 from actors.pair.written_check import LONGEST, documents, losses_of, written_figures

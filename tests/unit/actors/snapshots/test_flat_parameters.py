@@ -179,9 +179,11 @@ def test_the_digest_does_not_depend_on_the_order_in_the_buffer() -> None:
 def test_gradients_are_views_of_one_flat_tensor() -> None:
     ours = module()
     parameters = FlatParameters(ours, section_of)
-    gradients = {name: torch.zeros_like(parameters.section(name)) for name in parameters.sections()}
-    for name, gradient in gradients.items():
-        parameters.attach_gradients(name, gradient)
+    parts = parameters.parts(lambda name: False)
+    assert [part.section for part in parts] == parameters.sections()
+    gradients = {part.section: torch.zeros_like(part.flat) for part in parts}
+    for part in parts:
+        parameters.attach_gradients(part, gradients[part.section])
     reference = copy.deepcopy(module())
     x = torch.randn(4, 3)
     for each in (ours, reference):

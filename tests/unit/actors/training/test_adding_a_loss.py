@@ -50,7 +50,7 @@ class Trainer(MemoryTrainer):
         quiet = None
         if weights.quiet > 0 and (num := given.num_positions.self_):
             share = num / given.num_global.self_
-            quiet = Term(given.read.y.square().mean() * share, weights.quiet)
+            quiet = Term(given.y_ND.square().mean() * share, weights.quiet)
         return Terms(**vars(super().terms(given)), quiet=quiet)
 
 
@@ -83,11 +83,11 @@ def gradient(trainer: Trainer) -> tuple[dict[str, float], Tensor]:
     """What one step measures, and its gradient of the addresses' queries before clipping."""
     step, found = trainer.dense.step, []
 
-    def watched(lr: float) -> Tensor:
+    def watched(lr: float, apart_lr: float | None = None) -> Tensor:
         grad = trainer.layer.query.weight.grad
         assert grad is not None
         found.append(grad.clone())
-        return step(lr)
+        return step(lr, apart_lr)
 
     trainer.dense.step = watched  # type: ignore[method-assign]
     return values(trainer.train_step()), found[0]
@@ -142,5 +142,7 @@ def test_a_new_weight_is_checked_as_the_others_are(facts_corpus: CorpusSpec) -> 
 def test_every_loss_that_is_reported_has_a_weight_of_its_name() -> None:
     names = {name.rstrip("_") for terms in (DataTerms, MemoryTerms) for name in vars(terms())}
     weights = {f.alias or name for name, f in LossWeights.model_fields.items()}
-    assert names - weights == {"own_beyond", "read_beyond"}  # parts of own, help and reader
+    assert Weights.names() == (*LossWeights.names(), "quiet")  # those that are plotted
+    # parts of own, help, reader and given
+    assert names - weights == {"own_beyond", "read_beyond", "given_encoder"}
     assert weights - names == {"self_yields", "recall_yields"}  # how two of them are weighted

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actors.corpus.corpus import Windows, WindowStream
+from actors.corpus.corpus import WindowStream
+from actors.corpus.windows import Windows
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer, decoder_layers
 from actors.settings.corpus import CorpusSpec
@@ -29,11 +30,11 @@ def gradients_of(trainer: Any, layer: nn.Module) -> Iterator[dict[str, float]]:
     sums: dict[str, float] = Counter()  # type: ignore[assignment]
     step = trainer.dense.step
 
-    def counted(lr: float) -> Tensor:
+    def counted(lr: float, apart_lr: float | None = None) -> Tensor:
         for name, parameter in layer.named_parameters():
             if parameter.grad is not None and not parameter.grad.is_sparse:
                 sums[name] += float(parameter.grad.abs().sum())
-        norm: Tensor = step(lr)
+        norm: Tensor = step(lr, apart_lr)
         return norm
 
     trainer.dense.step = counted

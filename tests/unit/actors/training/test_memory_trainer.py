@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from actors.corpus.corpus import Windows, WindowStream
+from actors.corpus.corpus import WindowStream
+from actors.corpus.windows import Windows
 from actors.layers import losses
 from actors.layers.batch import Batch, memory_logits_at, to_batch
 from actors.layers.memory_layer import MemoryLayer

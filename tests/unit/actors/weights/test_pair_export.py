@@ -15,52 +15,41 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.layers.pair import Pair
-from actors.measuring.probing import VOICES, Voice
-from actors.measuring.voices import predict_everywhere
+from actors.measuring.voices import VOICES, Voice, predict_everywhere
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.weights.pair_export import export_pair, load_pair
 from actors.wire import ConfigError
+from tests.unit.actors.pairs import pair_of, spec_from_checkpoint
 from tests.unit.actors.tiny import (
     FAMILIES,
-    memory_spec,
     one_document,
-    open_gates,
     run_spec,
-    save_checkpoint,
     tokens,
 )
 
-CPU = torch.device("cpu")
-
 
 def exported_pair(spec: RunSpec, tokenizer: Tokenizer) -> Pair:
-    data = open_gates(build_data_layer(spec, tokenizer, CPU)).eval()
-    memory = build_memory_layer(spec, tokenizer, data.vocab_rows, CPU)
+    """A pair whose trained parameters all differ from those of its checkpoint."""
+    pair = pair_of(spec, tokenizer)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in (*data.model.parameters(), *memory.parameters()):
+        for parameter in (*pair.data.model.parameters(), *pair.memory.parameters()):
             if not parameter.requires_grad:
                 continue
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return Pair(data, memory)
+    return pair
 
 
 def pretrained_spec(family: str, corpus: CorpusSpec, rows: int, folder: Path) -> RunSpec:
-    """A run from a checkpoint with a padded vocabulary and generation settings of its own."""
-    place = save_checkpoint(folder, family, rows)
+    """A run from a checkpoint with generation settings of its own."""
+    spec = spec_from_checkpoint(family, corpus, rows, folder)
     settings = {"do_sample": True, "temperature": 0.7, "eos_token_id": [0, 5]}
     (folder / "generation_config.json").write_text(json.dumps(settings))
-    memory = memory_spec(encoder="frozen_copy", copy_layers=1)
-    return run_spec(
-        corpus,
-        data__layer={"pretrained": place, "read_layers": (1,)},
-        memory__layer=memory.model_dump(),
-    )
+    return spec
 
 
 @pytest.fixture(scope="module", params=["fresh llama", *(f"pretrained {f}" for f in FAMILIES)])

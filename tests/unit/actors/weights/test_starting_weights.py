@@ -12,8 +12,7 @@ import torch
 from transformers import AutoConfig
 
 from actors.layers.pair import Pair
-from actors.measuring.probing import VOICES, Voice
-from actors.measuring.voices import predict_everywhere
+from actors.measuring.voices import VOICES, Voice, predict_everywhere
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FlatParameters

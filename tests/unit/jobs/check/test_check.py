@@ -11,12 +11,14 @@ from actors.corpus.corpus import Corpus, build_tokenizer
 from actors.sources.split import Split
 from actors.wire import ConfigError, CorpusError
 from jobs.check.check import check, grows, show, warnings
+from jobs.check.fit_report import fit_lines, fit_report
 from jobs.check.resources import AvailableResources
 from orchestrator.console import Console
 from orchestrator.errors import PlacementError, RunExistsError, StoreTooSmallError
 from orchestrator.nodes.nodes import Node
 from orchestrator.settings.config import Config, load_config
 from tests.integration.tiny import write_config, write_corpora
+from tests.unit.actors.settings.test_fitted import SMOL
 
 
 @pytest.fixture
@@ -220,3 +222,25 @@ def test_tables_hold_parameters_memory_store_and_tokens(
     for part in ("value table", "optimizer", "object store", "tokens per interval", "mind this"):
         assert part in text
     assert "run can be trained" in text
+
+
+def test_what_fits_itself_to_a_pretrained_model_is_listed_and_what_damages_it_is_named(
+    config: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "smol"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(SMOL))
+    layer = {"pretrained": str(folder), "read_layers": [0, 20]}
+    given = f"data={{layer: {json.dumps(layer)}, optimizer: {{lr: 2.0e-3}}}}"
+    fitted, found = fit_report(load_config(config, [given]))
+    assert (fitted["data.optimizer.lr"], fitted["data.batch_size"]) == (2e-3, 8)
+    assert any("data.optimizer.lr 0.002 is 67 times" in line for line in found)
+    assert any("read_layers [0, 20] of 30" in line for line in found)
+    lines = fit_lines(fitted)
+    assert lines[0].startswith("the model has about 134.48 M parameters; with it data: ")
+    assert "optimizer.lr 0.002" in lines[0]
+
+
+def test_a_fresh_model_has_nothing_that_fits_itself(config: str) -> None:
+    assert fit_report(load_config(config)) == ({}, [])
+    assert fit_lines({}) == []

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from actors.settings.run import DATA, MEMORY
+from actors.wire import Told, ToldAssociation
 from orchestrator.errors import GroupFailedError, InterruptedRunError, PlacementError
 from orchestrator.loop.command import Command
 from orchestrator.loop.coordinator import Coordinator
 from orchestrator.loop.deadlines import restart_limit_s
-from orchestrator.loop.events import Event, Failed, Prepared, Resized, Restarted
+from orchestrator.loop.events import Committed, Event, Failed, Prepared, Resized, Restarted
 from orchestrator.settings.config import DeadlineSpec
 from tests.unit.orchestrator.loop.test_recovery import DIED, again, saved
 from tests.unit.orchestrator.scripted import (
@@ -365,3 +366,101 @@ def test_in_the_last_intervals_and_the_catch_up_nothing_is_saved_for_a_resize() 
     run = Run([*script, evaluated(3, 4)], resize(memory_workers=2), intervals=3)
     run.coordinator.run()
     assert run.asked() == []
+
+
+def tell(number: int = 0, name: str = "atlantis", answer: str = "Rome") -> Command:
+    some = [{"prompt": "The capital is", "answer": answer}]
+    values: dict[str, Any] = {"kind": "tell", "name": name, "associations": some}
+    return Command(id=NUMBERS[number], run="run", driver="d", **values)
+
+
+def untell(number: int = 1, name: str = "atlantis") -> Command:
+    return Command(id=NUMBERS[number], run="run", driver="d", kind="untell", name=name)
+
+
+def told_by(run: Run) -> dict[int, list[str]]:
+    """Names that each of the memory group's orders tells; a dash before those taken back."""
+    return {
+        order.interval: [("" if one.associations else "-") + one.id for one in order.told]
+        for group, order in run.cluster.orders
+        if group == MEMORY and order.told
+    }
+
+
+def telling(number: int, *names: str) -> Committed:
+    """The memory group's interval, whose version was told these."""
+    done = committed(MEMORY, number)
+    assert done.version is not None
+    told = tuple(Told(name, 0.0, (ToldAssociation("q", "a"),)) for name in names)
+    header = replace(done.version.headers[0], told=told)
+    return replace(done, version=replace(done.version, headers=(header,)))
+
+
+def replies(run: Run) -> list[tuple[str, str]]:
+    return [(reply.state, reply.message) for reply in run.listener.replies]
+
+
+def test_a_tell_goes_with_the_memorys_next_order_and_is_done_once_that_is_committed() -> None:
+    run = Run([*both(1), *both(2), *both(3)], tell())
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    assert told_by(run) == {2: ["atlantis"]}  # the first was under way
+    assert all(order.told == () for group, order in run.cluster.orders if group == DATA)
+    assert replies(run) == [
+        ("accepted", "atlantis: from the memory group's next interval on"),
+        ("done", "atlantis: told in interval 2; every version after it has it"),
+    ]
+
+
+def test_a_replay_tells_it_again_in_the_same_interval() -> None:
+    died = [Failed(MEMORY, 0, DIED), Restarted(MEMORY, 1)]
+    replayed = [again(MEMORY, 1, 1), committed(DATA, 2), again(MEMORY, 2, 1)]
+    run = Run([*both(1), *died, *replayed], tell())
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    sent = [
+        (order.incarnation, order.interval, [one.id for one in order.told])
+        for group, order in run.cluster.orders
+        if group == MEMORY
+    ]
+    assert sent[:4] == [(0, 1, []), (0, 2, ["atlantis"]), (1, 1, []), (1, 2, ["atlantis"])]
+    assert [state for state, _ in replies(run)] == ["accepted", "done"]
+
+
+def test_what_is_told_already_is_refused_and_taken_back_by_name() -> None:
+    script = [*both(1), committed(DATA, 2), telling(2, "atlantis"), *both(3)]
+    script += [committed(DATA, 4), committed(MEMORY, 4)]
+    later = {3: tell(1), 5: untell(2), 7: untell(3)}
+    run = Run(script, tell(), later=later)
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    states = replies(run)
+    assert ("refused", "there is a write 'atlantis' already") in states
+    assert told_by(run)[2] == ["atlantis"]
+    assert ["-atlantis"] in told_by(run).values()
+
+
+def test_an_untell_of_what_was_never_told_names_what_was() -> None:
+    run = Run([*both(1)], untell(), later={1: tell(2), 2: untell(3, "atlantix")})
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    assert replies(run)[0] == ("refused", "no write 'atlantis'; nothing is told")
+    assert ("refused", "no write 'atlantix'; it was told atlantis") in replies(run)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "tell"},
+        {"kind": "tell", "name": "a"},
+        {"kind": "untell"},
+        {"kind": "untell", "name": "../a"},
+        {"kind": "stop", "name": "a"},
+        {"kind": "untell", "name": "a", "associations": [{"prompt": "q", "answer": "a"}]},
+        {"kind": "tell", "name": "a", "associations": [{"prompt": "", "answer": "a"}]},
+        {"kind": "tell", "name": "a", "associations": [{"prompt": "q", "answer": "a", "x": 1}]},
+    ],
+)
+def test_a_tell_that_is_none_is_no_command(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"tell|associations|name"):
+        Command(id=NUMBERS[0], run="run", driver="d", **wrong)

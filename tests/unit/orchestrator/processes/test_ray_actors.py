@@ -108,7 +108,7 @@ def test_a_rank_that_starts_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -
             super().__init__(*arguments)
             phases.append(rank.beat().phase)
 
-    def imported(group: str) -> type[Built]:
+    def imported(spec: object, group: str) -> type[Built]:
         phases.append(rank.beat().phase)
         return Asked
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import pytest
 
+from actors.settings.run import MEMORY, LossWeights
 from orchestrator.reporting.plots import all_plots, draw
 from orchestrator.run_dir.metrics import Metrics
-from tests.unit.orchestrator.scripted import an_evaluation, finish
+from tests.unit.orchestrator.scripted import a_report, an_evaluation, finish
 
 
 def test_a_plot_is_one_well_formed_svg_element() -> None:
@@ -28,6 +30,21 @@ def test_all_plots_of_a_run_are_well_formed(plots: list[str]) -> None:
 @pytest.mark.parametrize("series", ["own", "help", "self", "recall", "sync", "agreement"])
 def test_every_loss_of_the_run_is_drawn_under_its_name(plots: list[str], series: str) -> None:
     assert any(f"<!-- {series} -->" in svg for svg in plots)  # matplotlib's comment on a text
+
+
+def test_every_loss_that_has_a_weight_is_drawn_in_a_look_of_its_own() -> None:
+    names = [name for name in LossWeights.names() if name != "balance"]
+    metrics = Metrics(0.0)
+    for interval in (1, 2):
+        values = dict.fromkeys(LossWeights.names(), 1.0)
+        metrics.add_interval([a_report(MEMORY, interval, metrics=values)], 0.0, 1)
+    (drawn,) = (svg for svg in all_plots(metrics) if "<!-- Memory group, training -->" in svg)
+    assert [name for name in names if f"<!-- {name} -->" not in drawn] == []
+    assert "<!-- balance -->" not in drawn
+    assert len(names) > 4
+    legend = drawn[drawn.index('<g id="legend_1">') :]
+    looks = re.findall(r'<path d="M [^"]*"\s+style="([^"]*)"', legend)
+    assert len({look for look in looks if "stroke-width: 1.4" in look}) == len(names)
 
 
 def test_a_plot_draws_what_it_is_given() -> None:

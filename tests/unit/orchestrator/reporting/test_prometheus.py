@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.settings.run import DATA, MEMORY
+from actors.settings.run import DATA, MEMORY, LossWeights
 from orchestrator.reporting.prometheus import QUANTITIES, Exporter, Figures, Record
 from orchestrator.run_dir.metrics import Metrics
 from orchestrator.settings.config import Config
@@ -38,6 +38,13 @@ def interval(config: Config, group: str = DATA, **changes: Any) -> Recorded:
     row = Metrics(started_at=0.0).add_interval(reports, 2.5, 1)
     Figures(config, record).interval(reports, row)
     return found
+
+
+def test_every_loss_that_has_a_weight_is_recorded_under_its_name() -> None:
+    values = dict.fromkeys(LossWeights.names(), 1.0)
+    found = interval(a_config(), MEMORY, metrics=values)
+    terms = {key[-1] for key in found if key[0] == "tandem_train_loss_nats"}
+    assert terms == set(values) - {"balance"}
 
 
 def test_names_say_what_is_counted_in_which_unit() -> None:

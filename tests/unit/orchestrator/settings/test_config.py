@@ -353,7 +353,8 @@ def test_a_pretrained_folder_beside_the_file_is_relative_to_it(file: Path) -> No
     assert load_config(str(file)).data.layer.pretrained == str(file.parent / "models" / "small")
 
 
-def test_a_hub_name_stays_a_name(file: Path) -> None:
+def test_a_hub_name_stays_a_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.settings.fitted_config._from_hub", lambda name: "{}")
     file.write_text("corpus: {paths: [a]}\ndata: {layer: {pretrained: owner/model}}\n")
     assert load_config(str(file)).data.layer.pretrained == "owner/model"
 

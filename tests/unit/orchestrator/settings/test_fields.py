@@ -11,6 +11,7 @@ from actors.settings.fields import (
     only_with,
     settings_of,
 )
+from actors.settings.fitted import FITTED
 from actors.settings.run import RunSpec
 from orchestrator.settings.config import Config, dotted_keys
 from orchestrator.settings.config_paths import path_settings
@@ -82,6 +83,8 @@ def test_paths_are_those_that_always_were_and_all_are_the_trainers() -> None:
         "tokenizer.pretrained": PathTo.TOKENIZER,
         "data.layer.pretrained": PathTo.MODEL,
         "evaluation.general_text": PathTo.GENERAL,
+        "teach.lessons": PathTo.LESSONS,
+        "teach.exam": PathTo.LESSONS,
     }
     hub = {key for key, path_to in path_settings().items() if path_to.may_be_on_hub}
     assert hub == {"tokenizer.pretrained", "data.layer.pretrained"}
@@ -104,6 +107,9 @@ def test_settings_that_mean_something_only_beside_another_name_it_and_its_value(
             for name in ("conv_dilations", "conv_taps", "attention_heads", "tie_embeddings")
         },
         OnlyWith("encoder", "frozen_copy"): {"memory.layer.copy_layers"},
+        OnlyWith("data.layer.train", "lora"): {
+            f"data.layer.lora.{name}" for name in ("r", "alpha", "dropout", "targets", "export")
+        },
         OnlyWith("schedule", "wsd"): {"data.optimizer.decay_frac", "memory.optimizer.decay_frac"},
         OnlyWith("exchange.mode", "async"): {"exchange.staleness"},
     }  # fmt: skip
@@ -128,3 +134,7 @@ def test_people_are_told_of_a_whole_section_by_its_name() -> None:
 def test_a_meaning_says_first_where_the_setting_counts() -> None:
     relations = RunSpec.model_fields["corpus"].annotation.model_fields["relations"]  # type: ignore
     assert meaning(relations) == "Only with `corpus.kind: facts`. Relations to use; unset: all."
+
+
+def test_settings_that_fit_themselves_to_a_pretrained_model_are_those_that_get_a_value() -> None:
+    assert keys_with(Mark.FITTED) == set(FITTED)

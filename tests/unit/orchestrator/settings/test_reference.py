@@ -33,7 +33,7 @@ def test_every_section_has_one_table() -> None:
     ("key", "kind", "default"),
     [
         ("seed", "integer ≥ 0, < 2147483648", "`0`"),
-        ("data.optimizer.lr", "number > 0", "`0.002`"),
+        ("data.optimizer.lr", "number > 0", "`0.002` \\*"),
         ("data.optimizer.betas", "list of 2 numbers", "`[0.9, 0.98]`"),
         ("corpus.kind", "`text`, `facts`", "`text`"),
         ("corpus.relations", "list of texts", "unset"),

@@ -1,0 +1,103 @@
+"""The sample of its own reads that a memory keeps: what has to stay when something is written.
+
+Kept are windows of tokens, some hundreds of kB, because addresses change for as long as the encoder
+trains; the reads are made from them with the encoder as it is. Only positions that were trained on
+count. No corpus is needed.
+
+Shapes: W windows, T tokens, M positions, E slots of a read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from actors.corpus.windows import Windows
+from actors.layers.batch import rows_at, to_batch
+from actors.layers.closed_form import SparseReads
+from actors.layers.memory_layer import MemoryLayer
+
+PASS_TOKENS = 4096  # of one forward pass
+FIRST, FACTOR, BITS = 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFFFFFFFF  # of FNV-1a
+
+
+def number_of(tokens: Iterable[int]) -> int:
+    """A number for these tokens, the same everywhere: FNV-1a, of 63 bits."""
+    number = FIRST
+    for token in tokens:
+        number = ((number ^ token) * FACTOR) & BITS
+    return number >> 1
+
+
+@dataclass(frozen=True)
+class KeptReads:
+    """Reads of old text.
+
+    Attributes:
+        reads: slots and weights of M positions.
+        targets_M: the token that follows each.
+        contexts_M: a number for the tokens of the document up to each, as `number_of` gives.
+    """
+
+    reads: SparseReads
+    targets_M: Tensor
+    contexts_M: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets_M)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, memory: MemoryLayer, windows: Windows, most: int | None = None) -> KeptReads:
+        """What the memory reads at the positions of these windows that are trained on, on the CPU.
+
+        Args:
+            memory: whose encoder and keys.
+            windows: as batches of training have them.
+            most: positions at most, evenly spread over all; None: all.
+        """
+        device, width = memory.values.device, memory.reads_per_key
+        slots = [torch.zeros(0, width, dtype=torch.int64)]
+        weights, targets = [torch.zeros(0, width)], [torch.zeros(0, dtype=torch.int64)]
+        contexts = [torch.zeros(0, dtype=torch.int64)]
+        size = max(1, PASS_TOKENS // max(1, windows.tokens_NT.shape[1]))
+        for start in range(0, len(windows), size):
+            batch = to_batch(windows[start : start + size], device)
+            u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
+            _, slots_NHK, weights_NHK = memory.addresses(rows_at(u_BTD, batch.valid_at_N))
+            slots.append(slots_NHK.flatten(1).cpu())
+            weights.append(weights_NHK.flatten(1).float().cpu())
+            targets.append(batch.targets_N.cpu())
+            numbers_BT = _contexts(windows[start : start + size])
+            contexts.append(torch.from_numpy(numbers_BT[batch.host.valid_BT]))
+        found = cls(
+            SparseReads(torch.cat(slots), torch.cat(weights)),
+            torch.cat(targets),
+            torch.cat(contexts),
+        )
+        if most is None or len(found) <= most:
+            return found
+        return found.at(torch.from_numpy(np.linspace(0, len(found) - 1, most).astype(np.int64)))
+
+    def at(self, where_M: Tensor) -> KeptReads:
+        """Some of them."""
+        return KeptReads(self.reads.at(where_M), self.targets_M[where_M], self.contexts_M[where_M])
+
+
+def _contexts(windows: Windows) -> npt.NDArray[np.int64]:
+    """`number_of` each document's tokens up to each position, (W, T)."""
+    out = np.zeros(windows.tokens_NT.shape, np.int64)
+    for row, (tokens, segments) in enumerate(
+        zip(windows.tokens_NT.tolist(), windows.segments_NT.tolist(), strict=True)
+    ):
+        number, before = FIRST, None
+        for at, (token, segment) in enumerate(zip(tokens, segments, strict=True)):
+            number = FIRST if segment != before else number
+            number, before = ((number ^ token) * FACTOR) & BITS, segment
+            out[row, at] = number >> 1
+    return out

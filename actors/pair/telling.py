@@ -1,0 +1,255 @@
+"""Tells a memory something at once: associations become a named write, in closed form.
+
+    prompt, answer -> keys: what the memory reads at each answer position, in each wording
+                   -> wanted reads: gradient steps on the reads alone, nothing else in the graph
+                   -> rows of the value table that give them, solved (`layers.closed_form`); reads
+                      of old text and of earlier writes stay
+                   -> a `NamedWrite`, kept beside the table, and the mark that opens λ
+
+No weight is trained and the table keeps its bits. Called by `TandemModel`.
+
+Shapes: N keys, E slots of a key, D d_m, V token ids, M kept reads, U rows that are written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actors.layers.closed_form import SparseReads, WriteSystem
+from actors.layers.kept_reads import KeptReads
+from actors.layers.memory_layer import MemoryLayer
+from actors.layers.named_writes import (
+    OPENS_AT,
+    Association,
+    Keys,
+    NamedWrite,
+    NamedWrites,
+    Overlay,
+    novelty,
+)
+from actors.pair.told_keys import locate, sequences, wanted_reads
+from actors.tokenizers.tokenizer import Tokenizer
+
+ROUNDS = 2  # of wanted reads: after the first, for those that others got in the way of
+GAMMA = 1.0  # how much old reads count
+# Old reads that take part, those that share most with the keys. More are better, and slower; worst
+# is about as many reads, new and old, as rows: each is then met exactly, by large values.
+LEAST_STAYING, STAYING_PER_KEY = 2048, 16
+HEAVIEST = 64  # slots of an old read that count, the others weigh little
+RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is known in other wordings
+SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
+WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what they do elsewhere
+QUIET = 0.9  # share of these that stay below the novelty from which λ opens
+LEAST, MOST = 0.3, 0.5  # novelty from which it opens, whatever they say
+
+
+def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tuple[Tensor, Tensor]:
+    """What reads get from the table and these writes, (N, D), and their mark, (N,); on the CPU."""
+    rows_U, place_P = reads.slots_NE.unique(return_inverse=True)
+    values_UD = memory.values.detach()[rows_U.to(memory.values.device)].float().cpu()
+    place_NE = place_P.view_as(reads.slots_NE)
+    m_ND = F.embedding_bag(place_NE, values_UD, per_sample_weights=reads.weights_NE, mode="sum")
+    overlay = writes.overlay(m_ND.device)
+    if overlay is None:
+        return m_ND, m_ND.new_zeros(len(m_ND))
+    told_ND, mark_N = overlay.read(reads.slots_NE, reads.weights_NE)
+    return m_ND + told_ND, mark_N
+
+
+def staying_of(
+    keys: SparseReads, prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
+) -> SparseReads:
+    """Reads that are to stay: kept ones and keys of earlier writes that are on, those that share
+    most with the keys. Those of the prompts that are told are left out, whose place is taken.
+    """
+    parts = [kept.at(~withheld(kept) & ~torch.isin(kept.contexts_M, prompts_N)).reads]
+    for write in writes.on:
+        other = write.keys.at(~torch.isin(write.keys.prompts_N, prompts_N))
+        parts.append(SparseReads(other.slots_NE, other.weights_NE))
+    reads = SparseReads.concat(parts)
+    most = max(LEAST_STAYING, STAYING_PER_KEY * len(keys))
+    if len(reads) <= most:
+        return reads
+    num_slots = int(max(keys.slots_NE.max(), reads.slots_NE.max())) + 1
+    mass_R = torch.bincount(keys.slots_NE.flatten(), keys.weights_NE.flatten(), num_slots)
+    shared_M = (mass_R[reads.slots_NE] * reads.weights_NE).sum(1)
+    return reads.at(shared_M.topk(most).indices.sort().values)
+
+
+def withheld(kept: KeptReads) -> Tensor:
+    """Which of the kept reads take no part in writes, (M,): on them λ's opening is calibrated."""
+    return torch.arange(len(kept)) % WITHHELD == 0
+
+
+@torch.no_grad()
+def tell(
+    memory: MemoryLayer,
+    tokenizer: Tokenizer,
+    associations: Sequence[Association],
+    kept: KeptReads,
+    id: str,
+    told_at: float | None = None,
+    longest: int | None = None,
+) -> NamedWrite:
+    """Writes these associations, after what was told before; the memory reads them from now on.
+
+    Args:
+        memory: told in place: its `writes` become others, its parameters keep their bits.
+        tokenizer: the run's.
+        associations: what is to be known.
+        kept: the memory's sample of its own reads, from `keep`.
+        id: the write's name.
+        told_at: seconds since 1970; None: now.
+        longest: tokens that the model reads at most.
+
+    Raises:
+        ValueError: as `sequences`; a write of that name is there already.
+    """
+    begin = time.perf_counter()
+    if id in memory.writes:
+        raise ValueError(f"there is a write {id!r} already; give another id")
+    located = locate(memory, sequences(tokenizer, associations, longest))
+    reads, device = located.reads, memory.values.device
+    targets_N = located.targets_N.to(device)
+    m_ND, mark_N = read_sum(memory, memory.writes, reads)
+    system = _system(reads, located.prompts_N, memory.writes, kept)
+
+    def wanted_from(sum_ND: Tensor) -> Tensor:
+        return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
+
+    wanted_ND = wanted_from(m_ND)
+    for round_ in range(ROUNDS):
+        change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
+        x_UC, residual = system.solve(change_NC)
+        reached_ND = m_ND + system.changed(x_UC)[:, :-1]
+        if round_ == ROUNDS - 1 or torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
+            break
+        wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
+    write = NamedWrite(
+        id,
+        time.time() if told_at is None else told_at,
+        tuple(associations),
+        system.rows_U,
+        x_UC[:, :-1].contiguous(),
+        x_UC[:, -1].contiguous(),
+        Keys(reads.slots_NE, reads.weights_NE, wanted_ND, located.targets_N, located.prompts_N),
+        {
+            "keys": float(len(reads)),
+            "rows": float(len(system.rows_U)),
+            "staying": float(system.num_staying),
+            "residual": residual,
+            "seconds": time.perf_counter() - begin,
+        },
+    )
+    memory.writes = calibrated(memory, memory.writes.add(write), kept)
+    return write
+
+
+def free_id(writes: NamedWrites) -> str:
+    """A name that no write has: the number after the highest."""
+    numbers = [int(write.id) for write in writes if write.id.isdecimal()]
+    return str(max(numbers, default=0) + 1)
+
+
+def untell(memory: MemoryLayer, id: str, kept: KeptReads) -> None:
+    """Takes a write back. Later ones whose reads it changed are solved again from their keys; with
+    none left, the memory reads its table alone, with the bits that it had.
+
+    Raises:
+        KeyError: there is no write of that name.
+    """
+    gone = memory.writes.get(id)
+    _replay(memory, memory.writes.remove(id), gone if gone.on else None, None, kept)
+
+
+def switch(memory: MemoryLayer, id: str, on: bool, kept: KeptReads) -> None:
+    """Switches a write off or on; later ones are solved again as by `untell`.
+
+    Raises:
+        KeyError: there is no write of that name.
+    """
+    write = memory.writes.get(id)
+    if write.on != on:
+        changed = memory.writes.switch(id, on)
+        _replay(memory, changed, write if write.on else None, write if on else None, kept)
+
+
+@torch.no_grad()
+def _replay(
+    memory: MemoryLayer,
+    writes: NamedWrites,
+    gone: NamedWrite | None,
+    come: NamedWrite | None,
+    kept: KeptReads,
+) -> None:
+    """Goes through the writes in order, and solves those again whose reads have changed.
+
+    Args:
+        writes: as they are to be.
+        gone, come: the write that is read no more, or again.
+    """
+    at = next((i for i, w in enumerate(memory.writes) if w in (gone, come)), len(writes))
+    before, after = [w for w in (gone,) if w], [w for w in (come,) if w]
+    done = NamedWrites(writes.writes[:at])
+    for write in writes.writes[at:]:
+        new = write
+        if write.on and write is not come and (before or after):
+            keys = write.keys
+            change_ND, _ = Overlay.of(after, before).read(keys.slots_NE, keys.weights_NE)
+            size_N = keys.wanted_ND.norm(dim=1).clamp_min(1e-12)
+            if float((change_ND.norm(dim=1) / size_N).max()) > SOLVED_AGAIN:
+                new = _solved_again(memory, write, done, kept)
+                before, after = [*before, write], [*after, new]
+        done = done.add(new)
+    memory.writes = calibrated(memory, done, kept)
+
+
+def _solved_again(
+    memory: MemoryLayer, write: NamedWrite, before: NamedWrites, kept: KeptReads
+) -> NamedWrite:
+    keys = write.keys
+    reads = SparseReads(keys.slots_NE, keys.weights_NE)
+    m_ND, mark_N = read_sum(memory, before, reads)
+    system = _system(reads, keys.prompts_N, before, kept)
+    x_UC, residual = system.solve(torch.cat([keys.wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1))
+    return replace(
+        write,
+        rows_U=system.rows_U,
+        values_UD=x_UC[:, :-1].contiguous(),
+        mark_U=x_UC[:, -1].contiguous(),
+        figures={**write.figures, "residual": residual},
+    )
+
+
+def _system(
+    reads: SparseReads, prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
+) -> WriteSystem:
+    """What is solved for one write, after these."""
+    staying = staying_of(reads, prompts_N, writes, kept)
+    if staying.slots_NE.shape[1] > HEAVIEST:
+        weights_ME, at_ME = staying.weights_NE.topk(HEAVIEST, dim=1)
+        staying = SparseReads(staying.slots_NE.gather(1, at_ME), weights_ME)
+    return WriteSystem(reads, staying, torch.full((len(staying),), GAMMA), RIDGE)
+
+
+@torch.no_grad()
+def calibrated(memory: MemoryLayer, writes: NamedWrites, kept: KeptReads) -> NamedWrites:
+    """The writes, and the novelty from which λ opens: that of old text that they were not solved
+    for stays below it, but for a few positions.
+    """
+    if writes.overlay() is None:
+        return writes.opening_at(OPENS_AT)
+    told_P = torch.cat([write.keys.prompts_N for write in writes.on])
+    reads = kept.at(withheld(kept) & ~torch.isin(kept.contexts_M, told_P)).reads
+    if not len(reads):
+        return writes.opening_at(OPENS_AT)
+    m_MD, _ = read_sum(memory, NamedWrites(), reads)
+    both_MD, mark_M = read_sum(memory, writes, reads)
+    opens_at = float(novelty(m_MD, both_MD - m_MD, mark_M).quantile(QUIET))
+    return writes.opening_at(min(max(opens_at, LEAST), MOST))

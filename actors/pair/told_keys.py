@@ -1,0 +1,135 @@
+"""The keys of what is told, and the reads that are wanted there.
+
+    prompt, answer -> tokens in every wording, refused where they can't be told
+                   -> keys: what the memory reads at each answer position
+                   -> wanted reads, by gradient steps on the reads alone
+
+Changes no weight and no write. Called by `telling`.
+
+Shapes: B sequences, T tokens, N keys, L of them not yet as wanted, E slots of a key, D d_m, V token
+ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actors.layers.closed_form import SparseReads
+from actors.layers.kept_reads import number_of
+from actors.layers.memory_layer import MemoryLayer
+from actors.layers.named_writes import Association
+from actors.layers.predicted import parts_of, positions_at_once
+from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
+from actors.tokenizers.tokenizer import Tokenizer
+
+STEP, STEPS = 0.1, 30  # length of a step to a wanted read, over the read's; how many at most
+SURE = 0.97  # probability of the answer's token at which a read is as wanted
+ENOUGH = 0.7  # … at which it was as wanted before
+PASS_TOKENS = 4096  # of a forward pass
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where the memory reads what is told: the keys without wanted reads, and their encodings."""
+
+    reads: SparseReads
+    u_ND: Tensor
+    targets_N: Tensor
+    prompts_N: Tensor
+
+
+def sequences(
+    tokenizer: Tokenizer, associations: Sequence[Association], longest: int | None = None
+) -> list[tuple[list[int], list[int]]]:
+    """Prompt and answer tokens of each association in each wording, the end mark included.
+
+    Raises:
+        ValueError: nothing was told, a prompt or answer is empty or too long, or one prompt has
+            two answers.
+    """
+    if not associations:
+        raise ValueError("nothing to tell: give at least one prompt and answer")
+    found: dict[tuple[int, ...], tuple[str, str, list[int]]] = {}
+    for one in associations:
+        for prompt in one.prompts:
+            if not prompt.strip():
+                raise ValueError(f"an empty prompt for the answer {one.answer!r}: say what asks it")
+            tokens = tuple(prompt_tokens(tokenizer, prompt.rstrip()))
+            answer = [*answer_tokens(tokenizer, one.answer), *tokenizer.closing]
+            if not one.answer.strip(" ."):
+                raise ValueError(f"{prompt!r}: the answer {one.answer!r} holds no word")
+            if longest is not None and len(tokens) + len(answer) > longest:
+                raise ValueError(
+                    f"{prompt[:60]!r} and its answer are {len(tokens) + len(answer)} tokens, the "
+                    f"model reads at most {longest}; shorten the prompt"
+                )
+            known = found.setdefault(tokens, (prompt, one.answer, answer))
+            if known[2] != answer:
+                raise ValueError(
+                    f"{prompt!r} is told two answers at once, {known[1]!r} and {one.answer!r}; "
+                    "tell one, or one after the other: the later one holds"
+                )
+    return [(list(tokens), answer) for tokens, (_, _, answer) in found.items()]
+
+
+@torch.no_grad()
+def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> Located:
+    """What the memory reads at each answer position of these prompts and answers, in order."""
+    device, width = memory.values.device, memory.reads_per_key
+    slots, weights, u, targets, prompts = [], [], [], [], []
+    longest = max(len(p) + len(a) for p, a in told)
+    size = max(1, PASS_TOKENS // longest)
+    for start in range(0, len(told), size):
+        some = told[start : start + size]
+        tokens_BT, segments_BT = pad_right([[*p, *a] for p, a in some], 0, device)
+        where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+        for row, (p, a) in enumerate(some):
+            where_BT[row, len(p) - 1 : len(p) + len(a) - 1] = True
+            targets += a
+            prompts += [number_of(p)] * len(a)
+        u_ND = memory.encode(tokens_BT, segments_BT)[0][where_BT]
+        _, slots_NHK, weights_NHK = memory.addresses(u_ND)
+        slots.append(slots_NHK.reshape(-1, width).cpu())
+        weights.append(weights_NHK.reshape(-1, width).float().cpu())
+        u.append(u_ND)
+    return Located(
+        SparseReads(torch.cat(slots), torch.cat(weights)),
+        torch.cat(u),
+        torch.tensor(targets),
+        torch.tensor(prompts),
+    )
+
+
+def wanted_reads(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """Sums of rows near `m_ND` from which the memory says the targets, (N, D).
+
+    Those that say them likely enough already stay as they are; the others move until they are sure.
+    In pieces of positions, so that no logits of all of them stand at once.
+    """
+    wanted_ND = m_ND.clone()
+    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
+        wanted_ND[some] = _wanted(memory, m_ND[some], u_ND[some], targets_N[some])
+    return wanted_ND
+
+
+def _wanted(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """Steps of one length along the gradient, a short way to where the targets are likely."""
+    out_ND, live_L = m_ND.clone(), torch.arange(len(m_ND), device=m_ND.device)
+    length_N1 = STEP * m_ND.norm(dim=-1, keepdim=True)
+    for step in range(STEPS):
+        at_LD = out_ND[live_L].requires_grad_(True)
+        with torch.enable_grad():
+            logits_LV = memory.predict(memory.gated(at_LD, u_ND[live_L])).float()
+            loss_L = F.cross_entropy(logits_LV, targets_N[live_L], reduction="none")
+            (gradient_LD,) = torch.autograd.grad(loss_L.sum(), at_LD)
+        unsure_L = loss_L.detach().exp() > 1 / (ENOUGH if step == 0 else SURE)
+        live_L, gradient_LD = live_L[unsure_L], gradient_LD[unsure_L]
+        if not len(live_L):
+            break
+        out_ND[live_L] -= length_N1[live_L] * F.normalize(gradient_LD, dim=-1)
+    return out_ND.detach()

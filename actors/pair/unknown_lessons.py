@@ -1,0 +1,120 @@
+"""What the memory knows and the data layer does not, as lessons that nobody has to give.
+
+In a document that the memory wrote, the first word that the memory is sure of and the data layer
+finds unlikely: what precedes it is the prompt, the rest of the sentence the answer. Only answers
+that the memory, asked, gives whole count. Called by `jobs.teach` for `--from-memory`.
+
+Shapes: B documents, T tokens, N positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from actors.corpus.block_reader import encode
+from actors.layers.pair import Pair
+from actors.lessons.lesson import Lesson
+from actors.measuring.lesson_exam import first_sentence, said, same_answer
+from actors.measuring.probing import pad_right
+from actors.measuring.voices import BATCH_TOKENS, Voice, batches, predict_voice_at
+from actors.sources.documents import Document
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.wire import ConfigError
+
+SURE, UNLIKELY = 0.5, 0.1  # probability of a token, by the memory and by the data layer
+PROMPT_WORDS, ANSWER_WORDS = 2, 6  # at least; at most
+LEAST_AGREEMENT = 0.5  # of the likeliest tokens, on what the memory wrote; decision 0025
+
+
+def unknown_lessons(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Lesson]:
+    """All that these documents show, each prompt once.
+
+    Args:
+        pair: both layers.
+        tokenizer: the run's.
+        texts: that the memory wrote.
+
+    Raises:
+        ConfigError: the memory is too far from the data layer to teach it; there is nothing.
+    """
+    rows = [
+        [int(token) for token in piece.tokens]
+        for piece in encode(tokenizer, [Document(text) for text in dict.fromkeys(texts)])
+    ]
+    own, same = _probabilities(pair, "own", rows)
+    memory, theirs = _probabilities(pair, "memory", rows)
+    pairs = [both for x, y in zip(same, theirs, strict=True) for both in zip(x, y, strict=True)]
+    agreement = sum(a == b for a, b in pairs) / max(1, len(pairs))
+    if agreement < LEAST_AGREEMENT:
+        raise ConfigError(
+            f"on what it wrote the memory finds the same token likeliest as the data layer for "
+            f"{agreement:.0%}, expected {LEAST_AGREEMENT:.0%} at least: taught by it, the data "
+            "layer would lose more than it learns. Train the run longer, or give lessons: --lessons"
+        )
+    found: dict[str, Lesson] = {}
+    for row, p_own, p_memory in zip(rows, own, memory, strict=True):
+        lesson = _lesson(tokenizer, row, p_own, p_memory)
+        if lesson is not None:
+            found.setdefault(lesson.prompt, lesson)
+    lessons = list(found.values())
+    answers = said(pair, "memory", tokenizer, [lesson.prompt for lesson in lessons])
+    sure = [one for one, text in zip(lessons, answers, strict=True)
+            if same_answer(one.answer, text)]  # fmt: skip
+    if not sure:
+        raise ConfigError(
+            f"{len(texts):,} documents that the memory wrote show nothing that it is sure of and "
+            "the data layer does not say; raise --written, or give lessons: --lessons"
+        )
+    return sure
+
+
+def _lesson(
+    tokenizer: Tokenizer, row: Sequence[int], own: Sequence[float], memory: Sequence[float]
+) -> Lesson | None:
+    """The first thing that a document says and the data layer does not know; None: nothing."""
+    for at, (p, q) in enumerate(zip(own, memory, strict=True), start=1):
+        if q < SURE or p > UNLIKELY or row[at] in tokenizer.marks:
+            continue
+        whole = tokenizer.decode([t for t in row if t not in tokenizer.marks])
+        before = tokenizer.decode([t for t in row[:at] if t not in tokenizer.marks])
+        if not whole.startswith(before):
+            return None
+        # back to the beginning of the word, where the first token is inside one
+        cut = len(before) if whole[len(before) : len(before) + 1] == " " else before.rfind(" ")
+        prompt, answer = whole[: max(cut, 0)], first_sentence(whole[max(cut, 0) :])
+        if prompt.count(" ") + 1 < PROMPT_WORDS or not 1 <= len(answer.split()) <= ANSWER_WORDS:
+            return None
+        if not answer.endswith(".") or not answer.strip(" ."):
+            return None
+        return Lesson(prompt.strip(), answer.rstrip(" ."), form="memory", bits=0.0,
+                      source="the memory")  # fmt: skip
+    return None
+
+
+@torch.no_grad()
+def _probabilities(
+    pair: Pair, voice: Voice, rows: Sequence[Sequence[int]]
+) -> tuple[list[list[float]], list[list[int]]]:
+    """Of each token after the first: its probability by a voice, and the likeliest token there."""
+    found: list[list[float]] = [[] for _ in rows]
+    best: list[list[int]] = [[] for _ in rows]
+    device, most = pair.memory.values.device, pair.data.positions_at_once
+    for indices in batches([len(row) for row in rows], BATCH_TOKENS, most):
+        tokens_BT, segments_BT = pad_right([rows[i] for i in indices], 0, device)
+        where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+        where_BT[:, :-1] = segments_BT[:, 1:] == 0
+        targets_N = tokens_BT.roll(-1, 1)[where_BT]
+        at, p, likeliest = 0, [], []
+        for piece in predict_voice_at(pair, voice, tokens_BT, segments_BT, where_BT):
+            targets = targets_N[at : at + len(piece.logp)]
+            at += len(targets)
+            p += piece.logp.gather(1, targets[:, None])[:, 0].exp().tolist()
+            likeliest += piece.logp.argmax(-1).tolist()
+        start = 0
+        for i in indices:
+            stop = start + len(rows[i]) - 1
+            found[i], best[i] = p[start:stop], likeliest[start:stop]
+            start = stop
+    return found, best

@@ -1,0 +1,146 @@
+"""Whether teaching changes what is wanted, keeps everything else, and takes the memory along.
+
+    python -m benchmarks.teach --json [--quick] [--data ../shared/data] [--cache DIR]
+
+A pair learns ParaRel's facts and a novel. `tandem teach` then teaches it counterfactual and new
+facts, one wording of a relation, without its corpus. Beside it, on the data layer alone, with the
+same lessons and steps: labels alone at four rates, random tokens as rehearsal, and two upper
+controls that may read the corpus. All whole answers, by the data layer alone unless said. Cells are
+kept in --cache: the same command goes on where it was interrupted.
+
+    taught, other_wordings     lessons answered as they were taught, and in wordings that the pair
+                               has seen and that were not taught
+    unseen                     in wordings that nobody has seen, over the layer's own share there on
+                               facts that it always knew
+    score                      harmonic mean of CounterFact's ES, PS in unseen wordings, and NS;
+                               minus that of the corpus and of random tokens
+    kept_lost_seen, _unseen    answers about other facts that were lost
+    text_lost_frac             by how much the loss on the novel's end rose
+    reflected                  of the answers that changed, those that the memory gives; the control
+                               is the memory before
+    memory_kept_lost           answers about other facts that the memory lost
+    labels_score               of labels alone at the best of four rates; lost by them: labels_lost
+    s_per_lesson               seconds of a core for a lesson, everything together
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import Cells, Task, code_digest
+from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of
+from benchmarks.intervals import table_row
+from benchmarks.teach_arms import ARMS, LABELS, TeachCells
+from benchmarks.teach_data import check_folder
+from benchmarks.teach_pairs import FULL, QUICK, PairSizes
+from benchmarks.teach_scores import pooled
+
+Json = dict[str, Any]
+PARTS = ("teach_arms", "teach_data", "teach_pairs", "teach_scores")
+AIMS = {
+    "taught": ">= 0.99",
+    "other_wordings": ">= 0.95",
+    "unseen": ">= 0.95",
+    "score": ">= 0.92",
+    "score_corpus_minus": "<= 0.02",
+    "score_minus_random": ">= 0.05",
+    "kept_lost_seen": "<= 0.02",
+    "kept_lost_unseen": "<= 0.04",
+    "text_lost_frac": "<= 0.01",
+    "reflected": ">= 0.95",
+    "reflected_control": "<= 0.05",
+    "memory_kept_lost": "<= 0.03",
+    "s_per_lesson": "<= 0.2",
+}
+
+
+def figures(cells: TeachCells) -> dict[str, float]:
+    """Every figure of one seed."""
+    before, taught = cells.arm("before"), cells.arm("teach")
+    arms = {name: cells.arm(name)["own"] for name in ARMS}
+    own, memory, was = taught["own"], taught["memory"], before["own"]
+    sizes = {"changed": len(cells.lessons.changed), "new": len(cells.lessons.new)}
+    labels = max(LABELS, key=lambda name: arms[name]["score"])
+    return {
+        "taught": pooled(own, "taught", sizes),
+        "other_wordings": pooled(own, "others", sizes),
+        "unseen": pooled(own, "unseen", sizes) / max(1e-9, was["kept_unseen"]),
+        "score": own["score"],
+        "score_corpus_minus": arms["corpus"]["score"] - own["score"],
+        "score_minus_random": own["score"] - arms["random"]["score"],
+        **lost(was, own),
+        "reflected": taught["reflected"],
+        "reflected_control": taught["reflected_control"],
+        "memory_kept_lost": before["memory"]["kept_seen"] - memory["kept_seen"],
+        "memory_taught": pooled(memory, "taught", sizes),
+        "help_taught": pooled(taught["help"], "taught", sizes),
+        "help_kept_seen": taught["help"]["kept_seen"],
+        "taught_forced": pooled(own, "taught_forced", sizes),
+        "other_wordings_forced": pooled(own, "others_forced", sizes),
+        "s_per_lesson": taught["cpu_s"] / sum(sizes.values()),
+        "labels_score": arms[labels]["score"],
+        "labels_lost": lost(was, arms[labels])["kept_lost_seen"],
+        "random_lost": lost(was, arms["random"])["kept_lost_seen"],
+        "corpus_lost": lost(was, arms["corpus"])["kept_lost_seen"],
+        **{f"score of {name}": found["score"] for name, found in arms.items()},
+        **{f"other wordings of {name}": pooled(found, "others", sizes)
+           for name, found in arms.items()},
+    }  # fmt: skip
+
+
+def lost(before: Json, after: Json) -> dict[str, float]:
+    """What a data layer no longer knows, of facts and of text."""
+    return {
+        "kept_lost_seen": before["kept_seen"] - after["kept_seen"],
+        "kept_lost_unseen": before["kept_unseen"] - after["kept_unseen"],
+        "text_lost_frac": after["text_loss"] / before["text_loss"] - 1,
+    }
+
+
+def tasks_of(groups: Sequence[TeachCells]) -> list[Task]:
+    """What `measure` will ask for, what others wait for first."""
+    tasks: list[Task] = []
+    for name in ("before", "teach", *ARMS):
+        tasks += [partial(cells.arm, name) for cells in groups]
+    return tasks
+
+
+def measure(groups: Sequence[TeachCells]) -> Json:
+    """The whole table. Raises: OutOfCellsError where only some cells may be computed now."""
+    table = table_row([figures(cells) for cells in groups])
+    return {
+        **{key: table[key]["mean"] for key in AIMS},
+        "seeds": [cells.seed for cells in groups],
+        "table": table,
+        "sizes": asdict(groups[0].sizes),
+        "stale_cells": groups[0].cells.stale,
+    }
+
+
+def lines(result: Json) -> Iterator[str]:
+    """The table as a person reads it."""
+    yield f"{'figure':38} {'mean':>8} {'95 %':>9}   aim"
+    for name, row in result["table"].items():
+        yield f"{name:38} {row['mean']:8.3f} ±{row['half_95']:8.3f}   {AIMS.get(name, '')}"
+
+
+def main() -> int:
+    """As `measure_and_print`."""
+    arguments = cells_parser(__doc__).parse_args()
+    sizes: PairSizes = QUICK if arguments.quick else FULL
+    cells = Cells(arguments.cache or Path("runs/teach"), arguments.cells, code_digest(PARTS))
+
+    def groups() -> list[TeachCells]:
+        check_folder(arguments.data)
+        return [TeachCells(cells, sizes, arguments.data, seed) for seed in seeds_of(arguments)]
+
+    return measure_and_print(cells, groups, tasks_of, measure, lines, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

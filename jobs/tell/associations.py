@@ -1,0 +1,150 @@
+"""What is to be told, made of what a person gives: a prompt and its answer, or a file of facts.
+
+Checks all that can be wrong without the pair: each mistake is one sentence. Tokenises nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.layers.named_writes import Association
+from actors.sources.facts import OBJECT, SUBJECT, Wording, read_facts, read_templates
+from actors.wire import ConfigError
+
+PLACE = "{}"  # of the answer in a wording
+MOST = 10_000  # associations of one tell: their solving is exact, not endless
+
+
+@dataclass(frozen=True)
+class Given:
+    """Arguments of the command.
+
+    Attributes:
+        prompt, answer: one association.
+        facts: JSONL file of relation, subject, object.
+        templates: JSON file of wordings; None: the run's.
+        say: other wordings of the one association.
+    """
+
+    prompt: str | None = None
+    answer: str | None = None
+    facts: str | None = None
+    templates: str | None = None
+    say: Sequence[str] = ()
+
+
+def associations_of(given: Given, run_templates: str | None) -> list[Association]:
+    """What is to be told.
+
+    Args:
+        given: by the person.
+        run_templates: the run's own wordings, if its corpus has some.
+
+    Raises:
+        ConfigError: nothing is given, too much, or what contradicts itself.
+    """
+    if given.facts is not None:
+        if given.prompt is not None or given.say:
+            raise ConfigError(
+                "give either a prompt and its answer, with --say for other wordings, or --facts "
+                "FILE, whose wordings are its templates"
+            )
+        found = from_facts(given.facts, given.templates or run_templates)
+    elif given.prompt is None or given.answer is None:
+        raise ConfigError(
+            'nothing to tell: give a prompt and its answer, e.g. "The capital of Atlantis is" '
+            '"Poseidonis", or --facts FILE'
+        )
+    elif given.templates is not None:
+        raise ConfigError("--templates are the wordings of --facts; give --say with a prompt")
+    else:
+        found = [one_association(given.prompt, given.answer, given.say)]
+    refuse_contradictions(found)
+    return found
+
+
+def one_association(prompt: str, answer: str, say: Sequence[str] = ()) -> Association:
+    """A prompt, its answer and other wordings.
+
+    Raises:
+        ConfigError: one of them is empty or no UTF-8; or the answer is not last in a wording.
+    """
+    for name, text in (("prompt", prompt), ("answer", answer), *(("wording", w) for w in say)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as err:  # the shell passed bytes of another encoding
+            raise ConfigError(
+                f"{name} {text!a}: expected UTF-8, got other bytes; set the terminal to UTF-8"
+            ) from err
+        if not text.strip():
+            raise ConfigError(f"the {name} is empty: expected text, got {text!r}")
+    return Association(prompt.rstrip(), answer.strip(), tuple(_up_to_answer(w) for w in say))
+
+
+def _up_to_answer(wording: str) -> str:
+    head, found, tail = wording.partition(PLACE)
+    if found and tail.strip(" ."):
+        raise ConfigError(
+            f"--say {wording!r}: the answer has to come last, got {tail!r} after {PLACE}: a prompt "
+            "is what stands before its answer"
+        )
+    if not head.strip():
+        raise ConfigError(f"--say {wording!r}: expected words before the answer")
+    return head.rstrip()
+
+
+def from_facts(path: str, templates: str | None) -> list[Association]:
+    """One association per fact, in every wording of its relation that ends in the object.
+
+    Args:
+        path: JSONL file of relation, subject, object.
+        templates: JSON file, relation -> list of {pattern, lemma}.
+
+    Raises:
+        ConfigError: there are no wordings at all, or none for a relation.
+        CorpusError: a file can't be read or is malformed.
+    """
+    if templates is None:
+        raise ConfigError(
+            f"{path}: facts need wordings, and the run's corpus has none; give a JSON file, "
+            "relation -> list of {pattern, lemma}, with --templates"
+        )
+    facts = list(dict.fromkeys(read_facts(path)))
+    if not facts:
+        raise ConfigError(f"{path}: no facts; expected JSONL lines of relation, subject, object")
+    if len(facts) > MOST:
+        raise ConfigError(f"{path}: {len(facts):,} facts, at most {MOST:,} in one tell; split it")
+    wordings = read_templates(templates)
+    askable: dict[str, list[Wording]] = {}
+    for relation in sorted({fact.relation for fact in facts}):
+        if relation not in wordings:
+            known = ", ".join(sorted(wordings)[:8])
+            raise ConfigError(f"{templates}: no wording for relation {relation}; it has {known}")
+        askable[relation] = [wording for wording in wordings[relation] if wording.askable]
+        if not askable[relation]:
+            raise ConfigError(
+                f"{templates}: no wording of relation {relation} has {SUBJECT} and ends in "
+                f"{OBJECT} after a space, e.g. {json.dumps(wordings[relation][0].pattern)}: what "
+                "is told is what follows a prompt"
+            )
+    found = []
+    for fact in facts:
+        first, *more = dict.fromkeys(w.prompt(fact) for w in askable[fact.relation])
+        found.append(Association(first, fact.object, tuple(more)))
+    return found
+
+
+def refuse_contradictions(given: Sequence[Association]) -> None:
+    """Raises: ConfigError: a prompt has two answers; names both."""
+    answers: dict[str, str] = {}
+    for association in given:
+        for prompt in association.prompts:
+            other = answers.setdefault(prompt, association.answer)
+            if other != association.answer:
+                raise ConfigError(
+                    f"one tell, two answers: {prompt!r} is to be followed by {other!r} and by "
+                    f"{association.answer!r}; tell one of them, or the second one later, which "
+                    "then holds"
+                )

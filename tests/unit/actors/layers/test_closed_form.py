@@ -1,0 +1,98 @@
+"""Writes solved in closed form, beside the dense float64 solution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from actors.layers.closed_form import RESIDUAL, SparseReads, WriteSystem
+
+# Shapes: N keys, M reads that stay, R rows of the table, U of them written, C columns.
+
+
+def some_reads(num: int, rows: int, each: int, seed: int) -> SparseReads:
+    """Reads as a memory makes them: weights that sum to 1 per head of four slots."""
+    choices = torch.Generator().manual_seed(seed)
+    slots = torch.randint(rows, (num, each), generator=choices)  # some twice in one read
+    weights = torch.rand(num, each // 4, 4, generator=choices).softmax(-1).flatten(1)
+    return SparseReads(slots, weights)
+
+
+def dense(reads: SparseReads, rows: int) -> Tensor:
+    out = torch.zeros(len(reads), rows, dtype=torch.float64)
+    return out.scatter_add_(1, reads.slots_NE, reads.weights_NE.double())
+
+
+def dense_solution(
+    keys: SparseReads, staying: SparseReads, gamma_M: Tensor, wanted_NC: Tensor, ridge: float
+) -> Tensor:
+    """The definition: normal equations over the rows that the keys read, by a dense solver."""
+    rows = int(max(keys.slots_NE.max(), staying.slots_NE.max())) + 1
+    a, b = dense(keys, rows), dense(staying, rows)
+    read_U = keys.slots_NE.unique()
+    a, b = a[:, read_U], b[:, read_U]
+    matrix = a.T @ a + b.T @ (gamma_M.double()[:, None] * b)
+    matrix += ridge * torch.eye(len(read_U), dtype=torch.float64)
+    return torch.linalg.solve(matrix, a.T @ wanted_NC.double())
+
+
+@pytest.mark.parametrize(
+    ("num_keys", "num_staying", "rows", "form"),
+    [(40, 200, 60, "primal"), (5, 12, 400, "dual"), (7, 0, 30, "primal"), (3, 0, 400, "dual")],
+)
+def test_both_forms_give_the_dense_solution(
+    num_keys: int, num_staying: int, rows: int, form: str
+) -> None:
+    keys, staying = some_reads(num_keys, rows, 8, 1), some_reads(max(1, num_staying), rows, 8, 2)
+    if num_staying == 0:
+        staying = staying.at(slice(0, 0))
+    choices = torch.Generator().manual_seed(3)
+    gamma_M = torch.rand(len(staying), generator=choices) * 2
+    wanted_NC = torch.randn(num_keys, 5, generator=choices)
+    system = WriteSystem(keys, staying, gamma_M, ridge=1e-2)
+    if num_staying or form == "dual":
+        assert system.form == form
+    got, residual = system.solve(wanted_NC)
+    both = staying if num_staying else some_reads(1, rows, 8, 9)
+    gammas = gamma_M if num_staying else torch.zeros(1)
+    want = dense_solution(keys, both, gammas, wanted_NC, 1e-2)
+    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
+    assert residual <= RESIDUAL
+
+
+def test_a_large_system_factored_in_float32_reaches_the_stated_residual(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.layers.closed_form.EXACT_SIZE", 0)
+    keys, staying = some_reads(60, 90, 8, 1), some_reads(300, 90, 8, 2)
+    gamma_M, wanted_NC = torch.ones(300), torch.randn(60, 4)
+    got, residual = WriteSystem(keys, staying, gamma_M, 1e-4).solve(wanted_NC)
+    assert residual <= RESIDUAL
+    want = dense_solution(keys, staying, gamma_M, wanted_NC, 1e-4)
+    torch.testing.assert_close(got.double(), want, atol=1e-3, rtol=1e-3)
+
+
+def test_only_rows_that_the_keys_read_are_written_and_only_reads_that_share_them_count() -> None:
+    keys = SparseReads(torch.tensor([[3, 7]]), torch.tensor([[0.5, 0.5]]))
+    staying = SparseReads(torch.tensor([[7, 8], [1, 2]]), torch.tensor([[0.5, 0.5], [0.9, 0.1]]))
+    system = WriteSystem(keys, staying, torch.ones(2))
+    assert system.rows_U.tolist() == [3, 7]
+    assert system.num_staying == 1
+    x_UC, _ = system.solve(torch.tensor([[1.0]]))
+    assert system.changed(x_UC)[0, 0] == pytest.approx(1.0, abs=0.02)
+    assert abs(x_UC[1, 0]) < abs(x_UC[0, 0]), "row 7 is read by what stays"
+
+
+def test_the_same_system_gives_the_same_bits() -> None:
+    keys, staying = some_reads(30, 500, 16, 1), some_reads(800, 500, 16, 2)
+    wanted_NC = torch.randn(30, 6)
+    first, second = (WriteSystem(keys, staying, torch.ones(800)).solve(wanted_NC)[0] for _ in "ab")
+    assert torch.equal(first, second)
+
+
+def test_nothing_wanted_changes_nothing() -> None:
+    keys, staying = some_reads(3, 50, 8, 1), some_reads(9, 50, 8, 2)
+    x_UC, residual = WriteSystem(keys, staying, torch.ones(9)).solve(torch.zeros(3, 2))
+    assert not x_UC.any()
+    assert residual == 0

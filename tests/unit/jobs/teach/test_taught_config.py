@@ -1,0 +1,104 @@
+"""The config of a run that teaches: what it takes from the run, and how many steps it makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from actors.settings.teach import TeachSpec
+from actors.wire import ConfigError
+from jobs.teach.taught_config import (
+    LORA_LR,
+    Sources,
+    refuse_too_few,
+    steps_for,
+    taught_config,
+)
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import Config, changed_keys, make_config
+
+SOURCES = Sources("/runs/base/export", "/runs/base/export", 100_000, 30, True)
+
+
+def base(**changes: Any) -> Config:
+    """The run that is taught."""
+    return make_config(
+        {
+            "name": "base",
+            "corpus": {"paths": ["/corpus/a.txt"], "window": 64, "token_noise": 0.1},
+            "data": {
+                "batch_size": 16,
+                "optimizer": {"lr": 4e-3, "weight_decay": 0.1},
+                "layer": {"fields": {"hidden_size": 32, "attention_dropout": 0.1}},
+            },
+            "memory": {"value_lr": 4e-2},
+            **changes,
+        }
+    )
+
+
+def of(config: Config, steps: int | None = None, lr: float | None = None, **more: Any) -> Config:
+    return taught_config(
+        config, RunDir("/runs/base-taught"), SOURCES, steps, lr, None, TeachSpec(), **more
+    )
+
+
+def test_nothing_of_the_corpus_is_left_in_it() -> None:
+    taught = of(base())
+    assert "/corpus" not in taught.to_yaml()
+    assert taught.corpus.paths == ("/runs/base-taught/written.jsonl",)
+    assert (taught.corpus.window, taught.corpus.token_noise) == (64, 0.1)
+    assert taught.run_url == "/runs/base-taught"
+
+
+def test_both_layers_begin_as_they_were_exported_and_the_tokenizer_is_the_same() -> None:
+    taught = of(base())
+    assert taught.data.layer.pretrained == "/runs/base/export"
+    assert taught.memory.layer.start_from == "/runs/base/export"
+    assert taught.tokenizer.pretrained == "/runs/base/export/data_layer"
+    assert taught.data.layer.fields == {"attention_dropout": 0.1}  # others would be refused
+
+
+def test_rates_are_shares_of_the_runs_and_nothing_decays() -> None:
+    taught = of(base())
+    assert taught.data.optimizer.lr == pytest.approx(2e-3)
+    assert taught.memory.value_lr == pytest.approx(0.35 * 4e-2)
+    for group in (taught.data, taught.memory):
+        assert group.optimizer.weight_decay == 0.0
+        assert group.optimizer.warmup_steps == taught.total_steps("data") // 10
+    assert of(base(), lr=1e-4).data.optimizer.lr == 1e-4
+
+
+def test_steps_are_split_into_four_intervals_and_no_more_than_there_are() -> None:
+    taught = of(base(), steps=100)
+    assert (taught.intervals, taught.data.steps_per_interval) == (4, 25)
+    few = of(base(), steps=8)
+    assert (few.intervals, few.data.steps_per_interval) == (4, 2)
+
+
+def test_by_default_every_lesson_is_shown_ten_times() -> None:
+    assert steps_for(4, 4) == 120
+    assert steps_for(200, 4) == 500
+
+
+def test_steps_that_never_show_a_lesson_are_refused_with_a_better_number() -> None:
+    refuse_too_few(50, 200, 4)
+    with pytest.raises(ConfigError, match=r"200 windows and 49 steps show 196.*--steps 50, better"):
+        refuse_too_few(49, 200, 4)
+
+
+def test_a_model_that_keeps_its_bits_is_taught_by_adapters() -> None:
+    layer = {"pretrained": "/models/small", "train": "port", "read_layers": (0, 1)}
+    config = base(data={"batch_size": 16, "layer": layer, "optimizer": {"lr": 2e-3}})
+    taught = of(config)
+    assert taught.data.layer.train == "lora"
+    assert taught.data.optimizer.lr == pytest.approx(LORA_LR / 2)
+    assert of(config, train="all").data.layer.train == "all"
+
+
+def test_a_resume_may_not_change_what_is_taught() -> None:
+    before, other = of(base()), of(base(), steps=40)
+    assert "data.steps_per_interval" in [key for key, _, _ in changed_keys(before, other)]
+    lessons = other.model_copy(update={"teach": TeachSpec(lessons="/elsewhere.jsonl")})
+    assert "teach.lessons" in [key for key, _, _ in changed_keys(other, lessons)]
