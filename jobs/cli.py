@@ -97,6 +97,14 @@ def tune(
 def init(
     path: Annotated[str, typer.Argument(metavar="PATH", help="File to write.")] = "tandem.yaml",
     kind: Annotated[str, typer.Option("--kind", help="Kind of corpus: text or facts.")] = "text",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="FOLDER|NAME",
+            help="A memory for this model: a short config that leaves the model as it is.",
+        ),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Rarely changed fields too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
@@ -104,7 +112,7 @@ def init(
     from jobs.init import run_init
 
     with exit_codes():
-        run_init(path, kind, everything, force, Console())
+        run_init(path, kind, everything, force, Console(), model)
 
 
 @app.command()
@@ -176,7 +184,10 @@ def learn(
         str | None,
         typer.Option("--out", metavar="DIR", help="Directory of the result; default: RUN-learned."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 400,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimizer steps; default: 400, for a model by the corpus."),
+    ] = None,
     lr: Annotated[
         float | None,
         typer.Option(
@@ -184,16 +195,33 @@ def learn(
         ),
     ] = None,
     old_data: Annotated[
-        float, typer.Option(min=0, max=0.99, help="Share of the run's own data in each batch.")
-    ] = 0.25,
+        float | None,
+        typer.Option(
+            min=0, max=0.99, help="Share of the run's own data in each batch; default: 0.25."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged."""
-    from jobs.learn.learn import LearnOptions, run_learn
+    """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged. Of a
+    MODEL that has no memory (a folder, or a name on the Hugging Face hub) it makes one.
+    """
+    from jobs.learn.first_memory import FirstOptions, is_model, learn_model
+    from jobs.learn.learn import OLD_FRAC, STEPS, LearnOptions, run_learn
 
     with exit_codes():
-        options = LearnOptions(facts, text, templates, out, steps, lr, old_data, seed)
+        if is_model(run):
+            given = {"--lr": lr, "--old-data": old_data}
+            if wrong := [name for name, value in given.items() if value is not None]:
+                raise ConfigError(
+                    f"{', '.join(wrong)}: for runs only; {run} is a model without a memory, whose "
+                    "rates follow its size (`tandem init --model` writes a config to change)"
+                )
+            first = FirstOptions(facts, text, templates, out, steps, seed)
+            learn_model(run, first, Console(), as_json)
+            return
+        share = OLD_FRAC if old_data is None else old_data
+        options = LearnOptions(facts, text, templates, out, steps or STEPS, lr, share, seed)
         run_learn(run, options, Console(), as_json)
 
 

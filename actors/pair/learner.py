@@ -24,10 +24,11 @@ from torch import Tensor
 from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.windows import PADDING, Windows
 from actors.layers import losses
-from actors.layers.batch import Batch, add_noise, rows_at, rows_to, to_batch
-from actors.layers.mixture import predict_both
+from actors.layers.batch import Batch, add_noise, hidden_at, rows_at, rows_to, to_batch
+from actors.layers.mixture import both_at, predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
+from actors.layers.predicted import Fused, in_parts
 from actors.machine.seeds import seed_of
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
@@ -138,10 +139,8 @@ class Learner:
             loss = self._loss(batch, read.y)
             whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
-                guess = losses.self_(
-                    memory.guess(rows_at(u_BTD, batch.valid_at_N)), batch.targets_N
-                )
-                whole = whole + self._spec.losses.encoder * guess
+                guess = self._guess(batch, rows_at(u_BTD, batch.valid_at_N))
+                whole = whole + guess
         whole.backward()
         self._dense.step(rate * run.optimizer.lr / run.value_lr)
         self._rows.step(rate, ProcessGroup())
@@ -156,16 +155,58 @@ class Learner:
         """
         memory, targets_N, reading_BT = self._pair.memory, batch.targets_N, self._reading(batch)
         y_ND = y_MD.index_select(0, batch.places(batch.host.valid_BT[reading_BT]))
+        y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
+        scale_BT = self._read_scale(batch) if self._plan.assist else None
+        if not self._at_once(batch):
+            return self._loss_in_parts(batch, y_ND, y_BTD, scale_BT)
         alone = losses.self_(memory.predict(y_ND), targets_N)
         if not self._plan.assist:
             return alone
-        y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
-        _, both = predict_both(
-            self._pair.data, memory, batch, y_BTD, batch.valid_at_N, self._read_scale(batch)
-        )
+        _, both = predict_both(self._pair.data, memory, batch, y_BTD, batch.valid_at_N, scale_BT)
         through = losses.assist(both.mixed().logp, targets_N)
         through = through + self._spec.losses.reader * losses.own(both.logits, targets_N)
         return alone + self._plan.assist * through
+
+    def _at_once(self, batch: Batch) -> bool:
+        """Whether all logits of the batch are made at once."""
+        return batch.tokens_BT.numel() <= self._pair.data.positions_at_once
+
+    def _loss_in_parts(
+        self, batch: Batch, y_ND: Tensor, y_BTD: Tensor, scale_BT: Tensor | None
+    ) -> Tensor:
+        """As `_loss`, so many positions at a time."""
+        data, memory, targets_N = self._pair.data, self._pair.memory, batch.targets_N
+        num, assist = len(targets_N), self._plan.assist
+        reader = self._spec.losses.reader
+        if not assist:
+
+            def alone(some: slice, y_ND: Tensor) -> Tensor:
+                logits_NV = memory.predict(y_ND[some], into_grad=True)
+                return Fused(logits_NV, targets_N[some]).nll_N.sum() / num
+
+            return in_parts(num, data.positions_at_once, alone, y_ND)
+        input_BTD = y_BTD if scale_BT is None else y_BTD * scale_BT.unsqueeze(-1)
+
+        def through(some: slice, y_ND: Tensor, hidden_NH: Tensor) -> Tensor:
+            given = hidden_NH[some], y_ND[some], targets_N[some]
+            both = both_at(data, memory, *given, Fused)
+            of_both = reader * both.data.nll_N - both.mixture.logp
+            return (both.memory.nll_N + assist * of_both).sum() / num
+
+        hidden_NH = hidden_at(data, batch, input_BTD)
+        return in_parts(num, data.positions_at_once, through, y_ND, hidden_NH)
+
+    def _guess(self, batch: Batch, u_ND: Tensor) -> Tensor:
+        """Self of what the encoder predicts without slots, at its weight."""
+        memory, targets_N, weight = self._pair.memory, batch.targets_N, self._spec.losses.encoder
+        if self._at_once(batch):
+            return weight * losses.self_(memory.guess(u_ND), targets_N)
+
+        def part(some: slice, u_ND: Tensor) -> Tensor:
+            logits_NV = memory.guess(u_ND[some], into_grad=True)
+            return weight * Fused(logits_NV, targets_N[some]).nll_N.sum() / len(targets_N)
+
+        return in_parts(len(targets_N), self._pair.data.positions_at_once, part, u_ND)
 
     def _read_scale(self, batch: Batch) -> Tensor:
         """Factor of each read on its way into the data layer, (B, T): 0 where it is dropped, and

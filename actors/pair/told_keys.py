@@ -23,8 +23,8 @@ from actors.layers.closed_form import SparseReads
 from actors.layers.kept_reads import number_of
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association
+from actors.layers.predicted import parts_of, positions_at_once
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
-from actors.measuring.voices import pieces
 from actors.tokenizers.tokenizer import Tokenizer
 
 STEP, STEPS = 0.1, 30  # length of a step to a wanted read, over the read's; how many at most
@@ -112,7 +112,7 @@ def wanted_reads(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Ten
     In pieces of positions, so that no logits of all of them stand at once.
     """
     wanted_ND = m_ND.clone()
-    for some in pieces(len(m_ND), memory.num_tokens):
+    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
         wanted_ND[some] = _wanted(memory, m_ND[some], u_ND[some], targets_N[some])
     return wanted_ND
 

@@ -38,11 +38,18 @@ def build_data_layer(
     started = (starting or StartingModel(spec, tokenizer)).take(device)
     if layer.pretrained is not None:
         seed_everything(spec.seed, DATA, "port")  # however many random numbers loading used
-    data = DataLayer(started.model, layer, spec.memory.layer.dim, tokenizer.size)
+    data = DataLayer(started.model, layer, spec.memory.layer.dim, tokenizer.size, spec.logit_tokens)
     data.base = started.base
     if layer.pretrained is not None and not layer.fresh_port:
         start_port(data.port, layer, spec.memory.layer.dim)
     return data.to(device)
+
+
+def build_mirror(
+    spec: RunSpec, tokenizer: Tokenizer, device: torch.device, starting: StartingModel
+) -> DataLayer:
+    """As `build_data_layer`, of a layer that is only ever copied into."""
+    return build_data_layer(spec, tokenizer, device, starting).eval().requires_grad_(False)
 
 
 def flatten(layer: Layer, base: str) -> FlatParameters:

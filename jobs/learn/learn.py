@@ -27,6 +27,7 @@ from orchestrator.settings.config import Config, make_config
 from orchestrator.settings.file_names import REPORT, SUMMARY
 
 CURVE_POINTS = 6
+STEPS, OLD_FRAC = 400, 0.25  # where the command is given none
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class LearnOptions:
     text: str | None = None
     templates: str | None = None
     out: str | None = None
-    steps: int = 400
+    steps: int = STEPS
     lr: float | None = None
-    old_frac: float = 0.25
+    old_frac: float = OLD_FRAC
     seed: int | None = None
 
 
