@@ -20,7 +20,7 @@ from actors.measuring.answers import is_answered
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.lesson_exam import said
 from actors.measuring.probing import answer_tokens, decodes_to, pad_right, prompt_tokens
-from actors.measuring.voices import BATCH_TOKENS, Voice, batches, predict_voice_at, rows_at_once
+from actors.measuring.voices import BATCH_TOKENS, Voice, batches, predict_voice_at
 from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
 from benchmarks.teach_data import Question, TeachData
@@ -109,7 +109,7 @@ class Scores:
             for p, a in zip(prompts, answers, strict=True)
         ]
         found = [0.0] * len(rows)
-        most = rows_at_once(pair.data.num_tokens)
+        most = pair.data.positions_at_once
         for indices in batches([len(row) for row in rows], BATCH_TOKENS, most):
             tokens_BT, segments_BT = pad_right([rows[i] for i in indices], 0, torch.device("cpu"))
             where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)

@@ -27,7 +27,8 @@ from actors.layers.kept_reads import KeptReads
 from actors.layers.named_writes import Association, NamedWrites
 from actors.layers.pair import Pair
 from actors.measuring.heldout import heldout_figures
-from actors.measuring.probing import Voice, answers_right
+from actors.measuring.probing import answers_right
+from actors.measuring.voices import Voice
 from actors.pair import telling
 from actors.settings.run import MEMORY
 from actors.snapshots.flat_parameters import FlatParameters

@@ -181,6 +181,12 @@ def read_at_valid(memory: MemoryLayer, batch: Batch) -> Tensor:
     return memory.read_at(rows_at(u_BTD, batch.valid_at_N)).y
 
 
+def hidden_at(data: DataLayer, batch: Batch, y_BTD: Tensor | None = None) -> Tensor:
+    """The data layer's hidden states (N, H) at the valid positions, which read `y_BTD`."""
+    hidden_BTH = data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD, batch.one_document)
+    return rows_at(hidden_BTH, batch.valid_at_N)
+
+
 def memory_logits_at(memory: MemoryLayer, batch: Batch) -> Tensor:
     """The memory's own logits (N, V) at the valid positions, reading nowhere else."""
     return memory.predict(read_at_valid(memory, batch))

@@ -1,22 +1,25 @@
-"""Hugging Face causal LMs: fresh ones from a config, their first layers, and checks whether a model
-can be a data layer.
+"""Hugging Face causal LMs: fresh ones from a config, their first layers, how they make logits, and
+checks whether a model can be a data layer.
 
 Every fresh model is in float32. Knows no files (`weights` does) and no memory. transformers is
 imported inside functions: its 4 s are spent by trainers alone.
+
+Shapes: B sequences, T tokens, N positions, V token ids, R output rows, D hidden size.
 """
 
 from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from actors.layers.data_layer import output_matrix, packed_inputs
+from actors.layers.precision import widen
+from actors.layers.predicted import linear
 from actors.settings.layers import DataLayerSpec
 from actors.wire import ConfigError
 
@@ -26,6 +29,122 @@ if TYPE_CHECKING:
 LEAK = 1e-4  # of the largest logit: more than rounding, less than any dependence
 LEAK_HALF = 5e-2  # the same of a model in bfloat16
 PROBE_TOKENS = 8
+
+
+class OutputHead:
+    """Makes logits of any hidden states of a model, as the model does, and differentiably.
+
+    Args:
+        model: the causal LM.
+        num_tokens: ids that the tokenizer has, R or fewer.
+        own_code: the model's own logits (N, R) of hidden states (N, D), computed by all of its
+            code: some families cap or scale what the output matrix gives.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, num_tokens: int, own_code: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._model, self._num_tokens, self._own_code = model, num_tokens, own_code
+        self._ends_with_matrix: bool | None = None
+
+    def logits(self, hidden_ND: Tensor, into_grad: bool) -> tuple[Tensor, Tensor | None]:
+        """Logits (N, V) of the tokenizer's ids, and `beyond` of those of all rows.
+
+        Args:
+            hidden_ND: hidden states.
+            into_grad: as in `predicted.linear`, of the output matrix, where that is all there is.
+        """
+        tokens, others = slice(self._num_tokens), slice(self._num_tokens, None)
+        matrix = output_embeddings(self._model)
+        if not self._is_all():
+            logits_NR = self._own_code(hidden_ND)
+        elif type(matrix) is not nn.Linear or matrix.bias is not None:
+            logits_NR = matrix(hidden_ND)
+        else:
+            logits_NV = linear(hidden_ND, matrix.weight, tokens, into_grad)
+            if not self._lowers_others():
+                return logits_NV, None
+            others_NU = linear(hidden_ND, matrix.weight, others, into_grad)
+            return logits_NV, widen(others_NU).logsumexp(-1)
+        return logits_NR[:, tokens], self.beyond(logits_NR)
+
+    def beyond(self, logits: Tensor) -> Tensor | None:
+        """logsumexp (...) of the logits (..., R) of output rows that are no token; None where there
+        are none, or no backward pass will lower them.
+        """
+        if not self._lowers_others():
+            return None
+        return widen(logits[..., self._num_tokens :]).logsumexp(-1)
+
+    def _lowers_others(self) -> bool:
+        """Whether there are other rows and a backward pass will change the model, be it with this
+        matrix as it is.
+        """
+        others = self._num_tokens < output_matrix(self._model).shape[0]
+        trained = others and any(p.requires_grad for p in self._model.parameters())
+        return trained and torch.is_grad_enabled()
+
+    @torch.no_grad()
+    def _is_all(self) -> bool:
+        """Whether the model's logits are what its output matrix gives; found out once."""
+        if self._ends_with_matrix is None:
+            weight = output_matrix(self._model)
+            at_2D = torch.arange(2 * weight.shape[1], device=weight.device).view(2, -1)
+            hidden_2D = 3 * at_2D.cos().to(weight.dtype)
+            by_matrix_2R = output_embeddings(self._model)(hidden_2D)
+            self._ends_with_matrix = torch.equal(self._own_code(hidden_2D), by_matrix_2R)
+        return self._ends_with_matrix
+
+
+def output_embeddings(model: PreTrainedModel) -> nn.Module:
+    """The module that makes logits of the last hidden state.
+
+    Raises:
+        ConfigError: there is none, as in base models.
+    """
+    head: nn.Module | None = model.get_output_embeddings()
+    if head is None:
+        raise ConfigError(f"{type(model).__name__} has no output matrix, so it is no causal LM")
+    return head
+
+
+def output_matrix(model: PreTrainedModel) -> Tensor:
+    """The model's output matrix, (rows, D). Raises: ConfigError as `output_embeddings`."""
+    weight = output_embeddings(model).weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def packed_inputs(
+    segments_BT: Tensor,
+    dtype: torch.dtype = torch.float32,
+    past_BR: Tensor | None = None,
+    one_document: bool | None = None,
+) -> dict[str, Tensor]:
+    """Attention mask and positions that keep the documents of a window apart.
+
+    Nothing where there is only one. The mask is additive: every attention implementation takes
+    that, where eager attention would add a boolean one.
+
+    Args:
+        segments_BT: document of each position.
+        dtype: of the mask; what attention computes in.
+        past_BR: documents of the positions before, when their keys and values are in a cache.
+        one_document: whether all of that is one document in each window, all segments 0; None:
+            finds out, for which a GPU is waited for.
+    """
+    every_BS = segments_BT if past_BR is None else torch.cat([past_BR, segments_BT], dim=1)
+    if one_document is None:
+        one_document = bool((every_BS == 0).all())
+    if one_document:
+        return {}
+    past = every_BS.shape[1] - segments_BT.shape[1]
+    at_S = torch.arange(every_BS.shape[1], device=every_BS.device)
+    same_BTS = segments_BT.unsqueeze(2) == every_BS.unsqueeze(1)
+    mask_BTS = same_BTS & (at_S[past:].unsqueeze(1) >= at_S)
+    hidden = torch.zeros_like(mask_BTS, dtype=dtype)
+    hidden.masked_fill_(~mask_BTS, torch.finfo(dtype).min)
+    return {"attention_mask": hidden.unsqueeze(1), "position_ids": mask_BTS.sum(-1) - 1}
 
 
 def build_model(spec: DataLayerSpec, vocab_rows: int) -> PreTrainedModel:

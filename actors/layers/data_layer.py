@@ -18,9 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actors.layers.losses import entropy
+from actors.layers.causal_lm import OutputHead
+from actors.layers.causal_lm import output_embeddings as output_embeddings
+from actors.layers.causal_lm import output_matrix as output_matrix
+from actors.layers.causal_lm import packed_inputs as packed_inputs
 from actors.layers.memory_layer import rms
 from actors.layers.precision import compute_dtype, in_float32, widen
+from actors.layers.predicted import entropy, positions_at_once
 from actors.settings.layers import DataLayerSpec
 from actors.wire import ConfigError
 
@@ -101,6 +105,12 @@ class MemoryPort(nn.Module):
             torch.no_grad()
         ):  # as features only: lambda must not be a reason to sharpen or blur either distribution
             entropies = torch.stack([entropy(lp) for lp in (logp, logq)], dim=-1)
+        return self.mixing_logit_of(hidden, y, entropies, fixed)
+
+    def mixing_logit_of(
+        self, hidden: Tensor, y: Tensor, entropies: Tensor, fixed: bool = False
+    ) -> Tensor:
+        """`mixing_logit` from the entropies of data and memory layer, (..., 2)."""
         features = torch.cat([rms(widen(hidden)), rms(widen(y)), entropies], dim=-1)
         with in_float32(hidden.device):  # one column: nothing to save, and lambda is a loss's base
             weight, bias = (p.detach() if fixed else p for p in (self.mix.weight, self.mix.bias))
@@ -117,6 +127,7 @@ class DataLayer(nn.Module):
         num_tokens: ids that the tokenizer has. Output rows beyond it are left out of measurements,
             mixture and teachers; training lowers them all the same (`losses.beyond_tokens`), since
             an exported model predicts with all its rows.
+        logit_tokens: as `RunSpec.logit_tokens`.
 
     Raises:
         ConfigError: a read layer that does not exist, or more token ids than the model has rows.
@@ -125,12 +136,17 @@ class DataLayer(nn.Module):
     base = ""  # identity of the model's weights where some don't train; set by who loaded them
 
     def __init__(
-        self, model: PreTrainedModel, spec: DataLayerSpec, memory_dim: int, num_tokens: int
+        self,
+        model: PreTrainedModel,
+        spec: DataLayerSpec,
+        memory_dim: int,
+        num_tokens: int,
+        logit_tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.spec = spec
-        self.num_tokens = num_tokens
+        self.num_tokens, self.logit_tokens = num_tokens, logit_tokens
         if num_tokens > self.vocab_rows:
             raise ConfigError(
                 f"the tokenizer has {num_tokens} ids, the model only {self.vocab_rows} output "
@@ -154,9 +170,15 @@ class DataLayer(nn.Module):
         self._hidden_BTD: Tensor | None = None
         self._few_logits = False  # of one position, where the hidden states are all that is wanted
         self._instead_1ND: Tensor | None = None  # hidden states that logits are made of instead
+        self._head = OutputHead(model, num_tokens, self._own_logits)
         for layer in spec.read_layers:
             layers[layer].register_forward_hook(self._make_read_hook(str(layer)))
         output_embeddings(model).register_forward_pre_hook(self._keep_hidden)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states of which logits are made."""
+        return output_matrix(self.model).shape[1]
 
     @property
     def vocab_rows(self) -> int:
@@ -217,37 +239,52 @@ class DataLayer(nn.Module):
             use_cache=False,
             **kwargs,
         )
-        beyond_BT = None
-        if self.num_tokens < out.logits.shape[-1] and self._learns():
-            beyond_BT = widen(out.logits[..., self.num_tokens :]).logsumexp(-1)
-        return DataOutput(out.logits[..., : self.num_tokens], hidden_BTD, beyond_BT)
+        logits_BTV = out.logits[..., : self.num_tokens]
+        return DataOutput(logits_BTV, hidden_BTD, self._head.beyond(out.logits))
 
-    def _learns(self) -> bool:
-        """Whether a backward pass will change the model itself."""
-        return torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())
-
-    def hidden(self, tokens_BT: Tensor, segments_BT: Tensor, y_BTM: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens_BT: Tensor,
+        segments_BT: Tensor,
+        y_BTM: Tensor | None = None,
+        one_document: bool | None = None,
+    ) -> Tensor:
         """The hidden states (B, T, D) of which `forward` makes logits, without the logits."""
         self._few_logits = True
         try:
-            return self(tokens_BT, segments_BT, y_BTM).hidden_BTD
+            return self(tokens_BT, segments_BT, y_BTM, one_document).hidden_BTD
         finally:
             self._few_logits = False
 
-    @torch.no_grad()
-    def logits_at(self, hidden_ND: Tensor) -> Tensor:
-        """Logits (N, V) of some of the positions of `hidden`, as `forward` makes them.
+    @property
+    def positions_at_once(self) -> int:
+        """Positions whose logits are made at a time."""
+        return positions_at_once(self.num_tokens, self.port.mix.weight.device, self.logit_tokens)
 
-        By the model's own code, called with a single token: some families cap or scale what the
-        output matrix gives.
+    def logits_at(self, hidden_ND: Tensor) -> Tensor:
+        """Logits (N, V) of some of the positions of `hidden`, as `forward` makes them."""
+        return self.outputs_at(hidden_ND)[0]
+
+    def outputs_at(
+        self, hidden_ND: Tensor, into_grad: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits (N, V) of some of the positions of `hidden`, and their `DataOutput.beyond_BT`
+        (N,), as `forward` makes them; `into_grad` as in `OutputHead.logits`.
         """
+        made = self._head.logits(hidden_ND, into_grad)
+        self._hidden_BTD = None  # the output matrix' hook has kept them
+        return made
+
+    def _own_logits(self, hidden_ND: Tensor) -> Tensor:
+        """By the model's own code, which is called with a single token."""
         self._instead_1ND = hidden_ND.unsqueeze(0)
+        token = torch.zeros(1, 1, dtype=torch.long, device=hidden_ND.device)
         try:
-            token = torch.zeros(1, 1, dtype=torch.long, device=hidden_ND.device)
-            logits_BTV: Tensor = self(token, torch.zeros_like(token)).logits_BTV
+            out, _ = self.run_model(None, input_ids=token, use_cache=False)
         finally:
             self._instead_1ND = None
-        return logits_BTV[0]
+        logits_NR: Tensor = out.logits[0]
+        return logits_NR
 
     def new_cache(self) -> DynamicCache:
         """An empty cache of keys and values for this model."""
@@ -291,57 +328,6 @@ class DataLayer(nn.Module):
             given = kwargs.get("logits_processor") or []
             kwargs["logits_processor"] = LogitsProcessorList([*given, silence])
         return self.model.generate(*args, **kwargs)
-
-
-def packed_inputs(
-    segments_BT: Tensor,
-    dtype: torch.dtype = torch.float32,
-    past_BR: Tensor | None = None,
-    one_document: bool | None = None,
-) -> dict[str, Tensor]:
-    """Attention mask and positions that keep the documents of a window apart.
-
-    Nothing where there is only one. The mask is additive: every attention implementation takes
-    that, where eager attention would add a boolean one.
-
-    Args:
-        segments_BT: document of each position.
-        dtype: of the mask; what attention computes in.
-        past_BR: documents of the positions before, when their keys and values are in a cache.
-        one_document: whether all of that is one document in each window, all segments 0; None:
-            finds out, for which a GPU is waited for.
-    """
-    every_BS = segments_BT if past_BR is None else torch.cat([past_BR, segments_BT], dim=1)
-    if one_document is None:
-        one_document = bool((every_BS == 0).all())
-    if one_document:
-        return {}
-    past = every_BS.shape[1] - segments_BT.shape[1]
-    at_S = torch.arange(every_BS.shape[1], device=every_BS.device)
-    same_BTS = segments_BT.unsqueeze(2) == every_BS.unsqueeze(1)
-    mask_BTS = same_BTS & (at_S[past:].unsqueeze(1) >= at_S)
-    hidden = torch.zeros_like(mask_BTS, dtype=dtype)
-    hidden.masked_fill_(~mask_BTS, torch.finfo(dtype).min)
-    return {"attention_mask": hidden.unsqueeze(1), "position_ids": mask_BTS.sum(-1) - 1}
-
-
-def output_embeddings(model: PreTrainedModel) -> nn.Module:
-    """The module that makes logits of the last hidden state.
-
-    Raises:
-        ConfigError: there is none, as in base models.
-    """
-    head: nn.Module | None = model.get_output_embeddings()
-    if head is None:
-        raise ConfigError(f"{type(model).__name__} has no output matrix, so it is no causal LM")
-    return head
-
-
-def output_matrix(model: PreTrainedModel) -> Tensor:
-    """The model's output matrix, (rows, D). Raises: ConfigError as `output_embeddings`."""
-    weight = output_embeddings(model).weight
-    assert isinstance(weight, Tensor)
-    return weight
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:

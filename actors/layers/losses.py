@@ -14,58 +14,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from actors.layers.precision import widen
+from actors.layers.predicted import Teacher as Teacher
+from actors.layers.predicted import entropy, log_probabilities
 
 JS_NOISE = 1e-6  # nats; what rounding makes of two equal float32 distributions
-
-
-def log_probabilities(logits: Tensor) -> Tensor:
-    """log softmax (..., V) in float32; bf16 would round away what two distributions differ by."""
-    return widen(logits).log_softmax(-1)
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """What a layer that gets no gradient predicts at N positions, computed once for all losses."""
-
-    logp_NV: Tensor
-    p_NV: Tensor
-
-    @classmethod
-    def of(cls, given: Teacher | Tensor) -> Teacher:
-        """From the layer's logits (N, V); a teacher is returned as it is."""
-        if isinstance(given, Teacher):
-            return given
-        with torch.no_grad():
-            logp_NV = log_probabilities(given)
-            return cls(logp_NV, logp_NV.exp())
-
-    @cached_property
-    def entropy_N(self) -> Tensor:
-        """Entropy of each position, nats."""
-        return -(self.p_NV * self.logp_NV).sum(-1)
-
-    def first(self, num: int) -> Teacher:
-        """The first `num` positions."""
-        return self if num == len(self) else Teacher(self.logp_NV[:num], self.p_NV[:num])
-
-    def kl_to(self, student_logp_NV: Tensor) -> Tensor:
-        """KL(teacher || student) of each position, (N,), nats."""
-        return (self.p_NV * (self.logp_NV - student_logp_NV)).sum(-1)
-
-    def __len__(self) -> int:
-        return len(self.logp_NV)
 
 
 def own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """L_own = -E log p_theta(y | x), memory reads off; nats per token."""
     return F.cross_entropy(widen(logits_NV), targets_N)
+
+
+def own_of(nll_N: Tensor) -> Tensor:
+    """`own`, or help, from -log of the probability of each position's token."""
+    return nll_N.mean()
 
 
 def beyond_tokens(logits_NV: Tensor, beyond_N: Tensor) -> Tensor:
@@ -78,7 +46,12 @@ def beyond_tokens(logits_NV: Tensor, beyond_N: Tensor) -> Tensor:
         logits_NV: of the tokenizer's ids.
         beyond_N: logsumexp of those of all other rows.
     """
-    return F.softplus(widen(beyond_N) - widen(logits_NV).logsumexp(-1)).mean()
+    return beyond_of(widen(logits_NV).logsumexp(-1), beyond_N)
+
+
+def beyond_of(logsumexp_N: Tensor, beyond_N: Tensor) -> Tensor:
+    """`beyond_tokens` from the logsumexp of the tokenizer's ids and that of all other rows."""
+    return F.softplus(widen(beyond_N) - logsumexp_N).mean()
 
 
 def help_(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -97,10 +70,12 @@ def self_(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor | None = None) 
         weight_N: weight of each position, at most 1; the mean is over all positions, whatever they
             weigh.
     """
-    if weight_N is None:
-        return F.cross_entropy(widen(logits_NV), targets_N)
-    loss_N = F.cross_entropy(widen(logits_NV), targets_N, reduction="none")
-    return (weight_N * loss_N).mean()
+    return self_of(F.cross_entropy(widen(logits_NV), targets_N, reduction="none"), weight_N)
+
+
+def self_of(nll_N: Tensor, weight_N: Tensor | None = None) -> Tensor:
+    """`self_` from -log q_phi(y | x) of each position."""
+    return (nll_N if weight_N is None else weight_N * nll_N).mean()
 
 
 def text_weights(teacher: Teacher | Tensor, targets_N: Tensor, strength: float) -> Tensor:
@@ -126,11 +101,6 @@ def kl(teacher_logp_NV: Tensor, student_logp_NV: Tensor) -> Tensor:
     return (teacher_logp_NV.exp() * (teacher_logp_NV - student_logp_NV)).sum(-1)
 
 
-def entropy(logp: Tensor) -> Tensor:
-    """Entropy (...), nats, of distributions given by their log probabilities (..., V)."""
-    return -(logp.exp() * logp).sum(-1)
-
-
 def teacher_weights(teacher: Teacher, student_logp_NV: Tensor, strength: float) -> Tensor:
     """min(1, exp(strength (H(q_phi) - H(p_theta)))) of each position, (N,): weight of the teacher.
 
@@ -145,8 +115,12 @@ def teacher_weights(teacher: Teacher, student_logp_NV: Tensor, strength: float) 
     if strength == 0:
         return teacher.logp_NV.new_ones(len(teacher))
     with torch.no_grad():
-        surer_N = entropy(student_logp_NV) - teacher.entropy_N
-        return (strength * surer_N).clamp_max(0.0).exp()
+        return teacher_weights_of(teacher.entropy_N, entropy(student_logp_NV), strength)
+
+
+def teacher_weights_of(teacher_N: Tensor, student_N: Tensor, strength: float) -> Tensor:
+    """`teacher_weights` from the entropies of both."""
+    return (strength * (student_N - teacher_N)).clamp_max(0.0).exp()
 
 
 def recall(teacher: Teacher | Tensor, student_logits_NV: Tensor, strength: float = 0.0) -> Tensor:
@@ -205,20 +179,32 @@ def sync_parts(
     strength: float = 0.0,
 ) -> SyncParts:
     """The parts of `sync`, which has the same arguments."""
-    teacher = Teacher.of(teacher)
-    with torch.no_grad():
-        ref, before = log_probabilities(ref_logits_NV), log_probabilities(before_logits_NV)
-        changed = jensen_shannon(teacher.logp_NV, ref)
-        changed = changed.masked_fill(changed < JS_NOISE, 0.0)
-        agreed_N = (before.argmax(-1) == ref.argmax(-1)).to(changed.dtype)
+    teacher, before = Teacher.of(teacher), Teacher.of(before_logits_NV)
+    changed_N, agreed_N = changes(teacher, ref_logits_NV, before.logp_NV.argmax(-1))
     student = log_probabilities(student_logits_NV)
     return SyncParts(
-        changed,
+        changed_N,
         teacher_weights(teacher, student, strength),
         teacher.kl_to(student),
         agreed_N,
-        kl(before, student),
+        before.kl_to(student),
     )
+
+
+@torch.no_grad()
+def changes(teacher: Teacher, ref_logits_NV: Tensor, before_N: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the data layer changed, and where the memory had agreed with it: `changed_N` and
+    `agreed_N` of `SyncParts`.
+
+    Args:
+        teacher: the adopted data layer, with log probabilities.
+        ref_logits_NV: the data layer when the memory last trained.
+        before_N: the memory's likeliest tokens at the start of the interval.
+    """
+    ref_NV = log_probabilities(ref_logits_NV)
+    changed_N = jensen_shannon(teacher.logp_NV, ref_NV)
+    changed_N = changed_N.masked_fill(changed_N < JS_NOISE, 0.0)
+    return changed_N, (before_N == ref_NV.argmax(-1)).to(changed_N.dtype)
 
 
 def sync(

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from actors.corpus.windows import Windows
 from actors.layers.named_writes import NamedWrites
 from actors.layers.precision import in_float32, widen
+from actors.layers.predicted import linear
 from actors.settings.layers import MemoryLayerSpec
 
 NO_SEGMENT = -2  # history before a sequence's first token: the same document as nothing
@@ -317,22 +318,27 @@ class MemoryLayer(nn.Module):
         u_BTD, _ = self.encode(tokens_BT, segments_BT, one_document=one_document)
         return self.read_at(u_BTD)
 
-    def predict(self, y: Tensor) -> Tensor:
-        """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only."""
-        return self._logits(rms(self.project(y)))
+    def predict(self, y: Tensor, into_grad: bool = False) -> Tensor:
+        """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only.
 
-    def guess(self, u: Tensor) -> Tensor:
+        Args:
+            y: what was read, (..., D).
+            into_grad: as in `predicted.linear`, of E_out.
+        """
+        return self._logits(rms(self.project(y)), into_grad)
+
+    def guess(self, u: Tensor, into_grad: bool = False) -> Tensor:
         """Logits (..., V) = E_out u of the encoding u (..., D) alone, without slots.
 
         Training lowers its loss, so that encodings, and with them addresses, carry over to other
         wordings; no prediction is made of it.
         """
-        return self._logits(u)
+        return self._logits(u, into_grad)
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _logits(self, x: Tensor, into_grad: bool) -> Tensor:
         if self.out is not None:
             rows = self.out.weight
         else:
             assert isinstance(self.encoder, Encoder)
             rows = self.encoder.embed.weight
-        return F.linear(x, rows[: self.num_tokens])
+        return linear(x, rows, slice(self.num_tokens), into_grad)

@@ -22,12 +22,14 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from actors.layers.batch import Batch, add_noise, data_logits_at, rows_at
+from actors.layers.batch import Batch, add_noise, hidden_at, rows_at
 from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort
-from actors.layers.losses import kl, log_probabilities
+from actors.layers.losses import kl
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.precision import widen
+from actors.layers.predicted import Dense, Fused, Predicted, log_probabilities, parts_of
 from actors.machine.seeds import seed_of
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
@@ -90,15 +92,88 @@ class Predictions:
         logit = widen(self.port.mixing_logit(self.hidden, self.y, logp, logq, fixed))
         if tokens is not None:
             logp, logq = logp.gather(-1, tokens), logq.gather(-1, tokens)
-        data_share, memory_share = F.logsigmoid(-logit), F.logsigmoid(logit)  # logs
-        mixing = torch.sigmoid(logit)
-        if (fresh := self.freshness) is not None:
-            fresh = widen(fresh)
-            memory_share = torch.logaddexp(memory_share, data_share + fresh.log())
-            data_share = data_share + (-fresh).log1p()
-            mixing = mixing + (1 - mixing) * fresh
-        mixed = torch.logaddexp(logp + data_share.unsqueeze(-1), logq + memory_share.unsqueeze(-1))
-        return Mixture(mixed, mixing, fresh)
+        shares, mixing, fresh = _shares(logit, self.freshness)
+        of_data, of_memory = (share.unsqueeze(-1) for share in shares)
+        return Mixture(torch.logaddexp(logp + of_data, logq + of_memory), mixing, fresh)
+
+
+def _shares(
+    logit: Tensor, freshness: Tensor | None = None
+) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor | None]:
+    """Logs of the shares of data and memory layer, lambda and freshness, all (...), from the logit
+    of lambda and what opens it.
+    """
+    data_share, memory_share = F.logsigmoid(-logit), F.logsigmoid(logit)
+    mixing = torch.sigmoid(logit)
+    if freshness is None:
+        return (data_share, memory_share), mixing, None
+    fresh = widen(freshness)
+    memory_share = torch.logaddexp(memory_share, data_share + fresh.log())
+    data_share = data_share + (-fresh).log1p()
+    return (data_share, memory_share), mixing + (1 - mixing) * fresh, fresh
+
+
+@dataclass(frozen=True)
+class BothAt:
+    """What both layers predict at N positions, where only the text's tokens are asked for.
+
+    Attributes:
+        data, memory: each alone.
+        beyond_N: as `DataOutput.beyond_BT`.
+        mixture: both together, its `logp` (N,) that of the text's tokens.
+    """
+
+    data: Predicted
+    memory: Predicted
+    beyond_N: Tensor | None
+    mixture: Mixture
+
+
+def both_at(
+    data: DataLayer,
+    memory: MemoryLayer,
+    hidden_NH: Tensor,
+    y_ND: Tensor,
+    targets_N: Tensor,
+    kind: type[Predicted],
+    fixed: bool = False,
+    outputs: tuple[Tensor, Tensor | None] | None = None,
+) -> BothAt:
+    """What both layers predict at some positions.
+
+    Args:
+        data, memory: the layers.
+        hidden_NH: the data layer's last hidden states.
+        y_ND: what the memory read.
+        targets_N: the text's tokens.
+        kind: `Dense`, or `Fused` where they are one part of those of a pass.
+        fixed: the weights of lambda get no gradient.
+        outputs: logits and `beyond_N` of the data layer, where they are made already.
+    """
+    of_data, of_memory, beyond_N = _each(data, memory, hidden_NH, y_ND, targets_N, kind, outputs)
+    num = len(targets_N)
+    entropies_N2 = torch.stack([of_data.entropy(num), of_memory.entropy(num)], dim=-1)
+    logit_N = widen(data.port.mixing_logit_of(hidden_NH, y_ND, entropies_N2, fixed))
+    (data_N, memory_N), mixing_N, _ = _shares(logit_N)
+    mixed_N = torch.logaddexp(data_N - of_data.nll_N, memory_N - of_memory.nll_N)
+    return BothAt(of_data, of_memory, beyond_N, Mixture(mixed_N, mixing_N))
+
+
+def _each(
+    data: DataLayer,
+    memory: MemoryLayer,
+    hidden_NH: Tensor,
+    y_ND: Tensor,
+    targets_N: Tensor,
+    kind: type[Predicted],
+    outputs: tuple[Tensor, Tensor | None] | None = None,
+) -> tuple[Predicted, Predicted, Tensor | None]:
+    """What each layer predicts alone, and `beyond_N`; arguments as of `both_at`."""
+    num, in_parts = len(targets_N), kind is Fused
+    logits_NV, beyond_N = outputs or data.outputs_at(hidden_NH, in_parts)
+    of_data = kind(logits_NV, targets_N, num_entropies=num)
+    of_memory = kind(memory.predict(y_ND, in_parts), targets_N, num_entropies=num)
+    return of_data, of_memory, beyond_N
 
 
 def predict_both(
@@ -172,10 +247,23 @@ def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor
         general: sequences, all of which read, with something to predict.
     """
     with torch.no_grad():
-        logp_NV = log_probabilities(data_logits_at(data, general))
+        plain_NH = hidden_at(data, general)
         y_BTD = memory.read(general.tokens_BT, general.segments_BT, general.one_document).y
-    _, both = predict_both(data, memory, general, y_BTD, general.valid_at_N)
-    return (kl(logp_NV, both.mixed().logp) + kl(logp_NV, both.logp)).mean()
+    read_NH, y_ND = hidden_at(data, general, y_BTD), rows_at(y_BTD, general.valid_at_N)
+
+    def changed(some: slice) -> Tensor:
+        with torch.no_grad():
+            logp_NV = log_probabilities(data.logits_at(plain_NH[some]))
+        logits_NV, _ = data.outputs_at(read_NH[some])
+        of_memory_NV = memory.predict(y_ND[some])
+        both = Predictions(logits_NV, of_memory_NV, read_NH[some], y_ND[some], data.port)
+        return (kl(logp_NV, both.mixed().logp) + kl(logp_NV, both.logp)).sum()
+
+    num, size = len(y_ND), data.positions_at_once
+    if num <= size:
+        return changed(slice(num)) / num
+    parts = [checkpoint(changed, some, use_reentrant=False) for some in parts_of(num, size)]
+    return torch.stack(parts).sum() / num
 
 
 def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch) -> Tensor:
@@ -185,9 +273,23 @@ def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch) -> Tensor:
         data, memory: the layers.
         noised: sequences, all of which read, with something to predict.
     """
+    targets_N, size = noised.targets_N, data.positions_at_once
+    kind: type[Predicted] = Fused
+    if noised.tokens_BT.numel() <= size:
+        kind, size = Dense, len(targets_N)
+    numbers = []
     with torch.no_grad():
         read = memory.read(noised.tokens_BT, noised.segments_BT, noised.one_document)
-        _, both = predict_both(
-            data, memory, noised, read.y, noised.valid_at_N, freshness_RT=read.freshness
-        )
-    return -both.mixed(tokens=noised.targets_N[:, None]).logp.mean()
+        hidden_NH = hidden_at(data, noised, read.y)
+        y_ND, fresh = rows_at(read.y, noised.valid_at_N), read.freshness
+        for some in parts_of(len(targets_N), size):
+            given = hidden_NH[some], y_ND[some], targets_N[some]
+            of_data, of_memory, _ = _each(data, memory, *given, kind)
+            nlls, num = (of_data.nll_N, of_memory.nll_N), len(given[2])
+            numbers.append(torch.stack([*nlls, of_data.entropy(num), of_memory.entropy(num)]))
+    data_nll_N, memory_nll_N, *entropies = torch.cat(numbers, dim=1)
+    entropies_N2 = torch.stack(entropies, dim=-1)
+    logit_N = widen(data.port.mixing_logit_of(hidden_NH, y_ND, entropies_N2))
+    fresh_N = None if fresh is None else rows_at(fresh, noised.valid_at_N)
+    (data_N, memory_N), _, _ = _shares(logit_N, fresh_N)
+    return -torch.logaddexp(data_N - data_nll_N, memory_N - memory_nll_N).mean()

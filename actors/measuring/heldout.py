@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actors.layers import losses
-from actors.layers.batch import Batch, read_at_valid, rows_at
+from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
-from actors.measuring.voices import BATCH_TOKENS, pieces, predict_voice
+from actors.layers.predicted import parts_of
+from actors.measuring.voices import BATCH_TOKENS, predict_voice
 
 MARGIN = 0.1  # a new answer counts as a change if it is likelier than the old one by so much
 SYNC_SEQUENCES = 16  # whose median of sync's weights is one, as in a batch of training by default
@@ -35,11 +36,6 @@ def parts(batch: Batch, batch_tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
         yield batch.rows(slice(start, start + size))
 
 
-def hidden_at(data: DataLayer, batch: Batch, y_BTD: Tensor | None = None) -> Tensor:
-    """The data layer's hidden states (N, H) at the valid positions, which read `y_BTD`."""
-    return rows_at(data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD), batch.valid_at_N)
-
-
 @torch.no_grad()
 def agreement(
     data: DataLayer, memory: MemoryLayer, batch: Batch, batch_tokens: int = BATCH_TOKENS
@@ -48,7 +44,7 @@ def agreement(
     same = torch.zeros((), dtype=torch.int64, device=batch.tokens_BT.device)
     for part in parts(batch, batch_tokens):
         hidden_NH, y_ND = hidden_at(data, part), read_at_valid(memory, part)
-        for some in pieces(len(y_ND), data.num_tokens):
+        for some in parts_of(len(y_ND), data.positions_at_once):
             likeliest_N = data.logits_at(hidden_NH[some]).argmax(-1)
             same += (likeliest_N == memory.predict(y_ND[some]).argmax(-1)).sum()
     return int(same) / max(1, batch.num_valid)
@@ -80,7 +76,7 @@ def heldout_figures(
         fresh_N = None if read.freshness is None else rows_at(read.freshness, part.valid_at_N)
         old = None if before is None else (hidden_at(before.data, part),
                                            read_at_valid(before.memory, part))  # fmt: skip
-        for some in pieces(len(y_ND), pair.data.num_tokens):
+        for some in parts_of(len(y_ND), pair.data.positions_at_once):
             own_NV = pair.data.logits_at(own_NH[some])
             memory_NV = pair.memory.predict(y_ND[some])
             reading_NV = pair.data.logits_at(help_NH[some])
@@ -163,7 +159,7 @@ def token_reflection(
     for part in parts(batch, batch_tokens):
         old_NH, new_NH = hidden_at(before.data, part), hidden_at(pair.data, part)
         y_ND = read_at_valid(pair.memory, part)
-        for some in pieces(len(y_ND), pair.data.num_tokens):
+        for some in parts_of(len(y_ND), pair.data.positions_at_once):
             old_N = before.data.logits_at(old_NH[some]).argmax(-1)
             p_NV = F.softmax(pair.data.logits_at(new_NH[some]), dim=-1)
             top_N, new_N = p_NV.max(-1)

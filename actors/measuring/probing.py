@@ -26,7 +26,6 @@ from actors.measuring.voices import (
     batches,
     predict_voice_at,
     predict_voice_next,
-    rows_at_once,
 )
 from actors.sources.facts import Probe, baseline_accuracy
 from actors.tokenizers.tokenizer import Tokenizer
@@ -169,7 +168,7 @@ def decode_greedily(
     limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
     lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
     decoded: list[Decoded] = [Decoded((), (), ())] * len(prompts)
-    for indices in batches(lengths, batch_tokens, rows_at_once(pair.data.num_tokens)):
+    for indices in batches(lengths, batch_tokens, pair.data.positions_at_once):
         some = [prompts[i] for i in indices]
         for i, one in zip(
             indices, _decode(pair, voice, some, stop, [limits[i] for i in indices]), strict=True
@@ -299,7 +298,7 @@ def leads(
         rows.append([*prompts[i], *new[i][:same]])
         firsts.append([answer[same] if same < len(answer) else mark for answer in (new[i], old[i])])
     found = [0.0] * len(rows)
-    most = rows_at_once(pair.data.num_tokens)
+    most = pair.data.positions_at_once
     for indices in batches([len(row) for row in rows], batch_tokens, most):
         some = [rows[at] for at in indices]
         tokens_BT, segments_BT = pad_right(some, 0, _device(pair))

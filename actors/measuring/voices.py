@@ -17,27 +17,14 @@ import torch
 from torch import Tensor
 
 from actors.corpus.windows import PADDING
-from actors.layers.losses import log_probabilities
 from actors.layers.memory_cache import MemoryCache
 from actors.layers.mixture import Predictions
 from actors.layers.pair import Pair
+from actors.layers.predicted import log_probabilities, parts_of
 
 Voice = Literal["own", "help", "memory"]
 VOICES: tuple[Voice, ...] = ("own", "help", "memory")
-LOGIT_FLOATS = 1 << 24  # of one tensor of logits: 64 MiB in float32
 BATCH_TOKENS = 4096  # of a forward pass where no setting is given
-
-
-def rows_at_once(num_tokens: int) -> int:
-    """Positions whose logits over so many token ids are made at a time."""
-    return max(1, LOGIT_FLOATS // num_tokens)
-
-
-def pieces(num: int, num_tokens: int) -> Iterator[slice]:
-    """So many positions in pieces whose logits are made at a time."""
-    size = rows_at_once(num_tokens)
-    for start in range(0, num, size):
-        yield slice(start, min(num, start + size))
 
 
 def batches(lengths: Sequence[int], batch_tokens: int, most: int) -> Iterator[list[int]]:
@@ -125,7 +112,9 @@ def _read(
 def predict_voice_at(
     pair: Pair, voice: Voice, tokens_BT: Tensor, segments_BT: Tensor, where_BT: Tensor
 ) -> Iterator[VoicePrediction]:
-    """What `voice` predicts where `where_BT` is true, in order, in slices as `pieces` makes."""
+    """What `voice` predicts where `where_BT` is true, in order, so many positions at a time as the
+    data layer's `positions_at_once`.
+    """
     y_BTD, freshness_BT = _read(pair, voice, tokens_BT, segments_BT)
     hidden_NH = y_ND = fresh_N = None
     if voice != "memory":
@@ -134,7 +123,7 @@ def predict_voice_at(
         y_ND = y_BTD[where_BT]
     if freshness_BT is not None:
         fresh_N = freshness_BT[where_BT]
-    for some in pieces(int(where_BT.sum()), pair.data.num_tokens):
+    for some in parts_of(int(where_BT.sum()), pair.data.positions_at_once):
         logits_NV = None if hidden_NH is None else pair.data.logits_at(hidden_NH[some])
         yield predict_voice(
             pair,

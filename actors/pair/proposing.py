@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actors.layers.losses import log_probabilities
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
+from actors.layers.predicted import log_probabilities
 from actors.measuring.probing import answer_tokens, continuation, pad_right, prompt_tokens
 from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at
 from actors.pair.wordings import WrittenText, template_with

@@ -219,6 +219,14 @@ class RunSpec(Spec):
         "run is a pure function of its config, as on CPUs. Set it false for the fastest kernels, "
         "or where a model needs a kernel without a deterministic form.",
     )
+    logit_tokens: Annotated[int | None, Mark.RESUMABLE] = Field(
+        None,
+        ge=1,
+        description="Tokens whose logits are held at once, in both groups, in evaluations and in "
+        "answers: the losses of a pass with more tokens are computed so many positions at a time. "
+        "Unset: as many as make 24 MiB of logits on a CPU, 1 GiB on a GPU. Lower it where a worker "
+        "runs out of memory.",
+    )
     corpus: CorpusSpec
     tokenizer: TokenizerSpec = Field(default_factory=TokenizerSpec)
     data: DataGroupSpec = Field(default_factory=DataGroupSpec)

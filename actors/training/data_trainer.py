@@ -19,14 +19,15 @@ from torch import Tensor
 from actors.corpus.corpus import WindowStream
 from actors.corpus.general_text import general_corpus
 from actors.layers import losses
-from actors.layers.batch import Batch, data_logits_at, rows_at, to_batch
-from actors.layers.mixture import general_loss, mixing_loss, noised_sequences, predict_both
+from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
+from actors.layers.mixture import both_at, general_loss, mixing_loss, noised_sequences
+from actors.layers.predicted import Cut, Dense, Fused, Predicted, parts_of
 from actors.settings.layers import PORT_PREFIX
 from actors.settings.run import DATA, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, learning_rate
-from actors.training.passes import DataPass
+from actors.training.passes import DataPass, DataPositions
 from actors.training.terms import DataTerms, GeneralTerms, MixingTerms, Term
 from actors.training.trainer import Trainer
 from actors.weights.builders import build_data_layer, build_memory_layer
@@ -167,8 +168,11 @@ class DataTrainer(Trainer):
             if not alone.num_valid:
                 continue
             with self.cost("own"), self.autocast():
-                logits_NV = data_logits_at(self.layer, alone)
-            step.add_share("own", losses.own(logits_NV, alone.targets_N), alone.num_valid / num)
+                hidden_NH = hidden_at(self.layer, alone)
+                for some in parts_of(len(hidden_NH), self.layer.positions_at_once):
+                    logits_NV, targets_N = self.layer.logits_at(hidden_NH[some]), alone.targets_N
+                    own = losses.own(logits_NV, targets_N[some])
+                    step.add_share("own", own, len(logits_NV) / num)
 
     def _backward(
         self, part: Batch, num_reading: int, num_own: int, num_help: int, step: Measured
@@ -177,39 +181,116 @@ class DataTrainer(Trainer):
         positions of each kind in the global batch.
         """
         alone, reading = part.rows(slice(num_reading, None)), part.rows(slice(None, num_reading))
-        with self.autocast():
-            with self.cost("read"), torch.no_grad():
-                y_RTD = self._read(reading)
-            with self.cost("forward"):
-                out, both = predict_both(self.layer, self.memory, part, y_RTD, reading.valid_at_N)
-                mixture = both.mixed(fixed=self.spec.data.mixing_noise > 0)
-        given = DataPass(alone, reading, num_own, num_help, out, both, mixture)
-        self.learn(self.terms(given, step), step)
+        with self.autocast(), self.cost("read"), torch.no_grad():
+            y_RTD = self._read(reading)
+        if part.tokens_BT.numel() <= self.layer.positions_at_once:
+            given = DataPass(*self._positions(part, alone, reading, y_RTD), num_own, num_help)
+            self.learn(self.terms(given, step), step)
+            return
+        with self.autocast(), self.cost("forward"):
+            read = y_RTD if num_reading else None
+            hidden_BTH = self.layer.hidden(
+                part.tokens_BT, part.segments_BT, read, part.one_document
+            )
+            cut = Cut(
+                rows_at(hidden_BTH[:num_reading], reading.valid_at_N),
+                rows_at(hidden_BTH[num_reading:], alone.valid_at_N),
+            )
+        reading_NH, alone_NH = cut.leaves
+        y_ND, size = rows_at(y_RTD, reading.valid_at_N), self.layer.positions_at_once
+        for some in parts_of(len(reading_NH), size):
+            with self.autocast(), self.cost("forward"):
+                at = self._reading_at(reading_NH[some], y_ND[some], reading.targets_N[some], Fused)
+            self.learn(self.terms(DataPass(None, at, num_own, num_help), step), step)
+        for some in parts_of(len(alone_NH), size):
+            with self.autocast(), self.cost("forward"):
+                at = self._alone_at(
+                    self.layer.outputs_at(alone_NH[some], True), alone.targets_N[some], Fused
+                )
+            self.learn(self.terms(DataPass(at, None, num_own, num_help), step), step)
+        self.learn(DataTerms(), step, cut=cut)
+
+    def _positions(
+        self, part: Batch, alone: Batch, reading: Batch, y_RTD: Tensor
+    ) -> tuple[DataPositions | None, DataPositions | None]:
+        """Positions of a pass whose logits fit at once, without and with reads."""
+        num_reading, of_alone, of_reading = len(y_RTD), None, None
+        with self.autocast(), self.cost("forward"):
+            out = self.layer(
+                part.tokens_BT,
+                part.segments_BT,
+                y_RTD if num_reading else None,
+                one_document=part.one_document,
+            )
+
+            def at(rows: slice, where_N: Tensor) -> tuple[Tensor, Tensor | None]:
+                beyond = None if out.beyond_BT is None else rows_at(out.beyond_BT[rows], where_N)
+                return rows_at(out.logits_BTV[rows], where_N), beyond
+
+            if reading.num_valid:
+                rows, where_N = slice(None, num_reading), reading.valid_at_N
+                of_reading = self._reading_at(
+                    rows_at(out.hidden_BTD[rows], where_N),
+                    rows_at(y_RTD, where_N),
+                    reading.targets_N,
+                    Dense,
+                    at(rows, where_N),
+                )
+            if alone.num_valid:
+                outputs = at(slice(num_reading, None), alone.valid_at_N)
+                of_alone = self._alone_at(outputs, alone.targets_N, Dense)
+        return of_alone, of_reading
+
+    def _reading_at(
+        self,
+        hidden_NH: Tensor,
+        y_ND: Tensor,
+        targets_N: Tensor,
+        kind: type[Predicted],
+        outputs: tuple[Tensor, Tensor | None] | None = None,
+    ) -> DataPositions:
+        """Positions that read; arguments as of `both_at`."""
+        both = both_at(
+            self.layer,
+            self.memory,
+            hidden_NH,
+            y_ND,
+            targets_N,
+            kind,
+            fixed=self.spec.data.mixing_noise > 0,
+            outputs=outputs,
+        )
+        return DataPositions(len(targets_N), both.data, both.beyond_N, both.mixture)
+
+    @staticmethod
+    def _alone_at(
+        outputs: tuple[Tensor, Tensor | None], targets_N: Tensor, kind: type[Predicted]
+    ) -> DataPositions:
+        """Positions that don't read, of these logits."""
+        logits_NV, beyond_N = outputs
+        return DataPositions(len(targets_N), kind(logits_NV, targets_N), beyond_N)
 
     def terms(self, given: DataPass, step: Measured) -> DataTerms:
-        """The losses of one pass; `step` gets what else is measured."""
-        weights, out = self.spec.losses, given.out
-        num_reading, terms = len(given.reading.tokens_BT), DataTerms()
-        if num := given.alone.num_valid:
-            share, at_N = num / given.num_own, given.alone.valid_at_N
-            own_NV = rows_at(out.logits_BTV[num_reading:], at_N)
-            own = losses.own(own_NV, given.alone.targets_N) * share
+        """The losses of one pass or a part of it; `step` gets what else is measured."""
+        weights, terms = self.spec.losses, DataTerms()
+        if (at := given.alone) is not None:
+            share = at.num / given.num_own
+            own = losses.own_of(at.predicted.nll_N) * share
             terms = replace(terms, own=Term(own, weights.own))
-            if out.beyond_BT is not None:
-                beyond = losses.beyond_tokens(own_NV, rows_at(out.beyond_BT[num_reading:], at_N))
+            if at.beyond_N is not None:
+                beyond = losses.beyond_of(at.predicted.logsumexp_N, at.beyond_N)
                 term = Term(beyond, weights.own * share, reported=False)
                 terms = replace(terms, own_beyond=term)
-        if num := given.reading.num_valid:
-            share, targets_N = num / given.num_help, given.reading.targets_N
-            help_ = losses.help_(given.mixture.logp, targets_N) * share
-            reader = losses.own(given.both.logits, targets_N) * share
+        if (at := given.reading) is not None and at.mixture is not None:
+            share = at.num / given.num_help
+            help_ = losses.own_of(-at.mixture.logp) * share
+            reader = losses.own_of(at.predicted.nll_N) * share
             terms = replace(
                 terms, help=Term(help_, weights.help), reader=Term(reader, weights.reader)
             )
-            step.add_share("lambda", given.mixture.mixing.detach().mean(), share)
-            if out.beyond_BT is not None:
-                beyond_N = rows_at(out.beyond_BT[:num_reading], given.reading.valid_at_N)
-                beyond = losses.beyond_tokens(given.both.logits, beyond_N) * share
+            step.add_share("lambda", at.mixture.mixing.detach().mean(), share)
+            if at.beyond_N is not None:
+                beyond = losses.beyond_of(at.predicted.logsumexp_N, at.beyond_N) * share
                 term = Term(beyond, weights.help + weights.reader, reported=False)
                 terms = replace(terms, read_beyond=term)
         return terms

@@ -18,6 +18,7 @@ from torch import Tensor
 from actors.layers import losses
 from actors.layers.batch import Batch, rows_at
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.predicted import Fused, in_parts
 from actors.settings.run import LossWeights
 from actors.training.terms import Term
 
@@ -39,6 +40,7 @@ def given_terms(
     num_global: int,
     weights: LossWeights,
     autocast: Callable[[], AbstractContextManager[object]],
+    at_once: int | None = None,
 ) -> dict[str, Term]:
     """The terms of `MemoryTerms` by name: `given` and `given_encoder`; none without positions.
 
@@ -50,6 +52,7 @@ def given_terms(
         num_global: such positions in the global batch.
         weights: of the losses.
         autocast: precision of forward passes.
+        at_once: positions whose logits are made at a time; None: all.
     """
     if weights.given == 0 or not (num := int(given_BT.sum())):
         return {}
@@ -57,12 +60,23 @@ def given_terms(
     targets_G = rows_at(part.targets_BT, at_G)
     with autocast():
         u_GD = rows_at(u_BTD, at_G)
-        logits_GV = memory.predict(memory.read_at(u_GD).y)
-    terms = {"given": Term(losses.self_(logits_GV, targets_G) * share, weights.given)}
+        y_GD = memory.read_at(u_GD).y
+
+    def term(logits: Callable[[Tensor, bool], Tensor], x_GD: Tensor, weight: float) -> Term:
+        if at_once is None:
+            with autocast():
+                logits_GV = logits(x_GD, False)
+            return Term(losses.self_(logits_GV, targets_G) * share, weight)
+
+        def part_of(some: slice, x_GD: Tensor) -> Tensor:
+            with autocast():
+                logits_GV = logits(x_GD[some], True)
+            nll_G = Fused(logits_GV, targets_G[some]).nll_N
+            return nll_G.sum() * (weight * share / num)  # the weight too: its factor is then 1
+
+        return Term(in_parts(num, at_once, part_of, x_GD) / weight, weight)
+
+    terms = {"given": term(memory.predict, y_GD, weights.given)}
     if weights.encoder > 0 and u_GD.requires_grad:
-        with autocast():
-            guess_GV = memory.guess(u_GD)
-        terms["given_encoder"] = Term(
-            losses.self_(guess_GV, targets_G) * share, weights.given * weights.encoder
-        )
+        terms["given_encoder"] = term(memory.guess, u_GD, weights.given * weights.encoder)
     return terms

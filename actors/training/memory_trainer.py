@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,24 +24,18 @@ from actors.corpus.ranges import from_lists, to_lists
 from actors.corpus.replay_buffer import ReplayBuffer
 from actors.corpus.windows import Windows, pack
 from actors.layers import losses
-from actors.layers.batch import (
-    Batch,
-    data_logits_at,
-    memory_logits_at,
-    rows_at,
-    rows_to,
-    to_batch,
-)
+from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at, rows_to, to_batch
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.mixture import predict_both
+from actors.layers.predicted import NO_TEACHERS, Teachers
 from actors.layers.sampling import continued, openings, pieces_of
 from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.given import given_positions, given_terms
 from actors.training.interval import Measured, within
+from actors.training.memory_states import Measures, MemoryStates, SyncStates, terms_of
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
-from actors.training.passes import MemoryPass, TermCounts
+from actors.training.passes import MemoryPass, Synced, TermCounts
 from actors.training.terms import MemoryTerms, Term
 from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.training.trainer import Trainer
@@ -183,7 +178,7 @@ class MemoryTrainer(Trainer):
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
-            self.learn(self.terms(self._inputs(part, is_text_B[rows], rows, num_global)), step)
+            self._learn_pass(part, is_text_B[rows], rows, num_global, step)
         self.reduce()
         with self.cost("optimizer"):
             total, spec = self.spec.total_steps(MEMORY), group.optimizer
@@ -210,45 +205,55 @@ class MemoryTrainer(Trainer):
             given=max(1, round(group.batch_size * group.given_frac)) if weights.given > 0 else 0,
         )
 
-    def terms(self, given: MemoryPass) -> MemoryTerms:
-        """The losses of one pass."""
-        weights, num_passes = self.spec.losses, self.spec.memory.accumulate
-        terms = self._predicted(given, given.logits_NV)
-        if weights.encoder > 0 and given.u_ND.requires_grad:  # not where nothing of it is trained
-            with self.cost("encoder"), self.autocast():
-                guess_NV = self.layer.guess(given.u_ND)
-            encoder = self._predicted(given, guess_NV).loss()
-            nothing = torch.zeros((), device=self.device)
-            terms = replace(
-                terms, encoder=Term(nothing if encoder is None else encoder, weights.encoder)
-            )
-        with self.cost("given"):
-            learned = given_terms(
-                self.layer, given.part, given.u_BTD, given.given_BT, given.num_global.given,
-                weights, self.autocast,
-            )  # fmt: skip
-        terms = replace(terms, **learned)
-        if self.num_sequences.sync:
-            terms = replace(terms, sync=self._sync(given))
-        balance = losses.balance(given.read.side_scores, self.ranks.add)
-        balance_term = Term(balance, weights.balance / num_passes, over_ranks=True)
-        return replace(terms, balance=balance_term, assist=self._assist(given))
-
-    def _inputs(
+    def _learn_pass(
         self,
         part: Batch,
         is_text_B: npt.NDArray[np.bool_],
         rows: slice,
         num_global: TermCounts,
-    ) -> MemoryPass:
-        """What one pass learns from: what the memory and its teacher predict.
+        step: Measured,
+    ) -> None:
+        """Gradients of one pass.
 
         Args:
-            part: the sequences of the pass.
+            part: its sequences.
             is_text_B: which of them are real text; what the data layer wrote is for recall, never
                 for self.
             rows: which of the global batch they are.
             num_global: positions of each loss in the global batch.
+            step: gets what is reported.
+        """
+        states, of_pass = self._states(part, is_text_B, rows, num_global)
+        if states.at_once:
+            given = states.predictions(slice(0, len(states.targets_N)))
+            given = replace(given, synced=self._synced(states, given.teachers))
+            self.learn(replace(self.terms(given), **of_pass(None)), step)
+            return
+        synced = self._synced(states)
+        leaves, cut = states.cut()
+        for some in states.parts():
+            self.learn(self.terms(leaves.predictions(some, synced)), step)
+        self.learn(MemoryTerms(**of_pass(self.teacher.positions_at_once)), step, cut=cut)
+
+    def _synced(self, states: MemoryStates, teachers: Teachers = NO_TEACHERS) -> Synced | None:
+        """What sync takes besides the memory's prediction; None: no sync in this pass."""
+        if not self.num_sequences.sync:
+            return None
+        with self.cost("sync"):
+            changed_M, agreed_M = states.changes(teachers)
+            # the median is of all ranks, so that none may stay away
+            median = torch.cat(self.ranks.gather_rows(changed_M)).median()
+        return Synced(changed_M, agreed_M, median) if len(changed_M) else None
+
+    def _states(
+        self,
+        part: Batch,
+        is_text_B: npt.NDArray[np.bool_],
+        rows: slice,
+        num_global: TermCounts,
+    ) -> tuple[MemoryStates, Callable[[int | None], dict[str, Term]]]:
+        """Hidden states of one pass, and what makes its terms that are of the pass as a whole, so
+        many positions at a time (None: all); arguments as of `_learn_pass`.
         """
         with self.cost("student"), self.autocast():
             u_BTD, _ = self.layer.encode(
@@ -256,112 +261,89 @@ class MemoryTrainer(Trainer):
             )
             u_ND = rows_at(u_BTD, part.valid_at_N)
             read = self.layer.read_at(u_ND)
-            logits_NV = self.layer.predict(read.y)
-        of_sequence_N = np.nonzero(part.host.valid_BT)[0]
-        is_text_N, num = is_text_B[of_sequence_N], self.num_sequences
+        of_sequence_N, num = np.nonzero(part.host.valid_BT)[0], self.num_sequences
         here = TermCounts(
             recall=within(num.recall, rows),
             sync=within(num.sync, rows),
             assist=within(num.assist, rows),
             given=within(num.given, rows),
         )
+        taught = part.rows(slice(None, max(here.recall, here.sync)))
+        taught_MH = u_ND.new_zeros(0, self.teacher.hidden_size)
+        if taught.num_valid:
+            with self.cost("teacher"), torch.no_grad(), self.autocast():
+                taught_MH = hidden_at(self.teacher, taught)
+        states = MemoryStates(
+            memory=self.layer,
+            data=self.teacher,
+            weights=self.spec.losses,
+            measures=Measures(self.cost, self.autocast),
+            num_tokens=part.tokens_BT.numel(),
+            targets_N=part.targets_N,
+            is_text_N=is_text_B[of_sequence_N],
+            u_ND=u_ND,
+            y_ND=read.y,
+            num_global=num_global,
+            num_recall=int((of_sequence_N < here.recall).sum()),
+            taught_MH=taught_MH,
+            sync=self._sync_states(part.rows(slice(None, here.sync))),
+            assisted=self._assisted(part.rows(slice(None, here.assist)), u_BTD),
+        )
         given_BT = given_positions(part, is_text_B, here.given)
-        positions = TermCounts(
-            self_=int(is_text_N.sum()),
-            recall=int((of_sequence_N < here.recall).sum()),
-            sync=int((of_sequence_N < here.sync).sum()),
-            assist=int((of_sequence_N < here.assist).sum()),
-            given=int(given_BT.sum()),
-        )
-        teacher = self._teach(part, max(here.recall, here.sync))
-        return MemoryPass(
-            part,
-            u_BTD,
-            u_ND,
-            read,
-            logits_NV,
-            here,
-            positions,
-            num_global,
-            None if is_text_N.all() else part.places(is_text_N),
-            teacher.first(positions.recall),
-            teacher.first(positions.sync),
-            self._text_weights(teacher, part.targets_N),
-            given_BT,
+        return states, partial(
+            self._of_pass, part, u_BTD, given_BT, num_global.given, read.side_scores
         )
 
-    def _teach(self, part: Batch, num: int) -> losses.Teacher:
-        """What the adopted data layer predicts in the first `num` sequences of a pass."""
-        if not num:
-            return losses.Teacher.of(torch.zeros(0, self.tokenizer.size, device=self.device))
-        with self.cost("teacher"), torch.no_grad(), self.autocast():
-            return losses.Teacher.of(data_logits_at(self.teacher, part.rows(slice(None, num))))
-
-    def _text_weights(self, teacher: losses.Teacher, targets_N: Tensor) -> Tensor | None:
-        """Weight of each position of a pass in self; None: all 1."""
-        if not (strength := self.spec.losses.self_yields) or not (num := len(teacher)):
+    def _sync_states(self, synced: Batch) -> SyncStates | None:
+        """States of the layers that sync compares with, in these sequences."""
+        if not synced.num_valid:
             return None
-        weight_N = torch.ones(len(targets_N), device=self.device)
-        weight_N[:num] = losses.text_weights(teacher, targets_N[:num], strength)
-        return weight_N
+        with self.cost("sync"), torch.no_grad(), self.autocast():
+            ref_MH, before_MD = hidden_at(self.ref, synced), read_at_valid(self.before, synced)
+        return SyncStates(self.ref, ref_MH, self.before, before_MD)
 
-    def _predicted(self, given: MemoryPass, logits_NV: Tensor) -> MemoryTerms:
-        """Self and recall of a prediction at the valid positions."""
-        weights, terms = self.spec.losses, MemoryTerms()
-        if weights.self_ > 0 and (num := given.num_positions.self_):
-            text_NV, targets_N, weight_N = logits_NV, given.part.targets_N, given.text_weight_N
-            if (at := given.text_at) is not None:
-                text_NV, targets_N = text_NV.index_select(0, at), targets_N.index_select(0, at)
-                weight_N = None if weight_N is None else weight_N.index_select(0, at)
-            self_ = losses.self_(text_NV, targets_N, weight_N) * (num / given.num_global.self_)
-            terms = replace(terms, self_=Term(self_, weights.self_))
-        if num := given.num_positions.recall:
-            with self.cost("recall"):
-                recall = losses.recall(
-                    given.recall_teacher, logits_NV[:num], weights.recall_yields
-                ) * (num / given.num_global.recall)
-            terms = replace(terms, recall=Term(recall, weights.recall))
-        return terms
-
-    def _sync(self, given: MemoryPass) -> Term | None:
-        """This pass' share of sync."""
-        weights = self.spec.losses
-        with self.cost("sync"):
-            if not (num := given.num_positions.sync):
-                # the median is of all ranks, so that none may stay away
-                self._all_ranks(torch.zeros(0, device=self.device))
-                return None
-            synced = given.part.rows(slice(None, given.num_sequences.sync))
-            with torch.no_grad(), self.autocast():
-                ref_NV, before_NV = (
-                    data_logits_at(self.ref, synced),
-                    memory_logits_at(self.before, synced),
-                )
-            sync = losses.sync(
-                given.sync_teacher,
-                ref_NV,
-                before_NV,
-                given.logits_NV[:num],
-                self._all_ranks,
-                weights.recall_yields,
-            )
-            return Term(sync * (num / given.num_global.sync), weights.sync)
-
-    def _all_ranks(self, values_N: Tensor) -> Tensor:
-        return torch.cat(self.ranks.gather_rows(values_N))
-
-    def _assist(self, given: MemoryPass) -> Term | None:
-        """This pass' share of help with a frozen data layer."""
-        if not (num := given.num_positions.assist):
+    def _assisted(self, part: Batch, u_BTD: Tensor) -> tuple[Tensor, Tensor] | None:
+        """States of the frozen data layer that reads, and what it reads, in these leading
+        sequences.
+        """
+        if not part.num_valid:
             return None
-        num_sequences = given.num_sequences.assist
-        part, u_BTD = given.part.rows(slice(None, num_sequences)), given.u_BTD[:num_sequences]
         with self.cost("assist"), self.autocast():
-            y_MD = self.layer.read_at(rows_at(u_BTD, part.text_at_M)).y.to(u_BTD.dtype)
+            u_MD = rows_at(u_BTD[: len(part.tokens_BT)], part.text_at_M)
+            y_MD = self.layer.read_at(u_MD).y.to(u_BTD.dtype)
             y_BTD = rows_to(y_MD, part.text_at_M, part.tokens_BT.shape)
-            _, both = predict_both(self.teacher, self.layer, part, y_BTD, part.valid_at_N)
-            assist = losses.assist(both.mixed().logp, part.targets_N)
-        return Term(assist * (num / given.num_global.assist), self.spec.losses.assist)
+            return hidden_at(self.teacher, part, y_BTD), rows_at(y_BTD, part.valid_at_N)
+
+    def _of_pass(
+        self,
+        part: Batch,
+        u_BTD: Tensor,
+        given_BT: npt.NDArray[np.bool_],
+        num_given: int,
+        side_scores: Tensor,
+        at_once: int | None,
+    ) -> dict[str, Term]:
+        """Terms of given tokens, and balance.
+
+        Args:
+            part, u_BTD: sequences and their encodings.
+            given_BT: where a given token comes next and is learned too.
+            num_given: such positions in the global batch.
+            side_scores: of the half keys.
+            at_once: positions whose logits are made at a time; None: all.
+        """
+        weights = self.spec.losses
+        with self.cost("given"):
+            learned = given_terms(
+                self.layer, part, u_BTD, given_BT, num_given, weights, self.autocast, at_once
+            )
+        balance = losses.balance(side_scores, self.ranks.add)
+        weight = weights.balance / self.spec.memory.accumulate
+        return {**learned, "balance": Term(balance, weight, over_ranks=True)}
+
+    def terms(self, given: MemoryPass) -> MemoryTerms:
+        """The losses of one pass or a part of it, but for those that are of the pass as a whole."""
+        return terms_of(given, self.spec.losses, self.cost)
 
     def tensors(self) -> dict[str, Tensor]:
         """As `Trainer.tensors`, with the rows' moments and, for sync, the teacher of before."""

@@ -1,45 +1,52 @@
-"""What the losses of one pass are computed from: sequences, predictions of both layers, counts.
+"""What the losses of one pass are computed from: what both layers predict at its positions, counts.
 
 A step of a rank is one pass, or several where gradients are accumulated. Filled by the trainers,
-whose `terms` turn it into losses.
+whose `terms` turn it into losses. A pass with more tokens than `RunSpec.logit_tokens` comes in
+parts, one after the other, each with some of its positions.
 
-Shapes: B sequences, T tokens, D memory width, N valid positions, V token ids.
+Shapes: N positions that have something to predict, M leading ones of them, D memory width.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-from actors.layers.batch import Batch
-from actors.layers.data_layer import DataOutput
-from actors.layers.losses import Teacher
-from actors.layers.memory_layer import Read
-from actors.layers.mixture import Mixture, Predictions
+from actors.layers.mixture import Mixture
+from actors.layers.predicted import Predicted, Teachers
+
+
+@dataclass(frozen=True)
+class DataPositions:
+    """Positions of one kind, without or with reads.
+
+    Attributes:
+        num: how many.
+        predicted: what the data layer predicts there by itself.
+        beyond_N: as `DataOutput.beyond_BT`.
+        mixture: both together, its `logp` (N,) that of the text's tokens; None: without reads.
+    """
+
+    num: int
+    predicted: Predicted
+    beyond_N: Tensor | None
+    mixture: Mixture | None = None
 
 
 @dataclass(frozen=True)
 class DataPass:
-    """What the losses of one pass are computed from.
+    """What the losses of one pass, or of a part of it, are computed from.
 
     Attributes:
-        alone, reading: the sequences without and with reads; those that read come first.
+        alone, reading: the positions without and with reads; None: there are none.
         num_own, num_help: positions of each kind in the global batch.
-        out: the data layer's output, of the sequences that read first.
-        both: what each layer predicts at the valid positions of `reading`.
-        mixture: both together there.
     """
 
-    alone: Batch
-    reading: Batch
+    alone: DataPositions | None
+    reading: DataPositions | None
     num_own: int
     num_help: int
-    out: DataOutput
-    both: Predictions
-    mixture: Mixture
 
 
 @dataclass(frozen=True)
@@ -56,36 +63,49 @@ class TermCounts:
 
 
 @dataclass(frozen=True)
-class MemoryPass:
-    """What the losses of one pass are computed from.
+class Synced:
+    """What sync takes besides the memory's prediction.
 
     Attributes:
-        part: its sequences.
-        u_BTD: their encodings.
-        u_ND: encodings of the valid positions.
-        read: what was read there.
-        logits_NV: the memory's prediction there.
-        num_sequences: by loss, its leading sequences at which a loss with a teacher, or that
-            of given tokens, is computed.
-        num_positions: the valid positions of these; of self, those of real text; of given tokens,
-            the positions before them.
-        num_global: positions of each loss in the global batch.
-        text_at: places of real text among the valid positions; None: all are.
-        recall_teacher, sync_teacher: what the adopted data layer predicts at their positions.
-        text_weight_N: weight of each position in self; None: all 1.
-        given_BT: where a given token of real text comes next and is learned too; in host memory.
+        changed_M, agreed_M: as in `losses.SyncParts`.
+        median: of `changed_M` over all positions of all ranks.
     """
 
-    part: Batch
-    u_BTD: Tensor
+    changed_M: Tensor
+    agreed_M: Tensor
+    median: Tensor
+
+    def at(self, some: slice) -> Synced:
+        """Those of some positions."""
+        return Synced(self.changed_M[some], self.agreed_M[some], self.median)
+
+
+@dataclass(frozen=True)
+class MemoryPass:
+    """What the losses of one pass, or of a part of it, are computed from.
+
+    Attributes:
+        u_ND: encodings.
+        y_ND: what was read.
+        predicted: the memory's prediction, beside `teachers`.
+        guess: what the encoder predicts without slots; None: not trained.
+        teachers: by name: `data`, the adopted data layer; `before`, the memory of before, for sync.
+        num_positions: by loss, its leading positions; of self, those of real text.
+        num_global: positions of each loss in the global batch.
+        text_at: places of real text among the positions; None: all are.
+        text_weight_N: weight of each position in self; None: all 1.
+        synced: None: no sync here.
+        assisted: both layers together, `logp` that of the text's tokens; None: no assist here.
+    """
+
     u_ND: Tensor
-    read: Read
-    logits_NV: Tensor
-    num_sequences: TermCounts
+    y_ND: Tensor
+    predicted: Predicted
+    guess: Predicted | None
+    teachers: Teachers
     num_positions: TermCounts
     num_global: TermCounts
     text_at: Tensor | None
-    recall_teacher: Teacher
-    sync_teacher: Teacher
     text_weight_N: Tensor | None
-    given_BT: npt.NDArray[np.bool_]
+    synced: Synced | None
+    assisted: Mixture | None

@@ -57,9 +57,11 @@ class Terms:
             if term is not None:
                 yield field.rstrip("_"), term
 
-    def loss(self) -> Tensor | None:
-        """The weighted sum, scalar; None where the pass has no term."""
+    def loss(self, besides: Tensor | None = None) -> Tensor | None:
+        """The weighted sum, scalar, with `besides` added; None where there is nothing to add."""
         weighted = [term.weighted for _, term in self.named()]
+        if besides is not None:
+            weighted.append(besides)
         return sum(weighted[1:], weighted[0]) if weighted else None
 
     def report(self, step: Measured, num_ranks: int, num_passes: int) -> None:

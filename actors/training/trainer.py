@@ -28,6 +28,7 @@ from actors.corpus.reading_share import ReadingShare
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, add_noise, to_batch
 from actors.layers.precision import autocast
+from actors.layers.predicted import Cut
 from actors.machine import profiling
 from actors.machine.device import explain_nondeterminism, take_device
 from actors.machine.flops import peak, utilisation
@@ -174,18 +175,15 @@ class Trainer(ABC):
         """Forward passes in the group's precision; backward passes and steps stay outside."""
         return autocast(self.own_spec.precision, self.device)
 
-    def learn(self, terms: Terms, step: Measured, cost: str = "backward") -> None:
-        """Reports the losses of one pass and adds the gradients of their weighted sum.
-
-        Args:
-            terms: of the pass.
-            step: gets what is reported.
-            cost: part of the step that the backward pass counts to.
-        """
+    def learn(
+        self, terms: Terms, step: Measured, cost: str = "backward", cut: Cut | None = None
+    ) -> None:
+        """Reports the losses of a pass or a part and adds the gradients of their weighted sum, a
+        `cost` of its own; `cut`: where the backward pass goes on from."""
         terms.report(step, self.num_ranks, self.own_spec.accumulate)
-        loss = terms.loss()
-        if loss is not None and loss.requires_grad:
-            with self.cost(cost):
+        with self.cost(cost):
+            loss = terms.loss(None if cut is None else cut.joined())
+            if loss is not None and loss.requires_grad:
                 loss.backward()
 
     def reduce(self) -> None:

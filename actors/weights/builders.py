@@ -38,7 +38,7 @@ def build_data_layer(
     started = (starting or StartingModel(spec, tokenizer)).take(device)
     if layer.pretrained is not None:
         seed_everything(spec.seed, DATA, "port")  # however many random numbers loading used
-    data = DataLayer(started.model, layer, spec.memory.layer.dim, tokenizer.size)
+    data = DataLayer(started.model, layer, spec.memory.layer.dim, tokenizer.size, spec.logit_tokens)
     data.base = started.base
     if layer.pretrained is not None and not layer.fresh_port:
         start_port(data.port, layer, spec.memory.layer.dim)

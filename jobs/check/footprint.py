@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors.measuring.voices import rows_at_once
+from actors.layers.predicted import positions_at_once
+from actors.machine.device import device_of
 from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.weights.parameter_counts import ParameterCounts
 from orchestrator.settings.config import Config
@@ -24,6 +25,7 @@ BLOCK_FLOATS = 14  # the same of a block of the memory's encoder
 # The same in a forward pass alone, of which little is kept: in one decoder layer, in one block.
 FORWARD_LAYER_FLOATS, FORWARD_BLOCK_FLOATS = 14, 6
 LOGIT_TENSORS = 14  # over all token ids, of the positions whose logits an evaluation makes at once
+PART_TENSORS = 10  # the same in training, where a pass has more tokens than have logits at once
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _evaluator_activations(config: Config, counts: ParameterCounts) -> int:
     per_token = FORWARD_LAYER_FLOATS * counts.hidden_size + 4 * counts.hidden_size
     per_token += FORWARD_BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
     per_token += 2 * window  # the mask between documents
-    positions = min(tokens, rows_at_once(counts.vocab_rows))
+    positions = min(tokens, _at_once(config, config.evaluation.gpus, counts))
     return FLOAT_BYTES * (per_token * tokens + LOGIT_TENSORS * positions * counts.vocab_rows)
 
 
@@ -129,10 +131,31 @@ def _tokens_per_pass(config: Config, group: str) -> int:
     return -(-settings.batch_size // passes) * config.corpus.window
 
 
+def _at_once(config: Config, gpus: float, counts: ParameterCounts) -> int:
+    """Positions whose logits a process makes at a time."""
+    return positions_at_once(counts.vocab_rows, device_of(gpus), config.logit_tokens)
+
+
+def _output_floats(config: Config, group: str, counts: ParameterCounts, outputs: int) -> int:
+    """Floats over all token ids that one pass of a step holds at once.
+
+    Args:
+        config: the run's.
+        group: whose pass.
+        counts: of the layers.
+        outputs: predictions that are made of each position.
+    """
+    tokens = _tokens_per_pass(config, group)
+    at_once = _at_once(config, config.group(group).workers.gpus, counts)
+    if tokens <= at_once:
+        return outputs * OUTPUT_FLOATS * tokens * counts.vocab_rows
+    return PART_TENSORS * at_once * counts.vocab_rows
+
+
 def _data_activations(config: Config, counts: ParameterCounts) -> int:
-    layers = counts.num_layers * LAYER_FLOATS * counts.hidden_size
-    per_token = layers + OUTPUT_FLOATS * counts.vocab_rows
-    return FLOAT_BYTES * per_token * _tokens_per_pass(config, DATA)
+    per_token = counts.num_layers * LAYER_FLOATS * counts.hidden_size
+    floats = per_token * _tokens_per_pass(config, DATA)
+    return FLOAT_BYTES * (floats + _output_floats(config, DATA, counts, 1))
 
 
 def _memory_activations(config: Config, counts: ParameterCounts) -> int:
@@ -141,8 +164,8 @@ def _memory_activations(config: Config, counts: ParameterCounts) -> int:
     per_token = blocks * BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
     per_token += layer.heads * layer.topk * layer.dim  # gradients of the rows that were read
     outputs = 1 + (config.losses.encoder > 0)
-    per_token += outputs * OUTPUT_FLOATS * counts.vocab_rows
-    return FLOAT_BYTES * per_token * _tokens_per_pass(config, MEMORY)
+    floats = per_token * _tokens_per_pass(config, MEMORY)
+    return FLOAT_BYTES * (floats + _output_floats(config, MEMORY, counts, outputs))
 
 
 def snapshot_bytes(counts: ParameterCounts) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""The command `tandem learn`: its arguments, and whether they are about a run or about a model."""
+"""The command `tandem learn`: its arguments; `jobs.cli` adds it to the others."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -46,6 +46,10 @@ def learn(
             min=0, max=0.99, help="Share of the run's own data in each batch; default: 0.25."
         ),
     ] = None,
+    old_from: Annotated[
+        Literal["memory", "corpus"] | None,
+        typer.Option(help="Where old data comes from; default: a memory that can write."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,7 +61,7 @@ def learn(
 
     with exit_codes():
         if is_model(run):
-            given = {"--lr": lr, "--old-data": old_data}
+            given = {"--lr": lr, "--old-data": old_data, "--old-from": old_from}
             if wrong := [name for name, value in given.items() if value is not None]:
                 raise ConfigError(
                     f"{', '.join(wrong)}: for runs only; {run} is a model without a memory, whose "
@@ -67,5 +71,7 @@ def learn(
             learn_model(run, first, Console(), as_json)
             return
         share = OLD_FRAC if old_data is None else old_data
-        options = LearnOptions(facts, text, templates, out, steps or STEPS, lr, share, seed)
+        options = LearnOptions(
+            facts, text, templates, out, steps or STEPS, lr, share, seed, old_from
+        )
         run_learn(run, options, Console(), as_json)

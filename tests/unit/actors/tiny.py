@@ -306,13 +306,18 @@ class BigramData:
         return DataOutput(self.table_VV[tokens_BT], self.table_VV[tokens_BT])
 
     keeps_logits = False
+    positions_at_once = 1000
 
     @property
     def num_tokens(self) -> int:
         return len(self.table_VV)
 
     def hidden(
-        self, tokens_BT: Tensor, _segments_BT: Tensor, _y_BTM: Tensor | None = None
+        self,
+        tokens_BT: Tensor,
+        _segments_BT: Tensor,
+        _y_BTM: Tensor | None = None,
+        _one_document: bool | None = None,
     ) -> Tensor:
         return self.table_VV[tokens_BT]
 

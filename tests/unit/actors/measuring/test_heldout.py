@@ -17,7 +17,6 @@ from actors.corpus.windows import Windows
 from actors.layers import losses
 from actors.layers.batch import Batch, memory_logits_at, to_batch
 from actors.layers.pair import Pair
-from actors.measuring import voices
 from actors.measuring.heldout import (
     Reflection,
     agreement,
@@ -149,7 +148,7 @@ def test_the_figures_do_not_depend_on_how_many_positions_have_logits_at_once(
 ) -> None:
     before = Pair(build("llama", pair.data.vocab_rows)[0], build_memory(pair.memory.vocab_rows))
     at_once = heldout_figures(pair, before, batch), agreement(pair.data, pair.memory, batch)
-    monkeypatch.setattr(voices, "LOGIT_FLOATS", 7 * pair.data.num_tokens)
+    monkeypatch.setattr(pair.data, "logit_tokens", 7)
     assert heldout_figures(pair, before, batch) == pytest.approx(at_once[0], rel=1e-4)
     assert agreement(pair.data, pair.memory, batch) == at_once[1]
 
@@ -159,7 +158,7 @@ def test_no_tensor_over_all_token_ids_is_larger_than_said(
 ) -> None:
     before = Pair(build("llama", pair.data.vocab_rows)[0], build_memory(pair.memory.vocab_rows))
     num = pair.data.num_tokens
-    monkeypatch.setattr(voices, "LOGIT_FLOATS", 7 * num)
+    monkeypatch.setattr(pair.data, "logit_tokens", 7)
     with Largest(num) as largest:
         heldout_figures(pair, before, batch)
         agreement(pair.data, pair.memory, batch)

@@ -158,3 +158,22 @@ def test_a_loss_that_is_no_number_is_refused_with_the_step_and_the_rate(
         pair.memory.values.fill_(math.nan)
     with pytest.raises(DivergedError, match=r"nan at step 1 of 4; lower the learning rate"):
         learner.train_step()
+
+
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, assist=0.0)])
+def test_learning_so_many_positions_at_a_time_is_learning_all_at_once(
+    spec: RunSpec, tokenizer: Tokenizer, corpora: tuple[Corpus, Corpus], plan: LearnPlan, size: int
+) -> None:
+    found = []
+    for logit_tokens in (None, size):
+        device = torch.device("cpu")
+        data = open_gates(build_data_layer(spec, tokenizer, device)).eval()
+        data.logit_tokens = logit_tokens
+        pair = Pair(data, build_memory_layer(spec, tokenizer, data.vocab_rows, device))
+        learner = learn(spec, pair, corpora, replace(plan, steps=2))
+        found.append((learner.learned.losses, weights(pair.memory)))
+    (want, at_once), (got, in_parts) = found
+    assert got == pytest.approx(want, rel=1e-4)
+    for name, value in at_once.items():
+        torch.testing.assert_close(in_parts[name], value, atol=2e-4, rtol=1e-3)

@@ -50,7 +50,7 @@ class Trainer(MemoryTrainer):
         quiet = None
         if weights.quiet > 0 and (num := given.num_positions.self_):
             share = num / given.num_global.self_
-            quiet = Term(given.read.y.square().mean() * share, weights.quiet)
+            quiet = Term(given.y_ND.square().mean() * share, weights.quiet)
         return Terms(**vars(super().terms(given)), quiet=quiet)
 
 

@@ -18,7 +18,7 @@ from actors.layers.pair import Pair
 from actors.lessons.lesson import Lesson
 from actors.measuring.lesson_exam import first_sentence, said, same_answer
 from actors.measuring.probing import pad_right
-from actors.measuring.voices import BATCH_TOKENS, Voice, batches, predict_voice_at, rows_at_once
+from actors.measuring.voices import BATCH_TOKENS, Voice, batches, predict_voice_at
 from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
@@ -100,7 +100,7 @@ def _probabilities(
     """Of each token after the first: its probability by a voice, and the likeliest token there."""
     found: list[list[float]] = [[] for _ in rows]
     best: list[list[int]] = [[] for _ in rows]
-    device, most = pair.memory.values.device, rows_at_once(pair.data.num_tokens)
+    device, most = pair.memory.values.device, pair.data.positions_at_once
     for indices in batches([len(row) for row in rows], BATCH_TOKENS, most):
         tokens_BT, segments_BT = pad_right([rows[i] for i in indices], 0, device)
         where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)

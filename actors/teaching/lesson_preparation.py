@@ -28,11 +28,11 @@ from actors.lessons.told_rows import ToldRows
 from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import pad_right, prompt_tokens
-from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at, rows_at_once
-from actors.pair.telling_lessons import told_rows
+from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at
 from actors.pair.wordings import WrittenText, is_contradicting, opening_of, template_with
 from actors.pair.writing import write_documents
 from actors.sources.facts import SUBJECT
+from actors.teaching.telling_lessons import told_rows
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
@@ -248,7 +248,7 @@ def label_bits(pair: Pair, tokenizer: Tokenizer, lessons: Sequence[Lesson]) -> l
             at.append(i)
     bits = [0.0 if lesson.bits is None else lesson.bits for lesson in lessons]
     device = pair.memory.values.device
-    most = rows_at_once(pair.data.num_tokens)
+    most = pair.data.positions_at_once
     for indices in batches([len(row) for row in rows], BATCH_TOKENS, most):
         tokens_BT, segments_BT = pad_right([rows[i] for i in indices], 0, device)
         where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)

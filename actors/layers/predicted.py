@@ -1,0 +1,388 @@
+"""What a layer predicts at some positions, as the losses need it; and the parts into which the
+positions of a pass are cut, so that nothing of the size of all positions times all token ids is
+made.
+
+A pass of no more tokens than `positions_at_once` is one graph with one backward pass (`Dense`). The
+positions of a longer one are cut into parts of so many. Of each part in turn the logits are made,
+the losses computed and their gradients added up, before the next one's are made (`Fused`); `Cut`
+gathers the gradients of the hidden states, with which one backward pass through the layer goes on.
+
+Knows no layers and no losses. Called by the trainers, the learner and the layers' output matrices.
+
+Shapes: N positions, M of the first of them, V token ids, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from actors.layers.precision import in_float32, widen
+
+# Logits of one part, where no setting says otherwise. On a CPU: what the allocator keeps for the
+# next part (glibc maps what is above 32 MiB anew each time, which costs as much as computing it).
+CPU_LOGITS, GPU_LOGITS = 6 << 20, 1 << 28
+
+
+def positions_at_once(num_tokens: int, device: torch.device, setting: int | None = None) -> int:
+    """Positions whose logits over `num_tokens` ids are made at a time: `setting`, or as many as
+    make 24 MiB of float32 on a CPU, a GiB on a GPU.
+    """
+    most = CPU_LOGITS if device.type == "cpu" else GPU_LOGITS
+    return setting or max(1, most // num_tokens)
+
+
+def parts_of(num: int, size: int) -> Iterator[slice]:
+    """So many positions in parts of `size`."""
+    for start in range(0, num, size):
+        yield slice(start, min(num, start + size))
+
+
+def leading(num: int, part: slice) -> slice:
+    """What a part has of the first `num` positions."""
+    return slice(min(num, part.start), min(num, part.stop))
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """log softmax (..., V) in float32; bf16 would round away what two distributions differ by."""
+    return widen(logits).log_softmax(-1)
+
+
+def entropy(logp: Tensor) -> Tensor:
+    """Entropy (...), nats, of distributions given by their log probabilities (..., V)."""
+    return -(logp.exp() * logp).sum(-1)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What a layer that gets no gradient predicts at N positions, computed once for all losses.
+
+    Attributes:
+        p_NV: probabilities.
+        given_logp_NV: their logarithms; None: not kept.
+        given_entropy_N: entropy of each position, nats; None: not computed yet.
+    """
+
+    p_NV: Tensor
+    given_logp_NV: Tensor | None = None
+    given_entropy_N: Tensor | None = None
+
+    @classmethod
+    def of(cls, given: Teacher | Tensor) -> Teacher:
+        """From the layer's logits (N, V); a teacher is returned as it is."""
+        if isinstance(given, Teacher):
+            return given
+        with torch.no_grad():
+            logp_NV = log_probabilities(given)
+            return cls(logp_NV.exp(), logp_NV)
+
+    @classmethod
+    @torch.no_grad()
+    def fused(cls, logits_NV: Tensor) -> Teacher:
+        """From the layer's logits, for `Fused`, which asks for no logarithms."""
+        z_NV = widen(logits_NV)
+        p_NV = z_NV.softmax(-1)
+        return cls(p_NV, None, _over(p_NV) + _below(p_NV, z_NV, z_NV.amax(-1)))
+
+    @property
+    def logp_NV(self) -> Tensor:
+        """Log probabilities."""
+        assert self.given_logp_NV is not None
+        return self.given_logp_NV
+
+    @cached_property
+    def entropy_N(self) -> Tensor:
+        """Entropy of each position, nats."""
+        if self.given_entropy_N is not None:
+            return self.given_entropy_N
+        return -(self.p_NV * self.logp_NV).sum(-1)
+
+    def first(self, num: int) -> Teacher:
+        """The first `num` positions."""
+        if num == len(self):
+            return self
+        parts = (self.given_logp_NV, self.given_entropy_N)
+        return Teacher(self.p_NV[:num], *(None if x is None else x[:num] for x in parts))
+
+    def kl_to(self, student_logp_NV: Tensor) -> Tensor:
+        """KL(teacher || student) of each position, (N,), nats."""
+        return (self.p_NV * (self.logp_NV - student_logp_NV)).sum(-1)
+
+    def __len__(self) -> int:
+        return len(self.p_NV)
+
+
+def _over(q_NV: Tensor) -> Tensor:
+    """log sum exp of logits less the largest of them, (N,), from their softmax: of the largest, so
+    that nothing underflows.
+    """
+    return -q_NV.amax(-1).log()
+
+
+def _below(weights_MV: Tensor, z_MV: Tensor, top_M: Tensor) -> Tensor:
+    """The largest logit less a mean of the logits, (M,)."""
+    return top_M - (weights_MV * z_MV).sum(-1)
+
+
+Teachers = Mapping[str, Teacher]
+NO_TEACHERS: Teachers = MappingProxyType({})
+
+
+class Predicted(ABC):
+    """What a layer predicts at N positions.
+
+    Args:
+        logits_NV: of any precision.
+        targets_N: the tokens of the text there.
+        teachers: what `kl` may be asked for, each at the first of the positions.
+        num_entropies: leading positions whose entropy may be asked for.
+    """
+
+    @abstractmethod
+    def __init__(
+        self,
+        logits_NV: Tensor,
+        targets_N: Tensor,
+        teachers: Teachers = NO_TEACHERS,
+        num_entropies: int = 0,
+    ) -> None: ...
+
+    @property
+    @abstractmethod
+    def nll_N(self) -> Tensor:
+        """-log of the probability of each target, nats."""
+
+    @property
+    @abstractmethod
+    def logsumexp_N(self) -> Tensor:
+        """log of the sum of exp of each position's logits."""
+
+    @abstractmethod
+    def entropy(self, num: int) -> Tensor:
+        """Entropy of the first `num` positions, (M,), nats, without gradient."""
+
+    @abstractmethod
+    def kl(self, num: int, *names: str) -> tuple[Tensor, ...]:
+        """KL(teacher || prediction) of the first `num` positions, (M,), nats, for each teacher."""
+
+
+class Dense(Predicted):
+    """A prediction that autograd differentiates step by step, from one tensor of logits."""
+
+    def __init__(
+        self,
+        logits_NV: Tensor,
+        targets_N: Tensor,
+        teachers: Teachers = NO_TEACHERS,
+        num_entropies: int = 0,
+    ) -> None:
+        self._logits_NV, self._targets_N, self._teachers = logits_NV, targets_N, teachers
+
+    @property
+    def nll_N(self) -> Tensor:
+        """As `Predicted.nll_N`."""
+        return F.cross_entropy(widen(self._logits_NV), self._targets_N, reduction="none")
+
+    @property
+    def logsumexp_N(self) -> Tensor:
+        """As `Predicted.logsumexp_N`."""
+        return widen(self._logits_NV).logsumexp(-1)
+
+    def entropy(self, num: int) -> Tensor:
+        """As `Predicted.entropy`."""
+        with torch.no_grad():
+            return entropy(log_probabilities(self._logits_NV[:num]))
+
+    def kl(self, num: int, *names: str) -> tuple[Tensor, ...]:
+        """As `Predicted.kl`."""
+        logp_MV = log_probabilities(self._logits_NV[:num])
+        return tuple(self._teachers[name].first(num).kl_to(logp_MV) for name in names)
+
+
+class Fused(Predicted):
+    """A prediction of which only numbers by position are kept, all with one gradient: a third of
+    the passes over the logits that `Dense` takes, which are not kept.
+    """
+
+    def __init__(
+        self,
+        logits_NV: Tensor,
+        targets_N: Tensor,
+        teachers: Teachers = NO_TEACHERS,
+        num_entropies: int = 0,
+    ) -> None:
+        self._teachers = teachers
+        self._nll_N, self._logsumexp_N, self._entropy_M, *crosses = _Statistics.apply(
+            logits_NV, targets_N, num_entropies, *(t.p_NV for t in teachers.values())
+        )
+        self._crosses = dict(zip(teachers, crosses, strict=True))
+
+    @property
+    def nll_N(self) -> Tensor:
+        """As `Predicted.nll_N`."""
+        return self._nll_N
+
+    @property
+    def logsumexp_N(self) -> Tensor:
+        """As `Predicted.logsumexp_N`."""
+        return self._logsumexp_N
+
+    def entropy(self, num: int) -> Tensor:
+        """As `Predicted.entropy`."""
+        assert num <= len(self._entropy_M)
+        return self._entropy_M[:num]
+
+    def kl(self, num: int, *names: str) -> tuple[Tensor, ...]:
+        """As `Predicted.kl`."""
+        return tuple(
+            self._crosses[name][:num] - self._teachers[name].entropy_N[:num] for name in names
+        )
+
+
+class _Statistics(torch.autograd.Function):
+    """Numbers of each position that losses are made of, and their gradients of the logits z, with
+    q = softmax(z):
+
+        nll = lse - z_y                  dz = q - onehot(y)
+        lse = log sum exp z              dz = q
+        H(q) = lse - sum q z             none
+        cross entropy = lse - sum p z    dz = q - p, for each teacher p
+
+    q is made in the forward pass and becomes dz in the backward pass, in place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_NV: Tensor, targets_N: Tensor, num_entropies: int, *ps_MV: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Returns nll (N,), lse (N,), entropies, and a cross entropy for each of `ps_MV`."""
+        z_NV = widen(logits_NV)
+        q_NV = z_NV.softmax(-1)
+        top_N, over_N = z_NV.amax(-1), _over(q_NV)
+        chosen_N = z_NV.gather(1, targets_N[:, None])[:, 0]
+
+        def less_mean(weights_MV: Tensor) -> Tensor:
+            num = len(weights_MV)
+            return over_N[:num] + _below(weights_MV, z_NV[:num], top_N[:num])
+
+        entropy_M = less_mean(q_NV[:num_entropies])
+        crosses = [less_mean(p_MV) for p_MV in ps_MV]
+        ctx.save_for_backward(targets_N, q_NV, *ps_MV)
+        ctx.dtype = logits_NV.dtype
+        ctx.mark_non_differentiable(entropy_M)
+        return over_N + (top_N - chosen_N), over_N + top_N, entropy_M, *crosses
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, nll_N: Tensor, lse_N: Tensor, _entropy_M: Tensor, *crosses: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        """The logits' gradient; q is used up, so that a graph has one backward pass."""
+        targets_N, dz_NV, *ps_MV = ctx.saved_tensors
+        whole_N = nll_N + lse_N
+        for cross_M in crosses:
+            whole_N[: len(cross_M)] += cross_M
+        dz_NV.mul_(whole_N[:, None])
+        for p_MV, cross_M in zip(ps_MV, crosses, strict=True):
+            dz_NV[: len(p_MV)].addcmul_(p_MV, cross_M[:, None], value=-1)
+        at = torch.arange(len(targets_N), device=targets_N.device), targets_N
+        dz_NV.index_put_(at, dz_NV[at] - nll_N)  # one place a row: in any order the same bits
+        return dz_NV.to(ctx.dtype), None, None, *(None for _ in ps_MV)
+
+
+def linear(x_ND: Tensor, weight: Tensor, rows: slice, into_grad: bool) -> Tensor:
+    """x Wᵀ (N, rows) with some rows of a weight (V, D).
+
+    Args:
+        x_ND: hidden states.
+        weight: a parameter or a frozen tensor.
+        rows: of the weight.
+        into_grad: adds the weight's gradient to its `.grad` at once, in the backward pass, instead
+            of making one of the weight's size for each part.
+    """
+    if into_grad:
+        result: Tensor = _Linear.apply(x_ND, weight, rows)
+        return result
+    return F.linear(x_ND, weight[rows])
+
+
+class _Linear(torch.autograd.Function):
+    """`linear` with `into_grad`."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, weight: Tensor, rows: slice) -> Tensor:
+        """Returns the product."""
+        ctx.save_for_backward(x_ND)
+        ctx.weight, ctx.rows = weight, rows
+        return F.linear(x_ND, weight[rows])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_NV: Tensor) -> tuple[Tensor | None, None, None]:
+        """The gradient of x; that of the weight is added to its own."""
+        (x_ND,), weight, rows = ctx.saved_tensors, ctx.weight, ctx.rows
+        dtype, x_gradient = gradient_NV.dtype, None
+        if ctx.needs_input_grad[0]:
+            x_gradient = (gradient_NV @ weight[rows].to(dtype)).to(x_ND.dtype)
+        if weight.requires_grad:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            into = weight.grad[rows]
+            if into.dtype == dtype:
+                into.addmm_(gradient_NV.T, x_ND.to(dtype))
+            else:
+                into.add_(gradient_NV.T @ x_ND.to(dtype))
+        return x_gradient, None, None
+
+
+class Cut:
+    """Tensors cut off the graph that made them: many backward passes end at their `leaves`, and one
+    goes on from there.
+
+    Args:
+        made: tensors that some layer made.
+    """
+
+    def __init__(self, *made: Tensor) -> None:
+        self._made = made
+        self.leaves = tuple(x.detach().requires_grad_(x.requires_grad) for x in made)
+
+    def joined(self) -> Tensor | None:
+        """A scalar whose gradients of the tensors are those that were gathered; None: there are
+        none.
+        """
+        found = [
+            (made * leaf.grad).sum()
+            for made, leaf in zip(self._made, self.leaves, strict=True)
+            if leaf.grad is not None
+        ]
+        return sum(found[1:], found[0]) if found else None
+
+
+def in_parts(num: int, size: int, loss: Callable[..., Tensor], *made: Tensor) -> Tensor:
+    """The sum of a loss over parts, whose backward passes have ended at `made`: its own goes on
+    from there, and has to be with a factor of 1, since weights may have their gradients already.
+
+    Args:
+        num: positions.
+        size: of a part.
+        loss: of a part, a slice, and the leaves of `made`: its share, a scalar.
+        made: tensors that some layer made.
+    """
+    cut, total = Cut(*made), made[0].new_zeros(())
+    for some in parts_of(num, size):
+        value = loss(some, *cut.leaves)
+        with in_float32(value.device):
+            value.backward()
+        total += value.detach()
+    joined = cut.joined()
+    return total if joined is None else total + (joined - joined.detach())

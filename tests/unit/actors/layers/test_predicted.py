@@ -1,0 +1,182 @@
+"""Predictions, dense and fused, against float64, number by number, with their gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from actors.layers.predicted import (
+    CPU_LOGITS,
+    Cut,
+    Dense,
+    Fused,
+    Predicted,
+    Teacher,
+    leading,
+    linear,
+    parts_of,
+    positions_at_once,
+)
+
+V = 23
+
+
+def drawn(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def of_float64(
+    z_NV: Tensor, targets_N: Tensor, teachers: dict[str, Tensor], num: int
+) -> dict[str, Tensor]:
+    """Every number that a prediction gives, position by position and token by token."""
+    found: dict[str, list[Tensor]] = {"nll": [], "logsumexp": [], "entropy": []}
+    found |= {name: [] for name in teachers}
+    for n, z_V in enumerate(z_NV):
+        lse = z_V.exp().sum().log()
+        q_V = (z_V - lse).exp()
+        found["nll"].append(lse - z_V[targets_N[n]])
+        found["logsumexp"].append(lse)
+        if n < num:
+            found["entropy"].append(-(q_V * q_V.log()).sum().detach())
+        for name, logits_MV in teachers.items():
+            if n < len(logits_MV):
+                p_V = logits_MV[n].double().softmax(-1)
+                found[name].append((p_V * (p_V.log() - (z_V - lse))).sum())
+    nothing = z_NV.new_zeros(0)
+    return {name: torch.stack(of) if of else nothing for name, of in found.items()}
+
+
+def of_kind(
+    kind: type[Predicted],
+    z_NV: Tensor,
+    targets_N: Tensor,
+    teachers: dict[str, Tensor],
+    num: int,
+) -> dict[str, Tensor]:
+    taught = {name: Teacher.of(logits) for name, logits in teachers.items()}
+    said = kind(z_NV, targets_N, taught, num)
+    found = {"nll": said.nll_N, "logsumexp": said.logsumexp_N, "entropy": said.entropy(num)}
+    for name, logits in teachers.items():
+        (found[name],) = said.kl(len(logits), name)
+    return found
+
+
+@pytest.mark.parametrize("kind", [Dense, Fused])
+@pytest.mark.parametrize(
+    ("num", "taught"),
+    [(6, {}), (6, {"data": 6}), (6, {"data": 4, "before": 2}), (1, {"data": 1}), (0, {})],
+)
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+def test_every_number_and_its_gradient_are_those_of_float64(
+    kind: type[Predicted], num: int, taught: dict[str, int], scale: float
+) -> None:
+    z_NV = drawn(num, V, scale=scale)
+    targets_N = torch.arange(num) * 5 % V
+    teachers = {name: drawn(m, V, seed=m) for name, m in taught.items()}
+    num_entropies = num // 2
+    wide, narrow = z_NV.double().requires_grad_(), z_NV.clone().requires_grad_()
+    want = of_float64(wide, targets_N, teachers, num_entropies)
+    got = of_kind(kind, narrow, targets_N, teachers, num_entropies)
+    assert got.keys() == want.keys()
+    for name in want:
+        torch.testing.assert_close(got[name].double(), want[name], atol=2e-5, rtol=1e-5)
+    assert not got["entropy"].requires_grad
+    if not num:
+        return
+    factors = {name: drawn(len(of), seed=7) for name, of in want.items() if name != "entropy"}
+    sum((factors[n].double() * want[n]).sum() for n in factors).backward()  # type: ignore[union-attr]
+    sum((factors[n] * got[n]).sum() for n in factors).backward()  # type: ignore[union-attr]
+    assert wide.grad is not None
+    assert narrow.grad is not None
+    torch.testing.assert_close(narrow.grad.double(), wide.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_a_token_without_probability_has_a_finite_loss_and_gradient() -> None:
+    z_NV = torch.zeros(1, V)
+    z_NV[0, 3] = 300.0
+    z_NV.requires_grad_()
+    said = Fused(z_NV, torch.tensor([5]), {"data": Teacher.of(drawn(1, V))}, 1)
+    (said.nll_N + said.kl(1, "data")[0]).sum().backward()
+    assert said.nll_N.item() == pytest.approx(300.0)
+    assert said.entropy(1).item() == pytest.approx(0.0, abs=1e-5)
+    assert z_NV.grad is not None
+    assert z_NV.grad.isfinite().all()
+
+
+def test_logits_of_half_width_are_widened_and_get_a_gradient_of_their_own_width() -> None:
+    z_NV = drawn(4, V).bfloat16().requires_grad_()
+    said = Fused(z_NV, torch.arange(4))
+    want = Dense(z_NV.detach().float(), torch.arange(4)).nll_N
+    torch.testing.assert_close(said.nll_N, want, atol=1e-5, rtol=1e-5)
+    said.nll_N.sum().backward()
+    assert z_NV.grad is not None
+    assert z_NV.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("rows", [slice(V), slice(9), slice(9, None)])
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_weights_gradient_is_added_to_its_own(rows: slice, trained: bool) -> None:
+    x_ND, weight = drawn(5, 4), nn.Parameter(drawn(V, 4, seed=1), requires_grad=trained)
+    before = drawn(V, 4, seed=2)
+    weight.grad = before.clone() if trained else None
+    factors = drawn(5, len(weight[rows]), seed=3)
+    one, other = (x_ND.clone().requires_grad_() for _ in range(2))
+    made = linear(one, weight, rows, into_grad=True)
+    (factors * made).sum().backward()
+    plain = weight.detach().clone().requires_grad_()
+    want = linear(other, plain, rows, into_grad=False)
+    (factors * want).sum().backward()
+    assert torch.equal(made, want)
+    assert one.grad is not None
+    torch.testing.assert_close(one.grad, other.grad)
+    if trained:
+        assert weight.grad is not None
+        assert plain.grad is not None
+        torch.testing.assert_close(weight.grad - before, plain.grad, atol=1e-5, rtol=1e-4)
+    else:
+        assert weight.grad is None
+
+
+def test_a_weight_that_trains_alone_gets_its_gradient_too() -> None:
+    weight = nn.Parameter(drawn(V, 4))
+    linear(drawn(5, 4), weight, slice(V), into_grad=True).sum().backward()
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, drawn(5, 4).sum(0).expand(V, 4))
+
+
+def test_backward_passes_that_end_at_a_cut_go_on_from_there_as_one() -> None:
+    found = []
+    for cuts in (False, True):
+        start = drawn(6, 4).requires_grad_()
+        made, unused, fixed = start.tanh(), start.exp(), drawn(2, 4)
+        if not cuts:
+            made.square().sum().backward()
+        else:
+            cut = Cut(made, unused, fixed)
+            leaf, _, still = cut.leaves
+            assert not still.requires_grad
+            for part in parts_of(6, 4):
+                leaf[part].square().sum().backward()
+            joined = cut.joined()
+            assert joined is not None
+            joined.backward()
+        assert start.grad is not None
+        found.append(start.grad)
+    torch.testing.assert_close(found[1], found[0])
+    assert Cut(drawn(2, 4)).joined() is None
+
+
+def test_parts_cover_every_position_once() -> None:
+    assert list(parts_of(7, 3)) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert list(parts_of(0, 3)) == []
+    assert [leading(4, part) for part in parts_of(7, 3)] == [slice(0, 3), slice(3, 4), slice(4, 4)]
+
+
+def test_as_many_positions_as_are_set_or_as_fit() -> None:
+    cpu = torch.device("cpu")
+    assert positions_at_once(49152, cpu) * 49152 * 4 <= 32 << 20  # what glibc's heap keeps
+    assert positions_at_once(1536, cpu) >= 16 * 64  # the quickstart's batch at once
+    assert positions_at_once(CPU_LOGITS * 2, cpu) == 1
+    assert positions_at_once(49152, cpu, 7) == 7
+    assert positions_at_once(49152, torch.device("cuda")) > 1024
