@@ -49,6 +49,7 @@ def spilled_bytes() -> int:
     return int(stats.store_stats.spilled_bytes_total)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.usefixtures("small_store")
 def test_a_replay_adopts_versions_that_were_moved_to_disk(workplace: Path, tmp_path: Path) -> None:
