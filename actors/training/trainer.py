@@ -185,8 +185,7 @@ class Trainer(ABC):
         `cost` of its own; `cut`: where the backward pass goes on from."""
         terms.report(step, self.num_ranks, self.own_spec.accumulate)
         with self.cost(cost):
-            loss = terms.loss(None if cut is None else cut.joined())
-            if loss is not None and loss.requires_grad:
+            if (loss := terms.loss(cut and cut.joined())) is not None and loss.requires_grad:
                 loss.backward()
 
     def reduce(self) -> None:
