@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from actors.settings.corpus import CorpusSpec
 from actors.settings.fields import Mark, marks_of, meaning, only_with
 from actors.wire import ConfigError
+from jobs.init_model import Model, model_text
 from orchestrator.console import Console
 from orchestrator.settings.config import make_config
 from orchestrator.settings.reference import first_sentence, in_yaml
@@ -32,11 +33,18 @@ def kinds() -> tuple[str, ...]:
     return tuple(get_args(CorpusSpec.model_fields["kind"].annotation))
 
 
-def run_init(path: str, kind: str, everything: bool, force: bool, console: Console) -> None:
-    """Writes the config file.
+def run_init(
+    path: str,
+    kind: str,
+    everything: bool,
+    force: bool,
+    console: Console,
+    model: str | None = None,
+) -> None:
+    """Writes the config file; a short one for a `model` that exists already.
 
     Raises:
-        ConfigError: no such kind; the file exists already, or can't be written.
+        ConfigError: no such kind; the file exists already, or can't be written; no such model.
     """
     if kind not in kinds():
         raise ConfigError(f"--kind {kind}: expected one of {', '.join(kinds())}")
@@ -44,14 +52,23 @@ def run_init(path: str, kind: str, everything: bool, force: bool, console: Conso
     if target.exists() and not (force and target.is_file()):
         advice = "choose another path" if target.is_dir() else "--force replaces it"
         raise ConfigError(f"{path} exists already; {advice}")
+    if model is not None and everything:
+        raise ConfigError(
+            "--all explains every field, --model writes the few that matter; give one"
+        )
+    text = (
+        config_text(kind, path, everything)
+        if model is None
+        else model_text(Model.at(model), kind, path)
+    )
     try:
-        target.write_text(config_text(kind, path, everything), encoding="utf-8")
+        target.write_text(text, encoding="utf-8")
     except OSError as err:
         raise ConfigError(f"{path}: can't be written: {err}") from err
     shown = shlex.quote(path)
     console.say(
         f"wrote {path}; set corpus.paths in it, then:\n  tandem check {shown}\n"
-        f"  tandem train {shown}"
+        f"  tandem train {shown}" + ("" if model is None else " --in-process")
     )
 
 

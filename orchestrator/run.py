@@ -123,7 +123,7 @@ def train(
             refuse_running(run_dir)
         else:  # what a run teaches lies in its directory before it begins
             run_dir.refuse_existing(CONFIG if config.teach.is_on else "")
-        look_at_weights(config)
+        look_at_weights(config.data.layer.pretrained)
         progress.phase(runtime.starting)
         with ThreadPoolExecutor(1) as pool:  # BPE training and Ray's start take about the same time
             reading = pool.submit(

@@ -9,20 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from actors.weights.weight_files import headers, refuse_other_than_checkpoint
-from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import EXPORT, EXPORT_MARKER
 
 DATA_LAYER = "data_layer"  # of an export, as `actors.weights.export_files` writes it
 
 
-def look_at_weights(config: Config) -> None:
+def look_at_weights(location: str | None) -> None:
     """Opens the headers of the checkpoint, or of the earlier run, that `data.layer.pretrained` is.
 
     Raises:
         ConfigError: an adapter, a GGUF file, pickle, a pointer of Git LFS, files missing or
             truncated.
     """
-    location = config.data.layer.pretrained
     if location is None or "://" in location or not Path(location).exists():
         return
     place = Path(location)

@@ -7,7 +7,8 @@ two differ by, would be rounded away.
 
 lambda learns from help in a pass of its own, on text of which many tokens are replaced: on
 memorised text the memory is always right, and lambda would learn to trust it everywhere; held-out
-text is not to be trained on, and a run may have none.
+text is not to be trained on, and a run may have none. Beside a model that stays in part or in whole
+as it was, lambda and the gates also learn on general text, on which the memory is to say nothing.
 
 Shapes: B sequences, R of them read the memory, T tokens, D memory width, N positions, V token ids;
 `...` any positions.
@@ -21,9 +22,11 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from actors.layers.batch import Batch, add_noise, hidden_at, rows_at
 from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort
+from actors.layers.losses import kl
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.precision import widen
 from actors.layers.predicted import Dense, Fused, Predicted, log_probabilities, parts_of
@@ -230,6 +233,37 @@ def noised_sequences(
     some = batch.rows(slice(None, -(-num_reading // 2) if noise > 0 else 0))
     choices = torch.Generator().manual_seed(seed_of(spec.seed, DATA, step, "mixing"))
     return add_noise(some, noise, tokenizer.size, tokenizer.marks, choices)
+
+
+def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor:
+    """KL(p || mixture) + KL(p || p_read) on general text; nats per token.
+
+    p is the data layer without reads, under stop-gradient, and p_read the same with them. So the
+    gates learn to add nothing and lambda to mix nothing in where the text is none of the memory's.
+    Against p and not against the text: a short sample would be learned by heart.
+
+    Args:
+        data, memory: the layers.
+        general: sequences, all of which read, with something to predict.
+    """
+    with torch.no_grad():
+        plain_NH = hidden_at(data, general)
+        y_BTD = memory.read(general.tokens_BT, general.segments_BT, general.one_document).y
+    read_NH, y_ND = hidden_at(data, general, y_BTD), rows_at(y_BTD, general.valid_at_N)
+
+    def changed(some: slice) -> Tensor:
+        with torch.no_grad():
+            logp_NV = log_probabilities(data.logits_at(plain_NH[some]))
+        logits_NV, _ = data.outputs_at(read_NH[some])
+        of_memory_NV = memory.predict(y_ND[some])
+        both = Predictions(logits_NV, of_memory_NV, read_NH[some], y_ND[some], data.port)
+        return (kl(logp_NV, both.mixed().logp) + kl(logp_NV, both.logp)).sum()
+
+    num, size = len(y_ND), data.positions_at_once
+    if num <= size:
+        return changed(slice(num)) / num
+    parts = [checkpoint(changed, some, use_reentrant=False) for some in parts_of(num, size)]
+    return torch.stack(parts).sum() / num
 
 
 def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch) -> Tensor:

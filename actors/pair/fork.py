@@ -51,6 +51,7 @@ def fork_spec(
     values["exchange"] = {}
     layer = values["data"]["layer"]
     dropouts = {k: v for k, v in layer["fields"].items() if k.endswith(DROPOUT_ENDINGS)}
+    layer["lora"] = {**layer["lora"], "export": "merged"}  # a fork is never exported
     layer |= {"pretrained": export, "fields": dropouts, "fresh_port": False, "compile": False}
     values["memory"]["layer"] |= {"start_from": export, "compile": False}  # forks are short
     for name in (DATA, MEMORY):

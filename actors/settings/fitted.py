@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from actors.settings.layers import LORA, PORT
+
 SMALL = 10_000_000  # parameters up to which a model is trained with the defaults of a fresh one
 REFERENCE = 135_000_000  # parameters of the model that the rates were measured with
 LARGE = 50_000_000  # parameters from which a batch on CPUs is smaller
 WIDEST_MEMORY = 512
+PORT_RATE = 2e-3  # of the port, which is fresh
 SANE_FACTOR = 5.0  # times the fitted rate: above it `tandem check` warns
 SANE_DECAY = 0.1
-ALL, PORT = "all", "port"  # of `data.layer.train`
 LONGEST_WARMUP = 100
 # Every setting that may get a value here; each field is marked `Mark.FITTED`.
 FITTED = (
@@ -27,6 +29,7 @@ FITTED = (
     "data.optimizer.lr",
     "data.optimizer.weight_decay",
     "data.optimizer.warmup_steps",
+    "data.port_lr",
     "data.batch_size",
     "data.precision",
     "data.steps_per_interval",
@@ -104,6 +107,7 @@ def fitted_values(
     values |= {
         "data.optimizer.lr": data_rate(train, size),
         "data.optimizer.weight_decay": 0.0,
+        "data.port_lr": PORT_RATE,
         "memory.layer.dim": memory_width(size.hidden_size),
         "memory.layer.slots_side": 192,
         "memory.layer.heads": 4,
@@ -132,10 +136,10 @@ def read_layers(num_layers: int) -> tuple[int, ...]:
 
 def data_rate(train: object, size: ModelSize) -> float:
     """Peak learning rate of what of the model trains: adapters, all of it or some parameters."""
-    if train == "lora":
+    if train == LORA:
         return 2e-4
     if train == PORT:  # nothing of the model: the rate of the port, which is fresh
-        return 2e-3
+        return PORT_RATE
     larger = max(1.0, size.num_parameters / REFERENCE)
     return float(f"{3e-5 * larger**-0.25:.1e}")
 

@@ -12,6 +12,7 @@ from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.node_labels import NodeLabels
 
 PORT_LR = 2e-3  # of a port beside a model that trains in part or not at all
+GENERAL_FRAC = 0.125  # of a batch, beside a model that trains in part or not at all
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -157,7 +158,7 @@ class DataGroupSpec(_GroupSpec):
     batch_size: Annotated[int, Mark.FITTED] = Field(
         16, ge=2, description="Sequences per optimizer step, over all workers."
     )
-    port_lr: float | None = Field(
+    port_lr: Annotated[float | None, Mark.FITTED] = Field(
         None,
         gt=0,
         description="Peak learning rate of the memory port, with the schedule of `optimizer`. "
@@ -182,12 +183,30 @@ class DataGroupSpec(_GroupSpec):
         "is trained by the help loss.",
     )
 
+    general_frac: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Sequences of general text (`evaluation.general_text`, or the sample that "
+        "ships with the package) in each step, as a share of `batch_size` and beside it. On them "
+        "the memory port learns to change nothing, so that text that is none of the memory's "
+        "stays as it is. Unset: 0 where all of the data layer trains, else 0.125.",
+    )
+
     @property
     def own_port_lr(self) -> float | None:
         """The port's peak rate; None: it has that of the rest."""
         if self.port_lr is None and self.layer.keeps_some:
             return PORT_LR
         return self.port_lr
+
+    @property
+    def num_general(self) -> int:
+        """Sequences of general text in each step."""
+        frac = self.general_frac
+        if frac is None:
+            frac = GENERAL_FRAC if self.layer.keeps_some else 0.0
+        return max(1, round(frac * self.batch_size)) if frac else 0
 
 
 class MemoryGroupSpec(_GroupSpec):

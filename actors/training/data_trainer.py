@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from actors.corpus.corpus import WindowStream
+from actors.corpus.general_text import general_corpus
 from actors.layers import losses
-from actors.layers.batch import Batch, hidden_at, rows_at
-from actors.layers.mixture import both_at, mixing_loss, noised_sequences
+from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
+from actors.layers.mixture import both_at, general_loss, mixing_loss, noised_sequences
 from actors.layers.predicted import Cut, Dense, Fused, Predicted, parts_of
 from actors.settings.layers import PORT_PREFIX
 from actors.settings.run import DATA, RunSpec
@@ -27,11 +28,13 @@ from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
 from actors.training.optim import DenseOptimizer, learning_rate
 from actors.training.passes import DataPass, DataPositions
-from actors.training.terms import DataTerms, MixingTerms, Term
+from actors.training.terms import DataTerms, GeneralTerms, MixingTerms, Term
 from actors.training.trainer import Trainer
 from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.weights.starting_model import StartingModel
 from actors.wire import Order, UnwiredMemoryError
+
+GENERAL = "general"  # stream of general text
 
 
 def in_port(name: str) -> bool:
@@ -75,6 +78,9 @@ class DataTrainer(Trainer):
     def open_streams(self) -> None:
         """As `Trainer.open_streams`."""
         self.stream = WindowStream(self.corpus, DATA)
+        self.general: WindowStream | None = None
+        if self.spec.data.num_general:
+            self.general = WindowStream(general_corpus(self.spec, self.tokenizer), GENERAL)
 
     @property
     def num_reading(self) -> int:
@@ -127,12 +133,15 @@ class DataTrainer(Trainer):
             num_own = batch.num_valid - num_help
             noised = noised_sequences(self.spec, self.tokenizer, batch, num_reading, self.step)
             num_noised = noised.num_valid
+            general = self._general_batch(batch)
+            num_general = general.num_valid
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
             self._backward(part, within(num_reading, rows), num_own, num_help, step)
             self._learn_mixing(noised.rows(rows).to(self.device), num_noised, step)
+            self._learn_general(general.rows(rows).to(self.device), num_general, step)
         if self._measures_own:
             self._measure_own(batch, step)
         self.reduce()
@@ -301,6 +310,23 @@ class DataTrainer(Trainer):
         term = Term(mixing, self.spec.losses.help)
         self.learn(MixingTerms(term), step, cost="mixing")
 
+    def _general_batch(self, batch: Batch) -> Batch:
+        """This step's sequences of general text, the same on every rank; none beside a data layer
+        that trains whole.
+        """
+        if self.general is None:
+            return batch.rows(slice(0, 0))
+        windows, _ = self.general.next_batch(self.spec.data.num_general)
+        return to_batch(windows, torch.device("cpu"))
+
+    def _learn_general(self, part: Batch, num: int, step: Measured) -> None:
+        """Gradient of the port on one pass' sequences of general text; as `_learn_mixing`."""
+        if not part.num_valid:
+            return
+        with self.cost("general"), self.autocast():
+            general = general_loss(self.layer, self.memory, part) * (part.num_valid / num)
+        self.learn(GeneralTerms(Term(general, self.spec.losses.help)), step, cost="general")
+
     def _read(self, part: Batch) -> Tensor:
         if len(part.tokens_BT):
             return self.memory.read(part.tokens_BT, part.segments_BT, part.one_document).y
@@ -308,10 +334,14 @@ class DataTrainer(Trainer):
 
     def scalars(self) -> dict[str, Any]:
         """As `Trainer.scalars`, and the position in the stream."""
-        return {**super().scalars(), "stream": list(self.stream.state)}
+        general = {} if self.general is None else {GENERAL: list(self.general.state)}
+        return {**super().scalars(), "stream": list(self.stream.state), **general}
 
     def set_scalars(self, scalars: Mapping[str, Any]) -> None:
         """As `Trainer.set_scalars`."""
         super().set_scalars(scalars)
         chunk, start = scalars["stream"]
         self.stream.state = (chunk, start)
+        if self.general is not None:
+            chunk, start = scalars[GENERAL]
+            self.general.state = (chunk, start)

@@ -25,7 +25,6 @@ from actors.corpus.replay_buffer import ReplayBuffer
 from actors.corpus.windows import Windows, pack
 from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at, rows_to, to_batch
-from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.predicted import NO_TEACHERS, Teachers
 from actors.layers.sampling import continued, openings, pieces_of
@@ -40,7 +39,7 @@ from actors.training.passes import MemoryPass, Synced, TermCounts
 from actors.training.terms import MemoryTerms, Term
 from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.training.trainer import Trainer
-from actors.weights.builders import build_data_layer, build_memory_layer, flatten
+from actors.weights.builders import build_memory_layer, build_mirror, flatten
 from actors.weights.starting_model import StartingModel
 from actors.wire import Order, Range
 
@@ -67,11 +66,12 @@ class MemoryTrainer(Trainer):
         begin("taking its device and reading the corpus")
         super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation, starting)
         begin("building its layers")
-        self.teacher = self._data_layer()
+        self.teacher = build_mirror(spec, self.tokenizer, self.device, self.starting)
         self.layer, base = self.build_layer(), self.teacher.base
         self._flatten(self.layer, self.teacher, base)
         if spec.syncs:
-            self.ref, self.before = self._data_layer(), self.build_layer().requires_grad_(False)
+            self.ref = build_mirror(spec, self.tokenizer, self.device, self.starting)
+            self.before = self.build_layer().requires_grad_(False)
             self.ref_flat, self.before_flat = flatten(self.ref, base), flatten(self.before, base)
         self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
         self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
@@ -89,11 +89,6 @@ class MemoryTrainer(Trainer):
         group names."""
         self.fresh = WindowStream(self.corpus, MEMORY)
         self.data_stream = WindowStream(self.corpus, DATA)
-
-    def _data_layer(self) -> DataLayer:
-        """A data layer that is only ever copied into."""
-        layer = build_data_layer(self.spec, self.tokenizer, self.device, self.starting)
-        return layer.eval().requires_grad_(False)
 
     def build_layer(self) -> MemoryLayer:
         """A memory layer with the run's starting weights; benchmarks put their controls here."""

@@ -108,6 +108,20 @@ class MixingTerms(Terms):
 
 
 @dataclass(frozen=True)
+class GeneralTerms(Terms):
+    """The loss of the port on general text, which has a pass of its own.
+
+    Attributes:
+        general: KL from the data layer alone to both layers, and to itself where it reads; no part
+            of the reported loss, which is of the run's text.
+    """
+
+    total: ClassVar[str] = ""
+
+    general: Term | None = None
+
+
+@dataclass(frozen=True)
 class MemoryTerms(Terms):
     """Losses of the memory group. Source: `layers.losses`.
 

@@ -108,11 +108,8 @@ class Trainer(ABC):
         self.own, self.mirror = flatten(own, base), flatten(mirror.requires_grad_(False), base)
         self._size = sum(e.num_bytes // e.dtype.itemsize for e in self.own.entries)
         self._worked = worked_parameters(own)
+        self._device_name = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
         self._peak = peak(self._device_name, self.own_spec.precision)
-
-    @property
-    def _device_name(self) -> str:
-        return torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
 
     def regroup(self, num_ranks: int, incarnation: int) -> None:
         """Leaves the group, to `join` it again with another number of ranks, and `restore`."""

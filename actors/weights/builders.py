@@ -45,6 +45,13 @@ def build_data_layer(
     return data.to(device)
 
 
+def build_mirror(
+    spec: RunSpec, tokenizer: Tokenizer, device: torch.device, starting: StartingModel
+) -> DataLayer:
+    """As `build_data_layer`, of a layer that is only ever copied into."""
+    return build_data_layer(spec, tokenizer, device, starting).eval().requires_grad_(False)
+
+
 def flatten(layer: Layer, base: str) -> FlatParameters:
     """The parameters of a layer that train, in one buffer.
 

@@ -15,9 +15,8 @@ Only reads; `pair_export` writes.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from actors.corpus.windows import Windows
 from actors.machine.host_memory import ByteArray, checksum
 from actors.settings.layers import MemoryLayerSpec
 from actors.storage import locate, no_file, storage_errors
+from actors.weights.remote_copies import shared_copy
 from actors.wire import ConfigError, TandemError
 
 MARKER = "export.json"
@@ -75,8 +75,8 @@ def export_at(location: str) -> str | None:
 
 @contextmanager
 def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
-    """The directory as a local folder: itself, or a temporary copy from another file system, then
-    without named writes, which may change at any time.
+    """The directory as a local folder, to read: itself, or a copy from another file system, which
+    the processes of this machine share and which has no named writes: they may change at any time.
 
     Args:
         directory: any fsspec URL.
@@ -96,16 +96,13 @@ def local_copy(directory: str, parts: Sequence[str] = ("",)) -> Iterator[Path]:
                     raise ConfigError(f"{path} {found}")
         yield Path(source)
         return
-    with tempfile.TemporaryDirectory(prefix="tandem-load-") as temporary:
+    with ExitStack() as opened:
         with export_errors(directory), storage_errors(directory, "can't be read"):
-            for path in (p for part in parts for p in fs.find(f"{source}/{part}".rstrip("/"))):
-                name = str(path)[len(source) :].lstrip("/")
-                if name.startswith(f"{WRITES}/"):
-                    continue
-                local = Path(temporary) / name
-                local.parent.mkdir(parents=True, exist_ok=True)
-                fs.get_file(path, str(local))
-        yield Path(temporary)
+            paths = [p for part in parts for p in fs.find(f"{source}/{part}".rstrip("/"))]
+            names = [str(path)[len(source) :].lstrip("/") for path in paths]
+            names = [name for name in names if not name.startswith(f"{WRITES}/")]
+            copy = opened.enter_context(shared_copy(fs, source, names))
+        yield copy
 
 
 @contextmanager

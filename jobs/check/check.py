@@ -67,12 +67,12 @@ def check(config: Config) -> dict[str, Any]:
     counts = count_parameters(config, num_tokens)
     store = machine.resources.get("object_store_memory", 0.0)
     saves = config.checkpoints.every > 0
-    saved = footprint.checkpoint_bytes(config, counts) if saves else 0
     # One more exists while the newest is being written.
     kept = config.checkpoints.keep_last + config.checkpoints.keep_best + 1 if saves else 0
     snapshots = footprint.snapshot_bytes(counts)
     if not growing:  # the object stores of nodes that are yet to be added are unknown
-        check_fits(snapshots, {"both": saved}, config.retention, store)
+        parts = footprint.checkpoints(config, counts) if saves else {}
+        check_fits(snapshots, parts, config.retention, store)
     workers = footprint.worker_memory(config, counts)
     evaluator = footprint.evaluator_memory(config, counts)
     memory = {
@@ -92,6 +92,7 @@ def check(config: Config) -> dict[str, Any]:
         "store": {
             "needed_bytes": footprint.store_bytes(config, counts),
             "available_bytes": int(store),
+            "spilled_bytes": footprint.spilled_bytes(config, counts),
         },
         "disk": {
             "export_bytes": footprint.export_bytes(counts),
@@ -232,7 +233,8 @@ def show(result: dict[str, Any], console: Console) -> None:
         f"{memory_size(result['evaluator_bytes']['activations'])} of it activations of "
         "evaluation.batch_tokens tokens (rough)",
         f"object store: {memory_size(store['needed_bytes'])} of "
-        f"{memory_size(store['available_bytes'])}",
+        f"{memory_size(store['available_bytes'])}; where it is no larger, Ray moves up to "
+        f"{memory_size(store['spilled_bytes'])} that only a restart would need to disk",
         f"disk: exports {memory_size(disk['export_bytes'])}, at most {disk['checkpoints_kept']} "
         f"checkpoints of {memory_size(disk['checkpoint_bytes'])}{free}",
         *(

@@ -27,8 +27,7 @@ def fit_report(config: Config) -> tuple[dict[str, Any], list[str]]:
         return {}, []
     size, values = found[0], config.model_dump(mode="json", by_alias=True)
     chosen = {key: pick(values, key) for key in FITTED}
-    train = getattr(layer, "train", "all")
-    warnings = rate_warnings(train, size, chosen)
+    warnings = rate_warnings(layer.train, size, chosen)
     early = [at for at in layer.read_layers if at + 1 < EARLY_FRAC * size.num_layers]
     if early:
         warnings.append(

@@ -177,10 +177,21 @@ def snapshot_bytes(counts: ParameterCounts) -> dict[str, int]:
 
 
 def store_bytes(config: Config, counts: ParameterCounts) -> int:
-    """The most bytes of the object store that versions and checkpoints of a run take."""
-    saves = config.checkpoints.every > 0
-    saved = checkpoint_bytes(config, counts) if saves else 0
-    return config.retention.needed_bytes(snapshot_bytes(counts).values(), [saved])
+    """The most bytes of the object store that a run's exchange needs."""
+    return config.retention.needed_bytes(*_kept_sizes(config, counts))
+
+
+def spilled_bytes(config: Config, counts: ParameterCounts) -> int:
+    """The most bytes of versions and checkpoints that Ray moves to disk, where the object store is
+    no larger than the exchange needs.
+    """
+    return config.retention.kept_bytes(*_kept_sizes(config, counts)) - store_bytes(config, counts)
+
+
+def _kept_sizes(config: Config, counts: ParameterCounts) -> tuple[list[int], list[int]]:
+    """Bytes of one version of each group, and of one checkpoint of each."""
+    saved = list(checkpoints(config, counts).values()) if config.checkpoints.every else []
+    return list(snapshot_bytes(counts).values()), saved
 
 
 def export_bytes(counts: ParameterCounts) -> int:
@@ -189,11 +200,18 @@ def export_bytes(counts: ParameterCounts) -> int:
 
 
 def checkpoint_bytes(config: Config, counts: ParameterCounts) -> int:
-    """Bytes of one checkpoint of both groups: trained weights, optimizer, and sync's teacher."""
-    optimizers = sum(part.optimizer for part in worker_memory(config, counts).values())
-    weights = trained(counts) + counts.memory
-    teacher = trained(counts) if config.syncs else 0
-    return optimizers + FLOAT_BYTES * (weights + teacher)
+    """Bytes of one checkpoint of both groups."""
+    return sum(checkpoints(config, counts).values())
+
+
+def checkpoints(config: Config, counts: ParameterCounts) -> dict[str, int]:
+    """Bytes of one checkpoint of each group: trained weights, optimizer, and sync's teacher."""
+    parts, weights = worker_memory(config, counts), snapshot_bytes(counts)
+    teacher = weights[DATA] if config.syncs else 0
+    return {
+        DATA: parts[DATA].optimizer + weights[DATA],
+        MEMORY: parts[MEMORY].optimizer + weights[MEMORY] + teacher,
+    }
 
 
 @dataclass(frozen=True)

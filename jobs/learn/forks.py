@@ -15,6 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from actors.settings.corpus import CorpusSpec
+from actors.wire import ConfigError
 from jobs.learn.new_corpus import any_corpus
 from orchestrator.console import Console
 from orchestrator.reporting.learn_report import forks_page, forks_rows
@@ -32,12 +33,19 @@ def run_forks(
     """Trains both forks, writes the page beside the run, prints and returns the figures.
 
     Raises:
-        ConfigError: not a finished run, or a missing or malformed corpus.
+        ConfigError: not a finished run, one whose model never trains, or a missing or malformed
+            corpus.
         TandemError: a fork failed.
     """
     run_dir = RunDir(run)
     export = find_export(run)
     config = saved_config(run_dir)
+    if config.data.layer.keeps_model:
+        raise ConfigError(
+            f"{run_dir.url}: its data layer keeps its weights (data.layer.train: port), so without "
+            "memory nothing of it could learn, and there is nothing to compare; its memory learns "
+            f"with: tandem learn {run_dir.url} --facts FILE"
+        )
     given = any_corpus(config, corpus, templates)
 
     def say(text: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from actors.settings.corpus import CorpusSpec
@@ -18,7 +19,7 @@ from orchestrator.settings.config_paths import beside
 
 FACT_KEYS = {"relation", "subject", "object"}
 LEAST_BLOCKS = 40  # so that some of a short text is held out too
-LEAST_BLOCK_BYTES = 256
+LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES = 256, 16384
 FIRST_BYTES = 1 << 16
 
 
@@ -43,8 +44,8 @@ def facts_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec
     return _fitting(
         config,
         kind="facts",
-        paths=(_anchored(path),),
-        templates=own.templates if templates is None else _anchored(templates),
+        paths=(anchored(path),),
+        templates=own.templates if templates is None else anchored(templates),
         heldout_lemmas=max(1, own.heldout_lemmas),
         loss_on=own.loss_on if own.kind == "facts" else "answers",
     )
@@ -56,18 +57,26 @@ def text_corpus(config: Config, path: str) -> CorpusSpec:
     Raises:
         CorpusError: no such file, or one of a foreign format.
     """
-    own, anchored = config.corpus, _anchored(path)
-    num_bytes = sum(file.size for file in list_files((anchored,)))
-    block_bytes = max(LEAST_BLOCK_BYTES, min(own.block_bytes, num_bytes // LEAST_BLOCKS))
+    own, paths = config.corpus, (anchored(path),)
     return _fitting(
         config,
         kind="text",
-        paths=(anchored,),
+        paths=paths,
         heldout_frac=own.heldout_frac,
-        block_bytes=block_bytes,
+        block_bytes=fitting_block_bytes(paths, own.block_bytes),
         shuffle_blocks=own.shuffle_blocks,
         spool=own.spool,
     )
+
+
+def fitting_block_bytes(paths: Sequence[str], most: int = MOST_BLOCK_BYTES) -> int:
+    """Size of blocks such that some of a short text is held out too.
+
+    Raises:
+        CorpusError: no such file, or one of a foreign format.
+    """
+    num_bytes = sum(file.size for file in list_files(paths))
+    return max(LEAST_BLOCK_BYTES, min(most, num_bytes // LEAST_BLOCKS))
 
 
 def any_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
@@ -76,7 +85,7 @@ def any_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
     Raises:
         ConfigError: as `facts_corpus` and `text_corpus`.
     """
-    if templates is not None or holds_facts(_anchored(path)):
+    if templates is not None or holds_facts(anchored(path)):
         return facts_corpus(config, path, templates)
     return text_corpus(config, path)
 
@@ -105,5 +114,6 @@ def _fitting(config: Config, **fields: Any) -> CorpusSpec:
     return CorpusSpec(window=own.window, token_noise=own.token_noise, **fields)
 
 
-def _anchored(path: str) -> str:
+def anchored(path: str) -> str:
+    """A path of the command line, absolute; URLs stay."""
     return beside(os.getcwd(), os.path.expanduser(path))

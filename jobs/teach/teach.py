@@ -26,11 +26,11 @@ from orchestrator.reporting.taught_report import figure_rows, lesson_rows, lost_
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import Config
-from orchestrator.settings.file_names import CONFIG, REPORT, SUMMARY, TAUGHT
+from orchestrator.settings.file_names import CONFIG, CORPUS, REPORT, STATUS, SUMMARY, TAUGHT
 
 if TYPE_CHECKING:
     from actors.layers.named_writes import NamedWrites
-    from actors.pair.lesson_preparation import Prepared
+    from actors.teaching.lesson_preparation import Prepared
 
 FINISHED = "finished"  # how the status of a run begins that reached its end
 SHOWN = 8  # lessons and lost answers in the terminal
@@ -152,12 +152,14 @@ def refuse_existing(out: RunDir) -> None:
             f"{out.url}: this teaching was interrupted; go on with: tandem resume {out.url} "
             "--in-process, or choose another --out"
         )
-    prepared = {LESSONS, EXAM, WRITTEN, TOLD}
-    if out.exists(CONFIG) or out.list_files("").keys() - prepared:
+    prepared = {LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
+    names = out.list_files("").keys()
+    left = {name for name in names if name.removesuffix(".part") in prepared}
+    if out.exists(CONFIG) or names - left or out.list_folders():
         raise ConfigError(
             f"{out.url} exists already; choose another --out, or remove it if it is not needed"
         )
-    for name in prepared:
+    for name in left:
         out.remove(name)
 
 
@@ -216,8 +218,8 @@ def _prepare(
     import torch
 
     from actors.lessons.lesson_windows import LessonWindows, documents_of
-    from actors.pair.lesson_preparation import prepare_lessons, written_texts
-    from actors.pair.unknown_lessons import unknown_lessons
+    from actors.teaching.lesson_preparation import prepare_lessons, written_texts
+    from actors.teaching.unknown_lessons import unknown_lessons
     from actors.weights.pair_export import load_pair
 
     window = config.corpus.window

@@ -161,7 +161,7 @@ class InProcessGroups:
             kept = self._kept(done.buckets)
             version = Version(group, order.interval, (done.header,), kept)
         if done.checkpoint_header is not None:
-            kept = self._kept(done.checkpoint_buckets)
+            kept = tuple(self._store.put_on_disk(part) for part in done.checkpoint_buckets)
             checkpoint = GroupCheckpoint(group, order.interval, (done.checkpoint_header,), kept)
         return Committed(group, order.interval, (done.report,), version, checkpoint)
 

@@ -177,7 +177,7 @@ def check_fits(
     retention: Retention,
     store_bytes: float,
 ) -> None:
-    """Refuses a run whose kept versions and checkpoints don't fit the object store.
+    """Refuses a run whose exchange does not fit the object store.
 
     Args:
         snapshot_bytes: of one version, by group.
@@ -193,11 +193,10 @@ def check_fits(
     if needed > STORE_SHARE * store_bytes:
         sizes = ", ".join(f"{group} {mib(size)}" for group, size in sorted(snapshot_bytes.items()))
         raise StoreTooSmallError(
-            f"the object store is too small: {retention.versions} versions of each group ({sizes}) "
-            f"and {retention.checkpoints} checkpoints ({mib(saved)}) need "
-            f"{mib(needed, 0)}, "
+            f"the object store is too small: {retention.exchanged} versions of each group "
+            f"({sizes}) and the part of a checkpoint ({mib(saved)}) that is on its way to storage "
+            f"need {mib(needed, 0)}, "
             f"{STORE_SHARE:.0%} of the store are {mib(STORE_SHARE * store_bytes, 0)}; "
-            "lower checkpoints.every (a replay needs the versions since the last checkpoint), "
-            "raise ray.object_store_mib (embedded) or the nodes' object store, or make the layers "
-            "smaller"
+            "raise ray.object_store_mib (embedded) or the nodes' object store, lower "
+            "exchange.staleness, or train less of the data layer (data.layer.train)"
         )

@@ -88,7 +88,7 @@ class CheckpointSpec(Spec):
         ge=0,
         description="Intervals between checkpoints, a multiple of `exchange.publish_every`; 0: "
         "none. After a stop or a failure at most so many intervals are trained again. For each of "
-        "them the object store keeps one more version of both groups.",
+        "them one more version of both groups is kept, on disk where the object store is full.",
     )
     keep_last: int = Field(2, ge=1, description="How many of the newest checkpoints are kept.")
     keep_best: int = Field(

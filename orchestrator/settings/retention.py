@@ -1,4 +1,9 @@
-"""How many versions and checkpoints of a run the object store holds at a time. Pure."""
+"""How many versions and checkpoints of a run are kept at a time, and how much of that has to lie in
+the object store. Pure.
+
+What groups exchange has to be in memory. What only a replay would need does not: Ray moves it to
+the nodes' disks when the store is full, and back when a replay adopts it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from actors.settings.run import ExchangeSpec
+from actors.snapshots.buckets import BUCKET_BYTES, stream_parts
 
 IN_FLIGHT_VERSIONS = 2  # being published, and held by a running evaluation
 IN_FLIGHT_CHECKPOINTS = 2  # just returned, and being written
+STREAMED_PARTS = 2  # of a checkpoint, in memory at a time: one that comes, one that is written
 
 
 @dataclass(frozen=True)
 class Retention:
-    """How many versions and checkpoints of each group the object store holds at a time.
+    """How many versions and checkpoints of each group are kept at a time.
 
     Attributes:
         newest: versions that are always kept: the newest, and as many as the slower group may be
@@ -39,10 +46,23 @@ class Retention:
         return cls(newest, max(0, adopted - 1), 1 + IN_FLIGHT_CHECKPOINTS)
 
     def needed_bytes(self, snapshots: Iterable[int], checkpoints: Iterable[int]) -> int:
-        """Most bytes of the object store that a run's versions and checkpoints take."""
+        """Most bytes that have to lie in the object store: versions that are exchanged, and the
+        part of a checkpoint that is on its way to storage.
+        """
+        parts = (min(BUCKET_BYTES, -(-size // stream_parts(size))) for size in checkpoints)
+        streamed = STREAMED_PARTS * sum(parts)
+        return self.exchanged * sum(snapshots) + (streamed if self.checkpoints else 0)
+
+    def kept_bytes(self, snapshots: Iterable[int], checkpoints: Iterable[int]) -> int:
+        """Most bytes of all that is kept, in the object store or, where that is full, on disk."""
         return self.versions * sum(snapshots) + self.checkpoints * sum(checkpoints)
+
+    @property
+    def exchanged(self) -> int:
+        """Most versions of each group that are published, adopted or evaluated."""
+        return self.newest + IN_FLIGHT_VERSIONS
 
     @property
     def versions(self) -> int:
         """Most versions of each group."""
-        return self.newest + self.replayed + IN_FLIGHT_VERSIONS
+        return self.exchanged + self.replayed

@@ -19,6 +19,7 @@ from actors.training.teaching_data import TeachingDataTrainer
 from actors.weights.pair_export import load_pair
 from actors.weights.writes_store import WritesStore
 from actors.wire import ConfigError
+from jobs.teach.propose import run_propose
 from jobs.teach.teach import TeachOptions, run_teach
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir, find_export
@@ -171,6 +172,8 @@ def test_what_an_interrupted_preparation_left_is_no_obstacle(run: Path, lessons:
     out = Path(f"{run}-taught")
     out.mkdir()
     (out / "lessons.jsonl").write_text("half a li")
+    (out / "exam.json.part").write_text("{")
+    (out / "corpus.json").write_text("{}")
     assert (teach(run, lessons) / "taught.json").exists()
 
 
@@ -268,4 +271,34 @@ def test_a_memory_that_is_far_from_the_data_layer_teaches_nothing_by_itself(run:
 def test_one_thing_is_taught_at_a_time(run: Path, lessons: str) -> None:
     options = TeachOptions(lessons, from_memory=True)
     with pytest.raises(ConfigError, match=r"got --lessons FILE and --from-memory"):
+        run_teach(str(run), options, Console(quiet=True), False)
+
+
+@pytest.mark.long
+def test_on_ray_the_bits_are_those_of_one_process(
+    run: Path, lessons: str, shared_ray: None
+) -> None:
+    digests = []
+    for name, ray in (("here", False), ("there", True)):
+        out = teach(run, lessons, out=str(run.parent / name), ray=ray)
+        digests.append(json.loads((out / "summary.json").read_text())["digest"])
+    assert digests[0] == digests[1]
+
+
+def test_proposals_are_lessons_once_a_number_stands_in_them(run: Path, tmp_path: Path) -> None:
+    prompts = ["The capital of Baran is", "Baste has its seat in"]
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join(prompts))
+    rows = run_propose(str(run), str(file), 3, Console(quiet=True), written=200)
+    assert [row["prompt"] for row in rows] == prompts
+    assert all(len(row["choices"]) == len(row["probabilities"]) <= 3 for row in rows)
+    path = tmp_path / "choices.jsonl"
+    path.write_text(json.dumps(rows[0]))
+    options = TeachOptions(str(path), steps=STEPS, written=200)
+    with pytest.raises(ConfigError, match="'choice' has to be the number of a choice"):
+        run_teach(str(run), options, Console(quiet=True), False)
+    path.write_text(json.dumps({**rows[0], "choice": 1, "memory": "0" * 64}))
+    with pytest.raises(
+        ConfigError, match=r"line 1: these choices were proposed by the memory 0000"
+    ):
         run_teach(str(run), options, Console(quiet=True), False)

@@ -5,6 +5,8 @@ run, and checkpoints, a resume and the export have what it was told.
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from orchestrator.run_dir.metrics import Row
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import load_config
 from orchestrator.stop_signals import StopFlag
+from tests.integration.test_cli import ROOT, command, tandem
+from tests.integration.test_commands import state, until
 from tests.integration.tiny import run_in_process
 
 NUMBER = "{:019d}-00000000"
@@ -65,6 +69,7 @@ def told(result: RunResult) -> list[tuple[str, str]]:
     return [(write.id, write.associations[0].answer) for write in writes]
 
 
+ATLANTIS_TEXT = ("The capital of Atlantis is", "Poseidonis")
 ATLANTIS = tell(1, "atlantis", "The capital of Atlantis is", "Poseidonis")
 MU = tell(2, "mu", "The river of Mu is the", "Hiva")
 
@@ -112,3 +117,36 @@ def test_a_resume_goes_on_with_what_the_run_was_told(
     )
     assert ours.rows_U.equal(theirs.rows_U)
     assert ours.values_UD.equal(theirs.values_UD)
+
+
+@pytest.mark.long  # eight processes, one after the other
+def test_a_running_run_is_told_by_the_command_and_says_so(workplace: Path, tmp_path: Path) -> None:
+    place = workplace / "runs" / "commanded-told"
+    arguments = (str(workplace / "tiny.yaml"), "--in-process", "name=commanded-told")
+    many = ("intervals=5000", "evaluation.every=0", "checkpoints.every=10")
+    process = subprocess.Popen(
+        command("train", *arguments, *many),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=(tmp_path / "err").open("w"),
+        text=True,
+    )
+    try:
+        until(lambda: state(place)["state"] == "running")
+        wrong = tandem("tell", str(place), "word " * 99, "Poseidonis")
+        assert (wrong.returncode, "tokens, the model reads" in wrong.stderr) == (2, True)
+        done = tandem("tell", str(place), *ATLANTIS_TEXT, "--id", "atlantis", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["message"].startswith("atlantis: told in interval")
+        listed = json.loads(tandem("told", str(place), "--json").stdout)["writes"]
+        assert [(one["id"], one["associations"][0]["answer"]) for one in listed] == [
+            ("atlantis", "Poseidonis")
+        ]
+        again = tandem("tell", str(place), *ATLANTIS_TEXT, "--id", "atlantis")
+        assert (again.returncode, "there is a write" in again.stderr) == (2, True)
+        back = tandem("untell", str(place), "atlantis")
+        assert "atlantis: taken back in interval" in back.stdout, back.stderr
+        assert "a write of a running run can" in tandem("untell", str(place), "x", "--off").stderr
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)

@@ -122,7 +122,10 @@ def test_templates_on_storage_that_is_away(folder: Path) -> None:
 COMMANDS = [
     ("evaluate", "RUN"),
     ("ask", "RUN", "Ships"),
+    ("tell", "RUN", "The capital of Atlantis is", "Poseidonis"),
+    ("untell", "RUN", "1"),
     ("learn", "RUN", "--text", "text.txt", "--out", "learned"),
+    ("told", "RUN"),
     ("status", "RUN"),
     ("status", "--storage", "away://runs"),
     ("stop", "RUN"),
@@ -138,7 +141,7 @@ def test_a_command_to_a_run_whose_storage_is_away(
         told(*(run if word == "RUN" else word for word in command))
 
 
-@pytest.mark.parametrize("command", COMMANDS[:3], ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS[:5], ids=" ".join)
 def test_an_export_whose_storage_goes_away_before_its_weights_are_read(
     folder: Path, run: str, command: tuple[str, ...]
 ) -> None:

@@ -8,7 +8,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -220,9 +220,27 @@ def test_a_mistyped_command_or_value_is_shown_as_it_is() -> None:
         assert "[/x]" in found.stderr
 
 
-def tandem(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+# A process takes seconds to start, so that one runs several commands.
+COMMANDS = """
+import sys
+from jobs.cli import app
+codes, given = [], sys.argv[1:]
+while given:
+    end = given.index("then")
+    arguments, given = given[:end], given[end + 1 :]
+    try:
+        app(arguments)
+    except SystemExit as ended:
+        codes.append(ended.code)
+    print("\\nend of a command", flush=True)
+print(codes, flush=True)
+"""
+
+
+def tandem(*commands: Sequence[str], **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """What one process prints that runs the commands one after the other, and their exit codes."""
     return subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *arguments],
+        [sys.executable, "-c", COMMANDS, *(word for c in commands for word in (*c, "then"))],
         env=os.environ | environment,
         capture_output=True,
         timeout=120,
@@ -244,13 +262,15 @@ def test_a_status_can_be_shown_on_every_terminal(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     url = run_at(tmp_path, "λ東")
-    for arguments in (("status", url), ("status", "--storage", str(tmp_path / FOLDER))):
-        done = tandem(*arguments, **environment)
-        assert (done.returncode, done.stderr) == (0, b"")
-        assert done.stdout.strip()
-    done = tandem("status", f"{url}–", **environment)  # not there
-    assert done.returncode == 2
+    listed = ("status", "--storage", str(tmp_path / FOLDER))
+    done = tandem(("status", url), listed, ("status", f"{url}–"), **environment)
+    one, several, not_there, codes = done.stdout.split(b"\nend of a command\n")
+    assert (done.returncode, codes.strip()) == (0, b"[0, 0, 2]")
+    assert one.strip()
+    assert several.strip()
+    assert not not_there.strip()
     assert done.stderr.startswith(b"error: ")
+    assert done.stderr.count(b"error: ") == 1
 
 
 def closed_pipe() -> int:
@@ -296,8 +316,8 @@ def test_a_command_that_did_something_says_so_by_its_exit_code_all_the_same(
 
 
 def test_a_mistyped_command_is_told_of_in_every_encoding() -> None:
-    done = tandem("λ", PYTHONIOENCODING="ascii:strict")
-    assert done.returncode == 2
+    done = tandem(["λ"], PYTHONIOENCODING="ascii:strict")
+    assert done.stdout.endswith(b"[2]\n")
     assert b"No such command" in done.stderr
 
 

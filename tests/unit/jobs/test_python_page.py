@@ -11,7 +11,7 @@ import pytest
 from orchestrator.settings.config import load_config
 from orchestrator.settings.file_names import CONFIG, EXPORT
 from tests.python_page import PAGE, blocks
-from tests.unit.actors.tiny_pair import exported
+from tests.unit.jobs.tell.exported import tellable
 
 
 def test_every_block_of_the_page_is_one_of_those_that_run() -> None:
@@ -24,7 +24,7 @@ def test_the_page_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "runs" / "first"
-    exported(run / EXPORT)
+    tellable(run / EXPORT)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text("corpus: {kind: text, paths: [a.txt]}\n", encoding="utf-8")
     (run / CONFIG).write_text(load_config("my.yaml").to_yaml(), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from actors.layers.data_layer import MemoryPort
 from actors.layers.mixture import (
     Mixture,
     Predictions,
+    general_loss,
     mixing_loss,
     noised_sequences,
     predict_both,
@@ -77,6 +79,20 @@ def test_the_mixture_is_that_of_float64_whatever_its_inputs_are(
     assert got.logp.dtype == got.mixing.dtype == torch.float32
     torch.testing.assert_close(got.mixing.double(), lam, atol=1e-6, rtol=2e-6)
     torch.testing.assert_close(got.logp.double(), want.log(), atol=5e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("fresh", [0.0, 0.3, 1.0])
+def test_freshness_opens_lambda_to_lambda_plus_its_share_of_the_rest(fresh: float) -> None:
+    plain = predictions(torch.float32, 7)
+    _, lam = oracle(plain)
+    opened = lam + (1 - lam) * fresh
+    p, q = (logits.double().softmax(-1) for logits in (plain.logits, plain.memory_logits))
+    got = replace(plain, freshness=torch.full((7,), fresh)).mixed()
+    torch.testing.assert_close(got.mixing.double(), opened, atol=1e-6, rtol=2e-6)
+    want = (1 - opened)[:, None] * p + opened[:, None] * q
+    torch.testing.assert_close(got.logp.double(), want.log(), atol=5e-6, rtol=2e-6)
+    if fresh == 0:
+        torch.testing.assert_close(got.logp, plain.mixed().logp)
 
 
 def test_the_probabilities_of_some_tokens_are_those_of_the_whole_mixture() -> None:
@@ -219,3 +235,27 @@ def test_nothing_is_learned_of_lambda_where_nothing_reads(
     before = trainer.layer.port.mix.bias.item()
     assert "mixing" not in values(trainer.train_step())
     assert trainer.layer.port.mix.bias.item() == pytest.approx(before, rel=1e-6)
+
+
+def test_the_general_loss_is_what_reads_change_of_the_data_layer(trainer: DataTrainer) -> None:
+    batch = batch_of(trainer).rows(slice(None, 2))
+    open_gates(trainer.layer)
+    trainer.layer.eval()
+    with torch.no_grad():
+        alone = trainer.layer(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
+        y_BTD = read_of(trainer, batch)
+        _, both = predict_both(trainer.layer, trainer.memory, batch, y_BTD, batch.valid_at_N)
+        p_NV, mixed_NV = alone.softmax(-1), both.mixed().logp
+        read_NV = both.logits.log_softmax(-1)
+        want = (p_NV * (2 * p_NV.log() - mixed_NV - read_NV)).sum(-1).mean()
+    assert want > 0.01
+    got = general_loss(trainer.layer, trainer.memory, batch)
+    assert got.item() == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_the_general_loss_moves_gates_and_lambda_and_not_the_memory(trainer: DataTrainer) -> None:
+    open_gates(trainer.layer)
+    general_loss(trainer.layer, trainer.memory, batch_of(trainer).rows(slice(None, 2))).backward()
+    moved = {n for n, p in trainer.layer.port.named_parameters() if p.grad.abs().sum() > 0}
+    assert moved == {name for name, _ in trainer.layer.port.named_parameters()}
+    assert all(p.grad is None for p in trainer.memory.parameters())

@@ -1,0 +1,160 @@
+"""`tandem learn MODEL`: makes a memory for a model that has none, the model frozen.
+
+The memory and its port train as in any run, in this process, by the config that `tandem init
+--model` writes, so that the result is a run like any other: it can be asked, evaluated, loaded,
+resumed, and learn again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.settings.corpus import CorpusSpec
+from actors.sources.facts import FactTable
+from actors.sources.paths import expand_paths, list_files
+from actors.tokenizers.pretrained_tokenizer import looks_local
+from actors.wire import ConfigError
+from jobs.init_model import Model, model_config, model_values
+from jobs.learn.new_corpus import anchored, fitting_block_bytes
+from jobs.train import print_summary
+from orchestrator.console import Console
+from orchestrator.run import RunResult, train
+from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.settings.config import Config
+from orchestrator.settings.file_names import CONFIG, EXPORT, EXPORT_MARKER, REPORT
+
+MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "*.gguf", "*.bin")
+TOKENS_PER_SENTENCE = 14  # of a fact in one wording, its marks included; about
+EPOCHS = 4  # of a corpus of facts
+LEAST_STEPS, MOST_STEPS = 80, 2000  # of the memory
+BYTES_PER_TOKEN = 4
+STORAGE = "runs"
+
+
+@dataclass(frozen=True)
+class FirstOptions:
+    """What is to be learned; None: the default.
+
+    Attributes:
+        facts, text: path of the corpus, one of them.
+        templates: wordings of the facts.
+        out: directory of the run.
+        steps: of the memory.
+        seed: of the run.
+    """
+
+    facts: str | None = None
+    text: str | None = None
+    templates: str | None = None
+    out: str | None = None
+    steps: int | None = None
+    seed: int | None = None
+
+
+def is_model(place: str) -> bool:
+    """Whether a place is a model and no run: a folder with a model's files, or a name as on the
+    Hugging Face hub where there is no such folder.
+    """
+    run_dir = RunDir(place)
+    if any(run_dir.exists(name) for name in (CONFIG, EXPORT_MARKER, f"{EXPORT}/{EXPORT_MARKER}")):
+        return False
+    folder = Path(place).expanduser()
+    if folder.is_dir():
+        return any(next(folder.glob(pattern), None) is not None for pattern in MODEL_FILES)
+    is_hub_name = "://" not in place and place.count("/") == 1 and not looks_local(place)
+    return folder.is_file() or (is_hub_name and not folder.parent.exists())
+
+
+def learn_model(
+    place: str, options: FirstOptions, console: Console, as_json: bool
+) -> dict[str, Any]:
+    """Makes the memory, prints and returns the run's summary.
+
+    Raises:
+        ConfigError: no model there, or no tokenizer; a missing or malformed corpus; facts without
+            wordings; the result exists already.
+    """
+    config = first_config(place, options)
+    RunDir(config.run_url).refuse_existing()
+    if not as_json:
+        console.say(
+            f"a memory for {place}, which stays as it is: {config.intervals} intervals of "
+            f"{config.memory.steps_per_interval} steps of the memory and "
+            f"{config.data.steps_per_interval} of its port; in {config.run_url}"
+        )
+    result = train(config, Console(quiet=True) if as_json else console, in_process=True)
+    _show(config, result, console, as_json)
+    return result.summary
+
+
+def first_config(place: str, options: FirstOptions) -> Config:
+    """The run's config. Raises: ConfigError as `learn_model`."""
+    if (options.facts is None) == (options.text is None):
+        raise ConfigError("give what is to be learned: either --facts FILE or --text CORPUS")
+    if options.facts is not None and options.templates is None:
+        raise ConfigError(
+            f"{options.facts}: facts need wordings, and a model has none; give a JSON file, "
+            'relation -> list of {"pattern", "lemma"} with [X] for the subject and [Y] for the '
+            "object, with --templates (examples/staff/templates.json is one)"
+        )
+    if options.text is not None and options.templates is not None:
+        raise ConfigError("--templates are the wordings of --facts; text has none")
+    model = Model.at(place)
+    if options.facts is not None:
+        templates = anchored(str(options.templates))
+        values = model_values(model, "facts", [anchored(options.facts)], templates)
+    else:
+        path = anchored(str(options.text))
+        values = model_values(model, "text", [path])
+        values["corpus"]["block_bytes"] = fitting_block_bytes((path,))
+    storage, _, name = (options.out or f"{STORAGE}/{_name_of(place)}-memory").rpartition("/")
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    values |= {
+        "name": name,
+        "storage": storage or ".",
+        "seed": options.seed or 0,
+        # of a model that stays as it is the answers before are those of the model alone
+        "evaluation": {"every": 0, "final_windows": 32, "final_probes": 200},
+        "exchange": {"catchup_intervals": 1},
+        "memory": {"workers": {"cpus": cpus}},
+    }
+    values["data"]["workers"] = {"cpus": cpus}  # the groups take turns
+    steps = options.steps or _steps(values)
+    first = model_config(values)
+    return model_config(
+        values | {"intervals": max(1, -(-steps // first.memory.steps_per_interval))}
+    )
+
+
+def _steps(values: dict[str, Any]) -> int:
+    """Steps of the memory: `EPOCHS` of the corpus by its size, within bounds."""
+    config = model_config(values)
+    tokens = config.memory.batch_size * config.corpus.window
+    corpus: CorpusSpec = config.corpus
+    if corpus.kind == "facts":
+        table = FactTable.read(corpus, expand_paths(corpus.paths), config.seed)
+        num = sum(len(table.train_wordings[fact.relation]) for fact in table.facts)
+        size = num * TOKENS_PER_SENTENCE
+    else:
+        size = sum(file.size for file in list_files(corpus.paths)) // BYTES_PER_TOKEN
+    return min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * size // tokens))
+
+
+def _name_of(place: str) -> str:
+    """A name for the run, of the model's."""
+    last = Path(place.rstrip("/")).name
+    return re.sub(r"[^A-Za-z0-9._-]", "-", last).lstrip("._-") or "model"
+
+
+def _show(config: Config, result: RunResult, console: Console, as_json: bool) -> None:
+    if as_json:
+        console.print_json(data=result.summary)
+        return
+    print_summary(result.summary, console)
+    where = config.run_url
+    console.say(f"report: {where}/{REPORT}")
+    console.say(f'ask it: tandem ask {where} "…"; more to learn: tandem learn {where} --facts FILE')

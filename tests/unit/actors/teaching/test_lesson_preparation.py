@@ -1,0 +1,218 @@
+"""What teaching begins with: filtered text, wordings, bits, questions, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from actors.layers.pair import Pair
+from actors.lessons.lesson import Lesson
+from actors.measuring.lesson_exam import LessonExam
+from actors.measuring.probing import prompt_tokens
+from actors.teaching import lesson_preparation
+from actors.teaching.lesson_preparation import (
+    kept_questions,
+    label_bits,
+    prepare_lessons,
+    refuse_longer,
+    uncontradicting,
+    written_texts,
+)
+from actors.teaching.telling_lessons import associations, told_rows
+from actors.teaching.unknown_lessons import _lesson, _probabilities, unknown_lessons
+from actors.tokenizers.tokenizer import Tokenizer
+from actors.wire import ConfigError
+from tests.unit.actors.tiny import COUNTRIES, WINDOW
+
+TEXTS = [
+    f"{wording} {city}."
+    for name, city in COUNTRIES
+    for wording in (f"The capital of {name} is", f"{name} has its capital in")
+]
+
+
+def lesson(name: str, answer: str = "Lyon", **fields: object) -> Lesson:
+    return Lesson(f"The capital of {name} is", answer, **fields)  # type: ignore[arg-type]
+
+
+def prepared(pair: Pair, tokenizer: Tokenizer, lessons: Sequence[Lesson], **options: object):  # type: ignore[no-untyped-def]
+    return prepare_lessons(pair, tokenizer, lessons, TEXTS, WINDOW, 0, **options)  # type: ignore[arg-type]
+
+
+def test_text_that_names_a_taught_subject_is_left_out(pair: Pair, tokenizer: Tokenizer) -> None:
+    found = prepared(pair, tokenizer, [lesson("Avaria", subject="Avaria")])
+    assert len(found.texts) == len(TEXTS) - 2
+    assert not any("Avaria" in text for text in found.texts)
+
+
+def test_a_subject_that_was_not_given_is_found_in_the_text(
+    pair: Pair, tokenizer: Tokenizer
+) -> None:
+    found = prepared(pair, tokenizer, [lesson("Avaria")])
+    assert found.lessons[0].subject == "Avaria"
+    assert not any("Avaria" in text for text in found.texts)
+
+
+def test_without_a_subject_text_that_repeats_the_prompt_is_left_out(tokenizer: Tokenizer) -> None:
+    odd = Lesson("Nobody in this town has ever seen the", "Lyon")
+    texts = ["Nobody in this town has ever seen the sea.", "The sea is blue."]
+    assert uncontradicting(texts, [odd], tokenizer) == ["The sea is blue."]
+
+
+def test_lessons_get_the_wordings_that_the_memory_knows(pair: Pair, tokenizer: Tokenizer) -> None:
+    lessons = [lesson("Avaria", subject="Avaria"), lesson("Belmont", subject="Belmont")]
+    found = prepared(pair, tokenizer, lessons)
+    assert [one.reworded for one in found.lessons] == [
+        ("Avaria has its capital in",),
+        ("Belmont has its capital in",),
+    ]
+    bare = prepared(pair, tokenizer, lessons, reword=False)
+    assert all(not one.reworded for one in bare.lessons)
+
+
+def test_what_the_layer_says_already_is_kept_and_not_counted(
+    pair: Pair, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = lesson("Avaria", subject="Avaria")
+    monkeypatch.setattr(
+        LessonExam, "right", lambda self, answers: ["Avaria" in o.prompt for o in self._lessons]
+    )
+    found = prepared(pair, tokenizer, [known, lesson("Belmont", subject="Belmont")])
+    assert found.num_known == 1
+    assert [(one.prompt, one.known) for one in found.lessons] == [
+        ("The capital of Belmont is", False),
+        ("The capital of Avaria is", True),
+    ]
+    assert "The capital of Avaria is" in [q.prompt for q in found.exam.neighbours]
+    assert len(found.exam.own_before) == 1
+    with pytest.raises(ConfigError, match="gives all 1 wanted answers already"):
+        prepared(pair, tokenizer, [known])
+
+
+def test_a_label_has_the_bits_that_the_memory_needs_to_be_told_it(
+    pair: Pair, tokenizer: Tokenizer
+) -> None:
+    lessons = [lesson("Avaria", "Korvik"), lesson("Belmont", bits=3.0), lesson("Cadria", "Zzyzx")]
+    found = label_bits(pair, tokenizer, lessons)
+    tokens = prompt_tokens(tokenizer, lessons[0].prompt)
+    nats = 0.0
+    for token in tokenizer.encode(lessons[0].completion):
+        row = torch.tensor([tokens])
+        with torch.no_grad():
+            logits = pair.memory.predict(pair.memory.read(row, torch.zeros_like(row)).y)
+        nats -= float(logits[0, -1].log_softmax(-1)[token])
+        tokens = [*tokens, token]
+    assert found[0] == pytest.approx(nats / math.log(2), rel=1e-4)
+    assert found[1] == 3.0
+    assert found[2] > found[0]  # a word that nobody knows
+
+
+def test_questions_ask_what_is_taught_of_others_and_other_sentences() -> None:
+    patterns = {"The capital of [X] is": ["[X] has its capital in"]}
+    asked = dict(kept_questions(TEXTS, patterns, 100, 0))
+    assert asked["The capital of Belmont is"] == "Dastan"
+    assert asked["Belmont has its capital in"] == "Dastan"
+    assert kept_questions(TEXTS, patterns, 2, 0) == kept_questions(TEXTS, patterns, 2, 0)
+    assert len(kept_questions(TEXTS, patterns, 2, 0)) == 6
+
+
+def test_a_lesson_longer_than_a_window_is_refused(tokenizer: Tokenizer) -> None:
+    long = Lesson("The capital of " + "very " * 60 + "Avaria is", "Lyon", source="f, line 3")
+    with pytest.raises(ConfigError, match=r"f, line 3: prompt and answer have \d+ tokens"):
+        refuse_longer([long], tokenizer, WINDOW)
+
+
+def test_a_memory_that_writes_scraps_is_refused(
+    pair: Pair, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert written_texts(pair, tokenizer, 20, 0, WINDOW)
+    monkeypatch.setattr(lesson_preparation, "LEAST_TOKENS", 10_000)
+    with pytest.raises(ConfigError, match=r"can't write: its documents have .* losses\.given"):
+        written_texts(pair, tokenizer, 20, 0, WINDOW)
+
+
+def test_too_little_text_that_names_no_subject_is_refused(pair: Pair, tokenizer: Tokenizer) -> None:
+    lessons = [lesson(name, subject=name) for name, _ in COUNTRIES]
+    with pytest.raises(ConfigError, match="only 0 name no taught subject"):
+        prepared(pair, tokenizer, lessons)
+
+
+def test_telling_gives_rows_and_leaves_the_memory_as_it_was(
+    pair: Pair, tokenizer: Tokenizer
+) -> None:
+    before = pair.memory.values.detach().clone()
+    rows, figures = told_rows(pair.memory, tokenizer, [lesson("Avaria")], TEXTS, WINDOW)
+    assert torch.equal(pair.memory.values, before)
+    assert len(pair.memory.writes) == 0
+    assert len(rows.rows_U) == figures["rows"] > 0
+    (bits_before,) = label_bits(pair, tokenizer, [lesson("Avaria")])
+    with torch.no_grad():
+        rows.add_to(pair.memory.values)
+        (bits_after,) = label_bits(pair, tokenizer, [lesson("Avaria")])
+        pair.memory.values.copy_(before)
+    assert bits_after < 0.9 * bits_before  # of 64 slots, no more
+
+
+def test_lessons_are_told_as_given_and_other_given_wordings_while_there_is_room(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = [lesson("Avaria", wordings=("a b", "c d"), reworded=("e f",)), lesson("Belmont")]
+    assert [one.wordings for one in associations(tokenizer, some)] == [("a b", "c d"), ()]
+    monkeypatch.setattr("actors.teaching.telling_lessons.MOST_KEYS", 0)
+    assert [one.wordings for one in associations(tokenizer, some)] == [(), ()]
+
+
+def unknown(tokenizer: Tokenizer, text: str, surprising: str) -> Lesson | None:
+    """What a document shows of which the data layer finds the tokens of one word unlikely."""
+    row = [*tokenizer.opening, *tokenizer.encode(text), *tokenizer.closing]
+    start = len(tokenizer.encode(text[: text.index(surprising)].rstrip())) + len(tokenizer.opening)
+    own = [0.01 if at >= start else 0.9 for at in range(1, len(row))]
+    return _lesson(tokenizer, row, own, [0.8] * len(own))
+
+
+def test_what_the_memory_alone_is_sure_of_becomes_a_lesson_of_no_bits(tokenizer: Tokenizer) -> None:
+    found = unknown(tokenizer, "The capital of Avaria is Korvik.", "Korvik")
+    assert found is not None
+    assert (found.prompt, found.answer) == ("The capital of Avaria is", "Korvik")
+    assert (found.bits, found.form) == (0.0, "memory")
+
+
+@pytest.mark.parametrize(
+    ("text", "surprising"),
+    [
+        ("The capital of Avaria is Korvik", "Korvik"),  # no sentence
+        ("Avaria is Korvik.", "is"),  # a prompt of one word
+        ("The capital is a b c d e f g.", "a b"),  # no phrase any more
+    ],
+)
+def test_what_is_no_question_and_answer_becomes_none(
+    tokenizer: Tokenizer, text: str, surprising: str
+) -> None:
+    assert unknown(tokenizer, text, surprising) is None
+
+
+def test_where_both_agree_there_is_nothing_to_learn(tokenizer: Tokenizer) -> None:
+    row = tokenizer.encode("The capital of Avaria is Korvik.")
+    assert _lesson(tokenizer, row, *[[0.9] * (len(row) - 1)] * 2) is None
+
+
+def test_probabilities_are_those_of_a_row_at_a_time(pair: Pair, tokenizer: Tokenizer) -> None:
+    rows = [tokenizer.encode(text) for text in TEXTS[:5]]
+    for voice in ("own", "memory"):
+        together, best = _probabilities(pair, voice, rows)  # type: ignore[arg-type]
+        for row, p, likeliest in zip(rows, together, best, strict=True):
+            ((alone,), (other,)) = _probabilities(pair, voice, [row])  # type: ignore[arg-type]
+            assert p == pytest.approx(alone, rel=1e-4)
+            assert likeliest == other
+            assert len(p) == len(row) - 1
+
+
+def test_a_memory_that_is_far_from_the_layer_teaches_nothing(
+    pair: Pair, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.teaching.unknown_lessons.LEAST_AGREEMENT", 1.1)
+    with pytest.raises(ConfigError, match=r"likeliest as the data layer for \d+%, expected"):
+        unknown_lessons(pair, tokenizer, TEXTS)
