@@ -182,7 +182,8 @@ class Trainer(ABC):
         `cost` of its own; `cut`: where the backward pass goes on from."""
         terms.report(step, self.num_ranks, self.own_spec.accumulate)
         with self.cost(cost):
-            if (loss := terms.loss(cut and cut.joined())) is not None and loss.requires_grad:
+            loss = terms.loss(cut.joined() if cut else None)
+            if loss is not None and loss.requires_grad:
                 loss.backward()
 
     def reduce(self) -> None:
