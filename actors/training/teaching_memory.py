@@ -150,7 +150,7 @@ class TeachingMemoryTrainer(MemoryTrainer):
             terms = replace(terms, self_=Term(own, weights.self_))
         first = 0 if self.peer_version > 0 else at  # nothing of the lessons in version 0
         if num := len(logits_NV) - first:
-            of_pass = losses.Teacher(teacher.logp_NV[first:], teacher.p_NV[first:])
+            of_pass = losses.Teacher(teacher.p_NV[first:], teacher.logp_NV[first:])
             num_global = num_text + (num_lessons if first == 0 else 0)
             recall = losses.recall(of_pass, logits_NV[first:]) * (num / num_global)
             terms = replace(terms, recall=Term(recall, weights.recall))
