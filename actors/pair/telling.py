@@ -35,6 +35,7 @@ from actors.layers.named_writes import (
 )
 from actors.measuring.told_keys import locate, sequences, wanted_reads
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.wire import Told
 
 ROUNDS = 2  # of wanted reads: after the first, for those that others got in the way of
 GAMMA = 1.0  # how much old reads count
@@ -282,3 +283,26 @@ def calibrated(memory: MemoryLayer, writes: NamedWrites, kept: KeptReads) -> Nam
     both_MD, mark_M = read_sum(memory, writes, reads)
     opens_at = float(novelty(m_MD, both_MD - m_MD, mark_M).quantile(QUIET))
     return writes.opening_at(min(max(opens_at, LEAST), MOST))
+
+
+def solve_told(memory: MemoryLayer, tokenizer: Tokenizer, told: Sequence[Told]) -> tuple[str, ...]:
+    """Makes what a running run was told the named writes of a version of its memory, in their
+    order; returns a sentence for each that can't be told.
+
+    Args:
+        memory: with the sample of its text that it keeps.
+        tokenizer: the run's.
+        told: as a version's header has it.
+    """
+    memory.writes = NamedWrites()
+    if not told:
+        return ()
+    assert memory.kept is not None
+    warnings, kept = [], KeptReads.of(memory, memory.kept)
+    for one in told:
+        some = [Association(a.prompt, a.answer, a.wordings) for a in one.associations]
+        try:
+            tell(memory, tokenizer, some, kept, one.id, one.told_at)
+        except ValueError as err:
+            warnings.append(f"what the run was told as {one.id} is left out: {err}")
+    return tuple(warnings)
