@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +18,16 @@ from typer.testing import CliRunner
 from actors.wire import ConfigError
 from jobs.cli import app
 from jobs.serve.http_api import token_digest
-from jobs.serve.serve import ServeOptions, exposures, is_loopback, refuse_busy, token_of
+from jobs.serve.serve import (
+    ServeOptions,
+    exposures,
+    is_loopback,
+    refuse_busy,
+    run_serve,
+    token_of,
+)
+from orchestrator.console import Console
+from orchestrator.stop_signals import stop_signals
 
 
 @pytest.mark.parametrize(
@@ -64,3 +79,31 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"--port {port}: can't be listened on"):
             refuse_busy("127.0.0.1", port)
     refuse_busy("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_token_is_printed_once_and_a_signal_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    given: list[str | None] = []
+    events: list[str] = []
+
+    @contextmanager
+    def serving(run: str, options: ServeOptions, token: str | None) -> Iterator[str]:
+        given.append(token)
+        yield "http://127.0.0.1:8000"
+        events.append("ended")
+
+    with monkeypatch.context() as patch, stop_signals() as flag:
+        patch.setattr("jobs.serve.serve.serving", serving)
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        run_serve("runs/x", ServeOptions(), Console(width=200), as_json, flag)
+        timer.join()
+    (token,) = given
+    assert token is not None
+    assert events == ["ended"]
+    shown = capsys.readouterr().out
+    assert shown.count(token) == 1
+    if as_json:
+        assert json.loads(shown) == {"url": "http://127.0.0.1:8000", "replicas": 1, "token": token}
