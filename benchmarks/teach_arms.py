@@ -100,21 +100,18 @@ class TeachCells:
         out, file = Path(f"{path}-taught"), path.with_suffix(".lessons.jsonl")
         self.lessons.write_lessons(file)
         begun = time.process_time()
-        run_teach(
-            str(self.pair.run), TeachOptions(lessons=str(file), out=str(out)), Console(quiet=True),
-            False,
-        )  # fmt: skip
+        options = TeachOptions(lessons=str(file), out=str(out))
+        run_teach(str(self.pair.run), options, Console(quiet=True), False)
         seconds = time.process_time() - begun
         before, tokenizer = load_pair(self.export)
         after, _ = load_pair(f"{out}/export")
         scores = self.scores(tokenizer)
         was, now = (scores.answers(pair, "own") for pair in (before, after))
         changed = [i for i, (a, b) in enumerate(zip(was, now, strict=True)) if a != b]
-        follows = {
-            name: sum(scores.answers(Pair(after.data, memory), "memory")[i] == now[i]
-                      for i in changed) / max(1, len(changed))
-            for name, memory in (("reflected", after.memory), ("reflected_control", before.memory))
-        }  # fmt: skip
+        follows = {}
+        for name, memory in (("reflected", after.memory), ("reflected_control", before.memory)):
+            said = scores.answers(Pair(after.data, memory), "memory")
+            follows[name] = sum(said[i] == now[i] for i in changed) / max(1, len(changed))
         return {
             "out": str(out),
             "cpu_s": seconds,

@@ -30,7 +30,7 @@ from orchestrator.settings.file_names import CONFIG, CORPUS, REPORT, STATUS, SUM
 
 if TYPE_CHECKING:
     from actors.layers.named_writes import NamedWrites
-    from actors.pair.lesson_preparation import Prepared
+    from actors.teaching.lesson_preparation import Prepared
 
 FINISHED = "finished"  # how the status of a run begins that reached its end
 SHOWN = 8  # lessons and lost answers in the terminal
@@ -218,8 +218,8 @@ def _prepare(
     import torch
 
     from actors.lessons.lesson_windows import LessonWindows, documents_of
-    from actors.pair.lesson_preparation import prepare_lessons, written_texts
-    from actors.pair.unknown_lessons import unknown_lessons
+    from actors.teaching.lesson_preparation import prepare_lessons, written_texts
+    from actors.teaching.unknown_lessons import unknown_lessons
     from actors.weights.pair_export import load_pair
 
     window = config.corpus.window

@@ -29,10 +29,10 @@ from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import pad_right, prompt_tokens
 from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at
-from actors.pair.telling_lessons import told_rows
 from actors.pair.wordings import WrittenText, is_contradicting, opening_of, template_with
 from actors.pair.writing import write_documents
 from actors.sources.facts import SUBJECT
+from actors.teaching.telling_lessons import told_rows
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 

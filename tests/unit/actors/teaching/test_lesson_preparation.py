@@ -12,8 +12,8 @@ from actors.layers.pair import Pair
 from actors.lessons.lesson import Lesson
 from actors.measuring.lesson_exam import LessonExam
 from actors.measuring.probing import prompt_tokens
-from actors.pair import lesson_preparation
-from actors.pair.lesson_preparation import (
+from actors.teaching import lesson_preparation
+from actors.teaching.lesson_preparation import (
     kept_questions,
     label_bits,
     prepare_lessons,
@@ -21,8 +21,8 @@ from actors.pair.lesson_preparation import (
     uncontradicting,
     written_texts,
 )
-from actors.pair.telling_lessons import associations, told_rows
-from actors.pair.unknown_lessons import _lesson, _probabilities, unknown_lessons
+from actors.teaching.telling_lessons import associations, told_rows
+from actors.teaching.unknown_lessons import _lesson, _probabilities, unknown_lessons
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import COUNTRIES, WINDOW
@@ -161,7 +161,7 @@ def test_lessons_are_told_as_given_and_other_given_wordings_while_there_is_room(
 ) -> None:
     some = [lesson("Avaria", wordings=("a b", "c d"), reworded=("e f",)), lesson("Belmont")]
     assert [one.wordings for one in associations(tokenizer, some)] == [("a b", "c d"), ()]
-    monkeypatch.setattr("actors.pair.telling_lessons.MOST_KEYS", 0)
+    monkeypatch.setattr("actors.teaching.telling_lessons.MOST_KEYS", 0)
     assert [one.wordings for one in associations(tokenizer, some)] == [(), ()]
 
 
@@ -213,6 +213,6 @@ def test_probabilities_are_those_of_a_row_at_a_time(pair: Pair, tokenizer: Token
 def test_a_memory_that_is_far_from_the_layer_teaches_nothing(
     pair: Pair, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.pair.unknown_lessons.LEAST_AGREEMENT", 1.1)
+    monkeypatch.setattr("actors.teaching.unknown_lessons.LEAST_AGREEMENT", 1.1)
     with pytest.raises(ConfigError, match=r"likeliest as the data layer for \d+%, expected"):
         unknown_lessons(pair, tokenizer, TEXTS)
