@@ -36,7 +36,7 @@ import numpy as np
 import ray
 
 from actors.settings.run import DATA, GROUPS, RunSpec
-from actors.snapshots.buckets import rank_buckets
+from actors.snapshots.buckets import rank_buckets, stream_parts
 from actors.wire import (
     CheckpointHeader,
     Evaluation,
@@ -157,7 +157,9 @@ def _published(who: Who, version: int, peer_version: int) -> tuple[Header, list[
 
 
 def _saved(who: Who, interval: int) -> tuple[CheckpointHeader, list[Any]]:
-    bounds = rank_buckets(3 * SNAPSHOT_BYTES, who.rank, who.num_ranks)
+    bounds = rank_buckets(
+        3 * SNAPSHOT_BYTES, who.rank, who.num_ranks, stream_parts(3 * SNAPSHOT_BYTES)
+    )
     header = CheckpointHeader(
         run="scale",
         group=who.group,

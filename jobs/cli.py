@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
-from actors.settings.learn_plan import VALUE_LR_FRAC
 from actors.wire import ConfigError
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
+from jobs.learn.command import learn
 from jobs.options import (
-    LOCAL_DASHBOARD,
-    AddressOption,
     InProcessOption,
     InsecureOption,
     JsonOption,
@@ -22,6 +20,7 @@ from jobs.options import (
     TemplatesOption,
     VerboseOption,
 )
+from jobs.submit.command import logs, submit
 from jobs.teach.command import teach
 from jobs.teach.propose_command import propose
 from jobs.tell.commands import tell, told, untell
@@ -169,60 +168,7 @@ def evaluate(
         run_evaluation(run, Console(ends_with_reader=True), as_json)
 
 
-@app.command()
-def learn(
-    run: RunArgument,
-    facts: Annotated[
-        str | None, typer.Option("--facts", metavar="FILE", help="New facts, as JSON lines.")
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option("--text", metavar="CORPUS", help="New text: a file, folder, glob or URL."),
-    ] = None,
-    templates: TemplatesOption = None,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", metavar="DIR", help="Directory of the result; default: RUN-learned."),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Optimizer steps; default: 400, for a model by the corpus."),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's."
-        ),
-    ] = None,
-    old_data: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=0.99, help="Share of the run's own data in each batch; default: 0.25."
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged. Of a
-    MODEL that has no memory (a folder, or a name on the Hugging Face hub) it makes one.
-    """
-    from jobs.learn.first_memory import FirstOptions, is_model, learn_model
-    from jobs.learn.learn import OLD_FRAC, STEPS, LearnOptions, run_learn
-
-    with exit_codes():
-        if is_model(run):
-            given = {"--lr": lr, "--old-data": old_data}
-            if wrong := [name for name, value in given.items() if value is not None]:
-                raise ConfigError(
-                    f"{', '.join(wrong)}: for runs only; {run} is a model without a memory, whose "
-                    "rates follow its size (`tandem init --model` writes a config to change)"
-                )
-            first = FirstOptions(facts, text, templates, out, steps, seed)
-            learn_model(run, first, Console(), as_json)
-            return
-        share = OLD_FRAC if old_data is None else old_data
-        options = LearnOptions(facts, text, templates, out, steps or STEPS, lr, share, seed)
-        run_learn(run, options, Console(), as_json)
+app.command()(learn)
 
 
 app.command()(teach)
@@ -240,10 +186,6 @@ def ask(
 
     with exit_codes():
         run_ask(run, prompt, Console(ends_with_reader=True), tokens, max_tokens)
-
-
-for command in (tell, told, untell, propose):
-    app.command()(command)
 
 
 @app.command()
@@ -326,85 +268,8 @@ def scale(
         run_scale(run, data_workers, memory_workers, wait_s, Console(), no_wait)
 
 
-@app.command()
-def submit(
-    kind: Annotated[
-        Literal["train", "tune", "evaluate"],
-        typer.Argument(metavar="COMMAND", help="train, tune or evaluate."),
-    ],
-    target: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="The command's config, search or run.")
-    ],
-    overrides: Overrides = None,
-    address: AddressOption = LOCAL_DASHBOARD,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="With train: continue the run.")] = False,
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env", metavar="KEY[=VALUE]", help="Set for the job; KEY: as it is here."),
-    ] = None,
-    working_dir: Annotated[
-        str | None,
-        typer.Option("--working-dir", metavar="DIR", help="Send the code in this folder."),
-    ] = None,
-    on_cluster: Annotated[
-        list[str] | None,
-        typer.Option("--on-cluster", metavar="PATH", help="Paths below it are there: not sent."),
-    ] = None,
-    install: Annotated[
-        bool, typer.Option("--install", help="Have the job install packages that differ there.")
-    ] = False,
-    python: Annotated[
-        str, typer.Option("--python", metavar="COMMAND", help="Python of the cluster.")
-    ] = "python3",
-    driver_cpus: Annotated[float, typer.Option(min=0, help="CPUs reserved for the driver.")] = 1.0,
-    driver_gpus: Annotated[float, typer.Option(min=0, help="GPUs reserved for the driver.")] = 0.0,
-    max_package_mib: Annotated[
-        float,
-        typer.Option("--max-package-mib", min=0, max=500, help="Largest package that is sent."),
-    ] = 100.0,
-    check_timeout: Annotated[
-        float,
-        typer.Option("--check-timeout", min=1, help="Seconds to wait for the nodes to answer."),
-    ] = 60.0,
-    insecure: InsecureOption = False,
-) -> None:
-    """Runs train, tune or evaluate on a Ray cluster; follows it and exits with its code."""
-    with exit_codes():
-        from jobs.submit.submit import SubmitOptions, parse_env, run_submit
-
-        options = SubmitOptions(
-            address=address,
-            insecure=insecure,
-            wait=not no_wait,
-            env=parse_env(env or []),
-            working_dir=working_dir,
-            on_cluster=on_cluster or (),
-            install=install,
-            python=python,
-            driver={"CPU": driver_cpus, "GPU": driver_gpus},
-            max_package_mib=max_package_mib,
-            check_timeout_s=check_timeout,
-        )
-        if code := run_submit(kind, target, overrides or [], options, Console(), resume):
-            raise typer.Exit(code)
-
-
-@app.command()
-def logs(
-    job: Annotated[str, typer.Argument(metavar="RUN|JOB", help="A submitted run or job.")],
-    address: AddressOption = LOCAL_DASHBOARD,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Follow the job to its end and exit with its code.")
-    ] = False,
-    insecure: InsecureOption = False,
-) -> None:
-    """Shows the log of a submitted job."""
-    with exit_codes():
-        from jobs.submit.follow import run_logs
-
-        if code := run_logs(job, address, insecure, follow, Console(ends_with_reader=True)):
-            raise typer.Exit(code)
+for command in (tell, told, untell, propose, submit, logs):
+    app.command()(command)
 
 
 if __name__ == "__main__":

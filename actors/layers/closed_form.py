@@ -1,13 +1,14 @@
 """Solves for a write of the value table: few rows, such that given reads change by given amounts
 and other reads stay as they are.
 
-    minimise  Σ_i ‖a_iᵀX − t_i‖²  +  Σ_j γ_j ‖b_jᵀX‖²  +  λ ‖X‖²     over the rows that the a read
+    minimise  Σ_i ‖a_iᵀX − t_i‖²  +  Σ_j γ_j ‖b_jᵀX − s_j‖²  +  λ ‖X‖²     over rows that the a read
 
-a: keys, b: reads that are to stay, t: wanted changes. Exact, in the smaller of two forms: over the
-rows (primal) or over the reads (dual); both matrices are sums of sparse outer products. The factor
-is made once and solves for any number of right sides. Factored in float32 where it is large, and
-then corrected by conjugate gradients on the float64 system until the stated residual is reached.
-On the CPU, and the same bits each time. Knows no tokens and no layers.
+a: keys, b: reads that are to stay, t: wanted changes, s: what brings those back that moved, or 0.
+Exact, in the smaller of two forms: over the rows (primal) or over the reads (dual); both matrices
+are sums of sparse outer products. The factor is made once and solves for any number of right sides.
+Factored in float32 where it is large, and then corrected by conjugate gradients on the float64
+system until the stated residual is reached. On the CPU, the same bits each time. Knows no tokens
+and no layers.
 
 Shapes: N keys, M reads that stay, E slots of a read, U rows, C columns (the width, and the mark).
 """
@@ -57,6 +58,13 @@ class SparseReads:
     def scaled(self, factor_N: Tensor) -> SparseReads:
         """Each row times its factor."""
         return SparseReads(self.slots_NE, self.weights_NE * factor_N[:, None])
+
+    def heaviest(self, num: int) -> SparseReads:
+        """The rows with at most so many of their slots, those of the largest weights."""
+        if self.slots_NE.shape[1] <= num:
+            return self
+        weights_NE, at_NE = self.weights_NE.topk(num, dim=1)
+        return SparseReads(self.slots_NE.gather(1, at_NE), weights_NE)
 
     def within(self, rows_U: Tensor) -> tuple[SparseReads, Tensor]:
         """The rows that read one of these slots, and which they are (mask).
@@ -164,7 +172,8 @@ class WriteSystem:
     ) -> None:
         self.rows_U = keys.slots_NE[keys.weights_NE != 0].unique()
         own, _ = keys.within(self.rows_U)
-        others, _ = staying.scaled(gamma_M.sqrt()).within(self.rows_U)
+        others, self._taking_part = staying.scaled(gamma_M.sqrt()).within(self.rows_U)
+        self._root_gamma = gamma_M.sqrt()[self._taking_part]
         self._num_keys, self.num_staying, self._ridge = len(own), len(others), ridge
         both, num_rows = SparseReads.concat([own, others]), len(self.rows_U)
         self._matrix = SparseMatrix(both, num_rows)
@@ -198,9 +207,17 @@ class WriteSystem:
         solved_NC = torch.cholesky_solve(inner_NC, self._factor).double()
         return (right_UC - self._matrix.transposed_times(solved_NC)) / self._ridge
 
-    def solve(self, wanted_NC: Tensor) -> tuple[Tensor, float]:
-        """X (U, C) float32, and the residual of the linear system relative to its right side."""
+    def solve(self, wanted_NC: Tensor, back_MC: Tensor | None = None) -> tuple[Tensor, float]:
+        """X (U, C) float32, and the residual of the linear system relative to its right side.
+
+        Args:
+            wanted_NC: by how much the keys are to change.
+            back_MC: by how much the reads that stay are to, since they have moved; None: 0.
+        """
         wanted = F.pad(wanted_NC.double(), (0, 0, 0, self.num_staying))
+        if back_MC is not None:
+            back = back_MC[self._taking_part].double() * self._root_gamma[:, None]
+            wanted[len(wanted_NC) :] = back
         right = self._matrix.transposed_times(wanted)
         size = float(right.norm())
         if size == 0:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from actors.corpus.corpus import Corpus
 from actors.corpus.general_text import shown_general_text
+from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.measuring.heldout import general_figures, heldout_figures, parts
 from actors.measuring.probing import accuracy_of
 from actors.measuring.voices import BATCH_TOKENS, VOICES, predict_voice_at
 from actors.settings.run import RunSpec
+from actors.sources.facts import FactTable
+from actors.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,21 @@ class Knowledge:
     num_probes: int
 
 
+class HeldoutText(Protocol):
+    """What is measured on: a `Corpus`, or text that the memory wrote."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The run's."""
+
+    @property
+    def facts(self) -> FactTable | None:
+        """Those it consists of; None: it is text."""
+
+    def heldout(self, limit: int) -> Windows:
+        """At most `limit` windows that nothing trains on."""
+
+
 class KnowledgeTest:
     """Measures pairs on one corpus.
 
@@ -56,7 +73,7 @@ class KnowledgeTest:
     def __init__(
         self,
         spec: RunSpec,
-        corpus: Corpus,
+        corpus: HeldoutText,
         device: torch.device,
         final: bool,
         general: bool = False,

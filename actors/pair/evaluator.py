@@ -24,7 +24,7 @@ from actors.measuring.lesson_exam import LessonExam
 from actors.measuring.probing import accuracy_of, answer_reflection, decode_greedily, prompt_tokens
 from actors.measuring.voices import VOICES
 from actors.pair.export_check import export_checked
-from actors.pair.told_run import solve_told
+from actors.pair.telling import solve_told
 from actors.pair.written_check import COMPARED_WINDOWS, written_figures
 from actors.settings.run import EVALUATOR, MEMORY, RunSpec
 from actors.snapshots.flat_parameters import ByteArray, FlatParameters

@@ -1,12 +1,13 @@
 """Trains a memory on new text or facts while its data layer stays as it is.
 
-    batch = new text or facts, and a share of old data
+    batch = new text or facts, and a share of old data: of the corpus, or what the memory wrote
     encoder, keys and table by their own optimizers, as the memory group trains them
 
 No exchange and no other process: the data layer never changes. Minimised are the loss of the memory
 alone (self) and that of the mixture, through the frozen data layer (assist); without the second the
 memory would know what is new and the pair would not say it. So is the data layer's own loss with
 the reads as input (reader), of which half are dropped, so that no answer depends on a single one.
+On what the memory wrote each of these is the divergence from what was predicted before learning.
 Called by `jobs.learn.learn`.
 
 Shapes: B sequences, T tokens, N positions that read, D d_m.
@@ -30,6 +31,7 @@ from actors.layers.pair import Pair
 from actors.layers.precision import autocast
 from actors.layers.predicted import Fused, in_parts
 from actors.machine.seeds import seed_of
+from actors.pair.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters
@@ -56,17 +58,22 @@ class Learner:
     Args:
         spec: of the run that the pair is from: batch size, optimizer, precision, token noise.
         pair: both layers; the data layer is frozen.
-        new, old: what is to be learned, and what the run trained on.
+        new, old: what is to be learned, and what the run trained on, or what the memory wrote.
         plan: how much, and how.
     """
 
     def __init__(
-        self, spec: RunSpec, pair: Pair, new: Corpus, old: Corpus, plan: LearnPlan
+        self, spec: RunSpec, pair: Pair, new: Corpus, old: Corpus | WrittenCorpus, plan: LearnPlan
     ) -> None:
         self._spec, self._plan, self._pair = spec, plan, pair
         self._device = pair.memory.values.device
         self._new = WindowStream(new, f"learn:{plan.seed}")
-        self._old = WindowStream(old, f"learn:{plan.seed}:old")
+        self._old: WindowStream | WrittenStream
+        self._before: Before | None = None
+        if isinstance(old, WrittenCorpus):
+            self._old, self._before = old.stream("learn", plan.seed), Before(pair)
+        else:
+            self._old = WindowStream(old, f"learn:{plan.seed}:old")
         self._tokenizer = old.tokenizer
         size = spec.memory.batch_size
         self._num_old = min(size - 1, round(plan.old_frac * size))
@@ -136,29 +143,38 @@ class Learner:
         with self._autocast():
             u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
             read = memory.read_at(rows_at(u_BTD, batch.places(self._reading(batch))))
-            loss = self._loss(batch, read.y)
+            kept = self._kept(batch)
+            loss = self._loss(batch, read.y, kept)
             whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
-                guess = self._guess(batch, rows_at(u_BTD, batch.valid_at_N))
+                guess = self._guess(batch, rows_at(u_BTD, batch.valid_at_N), kept)
                 whole = whole + guess
         whole.backward()
         self._dense.step(rate * run.optimizer.lr / run.value_lr)
         self._rows.step(rate, ProcessGroup())
         return float(loss.detach())
 
-    def _loss(self, batch: Batch, y_MD: Tensor) -> Tensor:
+    def _kept(self, batch: Batch) -> Kept | None:
+        """What the old sequences of a batch are kept at; None: they are learned as text."""
+        if self._before is None or not self._num_old:
+            return None
+        old = batch.rows(slice(len(batch.tokens_BT) - self._num_old, None))
+        return self._before.kept(old, together=self._plan.assist > 0)
+
+    def _loss(self, batch: Batch, y_MD: Tensor, kept: Kept | None) -> Tensor:
         """Self, and at their weights assist and reader.
 
         Args:
             batch: new text and old data.
             y_MD: what was read at the M positions of `_reading`.
+            kept: what the old sequences are kept at.
         """
         memory, targets_N, reading_BT = self._pair.memory, batch.targets_N, self._reading(batch)
         y_ND = y_MD.index_select(0, batch.places(batch.host.valid_BT[reading_BT]))
         y_BTD = rows_to(y_MD, batch.places(reading_BT), batch.tokens_BT.shape)
         scale_BT = self._read_scale(batch) if self._plan.assist else None
-        if not self._at_once(batch):
-            return self._loss_in_parts(batch, y_ND, y_BTD, scale_BT)
+        if kept is not None or not self._at_once(batch):
+            return self._loss_in_parts(batch, y_ND, y_BTD, scale_BT, kept)
         alone = losses.self_(memory.predict(y_ND), targets_N)
         if not self._plan.assist:
             return alone
@@ -172,11 +188,17 @@ class Learner:
         return batch.tokens_BT.numel() <= self._pair.data.positions_at_once
 
     def _loss_in_parts(
-        self, batch: Batch, y_ND: Tensor, y_BTD: Tensor, scale_BT: Tensor | None
+        self,
+        batch: Batch,
+        y_ND: Tensor,
+        y_BTD: Tensor,
+        scale_BT: Tensor | None,
+        kept: Kept | None,
     ) -> Tensor:
         """As `_loss`, so many positions at a time."""
         data, memory, targets_N = self._pair.data, self._pair.memory, batch.targets_N
         num, assist = len(targets_N), self._plan.assist
+        num_new, size = num - (0 if kept is None else len(kept)), data.positions_at_once
         reader = self._spec.losses.reader
         if not assist:
 
@@ -184,7 +206,13 @@ class Learner:
                 logits_NV = memory.predict(y_ND[some], into_grad=True)
                 return Fused(logits_NV, targets_N[some]).nll_N.sum() / num
 
-            return in_parts(num, data.positions_at_once, alone, y_ND)
+            def stay(some: slice, y_ND: Tensor) -> Tensor:
+                assert kept is not None
+                return kept.alone(memory, y_ND[num_new:], some).sum() / num
+
+            total = in_parts(num_new, size, alone, y_ND)
+            return total if kept is None else total + in_parts(len(kept), size, stay, y_ND)
+
         input_BTD = y_BTD if scale_BT is None else y_BTD * scale_BT.unsqueeze(-1)
 
         def through(some: slice, y_ND: Tensor, hidden_NH: Tensor) -> Tensor:
@@ -193,20 +221,36 @@ class Learner:
             of_both = reader * both.data.nll_N - both.mixture.logp
             return (both.memory.nll_N + assist * of_both).sum() / num
 
-        hidden_NH = hidden_at(data, batch, input_BTD)
-        return in_parts(num, data.positions_at_once, through, y_ND, hidden_NH)
+        def stay_together(some: slice, y_ND: Tensor, hidden_NH: Tensor) -> Tensor:
+            assert kept is not None
+            y_KD, hidden_KH = y_ND[num_new:], hidden_NH[num_new:]
+            mixed_P, reading_P = kept.together(data, memory, y_KD, hidden_KH, some)
+            of_both = mixed_P + reader * reading_P
+            return (kept.alone(memory, y_KD, some) + assist * of_both).sum() / num
 
-    def _guess(self, batch: Batch, u_ND: Tensor) -> Tensor:
+        made = y_ND, hidden_at(data, batch, input_BTD)
+        total = in_parts(num_new, size, through, *made)
+        return total if kept is None else total + in_parts(len(kept), size, stay_together, *made)
+
+    def _guess(self, batch: Batch, u_ND: Tensor, kept: Kept | None) -> Tensor:
         """Self of what the encoder predicts without slots, at its weight."""
         memory, targets_N, weight = self._pair.memory, batch.targets_N, self._spec.losses.encoder
-        if self._at_once(batch):
+        num, size = len(targets_N), self._pair.data.positions_at_once
+        if kept is None and self._at_once(batch):
             return weight * losses.self_(memory.guess(u_ND), targets_N)
 
         def part(some: slice, u_ND: Tensor) -> Tensor:
             logits_NV = memory.guess(u_ND[some], into_grad=True)
-            return weight * Fused(logits_NV, targets_N[some]).nll_N.sum() / len(targets_N)
+            return weight * Fused(logits_NV, targets_N[some]).nll_N.sum() / num
 
-        return in_parts(len(targets_N), self._pair.data.positions_at_once, part, u_ND)
+        if kept is None:
+            return in_parts(num, size, part, u_ND)
+        num_new = num - len(kept)
+
+        def stay(some: slice, u_ND: Tensor) -> Tensor:
+            return weight * kept.encoder(memory, u_ND[num_new:], some).sum() / num
+
+        return in_parts(num_new, size, part, u_ND) + in_parts(len(kept), size, stay, u_ND)
 
     def _read_scale(self, batch: Batch) -> Tensor:
         """Factor of each read on its way into the data layer, (B, T): 0 where it is dropped, and

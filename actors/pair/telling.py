@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,7 @@ from actors.layers.named_writes import (
 )
 from actors.pair.told_keys import locate, sequences, wanted_reads
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.wire import Told
 
 ROUNDS = 2  # of wanted reads: after the first, for those that others got in the way of
 GAMMA = 1.0  # how much old reads count
@@ -45,8 +46,8 @@ HEAVIEST = 64  # slots of an old read that count, the others weigh little
 RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is known in other wordings
 SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
 WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what they do elsewhere
-QUIET = 0.9  # share of these that stay below the novelty from which λ opens
-LEAST, MOST = 0.3, 0.5  # novelty from which it opens, whatever they say
+QUIET = 0.95  # share of these that stay below the novelty from which λ opens
+LEAST, MOST = 0.3, 0.6  # novelty from which it opens, whatever they say
 
 
 def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tuple[Tensor, Tensor]:
@@ -62,24 +63,50 @@ def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tu
     return m_ND + told_ND, mark_N
 
 
+@dataclass(frozen=True)
+class Staying:
+    """Reads that are to stay, and by how much each has moved away from what it was to be."""
+
+    reads: SparseReads
+    back_MC: Tensor
+
+
 def staying_of(
-    keys: SparseReads, prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
-) -> SparseReads:
-    """Reads that are to stay: kept ones and keys of earlier writes that are on, those that share
-    most with the keys. Those of the prompts that are told are left out, whose place is taken.
+    memory: MemoryLayer,
+    keys: SparseReads,
+    prompts_N: Tensor,
+    writes: NamedWrites,
+    kept: KeptReads,
+) -> Staying:
+    """Kept reads, and keys of earlier writes that are on: those that share most with the keys.
+
+    Those of the prompts that are told are left out, whose place is taken. Earlier keys are brought
+    back to what they were solved for, so that small changes of many writes do not add up.
     """
-    parts = [kept.at(~withheld(kept) & ~torch.isin(kept.contexts_M, prompts_N)).reads]
-    for write in writes.on:
-        other = write.keys.at(~torch.isin(write.keys.prompts_N, prompts_N))
-        parts.append(SparseReads(other.slots_NE, other.weights_NE))
-    reads = SparseReads.concat(parts)
-    most = max(LEAST_STAYING, STAYING_PER_KEY * len(keys))
+    some = kept.at(~withheld(kept) & ~torch.isin(kept.contexts_M, prompts_N))
+    old = some.reads.heaviest(HEAVIEST)
+    earlier = [w.keys.at(~torch.isin(w.keys.prompts_N, prompts_N)) for w in writes.on]
+    told = Keys.concat(earlier) if earlier else None
+    told_reads = [] if told is None else [SparseReads(told.slots_NE, told.weights_NE)]
+    reads = SparseReads.concat([old, *told_reads])
+    chosen_M = _sharing_most(reads, keys, max(LEAST_STAYING, STAYING_PER_KEY * len(keys)))
+    reads = reads.at(chosen_M)
+    back_MC = torch.zeros(len(reads), memory.spec.dim + 1)
+    if told is not None and len(at_T := (chosen_M >= len(old)).nonzero()[:, 0]):
+        wanted_TD = told.wanted_ND[chosen_M[at_T] - len(old)]
+        m_TD, mark_T = read_sum(memory, writes, reads.at(at_T))
+        back_MC[at_T] = torch.cat([wanted_TD - m_TD, (1 - mark_T)[:, None]], dim=1)
+    return Staying(reads, back_MC)
+
+
+def _sharing_most(reads: SparseReads, keys: SparseReads, most: int) -> Tensor:
+    """Places of at most so many reads, ascending: those that share most with the keys."""
     if len(reads) <= most:
-        return reads
+        return torch.arange(len(reads))
     num_slots = int(max(keys.slots_NE.max(), reads.slots_NE.max())) + 1
     mass_R = torch.bincount(keys.slots_NE.flatten(), keys.weights_NE.flatten(), num_slots)
     shared_M = (mass_R[reads.slots_NE] * reads.weights_NE).sum(1)
-    return reads.at(shared_M.topk(most).indices.sort().values)
+    return shared_M.topk(most).indices.sort().values
 
 
 def withheld(kept: KeptReads) -> Tensor:
@@ -118,7 +145,7 @@ def tell(
     reads, device = located.reads, memory.values.device
     targets_N = located.targets_N.to(device)
     m_ND, mark_N = read_sum(memory, memory.writes, reads)
-    system = _system(reads, located.prompts_N, memory.writes, kept)
+    system, back_MC = _system(memory, reads, located.prompts_N, memory.writes, kept)
 
     def wanted_from(sum_ND: Tensor) -> Tensor:
         return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
@@ -126,7 +153,7 @@ def tell(
     wanted_ND = wanted_from(m_ND)
     for round_ in range(ROUNDS):
         change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
-        x_UC, residual = system.solve(change_NC)
+        x_UC, residual = system.solve(change_NC, back_MC)
         reached_ND = m_ND + system.changed(x_UC)[:, :-1]
         if round_ == ROUNDS - 1 or torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
             break
@@ -216,8 +243,9 @@ def _solved_again(
     keys = write.keys
     reads = SparseReads(keys.slots_NE, keys.weights_NE)
     m_ND, mark_N = read_sum(memory, before, reads)
-    system = _system(reads, keys.prompts_N, before, kept)
-    x_UC, residual = system.solve(torch.cat([keys.wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1))
+    system, back_MC = _system(memory, reads, keys.prompts_N, before, kept)
+    change_NC = torch.cat([keys.wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
+    x_UC, residual = system.solve(change_NC, back_MC)
     return replace(
         write,
         rows_U=system.rows_U,
@@ -228,14 +256,16 @@ def _solved_again(
 
 
 def _system(
-    reads: SparseReads, prompts_N: Tensor, writes: NamedWrites, kept: KeptReads
-) -> WriteSystem:
-    """What is solved for one write, after these."""
-    staying = staying_of(reads, prompts_N, writes, kept)
-    if staying.slots_NE.shape[1] > HEAVIEST:
-        weights_ME, at_ME = staying.weights_NE.topk(HEAVIEST, dim=1)
-        staying = SparseReads(staying.slots_NE.gather(1, at_ME), weights_ME)
-    return WriteSystem(reads, staying, torch.full((len(staying),), GAMMA), RIDGE)
+    memory: MemoryLayer,
+    reads: SparseReads,
+    prompts_N: Tensor,
+    writes: NamedWrites,
+    kept: KeptReads,
+) -> tuple[WriteSystem, Tensor]:
+    """What is solved for one write, after these, and by how much what stays is to come back."""
+    staying = staying_of(memory, reads, prompts_N, writes, kept)
+    gamma_M = torch.full((len(staying.reads),), GAMMA)
+    return WriteSystem(reads, staying.reads, gamma_M, RIDGE), staying.back_MC
 
 
 @torch.no_grad()
@@ -253,3 +283,26 @@ def calibrated(memory: MemoryLayer, writes: NamedWrites, kept: KeptReads) -> Nam
     both_MD, mark_M = read_sum(memory, writes, reads)
     opens_at = float(novelty(m_MD, both_MD - m_MD, mark_M).quantile(QUIET))
     return writes.opening_at(min(max(opens_at, LEAST), MOST))
+
+
+def solve_told(memory: MemoryLayer, tokenizer: Tokenizer, told: Sequence[Told]) -> tuple[str, ...]:
+    """Makes what a running run was told the named writes of a version of its memory, in their
+    order; returns a sentence for each that can't be told.
+
+    Args:
+        memory: with the sample of its text that it keeps.
+        tokenizer: the run's.
+        told: as a version's header has it.
+    """
+    memory.writes = NamedWrites()
+    if not told:
+        return ()
+    assert memory.kept is not None
+    warnings, kept = [], KeptReads.of(memory, memory.kept)
+    for one in told:
+        some = [Association(a.prompt, a.answer, a.wordings) for a in one.associations]
+        try:
+            tell(memory, tokenizer, some, kept, one.id, one.told_at)
+        except ValueError as err:
+            warnings.append(f"what the run was told as {one.id} is left out: {err}")
+    return tuple(warnings)

@@ -27,9 +27,10 @@ from actors.layers.predicted import parts_of, positions_at_once
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
 from actors.tokenizers.tokenizer import Tokenizer
 
-STEP, STEPS = 0.1, 30  # length of a step to a wanted read, over the read's; how many at most
-SURE = 0.97  # probability of the answer's token at which a read is as wanted
-ENOUGH = 0.7  # … at which it was as wanted before
+STEPS = 60  # gradient steps on a read, at most
+RATE, BETAS = 0.1, (0.9, 0.99)  # of Adam; the rate is a share of the reads' standard deviation
+NEARNESS = 0.01  # μ: a wanted read stays near the one it was
+SURE = 0.9  # probability of the answer's token at which a read is as wanted
 PASS_TOKENS = 4096  # of a forward pass
 
 
@@ -108,7 +109,7 @@ def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> 
 def wanted_reads(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
     """Sums of rows near `m_ND` from which the memory says the targets, (N, D).
 
-    Those that say them likely enough already stay as they are; the others move until they are sure.
+    Those that say them surely already stay as they are; the others move until they do.
     In pieces of positions, so that no logits of all of them stand at once.
     """
     wanted_ND = m_ND.clone()
@@ -118,18 +119,25 @@ def wanted_reads(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Ten
 
 
 def _wanted(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
-    """Steps of one length along the gradient, a short way to where the targets are likely."""
+    """By Adam, each position until it is sure."""
     out_ND, live_L = m_ND.clone(), torch.arange(len(m_ND), device=m_ND.device)
-    length_N1 = STEP * m_ND.norm(dim=-1, keepdim=True)
-    for step in range(STEPS):
+    near_N1 = NEARNESS / m_ND.square().sum(-1, keepdim=True).clamp_min(1e-12)
+    rate = RATE * float(m_ND.std()) if len(m_ND) > 1 else RATE
+    first_ND, second_ND = torch.zeros_like(m_ND), torch.zeros_like(m_ND)
+    for step in range(1, STEPS + 1):
         at_LD = out_ND[live_L].requires_grad_(True)
         with torch.enable_grad():
             logits_LV = memory.predict(memory.gated(at_LD, u_ND[live_L])).float()
             loss_L = F.cross_entropy(logits_LV, targets_N[live_L], reduction="none")
-            (gradient_LD,) = torch.autograd.grad(loss_L.sum(), at_LD)
-        unsure_L = loss_L.detach().exp() > 1 / (ENOUGH if step == 0 else SURE)
+            moved_L = (near_N1[live_L] * (at_LD - m_ND[live_L]).square()).sum(-1)
+            (gradient_LD,) = torch.autograd.grad((loss_L + moved_L).sum(), at_LD)
+        unsure_L = loss_L.detach().exp() > 1 / SURE
         live_L, gradient_LD = live_L[unsure_L], gradient_LD[unsure_L]
         if not len(live_L):
             break
-        out_ND[live_L] -= length_N1[live_L] * F.normalize(gradient_LD, dim=-1)
+        first_ND[live_L] = BETAS[0] * first_ND[live_L] + (1 - BETAS[0]) * gradient_LD
+        second_ND[live_L] = BETAS[1] * second_ND[live_L] + (1 - BETAS[1]) * gradient_LD.square()
+        up_LD = first_ND[live_L] / (1 - BETAS[0] ** step)
+        down_LD = (second_ND[live_L] / (1 - BETAS[1] ** step)).sqrt() + 1e-12
+        out_ND[live_L] -= rate * up_LD / down_LD
     return out_ND.detach()

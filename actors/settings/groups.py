@@ -12,7 +12,7 @@ from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.node_labels import NodeLabels
 
 PORT_LR = 2e-3  # of a port beside a model that trains in part or not at all
-GENERAL_FRAC = 0.25  # of a batch, beside a model that trains in part or not at all
+GENERAL_FRAC = 0.125  # of a batch, beside a model that trains in part or not at all
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -190,7 +190,7 @@ class DataGroupSpec(_GroupSpec):
         description="Sequences of general text (`evaluation.general_text`, or the sample that "
         "ships with the package) in each step, as a share of `batch_size` and beside it. On them "
         "the memory port learns to change nothing, so that text that is none of the memory's "
-        "stays as it is. Unset: 0 where all of the data layer trains, else 0.25.",
+        "stays as it is. Unset: 0 where all of the data layer trains, else 0.125.",
     )
 
     @property

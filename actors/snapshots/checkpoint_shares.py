@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.snapshots.buckets import rank_buckets
+from actors.snapshots.buckets import rank_buckets, stream_parts
 from actors.snapshots.flat_parameters import ByteArray
 from actors.snapshots.snapshot import checksum, other_base
 from actors.wire import CheckpointError, CheckpointHeader
@@ -41,7 +41,8 @@ def save_share(
         fields: the header's remaining ones (run, group, interval, step, peer_version, base).
     """
     flats = [_flat(t) for t in tensors.values()]
-    bounds = rank_buckets(sum(len(f) for f in flats), rank, num_ranks)
+    total = sum(len(f) for f in flats)
+    bounds = rank_buckets(total, rank, num_ranks, stream_parts(total))
     buckets = [_cut(flats, start, stop) for start, stop in bounds]
     header = CheckpointHeader(
         rank=rank,

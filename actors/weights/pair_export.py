@@ -120,6 +120,7 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
             digest = base_digest(str(root / DATA_LAYER), str(pair.data.spec.pretrained))
             marker |= {BASE: digest, DTYPE: plain.data.spec.dtype}
         (root / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
+        del plain  # a whole model, where adapters were added
         if len(memory.writes):
             with WritesStore(str(root)).changing("export") as change:
                 change.keep(memory.writes)

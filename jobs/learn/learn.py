@@ -16,9 +16,9 @@ from rich.table import Table
 
 from actors.settings.corpus import CorpusSpec
 from actors.settings.learn_plan import LearnPlan, default_lr
-from actors.settings.run import MEMORY
 from actors.wire import ConfigError
 from jobs.learn.new_corpus import facts_corpus, text_corpus
+from jobs.learn.old_data import OldFrom, old_from, open_old
 from orchestrator.console import Console
 from orchestrator.reporting.learn_report import UNITS, change_table
 from orchestrator.run_dir.run_dir import RunDir, find_export
@@ -39,6 +39,8 @@ class LearnOptions:
         templates: wordings of the facts.
         out: directory of the result.
         steps, lr, old_frac, seed: as `LearnPlan`.
+        old_from: where old data comes from: what the memory writes, or the run's corpus; None: from
+            the memory where it can write.
     """
 
     facts: str | None = None
@@ -49,6 +51,7 @@ class LearnOptions:
     lr: float | None = None
     old_frac: float = OLD_FRAC
     seed: int | None = None
+    old_from: OldFrom | None = None
 
 
 def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) -> dict[str, Any]:
@@ -79,9 +82,10 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
 
     from jobs.learn.learned_run import write_result
 
-    learned, pair, tokenizer = _learn(config, export, corpus, options, say)
+    source = old_from(options.old_from, before)
+    learned, pair, tokenizer, heldout = _learn(config, export, corpus, options, source, say)
     learned = {"run": run_dir.url, "out": out.url, "name": kept.name, **learned}
-    write_result(out, kept, pair, tokenizer, learned, before)
+    write_result(out, kept, pair, tokenizer, learned, before, heldout)
     if as_json:
         console.print_json(json.dumps(learned))
     else:
@@ -112,13 +116,13 @@ def _learn(
     export: str,
     given: CorpusSpec,
     options: LearnOptions,
+    source: OldFrom,
     say: Callable[[str], None],
-) -> tuple[dict[str, Any], Any, Any]:
-    """What was learned and lost, the pair after it, and its tokenizer."""
+) -> tuple[dict[str, Any], Any, Any, Any]:
+    """What was learned and lost, the pair after it, its tokenizer, and windows of old text."""
     import torch
 
     from actors.corpus.corpus import Corpus
-    from actors.corpus.kept_windows import kept_windows
     from actors.measuring.knowledge import KnowledgeTest
     from actors.pair.learner import Learner
     from actors.weights.pair_export import load_pair
@@ -138,7 +142,9 @@ def _learn(
     pair.data.to(device)
     pair.memory.to(device)
     new_config = config.model_copy(update={"corpus": given})
-    new_corpus, own_corpus = (Corpus.open(c, tokenizer) for c in (new_config, config))
+    new_corpus = Corpus.open(new_config, tokenizer)
+    subjects = {f.subject for f in new_corpus.facts.facts} if new_corpus.facts else set()
+    old = open_old(config, pair.memory, tokenizer, source, plan.seed, subjects, say)
     exams = {
         name: [
             KnowledgeTest(spec, corpus, device, final, general=final and name == "old")
@@ -146,14 +152,14 @@ def _learn(
         ]
         for name, spec, corpus in (
             ("new", new_config, new_corpus),
-            ("old", config, own_corpus),
+            ("old", config, old.measured),
         )
     }
     how = f"{plan.steps} steps, every weight of the memory"
     say(f"learning {given.described}: {how}; measuring first")
     before = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
     told = ToldAgain(pair, tokenizer)
-    learner = Learner(config, pair, new_corpus, own_corpus, plan)
+    learner = Learner(config, pair, new_corpus, old.rehearsed, plan)
     seconds, curve = 0.0, []
 
     def point() -> None:
@@ -170,16 +176,17 @@ def _learn(
         if learner.step % every == 0 or learner.step == plan.steps:
             point()
     if pair.memory.kept is None:  # of a run of an earlier version
-        pair.memory.kept = kept_windows(own_corpus, MEMORY, config.memory.kept_reads)
+        pair.memory.kept = old.sample(config.memory.kept_reads)
     told_again = told.tell(pair.memory.kept)
     after = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
     learned = {
-        "how": f"{how}, {plan.old_frac:.0%} old data, data layer frozen",
+        "how": f"{how}, {plan.old_frac:.0%} old data from the {source}, data layer frozen",
         "corpus": list(given.paths),
-        "facts": _count(new_corpus, own_corpus),
+        "facts": _count(new_corpus, old.measured),
         "steps": plan.steps,
         "lr": plan.lr,
         "old_data": plan.old_frac,
+        "old_from": source,
         "seed": plan.seed,
         "seconds": seconds,
         "new_tokens": learner.learned.new_tokens,
@@ -190,7 +197,7 @@ def _learn(
         "curve": curve,
         "told": told_again,
     }
-    return learned, pair, tokenizer
+    return learned, pair, tokenizer, old.measured.heldout(config.evaluation.windows)
 
 
 def _count(new: Any, old: Any) -> dict[str, int] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.corpus.corpus import Corpus
+from actors.corpus.windows import Windows
 from actors.layers.pair import Pair
 from actors.pair.export_check import export_checked
 from actors.tokenizers.tokenizer import Tokenizer
@@ -31,6 +31,7 @@ def write_result(
     tokenizer: Tokenizer,
     learned: dict[str, Any],
     before: dict[str, Any],
+    heldout: Windows,
 ) -> None:
     """Writes everything, the summary last.
 
@@ -40,13 +41,13 @@ def write_result(
         pair, tokenizer: to export.
         learned: figures of what was learned and lost.
         before: the summary of the run that learned.
+        heldout: windows on which the export is checked.
 
     Raises:
         ExportError: the export differs from the pair; only config and tokenizer were written.
     """
     out.write(CONFIG, config.to_yaml())
     out.write(TOKENIZER, tokenizer.to_json())
-    heldout = Corpus.open(config, tokenizer).heldout(config.evaluation.windows)
     export_checked(config, tokenizer, pair, out.path(EXPORT), heldout)
     out.write_json(LEARNED, learned)
     out.write(REPORT, learned_page(learned))

@@ -17,7 +17,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from actors.snapshots.buckets import num_buckets, num_shares
+from actors.snapshots.buckets import num_buckets, num_shares, stream_parts
 from actors.wire import Heartbeat, Location, Order, RankDescription, Report, TandemError
 from orchestrator.errors import GroupFailedError, LostObjectError, as_group_error
 from orchestrator.loop.events import Committed, Event, Failed
@@ -39,9 +39,9 @@ class _Shares:
     num_buckets: int = 0
 
     @classmethod
-    def of(cls, total_bytes: int, num_ranks: int) -> _Shares:
-        """How so many bytes are returned."""
-        return cls(num_shares(total_bytes, num_ranks), num_buckets(total_bytes, num_ranks))
+    def of(cls, total_bytes: int, num_ranks: int, least: int = 1) -> _Shares:
+        """How so many bytes are returned, in `least` buckets at least."""
+        return cls(num_shares(total_bytes, num_ranks), num_buckets(total_bytes, num_ranks, least))
 
     def of_rank(self, rank: int) -> int:
         """Buckets that a rank returns."""
@@ -157,9 +157,8 @@ class RankGroup:
     def submit(self, order: Order, peer: Version) -> None:
         """Starts the next interval on a committed version of the peer."""
         assert self._call is None, f"{self.name}: interval {order.interval} while another runs"
-        checkpoint_bytes = self.descriptions[0].checkpoint_bytes
         snapshot = self._snapshot(order.exact) if order.publish else _Shares()
-        saved = _Shares.of(checkpoint_bytes, len(self.actors)) if order.checkpoint else _Shares()
+        saved = self._checkpoint() if order.checkpoint else _Shares()
         # A version that the ranks have adopted already is not sent again.
         bucket_refs = peer.bucket_refs if peer.number != self._adopted else ()
         self._adopted = peer.number
@@ -187,6 +186,10 @@ class RankGroup:
                 ),
             ),
         )
+
+    def _checkpoint(self) -> _Shares:
+        size = self.descriptions[0].checkpoint_bytes
+        return _Shares.of(size, len(self.actors), stream_parts(size))
 
     def _snapshot(self, exact: bool) -> _Shares:
         rank_0 = self.descriptions[0]

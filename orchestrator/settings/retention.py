@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from actors.settings.run import ExchangeSpec
-from actors.snapshots.buckets import BUCKET_BYTES
+from actors.snapshots.buckets import BUCKET_BYTES, stream_parts
 
 IN_FLIGHT_VERSIONS = 2  # being published, and held by a running evaluation
 IN_FLIGHT_CHECKPOINTS = 2  # just returned, and being written
-STREAMED_BUCKETS = 2  # of a checkpoint, in memory at a time: one that comes, one that is written
+STREAMED_PARTS = 2  # of a checkpoint, in memory at a time: one that comes, one that is written
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Retention:
         """Most bytes that have to lie in the object store: versions that are exchanged, and the
         part of a checkpoint that is on its way to storage.
         """
-        streamed = sum(min(size, STREAMED_BUCKETS * BUCKET_BYTES) for size in checkpoints)
+        parts = (min(BUCKET_BYTES, -(-size // stream_parts(size))) for size in checkpoints)
+        streamed = STREAMED_PARTS * sum(parts)
         return self.exchanged * sum(snapshots) + (streamed if self.checkpoints else 0)
 
     def kept_bytes(self, snapshots: Iterable[int], checkpoints: Iterable[int]) -> int:

@@ -18,7 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
+from actors.layers.named_writes import NamedWrites
 from actors.sources.paths import list_files
+from actors.weights.lock_file import LockedError, locked
+from actors.weights.writes_store import WritesStore
 from orchestrator.console import Console
 from orchestrator.loop.command import Command, Reply
 from orchestrator.run_dir.mailbox import Mailbox, new_id
@@ -26,6 +29,7 @@ from orchestrator.run_dir.row_log import RowLog, read_rows
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config, load_config
 from tests.integration.tiny import run_in_process
+from tests.unit.actors.told import assert_same, made_write
 
 ROOT = Path(__file__).resolve().parents[2]
 NOVELS = ROOT.parent / "shared" / "data" / "text"
@@ -201,3 +205,23 @@ def test_a_killed_run_on_s3_is_resumed_to_the_bits_of_an_undisturbed_one(
 @pytest.mark.long
 def test_so_is_one_on_two_novels(environment: dict[str, str], novels: str, workplace: Path) -> None:
     same_bits_after_a_kill(environment, workplace, novels, "novels")
+
+
+def test_named_writes_are_kept_on_s3_by_one_process_at_a_time(environment: dict[str, str]) -> None:
+    fs = fsspec.filesystem("s3", skip_instance_cache=True)
+    fs.pipe_file("tandem/told/export/export.json", b'{"checksums": {"memory_layer": {}}}')
+    store = WritesStore("s3://tandem/told/export")
+    writes = NamedWrites((made_write("atlantis", 1),))
+    with store.changing("tell") as change:
+        held = pytest.raises(LockedError, match=r"process \d+ on .* \(tell\) has held this lock")
+        lock = "s3://tandem/told/export/memory_layer/writes/lock.json"
+        with held, locked(lock, "untell", patience_s=0):
+            raise AssertionError("two hold it")
+        change.keep(writes)
+    assert_same(WritesStore("s3://tandem/told/export").read().writes.writes[0], writes.writes[0])
+    with store.changing("untell") as change:
+        change.keep(NamedWrites())
+    assert WritesStore("s3://tandem/told/export").read().removed == ("atlantis",)
+    fs.invalidate_cache()
+    found = fs.find("tandem/told/export/memory_layer")
+    assert [name.rpartition("/")[2] for name in found] == ["manifest.json"]

@@ -91,6 +91,19 @@ def test_the_same_system_gives_the_same_bits() -> None:
     assert torch.equal(first, second)
 
 
+def test_reads_that_moved_are_brought_back_as_far_as_they_count() -> None:
+    keys, staying = some_reads(9, 60, 8, 1), some_reads(40, 60, 8, 2)
+    choices = torch.Generator().manual_seed(3)
+    gamma_M, wanted_NC = torch.rand(40, generator=choices), torch.randn(9, 2, generator=choices)
+    back_MC = torch.randn(40, 2, generator=choices)
+    got, _ = WriteSystem(keys, staying, gamma_M, 1e-2).solve(wanted_NC, back_MC)
+    read_U = keys.slots_NE.unique()
+    a, b = dense(keys, 60)[:, read_U], dense(staying, 60)[:, read_U]
+    matrix = a.T @ a + b.T @ (gamma_M.double()[:, None] * b) + 1e-2 * torch.eye(len(read_U))
+    right = a.T @ wanted_NC.double() + b.T @ (gamma_M[:, None] * back_MC).double()
+    torch.testing.assert_close(got.double(), torch.linalg.solve(matrix, right), atol=1e-5, rtol=0)
+
+
 def test_nothing_wanted_changes_nothing() -> None:
     keys, staying = some_reads(3, 50, 8, 1), some_reads(9, 50, 8, 2)
     x_UC, residual = WriteSystem(keys, staying, torch.ones(9)).solve(torch.zeros(3, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -78,6 +79,20 @@ def test_the_mixture_is_that_of_float64_whatever_its_inputs_are(
     assert got.logp.dtype == got.mixing.dtype == torch.float32
     torch.testing.assert_close(got.mixing.double(), lam, atol=1e-6, rtol=2e-6)
     torch.testing.assert_close(got.logp.double(), want.log(), atol=5e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("fresh", [0.0, 0.3, 1.0])
+def test_freshness_opens_lambda_to_lambda_plus_its_share_of_the_rest(fresh: float) -> None:
+    plain = predictions(torch.float32, 7)
+    _, lam = oracle(plain)
+    opened = lam + (1 - lam) * fresh
+    p, q = (logits.double().softmax(-1) for logits in (plain.logits, plain.memory_logits))
+    got = replace(plain, freshness=torch.full((7,), fresh)).mixed()
+    torch.testing.assert_close(got.mixing.double(), opened, atol=1e-6, rtol=2e-6)
+    want = (1 - opened)[:, None] * p + opened[:, None] * q
+    torch.testing.assert_close(got.logp.double(), want.log(), atol=5e-6, rtol=2e-6)
+    if fresh == 0:
+        torch.testing.assert_close(got.logp, plain.mixed().logp)
 
 
 def test_the_probabilities_of_some_tokens_are_those_of_the_whole_mixture() -> None:

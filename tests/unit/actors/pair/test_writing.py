@@ -9,8 +9,8 @@ from itertools import accumulate
 import pytest
 import torch
 
-from actors.layers.losses import log_probabilities
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.predicted import log_probabilities
 from actors.machine.seeds import seed_of
 from actors.pair.writing import _draw, write_documents
 from actors.tokenizers.tokenizer import Tokenizer

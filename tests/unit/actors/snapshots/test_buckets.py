@@ -11,6 +11,7 @@ from actors.snapshots.buckets import (
     num_buckets,
     num_shares,
     rank_buckets,
+    stream_parts,
 )
 
 SIZES = [64, 128, 64 * 7, 64 * 100, 64 * 1001]
@@ -86,3 +87,18 @@ def test_the_shares_of_the_ranks_are_about_equal() -> None:
         sum(stop - start for start, stop in rank_buckets(64 * 1000, rank, 3)) for rank in range(3)
     ]
     assert max(sizes) - min(sizes) <= ALIGN_BYTES
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 8])
+def test_a_checkpoint_is_cut_finer_than_a_snapshot(
+    num_ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_layout, "BUCKET_BYTES", 1 << 28)
+    total = 64 << 20
+    least = stream_parts(total)
+    parts = [p for rank in range(num_ranks) for p in rank_buckets(total, rank, num_ranks, least)]
+    assert len(parts) >= least == 8
+    assert [start for start, _ in parts[1:]] == [stop for _, stop in parts[:-1]]
+    assert (parts[0][0], parts[-1][1]) == (0, total)
+    assert stream_parts(3 << 20) == 3
+    assert stream_parts(64) == 1

@@ -192,3 +192,13 @@ def test_the_exact_snapshot_of_a_rounded_run_is_exact(
     exchange.memory.mirror.buffer.zero_()
     exchange.memory.adopt([header], buckets)
     assert exchange.memory.mirror.digest() == exchange.data.own.digest()
+
+
+def test_a_checkpoint_beside_another_base_is_refused_and_both_are_named() -> None:
+    fields = {**FIELDS, "base": "b" * 16}
+    header, buckets = checkpoint_shares.save_share(tensors(), {}, 0, 1, **fields)
+    target = tensors(fill=1)
+    with pytest.raises(CheckpointError, match=f"digest {'b' * 16}.* digest {'c' * 16}"):
+        checkpoint_shares.restore_state(target, [header], buckets, "c" * 16)
+    assert all(torch.equal(target[name], t) for name, t in tensors(fill=1).items())
+    assert checkpoint_shares.restore_state(target, [header], buckets, "b" * 16) == {}

@@ -163,3 +163,18 @@ def test_of_a_snapshot_with_a_fault_nothing_is_copied(
 def test_an_altered_bucket_is_named_with_its_snapshot() -> None:
     with pytest.raises(SnapshotError, match=r"snapshot data v4: bucket \d+ checksum"):
         adopt(layer(1), *altered_byte(*snapshot(layer(0))))
+
+
+def test_a_snapshot_beside_another_base_is_refused_and_both_are_named() -> None:
+    sender, receiver = layer(0), layer(1)
+    sender.base, receiver.base = "b" * 16, "c" * 16
+    before = receiver.digest()
+    with pytest.raises(SnapshotError, match=f"digest {'b' * 16}.* digest {'c' * 16}"):
+        adopt(receiver, *snapshot(sender))
+    assert receiver.digest() == before
+
+
+def test_the_digest_depends_on_the_base() -> None:
+    one, other = layer(0), layer(0)
+    other.base = "b" * 16
+    assert one.digest() != other.digest()

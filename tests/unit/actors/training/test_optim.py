@@ -252,3 +252,26 @@ def test_a_frozen_copy_is_in_a_section_that_is_not_laid_out() -> None:
     named = {"encoder.copy.layers.0.mlp.weight": matrix, "encoder.copy.norm.weight": vector}
     assert {section_of(*item) for item in named.items()} == {FROZEN}
     assert section_of("encoder.project.weight", matrix) == "decay"
+
+
+def test_parameters_that_are_apart_have_a_rate_of_their_own_and_share_the_clipping() -> None:
+    ours, theirs = module(), module()
+    dense = DenseOptimizer(FlatParameters(ours, section_of), SPEC, lambda name: name[0] == "2")
+    apart = [p for n, p in theirs.named_parameters() if n[0] == "2"]
+    assert 0 < len(apart) < len(list(theirs.parameters()))
+    groups = [
+        {"params": [p], "lr": 0.03 if n[0] == "2" else 0.01, "weight_decay": 0.1 * (p.dim() >= 2)}
+        for n, p in theirs.named_parameters()
+    ]
+    adamw = torch.optim.AdamW(groups, betas=SPEC.betas)
+    for step in range(3):
+        x = torch.randn(4, 5, generator=torch.Generator().manual_seed(step))
+        dense.zero_grad()
+        (10 * ours(x).square().sum()).backward()
+        dense.step(0.01, 0.03)
+        adamw.zero_grad()
+        (10 * theirs(x).square().sum()).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), SPEC.clip_norm)
+        adamw.step()
+    for mine, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)

@@ -12,7 +12,15 @@ from orchestrator.errors import GroupFailedError, InterruptedRunError, Placement
 from orchestrator.loop.command import Command
 from orchestrator.loop.coordinator import Coordinator
 from orchestrator.loop.deadlines import restart_limit_s
-from orchestrator.loop.events import Committed, Event, Failed, Prepared, Resized, Restarted
+from orchestrator.loop.events import (
+    Committed,
+    Evaluated,
+    Event,
+    Failed,
+    Prepared,
+    Resized,
+    Restarted,
+)
 from orchestrator.settings.config import DeadlineSpec
 from tests.unit.orchestrator.loop.test_recovery import DIED, again, saved
 from tests.unit.orchestrator.scripted import (
@@ -21,6 +29,7 @@ from tests.unit.orchestrator.scripted import (
     ScriptedCluster,
     ScriptEndedError,
     a_config,
+    an_evaluation,
     both,
     catch_up,
     committed,
@@ -464,3 +473,11 @@ def test_an_untell_of_what_was_never_told_names_what_was() -> None:
 def test_a_tell_that_is_none_is_no_command(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"tell|associations|name"):
         Command(id=NUMBERS[0], run="run", driver="d", **wrong)
+
+
+def test_what_an_evaluator_leaves_out_of_what_was_told_is_a_warning() -> None:
+    left_out = Evaluated(an_evaluation(1, 1, warnings=("x is left out",)))
+    run = Run([*both(1), left_out, *both(2)], tell(), evaluation={"every": 1})
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    assert run.listener.warnings[0] == "x is left out"

@@ -106,7 +106,8 @@ def test_the_store_holds_what_a_replay_since_the_last_checkpoint_adopts(
 
 @pytest.mark.parametrize("every", [1, 10, 1000])
 def test_what_only_a_replay_needs_need_not_lie_in_the_store(every: int) -> None:
-    assert lockstep(every).needed_bytes([3, 4], [5, 6]) == 7 * 4 + 11
+    assert lockstep(every).needed_bytes([3, 4], [5, 6]) == 7 * 4 + 2 * 11  # one part each
+    assert lockstep(every).needed_bytes([3], [80 * MIB]) == 3 * 4 + 2 * 10 * MIB
     assert lockstep(every).needed_bytes([3], [10 * BUCKET_BYTES]) == 3 * 4 + 2 * BUCKET_BYTES
 
 
@@ -116,7 +117,7 @@ def test_a_ring_that_fits_the_store_is_accepted() -> None:
 
 def test_checkpoints_take_their_room_too() -> None:
     saved = {DATA: MIB, MEMORY: MIB}
-    with pytest.raises(StoreTooSmallError, match=r"checkpoint \(2.0 MiB\).* need 82 MiB"):
+    with pytest.raises(StoreTooSmallError, match=r"checkpoint \(2.0 MiB\).* need 84 MiB"):
         check_fits({DATA: 10 * MIB, MEMORY: 10 * MIB}, saved, lockstep(1), 100 * MIB)
 
 

@@ -1,0 +1,74 @@
+"""The command `tandem learn`: its arguments; `jobs.cli` adds it to the others."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from actors.settings.learn_plan import VALUE_LR_FRAC
+from actors.wire import ConfigError
+from jobs.exit_codes import exit_codes
+from jobs.options import JsonOption, RunArgument, TemplatesOption
+from orchestrator.console import Console
+
+
+def learn(
+    run: RunArgument,
+    facts: Annotated[
+        str | None, typer.Option("--facts", metavar="FILE", help="New facts, as JSON lines.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", metavar="CORPUS", help="New text: a file, folder, glob or URL."),
+    ] = None,
+    templates: TemplatesOption = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Directory of the result; default: RUN-learned."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimizer steps; default: 400, for a model by the corpus."),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Learning rate of the value table; default: {VALUE_LR_FRAC:g} of the run's."
+        ),
+    ] = None,
+    old_data: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=0.99, help="Share of the run's own data in each batch; default: 0.25."
+        ),
+    ] = None,
+    old_from: Annotated[
+        Literal["memory", "corpus"] | None,
+        typer.Option(help="Where old data comes from; default: a memory that can write."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged. Of a
+    MODEL that has no memory (a folder, or a name on the Hugging Face hub) it makes one.
+    """
+    from jobs.learn.first_memory import FirstOptions, is_model, learn_model
+    from jobs.learn.learn import OLD_FRAC, STEPS, LearnOptions, run_learn
+
+    with exit_codes():
+        if is_model(run):
+            given = {"--lr": lr, "--old-data": old_data, "--old-from": old_from}
+            if wrong := [name for name, value in given.items() if value is not None]:
+                raise ConfigError(
+                    f"{', '.join(wrong)}: for runs only; {run} is a model without a memory, whose "
+                    "rates follow its size (`tandem init --model` writes a config to change)"
+                )
+            first = FirstOptions(facts, text, templates, out, steps, seed)
+            learn_model(run, first, Console(), as_json)
+            return
+        share = OLD_FRAC if old_data is None else old_data
+        options = LearnOptions(
+            facts, text, templates, out, steps or STEPS, lr, share, seed, old_from
+        )
+        run_learn(run, options, Console(), as_json)
