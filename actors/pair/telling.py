@@ -33,7 +33,7 @@ from actors.layers.named_writes import (
     Overlay,
     novelty,
 )
-from actors.pair.told_keys import locate, sequences, wanted_reads
+from actors.measuring.told_keys import locate, sequences, wanted_reads
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Told
 

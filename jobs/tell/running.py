@@ -88,7 +88,7 @@ def _outcome(run_dir: RunDir, name: str, reply: Reply) -> dict[str, Any]:
 
 def _refuse_untellable(run_dir: RunDir, associations: Sequence[Association]) -> None:
     """Raises: ConfigError: the run's tokenizer or window can't take an association."""
-    from actors.pair.told_keys import sequences
+    from actors.measuring.told_keys import sequences
     from actors.tokenizers.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.from_json(run_dir.read(TOKENIZER))

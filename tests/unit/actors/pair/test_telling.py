@@ -16,8 +16,8 @@ from actors.layers.kept_reads import KeptReads, number_of
 from actors.layers.named_writes import Association, NamedWrites
 from actors.layers.pair import Pair
 from actors.measuring.probing import answer_tokens, decodes_to, prompt_tokens
+from actors.measuring.told_keys import locate, sequences
 from actors.pair import telling
-from actors.pair.told_keys import locate, sequences
 from actors.settings.run import MEMORY
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.builders import build_data_layer, build_memory_layer
@@ -32,10 +32,12 @@ NAMES = [name for name, _ in COUNTRIES]
 class Told:
     """A pair with fresh weights (writing needs no training), its tokenizer and kept reads."""
 
-    def __init__(self, folder: Path, side: int = 24) -> None:
-        layer = memory_spec(slots_side=side, dim=32, topk=8, key_dim=16)
+    def __init__(self, folder: Path, **layer: int) -> None:
+        sizes = {"slots_side": 24, "dim": 32, "topk": 8, "key_dim": 16, **layer}
         spec = run_spec(
-            write_facts(folder), memory__layer=layer.model_dump(), tokenizer__vocab_size=300
+            write_facts(folder),
+            memory__layer=memory_spec(**sizes).model_dump(),
+            tokenizer__vocab_size=300,
         )
         self.tokenizer: Tokenizer = train_tokenizer(spec)
         data = build_data_layer(spec, self.tokenizer, CPU)
@@ -149,7 +151,8 @@ def test_a_write_switched_off_is_not_read_and_switched_on_again_is(told: Told) -
 
 
 def test_three_hundred_writes_in_a_row_keep_the_first_hundred(tmp_path: Path) -> None:
-    told = Told(tmp_path, side=72)  # a table of more rows than these writes have keys
+    # more rows than these writes have keys, which differ enough
+    told = Told(tmp_path, slots_side=72, dim=64, heads=4)
     # a fresh encoder tells prompts apart by their last tokens
     prompts = [f"Where is {NAMES[n % 12]} {n}{n}" for n in range(300)]
     answers = [TOWNS[(7 * n + n // 12) % 12] for n in range(300)]

@@ -4,7 +4,7 @@
                    -> keys: what the memory reads at each answer position
                    -> wanted reads, by gradient steps on the reads alone
 
-Changes no weight and no write. Called by `telling`.
+Changes no weight and no write. Called by `pair.telling`.
 
 Shapes: B sequences, T tokens, N keys, L of them not yet as wanted, E slots of a key, D d_m, V token
 ids.
