@@ -118,7 +118,7 @@ def first_config(place: str, options: FirstOptions) -> Config:
         "storage": storage or ".",
         "seed": options.seed or 0,
         # of a model that stays as it is the answers before are those of the model alone
-        "evaluation": {"every": 0, "final_windows": 32, "final_probes": 200},
+        "evaluation": {"every": 0, "final_windows": 32, "final_probes": 200, "cpus": cpus},
         "exchange": {"catchup_intervals": 1},
         "memory": {"workers": {"cpus": cpus}},
     }
