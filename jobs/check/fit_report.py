@@ -35,6 +35,12 @@ def fit_report(config: Config) -> tuple[dict[str, Any], list[str]]:
             f"layer {early[0]} comes before the model has made anything of the text; leave it "
             "unset for a third and two thirds of the depth"
         )
+    if config.memory.layer.encoder == "frozen_copy" and not size.is_small:
+        warnings.append(
+            "memory.layer.encoder frozen_copy: in the first layers of a real model all texts look "
+            "alike, so that their addresses are the same (16 % of the taught answers, conv 100 %); "
+            "use conv"
+        )
     if config.tokenizer.pretrained is not None:
         for field, mark in chat_marks(config.tokenizer).items():
             warnings.append(

@@ -9,12 +9,15 @@ import typer
 from actors.settings.learn_plan import VALUE_LR_FRAC
 from actors.wire import ConfigError
 from jobs.exit_codes import exit_codes
-from jobs.options import JsonOption, RunArgument, TemplatesOption
+from jobs.options import JsonOption, TemplatesOption
 from orchestrator.console import Console
 
 
 def learn(
-    run: RunArgument,
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN|MODEL", help="A run directory, or a model without a memory."),
+    ],
     facts: Annotated[
         str | None, typer.Option("--facts", metavar="FILE", help="New facts, as JSON lines.")
     ] = None,

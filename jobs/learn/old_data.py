@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.tokenizers.tokenizer import Tokenizer
 
 OldFrom = Literal["memory", "corpus"]
-CAN_WRITE = 0.5  # of the documents that a memory writes are as likely as its training text
+CAN_WRITE = 0.4  # of what a memory writes is likely: good writers have .5 to .7, scraps .0 to .3
 
 
 def old_from(wanted: OldFrom | None, summary: Mapping[str, Any]) -> OldFrom:

@@ -108,10 +108,10 @@ MEANING = {
     "slots_top1pct_share": "share of the reads that go to the most read 1 % of the slots",
     "written_likely_frac": (
         "share of the documents that the memory writes by itself that the data layer holds as "
-        "likely as text it was trained on; teaching rehearses what the memory writes"
+        "likely as 95 % of the held-out documents; teaching rehearses what the memory writes"
     ),
     "written_nats": "data layer's loss on what the memory writes, nats per token",
-    "written_nats_limit": "up to which 95 % of the training documents stay: likely",
+    "written_nats_limit": "up to which 95 % of the held-out documents stay: likely",
     "written_tokens": "length of the mean written document, at most 64 tokens",
     "reflection_rate": (
         "of the probes whose answer changed, the share that the memory answers the new way"

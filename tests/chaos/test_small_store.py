@@ -14,6 +14,7 @@ from actors.settings.run import DATA
 from orchestrator.run import train
 from orchestrator.settings.config import load_config
 from tests.chaos.injector import Faults, fail_at
+from tests.integration.test_trained_part import save_base
 from tests.integration.tiny import run_in_process
 
 MIB = 1 << 20
@@ -48,11 +49,15 @@ def spilled_bytes() -> int:
     return int(stats.store_stats.spilled_bytes_total)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.usefixtures("small_store")
 def test_a_replay_adopts_versions_that_were_moved_to_disk(workplace: Path, tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")  # adapters alone are published and replayed
+
     def config(name: str) -> Any:
-        settings = [*SETTINGS, f"storage={tmp_path}", f"name={name}"]
+        layer = [f"data.layer={{pretrained: {base}, read_layers: [0, 1], train: lora}}"]
+        settings = [*SETTINGS, *layer, f"storage={tmp_path}", f"name={name}"]
         return load_config(str(workplace / "tiny.yaml"), settings)
 
     whole = run_in_process(config("whole")).summary

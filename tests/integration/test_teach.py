@@ -292,12 +292,13 @@ def test_proposals_are_lessons_once_a_number_stands_in_them(run: Path, tmp_path:
     rows = run_propose(str(run), str(file), 3, Console(quiet=True), written=200)
     assert [row["prompt"] for row in rows] == prompts
     assert all(len(row["choices"]) == len(row["probabilities"]) <= 3 for row in rows)
+    row = {**rows[0], "choices": ["Kivia", "Denora"]}  # the tiny memory proposes hardly any
     path = tmp_path / "choices.jsonl"
-    path.write_text(json.dumps(rows[0]))
+    path.write_text(json.dumps(row))
     options = TeachOptions(str(path), steps=STEPS, written=200)
     with pytest.raises(ConfigError, match="'choice' has to be the number of a choice"):
         run_teach(str(run), options, Console(quiet=True), False)
-    path.write_text(json.dumps({**rows[0], "choice": 1, "memory": "0" * 64}))
+    path.write_text(json.dumps({**row, "choice": 1, "memory": "0" * 64}))
     with pytest.raises(
         ConfigError, match=r"line 1: these choices were proposed by the memory 0000"
     ):

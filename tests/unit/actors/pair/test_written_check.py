@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from actors.corpus.corpus import WindowStream
 from actors.corpus.windows import Piece, Windows, pack
 from actors.layers.pair import Pair
 from actors.pair.writing import write_documents
@@ -19,8 +18,8 @@ from tests.unit.actors.tiny import WINDOW, Exchange
 
 
 @pytest.fixture
-def training(trained: Exchange) -> Windows:
-    return WindowStream(trained.memory.corpus, "evaluator").next_batch(6)[0]
+def heldout(trained: Exchange) -> Windows:
+    return trained.memory.corpus.heldout(6)
 
 
 def loss_of(pair: Pair, piece: Piece, first: int) -> float:
@@ -53,11 +52,11 @@ def test_the_loss_is_that_of_the_last_tokens_or_of_all_that_are_learned(
     assert losses_of(pair, pieces, 2, batch_tokens) == pytest.approx(want, rel=1e-4)
 
 
-def test_likely_is_what_costs_no_more_than_nearly_all_training_documents(
-    pair: Pair, tokenizer: Tokenizer, training: Windows
+def test_likely_is_what_costs_no_more_than_nearly_all_held_out_documents(
+    pair: Pair, tokenizer: Tokenizer, heldout: Windows
 ) -> None:
-    said = written_figures(pair, tokenizer, training, 12, 5)
-    compared = documents(training)
+    said = written_figures(pair, tokenizer, heldout, 12, 5)
+    compared = documents(heldout)
     own = [loss_of(pair, p, max(1, p.num_given)) for p in compared]
     assert said["written_nats_limit"] == pytest.approx(np.quantile(own, 0.95), rel=1e-4)
     num_last = int(statistics.median(len(p.tokens) - max(1, p.num_given) for p in compared))
@@ -69,17 +68,17 @@ def test_likely_is_what_costs_no_more_than_nearly_all_training_documents(
 
 
 def test_a_memory_that_writes_scraps_writes_nothing_likely(
-    pair: Pair, tokenizer: Tokenizer, training: Windows
+    pair: Pair, tokenizer: Tokenizer, heldout: Windows
 ) -> None:
     """A table that says the same at every position."""
     values = pair.memory.values.detach().clone()
     try:
         with torch.no_grad():
             pair.memory.values.copy_(torch.full_like(values, 0.3))
-        said = written_figures(pair, tokenizer, training, 12, 5)
+        said = written_figures(pair, tokenizer, heldout, 12, 5)
     finally:
         with torch.no_grad():
             pair.memory.values.copy_(values)
-    assert said["written_likely_frac"] <= 0.1
-    assert written_figures(pair, tokenizer, training, 0, 5) == {}
-    assert written_figures(pair, tokenizer, training[:0], 4, 5) == {}
+    assert said["written_likely_frac"] <= 0.25
+    assert written_figures(pair, tokenizer, heldout, 0, 5) == {}
+    assert written_figures(pair, tokenizer, heldout[:0], 4, 5) == {}

@@ -87,7 +87,8 @@ def test_a_batch_is_smaller_and_an_interval_shorter_where_a_group_has_no_gpu() -
 
 def test_the_warm_up_is_a_tenth_of_the_steps() -> None:
     short = fitted_values("all", MEDIUM, CPUS, intervals=5)
-    assert short["data.optimizer.warmup_steps"] == 5
+    assert short["data.optimizer.warmup_steps"] == 2
+    assert short["memory.optimizer.warmup_steps"] == 5
     assert fitted_values("all", MEDIUM, CPUS, 10**6)["data.optimizer.warmup_steps"] == 100
 
 

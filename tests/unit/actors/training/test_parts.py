@@ -10,6 +10,7 @@ from torch import Tensor
 
 from actors.settings.corpus import CorpusSpec
 from actors.tokenizers.tokenizer import Tokenizer
+from tests.unit.actors.measuring.test_heldout import Largest
 from tests.unit.actors.test_waits import EVERY_TERM
 from tests.unit.actors.tiny import FAMILIES, LLAMA, Exchange, run_spec
 
@@ -53,9 +54,9 @@ def step_of(
     found: list[Tensor] = []
     step = trainer.dense.step
 
-    def watched(lr: float) -> Tensor:
+    def watched(*rates: Any) -> Tensor:
         found.append(trainer.dense.gradient.clone())
-        return step(lr)
+        return step(*rates)
 
     trainer.dense.step = watched  # type: ignore[method-assign]
     measured = trainer.train_step()
@@ -76,3 +77,19 @@ def test_a_step_in_parts_is_the_step_at_once(
         assert got == pytest.approx(want, rel=1e-4, abs=1e-5)
         torch.testing.assert_close(found, gradient, atol=2e-6, rtol=2e-3)
         torch.testing.assert_close(moved, table, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("case", ["every term", "capped", "lambda learns from help"])
+def test_a_step_makes_no_tensor_of_more_positions_times_all_ids_than_is_set(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, group: str, case: str
+) -> None:
+    spec = run_spec(facts_corpus, **CASES[case], logit_tokens=7)
+    exchange = Exchange(spec, tokenizer.to_json())
+    exchange.run(1)
+    trainer = exchange.data if group == "data" else exchange.memory
+    with Largest(tokenizer.size) as largest:
+        trainer.train_step()
+    width = LLAMA["hidden_size"]  # the data layer's output matrix has so many, the other way round
+    assert trainer.spec.corpus.window * 4 > 2 * width
+    assert 0 < largest.rows <= width

@@ -236,6 +236,9 @@ def test_what_fits_itself_to_a_pretrained_model_is_listed_and_what_damages_it_is
     assert (fitted["data.optimizer.lr"], fitted["data.batch_size"]) == (2e-3, 8)
     assert any("data.optimizer.lr 0.002 is 67 times" in line for line in found)
     assert any("read_layers [0, 20] of 30" in line for line in found)
+    assert not any("frozen_copy" in line for line in found)
+    _, found = fit_report(load_config(config, [given, "memory.layer.encoder=frozen_copy"]))
+    assert any("encoder frozen_copy: in the first layers" in line for line in found)
     lines = fit_lines(fitted)
     assert lines[0].startswith("the model has about 134.48 M parameters; with it data: ")
     assert "optimizer.lr 0.002" in lines[0]

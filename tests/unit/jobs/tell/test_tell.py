@@ -94,12 +94,13 @@ def test_wrong_input_is_exit_code_2_and_changes_nothing(export: Path) -> None:
 def test_ask_shows_freshness_where_something_was_told(
     export: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def asked() -> str:
-        run_ask(str(export), PROMPT, Console(width=200), True, 3)
+    def asked(by_token: bool = True) -> str:
+        run_ask(str(export), PROMPT, Console(width=200), by_token, 3)
         return capsys.readouterr().out
 
-    assert "fresh" not in asked()
+    assert "fresh" not in asked() + asked(by_token=False)
     ToldPair(str(export)).tell([Association(PROMPT, ANSWER)])
+    assert "with memory: λ 1.00, fresh 1.00" in asked(by_token=False)
     shown = asked()
     assert "fresh" in shown
     first = next(line for line in shown.splitlines() if line.startswith("│"))

@@ -47,7 +47,7 @@ def test_a_resume_may_change_what_it_always_could() -> None:
     assert keys_with(Mark.RESUMABLE) == below(
         "deadlines.", "ray.", "checkpoints.", "recovery.", "evaluation.", "data.workers.",
         "memory.workers.", "data.accumulate", "memory.accumulate", "exchange.catchup_intervals",
-        "profile", "storage", "trackers.",
+        "profile", "storage", "trackers.", "logit_tokens",
     )  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def test_paths_are_those_that_always_were_and_all_are_the_trainers() -> None:
         "evaluation.general_text": PathTo.GENERAL,
         "teach.lessons": PathTo.LESSONS,
         "teach.exam": PathTo.LESSONS,
+        "teach.told": PathTo.LESSONS,
     }
     hub = {key for key, path_to in path_settings().items() if path_to.may_be_on_hub}
     assert hub == {"tokenizer.pretrained", "data.layer.pretrained"}

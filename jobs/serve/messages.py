@@ -1,0 +1,91 @@
+"""Requests and replies of the HTTP service: completions as the OpenAI API has them, and tells.
+
+Unknown fields are refused, since one that does nothing would be taken for one that does. Fields
+that clients send by habit are taken at the one value that is meant here. No torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_TOKENS = 1024  # of one completion
+MOST_PROMPTS, MOST_CHOICES = 64, 16
+MOST_ASSOCIATIONS = 1000  # of one request
+PROMPT_CHARS = 1 << 16
+
+
+class Request(BaseModel):
+    """Frozen, and without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Text = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARS)]
+
+
+class Completions(Request):
+    """Body of /v1/completions. Greedy unless `temperature` is given."""
+
+    model: str | None = None
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
+    voice: Literal["own", "help", "memory"] = "help"
+    max_tokens: int = Field(16, ge=1, le=MOST_TOKENS)
+    temperature: float = Field(0.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    n: int = Field(1, ge=1, le=MOST_CHOICES)
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
+    seed: int | None = Field(None, ge=0, lt=2**63)
+    with_prompt: bool = Field(False, alias="echo")
+    user: str | None = None
+    stream: Literal[False] | None = None
+    logprobs: None = None
+    suffix: None = None
+    logit_bias: dict[str, float] | None = Field(None, max_length=0)
+    best_of: Literal[1] | None = None
+    presence_penalty: Literal[0] | None = None
+    frequency_penalty: Literal[0] | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    @property
+    def stops(self) -> list[str]:
+        """Texts at which a completion ends, without them."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
+
+
+class OneAssociation(Request):
+    """A prompt, its answer and other wordings of the prompt."""
+
+    prompt: Text
+    answer: Text
+    say: list[Text] = Field(default_factory=list, max_length=MOST_PROMPTS)
+
+
+class Tell(Request):
+    """Body of /v1/tell: one association, or several that are one write."""
+
+    prompt: Text | None = None
+    answer: Text | None = None
+    say: list[Text] = Field(default_factory=list, max_length=MOST_PROMPTS)
+    associations: list[OneAssociation] | None = Field(
+        None, min_length=1, max_length=MOST_ASSOCIATIONS
+    )
+
+
+class Untell(Request):
+    """Body of /v1/untell: takes a write back, or with `on` only switches it."""
+
+    id: str = Field(min_length=1, max_length=100)
+    on: bool | None = None
+
+
+def error(
+    message: str, kind: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """A reply that says what is wrong, as clients of the OpenAI API read it."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -1,0 +1,61 @@
+"""A told run whose memory group dies, twice: what it was told is told again by the replay, and by
+the checkpoint, and no bit of the run or of its writes differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.settings.run import MEMORY
+from actors.weights.pair_export import load_pair
+from orchestrator.loop.command import Command
+from orchestrator.run import RunResult, train
+from orchestrator.run_dir.control_thread import ControlThread
+from orchestrator.settings.config import load_config
+from tests.chaos.injector import Faults, fail_at
+from tests.integration.tiny import run_in_process
+
+pytestmark = [pytest.mark.usefixtures("shared_ray"), pytest.mark.long]
+SETTINGS = ("intervals=5", "checkpoints.every=2", "evaluation.every=0")
+
+
+def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look for commands finds a tell: the memory's second interval takes it."""
+    some = [{"prompt": "The capital of Atlantis is", "answer": "Poseidonis"}]
+    values: dict[str, Any] = {"kind": "tell", "name": "atlantis", "associations": some}
+    coming = [Command(id=f"{1:019d}-00000000", run="run", driver="d", **values)]
+
+    def commands(self: ControlThread) -> Sequence[Command]:
+        return [coming.pop()] if coming else []
+
+    monkeypatch.setattr(ControlThread, "commands", commands)
+
+
+def writes(result: RunResult) -> list[tuple[Any, ...]]:
+    found = load_pair(f"{result.path}/export")[0].memory.writes
+    return [(w.id, w.told_at, w.rows_U.tolist(), w.values_UD.tolist()) for w in found]
+
+
+def test_a_told_memory_group_that_dies_is_told_again_to_the_bit(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(workplace / "tiny.yaml")
+    with monkeypatch.context() as patch:
+        told_at_once(patch)
+        whole = run_in_process(load_config(path, ["name=told-whole", *SETTINGS]))
+    assert [write[0] for write in writes(whole)] == ["atlantis"]
+    injected = Faults(
+        tmp_path / "faults",
+        fail_at(MEMORY, 0, 2, "in a step"),  # the interval that it is told in
+        fail_at(MEMORY, 0, 4, "while publishing"),  # after a checkpoint that has it
+    )
+    with injected.injected(), monkeypatch.context() as patch:
+        told_at_once(patch)
+        died = train(load_config(path, ["name=told-died", *SETTINGS]))
+    assert injected.fired() == [1, 1]
+    assert died.summary["digest"] == whole.summary["digest"]
+    assert writes(died) == writes(whole)

