@@ -39,9 +39,9 @@ from actors.wire import Told
 
 ROUNDS = 2  # of wanted reads: after the first, for those that others got in the way of
 GAMMA = 1.0  # how much old reads count
-# Old reads that take part, those that share most with the keys. More are better, and slower; worst
-# is about as many reads, new and old, as rows: each is then met exactly, by large values.
-LEAST_STAYING, STAYING_PER_KEY = 2048, 16
+# Reads that stay, those that share most with the keys. More are better, and slower; worst is about
+# as many reads, new and old, as rows: each is then met exactly, by large values.
+MOST_STAYING = 16384
 HEAVIEST = 64  # slots of an old read that count, the others weigh little
 RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is known in other wordings
 SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
@@ -89,7 +89,7 @@ def staying_of(
     told = Keys.concat(earlier) if earlier else None
     told_reads = [] if told is None else [SparseReads(told.slots_NE, told.weights_NE)]
     reads = SparseReads.concat([old, *told_reads])
-    chosen_M = _sharing_most(reads, keys, max(LEAST_STAYING, STAYING_PER_KEY * len(keys)))
+    chosen_M = _sharing_most(reads, keys, MOST_STAYING)
     reads = reads.at(chosen_M)
     back_MC = torch.zeros(len(reads), memory.spec.dim + 1)
     if told is not None and len(at_T := (chosen_M >= len(old)).nonzero()[:, 0]):
