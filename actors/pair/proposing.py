@@ -81,7 +81,7 @@ class Proposer:
     ) -> None:
         self._pair, self._tokenizer, self._written = pair, tokenizer, written
         self._batch_tokens = batch_tokens
-        self._templates: dict[str, tuple[str, ...]] = {}
+        self._known: dict[str, tuple[tuple[str, ...], dict[str, int]]] = {}
 
     def propose(self, prompt: str, num: int, subject: str | None = None) -> Proposals:
         """At most `num` answers to a prompt.
@@ -98,11 +98,10 @@ class Proposer:
         wordings: tuple[str, ...] = (prompt,)
         counts: dict[str, int] = {}
         if template is not None and subject is not None:
-            templates = self._wordings(template)
+            templates, counts = self._relation(template)
             wordings = tuple(t.replace(SUBJECT, subject) for t in templates[:MAX_WORDINGS])
-            counts = dict(self._written.objects(templates))
         if len(counts) < num:  # the relation allows too few, or is unknown
-            counts |= {answer: counts.get(answer, 0) for answer in self._beams(prompt)}
+            counts = counts | {answer: counts.get(answer, 0) for answer in self._beams(prompt)}
         if not counts:
             return Proposals(prompt, subject, wordings, (), ())
         answers = sorted(counts)
@@ -114,11 +113,13 @@ class Proposer:
         ps = best.values[:num].exp().tolist()
         return Proposals(prompt, subject, wordings, tuple(answers[i] for i in chosen), tuple(ps))
 
-    def _wordings(self, template: str) -> tuple[str, ...]:
-        if template not in self._templates:
+    def _relation(self, template: str) -> tuple[tuple[str, ...], dict[str, int]]:
+        """All wordings of a template, itself first, and what they end in."""
+        if template not in self._known:
             mined = self._written.mine(template, MAX_MINED)
-            self._templates[template] = (template, *(w.template for w in mined))
-        return self._templates[template]
+            templates = (template, *(w.template for w in mined))
+            self._known[template] = templates, dict(self._written.objects(templates))
+        return self._known[template]
 
     def _logp(self, prompt: str, answers: Sequence[str]) -> Tensor:
         """Log probability of each whole answer after the prompt, up to its full stop."""
