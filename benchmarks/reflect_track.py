@@ -56,7 +56,9 @@ class Track:
 
 def _header(row: dict[str, Any]) -> Header:
     lists = {name: tuple(row[name]) for name in ("offsets", "sizes", "checksums")}
-    return Header(**{**row, **lists, "ranges": tuple(Range(**r) for r in row["ranges"])})
+    return Header(
+        **{**row, **lists, "ranges": tuple(Range(**r) for r in row["ranges"]), "told": ()}
+    )
 
 
 def record(

@@ -91,7 +91,7 @@ def test_a_told_run_trains_the_bits_of_an_untold_one_and_exports_its_writes(
 def test_a_resume_goes_on_with_what_the_run_was_told(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(workplace, "whole", Commanded(monkeypatch, {1: [ATLANTIS]}))
+    whole = run(workplace, "told-whole", Commanded(monkeypatch, {1: [ATLANTIS]}))
     commanded = Commanded(monkeypatch, {1: [ATLANTIS]})
     stopped: list[str] = []
 

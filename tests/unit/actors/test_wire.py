@@ -28,6 +28,13 @@ SAMPLES: dict[str, Any] = {
     "tuple[Told, ...]": (wire.Told("w", 0.5, ()),),
     "tuple[Answer, ...]": (wire.Answer("q", "a", "b", "c", "d"),),
 }
+SAMPLES["tuple[LessonAnswer, ...]"] = (
+    wire.LessonAnswer("q", "a", "b", "c", "d", "e", ("own",), 2, 1, True, False, 4.5),
+)
+SAMPLES["tuple[LostAnswer, ...]"] = (wire.LostAnswer("q", "a", "b"),)
+SAMPLES["Taught | None"] = wire.Taught(
+    SAMPLES["tuple[LessonAnswer, ...]"], 3, 1, SAMPLES["tuple[LostAnswer, ...]"], (), ()
+)
 MESSAGES = [c for _, c in inspect.getmembers(wire, dataclasses.is_dataclass)]
 ERRORS = [
     c
