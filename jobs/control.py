@@ -36,7 +36,7 @@ def run_stop(run: str, console: Console, no_wait: bool) -> None:
     run_dir = RunDir(run)
     send(run_dir, console, no_wait, kind=STOP)
     if not no_wait:
-        console.say(f"continue with: tandem resume {shlex.quote(run_dir.url)}")
+        console.say(f"continue with: {look(run_dir).resume_command(run_dir)}")
 
 
 def run_checkpoint(run: str, console: Console, no_wait: bool) -> None:
@@ -137,7 +137,7 @@ def refuse_unless_running(run_dir: RunDir, seen: Seen) -> None:
         RunStatus.NO_RUN: f"no run ({CONFIG} is missing)",
         RunStatus.STARTING: "it is only starting, or its driver died before it began to train",
         RunStatus.SILENT: f"its driver's last update was {seen.age_s:.0f} s ago; it died. "
-        f"Continue with: tandem resume {shlex.quote(run_dir.url)}",
+        f"Continue with: {seen.resume_command(run_dir)}",
     }
     ended = f"it has ended as {seen.state.replace('_', ' ')}"
     raise ConfigError(f"run {run_dir.url}: {reasons.get(seen.state, ended)}")

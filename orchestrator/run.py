@@ -52,7 +52,15 @@ from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.run_dir.status import Driver, Pulse, look, status_of
 from orchestrator.runtime import Groups, Runtime
 from orchestrator.settings.config import Config, changed_keys
-from orchestrator.settings.file_names import CONFIG, EXPORT, REPORT, SUMMARY, TAUGHT, TOKENIZER
+from orchestrator.settings.file_names import (
+    CONFIG,
+    EXPORT,
+    REPORT,
+    SUMMARY,
+    TAUGHT,
+    TOKENIZER,
+    resume_command,
+)
 from orchestrator.start_check import look_at_weights
 from orchestrator.stop_signals import StopFlag, stop_signals
 
@@ -114,7 +122,7 @@ def train(
     runtime = _runtime(config, seats, verbose, in_process)
     with (
         ProgressView(config, console or Console(quiet=True)) as progress,
-        stop_signals() as stop_requested,
+        stop_signals(resume_command(config.run_url, in_process)) as stop_requested,
     ):
         run_dir = RunDir(config.run_url, config.deadlines.storage_s, progress.warning)
         going_on = resume and run_dir.exists(CONFIG)
@@ -356,7 +364,7 @@ class _Job:
             told = group_states[MEMORY].told
             return status_of(config, metrics, groups.places(), written, driver, pulse, states, told)
 
-        driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url))
+        driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url), groups.in_process)
         return ControlThread(
             RunDir(self.run_dir.url),  # without patience: it tries again by itself
             self.config,

@@ -12,9 +12,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopFlag:
-    """Set by the first SIGINT or SIGTERM, read by the coordinator once a tick."""
+    """Set by the first SIGINT or SIGTERM, read by the coordinator once a tick.
 
-    def __init__(self) -> None:
+    Args:
+        then: the command that goes on from the newest checkpoint.
+    """
+
+    def __init__(self, then: str) -> None:
+        self._then = then
         self._reason: str | None = None
 
     def arm(self) -> None:
@@ -35,15 +40,15 @@ class StopFlag:
             raise KeyboardInterrupt
         name = signal.Signals(signum).name
         self._reason = (
-            f"stopped by {name}; both groups were ended; the same command with --resume goes on "
-            "from the newest checkpoint"
+            f"stopped by {name}; both groups were ended; {self._then} goes on from the newest "
+            "checkpoint"
         )
 
 
 @contextmanager
-def stop_signals() -> Iterator[StopFlag]:
-    """A flag that the signals set, while the block runs."""
-    flag = StopFlag()
+def stop_signals(then: str = "the same command with --resume") -> Iterator[StopFlag]:
+    """A flag that the signals set, while the block runs; `then` as of `StopFlag`."""
+    flag = StopFlag(then)
     if threading.current_thread() is not threading.main_thread():
         yield flag  # a Tune trial: Tune ends it, signals go to the main thread
         return

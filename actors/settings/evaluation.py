@@ -47,7 +47,8 @@ class EvaluationSpec(Spec):
         description="A file of ordinary text (text, JSONL or Parquet, with a column `text`) that "
         "the run is not about: every evaluation shows the model's loss on a third of it, which "
         "nothing trains on. Unset: a sample of English prose that ships with Tandem, where "
-        "`data.layer.pretrained` is set.",
+        "`data.layer.pretrained` is set. With `data.general_frac` the rest of it is trained on, "
+        "and a resume may not change it.",
     )
     general_windows: int = Field(
         32,

@@ -25,6 +25,7 @@ from orchestrator.console import Console
 from orchestrator.reporting.taught_report import figure_rows, lesson_rows, lost_rows, subtitle
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
+from orchestrator.run_dir.status import look
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, CORPUS, REPORT, STATUS, SUMMARY, TAUGHT
 
@@ -149,8 +150,8 @@ def refuse_existing(out: RunDir) -> None:
         return
     if out.exists(CONFIG) and not has_finished(out):
         raise ConfigError(
-            f"{out.url}: this teaching was interrupted; go on with: tandem resume {out.url} "
-            "--in-process, or choose another --out"
+            f"{out.url}: this teaching was interrupted; go on with: "
+            f"{look(out).resume_command(out)}, or choose another --out"
         )
     prepared = {LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
     names = out.list_files("").keys()

@@ -59,6 +59,11 @@ class InProcessGroups:
         self._intervals: deque[tuple[str, Order, Version]] = deque()
         self._replies: deque[Prepared] = deque()
 
+    @property
+    def in_process(self) -> bool:
+        """As `ClusterPort`."""
+        return True
+
     def start(
         self,
         stop_requested: StopRequested,

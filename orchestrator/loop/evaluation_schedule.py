@@ -28,7 +28,8 @@ class EvaluationSchedule:
 
     Args:
         config, plan: of the run.
-        evaluator: the cluster, of which only `evaluate` and `evaluations_running` are used.
+        evaluator: the cluster, of which only `evaluate`, `evaluations_running` and
+            `in_process` are used.
         listener: notified of results and warnings.
         until: interval up to which a resumed run was evaluated before.
     """
@@ -148,4 +149,4 @@ class EvaluationSchedule:
 
     @property
     def _then(self) -> str:
-        return f"go on with: {resume_command(self._config.run_url)}"
+        return f"go on with: {resume_command(self._config.run_url, self._evaluator.in_process)}"

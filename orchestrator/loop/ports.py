@@ -36,6 +36,10 @@ class ClusterPort(Protocol):
     With a process per rank no method blocks for long; in one process `poll` does the work.
     """
 
+    @property
+    def in_process(self) -> bool:
+        """Whether both groups are in the driver's own process."""
+
     def first_version(self, group: str) -> Version:
         """The version that the group began with."""
 

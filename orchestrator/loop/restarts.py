@@ -76,7 +76,7 @@ class Restarts:
 
     @property
     def _then(self) -> str:
-        return f"go on with: {resume_command(self._config.run_url)}"
+        return f"go on with: {resume_command(self._config.run_url, self._cluster.in_process)}"
 
     def send(self, group: str, entry: Entry, replay: Replay | None = None) -> None:
         """Sends a group an order, with its present incarnation on it; where the version that it

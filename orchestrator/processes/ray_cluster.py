@@ -114,6 +114,11 @@ class RayCluster:
         self._groups = self._launcher.make(GROUPS, stop_requested)
         return locations_of(self._groups)
 
+    @property
+    def in_process(self) -> bool:
+        """As `ClusterPort`."""
+        return False
+
     def first_version(self, group: str) -> Version:
         """The version that the group began with."""
         version = self._groups[group].first_version

@@ -21,7 +21,7 @@ from orchestrator.run_dir.mailbox import Mailbox
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.status import TRAINING, Driver, Pulse
 from orchestrator.settings.config import Config
-from orchestrator.settings.file_names import CONFIG, STATUS
+from orchestrator.settings.file_names import CONFIG, STATUS, resume_command
 
 EVERY_S, EVERY_REMOTE_S = 1.0, 5.0  # each refresh of a remote file is a paid request
 CLOSE_S = 60.0  # for storage that hangs, which must not keep a run from ending
@@ -132,8 +132,9 @@ class ControlThread:
             after = "goes on from the newest checkpoint"
             if not self.config.checkpoints.every:
                 after = "begins anew, since the run makes no checkpoints"
+            then = resume_command(self._run_dir.url, self._driver.in_process)
             self._stop_reason = self._stop_reason or (
-                f"stopped by a command; both groups were ended; tandem resume {after}"
+                f"stopped by a command; both groups were ended; {then} {after}"
             )
             text = say_stop(self.config)
             self._unwritten.append(Reply(id=command.id, state=ACCEPTED, message=text))

@@ -27,7 +27,7 @@ from orchestrator.run_dir.metrics import SHOWN_LOSSES, Metrics, Row
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import Config
-from orchestrator.settings.file_names import CONFIG, STATUS, SUMMARY
+from orchestrator.settings.file_names import CONFIG, STATUS, SUMMARY, resume_command
 
 FORMAT = 1
 FRESH_REFRESHES = 4  # a heartbeat of another machine that is older is looked at twice
@@ -49,6 +49,7 @@ class Driver:
         host, pid, pid_started: where it runs.
         started_at: when it began, seconds since the epoch.
         every_s: how often it refreshes the status.
+        in_process: whether both groups are in its own process.
     """
 
     id: str
@@ -57,12 +58,14 @@ class Driver:
     pid_started: float
     started_at: float
     every_s: float
+    in_process: bool = False
 
     @classmethod
-    def here(cls, driver_id: str, every_s: float) -> Driver:
+    def here(cls, driver_id: str, every_s: float, in_process: bool = False) -> Driver:
         """This process."""
         started = psutil.Process().create_time()
-        return cls(driver_id, platform.node(), os.getpid(), started, time.time(), every_s)
+        host, pid = platform.node(), os.getpid()
+        return cls(driver_id, host, pid, started, time.time(), every_s, in_process)
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,11 @@ class Seen:
     def driver(self) -> str:
         """Id of the driver that wrote it."""
         return str(self.status["driver"]["id"])
+
+    def resume_command(self, run_dir: RunDir) -> str:
+        """What continues the run where and as it ran."""
+        in_process = self.status.get("driver", {}).get("in_process", False)
+        return resume_command(run_dir.url, in_process)
 
 
 def read_status(run_dir: RunDir) -> dict[str, Any]:

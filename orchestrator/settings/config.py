@@ -28,6 +28,8 @@ from orchestrator.settings.mistakes import make_overridden
 from orchestrator.settings.retention import Retention
 from orchestrator.settings.yaml_file import read_yaml
 
+GENERAL_TEXT = "evaluation.general_text"
+
 
 class DeadlineSpec(Spec):
     """How long the driver waits before it treats something as failed; seconds."""
@@ -316,12 +318,17 @@ def profiled_intervals(text: str) -> range:
 
 
 def changed_keys(before: Config, now: Config) -> list[tuple[str, object, object]]:
-    """Dotted keys that differ and that a resume may not change, with both values."""
+    """Dotted keys that differ and that a resume may not change, with both values.
+
+    General text is a setting of the evaluation, which a resume may change, but not where the port
+    trains on it.
+    """
     old, new = before.model_dump(by_alias=True), now.model_dump(by_alias=True)
+    trained_on = {GENERAL_TEXT} if before.data.num_general else set()
     values = {
         setting.key: (pick(old, setting.key), pick(new, setting.key))
         for setting in settings_of(Config)
-        if Mark.RESUMABLE not in setting.marks
+        if Mark.RESUMABLE not in setting.marks or setting.key in trained_on
     }
     return [(key, a, b) for key, (a, b) in values.items() if a != b]
 

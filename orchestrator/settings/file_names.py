@@ -13,6 +13,6 @@ STATUS, MAILBOX = "status.json", "mailbox"
 EXPORT_MARKER = "export.json"  # an export's last file, of `actors.weights.pair_export`
 
 
-def resume_command(url: str) -> str:
-    """The command that resumes a run."""
-    return f"tandem train {shlex.quote(f'{url}/{CONFIG}')} --resume"
+def resume_command(url: str, in_process: bool = False) -> str:
+    """The command that resumes a run, in one process where it was in one."""
+    return f"tandem resume {shlex.quote(url)}" + (" --in-process" if in_process else "")

@@ -150,7 +150,7 @@ def test_a_rank_that_dies_too_often_ends_the_run_which_goes_on_by_hand(
         train(config)
     message = str(raised.value)
     assert "failure 2 of the data group, and recovery.max_failures is 1" in message
-    assert f"go on with: tandem train {config.run_url}/config.yaml --resume" in message
+    assert f"go on with: tandem resume {config.run_url}" in message
     assert actor_processes(psutil.Process()) == []
     again = train(load_config(f"{config.run_url}/config.yaml"), resume=True)
     assert again.summary["digest"] == undisturbed()["digest"]

@@ -26,7 +26,7 @@ from orchestrator.run import RunResult, train
 from orchestrator.run_dir.mailbox import Mailbox, new_id
 from orchestrator.run_dir.metrics import Row
 from orchestrator.run_dir.run_dir import RunDir
-from orchestrator.run_dir.status import read_status
+from orchestrator.run_dir.status import look, read_status
 from orchestrator.settings.config import Config, load_config
 from orchestrator.settings.file_names import SUMMARY
 from tests.integration.tiny import run_in_process
@@ -149,9 +149,10 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(
             signal.raise_signal(signal.SIGINT)
 
     config = settings(workplace, "interrupted", "checkpoints.every=100")
-    with pytest.raises(InterruptedRunError, match="stopped by SIGINT"):
+    with pytest.raises(InterruptedRunError, match="stopped by SIGINT") as stopped:
         run_in_process(config, on_evaluation=interrupt)
     root = Path(config.run_url)
+    assert f"; tandem resume {root} --in-process goes on" in str(stopped.value)
     assert json.loads((root / SUMMARY).read_text())["status"] == "interrupted"
     (saved,) = (root / "checkpoints").iterdir()
     assert 2 <= int(saved.name) < 4
@@ -209,7 +210,7 @@ def test_commands_of_the_mailbox_are_carried_out_and_a_resize_is_refused(workpla
         elif STOP not in ids and ended(RESIZE) and ended(CHECKPOINT):
             post(STOP)
 
-    with pytest.raises(InterruptedRunError, match="stopped by a command"):
+    with pytest.raises(InterruptedRunError, match="stopped by a command") as stopped:
         run_in_process(config, on_evaluation=command)
     replies = {kind: box.reply_to(number) for kind, number in ids.items()}
     states = {kind: reply.state for kind, reply in replies.items() if reply is not None}
@@ -218,6 +219,9 @@ def test_commands_of_the_mailbox_are_carried_out_and_a_resize_is_refused(workpla
     assert len(list((Path(config.run_url) / "checkpoints").iterdir())) == 2
     status = read_status(run_dir)
     assert status["ended"] == "interrupted"
+    again = look(run_dir).resume_command(run_dir)
+    assert again == f"tandem resume {config.run_url} --in-process"
+    assert again in str(stopped.value)
     assert status["groups"]["data"]["ranks"][0]["pid"] == status["driver"]["pid"]
 
 

@@ -159,7 +159,7 @@ def test_an_interrupted_teaching_is_resumed_to_the_same_bits(
     out = Path(f"{run}-taught")
     with pytest.raises(ConfigError, match="the run has no finished export"):
         find_export(str(out))
-    with pytest.raises(ConfigError, match="was interrupted; go on with: tandem resume"):
+    with pytest.raises(ConfigError, match=f"go on with: tandem resume {out} --in-process, or"):
         teach(run, lessons)
     config = load_config(str(out / "config.yaml"))
     run_in_process(config, resume=True)

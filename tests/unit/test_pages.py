@@ -34,6 +34,16 @@ def test_what_pages_link_to_and_the_modules_that_they_name_exist() -> None:
     assert num_links > 50
 
 
+def test_every_page_can_be_reached_from_readme_or_the_guide() -> None:
+    linked = set()
+    for page in (ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs/cluster/README.md"):
+        links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        linked |= {(page.parent / link).resolve() for link in links if "://" not in link}
+    found = {path for path in (ROOT / "docs").rglob("*.md") if path.parent.name != "decisions"}
+    assert [str(path.relative_to(ROOT)) for path in sorted(found - linked)] == []
+    assert ROOT / "docs" / "decisions" in linked
+
+
 def test_readme_is_short() -> None:
     num_lines = len((ROOT / "README.md").read_text(encoding="utf-8").splitlines())
     assert num_lines <= MOST_LINES, "move details to a page in docs/ and link it"

@@ -4,6 +4,7 @@ import io
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def test_a_stop_says_how_to_go_on(running: RunDir) -> None:
     with Replying(running, ("done", "stopped by a command")):
         said = told(lambda console: run_stop(running.url, console, False))
     assert said.splitlines()[-1] == f"continue with: tandem resume {running.url}"
+
+
+def test_a_run_in_one_process_goes_on_in_one(running: RunDir) -> None:
+    running.write_json(STATUS, a_status(replace(HERE, in_process=True)))
+    with Replying(running, ("done", "stopped by a command")):
+        said = told(lambda console: run_stop(running.url, console, False))
+    again = f"tandem resume {running.url} --in-process"
+    assert said.splitlines()[-1] == f"continue with: {again}"
+    running.write_json(STATUS, a_status(replace(GONE, in_process=True)))
+    with pytest.raises(ConfigError, match=f"it died. Continue with: {again}"):
+        told(lambda console: run_stop(running.url, console, False))
 
 
 def test_a_scale_without_a_number_is_refused() -> None:

@@ -164,6 +164,7 @@ class ScriptedCluster:
     orders: list[tuple[str, Order]] = field(default_factory=list)
     evaluations_running: int = 0
     first: int = 0  # number of the versions that the groups begin with
+    in_process: bool = False
     _played: int = 0
 
     def first_version(self, group: str) -> Version:

@@ -95,6 +95,10 @@ class LosingCluster:
         self.asked.append((self.looks, (data.number, memory.number)))
 
     @property
+    def in_process(self) -> bool:
+        return False
+
+    @property
     def evaluations_running(self) -> int:
         return len(self.asked)
 
@@ -245,7 +249,7 @@ def completes_or_says_how_to_go_on(outcome: TrainedPair | GroupFailedError) -> N
         assert outcome.catch_up.reflects_final
     else:
         assert "was lost with its node, and the group's newest checkpoint is that" in str(outcome)
-        assert "go on with: tandem train" in str(outcome)
+        assert "go on with: tandem resume" in str(outcome)
 
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "unnoticed"])

@@ -169,7 +169,7 @@ def test_a_final_pair_that_is_lost_again_and_again_ends_the_run_with_the_way_on(
         script.append(Restarted(DATA, incarnation, published=a_version(DATA, 2)))
         script += [Evaluated(None, LOST, lost=(DATA,)), Pass(0.2)]
     run = Run(script, checkpoints={"every": 1}, **SHORT)
-    with pytest.raises(GroupFailedError, match=r"final evaluation failed: .*; go on with: .*--res"):
+    with pytest.raises(GroupFailedError, match=r"final evaluation failed: .*; go on with: tandem"):
         run.coordinator.run()
 
 
@@ -184,7 +184,7 @@ def test_a_wait_for_a_lost_snapshot_has_a_deadline() -> None:
     message = str(raised.value)
     assert message.startswith("data: version 3, which interval 4 of the memory group needs, is on")
     assert "came no nearer for 62 s (deadlines.snapshot_s 60)" in message
-    assert message.endswith("go on with: tandem train /runs/mine/config.yaml --resume")
+    assert message.endswith("go on with: tandem resume /runs/mine")
 
 
 def test_an_interval_done_again_begins_the_wait_anew() -> None:
@@ -215,7 +215,7 @@ def test_new_processes_that_never_come_end_the_run_with_the_first_cause() -> Non
         run.coordinator.run()
     assert "data: its new processes were not ready after" in str(raised.value)
     assert f"because of this: {DIED}" in str(raised.value)
-    assert "--resume" in str(raised.value)
+    assert "tandem resume" in str(raised.value)
 
 
 def test_a_run_that_may_not_restart_ends_with_the_cause() -> None:

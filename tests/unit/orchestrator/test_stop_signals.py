@@ -16,6 +16,13 @@ def test_the_first_signal_asks_the_run_to_stop(signum: signal.Signals) -> None:
         assert f"stopped by {signum.name}" in str(flag.reason())
 
 
+def test_a_stopped_run_says_how_to_go_on() -> None:
+    with stop_signals("tandem resume /runs/one --in-process") as flag:
+        signal.raise_signal(signal.SIGINT)
+    wanted = "ended; tandem resume /runs/one --in-process goes on from the newest checkpoint"
+    assert str(flag.reason()).endswith(wanted)
+
+
 def test_a_second_signal_ends_the_wait_at_once() -> None:
     def twice() -> None:
         with stop_signals():

@@ -416,6 +416,13 @@ def test_a_final_evaluation_that_fails_ends_the_run_with_its_cause() -> None:
         Run(script).to_its_end()
 
 
+def test_what_fails_in_one_process_is_resumed_in_one() -> None:
+    run = Run([*WHOLE_RUN[:-1], Evaluated(None, RuntimeError("out of memory"))])
+    run.cluster.in_process = True
+    with pytest.raises(GroupFailedError, match=r"go on with: tandem resume \S+ --in-process$"):
+        run.to_its_end()
+
+
 def test_a_final_evaluation_whose_storage_is_away_ends_the_run_as_that() -> None:
     script = [*WHOLE_RUN[:-1], Evaluated(None, StorageError("corpus file s3://b/a: gone"))]
     with pytest.raises(StorageError, match=r"final evaluation failed: corpus file s3://b/a"):

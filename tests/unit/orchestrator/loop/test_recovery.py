@@ -180,7 +180,7 @@ def test_the_budget_ends_the_run_with_the_first_cause_and_the_way_on() -> None:
     assert message.startswith(str(DIED))
     assert "failure 2 of the data group, and recovery.max_failures is 1" in message
     assert "the first one, in interval 1: data rank 1 failed in interval 1" in message
-    assert message.endswith("go on with: tandem train /runs/mine/config.yaml --resume")
+    assert message.endswith("go on with: tandem resume /runs/mine")
 
 
 def test_each_group_has_its_own_budget() -> None:
@@ -310,5 +310,5 @@ def test_a_lost_snapshot_that_no_replay_brings_back_ends_the_run_with_the_way_on
     script = [*both(1), saved(committed(DATA, 2)), Failed(DATA, 0, DIED), Failed(MEMORY, 0, DIED)]
     lost = Restarted(DATA, 1, lost_node=True, published=a_version(DATA, 2))
     run = Run([*script, lost, Restarted(MEMORY, 1)])
-    with pytest.raises(GroupFailedError, match=r"data: version 0 was lost with its node.*--resume"):
+    with pytest.raises(GroupFailedError, match=r"version 0 was lost with its node.*tandem resume"):
         run.coordinator.run()

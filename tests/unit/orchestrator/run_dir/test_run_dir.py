@@ -212,9 +212,10 @@ def test_storage_that_stays_away_is_an_error_in_the_end(
 
 
 def test_the_command_that_goes_on_with_a_run() -> None:
-    assert resume_command("/runs/one") == "tandem train /runs/one/config.yaml --resume"
-    quoted = "tandem train '/my runs [v1]/one/config.yaml' --resume"
+    assert resume_command("/runs/one") == "tandem resume /runs/one"
+    quoted = "tandem resume '/my runs [v1]/one'"
     assert resume_command("/my runs [v1]/one") == quoted
+    assert resume_command("/runs/one", in_process=True) == "tandem resume /runs/one --in-process"
 
 
 def test_files_are_listed_with_their_bytes_and_without_folders(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ import yaml
 from pydantic import ValidationError
 
 from actors.wire import ConfigError
-from orchestrator.settings.config import dotted_keys, load_config, make_config, nearest_key
+from orchestrator.settings.config import (
+    changed_keys,
+    dotted_keys,
+    load_config,
+    make_config,
+    nearest_key,
+)
 
 MINIMAL = {"corpus": {"paths": ["text.txt"]}}
 
@@ -406,3 +412,19 @@ def test_a_tokenizer_is_a_path_where_there_is_one_and_a_hub_name_otherwise(file:
 def test_an_unknown_key_of_a_source_is_named(file: Path) -> None:
     file.write_text("corpus: {sources: [{paths: [a], wieght: 2}]}\n")
     assert "unknown key corpus.sources.0.wieght" in error_of(file)
+
+
+@pytest.mark.parametrize(
+    ("data", "is_refused"),
+    [({}, False), ({"general_frac": 0.1}, True), ({"general_frac": 0}, False)],
+)
+def test_a_resume_may_change_the_general_text_where_nothing_trains_on_it(
+    data: dict[str, float], is_refused: bool
+) -> None:
+    before, now = (
+        make_config({**MINIMAL, "data": data, "evaluation": {"general_text": text, "windows": num}})
+        for text, num in (("/texts/a.txt", 8), ("/texts/b.txt", 9))
+    )
+    refused = [("evaluation.general_text", "/texts/a.txt", "/texts/b.txt")]
+    assert changed_keys(before, now) == (refused if is_refused else [])
+    assert changed_keys(before, before) == []
