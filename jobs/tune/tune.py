@@ -255,14 +255,16 @@ def _in_lasting_folder() -> Iterator[None]:
     if JOB_MARK not in os.environ:  # else relative paths have a meaning, as a tracker's
         yield
         return
-    before = os.getcwd()
+    before = None
+    with suppress(FileNotFoundError):  # it may be removed right now
+        before = os.getcwd()
     with tempfile.TemporaryDirectory(prefix="tandem-tune-") as folder:
         os.chdir(folder)
         try:
             yield
         finally:
             with suppress(FileNotFoundError):
-                os.chdir(before)
+                os.chdir(before or os.path.expanduser("~"))
 
 
 @contextmanager
