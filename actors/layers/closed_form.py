@@ -1,9 +1,10 @@
 """Solves for a write of the value table: few rows, such that given reads change by given amounts
 and other reads stay as they are.
 
-    minimise  Σ_i ‖a_iᵀX − t_i‖²  +  Σ_j γ_j ‖b_jᵀX − s_j‖²  +  λ ‖X‖²     over rows that the a read
+    minimise  Σ_i ‖a_iᵀX − t_i‖²  +  Σ_j γ_j ‖b_jᵀX − s_j‖²  +  λ ‖X₀ + X‖²
 
-a: keys, b: reads that are to stay, t: wanted changes, s: what brings those back that moved, or 0.
+X: of the rows that the a read. a: keys, b: reads that are to stay, t: wanted changes, s: what
+brings those back that moved, or 0. X₀: what was added to these rows before, or 0.
 Exact, in the smaller of two forms: over the rows (primal) or over the reads (dual); both matrices
 are sums of sparse outer products. The factor is made once and solves for any number of right sides.
 Factored in float32 where it is large, and then corrected by conjugate gradients on the float64
@@ -207,21 +208,30 @@ class WriteSystem:
         solved_NC = torch.cholesky_solve(inner_NC, self._factor).double()
         return (right_UC - self._matrix.transposed_times(solved_NC)) / self._ridge
 
-    def solve(self, wanted_NC: Tensor, back_MC: Tensor | None = None) -> tuple[Tensor, float]:
+    def solve(
+        self,
+        wanted_NC: Tensor,
+        back_MC: Tensor | None = None,
+        before_UC: Tensor | None = None,
+    ) -> tuple[Tensor, float]:
         """X (U, C) float32, and the residual of the linear system relative to its right side.
 
         Args:
             wanted_NC: by how much the keys are to change.
             back_MC: by how much the reads that stay are to, since they have moved; None: 0.
+            before_UC: X₀, None: 0. Solved for is X₀ + X, which gives the reads X₀ already.
         """
         wanted = F.pad(wanted_NC.double(), (0, 0, 0, self.num_staying))
         if back_MC is not None:
             back = back_MC[self._taking_part].double() * self._root_gamma[:, None]
             wanted[len(wanted_NC) :] = back
+        before = 0.0 if before_UC is None else before_UC.double()
+        if before_UC is not None:
+            wanted = wanted + self._matrix.times(before_UC.double())
         right = self._matrix.transposed_times(wanted)
         size = float(right.norm())
         if size == 0:
-            return right.float(), 0.0
+            return (right - before).float(), 0.0
         if self.form == "primal":
             x = self._solve_roughly(right)
         else:
@@ -241,4 +251,4 @@ class WriteSystem:
             x, rest, old = x + length * direction, rest - length * image, now
             if (left := float(rest.norm()) / size) < residual:
                 best, residual = x, left
-        return best.float(), residual
+        return (best - before).float(), residual

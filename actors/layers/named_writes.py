@@ -200,11 +200,18 @@ class Overlay:
 
     def read(self, slots_NE: Tensor, weights_NE: Tensor) -> tuple[Tensor, Tensor]:
         """What reads get from the writes: values (N, D) and mark (N,)."""
-        place_NE = torch.searchsorted(self.rows_U, slots_NE).clamp_max(len(self.rows_U) - 1)
-        found_NE = self.rows_U[place_NE] == slots_NE
-        place_NE = place_NE.masked_fill(~found_NE, len(self.rows_U))
+        place_NE = self._places(slots_NE)
         both = F.embedding_bag(place_NE, self._padded, per_sample_weights=weights_NE, mode="sum")
         return both[:, :-1], both[:, -1]
+
+    def of_rows(self, rows_R: Tensor) -> Tensor:
+        """What is added to these rows, and in the last column their mark, (R, D + 1)."""
+        return self._padded[self._places(rows_R)]
+
+    def _places(self, rows: Tensor) -> Tensor:
+        """Where they are in the padded table."""
+        place = torch.searchsorted(self.rows_U, rows).clamp_max(len(self.rows_U) - 1)
+        return place.masked_fill(self.rows_U[place] != rows, len(self.rows_U))
 
     def to(self, device: torch.device) -> Overlay:
         """The same on that device."""

@@ -81,9 +81,11 @@ def staying_of(
     """Kept reads, and keys of earlier writes that are on: those that share most with the keys.
 
     Those of the prompts that are told are left out, whose place is taken. Earlier keys are brought
-    back to what they were solved for, so that small changes of many writes do not add up.
+    back to what they were solved for, and kept reads to what the table alone gives, so that small
+    changes of many writes do not add up.
     """
-    some = kept.at(~withheld(kept) & ~torch.isin(kept.contexts_M, prompts_N))
+    told_P = torch.cat([prompts_N, *(write.keys.prompts_N for write in writes.on)])
+    some = kept.at(~withheld(kept) & ~torch.isin(kept.contexts_M, told_P))
     old = some.reads.heaviest(HEAVIEST)
     earlier = [w.keys.at(~torch.isin(w.keys.prompts_N, prompts_N)) for w in writes.on]
     told = Keys.concat(earlier) if earlier else None
@@ -92,6 +94,9 @@ def staying_of(
     chosen_M = _sharing_most(reads, keys, MOST_STAYING)
     reads = reads.at(chosen_M)
     back_MC = torch.zeros(len(reads), memory.spec.dim + 1)
+    if (overlay := writes.overlay(back_MC.device)) is not None:
+        told_MD, mark_M = overlay.read(reads.slots_NE, reads.weights_NE)
+        back_MC = -torch.cat([told_MD, mark_M[:, None]], dim=1)
     if told is not None and len(at_T := (chosen_M >= len(old)).nonzero()[:, 0]):
         wanted_TD = told.wanted_ND[chosen_M[at_T] - len(old)]
         m_TD, mark_T = read_sum(memory, writes, reads.at(at_T))
@@ -145,7 +150,7 @@ def tell(
     reads, device = located.reads, memory.values.device
     targets_N = located.targets_N.to(device)
     m_ND, mark_N = read_sum(memory, memory.writes, reads)
-    system, back_MC = _system(memory, reads, located.prompts_N, memory.writes, kept)
+    system, there = _system(memory, reads, located.prompts_N, memory.writes, kept)
 
     def wanted_from(sum_ND: Tensor) -> Tensor:
         return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
@@ -153,7 +158,7 @@ def tell(
     wanted_ND = wanted_from(m_ND)
     for round_ in range(ROUNDS):
         change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
-        x_UC, residual = system.solve(change_NC, back_MC)
+        x_UC, residual = system.solve(change_NC, *there)
         reached_ND = m_ND + system.changed(x_UC)[:, :-1]
         if round_ == ROUNDS - 1 or torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
             break
@@ -243,9 +248,9 @@ def _solved_again(
     keys = write.keys
     reads = SparseReads(keys.slots_NE, keys.weights_NE)
     m_ND, mark_N = read_sum(memory, before, reads)
-    system, back_MC = _system(memory, reads, keys.prompts_N, before, kept)
+    system, there = _system(memory, reads, keys.prompts_N, before, kept)
     change_NC = torch.cat([keys.wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
-    x_UC, residual = system.solve(change_NC, back_MC)
+    x_UC, residual = system.solve(change_NC, *there)
     return replace(
         write,
         rows_U=system.rows_U,
@@ -261,11 +266,18 @@ def _system(
     prompts_N: Tensor,
     writes: NamedWrites,
     kept: KeptReads,
-) -> tuple[WriteSystem, Tensor]:
-    """What is solved for one write, after these, and by how much what stays is to come back."""
+) -> tuple[WriteSystem, tuple[Tensor, Tensor | None]]:
+    """What is solved for one write, after these; by how much what stays is to come back, and what
+    these have added to the rows.
+
+    So each write takes the sum of all a step down in what one write of everything would minimise.
+    """
     staying = staying_of(memory, reads, prompts_N, writes, kept)
     gamma_M = torch.full((len(staying.reads),), GAMMA)
-    return WriteSystem(reads, staying.reads, gamma_M, RIDGE), staying.back_MC
+    system = WriteSystem(reads, staying.reads, gamma_M, RIDGE)
+    overlay = writes.overlay(staying.back_MC.device)
+    before_UC = None if overlay is None else overlay.of_rows(system.rows_U)
+    return system, (staying.back_MC, before_UC)
 
 
 @torch.no_grad()

@@ -61,6 +61,28 @@ def test_both_forms_give_the_dense_solution(
     assert residual <= RESIDUAL
 
 
+@pytest.mark.parametrize(("num_staying", "rows", "form"), [(200, 60, "primal"), (12, 400, "dual")])
+def test_small_ones_after_one_another_come_to_the_solution_of_all(
+    num_staying: int, rows: int, form: str
+) -> None:
+    keys, staying = some_reads(10, rows, 8, 1), some_reads(num_staying, rows, 8, 2)
+    gamma_M, wanted_NC = torch.ones(num_staying), torch.randn(10, 5)
+    system = WriteSystem(keys, staying, gamma_M, ridge=1e-2)
+    assert system.form == form
+    sum_RC = torch.zeros(rows, 5)
+    parts = [(keys.at(at), wanted_NC[at]) for at in (slice(0, 5), slice(5, 10))]
+    for turn in range(200):  # each, the other and what was added before being known to it
+        (now, now_NC), (other, other_NC) = parts[turn % 2], parts[1 - turn % 2]
+        stay = SparseReads.concat([staying, other])
+        to_be = torch.cat([torch.zeros(num_staying, 5), other_NC])
+        is_MC, is_NC = dense(stay, rows).float() @ sum_RC, dense(now, rows).float() @ sum_RC
+        part = WriteSystem(now, stay, torch.ones(len(stay)), ridge=1e-2)
+        x_UC, _ = part.solve(now_NC - is_NC, to_be - is_MC, sum_RC[part.rows_U])
+        sum_RC[part.rows_U] += x_UC
+    joint_UC, _ = system.solve(wanted_NC)
+    torch.testing.assert_close(sum_RC[system.rows_U], joint_UC, atol=1e-3, rtol=1e-3)
+
+
 def test_a_large_system_factored_in_float32_reaches_the_stated_residual(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
