@@ -1,7 +1,7 @@
 """A memory for a model that exists already: what it gives, and what it costs.
 
     python -m benchmarks.pretrained --json [--quick] [--data ../shared/data] [--cache DIR]
-                                    [--rows memory,lora,all,speed]
+                                    [--rows memory,lora,all,speed,step]
 
 SmolLM2-135M (`benchmarks.real_model`) and facts of ParaRel that it does not know; whole answers,
 greedy, in wordings that are held out by lemma. The model alone is the control. What was measured is
@@ -17,8 +17,10 @@ kept in --cache, so that the same command goes on where it was interrupted.
                                  `port` (of row memory): 0 where it has the same bits
     speed    data_ratio          the data group's tokens per core-second over a plain loop's
              snapshot_mib, store_bytes_per_trained
-
-`peak_over_plain` and `vocab_frac` are those of `benchmarks.pretrained_memory`.
+    step     peak_over_plain     peak memory of a rank of each group over a plain loop's, where
+                                 adapters train, at 16 x 256 tokens (--quick: 4 x 256)
+             vocab_frac          share of the memory's step with a vocabulary dimension, CPU time
+                                 (`benchmarks.pretrained_memory`)
 """
 
 from __future__ import annotations
@@ -30,22 +32,32 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import pretrained_memory
 from benchmarks.cells import Cells, code_digest
-from benchmarks.learning_data import NEEDED, check_folder
+from benchmarks.learning_data import NEEDED, NOVEL, check_folder
 from benchmarks.pretrained_runs import FULL, QUICK, Size, facts_of, learned_memory, tuned_model
 from benchmarks.pretrained_speed import speed
 from benchmarks.real_model import MissingModelError, default_cache, real_model
 from benchmarks.reflect_data import MissingDataError
 
 Json = dict[str, Any]
-ROWS = ("memory", "lora", "all", "speed")
+ROWS = ("memory", "lora", "all", "speed", "step")
 TRAINS = ("port", "lora", "all")
-PARTS = ("pretrained_runs", "pretrained_speed", "real_model", "learning_data")
+PARTS = (
+    "pretrained_runs",
+    "pretrained_speed",
+    "pretrained_memory",
+    "real_model",
+    "learning_data",
+)
+WINDOW = 256  # tokens, of the steps whose peak is measured
 AIMS = {
     "help_gain_facts": ">= 0.4",
     "taught_gain": ">= 0.9",
     "base_text_cost": "port 0 (same bits), lora <= 0.02, all <= 0.1",
     "help_text_cost": "<= 0.02",
+    "peak_over_plain": "data <= 1.2, memory <= 1.5",
+    "vocab_frac": "<= 0.35",
     "data_ratio": ">= 0.9",
     "snapshot_mib": "lora <= 12, port <= 4",
     "store_bytes_per_trained": "<= 20",
@@ -90,7 +102,7 @@ def measure(data: Path, cache: Path, size: Size, rows: Sequence[str]) -> Json:
     model = real_model(cache)
     facts = facts_of(data, cache / f"facts-{size.num_facts}", size)
     cells = Cells(cache / "cells", code=code_digest(PARTS))
-    key = {"size": vars(size), "data": list(NEEDED[:2])}
+    key = {"size": vars(size), "data": list(NEEDED)}
     found: dict[str, Json] = {}
 
     def cell(name: str, compute: Callable[[Path], Json]) -> None:
@@ -104,7 +116,17 @@ def measure(data: Path, cache: Path, size: Size, rows: Sequence[str]) -> Json:
     if "speed" in rows:
         for train in TRAINS:
             cell(f"speed-{train}", lambda path, t=train: speed(model, facts, t, size))  # type: ignore[misc]
+    if "step" in rows:
+        cell("step", lambda path: step_figures(model, data / NOVEL, size))
     return figures(found) | {"stale": cells.stale, "cells": found}
+
+
+def step_figures(model: Path, text: Path, size: Size) -> Json:
+    """Peaks and the vocabulary's share; both loops train adapters."""
+    batch = ("--batch", str(size.batch), "--window", str(WINDOW))
+    return pretrained_memory.figures(
+        str(model), str(text.absolute()), *batch, "--set", 'data.layer.train="lora"'
+    )
 
 
 def _folder(path: Path) -> Path:
@@ -131,6 +153,11 @@ def figures(found: Mapping[str, Json]) -> Json:
             before = summary["before"]["heldout"]["general_own_loss"]
             cost[train] = summary["heldout"]["general_own_loss"] - before
     result["base_text_cost"] = cost or None
+    if step := found.get("step"):
+        result["peak_over_plain"], result["vocab_frac"] = (
+            step["peak_over_plain"],
+            step["vocab_frac"],
+        )
     speeds = {t: found[f"speed-{t}"] for t in TRAINS if f"speed-{t}" in found}
     if speeds:
         result["data_ratio"] = {t: row["ratio"] for t, row in speeds.items()}

@@ -1,6 +1,6 @@
 """What a step with a large vocabulary takes: peak memory of a rank of each group over a plain
-transformers + peft loop of the same tokens, and the share of the memory's step that is spent in
-operations with a vocabulary dimension.
+transformers + peft loop of the same tokens, and the share of the memory's step, in CPU time, that
+is spent in operations with a vocabulary dimension.
 
     python -m benchmarks.pretrained_memory plain|data|memory MODEL TEXT [--batch 16] [--window 256]
 
@@ -18,13 +18,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psutil
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from actors.corpus.corpus import Corpus, WindowStream, build_tokenizer
 from actors.layers.batch import to_batch
@@ -86,34 +87,48 @@ class Peak:
 
 
 def vocabulary_share(trainer: DataTrainer | MemoryTrainer) -> dict[str, Any]:
-    """Share of a step's time in operators of which an input has a vocabulary dimension, and the
-    seconds of the largest of them.
+    """Share of a step's CPU time in operators of which an operand or a result has a vocabulary
+    dimension, and the seconds of the largest of them.
     """
-    sizes = {trainer.tokenizer.size, trainer.layer.vocab_rows}
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+    times = OperatorTimes({trainer.tokenizer.size, trainer.layer.vocab_rows})
+    begin = time.process_time()
+    with times:
         trainer.train_step()
-    whole = with_vocabulary = 0.0
-    by_operator: dict[str, float] = {}
-    for event in profiled.events() or []:
-        whole += event.self_cpu_time_total
-        if sizes & set(_dims(event.input_shapes)):
-            with_vocabulary += event.self_cpu_time_total
-            seconds = by_operator.get(event.name, 0.0) + event.self_cpu_time_total / 1e6
-            by_operator[event.name] = seconds
-    largest = sorted(by_operator.items(), key=lambda item: -item[1])[:8]
+    seconds = time.process_time() - begin
+    largest = sorted(times.seconds.items(), key=lambda item: -item[1])[:8]
     return {
-        "vocab_frac": with_vocabulary / whole,
-        "step_s": whole / 1e6,
-        "vocabulary_s": {name: round(seconds, 3) for name, seconds in largest},
+        "vocab_frac": sum(times.seconds.values()) / seconds,
+        "step_cpu_s": seconds,
+        "vocabulary_cpu_s": {name: round(each, 3) for name, each in largest},
     }
 
 
-def _dims(shapes: Any) -> Iterator[int]:
-    for shape in shapes or ():
-        if isinstance(shape, list | tuple):
-            yield from _dims(shape)
-        else:
-            yield shape
+class OperatorTimes(TorchDispatchMode):
+    """Seconds of CPU by operator, of those of which a tensor has one of these sizes.
+
+    By the process' own time: other work on the machine lengthens the wall time of some operators
+    and not of others. Backward passes on CPUs run in the calling thread and so are seen too.
+    """
+
+    def __init__(self, sizes: Collection[int]) -> None:
+        super().__init__()
+        self.sizes = {*sizes}
+        self.seconds: dict[str, float] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        begin = time.process_time()
+        result = func(*args, **(kwargs or {}))
+        spent = time.process_time() - begin
+        if any(self.sizes & {*shape} for shape in _shapes((args, kwargs, result))):
+            name = str(func.overloadpacket)
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+        return result
+
+
+def _shapes(values: Any) -> Iterator[torch.Size]:
+    for value in tree_leaves(values):
+        if isinstance(value, torch.Tensor):
+            yield value.shape
 
 
 def trainer_figures(spec: RunSpec, group: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Size:
         intervals_steps: steps of each group in such an interval.
         probes: questions of an evaluation.
         timed_steps: of each loop whose tokens per core-second are compared.
+        batch: windows of 256 tokens in the steps whose peak of memory is measured.
     """
 
     num_relations: int
@@ -44,10 +45,11 @@ class Size:
     interval_steps: int
     probes: int
     timed_steps: int
+    batch: int
 
 
-FULL = Size(6, 300, None, 12, 10, 200, 6)
-QUICK = Size(3, 60, 80, 3, 5, 60, 2)
+FULL = Size(6, 300, None, 12, 10, 200, 6, 16)
+QUICK = Size(3, 60, 80, 3, 5, 60, 2, 4)
 
 
 def facts_of(data: Path, folder: Path, size: Size, seed: int = 0) -> Path:

@@ -148,8 +148,10 @@ class ProgressView(LiveView):
         done = [row["interval"] for row in list(self._rows.values())]  # drawn on another thread
         if len(done) < len(GROUPS) or self._first_interval_at is None:
             return None
-        per_interval = (time.monotonic() - self._first_interval_at) / max(1, min(done))
-        return max(0.0, (self._config.intervals + 1 - min(done)) * per_interval)
+        # the mean: where the groups take turns, one of them is an interval ahead half of the time
+        num_done = max(1.0, sum(done) / len(done))
+        per_interval = (time.monotonic() - self._first_interval_at) / num_done
+        return max(0.0, (self._config.intervals + 1 - num_done) * per_interval)
 
     def _cells(self, group: str) -> dict[str, str]:
         total = self._config.total_steps(group)

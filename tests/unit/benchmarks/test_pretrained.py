@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 
 from actors.corpus.corpus import Corpus, WindowStream, build_tokenizer
 from actors.layers.batch import to_batch
-from benchmarks import real_model
-from benchmarks.pretrained import AIMS, figures, main
+from actors.training.memory_trainer import MemoryTrainer
+from actors.wire import Order
+from benchmarks import pretrained_memory, real_model
+from benchmarks.pretrained import AIMS, figures, main, step_figures
+from benchmarks.pretrained_memory import OperatorTimes, step_spec, vocabulary_share
 from benchmarks.pretrained_runs import QUICK, same_weights, short_config
 from benchmarks.pretrained_speed import plain_step
 from orchestrator.settings.config import make_config
@@ -42,6 +46,7 @@ def test_the_figures_are_differences_to_the_model_alone() -> None:
         },
         "lora": {"summary": a_summary(4.02, 4.1, **before)},
         "speed-port": speeds,
+        "step": {"peak_over_plain": {"data": 1.1, "memory": 1.4}, "vocab_frac": 0.5},
     }
     result = figures(found)
     assert result["help_gain_facts"] == pytest.approx(0.5)
@@ -51,6 +56,8 @@ def test_the_figures_are_differences_to_the_model_alone() -> None:
     assert (result["commands_to_memory"], result["minutes"]) == (2, 9.5)
     assert result["data_ratio"] == {"port": 0.95}
     assert result["snapshot_mib"] == {"port": 3.0}
+    assert result["peak_over_plain"] == {"data": 1.1, "memory": 1.4}
+    assert result["vocab_frac"] == 0.5
 
 
 def test_what_was_not_measured_is_null_and_a_port_with_other_bits_costs_no_zero() -> None:
@@ -97,6 +104,53 @@ def test_the_plain_loop_trains_what_the_run_trains_and_lowers_its_loss(
     step = plain_step(model, config, lr=1e-2)
     losses = [float(step(batch).detach()) for _ in range(4)]
     assert losses[-1] < losses[0]
+
+
+def test_a_step_is_measured_by_cpu_time_and_by_what_has_a_vocabulary_dimension() -> None:
+    hidden_NH = torch.randn(64, 32, requires_grad=True)
+    matrix_VH = torch.randn(977, 32, requires_grad=True)
+    with OperatorTimes({977}) as times:
+        torch.nn.functional.linear(hidden_NH, hidden_NH.detach()).sum().backward()
+    assert times.seconds == {}
+    with OperatorTimes({977}) as times:
+        time.sleep(0.2)  # no CPU time
+        torch.nn.functional.linear(hidden_NH, matrix_VH).logsumexp(1).sum().backward()
+    assert {"aten.mm", "aten.logsumexp"} <= {*times.seconds}  # forward and backward
+    assert 0 < sum(times.seconds.values()) < 0.2
+
+
+def test_the_vocabulary_has_a_share_of_the_memory_s_step(model: Path) -> None:
+    text = model.parent / "text.txt"
+    text.write_text("The fox sees the dog.\n\n" * 400, encoding="utf-8")
+    sizes = {
+        "memory.layer.dim": 16,
+        "data.layer.read_layers": [0, 1],
+        "corpus.block_bytes": 1024,
+    }
+    spec = step_spec(str(model), str(text), 2, 16, sizes)
+    trainer = MemoryTrainer(spec, build_tokenizer(spec).to_json(), "step")
+    trainer.begin_interval(Order("step", 0, 1, 1))
+    found = vocabulary_share(trainer)
+    assert 0 < found["vocab_frac"] < 1
+    assert sum(found["vocabulary_cpu_s"].values()) <= found["step_cpu_s"]
+    assert "aten.mm" in found["vocabulary_cpu_s"]
+
+
+def test_the_steps_of_both_groups_train_adapters_like_the_plain_loop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[str] = []
+
+    def measured(model: str, text: str, *options: str) -> dict[str, Any]:
+        given.extend(options)
+        return {}
+
+    monkeypatch.setattr(pretrained_memory, "figures", measured)
+    step_figures(tmp_path, tmp_path / "text.txt", QUICK)
+    assert given[:4] == ["--batch", "4", "--window", "256"]
+    name, _, value = given[given.index("--set") + 1].partition("=")
+    values = step_spec("a-model", "text.txt", 4, 256, {name: json.loads(value)})
+    assert values.data.layer.train == "lora"
 
 
 def test_weights_are_compared_bit_for_bit(model: Path, tmp_path: Path) -> None:

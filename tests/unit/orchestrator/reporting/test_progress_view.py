@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 from functools import partial
 from typing import Any
 
@@ -72,6 +73,23 @@ def test_a_groups_first_interval_may_come_while_the_view_is_drawn() -> None:
             break
         turns += 1
     assert turns > 0
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_the_time_left_does_not_jump_where_the_groups_take_turns(
+    monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    """In one process each half of an interval takes its time; here 30 s."""
+    metrics, clock = Metrics(0.0), {"now": 0.0}
+    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+    progress = ProgressView(a_config(intervals=10), Console(quiet=True))
+    for interval in (1, 2):
+        for group in GROUPS:
+            progress.interval(metrics.add_interval([a_report(group, interval)], 0.5, 1))
+    if ahead:
+        progress.interval(metrics.add_interval([a_report(DATA, 3)], 0.5, 1))
+    progress._first_interval_at, clock["now"] = 0.0, 120.0 + 30.0 * ahead
+    assert progress._left_s() == pytest.approx(60.0 * 9 - 30.0 * ahead)
 
 
 def test_a_terminal_too_narrow_for_both_groups_does_not_stop_the_run() -> None:
