@@ -1,7 +1,7 @@
 """Solves for a write of the value table: few rows, such that given reads change by given amounts
 and other reads stay as they are.
 
-    minimise  Σ_i ‖a_iᵀX − t_i‖²  +  Σ_j γ_j ‖b_jᵀX − s_j‖²  +  λ ‖X₀ + X‖²
+    minimise  Σ_i κ_i ‖a_iᵀX − t_i‖²  +  Σ_j γ_j ‖b_jᵀX − s_j‖²  +  λ ‖X₀ + X‖²
 
 X: of the rows that the a read. a: keys, b: reads that are to stay, t: wanted changes, s: what
 brings those back that moved, or 0. X₀: what was added to these rows before, or 0.
@@ -161,6 +161,7 @@ class WriteSystem:
         staying: reads that are to stay.
         gamma_M: how much each of those counts.
         ridge: λ.
+        counts_N: κ, how much each key counts; None: 1.
 
     Attributes:
         rows_U: rows of the table that the write may change, ascending: those that the keys read.
@@ -169,10 +170,17 @@ class WriteSystem:
     """
 
     def __init__(
-        self, keys: SparseReads, staying: SparseReads, gamma_M: Tensor, ridge: float = RIDGE
+        self,
+        keys: SparseReads,
+        staying: SparseReads,
+        gamma_M: Tensor,
+        ridge: float = RIDGE,
+        counts_N: Tensor | None = None,
     ) -> None:
         self.rows_U = keys.slots_NE[keys.weights_NE != 0].unique()
-        own, _ = keys.within(self.rows_U)
+        counts_N = torch.ones(len(keys)) if counts_N is None else counts_N
+        self._root_counts = counts_N.double().sqrt()[:, None]
+        own, _ = keys.scaled(counts_N.sqrt()).within(self.rows_U)
         others, self._taking_part = staying.scaled(gamma_M.sqrt()).within(self.rows_U)
         self._root_gamma = gamma_M.sqrt()[self._taking_part]
         self._num_keys, self.num_staying, self._ridge = len(own), len(others), ridge
@@ -191,7 +199,8 @@ class WriteSystem:
 
     def changed(self, x_UC: Tensor) -> Tensor:
         """By how much X changes what the keys read, (N, C) float32."""
-        return self._matrix.times(x_UC.double())[: self._num_keys].float()
+        scaled_NC = self._matrix.times(x_UC.double())[: self._num_keys]
+        return (scaled_NC / self._root_counts).float()
 
     def _times(self, x_UC: Tensor) -> Tensor:
         """The primal system's matrix times x, float64."""
@@ -221,7 +230,7 @@ class WriteSystem:
             back_MC: by how much the reads that stay are to, since they have moved; None: 0.
             before_UC: X₀, None: 0. Solved for is X₀ + X, which gives the reads X₀ already.
         """
-        wanted = F.pad(wanted_NC.double(), (0, 0, 0, self.num_staying))
+        wanted = F.pad(wanted_NC.double() * self._root_counts, (0, 0, 0, self.num_staying))
         if back_MC is not None:
             back = back_MC[self._taking_part].double() * self._root_gamma[:, None]
             wanted[len(wanted_NC) :] = back

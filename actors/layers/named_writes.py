@@ -62,6 +62,7 @@ class Keys:
         targets_N: the token that is to follow, int64.
         prompts_N: a number for the tokens of the prompt, int64: a later write of the same prompt
             takes its place.
+        counts_N: how much it counts beside a read that stays, float32.
     """
 
     slots_NE: Tensor
@@ -69,6 +70,7 @@ class Keys:
     wanted_ND: Tensor
     targets_N: Tensor
     prompts_N: Tensor
+    counts_N: Tensor
 
     def __len__(self) -> int:
         return len(self.targets_N)

@@ -118,6 +118,16 @@ def wanted_reads(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Ten
     return wanted_ND
 
 
+@torch.no_grad()
+def says(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """Whether the memory's likeliest token at these sums of rows is the target, (N,) bool."""
+    found = [
+        memory.predict(memory.gated(m_ND[some], u_ND[some])).argmax(-1) == targets_N[some]
+        for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device))
+    ]
+    return torch.cat(found)
+
+
 def _wanted(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
     """By Adam, each position until it is sure."""
     out_ND, live_L = m_ND.clone(), torch.arange(len(m_ND), device=m_ND.device)

@@ -33,10 +33,12 @@ from actors.layers.named_writes import (
     Overlay,
     novelty,
 )
-from actors.measuring.told_keys import locate, sequences, wanted_reads
+from actors.measuring.told_keys import locate, says, sequences, wanted_reads
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Told
 
+LOUDER = 30.0  # times as much a key counts where the memory would still say something else
+LOUDEST = 1000.0  # a read of old text counts 1
 ROUNDS = 2  # of wanted reads: after the first, for those that others got in the way of
 GAMMA = 1.0  # how much old reads count
 # Reads that stay, those that share most with the keys. More are better, and slower; worst is about
@@ -65,10 +67,13 @@ def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tu
 
 @dataclass(frozen=True)
 class Staying:
-    """Reads that are to stay, and by how much each has moved away from what it was to be."""
+    """Reads that are to stay, by how much each has moved away from what it was to be, and how much
+    each counts.
+    """
 
     reads: SparseReads
     back_MC: Tensor
+    gamma_M: Tensor
 
 
 def staying_of(
@@ -94,6 +99,7 @@ def staying_of(
     chosen_M = _sharing_most(reads, keys, MOST_STAYING)
     reads = reads.at(chosen_M)
     back_MC = torch.zeros(len(reads), memory.spec.dim + 1)
+    gamma_M = torch.full((len(reads),), GAMMA)
     if (overlay := writes.overlay(back_MC.device)) is not None:
         told_MD, mark_M = overlay.read(reads.slots_NE, reads.weights_NE)
         back_MC = -torch.cat([told_MD, mark_M[:, None]], dim=1)
@@ -101,7 +107,8 @@ def staying_of(
         wanted_TD = told.wanted_ND[chosen_M[at_T] - len(old)]
         m_TD, mark_T = read_sum(memory, writes, reads.at(at_T))
         back_MC[at_T] = torch.cat([wanted_TD - m_TD, (1 - mark_T)[:, None]], dim=1)
-    return Staying(reads, back_MC)
+        gamma_M[at_T] = told.counts_N[chosen_M[at_T] - len(old)]
+    return Staying(reads, back_MC, gamma_M)
 
 
 def _sharing_most(reads: SparseReads, keys: SparseReads, most: int) -> Tensor:
@@ -150,19 +157,28 @@ def tell(
     reads, device = located.reads, memory.values.device
     targets_N = located.targets_N.to(device)
     m_ND, mark_N = read_sum(memory, memory.writes, reads)
-    system, there = _system(memory, reads, located.prompts_N, memory.writes, kept)
+    counts_N = torch.ones(len(reads))
+    system, there = _system(memory, reads, located.prompts_N, counts_N, memory.writes, kept)
 
     def wanted_from(sum_ND: Tensor) -> Tensor:
         return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
 
     wanted_ND = wanted_from(m_ND)
-    for round_ in range(ROUNDS):
+    first_wanted_ND, round_ = wanted_ND, 0
+    while True:
         change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
         x_UC, residual = system.solve(change_NC, *there)
-        reached_ND = m_ND + system.changed(x_UC)[:, :-1]
-        if round_ == ROUNDS - 1 or torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
+        reached_ND, round_ = m_ND + system.changed(x_UC)[:, :-1], round_ + 1
+        if round_ < ROUNDS and not torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
+            wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
+            continue
+        said_N = says(memory, reached_ND.to(device), located.u_ND, targets_N).cpu()
+        if said_N.all() or counts_N.max() * LOUDER > LOUDEST:
             break
-        wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
+        # A memory whose addresses hardly tell texts apart would say what it said before.
+        counts_N = torch.where(said_N, counts_N, counts_N * LOUDER)
+        system, there = _system(memory, reads, located.prompts_N, counts_N, memory.writes, kept)
+        wanted_ND, round_ = first_wanted_ND, 0
     write = NamedWrite(
         id,
         time.time() if told_at is None else told_at,
@@ -170,7 +186,14 @@ def tell(
         system.rows_U,
         x_UC[:, :-1].contiguous(),
         x_UC[:, -1].contiguous(),
-        Keys(reads.slots_NE, reads.weights_NE, wanted_ND, located.targets_N, located.prompts_N),
+        Keys(
+            reads.slots_NE,
+            reads.weights_NE,
+            wanted_ND,
+            located.targets_N,
+            located.prompts_N,
+            counts_N,
+        ),
         {
             "keys": float(len(reads)),
             "rows": float(len(system.rows_U)),
@@ -248,7 +271,7 @@ def _solved_again(
     keys = write.keys
     reads = SparseReads(keys.slots_NE, keys.weights_NE)
     m_ND, mark_N = read_sum(memory, before, reads)
-    system, there = _system(memory, reads, keys.prompts_N, before, kept)
+    system, there = _system(memory, reads, keys.prompts_N, keys.counts_N, before, kept)
     change_NC = torch.cat([keys.wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
     x_UC, residual = system.solve(change_NC, *there)
     return replace(
@@ -264,6 +287,7 @@ def _system(
     memory: MemoryLayer,
     reads: SparseReads,
     prompts_N: Tensor,
+    counts_N: Tensor,
     writes: NamedWrites,
     kept: KeptReads,
 ) -> tuple[WriteSystem, tuple[Tensor, Tensor | None]]:
@@ -273,8 +297,7 @@ def _system(
     So each write takes the sum of all a step down in what one write of everything would minimise.
     """
     staying = staying_of(memory, reads, prompts_N, writes, kept)
-    gamma_M = torch.full((len(staying.reads),), GAMMA)
-    system = WriteSystem(reads, staying.reads, gamma_M, RIDGE)
+    system = WriteSystem(reads, staying.reads, staying.gamma_M, RIDGE, counts_N)
     overlay = writes.overlay(staying.back_MC.device)
     before_UC = None if overlay is None else overlay.of_rows(system.rows_U)
     return system, (staying.back_MC, before_UC)

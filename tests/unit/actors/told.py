@@ -16,6 +16,7 @@ def made_write(name: str, seed: int = 0, num_rows: int = 3, on: bool = True) -> 
         torch.randn(2, 16, generator=draw),
         torch.randint(0, 50, (2,), generator=draw),
         torch.zeros(2, dtype=torch.int64),
+        torch.ones(2),
     )
     return NamedWrite(
         id=name,

@@ -90,6 +90,23 @@ def test_what_is_told_is_said_by_the_memory_and_with_it_from_its_first_token_to_
     assert told.memory.writes.freshness(m_ND, both_ND - m_ND, mark_N).min() > 0.9
 
 
+def test_a_memory_whose_addresses_hardly_tell_texts_apart_says_what_it_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowded = Told(tmp_path, slots_side=5, topk=5, heads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(telling, "LOUDEST", 1.0)
+        quiet = crowded.tell(asked("Avaria"), "Dastan")
+        assert crowded.says([asked("Avaria")], ["Dastan"]) == 0
+        telling.untell(crowded.memory, quiet, crowded.kept)
+    crowded.tell(asked("Avaria"), "Dastan")
+    assert crowded.says([asked("Avaria")], ["Dastan"]) == 1
+    (write,) = crowded.memory.writes
+    assert write.keys.counts_N.max() > 1
+    crowded.tell(asked("Borvia"), "Kelm")  # what counts more also stays
+    assert crowded.says([asked("Avaria")], ["Dastan"]) == 1
+
+
 def test_the_table_and_rows_that_no_key_reads_keep_their_bits(told: Told) -> None:
     before = {name: p.clone() for name, p in told.memory.named_parameters()}
     told.tell(asked("Avaria"), "Dastan")
