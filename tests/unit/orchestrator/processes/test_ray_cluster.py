@@ -157,7 +157,7 @@ def test_a_checkpoint_that_is_nowhere_ends_the_run_with_the_way_on(
     monkeypatch.setattr("orchestrator.processes.ray_cluster.refetch_checkpoint", refetch)
     event = restarted(cluster, 1)
     assert isinstance(event, Failed)
-    assert "go on with: tandem train" in str(event.cause)
+    assert "go on with: tandem resume" in str(event.cause)
     cluster.stop()
 
 
