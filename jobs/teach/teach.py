@@ -24,6 +24,7 @@ from jobs.teach.taught_config import EXAM, LESSONS, TOLD, WRITTEN, Sources, taug
 from orchestrator.console import Console
 from orchestrator.reporting.taught_report import figure_rows, lesson_rows, lost_rows, subtitle
 from orchestrator.run_dir.run_dir import RunDir, find_export
+from orchestrator.run_dir.run_status import is_finished
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.run_dir.status import look
 from orchestrator.settings.config import Config
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from actors.layers.named_writes import NamedWrites
     from actors.teaching.lesson_preparation import Prepared
 
-FINISHED = "finished"  # how the status of a run begins that reached its end
 SHOWN = 8  # lessons and lost answers in the terminal
 
 
@@ -137,9 +137,7 @@ def read_given(run_dir: RunDir, config: Config, options: TeachOptions) -> GivenL
 
 def has_finished(out: RunDir) -> bool:
     """Whether a run reached its end."""
-    return out.exists(SUMMARY) and str(json.loads(out.read(SUMMARY)).get("status", "")).startswith(
-        FINISHED
-    )
+    return out.exists(SUMMARY) and is_finished(json.loads(out.read(SUMMARY)).get("status"))
 
 
 def refuse_existing(out: RunDir) -> None:
