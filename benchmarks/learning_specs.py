@@ -197,33 +197,12 @@ def _files(sources: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _spec(sizes: Sizes, seed: int, intervals: int, corpus: dict[str, Any]) -> RunSpec:
     layers = sizes.layers
-    data, memory = ({"lr": lr, "weight_decay": 0.1} for lr in (layers.data_lr, layers.memory_lr))
     return RunSpec.model_validate(
         {
             "seed": seed,
             "intervals": intervals,
             "corpus": corpus,
             "tokenizer": {"vocab_size": 1536},
-            "data": {
-                **layers.group,
-                "layer": {"fields": layers.llama(WINDOW), "read_layers": layers.read_layers},
-                "optimizer": data,
-                "steps_per_interval": sizes.data_steps,
-            },
-            "memory": {
-                **layers.group,
-                "layer": {
-                    "dim": layers.dim,
-                    "slots_side": layers.slots_side,
-                    "conv_dilations": (1, 1),
-                    "conv_taps": 2,
-                },
-                "optimizer": memory,
-                "value_lr": layers.value_lr,
-                "recall_frac": 0.25,
-                "sync_frac": 0.125,
-                "steps_per_interval": sizes.memory_steps,
-            },
-            "losses": {"balance": 0.3},
+            **layers.sections(WINDOW, sizes.data_steps, sizes.memory_steps),
         }
     )

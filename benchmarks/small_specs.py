@@ -81,6 +81,38 @@ class Layers:
             "workers": {"gpus": gpus},
         }
 
+    def sections(self, window: int, data_steps: int, memory_steps: int) -> dict[str, Any]:
+        """Sections of both groups and of the losses, where whole answers are asked for.
+
+        Args:
+            window: tokens of a window.
+            data_steps, memory_steps: of either group per interval.
+        """
+        data, memory = ({"lr": lr, "weight_decay": 0.1} for lr in (self.data_lr, self.memory_lr))
+        return {
+            "data": {
+                **self.group,
+                "layer": {"fields": self.llama(window), "read_layers": self.read_layers},
+                "optimizer": data,
+                "steps_per_interval": data_steps,
+            },
+            "memory": {
+                **self.group,
+                "layer": {
+                    "dim": self.dim,
+                    "slots_side": self.slots_side,
+                    "conv_dilations": (1, 1),
+                    "conv_taps": 2,
+                },
+                "optimizer": memory,
+                "value_lr": self.value_lr,
+                "recall_frac": 0.25,
+                "sync_frac": 0.125,
+                "steps_per_interval": memory_steps,
+            },
+            "losses": {"balance": 0.3},
+        }
+
 
 SMALL = Layers()
 # About 100 million parameters in the data layer: what a card is for.

@@ -84,7 +84,6 @@ def pair_config(
 ) -> Config:
     """Config of the run; `changes` are further sections."""
     layers = sizes.layers
-    data, memory = ({"lr": lr, "weight_decay": 0.1} for lr in (layers.data_lr, layers.memory_lr))
     return make_config(
         {
             "name": name,
@@ -102,27 +101,7 @@ def pair_config(
                 "heldout_frac": 0.02,
             },
             "tokenizer": {"vocab_size": 1536},
-            "data": {
-                **layers.group,
-                "layer": {"fields": layers.llama(WINDOW), "read_layers": (0, 1)},
-                "optimizer": data,
-                "steps_per_interval": sizes.data_steps,
-            },
-            "memory": {
-                **layers.group,
-                "layer": {
-                    "dim": layers.dim,
-                    "slots_side": layers.slots_side,
-                    "conv_dilations": (1, 1),
-                    "conv_taps": 2,
-                },
-                "optimizer": memory,
-                "value_lr": layers.value_lr,
-                "recall_frac": 0.25,
-                "sync_frac": 0.125,
-                "steps_per_interval": sizes.memory_steps,
-            },
-            "losses": {"balance": 0.3},
+            **layers.sections(WINDOW, sizes.data_steps, sizes.memory_steps),
             "evaluation": {"every": 0},
             "checkpoints": {"every": 0},
             **changes,
