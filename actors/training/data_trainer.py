@@ -74,6 +74,7 @@ class DataTrainer(Trainer):
         self.open_streams()
         self.check_wired()
         prepare_training(self.layer)
+        self.build_more(begin)
 
     def open_streams(self) -> None:
         """As `Trainer.open_streams`."""

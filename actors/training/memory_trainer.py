@@ -83,6 +83,7 @@ class MemoryTrainer(Trainer):
         self.heldout: Batch | None = None
         self.choices = self.generator(0)
         prepare_training(self.layer)
+        self.build_more(begin)
 
     def open_streams(self) -> None:
         """As `Trainer.open_streams`: its own, and one to read the ranges that the data
@@ -160,7 +161,7 @@ class MemoryTrainer(Trainer):
 
     def train_step(self) -> Measured:
         """One step of the weighted memory losses."""
-        group, step = self.spec.memory, Measured()
+        step = Measured()
         with self.cost("batch"):
             windows, real = self.next_windows()
             order = torch.randperm(len(windows), generator=self.choices).numpy()
@@ -179,10 +180,18 @@ class MemoryTrainer(Trainer):
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
             self._learn_pass(part, is_text_B[rows], rows, num_global, step)
+        return self.updated(step)
+
+    def updated(self, step: Measured) -> Measured:
+        """Changes the weights by the gradients of a step's passes, added over all ranks.
+
+        Returns what the step measured. Raises: as `check_finite`.
+        """
         self.reduce()
+        group, spec = self.spec.memory, self.spec.memory.optimizer
+        total = self.spec.total_steps(MEMORY)
+        lr = learning_rate(spec.lr, spec, self.step, total)
         with self.cost("optimizer"):
-            total, spec = self.spec.total_steps(MEMORY), group.optimizer
-            lr = learning_rate(spec.lr, spec, self.step, total)
             step.add_metric("gradient_norm", self.dense.step(lr))
             value_lr = learning_rate(group.value_lr, spec, self.step, total)
             value_norm, num_rows = self.rows.step(value_lr, self.ranks)

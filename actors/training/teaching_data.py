@@ -23,30 +23,20 @@ from actors.layers import losses
 from actors.layers.batch import Batch, data_logits_at, to_batch
 from actors.lessons.lesson_files import read_kept_lessons
 from actors.lessons.lesson_windows import LessonWindows, documents_of
-from actors.settings.run import DATA, RunSpec
+from actors.settings.run import DATA
 from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured, within
 from actors.training.optim import learning_rate
 from actors.training.terms import TeachingDataTerms, Term
 from actors.weights.builders import build_data_layer
-from actors.weights.starting_model import StartingModel
 
 
 class TeachingDataTrainer(DataTrainer):
     """One rank of the data group of a run that teaches."""
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        tokenizer_json: str,
-        run: str,
-        rank: int = 0,
-        num_ranks: int = 1,
-        incarnation: int = 0,
-        begin: Callable[[str], None] = lambda phase: None,
-        starting: StartingModel | None = None,
-    ) -> None:
-        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin, starting)
+    def build_more(self, begin: Callable[[str], None]) -> None:
+        """The data layer as it was, and the lessons."""
+        spec = self.spec
         begin("building the data layer as it was")
         layer = build_data_layer(spec, self.tokenizer, self.device, self.starting)
         self.reference = layer.eval().requires_grad_(False)

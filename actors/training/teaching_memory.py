@@ -26,31 +26,20 @@ from actors.layers.batch import Batch, data_logits_at, memory_logits_at, rows_at
 from actors.lessons.lesson_files import read_exam, read_kept_lessons
 from actors.lessons.lesson_windows import LessonWindows, documents_of
 from actors.lessons.told_rows import ToldRows
-from actors.settings.run import MEMORY, RunSpec
+from actors.settings.run import MEMORY
 from actors.training.interval import Measured, within
 from actors.training.memory_trainer import MemoryTrainer
-from actors.training.optim import learning_rate
 from actors.training.terms import TeachingMemoryTerms, Term
 from actors.training.told import told_from_lists, with_changes
-from actors.weights.starting_model import StartingModel
 from actors.wire import Order
 
 
 class TeachingMemoryTrainer(MemoryTrainer):
     """One rank of the memory group of a run that teaches."""
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        tokenizer_json: str,
-        run: str,
-        rank: int = 0,
-        num_ranks: int = 1,
-        incarnation: int = 0,
-        begin: Callable[[str], None] = lambda phase: None,
-        starting: StartingModel | None = None,
-    ) -> None:
-        super().__init__(spec, tokenizer_json, run, rank, num_ranks, incarnation, begin, starting)
+    def build_more(self, begin: Callable[[str], None]) -> None:
+        """The memory as it was, what it was told, and the lessons."""
+        spec = self.spec
         begin("building the memory as it was")
         self.kept = self.build_layer().requires_grad_(False)
         if spec.teach.told is not None:
@@ -84,16 +73,7 @@ class TeachingMemoryTrainer(MemoryTrainer):
             step.num_tokens += part.num_tokens
             first = within(self.num_lessons, rows)
             self.learn(self.followed_terms(part, first, num_lessons, num_text), step)
-        self.reduce()
-        with self.cost("optimizer"):
-            total, spec = self.spec.total_steps(MEMORY), group.optimizer
-            lr = learning_rate(spec.lr, spec, self.step, total)
-            step.add_metric("gradient_norm", self.dense.step(lr))
-            value_lr = learning_rate(group.value_lr, spec, self.step, total)
-            value_norm, num_rows = self.rows.step(value_lr, self.ranks)
-            step.add_metric("value_gradient_norm", value_norm)
-        step.metrics |= {"lr": lr, "rows_written": float(num_rows)}
-        return self.checked(step)
+        return self.updated(step)
 
     def followed_terms(
         self, part: Batch, first: int, num_lessons: int, num_text: int

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -147,6 +147,9 @@ class Trainer(ABC):
 
     def begin_interval(self, order: Order) -> None:  # noqa: B027
         """What a subclass prepares before its steps, after the peer's snapshot was adopted."""
+
+    def build_more(self, begin: Callable[[str], None]) -> None:  # noqa: B027
+        """What a subclass builds besides; called last in a construction, `begin` as there."""
 
     def before_adopt(self) -> None:  # noqa: B027
         """What a subclass keeps of the mirror before it changes."""
@@ -319,11 +322,7 @@ class Trainer(ABC):
             first_step_at=first_step_at,
             metrics=measured.metrics,
             shares=dict(measured.shares),
-            costs_s={
-                **costs_s,
-                "measure": measured_at - stepped,
-                "checkpoint": end - published,
-            },
+            costs_s=costs_s | {"measure": measured_at - stepped, "checkpoint": end - published},
             agreement=agreement,
             adopted_bytes=sum(bucket.nbytes for bucket in buckets),
             published_bytes=sum(bucket.nbytes for bucket in out),
