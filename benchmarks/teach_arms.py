@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from actors.layers.pair import Pair
+from actors.lessons.contradictions import is_contradicting
 from actors.lessons.lesson import from_lines, to_lines
-from actors.pair.wordings import is_contradicting
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.teaching_data import TeachingDataTrainer
@@ -28,7 +28,8 @@ from benchmarks.cells import Cells
 from benchmarks.teach_data import TeachData
 from benchmarks.teach_pairs import NOVEL_FRAC, PairSizes, TaughtPair, trained_pair
 from benchmarks.teach_scores import Scores
-from jobs.teach.teach import TeachOptions, run_teach
+from jobs.teach.options import TeachOptions
+from jobs.teach.teach import run_teach
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
