@@ -5,8 +5,8 @@
 A pair learns ParaRel's facts and a novel. `tandem teach` then teaches it counterfactual and new
 facts, one wording of a relation, without its corpus. Beside it, on the data layer alone, with the
 same lessons and steps: labels alone at four rates, adapters, random tokens as rehearsal, and two
-upper controls that may read the corpus. All whole answers, by the data layer alone unless said. Cells are
-kept in --cache: the same command goes on where it was interrupted.
+upper controls that may read the corpus. All whole answers, by the data layer alone unless said.
+Cells are kept in --cache: the same command goes on where it was interrupted.
 
     taught, other_wordings     lessons answered as they were taught, and in wordings that the pair
                                has seen and that were not taught
