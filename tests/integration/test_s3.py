@@ -202,7 +202,9 @@ def test_a_killed_run_on_s3_is_resumed_to_the_bits_of_an_undisturbed_one(
 
 @pytest.mark.ray  # a driver of its own, which is killed
 @pytest.mark.long
-def test_so_is_one_on_ray_and_two_novels(environment: dict[str, str], novels: str, workplace: Path) -> None:
+def test_so_is_one_on_ray_and_two_novels(
+    environment: dict[str, str], novels: str, workplace: Path
+) -> None:
     same_bits_after_a_kill(environment, workplace, novels, "novels")
 
 
