@@ -4,9 +4,9 @@
 
 A pair learns ParaRel's facts and a novel. `tandem teach` then teaches it counterfactual and new
 facts, one wording of a relation, without its corpus. Beside it, on the data layer alone, with the
-same lessons and steps: labels alone at four rates, random tokens as rehearsal, and two upper
-controls that may read the corpus. All whole answers, by the data layer alone unless said. Cells are
-kept in --cache: the same command goes on where it was interrupted.
+same lessons and steps: labels alone at four rates, adapters, random tokens as rehearsal, and two
+upper controls that may read the corpus. All whole answers, by the data layer alone unless said.
+Cells are kept in --cache: the same command goes on where it was interrupted.
 
     taught, other_wordings     lessons answered as they were taught, and in wordings that the pair
                                has seen and that were not taught
@@ -20,6 +20,7 @@ kept in --cache: the same command goes on where it was interrupted.
                                is the memory before
     memory_kept_lost           answers about other facts that the memory lost
     labels_score               of labels alone at the best of four rates; lost by them: labels_lost
+    lora_score, lora_lost      of adapters in the place of the whole model, the better of two rates
     s_per_lesson               seconds of a core for a lesson, everything together
 """
 
@@ -35,7 +36,7 @@ from typing import Any
 from benchmarks.cells import Cells, Task, code_digest
 from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of
 from benchmarks.intervals import table_row
-from benchmarks.teach_arms import ARMS, LABELS, TeachCells
+from benchmarks.teach_arms import ARMS, LABELS, LORA, TeachCells
 from benchmarks.teach_data import check_folder
 from benchmarks.teach_pairs import FULL, QUICK, PairSizes
 from benchmarks.teach_scores import pooled
@@ -65,7 +66,7 @@ def figures(cells: TeachCells) -> dict[str, float]:
     arms = {name: cells.arm(name)["own"] for name in ARMS}
     own, memory, was = taught["own"], taught["memory"], before["own"]
     sizes = {"changed": len(cells.lessons.changed), "new": len(cells.lessons.new)}
-    labels = max(LABELS, key=lambda name: arms[name]["score"])
+    labels, lora = (max(some, key=lambda name: arms[name]["score"]) for some in (LABELS, LORA))
     return {
         "taught": pooled(own, "taught", sizes),
         "other_wordings": pooled(own, "others", sizes),
@@ -85,6 +86,8 @@ def figures(cells: TeachCells) -> dict[str, float]:
         "s_per_lesson": taught["cpu_s"] / sum(sizes.values()),
         "labels_score": arms[labels]["score"],
         "labels_lost": lost(was, arms[labels])["kept_lost_seen"],
+        "lora_score": arms[lora]["score"],
+        "lora_lost": lost(was, arms[lora])["kept_lost_seen"],
         "random_lost": lost(was, arms["random"])["kept_lost_seen"],
         "corpus_lost": lost(was, arms["corpus"])["kept_lost_seen"],
         **{f"score of {name}": found["score"] for name, found in arms.items()},

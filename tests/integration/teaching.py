@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jobs.teach.teach import TeachOptions, run_teach
+from jobs.teach.options import TeachOptions
+from jobs.teach.teach import run_teach
 from orchestrator.console import Console
 from orchestrator.settings.config import load_config
 from tests.integration.tiny import run_in_process, write_config, write_corpora

@@ -18,8 +18,9 @@ from actors.training.teaching_data import TeachingDataTrainer
 from actors.weights.pair_export import load_pair
 from actors.weights.writes_store import WritesStore
 from actors.wire import ConfigError
+from jobs.teach.options import TeachOptions
 from jobs.teach.propose import run_propose
-from jobs.teach.teach import TeachOptions, run_teach
+from jobs.teach.teach import run_teach
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
