@@ -273,7 +273,7 @@ class _Job:
             )
             listener.on_start(descriptions)
             pair = restored.pair if restored else None
-            notice = self.runtime.notice(groups)
+            notice = self.runtime.notice(groups, config)
 
             def reason() -> str | None:
                 return self.stop_requested.reason() or notice() or control.stop_reason()
