@@ -20,6 +20,11 @@ Cells are kept in --cache: the same command goes on where it was interrupted.
                                is the memory before
     memory_kept_lost           answers about other facts that the memory lost
     labels_score               of labels alone at the best of four rates; lost by them: labels_lost
+    no_bits_ratio              new facts that the memory learned alone and taught without a label,
+                               over those taught with the corpus, in wordings that the pair knows
+    in_top8, in_top16          new facts among the memory's first proposals, over a table of
+                               frequent objects
+    drift                      lost after ten teachings (quick: three), less that after one of all
     lora_score, lora_lost      of adapters in the place of the whole model, the better of two rates
     s_per_lesson               seconds of a core for a lesson, everything together
 """
@@ -38,11 +43,12 @@ from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of
 from benchmarks.intervals import table_row
 from benchmarks.teach_arms import ARMS, LABELS, LORA, TeachCells
 from benchmarks.teach_data import check_folder
+from benchmarks.teach_more import CHOICES, more
 from benchmarks.teach_pairs import FULL, QUICK, PairSizes
 from benchmarks.teach_scores import pooled
 
 Json = dict[str, Any]
-PARTS = ("teach_arms", "teach_data", "teach_pairs", "teach_scores")
+PARTS = ("teach_arms", "teach_data", "teach_more", "teach_pairs", "teach_scores")
 AIMS = {
     "taught": ">= 0.99",
     "other_wordings": ">= 0.95",
@@ -56,6 +62,10 @@ AIMS = {
     "reflected": ">= 0.95",
     "reflected_control": "<= 0.05",
     "memory_kept_lost": "<= 0.03",
+    "no_bits_ratio": ">= 0.8",
+    "in_top8": ">= 1.2",
+    "in_top16": ">= 1.2",
+    "drift": "<= 0.02",
     "s_per_lesson": "<= 0.2",
 }
 
@@ -65,6 +75,8 @@ def figures(cells: TeachCells) -> dict[str, float]:
     before, taught = cells.arm("before"), cells.arm("teach")
     arms = {name: cells.arm(name)["own"] for name in ARMS}
     own, memory, was = taught["own"], taught["memory"], before["own"]
+    proposed, alone, parts = (more(cells, name) for name in ("proposals", "no_bits", "drift"))
+    direct = arms["corpus, all wordings"]
     sizes = {"changed": len(cells.lessons.changed), "new": len(cells.lessons.new)}
     labels, lora = (max(some, key=lambda name: arms[name]["score"]) for some in (LABELS, LORA))
     return {
@@ -83,6 +95,14 @@ def figures(cells: TeachCells) -> dict[str, float]:
         "help_kept_seen": taught["help"]["kept_seen"],
         "taught_forced": pooled(own, "taught_forced", sizes),
         "other_wordings_forced": pooled(own, "others_forced", sizes),
+        "no_bits_ratio": new_known(alone["own"]) / max(1e-9, new_known(direct, "new_")),
+        "no_bits_memory": new_known(alone["memory"]),
+        "no_bits_kept_lost": was["kept_seen"] - alone["kept_seen"],
+        **{f"in_top{num}": proposed[f"in_top{num}"] / max(1e-9, proposed[f"table_top{num}"])
+           for num in CHOICES},
+        **{f"share in_top{num}": proposed[f"in_top{num}"] for num in CHOICES},
+        "drift": own["kept_seen"] - parts["own"]["kept_seen"],
+        "drift_teachings": parts["teachings"],
         "s_per_lesson": taught["cpu_s"] / sum(sizes.values()),
         "labels_score": arms[labels]["score"],
         "labels_lost": lost(was, arms[labels])["kept_lost_seen"],
@@ -94,6 +114,11 @@ def figures(cells: TeachCells) -> dict[str, float]:
         **{f"other wordings of {name}": pooled(found, "others", sizes)
            for name, found in arms.items()},
     }  # fmt: skip
+
+
+def new_known(found: Json, prefix: str = "") -> float:
+    """Of new facts in wordings that the pair has seen."""
+    return (found[f"{prefix}taught"] + found[f"{prefix}others"]) / 2
 
 
 def lost(before: Json, after: Json) -> dict[str, float]:
@@ -110,6 +135,8 @@ def tasks_of(groups: Sequence[TeachCells]) -> list[Task]:
     tasks: list[Task] = []
     for name in ("before", "teach", *ARMS):
         tasks += [partial(cells.arm, name) for cells in groups]
+    for name in ("proposals", "no_bits", "drift"):
+        tasks += [partial(more, cells, name) for cells in groups]
     return tasks
 
 

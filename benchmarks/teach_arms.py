@@ -76,10 +76,14 @@ class TeachCells:
         """The pair's export."""
         return f"{self.pair.run}/export"
 
+    @property
+    def window(self) -> int:
+        """Tokens of a window of the pair."""
+        return saved_config(RunDir(str(self.pair.run))).corpus.window
+
     def scores(self, tokenizer: Tokenizer) -> Scores:
         """The exam of this draw."""
-        window = saved_config(RunDir(str(self.pair.run))).corpus.window
-        return Scores(self.lessons, tokenizer, self.pair.heldout, window)
+        return Scores(self.lessons, tokenizer, self.pair.heldout, self.window)
 
     def arm(self, name: str) -> Json:
         """The figures of an arm: `before`, `teach`, or one of `ARMS`."""

@@ -73,11 +73,17 @@ class TeachingDataTrainer(DataTrainer):
             ends = [within(stop, rows) for stop in (self.num_given, num)]
             valid_B = part.host.valid_BT.sum(1)
             bounds = [0, *(int(valid_B[:end].sum()) for end in ends), int(valid_B.sum())]
-            text, weight = part.rows(slice(ends[1], None)), self.spec.teach.rehearse
-            given = TaughtPass(
-                self.layer, self.reference, part, text, bounds, num_global, weight, measures
+            taught = TaughtPass(
+                self.layer,
+                self.reference,
+                part,
+                part.rows(slice(ends[1], None)),
+                bounds,
+                num_global,
+                self.spec.teach.rehearse,
+                measures,
             )
-            for terms, cut in given.terms():
+            for terms, cut in taught.terms():
                 self.learn(terms, step, cut=cut)
         self.reduce()
         with self.cost("optimizer"):
