@@ -9,6 +9,7 @@ import typer
 import typer.core
 
 from actors.wire import ConfigError
+from jobs.chat.command import chat
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 from jobs.learn.command import learn
 from jobs.options import (
@@ -295,7 +296,7 @@ def scale(
         run_scale(run, data_workers, memory_workers, wait_s, Console(), no_wait)
 
 
-for command in (tell, told, untell, serve, propose, submit, logs):
+for command in (chat, tell, told, untell, serve, propose, submit, logs):
     app.command()(command)
 
 
