@@ -26,6 +26,7 @@ PATIENCE_S = 1500.0
 MODULES = {
     "azure": ["adlfs"],
     "bench": ["peft", "scipy"],
+    "big": ["accelerate"],
     "dev": ["moto", "pytest"],
     "gcs": ["gcsfs"],
     "hf": [],
