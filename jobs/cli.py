@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,8 @@ from jobs.teach.propose_command import propose
 from jobs.tell.commands import tell, told, untell
 from orchestrator.console import Console, replace_unencodable
 
+DISTRIBUTION = "tandem-memory"
+
 
 class Commands(typer.core.TyperGroup):
     """The commands of `tandem`."""
@@ -42,16 +45,39 @@ app = typer.Typer(
     name="tandem",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Train a language model and its memory side by side, each on its own GPUs, in step with "
     "each other.",
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        Console(ends_with_reader=True).say(f"tandem {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
     """Makes typer expect a command, `tandem COMMAND`."""
+
+
+@app.command()
+def quickstart(
+    overrides: Overrides = None,
+    in_process: InProcessOption = False,
+) -> None:
+    """Trains the small pair that comes with the package, on the facts that it carries."""
+    from jobs.quickstart import run_quickstart
+
+    with exit_codes():
+        if not run_quickstart(overrides or [], Console(), in_process):
+            raise typer.Exit(UNREFLECTED)
 
 
 @app.command()
