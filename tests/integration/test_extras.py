@@ -27,6 +27,7 @@ MODULES = {
     "azure": ["adlfs"],
     "big": ["accelerate"],
     "bench": ["peft", "scipy"],
+    "big": ["accelerate"],
     "dev": ["moto", "pytest"],
     "eval": ["accelerate", "lm_eval"],
     "gcs": ["gcsfs"],
