@@ -23,6 +23,7 @@ from orchestrator.run_dir.metrics import SHOWN_LOSSES, Row
 from orchestrator.settings.config import Config
 
 LINE_EVERY_S = 10.0
+STEPS_EVERY_S = 30.0  # lines of steps, before there is one of an interval
 
 
 class ProgressView(LiveView):
@@ -43,6 +44,9 @@ class ProgressView(LiveView):
         self._began = time.monotonic()
         self._first_interval_at: float | None = None
         self._next_line = 0.0
+        self._steps: Mapping[str, int] = {}
+        self._next_steps: float | None = None  # None: the groups are not ready
+        self._shares: list[tuple[float, float]] = []  # when which share of all steps was reached
 
     def phase(self, text: str) -> None:
         """What the run is doing now."""
@@ -87,6 +91,28 @@ class ProgressView(LiveView):
         for warning in dict.fromkeys(w for rank in ranks for w in rank.warnings):
             self.warning(warning)
         self._phase = "training"
+        self._next_steps = time.monotonic() + STEPS_EVERY_S
+
+    def steps(self, steps: Mapping[str, int]) -> None:
+        """How far each group is, until the first interval is there to show; called on another
+        thread.
+        """
+        if self._next_steps is None or self._rows:
+            return
+        self._steps, now = dict(steps), time.monotonic()
+        totals = {group: self._config.total_steps(group) for group in GROUPS}
+        share = sum(steps.get(group, 0) / totals[group] for group in GROUPS) / len(GROUPS)
+        if share > (self._shares[-1][1] if self._shares else 0):
+            self._shares = [*self._shares[:1], (now, share)]  # the first and the last
+        if self._is_live or now < self._next_steps:
+            return
+        self._next_steps = now + STEPS_EVERY_S
+        text = "  ".join(f"{g}: step {steps.get(g, 0)}/{total}" for g, total in totals.items())
+        if len(self._shares) == 2:  # the first step is slower than the others
+            (first_at, first), (last_at, last) = self._shares
+            left_s = (1 - last) * (last_at - first_at) / (last - first)
+            text += f"  left about {clock(round(left_s))}"
+        self._say(f"{text}  (in the first interval)")
 
     def interval(self, row: Row) -> None:
         """A group finished an interval."""
@@ -157,7 +183,7 @@ class ProgressView(LiveView):
         total = self._config.total_steps(group)
         row = self._rows.get(group)
         if row is None:
-            return {"step": f"0/{total}"}
+            return {"step": f"{self._steps.get(group, 0)}/{total}"}
         losses = "  ".join(
             f"{name} {row[key]:.3f}"
             for name in SHOWN_LOSSES[group]
