@@ -23,6 +23,7 @@ from orchestrator.run_dir.metrics import SHOWN_LOSSES, Row
 from orchestrator.settings.config import Config
 
 LINE_EVERY_S = 10.0
+QUIET_S = 30.0  # without a line, after which the run says that it is still there
 
 
 class ProgressView(LiveView):
@@ -34,13 +35,13 @@ class ProgressView(LiveView):
     """
 
     def __init__(self, config: Config, console: Console) -> None:
-        super().__init__(console, refreshes=4)
+        super().__init__(console, refreshes=4, beats_every_s=LINE_EVERY_S)
         self._config = config
         self._rows: dict[str, Row] = {}
         self._waited_s: dict[str, float] = dict.fromkeys(GROUPS, 0.0)
         self._evaluation: Row | None = None
         self._phase = "starting"
-        self._began = time.monotonic()
+        self._began = self._printed_at = time.monotonic()
         self._first_interval_at: float | None = None
         self._next_line = 0.0
 
@@ -133,6 +134,19 @@ class ProgressView(LiveView):
         """The run stops after a last checkpoint."""
         self._phase = f"stopping after a checkpoint of interval {interval}"
         self._say(f"{self._phase}; Ctrl-C once more ends the run at once")
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        self._printed_at = time.monotonic()
+        super()._print(text, style)
+
+    def _beat(self) -> None:
+        """Between two intervals of a large model nothing else is said for minutes."""
+        if time.monotonic() - self._printed_at < QUIET_S:
+            return
+        if self._rows:
+            self._print(self._line())
+        else:
+            self._say(f"{self._phase}, no interval is done yet")
 
     def _say(self, text: str) -> None:
         self._print(f"[{self._elapsed():6.1f} s] {text}")
