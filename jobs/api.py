@@ -71,11 +71,8 @@ def load(
     if device is not None and device_map is not None:
         raise ConfigError("give either device or device_map: the map says where everything goes")
     wanted = _dtype(dtype)
-    named = hub_name(place)
-    model = load_tandem_model(
-        find_export(place) if named is None else fetch(named, revision, token)
-    )
-    if named is None:
+    model = load_tandem_model(pair_at(place, revision, token))
+    if hub_name(place) is None:
         model.origin = origin_of(place) or model.origin
     if wanted is not None:
         model.to(wanted)
@@ -90,6 +87,16 @@ def load(
         except (RuntimeError, AssertionError) as err:
             raise ConfigError(f"device {device!r} can't be used: {first_line(err)}") from err
     return model
+
+
+def pair_at(run: str, revision: str | None = None, token: str | None = None) -> str:
+    """The export that a run's directory, a folder or a name of the hub stands for.
+
+    Raises:
+        ConfigError, StorageError: as `load`.
+    """
+    named = hub_name(run)
+    return find_export(run) if named is None else fetch(named, revision, token)
 
 
 def _dtype(given: str | torch.dtype | None) -> torch.dtype | None:

@@ -46,6 +46,7 @@ FROM_DATA_LAYER = (
     "get_experts_implementation",
     "set_experts_implementation",
     "_is_stateful",
+    "tie_weights",
 )
 
 

@@ -44,6 +44,9 @@ class ProgressView(LiveView):
         self._began = self._printed_at = time.monotonic()
         self._first_interval_at: float | None = None
         self._next_line = 0.0
+        self._steps: Mapping[str, int] = {}
+        self._is_training = False
+        self._shares: list[tuple[float, float]] = []  # when which share of all steps was reached
 
     def phase(self, text: str) -> None:
         """What the run is doing now."""
@@ -88,6 +91,29 @@ class ProgressView(LiveView):
         for warning in dict.fromkeys(w for rank in ranks for w in rank.warnings):
             self.warning(warning)
         self._phase = "training"
+        self._is_training = True
+
+    def steps(self, steps: Mapping[str, int]) -> None:
+        """How far each group is, until the first interval is there to show; called on another
+        thread.
+        """
+        if not self._is_training or self._rows:
+            return
+        self._steps, now = dict(steps), time.monotonic()
+        totals = {group: self._config.total_steps(group) for group in GROUPS}
+        share = sum(steps.get(group, 0) / totals[group] for group in GROUPS) / len(GROUPS)
+        if share > (self._shares[-1][1] if self._shares else 0):
+            self._shares = [*self._shares[:1], (now, share)]  # the first and the last
+
+    def _first_steps(self) -> str:
+        totals = {group: self._config.total_steps(group) for group in GROUPS}
+        steps = self._steps
+        text = "  ".join(f"{g}: step {steps.get(g, 0)}/{total}" for g, total in totals.items())
+        if len(self._shares) == 2:  # the first step is slower than the others
+            (first_at, first), (last_at, last) = self._shares
+            left_s = (1 - last) * (last_at - first_at) / (last - first)
+            text += f"  left about {clock(round(left_s))}"
+        return f"{text}  (in the first interval)"
 
     def interval(self, row: Row) -> None:
         """A group finished an interval."""
@@ -145,6 +171,8 @@ class ProgressView(LiveView):
             return
         if self._rows:
             self._print(self._line())
+        elif self._steps:
+            self._say(self._first_steps())
         else:
             self._say(f"{self._phase}, no interval is done yet")
 
@@ -171,7 +199,7 @@ class ProgressView(LiveView):
         total = self._config.total_steps(group)
         row = self._rows.get(group)
         if row is None:
-            return {"step": f"0/{total}"}
+            return {"step": f"{self._steps.get(group, 0)}/{total}"}
         losses = "  ".join(
             f"{name} {row[key]:.3f}"
             for name in SHOWN_LOSSES[group]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from actors.formats import clock as clock_of
 from actors.settings.run import DATA, GROUPS, MEMORY
 from orchestrator.console import Console
 from orchestrator.loop.recovery import Failure
@@ -91,6 +92,33 @@ def test_a_groups_first_interval_may_come_while_the_view_is_drawn() -> None:
             break
         turns += 1
     assert turns > 0
+
+
+def test_until_the_first_interval_is_done_a_line_says_how_far_the_steps_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step of the data group takes 20 s here, of 40 in all; the memory's take none."""
+    clock, sink = {"now": 0.0}, io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+    progress = ProgressView(a_config(), Console(file=sink, width=200))
+    progress.steps({DATA: 3})  # not yet ready
+    progress.started({group: [a_description(group)] for group in GROUPS})
+    for now in range(0, 101, 10):
+        clock["now"] = float(now)
+        progress.steps({DATA: now // 20, MEMORY: 0})
+        progress._beat()
+    lines = [line for line in sink.getvalue().splitlines() if "step" in line]
+    assert len(lines) == 3  # every half a minute
+    total = a_config().total_steps(DATA)
+    assert f"{DATA}: step 1/{total}  {MEMORY}: step 0/" in lines[0]
+    assert "left" not in lines[0]  # by one step nothing can be said
+    left_s = 20 * (2 * total - 4)  # of both groups, by the steps from the first on
+    assert f"left about {clock_of(left_s)}" in lines[2]
+    progress.interval(Metrics(0.0).add_interval([a_report(DATA, 1)], 0.5, 1))
+    clock["now"] = 200.0
+    progress.steps({DATA: 20, MEMORY: 3})
+    progress._beat()
+    assert "(in the first interval)" not in sink.getvalue().splitlines()[-1]
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
