@@ -29,6 +29,7 @@ MODULES = {
     "bench": ["peft", "scipy"],
     "dev": ["moto", "pytest"],
     "eval": ["accelerate", "lm_eval"],
+    "eval": ["lm_eval"],
     "gcs": ["gcsfs"],
     "hf": [],
     "lora": ["peft"],
