@@ -78,7 +78,10 @@ class JointTrainer(MemoryTrainer):
         loss.backward()
         noised = noised_sequences(spec, self.tokenizer, batch, readers, self.joint_steps)
         if noised.num_valid:
-            (weights.help * mixing_loss(self.data, self.layer, noised)).backward()
+            with torch.no_grad():
+                y_BTD = self.layer.read(noised.tokens_BT, noised.segments_BT).y
+            mixing = mixing_loss(self.data, self.layer, noised, y_BTD)
+            (weights.help * mixing).backward()
         self.check_finite(loss=loss.item())
         self.data_dense.step(self._rate(spec.data.optimizer.lr, DATA, self.joint_steps))
         self.dense.step(self._rate(spec.memory.optimizer.lr, MEMORY, self.step))

@@ -59,7 +59,9 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         adamw.zero_grad()
         (weights.own * own + weights.help * help_ + weights.reader * reader).backward()
         if noised.num_valid:
-            (spec.losses.help * mixing_loss(layer, memory, noised)).backward()
+            with torch.no_grad():
+                y_BTD = memory.read(noised.tokens_BT, noised.segments_BT).y
+            (spec.losses.help * mixing_loss(layer, memory, noised, y_BTD)).backward()
         torch.nn.utils.clip_grad_norm_(layer.parameters(), optimizer.clip_norm)
         lr = learning_rate(optimizer.lr, optimizer, steps, spec.total_steps(DATA))
         for group in adamw.param_groups:

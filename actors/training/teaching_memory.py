@@ -109,9 +109,7 @@ class TeachingMemoryTrainer(MemoryTrainer):
                 before_NV = memory_logits_at(self.kept, text)
             kept = losses.recall(before_NV, logits_NV[at:]) * (text.num_valid / num_text)
             terms = replace(terms, kept=Term(kept, self.spec.teach.memory_keep))
-        balance = losses.balance(read.side_scores, self.ranks.add)
-        weight = weights.balance / self.spec.memory.accumulate
-        return replace(terms, balance=Term(balance, weight, over_ranks=True))
+        return replace(terms, balance=self._balance(read.side_scores))
 
     def _followed(
         self,
