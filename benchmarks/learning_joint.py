@@ -60,6 +60,7 @@ class JointTrainer(MemoryTrainer):
         text_BT = batch.segments_BT != PADDING
         text_BT[readers:] &= batch.valid_BT[readers:]
         read = self.layer.read_at(u_BTD[text_BT])
+        assert read.side_scores is not None
         y_BTD = torch.zeros_like(u_BTD)
         y_BTD[text_BT] = read.y
         out, both = predict_both(self.data, self.layer, batch, y_BTD[:readers], reading.valid_BT)

@@ -4,9 +4,9 @@
 
 Both groups of a run, in one process on one thread, by default of the quickstart. After two
 intervals, so that every part of the mix and every teacher takes part, one step of each is counted:
-every ATen operator that reaches a kernel or makes a view, in the forward pass, the backward pass and
-the optimizer. That is what the host of a GPU pays for, whatever the sizes: some ten microseconds
-each. Then the groups' steps take turns and the processor's seconds are summed.
+every ATen operator that reaches a kernel or makes a view, in the forward pass, the backward pass
+and the optimizer. That is what the host of a GPU pays for, whatever the sizes: some ten
+microseconds each. Then the groups' steps take turns and the processor's seconds are summed.
 
     ops_per_step        operators of one step, views included; of `views` alone
     core_s_per_step     seconds of the processor (median over the steps)

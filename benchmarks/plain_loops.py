@@ -97,6 +97,7 @@ def memory_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         u_ND = u_BTD[batch.valid_BT]
         read = layer.read_at(u_ND)
         logits_NV, of_sequence_N = layer.predict(read.y), batch.valid_BT.nonzero()[:, 0]
+        assert read.side_scores is not None
         loss = weights.balance * losses.balance(read.side_scores)
         part = batch.rows(slice(None, max(num_recall, num_sync)))
         synced = batch.rows(slice(None, num_sync))

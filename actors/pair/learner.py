@@ -145,7 +145,9 @@ class Learner:
             read = memory.read_at(rows_at(u_BTD, batch.places(self._reading(batch))))
             kept = self._kept(batch)
             loss = self._loss(batch, read.y, kept)
-            whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
+            whole = loss
+            if read.side_scores is not None:
+                whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
                 guess = self._guess(batch, rows_at(u_BTD, batch.valid_at_N), kept)
                 whole = whole + guess

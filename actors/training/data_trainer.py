@@ -130,7 +130,7 @@ class DataTrainer(Trainer):
             windows, ranges = self.stream.next_batch(self.spec.data.batch_size)
             self.ranges.extend(ranges)
             batch = self.make_batch(windows)
-            num_help = batch.rows(slice(None, num_reading)).num_valid
+            num_help = batch.num_valid_in(slice(num_reading))
             num_own = batch.num_valid - num_help
             noised = noised_sequences(self.spec, self.tokenizer, batch, num_reading, self.step)
             num_noised = noised.num_valid
@@ -166,7 +166,7 @@ class DataTrainer(Trainer):
         self._measures_own = False
         size = self.spec.data.batch_size
         num_alone = max(1, size - round(size * self.spec.data.help_frac))
-        num = batch.rows(slice(None, num_alone)).num_valid
+        num = batch.num_valid_in(slice(num_alone))
         for rows in self.passes():
             alone = batch.rows(rows).rows(slice(None, within(num_alone, rows))).to(self.device)
             if not alone.num_valid:
@@ -190,7 +190,7 @@ class DataTrainer(Trainer):
                 part.tokens_BT, part.segments_BT, read, part.one_document
             )
             hidden_NH = rows_at(hidden_BTH, part.valid_at_N)
-            num_reading = part.rows(slice(None, len(y_RTD))).num_valid
+            num_reading = part.num_valid_in(slice(len(y_RTD)))
             y_MD = rows_at(y_RTD, part.valid_at_N[:num_reading])
         size, targets_N = self.layer.positions_at_once, part.targets_N
         if part.tokens_BT.numel() <= size:

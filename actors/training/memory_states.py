@@ -3,8 +3,8 @@ in parts.
 
     tokens -> states of the whole pass, (N, D) each -> predictions of some positions -> losses
 
-The states are small; logits exist for one part at a time. Balance, the loss of a pass as a whole, is
-the trainer's, which calls this.
+The states are small; logits exist for one part at a time. Balance, the loss of a pass as a whole,
+is the trainer's, which calls this.
 
 Where only answers are learned, nothing but `losses.given` teaches the memory how a document begins,
 so that it can write: positions before a token that is only given come after the others.

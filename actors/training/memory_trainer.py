@@ -26,7 +26,6 @@ from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at, rows_to, to_batch
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.predicted import NO_TEACHERS, Teachers
-from actors.layers.sampling import continued, openings, pieces_of
 from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.execution import prepare_training
@@ -40,6 +39,7 @@ from actors.training.memory_states import (
 )
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, Synced, TermCounts
+from actors.training.sampling import continued, openings, pieces_of
 from actors.training.terms import MemoryTerms, Term
 from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.training.trainer import Trainer
@@ -265,9 +265,9 @@ class MemoryTrainer(Trainer):
         is_text_B: npt.NDArray[np.bool_],
         rows: slice,
         num_global: TermCounts,
-    ) -> tuple[MemoryStates, Tensor]:
-        """Hidden states of one pass, and scores of the half keys (2, N, H, S) at the positions that
-        have something to predict; arguments as of `_learn_pass`.
+    ) -> tuple[MemoryStates, Tensor | None]:
+        """Hidden states of one pass, and scores of the half keys (2, N, H, S), if there are any, at
+        the positions that have something to predict; arguments as of `_learn_pass`.
         """
         of_sequence_N, num = np.nonzero(part.host.valid_BT)[0], self.num_sequences
         here = TermCounts(
@@ -289,7 +289,7 @@ class MemoryTrainer(Trainer):
             u_PD = rows_at(u_BTD, where_P)
             read = self.layer.read_at(u_PD)
         taught = part.rows(slice(None, max(here.recall, here.sync)))
-        taught_MH = u_PD.new_zeros(0, self.teacher.hidden_size)
+        taught_MH = read.y.new_zeros(0, self.teacher.hidden_size)
         if taught.num_valid:
             with self.cost("teacher"), torch.no_grad(), self.autocast():
                 taught_MH = hidden_at(self.teacher, taught)
@@ -309,7 +309,8 @@ class MemoryTrainer(Trainer):
             sync=self._sync_states(part.rows(slice(None, here.sync))),
             assisted=self._assisted(part.rows(slice(None, here.assist)), u_BTD),
         )
-        return states, read.side_scores[:, : len(of_sequence_N)]
+        sides = read.side_scores
+        return states, None if sides is None else sides[:, : len(of_sequence_N)]
 
     def _sync_states(self, synced: Batch) -> SyncStates | None:
         """States of the layers that sync compares with, in these sequences."""
@@ -327,12 +328,14 @@ class MemoryTrainer(Trainer):
             return None
         with self.cost("assist"), self.autocast():
             u_MD = rows_at(u_BTD[: len(part.tokens_BT)], part.text_at_M)
-            y_MD = self.layer.read_at(u_MD).y.to(u_BTD.dtype)
+            y_MD = self.layer.read_at(u_MD).y
             y_BTD = rows_to(y_MD, part.text_at_M, part.tokens_BT.shape)
             return hidden_at(self.teacher, part, y_BTD), rows_at(y_BTD, part.valid_at_N)
 
-    def _balance(self, side_scores: Tensor) -> Term:
-        """How even the use of the half keys is, by their scores in one pass."""
+    def _balance(self, side_scores: Tensor | None) -> Term | None:
+        """How even the use of the half keys is, by their scores in one pass; hashes have none."""
+        if side_scores is None:
+            return None
         balance = losses.balance(side_scores, self.ranks.add)
         weight = self.spec.losses.balance / self.spec.memory.accumulate
         return Term(balance, weight, over_ranks=True)
