@@ -17,7 +17,8 @@ from actors.corpus.kept_windows import kept_windows
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
-from actors.lessons.lesson_files import read_exam, read_kept_lessons
+from actors.lessons.lesson_files import Exam, read_exam, read_kept_lessons
+from actors.lessons.live_lessons import as_lesson
 from actors.machine.device import device_of, take_threads
 from actors.measuring.heldout import general_figures, heldout_figures, token_reflection
 from actors.measuring.lesson_exam import LessonExam
@@ -33,7 +34,7 @@ from actors.sources.facts import Probe
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.builders import build_data_layer, build_memory_layer, flatten
 from actors.weights.starting_model import StartingModel
-from actors.wire import Answer, Evaluation, Header
+from actors.wire import Answer, Evaluation, Header, LiveLesson
 
 START = (0, 0)  # versions before any training
 QUESTION_TOKENS = 24  # of the continuation shown for a sample of plain text
@@ -69,6 +70,7 @@ class Evaluator:
         self._versions: tuple[int, int] | None = None
         self._answers: list[tuple[int, ...]] = []
         self._warnings: tuple[str, ...] = ()
+        self._live: tuple[LiveLesson, ...] = ()  # what the adopted data layer is taught
         self._batch_tokens = workers.batch_tokens
         self._batches: dict[int, Batch] = {}
         general = shown_general_text(spec, self._tokenizer)
@@ -112,6 +114,7 @@ class Evaluator:
         told = headers[1][0].told
         if told:
             self._kept()
+        self._live = headers[0][0].lessons
         self._warnings = solve_told(self.pair.memory, self._tokenizer, told)
 
     def _kept(self) -> None:
@@ -150,7 +153,7 @@ class Evaluator:
         figures = heldout_figures(self.pair, self._before, batch, sizes.batch_tokens)
         if self._general is not None:
             figures |= general_figures(self.pair, self._general, sizes.batch_tokens)
-        figures |= self._written()
+        figures |= self._written() | self._taught()
         changed, followed = self._reflect(batch)
         unseen, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
         return Evaluation(
@@ -199,6 +202,22 @@ class Evaluator:
         return written_figures(
             self.pair, self._tokenizer, self._compared, num, self._spec.seed, self._batch_tokens
         )
+
+    def _taught(self) -> dict[str, float]:
+        """Share of the lessons of a run that is taught while it goes on, by voice; as given, and by
+        the data layer in their other wordings.
+        """
+        if not self._live:
+            return {}
+        lessons = [as_lesson(one) for one in self._live]
+        taught = LessonExam(self._tokenizer, lessons, Exam(), self._batch_tokens).take(self.pair)
+        found = {
+            f"lessons_{voice}": sum(voice in one.right for one in taught.lessons) / len(lessons)
+            for voice in VOICES
+        }
+        if num := sum(one.reworded for one in taught.lessons):
+            found["lessons_reworded"] = sum(one.reworded_right for one in taught.lessons) / num
+        return found
 
     def _reflect(self, batch: Batch) -> tuple[int, int]:
         """Predictions that the data layer changed since the pair before, and those that the memory

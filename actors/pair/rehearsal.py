@@ -27,8 +27,8 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.layers.mixture import Predictions
 from actors.layers.pair import Pair
 from actors.layers.predicted import log_probabilities
+from actors.lessons.contradictions import is_contradicting
 from actors.machine.seeds import seed_of
-from actors.pair.wordings import is_contradicting
 from actors.pair.writing import write_documents
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Range

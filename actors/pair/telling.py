@@ -164,10 +164,10 @@ def tell(
         return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
 
     wanted_ND = wanted_from(m_ND)
-    first_wanted_ND, round_ = wanted_ND, 0
+    first_wanted_ND, round_, x_UC = wanted_ND, 0, None
     while True:
         change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
-        x_UC, residual = system.solve(change_NC, *there)
+        x_UC, residual = system.solve(change_NC, *there, near_UC=x_UC)
         reached_ND, round_ = m_ND + system.changed(x_UC)[:, :-1], round_ + 1
         if round_ < ROUNDS and not torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
             wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from actors.layers.pair import Pair
+from actors.lessons.contradictions import is_contradicting, opening_of
 from actors.lessons.given_lessons import refuse_silent
 from actors.lessons.lesson import Lesson
 from actors.lessons.lesson_files import Exam, Question
@@ -29,7 +30,7 @@ from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import pad_right, prompt_tokens
 from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at
-from actors.pair.wordings import WrittenText, is_contradicting, opening_of, template_with
+from actors.pair.wordings import WrittenText, template_with
 from actors.pair.writing import write_documents
 from actors.sources.facts import SUBJECT
 from actors.teaching.telling_lessons import told_rows

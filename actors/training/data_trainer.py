@@ -26,6 +26,8 @@ from actors.settings.layers import PORT_PREFIX
 from actors.settings.run import DATA, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
+from actors.training.lesson_passes import TaughtPass
+from actors.training.memory_states import Measures
 from actors.training.optim import DenseOptimizer, learning_rate
 from actors.training.passes import DataPass
 from actors.training.terms import DataTerms, GeneralTerms, MixingTerms, Term
@@ -136,6 +138,8 @@ class DataTrainer(Trainer):
             num_noised = noised.num_valid
             general = self._general_batch(batch)
             num_general = general.num_valid
+            lessons = to_batch(self.live.batch(self.step), torch.device("cpu"))
+            num_lessons = lessons.num_valid
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
@@ -146,6 +150,7 @@ class DataTrainer(Trainer):
             self._backward(part, y_RTD[:num_read], num_own, num_help, step)
             self._learn_mixing(some_noised, y_RTD[num_read:], num_noised, step)
             self._learn_general(general.rows(rows).to(self.device), num_general, step)
+            self._learn_lessons(lessons.rows(rows).to(self.device), num_lessons, step)
         if self._measures_own:
             self._measure_own(batch, step)
         self.reduce()
@@ -303,6 +308,16 @@ class DataTrainer(Trainer):
         with self.cost("general"), self.autocast():
             general = general_loss(self.layer, self.memory, part) * (part.num_valid / num)
         self.learn(GeneralTerms(Term(general, self.spec.losses.help)), step, cost="general")
+
+    def _learn_lessons(self, part: Batch, num: int, step: Measured) -> None:
+        """Gradient of one pass' lessons of a run that is taught, reads off; as `_learn_general`."""
+        if not part.num_valid:
+            return
+        measures, bounds = Measures(self.cost, self.autocast), (0, *[part.num_valid] * 3)
+        nothing, sizes = part.rows(slice(0, 0)), (num, 0, 0)
+        taught = TaughtPass(self.layer, None, part, nothing, bounds, sizes, 0.0, measures)
+        for terms, cut in taught.terms():
+            self.learn(terms, step, cut=cut)
 
     def _read(self, *parts: Batch) -> Tensor:
         """What the memory reads in all sequences of these batches, one after the other."""

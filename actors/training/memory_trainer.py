@@ -26,10 +26,12 @@ from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at, rows_to, to_batch
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.predicted import NO_TEACHERS, Teachers
+from actors.lessons.told import told_from_lists, told_to_lists, with_changes
 from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
+from actors.training.lesson_passes import live_terms
 from actors.training.memory_states import (
     Measures,
     MemoryStates,
@@ -41,7 +43,6 @@ from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, Synced, TermCounts
 from actors.training.sampling import continued, openings, pieces_of
 from actors.training.terms import MemoryTerms, Term
-from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.training.trainer import Trainer
 from actors.weights.builders import build_memory_layer, build_mirror, flatten
 from actors.weights.starting_model import StartingModel
@@ -179,11 +180,13 @@ class MemoryTrainer(Trainer):
                 assist=int(valid_B[: num.assist].sum()),
                 given=int(given_positions(batch, is_text_B, num.given).sum()),
             )
+            lessons = to_batch(self.live.batch(self.step), torch.device("cpu"))
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
             self._learn_pass(part, is_text_B[rows], rows, num_global, step)
+            self._learn_lessons(lessons.rows(rows).to(self.device), lessons.num_valid, step)
         return self.updated(step)
 
     def updated(self, step: Measured) -> Measured:
@@ -248,6 +251,14 @@ class MemoryTrainer(Trainer):
         for some in states.parts():
             self.learn(self.terms(leaves.predictions(some, synced)), step)
         self.learn(MemoryTerms(balance=balance), step, cut=cut)
+
+    def _learn_lessons(self, part: Batch, num: int, step: Measured) -> None:
+        """Gradients of one pass' lessons of a run that is taught, `num` positions in all."""
+        if part.num_valid:
+            weights, measures = self.spec.losses, Measures(self.cost, self.autocast)
+            given = self.layer, self.teacher, part, num, weights, self.live.is_known_to_peer
+            for terms, cut in live_terms(*given, measures):
+                self.learn(terms, step, cut=cut)
 
     def _synced(self, states: MemoryStates, teachers: Teachers = NO_TEACHERS) -> Synced | None:
         """What sync takes besides the memory's prediction; None: no sync in this pass."""
@@ -372,9 +383,7 @@ class MemoryTrainer(Trainer):
         self.replay.add(self.data_stream.read(ranges), ranges)
 
     def measure_agreement(self) -> float:
-        """Share of held-out positions where the memory's likeliest token is that of the adopted
-        data layer.
-        """
+        """Share of held-out positions where both layers find the same token likeliest."""
         if self.heldout is None:
             self.heldout = to_batch(self.corpus.heldout(MEASURED_WINDOWS), self.device)
         return agreement(self.teacher, self.layer, self.heldout, self.spec.evaluation.batch_tokens)

@@ -21,6 +21,7 @@ from actors.settings.run import DATA, GROUPS
 from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
 from jobs.check.corpus_check import look_at_corpus
+from jobs.check.example import Example
 from jobs.check.fit_report import fit_lines, fit_report
 from jobs.check.resources import AvailableResources, available_resources, cpu_warnings, free_disk
 from jobs.check.schedule_warnings import schedule_warnings
@@ -60,11 +61,11 @@ def check(config: Config) -> dict[str, Any]:
     run_dir = RunDir(config.run_url)
     run_dir.refuse_existing()
     check_installed(config.trackers)
-    corpus, num_tokens, inventory = look_at_corpus(config)
+    corpus = look_at_corpus(config)
     check_starting_tokens(config)
     machine = available_resources(config)
     growing = grows(config, machine)
-    counts = count_parameters(config, num_tokens)
+    counts = count_parameters(config, corpus.num_tokens)
     store = machine.resources.get("object_store_memory", 0.0)
     saves = config.checkpoints.every > 0
     # One more exists while the newest is being written.
@@ -113,14 +114,15 @@ def check(config: Config) -> dict[str, Any]:
             "free_bytes": machine.free_bytes,
             "joined": machine.joined,
         },
-        "corpus": asdict(corpus) | inventory.as_dict(),
-        **footprint.workload(config, corpus),
+        "corpus": asdict(corpus.size) | corpus.inventory.as_dict(),
+        "examples": [example.as_dict() for example in corpus.examples],
+        **footprint.workload(config, corpus.size),
     }
     result["fitted"], fit_warnings = fit_report(config)
     result["warnings"] = [
         *fit_warnings,
         *growing,
-        *inventory.warnings(),
+        *corpus.inventory.warnings(),
         *schedule_warnings(config),
         *cpu_warnings(config, machine),
         *warnings(config, result, machine),
@@ -251,6 +253,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+    for example in result["examples"]:
+        console.print(Example.from_dict(example).shown(), soft_wrap=True)
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"{result['name']} can be trained", highlight=False)

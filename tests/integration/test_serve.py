@@ -16,7 +16,7 @@ from jobs.tell.told_pair import ToldPair
 from tests.unit.jobs.serve.served import TOKEN, call
 from tests.unit.jobs.tell.exported import tellable
 
-pytestmark = pytest.mark.ray  # one of its own
+pytestmark = [pytest.mark.ray, pytest.mark.long]  # a Ray of its own
 PROMPT, ANSWER = "The capital of Atlantis is", "Dastan"
 ASKED = 6  # requests in a row: both replicas get some
 
