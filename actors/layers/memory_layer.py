@@ -113,17 +113,18 @@ class GatedConv(nn.Module):
         return (self.taps - 1) * self.dilation
 
     def forward(
-        self, x_BTD: Tensor, past_BRD: Tensor, segments_BS: Tensor
+        self, x_BTD: Tensor, past_BRD: Tensor, segments_BS: Tensor, same_BTR: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns the output and the inputs that the next call needs as its past; documents of all
-        tokens, the `reach` before and earlier ones included.
+        """Returns the output and the inputs that the next call needs as its past.
+
+        Args:
+            x_BTD, past_BRD: tokens, and normed inputs before them.
+            segments_BS: documents of all tokens, those before included.
+            same_BTR: 1 where the token at each distance, from 0 on, is of the same document.
         """
-        tokens = x_BTD.shape[1]
         z_BSD = torch.cat([past_BRD, rms(x_BTD)], dim=1)
-        segments_BT = segments_BS[:, -tokens:]
-        seen_BTK = segments_BS[:, -tokens - self.reach :].unfold(1, self.reach + 1, 1)
-        same_BTK = seen_BTK[..., :: self.dilation].flip(2) == segments_BT.unsqueeze(-1)
-        taps_BTE = taps(z_BSD, same_BTK.to(z_BSD.dtype), self.dilation)
+        same_BTK = same_BTR[..., : self.reach + 1 : self.dilation]
+        taps_BTE = taps(z_BSD, same_BTK, self.dilation)
         out_BTD = x_BTD + F.glu(self.proj(taps_BTE), dim=-1)
         return out_BTD, z_BSD[:, -self.reach :]
 
@@ -142,7 +143,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias=False)
 
     def forward(
-        self, x_BTD: Tensor, past_BRD: Tensor, segments_BS: Tensor
+        self, x_BTD: Tensor, past_BRD: Tensor, segments_BS: Tensor, same_BTR: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Returns the output and all inputs so far; arguments as of `GatedConv`."""
         tokens, past = x_BTD.shape[1], past_BRD.shape[1]
@@ -167,6 +168,7 @@ class Encoder(nn.Module):
         if spec.attention_heads:  # before the last convolution, which combines its results
             blocks.insert(len(blocks) - 1, Attention(spec.dim, spec.attention_heads))
         self.blocks = nn.ModuleList(blocks)
+        self.reach = max(block.reach for block in blocks if isinstance(block, GatedConv))
         nn.init.normal_(self.embed.weight, std=spec.dim**-0.5)  # also the output matrix
 
     def start(self, batch: int, like: Tensor) -> EncoderState:
@@ -190,8 +192,11 @@ class Encoder(nn.Module):
             state = self.start(tokens_BT.shape[0], x)
         inputs = []
         segments = torch.cat([state.segments_BR, segments_BT], dim=1)
+        # seen by each token, newest first, as far back as a convolution reaches
+        around = segments[:, -tokens_BT.shape[1] - self.reach :].unfold(1, self.reach + 1, 1)
+        same = (around.flip(2) == segments_BT.unsqueeze(-1)).to(x.dtype)
         for block, past in zip(self.blocks, state.inputs, strict=True):
-            x, after = block(x, past, segments)
+            x, after = block(x, past, segments, same)
             inputs.append(after)
         segments = segments[:, segments.shape[1] - max(after.shape[1] for after in inputs) :]
         return rms(x), EncoderState(tuple(inputs), segments)
