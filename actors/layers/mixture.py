@@ -239,7 +239,37 @@ def noised_sequences(
     return add_noise(some, noise, tokenizer.size, tokenizer.marks, choices)
 
 
-def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor:
+class StatesAlone:
+    """Last hidden states, reads off, of a data layer whose model keeps its bits: of each sequence
+    they are computed once, and by itself, so that they are the same bits whether kept or not.
+
+    Args:
+        most_bytes: of the states that are kept; beyond it they are computed anew.
+    """
+
+    def __init__(self, most_bytes: int = 64 << 20) -> None:
+        self._left = most_bytes
+        self._kept: dict[bytes, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, data: DataLayer, batch: Batch) -> Tensor:
+        """Those at the valid positions (N, H) of a batch in host memory."""
+        found, device = [], data.port.mix.weight.device
+        for row in range(len(batch.tokens_BT)):
+            one = batch.rows(slice(row, row + 1))
+            key = one.tokens_BT.numpy().tobytes() + one.host.segments_BT.tobytes()
+            if (states_NH := self._kept.get(key)) is None:
+                states_NH = hidden_at(data, one.to(device))
+                if (size := states_NH.numel() * states_NH.element_size()) <= self._left:
+                    self._left -= size
+                    self._kept[key] = states_NH
+            found.append(states_NH)
+        return torch.cat(found)
+
+
+def general_loss(
+    data: DataLayer, memory: MemoryLayer, general: Batch, plain_NH: Tensor | None = None
+) -> Tensor:
     """KL(p || mixture) + KL(p || p_read) on general text; nats per token.
 
     p is the data layer without reads, under stop-gradient, and p_read the same with them. So the
@@ -249,9 +279,11 @@ def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor
     Args:
         data, memory: the layers.
         general: sequences, all of which read, with something to predict.
+        plain_NH: states of the data layer without reads; None: they are computed.
     """
     with torch.no_grad():
-        plain_NH = hidden_at(data, general)
+        if plain_NH is None:
+            plain_NH = hidden_at(data, general)
         y_BTD = memory.read(general.tokens_BT, general.segments_BT, general.one_document).y
     read_NH, y_ND = hidden_at(data, general, y_BTD), rows_at(y_BTD, general.valid_at_N)
 

@@ -135,6 +135,7 @@ def tell(
     id: str,
     told_at: float | None = None,
     longest: int | None = None,
+    louder: float = LOUDER,
 ) -> NamedWrite:
     """Writes these associations, after what was told before; the memory reads them from now on.
 
@@ -146,6 +147,7 @@ def tell(
         id: the write's name.
         told_at: seconds since 1970; None: now.
         longest: tokens that the model reads at most.
+        louder: times as much a key counts, again and again, until the memory says all of it.
 
     Raises:
         ValueError: as `sequences`; a write of that name is there already.
@@ -173,10 +175,10 @@ def tell(
             wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
             continue
         said_N = says(memory, reached_ND.to(device), located.u_ND, targets_N).cpu()
-        if said_N.all() or counts_N.max() * LOUDER > LOUDEST:
+        if said_N.all() or counts_N.max() * louder > LOUDEST:
             break
         # A memory whose addresses hardly tell texts apart would say what it said before.
-        counts_N = torch.where(said_N, counts_N, counts_N * LOUDER)
+        counts_N = torch.where(said_N, counts_N, counts_N * louder)
         system, there = _system(memory, reads, located.prompts_N, counts_N, memory.writes, kept)
         wanted_ND, round_ = first_wanted_ND, 0
     write = NamedWrite(

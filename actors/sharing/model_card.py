@@ -25,7 +25,7 @@ LOSSES = {
 }
 VOICES = {"own": "data layer alone", "help": "both together", "memory": "memory alone"}
 LOAD = """```python
-from jobs.api import load  # pip install tandem-memory
+from tandem import load  # pip install tandem-memory
 
 model = load("{name}")
 print(model.ask("{prompt}"))

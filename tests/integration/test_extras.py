@@ -25,9 +25,10 @@ PATIENCE_S = 1500.0
 # What each extra is for. `hf` names what the package needs in any case.
 MODULES = {
     "azure": ["adlfs"],
-    "bench": ["peft", "scipy"],
     "big": ["accelerate"],
+    "bench": ["peft", "scipy"],
     "dev": ["moto", "pytest"],
+    "eval": ["accelerate", "lm_eval"],
     "gcs": ["gcsfs"],
     "hf": [],
     "lora": ["peft"],

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from actors.corpus.corpus import WindowStream
-from actors.layers.batch import Batch, to_batch
+from actors.layers.batch import Batch, hidden_at, to_batch
 from actors.layers.data_layer import MemoryPort
 from actors.layers.mixture import (
     Mixture,
     Predictions,
+    StatesAlone,
     general_loss,
     mixing_loss,
     noised_sequences,
@@ -251,6 +252,30 @@ def test_the_general_loss_is_what_reads_change_of_the_data_layer(trainer: DataTr
     assert want > 0.01
     got = general_loss(trainer.layer, trainer.memory, batch)
     assert got.item() == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_states_alone_are_the_same_bits_whether_they_are_kept_or_not(trainer: DataTrainer) -> None:
+    open_gates(trainer.layer)
+    trainer.layer.eval()
+    batch, roomy, full = batch_of(trainer).rows(slice(None, 3)), StatesAlone(), StatesAlone(0)
+    passes = count_calls(trainer.layer.model)
+    first = roomy(trainer.layer, batch)
+    assert len(passes) == 3
+    assert torch.equal(
+        roomy(trainer.layer, batch.rows(slice(1, 3))), first[batch.rows(slice(1)).num_valid :]
+    )
+    assert len(passes) == 3
+    assert torch.equal(full(trainer.layer, batch), first)
+    assert torch.equal(full(trainer.layer, batch), first)
+    assert len(passes) == 9
+    torch.testing.assert_close(first, hidden_at(trainer.layer, batch))
+
+
+def count_calls(module: nn.Module) -> list[None]:
+    """Gets an element with every forward pass of the module."""
+    calls: list[None] = []
+    module.register_forward_hook(lambda *_: calls.append(None))
+    return calls
 
 
 def test_the_general_loss_moves_gates_and_lambda_and_not_the_memory(trainer: DataTrainer) -> None:

@@ -248,5 +248,5 @@ def test_the_page_on_chats_runs_as_it_stands(
     shown = capsys.readouterr().out
     ids = prompt_ids(model, PROMPT)
     [both] = speak(model, [ids], SpeechOptions("help", 8))
-    [memory] = speak(model, [ids], SpeechOptions("memory", 256))
+    [memory] = speak(model, [ids], SpeechOptions("memory", 24))
     assert shown == f"{both.text}\n{memory.text}"
