@@ -29,7 +29,6 @@ MODULES = {
     "bench": ["peft", "scipy"],
     "dev": ["moto", "pytest"],
     "eval": ["accelerate", "lm_eval"],
-    "eval": ["lm_eval"],
     "gcs": ["gcsfs"],
     "hf": [],
     "lora": ["peft"],
