@@ -227,7 +227,7 @@ def evaluate(
             run_text_evaluation(run, text, Console(ends_with_reader=True), as_json)
             return
         if tasks is not None:
-            from jobs.evaluate_tasks import run_task_evaluation
+            from jobs.harness.evaluation import run_task_evaluation
             from jobs.harness.options import TaskOptions
 
             names = tuple(name.strip() for name in tasks.split(",") if name.strip())

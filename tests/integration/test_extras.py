@@ -27,7 +27,6 @@ MODULES = {
     "azure": ["adlfs"],
     "big": ["accelerate"],
     "bench": ["peft", "scipy"],
-    "big": ["accelerate"],
     "dev": ["moto", "pytest"],
     "eval": ["accelerate", "lm_eval"],
     "gcs": ["gcsfs"],
