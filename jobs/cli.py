@@ -222,12 +222,12 @@ def evaluate(
                 "--include, --limit, --fewshot, --batch-size and --base need --tasks NAME; give it"
             )
         if text is not None:
-            from jobs.evaluate_text import run_text_evaluation
+            from jobs.evaluate.text import run_text_evaluation
 
             run_text_evaluation(run, text, Console(ends_with_reader=True), as_json)
             return
         if tasks is not None:
-            from jobs.harness.evaluation import run_task_evaluation
+            from jobs.evaluate.tasks import run_task_evaluation
             from jobs.harness.options import TaskOptions
 
             names = tuple(name.strip() for name in tasks.split(",") if name.strip())
@@ -241,7 +241,7 @@ def evaluate(
             return
         if steps is not None or templates is not None:
             raise ConfigError("--steps and --templates need --learn CORPUS; give it too")
-        from jobs.evaluate import run_evaluation
+        from jobs.evaluate.run import run_evaluation
 
         run_evaluation(run, Console(ends_with_reader=True), as_json)
 

@@ -28,8 +28,9 @@ from actors.layers.batch import Batch, add_noise, hidden_at, rows_at
 from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort
 from actors.layers.losses import kl
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.named_writes import UNSURE_AT, trusted
 from actors.layers.precision import widen
-from actors.layers.predicted import Dense, Fused, Predicted, log_probabilities, parts_of
+from actors.layers.predicted import Dense, Fused, Predicted, entropy, log_probabilities, parts_of
 from actors.machine.seeds import seed_of
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
@@ -60,8 +61,10 @@ class Predictions:
         hidden: the data layer's last hidden states, (..., H).
         y: what the memory read, (..., D).
         port: has the weights of lambda.
-        freshness: how much of what was read comes from named writes, (...), in [0, 1]; it opens
-            lambda to lambda + (1 - lambda) * freshness. None: nothing was told.
+        freshness: how much of what was read comes from named writes, (...), in [0, 1]; where the
+            memory is sure it opens lambda to lambda + (1 - lambda) * freshness. None: nothing was
+            told.
+        unsure_at: entropy of the memory's prediction from which it does not, as `trusted` takes it.
     """
 
     logits: Tensor
@@ -70,6 +73,7 @@ class Predictions:
     y: Tensor
     port: MemoryPort
     freshness: Tensor | None = None
+    unsure_at: float = UNSURE_AT
 
     @cached_property
     def logp(self) -> Tensor:
@@ -90,9 +94,12 @@ class Predictions:
         """
         logp, logq = self.logp, self.logq
         logit = widen(self.port.mixing_logit(self.hidden, self.y, logp, logq, fixed))
+        fresh = self.freshness
+        if fresh is not None:
+            fresh = trusted(widen(fresh), entropy(logq), self.unsure_at)
         if tokens is not None:
             logp, logq = logp.gather(-1, tokens), logq.gather(-1, tokens)
-        shares, mixing, fresh = _shares(logit, self.freshness)
+        shares, mixing, fresh = _shares(logit, fresh)
         of_data, of_memory = (share.unsqueeze(-1) for share in shares)
         return Mixture(torch.logaddexp(logp + of_data, logq + of_memory), mixing, fresh)
 
@@ -213,6 +220,7 @@ def predict_both(
         y_ND,
         data.port,
         None if freshness_RT is None else rows_at(freshness_RT, where),
+        memory.writes.unsure_at,
     )
 
 
@@ -235,7 +243,37 @@ def noised_sequences(
     return add_noise(some, noise, tokenizer.size, tokenizer.marks, choices)
 
 
-def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor:
+class StatesAlone:
+    """Last hidden states, reads off, of a data layer whose model keeps its bits: of each sequence
+    they are computed once, and by itself, so that they are the same bits whether kept or not.
+
+    Args:
+        most_bytes: of the states that are kept; beyond it they are computed anew.
+    """
+
+    def __init__(self, most_bytes: int = 64 << 20) -> None:
+        self._left = most_bytes
+        self._kept: dict[bytes, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, data: DataLayer, batch: Batch) -> Tensor:
+        """Those at the valid positions (N, H) of a batch in host memory."""
+        found, device = [], data.port.mix.weight.device
+        for row in range(len(batch.tokens_BT)):
+            one = batch.rows(slice(row, row + 1))
+            key = one.tokens_BT.numpy().tobytes() + one.host.segments_BT.tobytes()
+            if (states_NH := self._kept.get(key)) is None:
+                states_NH = hidden_at(data, one.to(device))
+                if (size := states_NH.numel() * states_NH.element_size()) <= self._left:
+                    self._left -= size
+                    self._kept[key] = states_NH
+            found.append(states_NH)
+        return torch.cat(found)
+
+
+def general_loss(
+    data: DataLayer, memory: MemoryLayer, general: Batch, plain_NH: Tensor | None = None
+) -> Tensor:
     """KL(p || mixture) + KL(p || p_read) on general text; nats per token.
 
     p is the data layer without reads, under stop-gradient, and p_read the same with them. So the
@@ -245,9 +283,11 @@ def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor
     Args:
         data, memory: the layers.
         general: sequences, all of which read, with something to predict.
+        plain_NH: states of the data layer without reads; None: they are computed.
     """
     with torch.no_grad():
-        plain_NH = hidden_at(data, general)
+        if plain_NH is None:
+            plain_NH = hidden_at(data, general)
         y_BTD = memory.read(general.tokens_BT, general.segments_BT, general.one_document).y
     read_NH, y_ND = hidden_at(data, general, y_BTD), rows_at(y_BTD, general.valid_at_N)
 
@@ -290,6 +330,9 @@ def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch) -> Tensor:
     data_nll_N, memory_nll_N, *entropies = torch.cat(numbers, dim=1)
     entropies_N2 = torch.stack(entropies, dim=-1)
     logit_N = widen(data.port.mixing_logit_of(hidden_NH, y_ND, entropies_N2))
-    fresh_N = None if fresh is None else rows_at(fresh, noised.valid_at_N)
+    fresh_N = None
+    if fresh is not None:
+        fresh_N = rows_at(fresh, noised.valid_at_N)
+        fresh_N = trusted(widen(fresh_N), entropies_N2[:, 1], memory.writes.unsure_at)
     (data_N, memory_N), _, _ = _shares(logit_N, fresh_N)
     return -torch.logaddexp(data_N - data_nll_N, memory_N - memory_nll_N).mean()

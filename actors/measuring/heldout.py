@@ -23,6 +23,7 @@ from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
 from actors.layers.predicted import parts_of
+from actors.machine.progress import Progress, unseen
 from actors.measuring.voices import BATCH_TOKENS, predict_voice
 
 MARGIN = 0.1  # a new answer counts as a change if it is likelier than the old one by so much
@@ -52,10 +53,14 @@ def agreement(
 
 @torch.no_grad()
 def heldout_figures(
-    pair: Pair, before: Pair | None, batch: Batch, batch_tokens: int = BATCH_TOKENS
+    pair: Pair,
+    before: Pair | None,
+    batch: Batch,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Progress = unseen,
 ) -> dict[str, float]:
     """Means over the valid positions of `batch`, in nats or shares; `before` is the previous pair,
-    for sync.
+    for sync; `progress` sees the sequences that are done.
 
     Keys: own_loss, help_loss, help_gain, recall_kl, recall_agreement, self_loss, mixing,
     slots_used_frac, slots_top1pct_share, and sync_loss where there is a pair before.
@@ -65,7 +70,10 @@ def heldout_figures(
         pair.memory.spec.num_slots, dtype=torch.int64, device=batch.tokens_BT.device
     )
     synced: list[losses.SyncParts] = []
+    num_done, num = 0, len(batch.tokens_BT)
     for part in parts(batch, batch_tokens):
+        progress("held-out text", num_done, num)
+        num_done += len(part.tokens_BT)
         if not part.num_valid:
             continue
         read = pair.memory.read(part.tokens_BT, part.segments_BT)

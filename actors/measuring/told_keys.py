@@ -23,7 +23,7 @@ from actors.layers.closed_form import SparseReads
 from actors.layers.kept_reads import number_of
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association
-from actors.layers.predicted import parts_of, positions_at_once
+from actors.layers.predicted import entropy, log_probabilities, parts_of, positions_at_once
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
 from actors.sources.chats import read_chat
 from actors.tokenizers.tokenizer import Tokenizer
@@ -140,13 +140,18 @@ def wanted_reads(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Ten
 
 
 @torch.no_grad()
-def says(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
-    """Whether the memory's likeliest token at these sums of rows is the target, (N,) bool."""
-    found = [
-        memory.predict(memory.gated(m_ND[some], u_ND[some])).argmax(-1) == targets_N[some]
-        for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device))
-    ]
-    return torch.cat(found)
+def says(
+    memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Whether the memory's likeliest token at these sums of rows is the target, (N,) bool, and the
+    entropy of what it predicts there, (N,), nats.
+    """
+    right, entropies = [], []
+    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
+        logq_NV = log_probabilities(memory.predict(memory.gated(m_ND[some], u_ND[some])))
+        right.append(logq_NV.argmax(-1) == targets_N[some])
+        entropies.append(entropy(logq_NV))
+    return torch.cat(right), torch.cat(entropies)
 
 
 def _wanted(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:

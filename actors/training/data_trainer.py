@@ -20,7 +20,7 @@ from actors.corpus.corpus import WindowStream
 from actors.corpus.general_text import general_corpus
 from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
-from actors.layers.mixture import both_at, general_loss, mixing_loss, noised_sequences
+from actors.layers.mixture import StatesAlone, both_at, general_loss, mixing_loss, noised_sequences
 from actors.layers.predicted import Cut, Dense, Fused, Predicted, parts_of
 from actors.settings.layers import PORT_PREFIX
 from actors.settings.run import DATA, RunSpec
@@ -73,6 +73,7 @@ class DataTrainer(Trainer):
         apart = None if self.own_port_lr is None else in_port
         self.dense = DenseOptimizer(self.own, spec.data.optimizer, apart)
         self._measures_own = False
+        self.alone = StatesAlone()  # of general text
         self.open_streams()
         self.check_wired()
         prepare_training(self.layer)
@@ -93,7 +94,22 @@ class DataTrainer(Trainer):
             return 0
         if self.spec.losses.own == 0 or self.layer.spec.keeps_model:
             return size
+        return self._num_helped
+
+    @property
+    def _num_helped(self) -> int:
+        """Sequences that read beside others that train the data layer alone."""
+        size = self.spec.data.batch_size
         return min(max(1, round(size * self.spec.data.help_frac)), size - 1)
+
+    @property
+    def num_mixing(self) -> int:
+        """Sequences of which lambda learns on the first half: those that read, or as many as would
+        beside a model that trains.
+        """
+        if self.layer.spec.keeps_model:
+            return min(self.num_reading, self._num_helped)
+        return self.num_reading
 
     def begin_interval(self, order: Order) -> None:
         """Where the model keeps its bits no sequence trains it alone, so that own is only measured,
@@ -134,7 +150,7 @@ class DataTrainer(Trainer):
             batch = self.make_batch(windows)
             num_help = batch.rows(slice(None, num_reading)).num_valid
             num_own = batch.num_valid - num_help
-            noised = noised_sequences(self.spec, self.tokenizer, batch, num_reading, self.step)
+            noised = noised_sequences(self.spec, self.tokenizer, batch, self.num_mixing, self.step)
             num_noised = noised.num_valid
             general = self._general_batch(batch)
             num_general = general.num_valid
@@ -146,7 +162,7 @@ class DataTrainer(Trainer):
             step.num_tokens += part.num_tokens
             self._backward(part, within(num_reading, rows), num_own, num_help, step)
             self._learn_mixing(noised.rows(rows).to(self.device), num_noised, step)
-            self._learn_general(general.rows(rows).to(self.device), num_general, step)
+            self._learn_general(general.rows(rows), num_general, step)
             self._learn_lessons(lessons.rows(rows).to(self.device), num_lessons, step)
         if self._measures_own:
             self._measure_own(batch, step)
@@ -317,8 +333,8 @@ class DataTrainer(Trainer):
         self.learn(MixingTerms(term), step, cost="mixing")
 
     def _general_batch(self, batch: Batch) -> Batch:
-        """This step's sequences of general text, the same on every rank; none beside a data layer
-        that trains whole.
+        """This step's sequences of general text, the same on every rank; none where the settings
+        have none.
         """
         if self.general is None:
             return batch.rows(slice(0, 0))
@@ -326,12 +342,16 @@ class DataTrainer(Trainer):
         return to_batch(windows, torch.device("cpu"))
 
     def _learn_general(self, part: Batch, num: int, step: Measured) -> None:
-        """Gradient of the port on one pass' sequences of general text; as `_learn_mixing`."""
+        """Gradient of the port on one pass' sequences of general text, in host memory; as
+        `_learn_mixing`.
+        """
         if not part.num_valid:
             return
         with self.cost("general"), self.autocast():
-            general = general_loss(self.layer, self.memory, part) * (part.num_valid / num)
-        self.learn(GeneralTerms(Term(general, self.spec.losses.help)), step, cost="general")
+            plain_NH = self.alone(self.layer, part) if self.layer.spec.keeps_model else None
+            loss = general_loss(self.layer, self.memory, part.to(self.device), plain_NH)
+            general = loss * (part.num_valid / num)
+        self.learn(GeneralTerms(Term(general, self.spec.losses.general)), step, cost="general")
 
     def _learn_lessons(self, part: Batch, num: int, step: Measured) -> None:
         """Gradient of one pass' lessons of a run that is taught, reads off; as `_learn_mixing`."""

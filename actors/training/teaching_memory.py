@@ -24,6 +24,7 @@ from actors.lessons.lesson_windows import LessonWindows, documents_of
 from actors.lessons.told import told_from_lists, with_changes
 from actors.lessons.told_rows import ToldRows
 from actors.settings.run import MEMORY
+from actors.snapshots.sections import ROW_TABLE
 from actors.training.interval import Measured, within
 from actors.training.lesson_passes import FollowedPass
 from actors.training.memory_states import Measures
@@ -40,6 +41,11 @@ class TeachingMemoryTrainer(MemoryTrainer):
         spec = self.spec
         begin("building the memory as it was")
         self.kept = self.build_layer().requires_grad_(False)
+        if spec.teach.memory_train == "values":
+            for name, parameter in self.layer.named_parameters():
+                parameter.requires_grad_(name == ROW_TABLE)
+            for group in self.dense.adamw.param_groups:  # which would move them without a gradient
+                group["weight_decay"] = 0.0
         if spec.teach.told is not None:
             ToldRows.read(spec.teach.told).add_to(self.layer.values)
         self.told = told_from_lists(read_exam(spec.teach).told)

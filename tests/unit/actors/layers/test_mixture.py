@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from actors.corpus.corpus import WindowStream
-from actors.layers.batch import Batch, to_batch
+from actors.layers.batch import Batch, hidden_at, to_batch
 from actors.layers.data_layer import MemoryPort
 from actors.layers.mixture import (
     Mixture,
     Predictions,
+    StatesAlone,
     general_loss,
     mixing_loss,
     noised_sequences,
@@ -87,12 +89,29 @@ def test_freshness_opens_lambda_to_lambda_plus_its_share_of_the_rest(fresh: floa
     _, lam = oracle(plain)
     opened = lam + (1 - lam) * fresh
     p, q = (logits.double().softmax(-1) for logits in (plain.logits, plain.memory_logits))
-    got = replace(plain, freshness=torch.full((7,), fresh)).mixed()
+    got = replace(plain, freshness=torch.full((7,), fresh), unsure_at=math.inf).mixed()
     torch.testing.assert_close(got.mixing.double(), opened, atol=1e-6, rtol=2e-6)
     want = (1 - opened)[:, None] * p + opened[:, None] * q
     torch.testing.assert_close(got.logp.double(), want.log(), atol=5e-6, rtol=2e-6)
     if fresh == 0:
         torch.testing.assert_close(got.logp, plain.mixed().logp)
+
+
+def test_what_is_new_opens_lambda_only_where_the_memory_is_sure_of_it() -> None:
+    plain = predictions(torch.float32, 200)
+    q = plain.memory_logits.double().softmax(-1)
+    entropy = -(q * q.log()).sum(-1)
+    middle = float(entropy.median())
+    got = replace(plain, freshness=torch.ones(200), unsure_at=middle).mixed()
+    _, lam = oracle(plain)
+    opened = torch.sigmoid((middle - entropy) / 0.25)
+    torch.testing.assert_close(got.mixing.double(), lam + (1 - lam) * opened, atol=1e-5, rtol=1e-5)
+    assert got.freshness is not None
+    sure, unsure = entropy < middle - 1, entropy > middle + 1
+    assert sure.any()
+    assert unsure.any()
+    assert got.mixing[sure].min() > 0.98
+    torch.testing.assert_close(got.mixing[unsure].double(), lam[unsure], atol=0.02, rtol=0)
 
 
 def test_the_probabilities_of_some_tokens_are_those_of_the_whole_mixture() -> None:
@@ -251,6 +270,30 @@ def test_the_general_loss_is_what_reads_change_of_the_data_layer(trainer: DataTr
     assert want > 0.01
     got = general_loss(trainer.layer, trainer.memory, batch)
     assert got.item() == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_states_alone_are_the_same_bits_whether_they_are_kept_or_not(trainer: DataTrainer) -> None:
+    open_gates(trainer.layer)
+    trainer.layer.eval()
+    batch, roomy, full = batch_of(trainer).rows(slice(None, 3)), StatesAlone(), StatesAlone(0)
+    passes = count_calls(trainer.layer.model)
+    first = roomy(trainer.layer, batch)
+    assert len(passes) == 3
+    assert torch.equal(
+        roomy(trainer.layer, batch.rows(slice(1, 3))), first[batch.rows(slice(1)).num_valid :]
+    )
+    assert len(passes) == 3
+    assert torch.equal(full(trainer.layer, batch), first)
+    assert torch.equal(full(trainer.layer, batch), first)
+    assert len(passes) == 9
+    torch.testing.assert_close(first, hidden_at(trainer.layer, batch))
+
+
+def count_calls(module: nn.Module) -> list[None]:
+    """Gets an element with every forward pass of the module."""
+    calls: list[None] = []
+    module.register_forward_hook(lambda *_: calls.append(None))
+    return calls
 
 
 def test_the_general_loss_moves_gates_and_lambda_and_not_the_memory(trainer: DataTrainer) -> None:

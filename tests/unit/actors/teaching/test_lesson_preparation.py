@@ -10,7 +10,7 @@ import torch
 
 from actors.layers.pair import Pair
 from actors.lessons.lesson import Lesson
-from actors.measuring.lesson_exam import LessonExam
+from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import prompt_tokens
 from actors.teaching import lesson_preparation
 from actors.teaching.lesson_preparation import (
@@ -18,6 +18,7 @@ from actors.teaching.lesson_preparation import (
     label_bits,
     prepare_lessons,
     refuse_longer,
+    said_otherwise,
     uncontradicting,
     written_texts,
 )
@@ -108,6 +109,18 @@ def test_a_label_has_the_bits_that_the_memory_needs_to_be_told_it(
     assert found[0] == pytest.approx(nats / math.log(2), rel=1e-4)
     assert found[1] == 3.0
     assert found[2] > found[0]  # a word that nobody knows
+
+
+def test_what_was_written_twice_is_rehearsed_in_its_other_wordings_as_the_memory_ends_them(
+    pair: Pair, tokenizer: Tokenizer
+) -> None:
+    be, have, live = "The capital of [X] is", "[X] has its capital in", "Those who rule [X] live in"
+    twice, once = [TEXTS[0], TEXTS[1]], [TEXTS[2]]
+    found = said_otherwise(pair, tokenizer, [*twice, *once], {be: [have, live]})
+    name = COUNTRIES[0][0]
+    (ended,) = said(pair, "memory", tokenizer, [f"Those who rule {name} live in"])
+    assert found == ([f"Those who rule {name} live in {ended}"] if ended.endswith(".") else [])
+    assert said_otherwise(pair, tokenizer, once, {be: [have, live]}) == []
 
 
 def test_questions_ask_what_is_taught_of_others_and_other_sentences() -> None:

@@ -218,6 +218,22 @@ def test_the_memory_begins_with_the_rows_that_telling_changes(
     assert torch.equal(other.kept.values, plain.layer.values)
 
 
+@pytest.mark.parametrize("moves", ["values", "all"])
+def test_what_of_the_memory_moves_is_a_setting(
+    spec: RunSpec, tokenizer: Tokenizer, moves: str
+) -> None:
+    teach = spec.teach.model_copy(update={"memory_train": moves})
+    trainer = TeachingMemoryTrainer(
+        spec.model_copy(update={"teach": teach}), tokenizer.to_json(), RUN
+    )
+    before = {name: p.detach().clone() for name, p in trainer.layer.named_parameters()}
+    step = trainer.train_step()
+    moved = {n for n, p in trainer.layer.named_parameters() if not torch.equal(p, before[n])}
+    assert "values" in moved
+    assert (moved == {"values"}) == (moves == "values")
+    assert ("encoder" in step.shares) == (moves == "all")
+
+
 def run_intervals(spec: RunSpec, tokenizer_json: str, stop: int | None) -> list[Tensor]:
     """Both layers after three intervals in lockstep; restored from a checkpoint after `stop`."""
     data = TeachingDataTrainer(spec, tokenizer_json, RUN)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from actors.wire import ConfigError
 from jobs.cli import app
-from jobs.evaluate_text import read_texts
+from jobs.evaluate.text import read_texts
 from tests.unit.actors.tiny_pair import exported
 
 
