@@ -41,12 +41,12 @@ def empty_environment(folder: Path, with_pip: bool = True) -> Path:
 
 
 def constraints(folder: Path, wheel: Path) -> Path:
-    """A file for pip: this wheel for its name, and the versions that the project is tested with, so
-    that no machine without a GPU pulls gigabytes of CUDA.
+    """A file for pip: this wheel's version, and those that the project is tested with, so that no
+    machine without a GPU pulls gigabytes of CUDA.
     """
-    name = wheel.name.partition("-")[0].replace("_", "-")
+    name, version = wheel.name.split("-")[:2]  # not by its URL: pip takes no extras of that
     path = folder / "constraints.txt"
-    path.write_text(f"{name} @ {wheel.as_uri()}\n{LOCK.read_text(encoding='utf-8')}")
+    path.write_text(f"{name.replace('_', '-')}=={version}\n{LOCK.read_text(encoding='utf-8')}")
     return path
 
 

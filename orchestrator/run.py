@@ -49,7 +49,7 @@ from orchestrator.run_dir.metrics import Metrics, Row, held_out
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.run_status import RunStatus, is_finished
 from orchestrator.run_dir.saved_config import saved_config
-from orchestrator.run_dir.status import Driver, Pulse, look, status_of
+from orchestrator.run_dir.status import Driver, Pulse, look, status_of, steps_of
 from orchestrator.runtime import Groups, Runtime
 from orchestrator.settings.config import Config, changed_keys
 from orchestrator.settings.file_names import (
@@ -363,6 +363,7 @@ class _Job:
             states = {group: state.phase.label for group, state in group_states.items()}
             told, lessons = group_states[MEMORY].told, group_states[DATA].lessons
             places = groups.places()
+            self.progress.steps(steps_of(places))
             return status_of(config, metrics, places, written, driver, pulse, states, told, lessons)
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url), groups.in_process)

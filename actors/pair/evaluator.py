@@ -20,7 +20,9 @@ from actors.layers.pair import Pair
 from actors.lessons.lesson_files import Exam, read_exam, read_kept_lessons
 from actors.lessons.live_lessons import as_lesson
 from actors.machine.device import device_of, take_threads
+from actors.machine.progress import Progress, unseen
 from actors.measuring.heldout import general_figures, heldout_figures, token_reflection
+from actors.measuring.knowledge import HELD_OUT, TRAINED_ON
 from actors.measuring.lesson_exam import LessonExam
 from actors.measuring.probing import accuracy_of, answer_reflection, decode_greedily, prompt_tokens
 from actors.measuring.voices import VOICES
@@ -48,6 +50,7 @@ class Evaluator:
         tokenizer_json: the run's tokenizer.
         pair: what is evaluated until a version is adopted; None: the run's starting weights.
         starting: the process' own, where it holds more than the evaluator.
+        progress: sees what is measured, and how far.
     """
 
     def __init__(
@@ -56,8 +59,9 @@ class Evaluator:
         tokenizer_json: str,
         pair: Pair | None = None,
         starting: StartingModel | None = None,
+        progress: Progress = unseen,
     ) -> None:
-        self._spec = spec
+        self._spec, self._progress = spec, progress
         workers = spec.evaluation
         take_threads(workers.cpus)
         self._tokenizer = Tokenizer.from_json(tokenizer_json)
@@ -150,19 +154,22 @@ class Evaluator:
             (sizes.final_windows, sizes.final_probes) if final else (sizes.windows, sizes.probes)
         )
         batch = self._heldout(num_windows)
-        figures = heldout_figures(self.pair, self._before, batch, sizes.batch_tokens)
+        figures = heldout_figures(
+            self.pair, self._before, batch, sizes.batch_tokens, self._progress
+        )
         if self._general is not None:
+            self._progress("general text")
             figures |= general_figures(self.pair, self._general, sizes.batch_tokens)
         figures |= self._written() | self._taught()
         changed, followed = self._reflect(batch)
-        unseen, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
+        held_out, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
         return Evaluation(
             data_version=versions[0],
             memory_version=versions[1],
             figures=figures,
-            accuracy=self._accuracy(unseen),
-            accuracy_seen=self._accuracy(seen),
-            num_probes=len(unseen),
+            accuracy=self._accuracy(held_out, HELD_OUT),
+            accuracy_seen=self._accuracy(seen, TRAINED_ON),
+            num_probes=len(held_out),
             reflection_changed=changed,
             reflection_followed=followed,
             answers=self._questions() if final else (),
@@ -197,6 +204,7 @@ class Evaluator:
         """How good a writer the memory is: as `written_figures`, the same draws each time."""
         if not (num := self._spec.evaluation.written):
             return {}
+        self._progress("what the memory writes")
         if self._compared is None:
             self._compared = self._corpus.heldout(COMPARED_WINDOWS)
         return written_figures(
@@ -224,6 +232,7 @@ class Evaluator:
         followed: whole answers if there are probes, else tokens.
         """
         probes = self._unseen[: self._spec.evaluation.probes]
+        self._progress("what changed, and what the memory followed")
         if probes:
             prompts = [prompt_tokens(self._tokenizer, p.prompt) for p in probes]
             reflection, self._answers = answer_reflection(
@@ -235,16 +244,19 @@ class Evaluator:
             reflection = token_reflection(self.pair, self._before, batch, self._batch_tokens)
         return reflection.changed, reflection.followed
 
-    def _accuracy(self, probes: Sequence[Probe]) -> dict[str, float]:
+    def _accuracy(self, probes: Sequence[Probe], what: str) -> dict[str, float]:
         facts = self._corpus.facts
         if facts is None:
             return {}
-        return accuracy_of(self.pair, self._tokenizer, probes, facts.majority(), self._batch_tokens)
+        size, progress = self._batch_tokens, self._progress
+        majority = facts.majority()
+        return accuracy_of(self.pair, self._tokenizer, probes, majority, size, progress, what)
 
     def _questions(self) -> tuple[Answer, ...]:
         num, tokenizer = self._spec.evaluation.questions, self._tokenizer
         if num == 0:
             return ()
+        self._progress("a few questions")
         if self._unseen:
             questions = [(p.prompt, " or ".join(p.answers)) for p in self._unseen[:num]]
         else:

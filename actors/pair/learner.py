@@ -29,7 +29,7 @@ from actors.layers.batch import Batch, add_noise, hidden_at, rows_at, rows_to, t
 from actors.layers.mixture import both_at, predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
-from actors.layers.predicted import Fused, in_parts
+from actors.layers.predicted import Predicted, in_parts
 from actors.machine.seeds import seed_of
 from actors.pair.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.settings.learn_plan import LearnPlan
@@ -147,7 +147,9 @@ class Learner:
             read = memory.read_at(rows_at(u_BTD, batch.places(self._reading(batch))))
             kept = self._kept(batch)
             loss = self._loss(batch, read.y, kept)
-            whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
+            whole = loss
+            if read.side_scores is not None:
+                whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
                 guess = self._guess(batch, rows_at(u_BTD, batch.valid_at_N), kept)
                 whole = whole + guess
@@ -222,7 +224,7 @@ class Learner:
 
             def alone(some: slice, y_ND: Tensor) -> Tensor:
                 logits_NV = memory.predict(y_ND[some], into_grad=True)
-                return Fused(logits_NV, targets_N[some]).nll_N.sum() / num
+                return Predicted(logits_NV, targets_N[some]).nll_N.sum() / num
 
             def stay(some: slice, y_ND: Tensor) -> Tensor:
                 assert kept is not None
@@ -235,7 +237,7 @@ class Learner:
 
         def through(some: slice, y_ND: Tensor, hidden_NH: Tensor) -> Tensor:
             given = hidden_NH[some], y_ND[some], targets_N[some]
-            both = both_at(data, memory, *given, Fused)
+            both = both_at(data, memory, *given, in_parts=True)
             of_both = reader * both.data.nll_N - both.mixture.logp
             return (both.memory.nll_N + assist * of_both).sum() / num
 
@@ -259,7 +261,7 @@ class Learner:
 
         def part(some: slice, u_ND: Tensor) -> Tensor:
             logits_NV = memory.guess(u_ND[some], into_grad=True)
-            return weight * Fused(logits_NV, targets_N[some]).nll_N.sum() / num
+            return weight * Predicted(logits_NV, targets_N[some]).nll_N.sum() / num
 
         if kept is None:
             return in_parts(num, size, part, u_ND)

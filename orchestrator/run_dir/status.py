@@ -188,6 +188,14 @@ def _group(
     }
 
 
+def steps_of(places: Places) -> dict[str, int]:
+    """Steps of each group, as its ranks reported them last."""
+    return {
+        group: max((beat.step for _, beat in of_group if beat), default=0)
+        for group, of_group in places.items()
+    }
+
+
 def _rank(where: Location, beat: Heartbeat | None) -> dict[str, Any]:
     return {
         "rank": where.rank,
