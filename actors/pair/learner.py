@@ -36,7 +36,6 @@ from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters
 from actors.snapshots.sections import section_of
-from actors.training.given import given_positions, given_terms
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate, short_warmup
 from actors.training.process_group import ProcessGroup
 from actors.wire import DivergedError
@@ -163,16 +162,24 @@ class Learner:
         """The loss of given tokens of what is new, so that the memory can write that too; 0 where
         there are none.
         """
-        num_new = len(batch.tokens_BT) - self._num_old
-        given_BT = given_positions(batch, np.ones(len(batch.tokens_BT), np.bool_), num_new)
-        weight = GIVEN if self._spec.losses.given > 0 else 0.0
-        weights = self._spec.losses.model_copy(update={"given": weight})
-        at_once = None if self._at_once(batch) else self._pair.data.positions_at_once
-        terms = given_terms(
-            self._pair.memory, batch, u_BTD, given_BT, int(given_BT.sum()), weights, self._autocast,
-            at_once,
-        )  # fmt: skip
-        return sum((term.weighted for term in terms.values()), u_BTD.new_zeros(()))
+        num_new, memory = len(batch.tokens_BT) - self._num_old, self._pair.memory
+        given_BT = batch.given_BT.copy()
+        given_BT[num_new:] = False
+        num, weights = int(given_BT.sum()), self._spec.losses
+        if not num or not weights.given or not u_BTD.requires_grad:
+            return u_BTD.new_zeros(())
+        at_G = batch.places(given_BT)
+        targets_G, u_GD = rows_at(batch.targets_BT, at_G), rows_at(u_BTD, at_G)
+
+        def part(some: slice, u_GD: Tensor, y_GD: Tensor) -> Tensor:
+            nll_G = Predicted(memory.predict(y_GD[some], into_grad=True), targets_G[some]).nll_N
+            if weights.encoder > 0:
+                guess_GV = memory.guess(u_GD[some], into_grad=True)
+                nll_G = nll_G + weights.encoder * Predicted(guess_GV, targets_G[some]).nll_N
+            return GIVEN * nll_G.sum() / num
+
+        size = self._pair.data.positions_at_once
+        return in_parts(num, size, part, u_GD, memory.read_at(u_GD).y)
 
     def _kept(self, batch: Batch) -> Kept | None:
         """What the old sequences of a batch are kept at; None: they are learned as text."""
