@@ -52,13 +52,13 @@ def unknown_lessons(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str]) -> l
     ]
     own, same = _probabilities(pair, "own", rows)
     memory, theirs = _probabilities(pair, "memory", rows)
-    sure = [
+    agreed = [
         a == b
         for of_row in zip(same, theirs, memory, strict=True)
         for a, b, q in zip(*of_row, strict=True)
         if q >= SURE
     ]
-    agreement = sum(sure) / max(1, len(sure))
+    agreement = sum(agreed) / max(1, len(agreed))
     if agreement < LEAST_AGREEMENT:
         raise ConfigError(
             "where it is sure of what it wrote, the memory finds the same token likeliest as the "
