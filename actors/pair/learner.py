@@ -36,10 +36,12 @@ from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters
 from actors.snapshots.sections import section_of
+from actors.training.given import given_positions, given_terms
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate, short_warmup
 from actors.training.process_group import ProcessGroup
 from actors.wire import DivergedError
 
+GIVEN = 0.3  # weight of given tokens of what is new, where the run learned any
 READ_DROPOUT = 0.5  # share of positions whose read is dropped before the data layer
 
 
@@ -151,10 +153,26 @@ class Learner:
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
                 guess = self._guess(batch, rows_at(u_BTD, batch.valid_at_N), kept)
                 whole = whole + guess
+            whole = whole + self._given(batch, u_BTD)
         whole.backward()
         self._dense.step(rate * run.optimizer.lr / run.value_lr)
         self._rows.step(rate, ProcessGroup())
         return float(loss.detach())
+
+    def _given(self, batch: Batch, u_BTD: Tensor) -> Tensor:
+        """The loss of given tokens of what is new, so that the memory can write that too; 0 where
+        there are none.
+        """
+        num_new = len(batch.tokens_BT) - self._num_old
+        given_BT = given_positions(batch, np.ones(len(batch.tokens_BT), np.bool_), num_new)
+        weight = GIVEN if self._spec.losses.given > 0 else 0.0
+        weights = self._spec.losses.model_copy(update={"given": weight})
+        at_once = None if self._at_once(batch) else self._pair.data.positions_at_once
+        terms = given_terms(
+            self._pair.memory, batch, u_BTD, given_BT, int(given_BT.sum()), weights, self._autocast,
+            at_once,
+        )  # fmt: skip
+        return sum((term.weighted for term in terms.values()), u_BTD.new_zeros(()))
 
     def _kept(self, batch: Batch) -> Kept | None:
         """What the old sequences of a batch are kept at; None: they are learned as text."""
