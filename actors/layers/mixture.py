@@ -28,8 +28,9 @@ from actors.layers.batch import Batch, add_noise, hidden_at, rows_at
 from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort
 from actors.layers.losses import kl
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.named_writes import UNSURE_AT, trusted
 from actors.layers.precision import widen
-from actors.layers.predicted import Predicted, log_probabilities, parts_of
+from actors.layers.predicted import Predicted, entropy, log_probabilities, parts_of
 from actors.machine.seeds import seed_of
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
@@ -60,8 +61,10 @@ class Predictions:
         hidden: the data layer's last hidden states, (..., H).
         y: what the memory read, (..., D).
         port: has the weights of lambda.
-        freshness: how much of what was read comes from named writes, (...), in [0, 1]; it opens
-            lambda to lambda + (1 - lambda) * freshness. None: nothing was told.
+        freshness: how much of what was read comes from named writes, (...), in [0, 1]; where the
+            memory is sure it opens lambda to lambda + (1 - lambda) * freshness. None: nothing was
+            told.
+        unsure_at: entropy of the memory's prediction from which it does not, as `trusted` takes it.
     """
 
     logits: Tensor
@@ -70,6 +73,7 @@ class Predictions:
     y: Tensor
     port: MemoryPort
     freshness: Tensor | None = None
+    unsure_at: float = UNSURE_AT
 
     @cached_property
     def logp(self) -> Tensor:
@@ -90,9 +94,12 @@ class Predictions:
         """
         logp, logq = self.logp, self.logq
         logit = widen(self.port.mixing_logit(self.hidden, self.y, logp, logq, fixed))
+        fresh = self.freshness
+        if fresh is not None:
+            fresh = trusted(widen(fresh), entropy(logq), self.unsure_at)
         if tokens is not None:
             logp, logq = logp.gather(-1, tokens), logq.gather(-1, tokens)
-        shares, mixing, fresh = _shares(logit, self.freshness)
+        shares, mixing, fresh = _shares(logit, fresh)
         of_data, of_memory = (share.unsqueeze(-1) for share in shares)
         return Mixture(torch.logaddexp(logp + of_data, logq + of_memory), mixing, fresh)
 
@@ -217,6 +224,7 @@ def predict_both(
         y_ND,
         data.port,
         None if freshness_RT is None else rows_at(freshness_RT, where),
+        memory.writes.unsure_at,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from actors.layers.pair import Pair
+from actors.machine.progress import Progress, unseen
 from actors.measuring.probing import pad_right
 from actors.measuring.voices import BATCH_TOKENS, VOICES, predict_voice_at
 from actors.tokenizers.tokenizer import Tokenizer
@@ -81,6 +82,7 @@ def text_losses(
     texts: Sequence[str],
     longest: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    progress: Progress = unseen,
 ) -> TextLosses:
     """What documents cost.
 
@@ -89,6 +91,7 @@ def text_losses(
         texts: the documents.
         longest: tokens that the model takes; None: any number.
         batch_tokens: of a forward pass.
+        progress: is told how many windows are done.
 
     Raises:
         ValueError: there is no token to predict.
@@ -103,6 +106,7 @@ def text_losses(
     parts: dict[str, list[Tensor]] = {voice: [] for voice in VOICES}
     mixing, fresh = [], []
     for start in range(0, len(windows), size):
+        progress("reading the text", start, len(windows))
         some = windows[start : start + size]
         tokens_BT, segments_BT = pad_right([one.tokens for one in some], 0, device)
         where_BT = segments_BT == 0

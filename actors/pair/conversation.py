@@ -10,7 +10,9 @@ from typing import Any
 from jinja2 import TemplateError
 
 from actors.pair.tandem_model import TandemModel
-from actors.wire import ConfigError
+from actors.sources.chats import read_chat
+from actors.tokenizers.chat import ChatTemplate
+from actors.wire import ConfigError, CorpusError
 
 Message = Mapping[str, Any]  # role and content
 
@@ -65,3 +67,20 @@ def conversation_ids(model: TandemModel, messages: Sequence[Message]) -> list[in
         ) from err
     ids: list[int] = model.tokenizer(text, add_special_tokens=False).input_ids
     return ids
+
+
+def turn_ends(model: TandemModel) -> frozenset[int]:
+    """Special tokens with which the chat template ends the assistant's turn, which need not be the
+    one that ends a document; none where there is no template, or nothing of the kind.
+    """
+    if not has_template(model):
+        return frozenset()
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
+    tokenizer = model.tokenizer
+    try:
+        [pieces] = ChatTemplate(tokenizer).encode([read_chat(turns, None, lambda: "a chat")])
+    except CorpusError:  # such a template is not learned by turns; the model's own mark ends one
+        return frozenset()
+    said = pieces[-1].tokens_T[pieces[-1].learn_T].tolist()
+    marks = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return frozenset(said) & (marks | set(tokenizer.all_special_ids))

@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,6 +36,7 @@ class SpeechOptions:
         top_p: share of probability that is drawn from.
         stops: texts before which a continuation ends.
         seed: of what is drawn; None: any.
+        ends: tokens that end it, besides the model's.
     """
 
     voice: Voice = "help"
@@ -44,6 +45,7 @@ class SpeechOptions:
     top_p: float = 1.0
     stops: Sequence[str] = ()
     seed: int | None = None
+    ends: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class _Listener(StoppingCriteria):  # type: ignore[misc]  # transformers is unty
 def ends_of(model: TandemModel) -> set[int]:
     """Tokens that end what is said: those of the model's generation config, and of its tokenizer.
 
-    The mark that ends a document is one, also where a chat ends its turns with another.
+    The mark that ends a document is one; what ends a turn of a chat is `conversation.turn_ends`.
     """
     named = model.generation_config.eos_token_id
     found = set(named if isinstance(named, list) else [named])
@@ -177,7 +179,7 @@ def speak(
         on_piece: called with each piece as soon as it is said; whatever it raises ends it all.
     """
     rows = [_Row(model.tokenizer, list(prompt), options.stops) for prompt in prompts]
-    listener = _Listener(rows, ends_of(model), on_piece)
+    listener = _Listener(rows, ends_of(model) | set(options.ends), on_piece)
     longest = max(len(prompt) for prompt in prompts)
     shape = len(prompts), longest
     tokens_BT, mask_BT = torch.full(shape, model.tokenizer.pad_token_id), torch.zeros(shape)

@@ -49,6 +49,7 @@ RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is kn
 SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
 WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what they do elsewhere
 QUIET = 0.95  # share of these that stay below the novelty from which λ opens
+SURELY = 0.75  # share of the keys that the memory says at least as surely as a write's figures have
 LEAST, MOST = 0.3, 0.6  # novelty from which it opens, whatever they say
 
 
@@ -174,7 +175,8 @@ def tell(
         if round_ < ROUNDS and not torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
             wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
             continue
-        said_N = says(memory, reached_ND.to(device), located.u_ND, targets_N).cpu()
+        said = says(memory, reached_ND.to(device), located.u_ND, targets_N)
+        said_N, entropy_N = (found.cpu() for found in said)
         if said_N.all() or counts_N.max() * louder > LOUDEST:
             break
         # A memory whose addresses hardly tell texts apart would say what it said before.
@@ -201,6 +203,7 @@ def tell(
             "rows": float(len(system.rows_U)),
             "staying": float(system.num_staying),
             "residual": residual,
+            "entropy": float(entropy_N.quantile(SURELY)),
             "seconds": time.perf_counter() - begin,
         },
     )

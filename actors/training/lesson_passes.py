@@ -142,7 +142,10 @@ class FollowedPass:
         self._before_MD = read.y[:0]
         if kept is not None and text.num_valid:
             with cost("reference"), torch.no_grad(), autocast():
-                self._before_MD = read_at_valid(kept, text)
+                if u_ND.requires_grad:
+                    self._before_MD = read_at_valid(kept, text)
+                else:  # encoder and keys are those of before
+                    self._before_MD = kept.read_at(u_ND[at:]).y
 
     def terms(self) -> Iterator[TeachingMemoryTerms]:
         """The losses of each part, to be learned before the next is asked for."""

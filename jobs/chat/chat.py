@@ -13,11 +13,11 @@ import difflib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.measuring.voices import VOICES
-from actors.pair.conversation import conversation_ids, has_template
+from actors.pair.conversation import conversation_ids, has_template, turn_ends
 from actors.pair.speech import SpeechOptions, shares_of, speak
 from actors.pair.tandem_model import TandemModel
 from actors.wire import ConfigError
@@ -76,6 +76,7 @@ class Chat:
         self._pair, self._options, self._console = pair, options, console
         self._voice, self._shows_shares = _voice(options.voice), options.shares
         self._has_template = has_template(pair.model)
+        self._turn_ends = turn_ends(pair.model)
         if options.system is not None and not self._has_template:
             raise ConfigError(
                 "--system: this pair's tokenizer has no chat template that says how to write it; "
@@ -126,8 +127,9 @@ class Chat:
             self._console.say("the turns so far are forgotten")
         elif name == "/told":
             for write in self._pair.writes:
-                told = "; ".join(f"{a.prompt} {BETWEEN} {a.answer}" for a in write.associations[:3])
-                more = len(write.associations) - 3
+                pairs = dict.fromkeys((a.prompt, a.answer) for a in write.associations)
+                told = "; ".join(f"{prompt} {BETWEEN} {a}" for prompt, a in list(pairs)[:3])
+                more = len(pairs) - 3
                 rest = f"; {more} more" if more > 0 else ""
                 self._console.say(f"{write.id}{'' if write.on else ' (off)'}: {told}{rest}")
             if not len(self._pair.writes):
@@ -152,7 +154,10 @@ class Chat:
                 f"/tell: expected PROMPT {BETWEEN} ANSWER, e.g. /tell The capital of Atlantis is "
                 f"{BETWEEN} Poseidonis; got {rest!r}"
             )
-        told = self._pair.tell([one_association(prompt.strip(), answer)], say=self._console.say)
+        given = [one_association(prompt.strip(), answer)]
+        if self._has_template:  # known in a chat, and where the prompt is continued
+            given.insert(0, replace(given[0], as_chat=True))
+        told = self._pair.tell(given, say=self._console.say)
         said = told.said[0]
         self._console.say(
             f"told, as write {told.write.id} in {told.seconds:.1f} s; said before: {said.before}; "
@@ -195,6 +200,7 @@ class Chat:
                 most,
                 self._options.temperature,
                 seed=self._options.seed,
+                ends=self._turn_ends,
             )
 
             def show(piece: Any) -> None:

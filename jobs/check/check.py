@@ -17,6 +17,7 @@ from rich.table import Table
 
 from actors.corpus.inventory import Inventory
 from actors.formats import count, memory_size
+from actors.machine.progress import Progress, unseen
 from actors.settings.run import DATA, GROUPS
 from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
@@ -31,6 +32,7 @@ from orchestrator.errors import PlacementError
 from orchestrator.loop.exchange import check_fits
 from orchestrator.nodes.nodes import total
 from orchestrator.nodes.placement import asked_for, bundles, check_resources
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.reporting.trackers import check_installed
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config, load_config
@@ -45,15 +47,16 @@ def run_check(path: str, overrides: Sequence[str], console: Console, as_json: bo
         ConfigError: `tandem train` would refuse the config; the message is the same.
     """
     config = load_config(path, overrides)
-    result = check(config)
+    with TaskProgress() as progress:
+        result = check(config, progress)
     if as_json:
         console.print_json(json.dumps(result))
     else:
         show(result, console)
 
 
-def check(config: Config) -> dict[str, Any]:
-    """What a run of `config` takes.
+def check(config: Config, progress: Progress = unseen) -> dict[str, Any]:
+    """What a run of `config` takes; `progress` sees what is looked at.
 
     Raises:
         ConfigError: as `run_check`.
@@ -61,7 +64,9 @@ def check(config: Config) -> dict[str, Any]:
     run_dir = RunDir(config.run_url)
     run_dir.refuse_existing()
     check_installed(config.trackers)
+    progress("reading the corpus")
     corpus = look_at_corpus(config)
+    progress("building the layers without memory")
     check_starting_tokens(config)
     machine = available_resources(config)
     growing = grows(config, machine)

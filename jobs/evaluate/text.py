@@ -13,6 +13,7 @@ from actors.storage import locate, storage_errors
 from actors.wire import ConfigError
 from jobs.ask import HEADINGS
 from orchestrator.console import Console
+from orchestrator.reporting.task_progress import TaskProgress
 
 LINES = (".jsonl", ".ndjson")  # a document per line, in its field `text`
 
@@ -65,10 +66,12 @@ def run_text_evaluation(run: str, path: str, console: Console, as_json: bool) ->
     from actors.measuring.text_losses import text_losses
     from jobs.api import load
 
-    model = load(run)
-    assert model.words is not None
-    pair = Pair(model.data_layer, model.memory_layer)
-    found = text_losses(pair, model.words, texts, model.longest)
+    with TaskProgress() as progress:
+        progress("loading the pair")
+        model = load(run)
+        assert model.words is not None
+        pair = Pair(model.data_layer, model.memory_layer)
+        found = text_losses(pair, model.words, texts, model.longest, progress=progress)
     result = {
         "run": run,
         "text": path,

@@ -125,11 +125,12 @@ class Chat(Sampled):
 
 
 class OneAssociation(Request):
-    """A prompt, its answer and other wordings of the prompt."""
+    """A prompt, its answer and other wordings of the prompt; as a turn of a chat where asked."""
 
     prompt: Text
     answer: Text
     say: list[Text] = Field(default_factory=list, max_length=MOST_PROMPTS)
+    as_chat: bool = False
 
 
 class Tell(Request):
@@ -138,6 +139,7 @@ class Tell(Request):
     prompt: Text | None = None
     answer: Text | None = None
     say: list[Text] = Field(default_factory=list, max_length=MOST_PROMPTS)
+    as_chat: bool = False
     associations: list[OneAssociation] | None = Field(
         None, min_length=1, max_length=MOST_ASSOCIATIONS
     )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from actors.pair.conversation import conversation_ids, prompt_ids
+from actors.pair.conversation import conversation_ids, has_template, prompt_ids, turn_ends
 from actors.pair.speech import Piece, SpeechOptions, Spoken, speak
 from actors.storage import is_local
 from actors.wire import ConfigError, StorageError
@@ -65,6 +65,7 @@ class Service:
         export = find_export(run)
         self.name, self._clock = RunDir(run).url.rpartition("/")[2], clock
         self._pair = ToldPair(export, run_sample(RunDir(run)))
+        self._turn_ends = turn_ends(self._pair.model)
         if self._pair.model.memory_layer.kept is not None:
             _ = self._pair.model.kept_reads  # made once, so that the first tell is as quick
         self._every_s = 0.0 if is_local(export) else REMOTE_EVERY_S
@@ -106,6 +107,7 @@ class Service:
         window = self._window
         room = ANSWER_TOKENS if window is None else max(1, window - len(prompt))
         options = self._options(asked, [prompt], asked.most_tokens or min(ANSWER_TOKENS, room))
+        options = replace(options, ends=self._turn_ends)
         spoken = speak(model, [prompt] * asked.n, options, on_piece)
         return _completed([one.text for one in spoken], spoken, len(prompt))
 
@@ -133,11 +135,18 @@ class Service:
         if asked.associations is None:
             assert asked.prompt is not None
             assert asked.answer is not None
-            given = [one_association(asked.prompt, asked.answer, asked.say)]
-        elif asked.prompt is not None or asked.answer is not None or asked.say:
+            given = [one_association(asked.prompt, asked.answer, asked.say, asked.as_chat)]
+        elif asked.prompt is not None or asked.answer is not None or asked.say or asked.as_chat:
             raise ConfigError("associations have prompts, answers and wordings of their own")
         else:
-            given = [one_association(a.prompt, a.answer, a.say) for a in asked.associations]
+            given = [
+                one_association(a.prompt, a.answer, a.say, a.as_chat) for a in asked.associations
+            ]
+        if any(one.as_chat for one in given) and not has_template(self._pair.model):
+            raise ConfigError(
+                "as_chat: this pair's tokenizer has no chat template that says how a turn is "
+                "written; leave it out"
+            )
         refuse_contradictions(given)
         return {"object": "write", **self._pair.tell(given).to_json()}
 

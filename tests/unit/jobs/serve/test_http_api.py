@@ -107,6 +107,7 @@ def test_without_the_token_nothing_is_answered(url: str, path: str, token: str |
         ("/v1/chat/completions", {"messages": [{"role": "user"}]}, 400, "messages.content", "req"),
         ("/v1/tell", {}, 400, None, "expected a prompt and its answer, or associations"),
         ("/v1/tell", {"prompt": "a", "answer": " "}, 400, None, "the answer is empty"),
+        ("/v1/tell", {"prompt": "a", "answer": "b", "as_chat": True}, 400, None, "no chat templ"),
         ("/v1/untell", {"id": "nope"}, 404, "id", "no write 'nope'; nothing is told"),
         ("/v1/nowhere", {}, 404, None, "no POST /v1/nowhere here"),
         ("/v1/models", {}, 405, None, "no POST /v1/models here"),

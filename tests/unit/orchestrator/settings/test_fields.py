@@ -110,7 +110,7 @@ def test_settings_that_mean_something_only_beside_another_name_it_and_its_value(
         },
         OnlyWith("encoder", "frozen_copy"): {"memory.layer.copy_layers"},
         OnlyWith("addresses", "product_keys"): {
-            f"memory.layer.{name}" for name in ("encoder", "topk", "key_dim", "gate")
+            f"memory.layer.{name}" for name in ("encoder", "gate", "key_dim", "topk")
         },
         OnlyWith("addresses", "ngrams"): {"memory.layer.ngram_tokens"},
         OnlyWith("data.layer.train", "lora"): {
