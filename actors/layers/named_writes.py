@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of `novelty`; see `NamedWrites.freshness`
+UNSURE_AT, UNSURE_WIDTH = 2.0, 0.25  # nats; see `trusted`
+LEEWAY = 1.5  # entropy up to which the memory is trusted, over that of what was told
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,14 @@ class Association:
         prompt: text before the answer, as the start of a document.
         answer: what is to follow it.
         wordings: other prompts for the same answer.
+        as_chat: the prompts are a user's first turn and the answer is the assistant's, as the
+            tokenizer's chat template writes them.
     """
 
     prompt: str
     answer: str
     wordings: tuple[str, ...] = ()
+    as_chat: bool = False
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -43,12 +48,17 @@ class Association:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it."""
-        return {**asdict(self), "wordings": list(self.wordings)}
+        written = {**asdict(self), "wordings": list(self.wordings)}
+        if not self.as_chat:  # versions before know nothing of it
+            del written["as_chat"]
+        return written
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Association:
         """What `to_json` gave."""
-        return cls(described["prompt"], described["answer"], tuple(described.get("wordings", ())))
+        wordings = tuple(described.get("wordings", ()))
+        as_chat = bool(described.get("as_chat", False))
+        return cls(described["prompt"], described["answer"], wordings, as_chat)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +169,20 @@ def novelty(m: Tensor, told: Tensor, mark: Tensor) -> Tensor:
     the memory said the right token already and nothing had to change.
     """
     return torch.maximum(told.norm(dim=-1) / m.norm(dim=-1).clamp_min(1e-12), mark)
+
+
+def trusted(freshness: Tensor, entropy: Tensor, unsure_at: float) -> Tensor:
+    """Freshness, less where the memory does not know what to say, (...).
+
+    What was told is said surely. What a write only moved is as new, but said less surely, and the
+    data layer knows better.
+
+    Args:
+        freshness: as `NamedWrites.freshness`, (...).
+        entropy: of the memory's prediction, in nats, (...).
+        unsure_at: where half of it is left; `NamedWrites.unsure_at`.
+    """
+    return freshness * torch.sigmoid((unsure_at - entropy) / UNSURE_WIDTH)
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,8 +328,17 @@ class NamedWrites:
             known[device] = next(iter(known.values())).to(device)
         return known[device]
 
+    @cached_property
+    def unsure_at(self) -> float:
+        """Entropy of the memory's prediction, in nats, from which it is not trusted with what is
+        new: more where it says what it was told less surely than that.
+        """
+        told = (LEEWAY * write.figures.get("entropy", 0.0) for write in self.on)
+        return max([UNSURE_AT, *told])
+
     def freshness(self, m: Tensor, told: Tensor, mark: Tensor) -> Tensor:
-        """How far the mixture goes over to the memory, in [0, 1]: λ' = λ + (1 - λ) · freshness.
+        """How far the mixture goes over to the memory, in [0, 1], where it is sure (`trusted`):
+        λ' = λ + (1 - λ) · freshness.
 
         Args:
             m: what is read of the table, (..., D).

@@ -23,8 +23,9 @@ from actors.layers.closed_form import SparseReads
 from actors.layers.kept_reads import number_of
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association
-from actors.layers.predicted import parts_of, positions_at_once
+from actors.layers.predicted import entropy, log_probabilities, parts_of, positions_at_once
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
+from actors.sources.chats import read_chat
 from actors.tokenizers.tokenizer import Tokenizer
 
 STEPS = 60  # gradient steps on a read, at most
@@ -60,8 +61,7 @@ def sequences(
         for prompt in one.prompts:
             if not prompt.strip():
                 raise ValueError(f"an empty prompt for the answer {one.answer!r}: say what asks it")
-            tokens = tuple(prompt_tokens(tokenizer, prompt.rstrip()))
-            answer = [*answer_tokens(tokenizer, one.answer), *tokenizer.closing]
+            tokens, answer = _written(tokenizer, one, prompt.rstrip())
             if not one.answer.strip(" ."):
                 raise ValueError(f"{prompt!r}: the answer {one.answer!r} holds no word")
             if longest is not None and len(tokens) + len(answer) > longest:
@@ -76,6 +76,27 @@ def sequences(
                     "tell one, or one after the other: the later one holds"
                 )
     return [(list(tokens), answer) for tokens, (_, _, answer) in found.items()]
+
+
+def _written(
+    tokenizer: Tokenizer, one: Association, prompt: str
+) -> tuple[tuple[int, ...], list[int]]:
+    """Tokens of a prompt, and of the answer with what ends it."""
+    if not one.as_chat:
+        return (
+            tuple(prompt_tokens(tokenizer, prompt)),
+            [*answer_tokens(tokenizer, one.answer), *tokenizer.closing],
+        )
+    turns = [
+        {"role": "user", "content": prompt},
+        {"role": "assistant", "content": f"{one.answer.strip().rstrip('.')}."},
+    ]
+    [piece] = tokenizer.chat.encode([read_chat(turns, None, lambda: "what is told")])[0]
+    tokens = [int(token) for token in piece.tokens_T]
+    first = int(piece.learn_T.argmax())
+    rest = piece.learn_T[first:]
+    stop = len(tokens) if rest.all() else first + int(rest.argmin())
+    return tuple(tokens[:first]), tokens[first:stop]
 
 
 @torch.no_grad()
@@ -119,13 +140,18 @@ def wanted_reads(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Ten
 
 
 @torch.no_grad()
-def says(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:
-    """Whether the memory's likeliest token at these sums of rows is the target, (N,) bool."""
-    found = [
-        memory.predict(memory.gated(m_ND[some], u_ND[some])).argmax(-1) == targets_N[some]
-        for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device))
-    ]
-    return torch.cat(found)
+def says(
+    memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Whether the memory's likeliest token at these sums of rows is the target, (N,) bool, and the
+    entropy of what it predicts there, (N,), nats.
+    """
+    right, entropies = [], []
+    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
+        logq_NV = log_probabilities(memory.predict(memory.gated(m_ND[some], u_ND[some])))
+        right.append(logq_NV.argmax(-1) == targets_N[some])
+        entropies.append(entropy(logq_NV))
+    return torch.cat(right), torch.cat(entropies)
 
 
 def _wanted(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ sequence, N of all, D memory width, H hidden size, V token ids.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -79,7 +79,10 @@ def predict_voice(
         return VoicePrediction(log_probabilities(memory_logits))
     assert logits is not None
     assert hidden is not None
-    mixture = Predictions(logits, memory_logits, hidden, y, pair.data.port, freshness).mixed()
+    both = Predictions(logits, memory_logits, hidden, y, pair.data.port)
+    if freshness is not None:
+        both = replace(both, freshness=freshness, unsure_at=pair.memory.writes.unsure_at)
+    mixture = both.mixed()
     return VoicePrediction(mixture.logp, mixture.mixing, mixture.freshness)
 
 

@@ -49,6 +49,7 @@ RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is kn
 SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
 WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what they do elsewhere
 QUIET = 0.95  # share of these that stay below the novelty from which λ opens
+SURELY = 0.75  # share of the keys that the memory says at least as surely as a write's figures have
 LEAST, MOST = 0.3, 0.6  # novelty from which it opens, whatever they say
 
 
@@ -135,6 +136,7 @@ def tell(
     id: str,
     told_at: float | None = None,
     longest: int | None = None,
+    louder: float = LOUDER,
 ) -> NamedWrite:
     """Writes these associations, after what was told before; the memory reads them from now on.
 
@@ -146,6 +148,7 @@ def tell(
         id: the write's name.
         told_at: seconds since 1970; None: now.
         longest: tokens that the model reads at most.
+        louder: times as much a key counts, again and again, until the memory says all of it.
 
     Raises:
         ValueError: as `sequences`; a write of that name is there already.
@@ -164,19 +167,20 @@ def tell(
         return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
 
     wanted_ND = wanted_from(m_ND)
-    first_wanted_ND, round_ = wanted_ND, 0
+    first_wanted_ND, round_, x_UC = wanted_ND, 0, None
     while True:
         change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
-        x_UC, residual = system.solve(change_NC, *there)
+        x_UC, residual = system.solve(change_NC, *there, near_UC=x_UC)
         reached_ND, round_ = m_ND + system.changed(x_UC)[:, :-1], round_ + 1
         if round_ < ROUNDS and not torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
             wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
             continue
-        said_N = says(memory, reached_ND.to(device), located.u_ND, targets_N).cpu()
-        if said_N.all() or counts_N.max() * LOUDER > LOUDEST:
+        said = says(memory, reached_ND.to(device), located.u_ND, targets_N)
+        said_N, entropy_N = (found.cpu() for found in said)
+        if said_N.all() or counts_N.max() * louder > LOUDEST:
             break
         # A memory whose addresses hardly tell texts apart would say what it said before.
-        counts_N = torch.where(said_N, counts_N, counts_N * LOUDER)
+        counts_N = torch.where(said_N, counts_N, counts_N * louder)
         system, there = _system(memory, reads, located.prompts_N, counts_N, memory.writes, kept)
         wanted_ND, round_ = first_wanted_ND, 0
     write = NamedWrite(
@@ -199,6 +203,7 @@ def tell(
             "rows": float(len(system.rows_U)),
             "staying": float(system.num_staying),
             "residual": residual,
+            "entropy": float(entropy_N.quantile(SURELY)),
             "seconds": time.perf_counter() - begin,
         },
     )

@@ -18,8 +18,9 @@ from typing import Any
 
 import psutil
 
+from actors.lessons.live_lessons import digest_of
 from actors.settings.run import GROUPS
-from actors.wire import ConfigError, Heartbeat, Location, Told
+from actors.wire import ConfigError, Heartbeat, LiveLesson, Location, Told
 from orchestrator.loop.phases import Starting
 from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.loop.schedule import Plan
@@ -94,6 +95,7 @@ def status_of(
     pulse: Pulse,
     states: Mapping[str, str] = MappingProxyType({}),
     told: Sequence[Told] = (),
+    lessons: Sequence[LiveLesson] = (),
 ) -> dict[str, Any]:
     """The whole status.
 
@@ -105,6 +107,7 @@ def status_of(
         driver, pulse: who writes this, and when.
         states: label of the phase that each group is in.
         told: what the memory's newest version was told.
+        lessons: what the newest version of the data layer is taught.
     """
     evaluation = metrics.evaluations[-1] if metrics.evaluations else {}
     groups = {
@@ -135,6 +138,7 @@ def status_of(
         "restarts": len(metrics.restarts),
         "resizes": list(metrics.resizes),
         "told": [asdict(one) for one in told],
+        "lessons": {"num": len(lessons), "digest": digest_of(lessons)},
     }
     return status if pulse.ended is None else _with_ranks_that(ENDED, status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -88,12 +89,29 @@ def test_freshness_opens_lambda_to_lambda_plus_its_share_of_the_rest(fresh: floa
     _, lam = oracle(plain)
     opened = lam + (1 - lam) * fresh
     p, q = (logits.double().softmax(-1) for logits in (plain.logits, plain.memory_logits))
-    got = replace(plain, freshness=torch.full((7,), fresh)).mixed()
+    got = replace(plain, freshness=torch.full((7,), fresh), unsure_at=math.inf).mixed()
     torch.testing.assert_close(got.mixing.double(), opened, atol=1e-6, rtol=2e-6)
     want = (1 - opened)[:, None] * p + opened[:, None] * q
     torch.testing.assert_close(got.logp.double(), want.log(), atol=5e-6, rtol=2e-6)
     if fresh == 0:
         torch.testing.assert_close(got.logp, plain.mixed().logp)
+
+
+def test_what_is_new_opens_lambda_only_where_the_memory_is_sure_of_it() -> None:
+    plain = predictions(torch.float32, 200)
+    q = plain.memory_logits.double().softmax(-1)
+    entropy = -(q * q.log()).sum(-1)
+    middle = float(entropy.median())
+    got = replace(plain, freshness=torch.ones(200), unsure_at=middle).mixed()
+    _, lam = oracle(plain)
+    opened = torch.sigmoid((middle - entropy) / 0.25)
+    torch.testing.assert_close(got.mixing.double(), lam + (1 - lam) * opened, atol=1e-5, rtol=1e-5)
+    assert got.freshness is not None
+    sure, unsure = entropy < middle - 1, entropy > middle + 1
+    assert sure.any()
+    assert unsure.any()
+    assert got.mixing[sure].min() > 0.98
+    torch.testing.assert_close(got.mixing[unsure].double(), lam[unsure], atol=0.02, rtol=0)
 
 
 def test_the_probabilities_of_some_tokens_are_those_of_the_whole_mixture() -> None:
@@ -184,14 +202,14 @@ def test_the_mixing_loss_is_help_on_noised_text(trainer: DataTrainer) -> None:
     with torch.no_grad():
         _, both = predict_both(trainer.layer, trainer.memory, noised, y_BTD, noised.valid_BT)
     want = F.nll_loss(both.mixed().logp, noised.targets_N).item()
-    loss = mixing_loss(trainer.layer, trainer.memory, noised)
+    loss = mixing_loss(trainer.layer, trainer.memory, noised, read_of(trainer, noised))
     assert loss.item() == pytest.approx(want, rel=1e-6)
 
 
 def test_the_mixing_loss_gives_the_weights_of_lambda_alone_a_gradient(trainer: DataTrainer) -> None:
     noised = noised_of(trainer, 8)
     trainer.dense.zero_grad()
-    mixing_loss(trainer.layer, trainer.memory, noised).backward()
+    mixing_loss(trainer.layer, trainer.memory, noised, read_of(trainer, noised)).backward()
     moved = {
         name
         for name, parameter in trainer.layer.named_parameters()
