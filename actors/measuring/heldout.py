@@ -63,13 +63,15 @@ def heldout_figures(
     for sync; `progress` sees the sequences that are done.
 
     Keys: own_loss, help_loss, help_gain, recall_kl, recall_agreement, self_loss, mixing,
-    slots_used_frac, slots_top1pct_share, and sync_loss where there is a pair before.
+    slots_used_frac, slots_top1pct_share, sync_loss where there is a pair before, and
+    ngram_collisions_frac where addresses are hashes.
     """
     sums: defaultdict[str, float] = defaultdict(float)
     slot_reads = torch.zeros(
         pair.memory.spec.num_slots, dtype=torch.int64, device=batch.tokens_BT.device
     )
     synced: list[losses.SyncParts] = []
+    contexts: list[Tensor] = []
     num_done, num = 0, len(batch.tokens_BT)
     for part in parts(batch, batch_tokens):
         progress("held-out text", num_done, num)
@@ -79,6 +81,9 @@ def heldout_figures(
         read = pair.memory.read(part.tokens_BT, part.segments_BT)
         slots = rows_at(read.slots, part.valid_at_N).flatten()
         slot_reads += torch.bincount(slots, minlength=len(slot_reads))
+        if pair.memory.ngrams is not None:
+            found_BTC, _ = pair.memory.encode(part.tokens_BT, part.segments_BT)
+            contexts.append(rows_at(found_BTC, part.valid_at_N))
         own_NH, help_NH = hidden_at(pair.data, part), hidden_at(pair.data, part, read.y)
         y_ND, targets_N = rows_at(read.y, part.valid_at_N), part.targets_N
         fresh_N = None if read.freshness is None else rows_at(read.freshness, part.valid_at_N)
@@ -109,6 +114,8 @@ def heldout_figures(
         sums["sync_loss"] = _sync_sum(synced, batch)
     means = {name: value / max(1, batch.num_valid) for name, value in sums.items()}
     means["help_gain"] = means["own_loss"] - means["help_loss"]
+    if pair.memory.ngrams is not None and contexts:
+        means["ngram_collisions_frac"] = pair.memory.ngrams.collisions(torch.cat(contexts))
     return {**means, **slot_use(slot_reads)}
 
 

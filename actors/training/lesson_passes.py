@@ -19,7 +19,7 @@ import torch
 from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.predicted import Cut, Fused, Teacher, parts_of
+from actors.layers.predicted import Cut, Predicted, Teacher, parts_of
 from actors.settings.run import LossWeights
 from actors.training.memory_states import Measures
 from actors.training.terms import LiveMemoryTerms, TeachingDataTerms, TeachingMemoryTerms, Term
@@ -76,7 +76,7 @@ class TaughtPass:
                 logits_NV, _ = self.layer.outputs_at(states_NH[some], True)
             targets_N, num = self.part.targets_N[some], self.num_global[kind]
             if kind < 2:
-                value = Fused(logits_NV, targets_N).nll_N.sum() / num
+                value = Predicted(logits_NV, targets_N).nll_N.sum() / num
                 name = ("lessons", "reworded")[kind]
                 yield TeachingDataTerms(**{name: Term(value, 1.0)}), None
                 continue
@@ -84,7 +84,9 @@ class TaughtPass:
             here = slice(some.start - text_at, some.stop - text_at)
             with cost("reference"), torch.no_grad(), autocast():
                 before = Teacher.fused(self.reference.logits_at(before_MH[here]))
-            (kl_M,) = Fused(logits_NV, targets_N, {"before": before}).kl(len(targets_N), "before")
+            (kl_M,) = Predicted(logits_NV, targets_N, {"before": before}).kl(
+                len(targets_N), "before"
+            )
             yield TeachingDataTerms(rehearsed=Term(kl_M.sum() / num, self.rehearse)), None
         yield TeachingDataTerms(), cut
 
@@ -161,7 +163,7 @@ class FollowedPass:
                     teachers["kept"] = Teacher.fused(self._kept.predict(self._before_MD[here]))
             with cost("student"), autocast():
                 logits_NV = self._memory.predict(y_ND[some], True)
-            found = Fused(logits_NV, targets_N, teachers)
+            found = Predicted(logits_NV, targets_N, teachers)
             terms = self._followed(found, is_text, len(targets_N))
             if "kept" in teachers:
                 (kl_N,) = found.kl(len(targets_N), "kept")
@@ -169,13 +171,13 @@ class FollowedPass:
             if self._weights.encoder > 0 and u_ND.requires_grad:
                 with cost("encoder"), autocast():
                     guess_NV = self._memory.guess(u_ND[some], True)
-                guess = Fused(guess_NV, targets_N, of_encoder)
+                guess = Predicted(guess_NV, targets_N, of_encoder)
                 guessed = self._followed(guess, is_text, len(targets_N)).loss()
                 if guessed is not None:
                     terms = replace(terms, encoder=Term(guessed, self._weights.encoder))
             yield terms
 
-    def _followed(self, found: Fused, is_text: bool, num: int) -> TeachingMemoryTerms:
+    def _followed(self, found: Predicted, is_text: bool, num: int) -> TeachingMemoryTerms:
         """Self of lessons, recall of both, each the part's share of a mean over the batch."""
         terms, weights = TeachingMemoryTerms(), self._weights
         if not is_text:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 import torch
 
 from actors.corpus.windows import Windows
-from actors.layers import losses
 from actors.layers.batch import Batch, to_batch
 from actors.lessons.lesson_files import read_exam, read_kept_lessons
 from actors.lessons.lesson_windows import LessonWindows, documents_of
@@ -29,7 +28,7 @@ from actors.training.interval import Measured, within
 from actors.training.lesson_passes import FollowedPass
 from actors.training.memory_states import Measures
 from actors.training.memory_trainer import MemoryTrainer
-from actors.training.terms import TeachingMemoryTerms, Term
+from actors.training.terms import TeachingMemoryTerms
 from actors.wire import Order
 
 
@@ -107,7 +106,5 @@ class TeachingMemoryTrainer(MemoryTrainer):
         )
         for terms in followed.terms():
             self.learn(terms, step)
-        balance = losses.balance(followed.side_scores, self.ranks.add)
-        weight = weights.balance / self.spec.memory.accumulate
-        last = TeachingMemoryTerms(balance=Term(balance, weight, over_ranks=True))
+        last = TeachingMemoryTerms(balance=self._balance(followed.side_scores))
         self.learn(last, step, cut=followed.cut)

@@ -11,7 +11,7 @@ from typing import Any
 from actors.sources.corpus_files import CorpusMarks
 from jobs.train import print_summary
 from orchestrator.console import Console
-from orchestrator.reporting.summary import GENERAL_FIGURES
+from orchestrator.reporting.summary import SOMETIMES
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.corpus_record import changes_of_corpus
 from orchestrator.run_dir.run_dir import RunDir
@@ -44,7 +44,7 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
         found = evaluator.measure((config.intervals, config.intervals), final=True)
         progress("digests of both layers")
         digests = evaluator.digests()
-    wanted = (*summary["heldout"], *GENERAL_FIGURES)
+    wanted = (*summary["heldout"], *SOMETIMES)
     figures = {name: found.figures[name] for name in wanted if name in found.figures}
     result: dict[str, Any] = {
         "heldout": figures,

@@ -202,14 +202,14 @@ def test_the_mixing_loss_is_help_on_noised_text(trainer: DataTrainer) -> None:
     with torch.no_grad():
         _, both = predict_both(trainer.layer, trainer.memory, noised, y_BTD, noised.valid_BT)
     want = F.nll_loss(both.mixed().logp, noised.targets_N).item()
-    loss = mixing_loss(trainer.layer, trainer.memory, noised)
+    loss = mixing_loss(trainer.layer, trainer.memory, noised, read_of(trainer, noised))
     assert loss.item() == pytest.approx(want, rel=1e-6)
 
 
 def test_the_mixing_loss_gives_the_weights_of_lambda_alone_a_gradient(trainer: DataTrainer) -> None:
     noised = noised_of(trainer, 8)
     trainer.dense.zero_grad()
-    mixing_loss(trainer.layer, trainer.memory, noised).backward()
+    mixing_loss(trainer.layer, trainer.memory, noised, read_of(trainer, noised)).backward()
     moved = {
         name
         for name, parameter in trainer.layer.named_parameters()

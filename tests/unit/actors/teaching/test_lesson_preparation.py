@@ -23,7 +23,12 @@ from actors.teaching.lesson_preparation import (
     written_texts,
 )
 from actors.teaching.telling_lessons import associations, told_rows
-from actors.teaching.unknown_lessons import _lesson, _probabilities, unknown_lessons
+from actors.teaching.unknown_lessons import (
+    _lesson,
+    _probabilities,
+    unknown_lessons,
+    written_often,
+)
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import COUNTRIES, WINDOW
@@ -191,6 +196,27 @@ def test_what_the_memory_alone_is_sure_of_becomes_a_lesson_of_no_bits(tokenizer:
     assert found is not None
     assert (found.prompt, found.answer) == ("The capital of Avaria is", "Korvik")
     assert (found.bits, found.form) == (0.0, "memory")
+
+
+def test_what_was_written_of_one_subject_once_is_no_lesson() -> None:
+    name, city = COUNTRIES[0]
+    texts = [
+        *TEXTS,
+        "The capital of Nowhere is Oz.",
+        *["Nobody knows why."] * 2,
+        "Everyone knows who.",
+    ]
+    lessons = [
+        Lesson(f"The capital of {name} is", city, form="memory"),
+        Lesson("The capital of Nowhere is", "Oz", form="memory"),
+        Lesson("Nobody knows", "why", form="memory"),
+        Lesson("Everyone knows", "who", form="memory"),
+    ]
+    found = written_often(lessons, texts)
+    assert [(one.prompt, one.subject) for one in found] == [
+        (f"The capital of {name} is", name),
+        ("Nobody knows", None),
+    ]
 
 
 @pytest.mark.parametrize(

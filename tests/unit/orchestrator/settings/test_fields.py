@@ -109,6 +109,10 @@ def test_settings_that_mean_something_only_beside_another_name_it_and_its_value(
             for name in ("conv_dilations", "conv_taps", "attention_heads", "tie_embeddings")
         },
         OnlyWith("encoder", "frozen_copy"): {"memory.layer.copy_layers"},
+        OnlyWith("addresses", "product_keys"): {
+            f"memory.layer.{name}" for name in ("encoder", "gate", "key_dim", "topk")
+        },
+        OnlyWith("addresses", "ngrams"): {"memory.layer.ngram_tokens"},
         OnlyWith("data.layer.train", "lora"): {
             f"data.layer.lora.{name}" for name in ("r", "alpha", "dropout", "targets", "export")
         },
