@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 RUN ?= quickstart
 
-.PHONY: quickstart test test-all unit lint docs setup clean
+.PHONY: quickstart test test-without-ray test-on-ray test-all unit lint docs setup clean
 
 setup: $(SETUP)
 
@@ -20,9 +20,14 @@ $(SETUP): requirements.lock pyproject.toml
 quickstart: $(SETUP)
 	$(BIN)/tandem train jobs/configs/quickstart.yaml name=$(RUN)
 
-# What needs no Ray in two processes; what starts clusters of two CPUs one after the other.
+# Both parts at once: those on Ray are one after the other, and mostly wait for processes.
 test: $(SETUP)
+	$(MAKE) --jobs=2 --keep-going test-without-ray test-on-ray
+
+test-without-ray: $(SETUP)
 	$(BIN)/python -m pytest tests -m "not long and not ray and not real" -n 2
+
+test-on-ray: $(SETUP)
 	$(BIN)/python -m pytest tests/integration tests/chaos -m "ray and not long"
 
 test-all: $(SETUP)

@@ -41,7 +41,8 @@ LASTING_NAMES = frozenset(
 CLIENTS = frozenset(
     {
         *("adlfs", "aiobotocore", "aiohttp", "azure", "boto3", "botocore", "fsspec", "gcsfs"),
-        *("google", "httpcore", "httpx", "huggingface_hub", "requests", "s3fs", "urllib3"),
+        *("google", "httpcore", "httpx", "httpx2", "huggingface_hub", "requests", "s3fs"),
+        "urllib3",
     }
 )
 REFUSED, TOO_MANY, SERVERS = 400, (408, 429), 500  # HTTP status

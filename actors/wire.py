@@ -41,6 +41,22 @@ class Told:
 
 
 @dataclass(frozen=True)
+class LiveLesson:
+    """A lesson of a run that goes on.
+
+    Attributes:
+        prompt, answer: as in `lessons.lesson.Lesson`.
+        wordings: other prompts of the answer.
+        subject: documents of the corpus that name it are left out; empty: unknown.
+    """
+
+    prompt: str
+    answer: str
+    wordings: tuple[str, ...] = ()
+    subject: str = ""
+
+
+@dataclass(frozen=True)
 class Order:
     """The next interval of one rank, as the coordinator orders it."""
 
@@ -55,6 +71,8 @@ class Order:
     ranges: tuple[Range, ...] = ()  # what the peer trained on since the last adopted version
     profile: str | None = None  # folder for a trace of this interval
     told: tuple[Told, ...] = ()  # by a person, since the last order
+    lessons: tuple[LiveLesson, ...] = ()  # new ones, that the group learns from here on
+    lessons_digest: str = ""  # of all that it learns then; empty: none
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,7 @@ class Header:
     ranges: tuple[Range, ...] = ()  # what the group trained on since its last snapshot
     base: str = ""  # identity of the data layer's weights that don't train; empty: all do
     told: tuple[Told, ...] = ()  # all that the memory was told and has not taken back, in order
+    lessons: tuple[LiveLesson, ...] = ()  # all that the group is taught while it trains
 
 
 @dataclass(frozen=True)

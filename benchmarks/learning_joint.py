@@ -60,6 +60,7 @@ class JointTrainer(MemoryTrainer):
         text_BT = batch.segments_BT != PADDING
         text_BT[readers:] &= batch.valid_BT[readers:]
         read = self.layer.read_at(u_BTD[text_BT])
+        assert read.side_scores is not None
         y_BTD = torch.zeros_like(u_BTD)
         y_BTD[text_BT] = read.y
         out, both = predict_both(self.data, self.layer, batch, y_BTD[:readers], reading.valid_BT)
@@ -78,7 +79,10 @@ class JointTrainer(MemoryTrainer):
         loss.backward()
         noised = noised_sequences(spec, self.tokenizer, batch, readers, self.joint_steps)
         if noised.num_valid:
-            (weights.help * mixing_loss(self.data, self.layer, noised)).backward()
+            with torch.no_grad():
+                y_BTD = self.layer.read(noised.tokens_BT, noised.segments_BT).y
+            mixing = mixing_loss(self.data, self.layer, noised, y_BTD)
+            (weights.help * mixing).backward()
         self.check_finite(loss=loss.item())
         self.data_dense.step(self._rate(spec.data.optimizer.lr, DATA, self.joint_steps))
         self.dense.step(self._rate(spec.memory.optimizer.lr, MEMORY, self.step))

@@ -59,7 +59,9 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         adamw.zero_grad()
         (weights.own * own + weights.help * help_ + weights.reader * reader).backward()
         if noised.num_valid:
-            (spec.losses.help * mixing_loss(layer, memory, noised)).backward()
+            with torch.no_grad():
+                y_BTD = memory.read(noised.tokens_BT, noised.segments_BT).y
+            (spec.losses.help * mixing_loss(layer, memory, noised, y_BTD)).backward()
         torch.nn.utils.clip_grad_norm_(layer.parameters(), optimizer.clip_norm)
         lr = learning_rate(optimizer.lr, optimizer, steps, spec.total_steps(DATA))
         for group in adamw.param_groups:
@@ -95,6 +97,7 @@ def memory_loop(spec: RunSpec, corpus: Corpus) -> Callable[[], int]:
         u_ND = u_BTD[batch.valid_BT]
         read = layer.read_at(u_ND)
         logits_NV, of_sequence_N = layer.predict(read.y), batch.valid_BT.nonzero()[:, 0]
+        assert read.side_scores is not None
         loss = weights.balance * losses.balance(read.side_scores)
         part = batch.rows(slice(None, max(num_recall, num_sync)))
         synced = batch.rows(slice(None, num_sync))

@@ -33,7 +33,6 @@ class Size:
         steps: of the memory in `tandem learn`; None: its default.
         intervals: of a run that trains adapters or all of the model.
         intervals_steps: steps of each group in such an interval.
-        probes: questions of an evaluation.
         timed_steps: of each loop whose tokens per core-second are compared.
         batch: windows of 256 tokens in the steps whose peak of memory is measured.
     """
@@ -43,13 +42,12 @@ class Size:
     steps: int | None
     intervals: int
     interval_steps: int
-    probes: int
     timed_steps: int
     batch: int
 
 
-FULL = Size(6, 300, None, 12, 10, 200, 6, 16)
-QUICK = Size(3, 60, 80, 3, 5, 60, 2, 4)
+FULL = Size(6, 300, None, 12, 10, 6, 16)
+QUICK = Size(3, 60, 80, 3, 5, 2, 4)
 
 
 def facts_of(data: Path, folder: Path, size: Size, seed: int = 0) -> Path:
@@ -129,10 +127,10 @@ def short_config(model: Path, facts: Path, train: str, size: Size) -> Json:
     values["data"]["layer"]["train"] = train
     values["data"]["steps_per_interval"] = size.interval_steps
     values["memory"] = {"steps_per_interval": size.interval_steps, "recall_frac": 0.125}
-    probes = {"probes": 0, "final_probes": size.probes, "windows": 4, "final_windows": 16}
+    asked = {"probes": 0, "final_probes": 0, "windows": 4, "final_windows": 4}
     return values | {
         "intervals": size.intervals,
-        "evaluation": {"every": 10**6, **probes},  # version 0 and the end
+        "evaluation": {"every": 10**6, **asked},  # version 0 and the end: general text
         "exchange": {"catchup_intervals": 1},
         "losses": {**values["losses"], "sync": 0},
         "checkpoints": {"every": 0},

@@ -38,7 +38,7 @@ def speed(model: Path, facts: Path, train: str, size: Size) -> Json:
     trainer = DataTrainer(config.run_spec, tokenizer.to_json(), "speed")
     ours = _rate([trainer.train_step] * size.timed_steps, lambda step: step().num_tokens)
     counts = count_parameters(config, tokenizer.size)
-    trained, published = trainer.own.buffer.numel(), trainer.own.total_bytes
+    published = trainer.own.total_bytes
     del trainer
     stream = WindowStream(Corpus.open(config.run_spec, tokenizer), DATA)
     cpu = torch.device("cpu")
@@ -48,13 +48,13 @@ def speed(model: Path, facts: Path, train: str, size: Size) -> Json:
     ]
     step = plain_step(model, config)
     theirs = _rate(batches, lambda batch: (step(batch), batch.num_tokens)[1])
-    num_bytes = published if isinstance(published, int) else 0
     return {
         "ours": ours,
         "plain": theirs,
         "ratio": ours / theirs,
-        "snapshot_mib": num_bytes / 2**20,
-        "store_bytes_per_trained": footprint.store_bytes(config, counts) / max(1, trained),
+        "snapshot_mib": published / 2**20,
+        "store_bytes_per_trained": footprint.store_bytes(config, counts)
+        / (footprint.trained(counts) + counts.memory),
     }
 
 

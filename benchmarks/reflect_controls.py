@@ -97,7 +97,7 @@ class MeanRead(nn.Module):
 
 def _found(memory: MemoryLayer, u_ND: Tensor) -> Tensor:
     sides = memory.side_scores(u_ND)
-    scores_NHK, slots_NHK = product_topk(sides[0], sides[1], memory.spec.topk)
+    scores_NHK, slots_NHK = product_topk(sides, memory.spec.topk)
     return (memory.values[slots_NHK] * scores_NHK.softmax(-1).unsqueeze(-1)).sum((1, 2))
 
 

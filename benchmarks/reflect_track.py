@@ -56,9 +56,8 @@ class Track:
 
 def _header(row: dict[str, Any]) -> Header:
     lists = {name: tuple(row[name]) for name in ("offsets", "sizes", "checksums")}
-    return Header(
-        **{**row, **lists, "ranges": tuple(Range(**r) for r in row["ranges"]), "told": ()}
-    )
+    ranges = tuple(Range(**r) for r in row["ranges"])
+    return Header(**{**row, **lists, "ranges": ranges, "told": (), "lessons": ()})
 
 
 def record(

@@ -4,9 +4,9 @@
 
 A pair learns ParaRel's facts and a novel. `tandem teach` then teaches it counterfactual and new
 facts, one wording of a relation, without its corpus. Beside it, on the data layer alone, with the
-same lessons and steps: labels alone at four rates, random tokens as rehearsal, and two upper
-controls that may read the corpus. All whole answers, by the data layer alone unless said. Cells are
-kept in --cache: the same command goes on where it was interrupted.
+same lessons and steps: labels alone at four rates, adapters, random tokens as rehearsal, and two
+upper controls that may read the corpus. All whole answers, by the data layer alone unless said.
+Cells are kept in --cache: the same command goes on where it was interrupted.
 
     taught, other_wordings     lessons answered as they were taught, and in wordings that the pair
                                has seen and that were not taught
@@ -20,6 +20,12 @@ kept in --cache: the same command goes on where it was interrupted.
                                is the memory before
     memory_kept_lost           answers about other facts that the memory lost
     labels_score               of labels alone at the best of four rates; lost by them: labels_lost
+    no_bits_ratio              new facts that the memory learned alone and taught without a label,
+                               over those taught with the corpus, in wordings that the pair knows
+    in_top8, in_top16          new facts among the memory's first proposals, over a table of
+                               frequent objects
+    drift                      lost after ten teachings (quick: three), less that after one of all
+    lora_score, lora_lost      of adapters in the place of the whole model, the better of two rates
     s_per_lesson               seconds of a core for a lesson, everything together
 """
 
@@ -35,13 +41,14 @@ from typing import Any
 from benchmarks.cells import Cells, Task, code_digest
 from benchmarks.cells_command import cells_parser, measure_and_print, seeds_of
 from benchmarks.intervals import table_row
-from benchmarks.teach_arms import ARMS, LABELS, TeachCells
+from benchmarks.teach_arms import ARMS, LABELS, LORA, TeachCells
 from benchmarks.teach_data import check_folder
+from benchmarks.teach_more import CHOICES, more
 from benchmarks.teach_pairs import FULL, QUICK, PairSizes
 from benchmarks.teach_scores import pooled
 
 Json = dict[str, Any]
-PARTS = ("teach_arms", "teach_data", "teach_pairs", "teach_scores")
+PARTS = ("teach_arms", "teach_data", "teach_more", "teach_pairs", "teach_scores")
 AIMS = {
     "taught": ">= 0.99",
     "other_wordings": ">= 0.95",
@@ -55,6 +62,10 @@ AIMS = {
     "reflected": ">= 0.95",
     "reflected_control": "<= 0.05",
     "memory_kept_lost": "<= 0.03",
+    "no_bits_ratio": ">= 0.8",
+    "in_top8": ">= 1.2",
+    "in_top16": ">= 1.2",
+    "drift": "<= 0.02",
     "s_per_lesson": "<= 0.2",
 }
 
@@ -64,8 +75,10 @@ def figures(cells: TeachCells) -> dict[str, float]:
     before, taught = cells.arm("before"), cells.arm("teach")
     arms = {name: cells.arm(name)["own"] for name in ARMS}
     own, memory, was = taught["own"], taught["memory"], before["own"]
+    proposed, alone, parts = (more(cells, name) for name in ("proposals", "no_bits", "drift"))
+    direct = arms["corpus, all wordings"]
     sizes = {"changed": len(cells.lessons.changed), "new": len(cells.lessons.new)}
-    labels = max(LABELS, key=lambda name: arms[name]["score"])
+    labels, lora = (max(some, key=lambda name: arms[name]["score"]) for some in (LABELS, LORA))
     return {
         "taught": pooled(own, "taught", sizes),
         "other_wordings": pooled(own, "others", sizes),
@@ -82,15 +95,30 @@ def figures(cells: TeachCells) -> dict[str, float]:
         "help_kept_seen": taught["help"]["kept_seen"],
         "taught_forced": pooled(own, "taught_forced", sizes),
         "other_wordings_forced": pooled(own, "others_forced", sizes),
+        "no_bits_ratio": new_known(alone["own"]) / max(1e-9, new_known(direct, "new_")),
+        "no_bits_memory": new_known(alone["memory"]),
+        "no_bits_kept_lost": was["kept_seen"] - alone["kept_seen"],
+        **{f"in_top{num}": proposed[f"in_top{num}"] / max(1e-9, proposed[f"table_top{num}"])
+           for num in CHOICES},
+        **{f"share in_top{num}": proposed[f"in_top{num}"] for num in CHOICES},
+        "drift": own["kept_seen"] - parts["own"]["kept_seen"],
+        "drift_teachings": parts["teachings"],
         "s_per_lesson": taught["cpu_s"] / sum(sizes.values()),
         "labels_score": arms[labels]["score"],
         "labels_lost": lost(was, arms[labels])["kept_lost_seen"],
+        "lora_score": arms[lora]["score"],
+        "lora_lost": lost(was, arms[lora])["kept_lost_seen"],
         "random_lost": lost(was, arms["random"])["kept_lost_seen"],
         "corpus_lost": lost(was, arms["corpus"])["kept_lost_seen"],
         **{f"score of {name}": found["score"] for name, found in arms.items()},
         **{f"other wordings of {name}": pooled(found, "others", sizes)
            for name, found in arms.items()},
     }  # fmt: skip
+
+
+def new_known(found: Json, prefix: str = "") -> float:
+    """Of new facts in wordings that the pair has seen."""
+    return (found[f"{prefix}taught"] + found[f"{prefix}others"]) / 2
 
 
 def lost(before: Json, after: Json) -> dict[str, float]:
@@ -107,6 +135,8 @@ def tasks_of(groups: Sequence[TeachCells]) -> list[Task]:
     tasks: list[Task] = []
     for name in ("before", "teach", *ARMS):
         tasks += [partial(cells.arm, name) for cells in groups]
+    for name in ("proposals", "no_bits", "drift"):
+        tasks += [partial(more, cells, name) for cells in groups]
     return tasks
 
 

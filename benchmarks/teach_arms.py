@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from actors.layers.pair import Pair
+from actors.lessons.contradictions import is_contradicting
 from actors.lessons.lesson import from_lines, to_lines
-from actors.pair.wordings import is_contradicting
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.teaching_data import TeachingDataTrainer
@@ -28,12 +28,15 @@ from benchmarks.cells import Cells
 from benchmarks.teach_data import TeachData
 from benchmarks.teach_pairs import NOVEL_FRAC, PairSizes, TaughtPair, trained_pair
 from benchmarks.teach_scores import Scores
-from jobs.teach.teach import TeachOptions, run_teach
+from jobs.teach.options import TeachOptions
+from jobs.teach.taught_config import LORA_LR
+from jobs.teach.teach import run_teach
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
 
 Json = dict[str, Any]
+LORA = {"lora": LORA_LR, "lora*4": 4 * LORA_LR}  # rates of adapters
 LABELS = {"labels/4": 0.25, "labels/2": 0.5, "labels": 1.0, "labels*2": 2.0}  # of the rate
 RANDOM_TOKENS = 14  # of a document of random tokens
 DOCUMENT_BYTES = 1024  # of a document of the novel
@@ -73,10 +76,14 @@ class TeachCells:
         """The pair's export."""
         return f"{self.pair.run}/export"
 
+    @property
+    def window(self) -> int:
+        """Tokens of a window of the pair."""
+        return saved_config(RunDir(str(self.pair.run))).corpus.window
+
     def scores(self, tokenizer: Tokenizer) -> Scores:
         """The exam of this draw."""
-        window = saved_config(RunDir(str(self.pair.run))).corpus.window
-        return Scores(self.lessons, tokenizer, self.pair.heldout, window)
+        return Scores(self.lessons, tokenizer, self.pair.heldout, self.window)
 
     def arm(self, name: str) -> Json:
         """The figures of an arm: `before`, `teach`, or one of `ARMS`."""
@@ -228,6 +235,18 @@ def written_without_wordings(
     return changed(spec, teach={"lessons": str(path)})
 
 
+def adapters(rate: float) -> Callable[[TeachCells, RunSpec, Path, Path], RunSpec]:
+    """The command's lessons and text, and LoRA in the place of the whole model, at a rate."""
+
+    def make(cells: TeachCells, spec: RunSpec, taught: Path, folder: Path) -> RunSpec:
+        data = spec.data.model_dump()
+        data["layer"] |= {"train": "lora"}
+        data["optimizer"] |= {"lr": rate}
+        return changed(spec, data=data)
+
+    return make
+
+
 def with_text(spec: RunSpec, folder: Path, texts: list[str]) -> RunSpec:
     """The spec with other text to rehearse."""
     path = folder / "text.jsonl"
@@ -238,6 +257,7 @@ def with_text(spec: RunSpec, folder: Path, texts: list[str]) -> RunSpec:
 
 ARMS: dict[str, Callable[[TeachCells, RunSpec, Path, Path], RunSpec]] = {
     **{name: labels_alone(frac) for name, frac in LABELS.items()},
+    **{name: adapters(rate) for name, rate in LORA.items()},
     "written, no wordings": written_without_wordings,
     "random": random_rehearsal,
     "corpus": corpus_rehearsal,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from jobs.api import Console, RunResult, TandemModel, load, load_config, train
+from tandem import Console, RunResult, TandemModel, load, load_config, train
 
 HERE = Path(__file__).resolve().parent
 CHANGES = ("name=python-api", "intervals=5", "evaluation.every=0", "evaluation.final_probes=60")

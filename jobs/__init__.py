@@ -1,4 +1,4 @@
 """What a person or a scheduler starts: the `tandem` command and its jobs.
 
-A file per command where one file does; rooms for the larger ones: check, learn, submit and tune.
+A file per command where one file does, a room for each of the larger ones.
 """

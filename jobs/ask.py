@@ -8,6 +8,7 @@ from rich.table import Table
 
 from actors.wire import ConfigError
 from orchestrator.console import Console
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import find_export
 
 NOTHING = "(nothing)"  # a voice ended at once, or said spaces only
@@ -31,9 +32,14 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
     from actors.measuring.voices import VOICES
     from actors.weights.pair_export import load_pair
 
-    pair, tokenizer = load_pair(export)
-    prompts = [prompt_tokens(tokenizer, prompt)]
-    continued = {v: decode_greedily(pair, v, prompts, tokenizer.end, max_tokens)[0] for v in VOICES}
+    with TaskProgress() as progress:
+        progress("loading the pair")
+        pair, tokenizer = load_pair(export)
+        prompts = [prompt_tokens(tokenizer, prompt)]
+        continued = {}
+        for number, voice in enumerate(VOICES):
+            progress("answering", number, len(VOICES))
+            (continued[voice],) = decode_greedily(pair, voice, prompts, tokenizer.end, max_tokens)
     if not by_token:
         table = Table(title=prompt, title_justify="left")
         for voice in VOICES:

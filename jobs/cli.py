@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from actors.wire import ConfigError
+from jobs.chat.command import chat
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
 from jobs.learn.command import learn
 from jobs.options import (
@@ -27,6 +29,8 @@ from jobs.teach.propose_command import propose
 from jobs.tell.commands import tell, told, untell
 from orchestrator.console import Console, replace_unencodable
 
+DISTRIBUTION = "tandem-memory"
+
 
 class Commands(typer.core.TyperGroup):
     """The commands of `tandem`."""
@@ -41,16 +45,39 @@ app = typer.Typer(
     name="tandem",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Train a language model and its memory side by side, each on its own GPUs, in step with "
     "each other.",
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        Console(ends_with_reader=True).say(f"tandem {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
     """Makes typer expect a command, `tandem COMMAND`."""
+
+
+@app.command()
+def quickstart(
+    overrides: Overrides = None,
+    in_process: InProcessOption = False,
+) -> None:
+    """Trains the small pair that comes with the package, on the facts that it carries."""
+    from jobs.quickstart import run_quickstart
+
+    with exit_codes():
+        if not run_quickstart(overrides or [], Console(), in_process):
+            raise typer.Exit(UNREFLECTED)
 
 
 @app.command()
@@ -153,10 +180,60 @@ def evaluate(
         int | None, typer.Option(min=1, help="With --learn: steps of each copy; default: 200.")
     ] = None,
     templates: TemplatesOption = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", metavar="FILE", help="What this text costs the three voices."),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            "--tasks", metavar="NAME,…", help="Tasks of lm-eval, or YAML files: three voices."
+        ),
+    ] = None,
+    include: Annotated[
+        str | None,
+        typer.Option("--include", metavar="DIR", help="With --tasks: a folder with more tasks."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --tasks: most questions of each.")
+    ] = None,
+    fewshot: Annotated[
+        int | None, typer.Option(min=0, help="With --tasks: examples before each question.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="With --tasks: questions at a time; default: 8.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="MODEL", help="With --tasks: a plain model beside them."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Computes a run's held-out figures again; or compares learning with and without memory."""
+    """Computes a run's held-out figures again; or what any text, or tasks of lm-eval, give; or
+    compares learning with and without memory.
+    """
     with exit_codes():
+        kinds = {"--learn": learn, "--text": text, "--tasks": tasks}
+        if len(given := [name for name, value in kinds.items() if value is not None]) > 1:
+            raise ConfigError(f"{' and '.join(given)} are evaluations of their own; give one")
+        of_tasks = (include, limit, fewshot, batch_size, base)
+        if tasks is None and any(value is not None for value in of_tasks):
+            raise ConfigError(
+                "--include, --limit, --fewshot, --batch-size and --base need --tasks NAME; give it"
+            )
+        if text is not None:
+            from jobs.evaluate.text import run_text_evaluation
+
+            run_text_evaluation(run, text, Console(ends_with_reader=True), as_json)
+            return
+        if tasks is not None:
+            from jobs.evaluate.tasks import run_task_evaluation
+            from jobs.harness.options import TaskOptions
+
+            names = tuple(name.strip() for name in tasks.split(",") if name.strip())
+            options = TaskOptions(names, include, limit, fewshot, batch_size or 8, base)
+            run_task_evaluation(run, options, Console(ends_with_reader=True), as_json)
+            return
         if learn is not None:
             from jobs.learn.forks import run_forks
 
@@ -164,7 +241,7 @@ def evaluate(
             return
         if steps is not None or templates is not None:
             raise ConfigError("--steps and --templates need --learn CORPUS; give it too")
-        from jobs.evaluate import run_evaluation
+        from jobs.evaluate.run import run_evaluation
 
         run_evaluation(run, Console(ends_with_reader=True), as_json)
 
@@ -269,7 +346,7 @@ def scale(
         run_scale(run, data_workers, memory_workers, wait_s, Console(), no_wait)
 
 
-for command in (tell, told, untell, serve, propose, submit, logs):
+for command in (chat, tell, told, untell, serve, propose, submit, logs):
     app.command()(command)
 
 

@@ -22,7 +22,7 @@ from actors.corpus.general_text import shown_general_text
 from actors.corpus.inventory import Inventory, take_inventory
 from actors.lessons.lesson_files import read_exam
 from actors.machine.host_memory import ByteArray
-from actors.settings.run import MEMORY
+from actors.settings.run import DATA, MEMORY
 from actors.sources.corpus_files import CorpusMarks
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, RankDescription, StorageError, Taught, one_line
@@ -49,7 +49,7 @@ from orchestrator.run_dir.metrics import Metrics, Row, held_out
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.run_status import RunStatus, is_finished
 from orchestrator.run_dir.saved_config import saved_config
-from orchestrator.run_dir.status import Driver, Pulse, look, status_of
+from orchestrator.run_dir.status import Driver, Pulse, look, status_of, steps_of
 from orchestrator.runtime import Groups, Runtime
 from orchestrator.settings.config import Config, changed_keys
 from orchestrator.settings.file_names import (
@@ -273,7 +273,7 @@ class _Job:
             )
             listener.on_start(descriptions)
             pair = restored.pair if restored else None
-            notice = self.runtime.notice(groups)
+            notice = self.runtime.notice(groups, config)
 
             def reason() -> str | None:
                 return self.stop_requested.reason() or notice() or control.stop_reason()
@@ -361,8 +361,10 @@ class _Job:
                 "last_interval": writer.last_interval,
             }
             states = {group: state.phase.label for group, state in group_states.items()}
-            told = group_states[MEMORY].told
-            return status_of(config, metrics, groups.places(), written, driver, pulse, states, told)
+            told, lessons = group_states[MEMORY].told, group_states[DATA].lessons
+            places = groups.places()
+            self.progress.steps(steps_of(places))
+            return status_of(config, metrics, places, written, driver, pulse, states, told, lessons)
 
         driver = Driver.here(uuid.uuid4().hex, refresh_every_s(self.run_dir.url), groups.in_process)
         return ControlThread(

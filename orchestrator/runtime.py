@@ -107,5 +107,5 @@ class Runtime(Protocol):
     def loop_config(self, config: Config) -> Config:
         """The config by which the loop decides on deadlines and restarts."""
 
-    def notice(self, groups: Groups) -> StopRequested:
+    def notice(self, groups: Groups, config: Config) -> StopRequested:
         """Says why the run should end for what happens to its machines, once that is known."""

@@ -15,10 +15,10 @@ class StopFlag:
     """Set by the first SIGINT or SIGTERM, read by the coordinator once a tick.
 
     Args:
-        then: the command that goes on from the newest checkpoint.
+        then: the command that goes on from the newest checkpoint, where there is one.
     """
 
-    def __init__(self, then: str) -> None:
+    def __init__(self, then: str = "") -> None:
         self._then = then
         self._reason: str | None = None
 
@@ -39,14 +39,15 @@ class StopFlag:
         if self._reason is not None:
             raise KeyboardInterrupt
         name = signal.Signals(signum).name
-        self._reason = (
-            f"stopped by {name}; both groups were ended; {self._then} goes on from the newest "
-            "checkpoint"
-        )
+        self._reason = f"stopped by {name}"
+        if self._then:
+            self._reason += (
+                f"; both groups were ended; {self._then} goes on from the newest checkpoint"
+            )
 
 
 @contextmanager
-def stop_signals(then: str = "the same command with --resume") -> Iterator[StopFlag]:
+def stop_signals(then: str = "") -> Iterator[StopFlag]:
     """A flag that the signals set, while the block runs; `then` as of `StopFlag`."""
     flag = StopFlag(then)
     if threading.current_thread() is not threading.main_thread():

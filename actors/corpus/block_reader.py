@@ -14,6 +14,7 @@ import numpy as np
 from actors.corpus.chunk_plan import BlockId
 from actors.corpus.reading_share import ReadingShare, failure, from_bytes, to_bytes
 from actors.corpus.windows import Piece
+from actors.sources.chats import Chat
 from actors.sources.documents import Document, Source
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import CorpusError
@@ -22,16 +23,38 @@ BATCH_CHARACTERS = 1 << 20  # tokenised at a time; takes a hundred times as many
 
 
 def encode(tokenizer: Tokenizer, documents: Iterable[Document]) -> list[Piece]:
-    """Each document's tokens, with its opening and closing marks."""
-    pieces: list[Piece] = []
-    before, after = tokenizer.opening, tokenizer.closing
+    """Each document's tokens: a text's with its opening and closing marks, a chat's as its template
+    writes it, some chats as several pieces.
+
+    Raises:
+        ConfigError: there is a chat, and the tokenizer has no template.
+        CorpusError: the template can't write a chat.
+    """
+    return [piece for pieces in encode_each(tokenizer, documents) for piece in pieces]
+
+
+def encode_each(tokenizer: Tokenizer, documents: Iterable[Document]) -> list[list[Piece]]:
+    """As `encode`, with the pieces of each document apart."""
+    found: list[list[Piece]] = []
     for some in _batches(documents):
-        encoded = tokenizer.encode_pairs([(d.given, d.text) for d in some])
-        for (ids, num_given), document in zip(encoded, some, strict=True):
-            tokens = np.array([*before, *ids, *after], np.int32)
-            given = len(before) + num_given if num_given else 0
-            pieces.append(Piece(tokens, given, document.subject))
-    return pieces
+        texts = _encode_texts(tokenizer, [d for d in some if d.chat is None])
+        chats = _encode_chats(tokenizer, [d.chat for d in some if d.chat is not None])
+        found += [next(texts if document.chat is None else chats) for document in some]
+    return found
+
+
+def _encode_texts(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[list[Piece]]:
+    before, after = tokenizer.opening, tokenizer.closing
+    encoded = tokenizer.encode_pairs([(d.given, d.text) for d in documents])
+    for (ids, num_given), document in zip(encoded, documents, strict=True):
+        tokens = np.array([*before, *ids, *after], np.int32)
+        given = len(before) + num_given if num_given else 0
+        yield [Piece(tokens, given, document.subject)]
+
+
+def _encode_chats(tokenizer: Tokenizer, chats: Sequence[Chat]) -> Iterator[list[Piece]]:
+    for parts in tokenizer.chat.encode(chats) if chats else []:
+        yield [Piece(part.tokens_T, learn_T=part.learn_T) for part in parts]
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -39,7 +62,7 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     size = 0
     for document in documents:
         batch.append(document)
-        size += len(document.given) + len(document.text)
+        size += len(document.whole)
         if size >= BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
@@ -114,9 +137,9 @@ class BlockReader:
             if not of_source:
                 continue
             blocks = source.blocks([block_id.block for block_id in of_source])
-            pieces = iter(encode(self._tokenizer, [d for block in blocks for d in block]))
+            pieces = iter(encode_each(self._tokenizer, [d for block in blocks for d in block]))
             for block_id, block in zip(of_source, blocks, strict=True):
-                missing[block_id] = [next(pieces) for _ in block]
+                missing[block_id] = [piece for _ in block for piece in next(pieces)]
         if self._keep:
             self._kept.update(missing)
         return [

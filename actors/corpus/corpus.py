@@ -18,14 +18,16 @@ from actors.corpus.block_reader import BlockReader, encode
 from actors.corpus.chunk_plan import ChunkPlanner, rng_of
 from actors.corpus.reading_share import ReadingShare
 from actors.corpus.windows import Windows, pack
+from actors.formats import first_line
 from actors.settings.corpus import CorpusSpec, SourceSpec
 from actors.settings.run import RunSpec
 from actors.sources.corpus_sources import open_sources
 from actors.sources.documents import HELDOUT, TRAINING, Document, Source, evenly
 from actors.sources.facts import FactTable
 from actors.sources.file_source import FileSource
+from actors.sources.text_file import read_text
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.wire import CorpusError, Range
+from actors.wire import ConfigError, CorpusError, Range, TandemError
 
 CACHED_CHUNKS = 3
 KEPT_CHUNKS = 4  # a corpus of up to this many chunks is kept tokenised
@@ -283,7 +285,7 @@ def build_tokenizer(spec: RunSpec) -> Tokenizer:
         open_sources(spec.corpus, spec.seed)  # shows faults of the corpus before a worker starts
         chosen = spec.tokenizer
         return Tokenizer.from_pretrained(
-            spec.tokenizer.pretrained, chosen.begin, chosen.end, _as_ids(spec)
+            spec.tokenizer.pretrained, chosen.begin, chosen.end, _as_ids(spec), _template(spec)
         )
     return train_tokenizer(spec)
 
@@ -309,13 +311,31 @@ def train_tokenizer(spec: RunSpec, limit_bytes: int = TOKENIZER_BYTES) -> Tokeni
     def texts() -> Iterator[str]:
         used = 0
         for document in documents():
-            yield document.given + document.text
-            used += len(document.given) + len(document.text)
+            yield document.whole
+            used += len(document.whole)
             if used > limit_bytes:
                 return
 
-    return Tokenizer.train(texts(), spec.tokenizer.vocab_size, _as_ids(spec))
+    return Tokenizer.train(texts(), spec.tokenizer.vocab_size, _as_ids(spec), _template(spec))
 
 
 def _as_ids(spec: RunSpec) -> bool:
     return spec.tokenizer.special_tokens == "as_ids"
+
+
+def _template(spec: RunSpec) -> str | None:
+    """The chat template by file. Raises: ConfigError: it can't be read, or is no template."""
+    path = spec.tokenizer.chat_template
+    if path is None:
+        return None
+    from actors.tokenizers.chat import checked_template  # transformers: a second
+
+    try:
+        return checked_template(read_text(path))
+    except TandemError:
+        raise
+    except Exception as err:  # each file system raises types of its own
+        raise ConfigError(
+            f"tokenizer.chat_template {path}: {first_line(err, with_type=True)}; expected a file "
+            "with a Jinja template"
+        ) from err

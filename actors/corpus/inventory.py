@@ -76,6 +76,8 @@ class SourceInventory:
         left_out: files below its paths that are not read, and why.
         special_tokens: occurrences in the text of what the tokenizer writes for special tokens.
         searched_bytes: of text that were searched for them.
+        num_chats: how many of the documents searched are chats.
+        in_messages: occurrences of special tokens in the messages of chats.
     """
 
     described: str
@@ -87,6 +89,8 @@ class SourceInventory:
     left_out: tuple[LeftOut, ...]
     special_tokens: dict[str, int]
     searched_bytes: int
+    num_chats: int = 0
+    in_messages: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,15 +163,22 @@ class Inventory:
                 f"no held-out wording asks about {listed(named, SHOWN)}: they have too few lemmas "
                 "with a wording that ends in [Y] for one to be held out; give another such lemma"
             )
+        searched = text_size(sum(source.searched_bytes for source in self.sources))
         tokens = self.special_tokens
         if tokens and not self.become_ids:
-            named = [f"{token} {'once' if num == 1 else f'{num:,} times'}" for token, num in
-                     sorted(tokens.items(), key=lambda item: -item[1])]  # fmt: skip
-            searched = sum(source.searched_bytes for source in self.sources)
             found.append(
-                "special tokens of the tokenizer are written in the corpus: "
-                f"{listed(named, SHOWN)} in the {text_size(searched)} that were searched; they are "
-                "encoded character by character, not as their ids"
+                f"special tokens of the tokenizer are written in the corpus: {_times(tokens)} in "
+                f"the {searched} that were searched; they are encoded character by character, not "
+                "as their ids"
+            )
+        written: Counter[str] = Counter()
+        for source in self.sources:
+            written.update(source.in_messages)
+        if written:
+            found.append(
+                f"special tokens of the tokenizer are written in messages of chats: "
+                f"{_times(written)} in the {searched} that were searched; there they are ids, as "
+                "the template's own are, and may end a turn in its middle"
             )
         return found
 
@@ -199,8 +210,10 @@ def take_inventory(spec: RunSpec, tokenizer: Tokenizer, read_bytes: int = START_
                 training=training,
                 heldout=heldout,
                 left_out=tuple(left_out(spec.corpus.files[number], own_files)),
-                special_tokens=dict(special.counted(documents)),
+                special_tokens=dict(special.counted([d for d in documents if d.chat is None])),
                 searched_bytes=sum(d.num_bytes for d in documents),
+                num_chats=len(chats := [d for d in documents if d.chat is not None]),
+                in_messages=dict(special.counted(chats)),
             )
         )
     return Inventory(tuple(found), facts.unasked if facts else {}, special.become_ids)
@@ -355,7 +368,16 @@ class _SpecialTokens:
         assert self._pattern is not None
         for document in documents:
             yield from self._pattern.findall(document.given)
-            yield from self._pattern.findall(document.text)
+            yield from self._pattern.findall(
+                document.text if document.chat is None else document.whole
+            )
+
+
+def _times(tokens: Mapping[str, int]) -> str:
+    """Tokens with how often each was found, the most frequent first."""
+    named = [f"{token} {'once' if num == 1 else f'{num:,} times'}" for token, num in
+             sorted(tokens.items(), key=lambda item: -item[1])]  # fmt: skip
+    return listed(named, SHOWN)
 
 
 def _in_words(side: SplitSize) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from actors.corpus.windows import Piece
 from actors.wire import CorpusError
 
 READ, FAILED = b"r", b"f"
+MARKED = -1  # in place of the number of given tokens: each token says whether it is learned
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,12 @@ def to_bytes(blocks: Sequence[Sequence[Piece]]) -> bytes:
     """Blocks of pieces as bytes."""
     pieces = [piece for block in blocks for piece in block]
     sizes = [len(blocks), *map(len, blocks), *(len(p.tokens) for p in pieces)]
-    given = [p.num_given for p in pieces]
+    given = [p.num_given if p.learn_T is None else MARKED for p in pieces]
     tokens = [np.asarray(p.tokens, np.int32) for p in pieces]
-    numbers = np.concatenate([np.array([*sizes, *given], np.int32), *tokens]).astype("<i4")
+    learned = [p.learn_T.astype(np.int32) for p in pieces if p.learn_T is not None]
+    numbers = np.concatenate(
+        [np.array([*sizes, *given], np.int32), *tokens, *learned], dtype=np.int32
+    ).astype("<i4")
     subjects = [p.subject for p in pieces]
     named = json.dumps(subjects if any(s is not None for s in subjects) else []).encode()
     return READ + np.array([len(named)], "<i8").tobytes() + named + numbers.tobytes()
@@ -67,10 +72,15 @@ def from_bytes(raw: bytes) -> list[list[Piece]]:
     per_block = numbers[1 : 1 + num_blocks]
     num, at = int(per_block.sum()), 1 + num_blocks
     lengths, given = numbers[at : at + num], numbers[at + num : at + 2 * num]
-    tokens = np.split(numbers[at + 2 * num :], np.cumsum(lengths)[:-1]) if num else []
-    pieces = [
-        Piece(t, int(g), subjects[i] if subjects else None)
-        for i, (t, g) in enumerate(zip(tokens, given, strict=True))
-    ]
+    marked = np.where(given == MARKED, lengths, 0)
+    ends = np.cumsum([at + 2 * num, *lengths, *marked])  # of the tokens, and of their marks
+    parts = [numbers[start:stop] for start, stop in pairwise(ends.tolist())]
+    pieces = []
+    for i, tokens in enumerate(parts[:num]):
+        subject = subjects[i] if subjects else None
+        if given[i] == MARKED:
+            pieces.append(Piece(tokens, 0, subject, parts[num + i] == 1))
+        else:
+            pieces.append(Piece(tokens, int(given[i]), subject))
     each = iter(pieces)
     return [[next(each) for _ in range(size)] for size in per_block.tolist()]

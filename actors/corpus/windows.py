@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int32]
+Bools = npt.NDArray[np.bool_]
 
 PADDING = -1  # segment of positions without a token
 OPEN_WINDOWS = 16  # windows that packing keeps open; beyond that the fullest is closed
@@ -60,15 +61,32 @@ class Windows:
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens of a document or of a part of it; the first `num_given` are not predicted."""
+    """Tokens of a document or of a part of it.
+
+    Attributes:
+        tokens: ids.
+        num_given: the first so many are not predicted.
+        subject: two pieces of one subject are never packed into one window.
+        learn_T: instead of `num_given`, where what is predicted is no tail: which tokens are.
+    """
 
     tokens: Sequence[int] | IntArray
     num_given: int = 0
     subject: str | None = None
+    learn_T: Bools | None = None
 
     def cut(self, start: int, stop: int) -> Piece:
         """The tokens [start, stop)."""
-        return Piece(self.tokens[start:stop], max(0, self.num_given - start), self.subject)
+        learn_T = None if self.learn_T is None else self.learn_T[start:stop]
+        given = max(0, self.num_given - start)
+        return Piece(self.tokens[start:stop], given, self.subject, learn_T)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether something in it is to be predicted, from a token before it."""
+        if self.learn_T is not None:
+            return bool(self.learn_T[1:].any())
+        return len(self.tokens) > max(1, self.num_given)
 
 
 def pack(documents: Iterable[Piece], window: int, fill: int) -> Windows:
@@ -85,8 +103,8 @@ def pack(documents: Iterable[Piece], window: int, fill: int) -> Windows:
         for start in range(0, len(document.tokens), window):
             piece = document.cut(start, start + window)
             size, named = len(piece.tokens), () if piece.subject is None else (piece.subject,)
-            if size < 2 or piece.num_given >= size:
-                continue  # nothing to predict in it
+            if not piece.teaches:
+                continue
             for slot, pieces in enumerate(open_):
                 if used[slot] + size <= window and piece.subject not in subjects[slot]:
                     pieces.append(piece)
@@ -114,6 +132,8 @@ def pack(documents: Iterable[Piece], window: int, fill: int) -> Windows:
             end = at + len(piece.tokens)
             windows.tokens_NT[row, at:end] = piece.tokens
             windows.segments_NT[row, at:end] = segment
-            windows.learn_NT[row, at + piece.num_given : end] = True
+            windows.learn_NT[row, at + piece.num_given : end] = (
+                True if piece.learn_T is None else piece.learn_T
+            )
             at = end
     return windows

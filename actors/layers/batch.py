@@ -58,7 +58,11 @@ class Batch:
     @property
     def num_valid(self) -> int:
         """Positions that have something to predict."""
-        return int(self.host.valid_BT.sum())
+        return self.num_valid_in(slice(None))
+
+    def num_valid_in(self, rows: slice) -> int:
+        """Those in these sequences."""
+        return int(self.host.valid_BT[rows].sum())
 
     @property
     def one_document(self) -> bool:
@@ -101,6 +105,8 @@ class Batch:
 
     def rows(self, rows: slice | Tensor) -> Batch:
         """The batch of these sequences alone."""
+        if isinstance(rows, slice) and rows.indices(num := len(self.tokens_BT)) == (0, num, 1):
+            return self
         at = rows if isinstance(rows, slice) else rows.cpu().numpy()
         return Batch(
             self.tokens_BT[rows],

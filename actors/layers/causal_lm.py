@@ -139,12 +139,10 @@ def packed_inputs(
     if one_document:
         return {}
     past = every_BS.shape[1] - segments_BT.shape[1]
-    at_S = torch.arange(every_BS.shape[1], device=every_BS.device)
-    same_BTS = segments_BT.unsqueeze(2) == every_BS.unsqueeze(1)
-    mask_BTS = same_BTS & (at_S[past:].unsqueeze(1) >= at_S)
-    hidden = torch.zeros_like(mask_BTS, dtype=dtype)
-    hidden.masked_fill_(~mask_BTS, torch.finfo(dtype).min)
-    return {"attention_mask": hidden.unsqueeze(1), "position_ids": mask_BTS.sum(-1) - 1}
+    mask_BTS = (segments_BT.unsqueeze(2) == every_BS.unsqueeze(1)).tril_(past)
+    positions_BT = mask_BTS.sum(-1).sub_(1)
+    hidden = mask_BTS.logical_not_().to(dtype).mul_(torch.finfo(dtype).min)
+    return {"attention_mask": hidden.unsqueeze(1), "position_ids": positions_BT}
 
 
 def build_model(spec: DataLayerSpec, vocab_rows: int) -> PreTrainedModel:

@@ -199,7 +199,8 @@ class DataLayer(nn.Module):
                 return None
             h = output[0] if isinstance(output, tuple) else output
             reading = h[: y.shape[0]]
-            added = self.port.gates[layer](reading, y).to(h.dtype)  # the port may be the wider one
+            # the port may be the wider one, and on another device than the layer
+            added = self.port.gates[layer](reading.to(y.device), y).to(h)
             h = torch.cat([reading + added, h[y.shape[0] :]])
             return (h, *output[1:]) if isinstance(output, tuple) else h
 
@@ -312,7 +313,7 @@ class DataLayer(nn.Module):
             self._read_BTM = None
         hidden, self._hidden_BTD = self._hidden_BTD, None
         assert hidden is not None
-        return out, hidden
+        return out, hidden.to(out.logits.device)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own `generate`, reads off; output rows that are no token are never chosen.

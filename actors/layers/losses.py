@@ -46,12 +46,14 @@ def beyond_tokens(logits_NV: Tensor, beyond_N: Tensor) -> Tensor:
         logits_NV: of the tokenizer's ids.
         beyond_N: logsumexp of those of all other rows.
     """
-    return beyond_of(widen(logits_NV).logsumexp(-1), beyond_N)
+    return beyond_of(widen(logits_NV).logsumexp(-1), beyond_N).mean()
 
 
 def beyond_of(logsumexp_N: Tensor, beyond_N: Tensor) -> Tensor:
-    """`beyond_tokens` from the logsumexp of the tokenizer's ids and that of all other rows."""
-    return F.softplus(widen(beyond_N) - logsumexp_N).mean()
+    """`beyond_tokens` of each position, (N,), from the logsumexp of the tokenizer's ids and that of
+    all other rows.
+    """
+    return F.softplus(widen(beyond_N) - logsumexp_N)
 
 
 def help_(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:

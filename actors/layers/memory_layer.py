@@ -1,10 +1,12 @@
 """The memory layer: tokens determine which slots are read, and slots alone what is read.
 
 A small causal encoder that never sees the data layer turns tokens into addresses of a product-key
-table; what is read there is both the data layer's input (`read`) and the memory's only source for
-its own prediction (`predict`). Knows no losses, no optimizer and no data layer.
+table, or the last tokens are hashed (`ngrams`). What is read there is both the data layer's input
+(`read`) and the memory's only source for its own prediction (`predict`). Knows no losses, no
+optimizer and no data layer.
 
-Shapes: B sequences, T tokens, D d_m, H heads, S slots_side (n), K slots read per head, V token ids.
+Shapes: B sequences, T tokens, D d_m, C tokens of a context, H heads, S slots_side (n), K slots read
+per head, V token ids.
 Sources: Lample et al. 2019 (arXiv 1907.05242), Berges et al. 2024 (arXiv 2412.09764).
 """
 
@@ -20,8 +22,11 @@ from torch import Tensor, nn
 
 from actors.corpus.windows import Windows
 from actors.layers.named_writes import NamedWrites
+from actors.layers.ngrams import NgramAddresses
 from actors.layers.precision import in_float32, widen
 from actors.layers.predicted import linear
+from actors.operators.fused import largest, pooled, taps, unit
+from actors.operators.fused import rms as rms
 from actors.settings.layers import MemoryLayerSpec
 
 NO_SEGMENT = -2  # history before a sequence's first token: the same document as nothing
@@ -32,7 +37,8 @@ TAU_INIT = 1.0  # soft: the many slots that are found answer together
 class EncoderState:
     """What the encoder keeps of earlier tokens; the batch is each tensor's first dim.
 
-    Of each convolution, a tensor of past inputs; of a frozen copy, keys and values in turn.
+    Of each convolution, a tensor of past inputs; of a frozen copy, keys and values in turn; of
+    contexts, the tokens.
     """
 
     inputs: tuple[
@@ -55,44 +61,39 @@ class Read:
     y: Tensor  # (..., D)
     slots: Tensor  # (..., H, K) row numbers of the value table
     weights: Tensor  # (..., H, K), sum to 1 over K
-    side_scores: Tensor  # (2, ..., H, S) scores of both half keys, for the balance term
+    side_scores: Tensor | None  # (2, ..., H, S) of both half keys, for the balance term
     freshness: Tensor | None = None  # (...), in [0, 1]; None: no named write is on
 
 
-def rms(x: Tensor) -> Tensor:
-    """x over its root mean square along the last dim; no weights."""
-    return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
-
-
-def product_topk(s1: Tensor, s2: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of all sums s1[..., i] + s2[..., j], exactly, from the k largest of each side.
+def product_topk(sides: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of all sums sides[0, ..., i] + sides[1, ..., j], exactly, from the k largest of
+    each side.
 
     Args:
-        s1, s2: (..., S) scores of the two half keys.
+        sides: (2, ..., S) scores of the two half keys.
 
     Returns:
-        scores (..., k), descending, and slots (..., k) with slot = i * S + j.
+        scores (..., k), in any order, and slots (..., k) with slot = i * S + j.
 
     Source: Lample et al. 2019, section 3.1.
     """
     with torch.no_grad():
-        top1, i1 = s1.topk(k, dim=-1)
-        top2, i2 = s2.topk(k, dim=-1)
-        first_P, second_P = _pairs(k, s1.device)
-        best = (top1[..., first_P] + top2[..., second_P]).topk(k, dim=-1).indices
-        i, j = i1.gather(-1, first_P[best]), i2.gather(-1, second_P[best])
-    return s1.gather(-1, i) + s2.gather(-1, j), i * s1.shape[-1] + j
+        at = largest(sides.detach(), k, ordered=True)
+        top, pairs_2P = sides.gather(-1, at), _pairs(k, sides.device)
+        sums = top[0].index_select(-1, pairs_2P[0]) + top[1].index_select(-1, pairs_2P[1])
+        chosen = at.gather(-1, pairs_2P[:, largest(sums, k, ordered=False)])
+        i, j = chosen.unbind(0)
+    return sides.gather(-1, chosen).sum(0), torch.add(j, i, alpha=sides.shape[-1])
 
 
 @lru_cache(maxsize=8)
-def _pairs(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Places (i, j) in two descending lists of which the sum may be among the k largest.
+def _pairs(k: int, device: torch.device) -> Tensor:
+    """Places (i, j) in two descending lists of which the sum may be among the k largest, (2, P).
 
     (i + 1)(j + 1) - 1 others are at least as large, so about k ln k pairs will do for k * k.
     """
     pairs = [(i, j) for i in range(k) for j in range(k) if (i + 1) * (j + 1) <= k]
-    first_P, second_P = torch.tensor(pairs, device=device).T
-    return first_P, second_P
+    return torch.tensor(pairs, device=device).T.contiguous()
 
 
 class GatedConv(nn.Module):
@@ -103,28 +104,29 @@ class GatedConv(nn.Module):
 
     def __init__(self, dim: int, taps: int, dilation: int) -> None:
         super().__init__()
-        self.shifts = [tap * dilation for tap in range(taps)]
+        self.taps, self.dilation = taps, dilation
         self.proj = nn.Linear(taps * dim, 2 * dim)
 
     @property
     def reach(self) -> int:
         """Tokens back that the farthest tap sees."""
-        return self.shifts[-1]
+        return (self.taps - 1) * self.dilation
 
     def forward(
-        self, x_BTD: Tensor, past_BRD: Tensor, segments_BT: Tensor, past_BR: Tensor
+        self, x_BTD: Tensor, past_BRD: Tensor, segments_BS: Tensor, same_BTR: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns the output and the inputs that the next call needs as its past."""
-        tokens = x_BTD.shape[1]
-        z = torch.cat([past_BRD, rms(x_BTD)], dim=1)
-        segments = torch.cat([past_BR, segments_BT], dim=1)
-        taps = []
-        for shift in self.shifts:
-            begin = self.reach - shift
-            same = segments[:, begin : begin + tokens] == segments_BT
-            taps.append(z[:, begin : begin + tokens] * same.unsqueeze(-1))
-        a, g = self.proj(torch.cat(taps, dim=-1)).chunk(2, dim=-1)
-        return x_BTD + a * torch.sigmoid(g), z[:, z.shape[1] - self.reach :]
+        """Returns the output and the inputs that the next call needs as its past.
+
+        Args:
+            x_BTD, past_BRD: tokens, and normed inputs before them.
+            segments_BS: documents of all tokens, those before included.
+            same_BTR: 1 where the token at each distance, from 0 on, is of the same document.
+        """
+        z_BSD = torch.cat([past_BRD, rms(x_BTD)], dim=1)
+        same_BTK = same_BTR[..., : self.reach + 1 : self.dilation]
+        taps_BTE = taps(z_BSD, same_BTK, self.dilation)
+        out_BTD = x_BTD + F.glu(self.proj(taps_BTE), dim=-1)
+        return out_BTD, z_BSD[:, -self.reach :]
 
 
 class Attention(nn.Module):
@@ -141,17 +143,15 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias=False)
 
     def forward(
-        self, x_BTD: Tensor, past_BRD: Tensor, segments_BT: Tensor, past_BR: Tensor
+        self, x_BTD: Tensor, past_BRD: Tensor, segments_BS: Tensor, same_BTR: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns the output and all inputs so far."""
+        """Returns the output and all inputs so far; arguments as of `GatedConv`."""
         tokens, past = x_BTD.shape[1], past_BRD.shape[1]
-        z = torch.cat([past_BRD, rms(x_BTD)], dim=1)
-        segments = torch.cat([past_BR, segments_BT], dim=1)
-        q, k, v = (
-            t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.qkv(z).chunk(3, dim=-1)
-        )
-        at = torch.arange(past + tokens, device=x_BTD.device)
-        mask = (segments_BT.unsqueeze(2) == segments.unsqueeze(1)) & (at[past:, None] >= at)
+        z = rms(x_BTD) if past == 0 else torch.cat([past_BRD, rms(x_BTD)], dim=1)
+        segments_BS = segments_BS[:, -past - tokens :]
+        split = (3, self.heads, z.shape[2] // self.heads)
+        q, k, v = self.qkv(z).view(*z.shape[:2], *split).permute(2, 0, 3, 1, 4).unbind(0)
+        mask = (segments_BS[:, past:].unsqueeze(2) == segments_BS.unsqueeze(1)).tril_(past)
         out = F.scaled_dot_product_attention(q[:, :, past:], k, v, attn_mask=mask.unsqueeze(1))
         return x_BTD + self.proj(out.transpose(1, 2).flatten(2)), z
 
@@ -168,6 +168,7 @@ class Encoder(nn.Module):
         if spec.attention_heads:  # before the last convolution, which combines its results
             blocks.insert(len(blocks) - 1, Attention(spec.dim, spec.attention_heads))
         self.blocks = nn.ModuleList(blocks)
+        self.reach = max(block.reach for block in blocks if isinstance(block, GatedConv))
         nn.init.normal_(self.embed.weight, std=spec.dim**-0.5)  # also the output matrix
 
     def start(self, batch: int, like: Tensor) -> EncoderState:
@@ -190,13 +191,44 @@ class Encoder(nn.Module):
         if state is None:
             state = self.start(tokens_BT.shape[0], x)
         inputs = []
-        for block, past in zip(self.blocks, state.inputs, strict=True):
-            past_segments = state.segments_BR[:, state.segments_BR.shape[1] - past.shape[1] :]
-            x, after = block(x, past, segments_BT, past_segments)
-            inputs.append(after)
         segments = torch.cat([state.segments_BR, segments_BT], dim=1)
+        # seen by each token, newest first, as far back as a convolution reaches
+        around = segments[:, -tokens_BT.shape[1] - self.reach :].unfold(1, self.reach + 1, 1)
+        same = (around.flip(2) == segments_BT.unsqueeze(-1)).to(x.dtype)
+        for block, past in zip(self.blocks, state.inputs, strict=True):
+            x, after = block(x, past, segments, same)
+            inputs.append(after)
         segments = segments[:, segments.shape[1] - max(after.shape[1] for after in inputs) :]
         return rms(x), EncoderState(tuple(inputs), segments)
+
+
+class Contexts(nn.Module):
+    """The last tokens of the same document at each position; takes the place of an encoder."""
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.blocks = nn.ModuleList()  # nothing to compile
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        segments_BT: Tensor,
+        state: EncoderState | None = None,
+        one_document: bool | None = None,
+    ) -> tuple[Tensor, EncoderState]:
+        """Contexts (B, T, C), int64, and the state after the last token: the tokens before."""
+        reach = self.num_tokens - 1
+        if state is None:
+            batch = len(tokens_BT)
+            past_BR = tokens_BT.new_zeros(batch, reach)
+            state = EncoderState((past_BR,), torch.full_like(past_BR, NO_SEGMENT))
+        tokens_BS = torch.cat([state.inputs[0], tokens_BT], dim=1)
+        segments_BS = torch.cat([state.segments_BR, segments_BT], dim=1)
+        seen_BTC = segments_BS.unfold(1, self.num_tokens, 1).flip(2) == segments_BT.unsqueeze(-1)
+        contexts_BTC = (tokens_BS.unfold(1, self.num_tokens, 1).flip(2) + 1) * seen_BTC
+        keep = slice(tokens_BS.shape[1] - reach, None)
+        return contexts_BTC, EncoderState((tokens_BS[:, keep],), segments_BS[:, keep])
 
 
 class MemoryLayer(nn.Module):
@@ -232,10 +264,14 @@ class MemoryLayer(nn.Module):
         self.writes = NamedWrites()
         self.kept: Windows | None = None
         dim, heads = spec.dim, spec.heads
-        self.encoder = Encoder(spec, vocab_rows) if encoder is None else encoder
-        self.query = nn.Linear(dim, heads * 2 * spec.key_dim, bias=False)
-        self.keys = nn.Parameter(torch.randn(heads, 2, spec.slots_side, spec.key_dim))
-        self.tau = nn.Parameter(torch.full((heads,), TAU_INIT))
+        self.ngrams = NgramAddresses(spec) if spec.hashes else None
+        if self.ngrams is not None:
+            self.encoder: nn.Module = Contexts(spec.ngram_tokens)
+        else:
+            self.encoder = Encoder(spec, vocab_rows) if encoder is None else encoder
+            self.query = nn.Linear(dim, heads * 2 * spec.key_dim, bias=False)
+            self.keys = nn.Parameter(torch.randn(heads, 2, spec.slots_side, spec.key_dim))
+            self.tau = nn.Parameter(torch.full((heads,), TAU_INIT))
         self.values = nn.Parameter(torch.randn(spec.num_slots, dim) / math.sqrt(dim))
         self.gate = nn.Linear(dim, dim, bias=False) if spec.gate else None
         self.project = nn.Linear(dim, dim, bias=False)
@@ -248,8 +284,8 @@ class MemoryLayer(nn.Module):
         state: EncoderState | None = None,
         one_document: bool | None = None,
     ) -> tuple[Tensor, EncoderState]:
-        """What addresses are made of: u (B, T, D) from tokens alone, and the state after the last
-        token.
+        """What addresses are made of: u (B, T, D) from tokens alone, or contexts (B, T, C), and the
+        state after the last token.
 
         Args:
             tokens_BT: token ids.
@@ -267,12 +303,16 @@ class MemoryLayer(nn.Module):
         e^tau times the cosine of half query and key.
         """
         with in_float32(u.device):  # rounding would move a token to another slot
-            q = self.query(widen(u)).unflatten(-1, (self.spec.heads, 2, self.spec.key_dim))
-            q, keys = F.normalize(q, dim=-1), F.normalize(self.keys, dim=-1)
-            return torch.einsum("...hsd,hsnd->s...hn", q, keys) * self.tau.exp()[:, None]
+            heads, num, dim = self.spec.heads, self.spec.slots_side, self.spec.key_dim
+            q_NGd = unit(self.query(widen(u)).view(-1, 2 * heads, dim))  # G: a head's sides in turn
+            keys_Gnd = (unit(self.keys) * self.tau.exp().view(-1, 1, 1, 1)).view(-1, num, dim)
+            scores_GNn = torch.bmm(q_NGd.transpose(0, 1), keys_Gnd.transpose(1, 2))
+            sides_2NHn = scores_GNn.view(heads, 2, -1, num).permute(1, 2, 0, 3)
+            return sides_2NHn.unflatten(1, u.shape[:-1]) if u.dim() != 2 else sides_2NHn
 
     def read_at(self, u: Tensor) -> Read:
-        """The read y (..., D) at the encoding u (..., D): y = m, or m * silu(W_1 u) with the gate.
+        """The read y (..., D) at the encoding u (..., D), or context (..., C): y = m, or
+        m * silu(W_1 u) with the gate.
 
         m is the weighted sum of the slots found, and of what named writes add to them. Training
         reads only where there is something to predict, so that no other row gets a gradient, even
@@ -280,31 +320,27 @@ class MemoryLayer(nn.Module):
         """
         sides, slots, weights = self.addresses(u)
         flat_slots, flat_weights = (t.reshape(-1, self.reads_per_key) for t in (slots, weights))
-        m = F.embedding_bag(
-            flat_slots,
-            self.values,
-            per_sample_weights=flat_weights,
-            mode="sum",
-            sparse=self.values.requires_grad,  # gradient and optimizer work follow the rows
-        ).view_as(u)
+        m = pooled(flat_slots, self.values, flat_weights).view(*u.shape[:-1], self.spec.dim)
         if (overlay := self.writes.overlay(u.device)) is None:
             return Read(self.gated(m, u), slots, weights, sides)
         told, mark = overlay.read(flat_slots, flat_weights)
-        told, mark = told.view_as(u), mark.view(u.shape[:-1])
+        told, mark = told.view_as(m), mark.view(u.shape[:-1])
         freshness = self.writes.freshness(m, told, mark)
         return Read(self.gated(m + told, u), slots, weights, sides, freshness)
 
     @property
     def reads_per_key(self) -> int:
         """Rows of the value table that a position reads, H * K."""
-        return self.spec.heads * self.spec.topk
+        return self.spec.reads_per_key
 
-    def addresses(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the encoding u (..., D) reads: side scores (2, ..., H, S), slots (..., H, K) and
-        their weights (..., H, K).
+    def addresses(self, u: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Where the encoding u (..., D), or context, reads: side scores (2, ..., H, S), slots
+        (..., H, K) and their weights (..., H, K).
         """
+        if self.ngrams is not None:
+            return None, *self.ngrams(u)
         sides = self.side_scores(u)
-        scores, slots = product_topk(sides[0], sides[1], self.spec.topk)
+        scores, slots = product_topk(sides, self.spec.topk)
         return sides, slots, scores.softmax(dim=-1)
 
     def gated(self, m: Tensor, u: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from actors.layers.losses import kl
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import UNSURE_AT, trusted
 from actors.layers.precision import widen
-from actors.layers.predicted import Dense, Fused, Predicted, entropy, log_probabilities, parts_of
+from actors.layers.predicted import Predicted, entropy, log_probabilities, parts_of
 from actors.machine.seeds import seed_of
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
@@ -142,9 +142,8 @@ def both_at(
     hidden_NH: Tensor,
     y_ND: Tensor,
     targets_N: Tensor,
-    kind: type[Predicted],
+    in_parts: bool,
     fixed: bool = False,
-    outputs: tuple[Tensor, Tensor | None] | None = None,
 ) -> BothAt:
     """What both layers predict at some positions.
 
@@ -153,34 +152,39 @@ def both_at(
         hidden_NH: the data layer's last hidden states.
         y_ND: what the memory read.
         targets_N: the text's tokens.
-        kind: `Dense`, or `Fused` where they are one part of those of a pass.
+        in_parts: they are one part of the positions of a pass.
         fixed: the weights of lambda get no gradient.
-        outputs: logits and `beyond_N` of the data layer, where they are made already.
     """
-    of_data, of_memory, beyond_N = _each(data, memory, hidden_NH, y_ND, targets_N, kind, outputs)
     num = len(targets_N)
-    entropies_N2 = torch.stack([of_data.entropy(num), of_memory.entropy(num)], dim=-1)
-    logit_N = widen(data.port.mixing_logit_of(hidden_NH, y_ND, entropies_N2, fixed))
-    (data_N, memory_N), mixing_N, _ = _shares(logit_N)
-    mixed_N = torch.logaddexp(data_N - of_data.nll_N, memory_N - of_memory.nll_N)
-    return BothAt(of_data, of_memory, beyond_N, Mixture(mixed_N, mixing_N))
+    logits_NV, beyond_N = data.outputs_at(hidden_NH, in_parts)
+    of_data = Predicted(logits_NV, targets_N, num_entropies=num)
+    of_memory = Predicted(memory.predict(y_ND, in_parts), targets_N, num_entropies=num)
+    mixture = mixed_at(data.port, of_data, of_memory, hidden_NH, y_ND, fixed)
+    return BothAt(of_data, of_memory, beyond_N, mixture)
 
 
-def _each(
-    data: DataLayer,
-    memory: MemoryLayer,
-    hidden_NH: Tensor,
-    y_ND: Tensor,
-    targets_N: Tensor,
-    kind: type[Predicted],
-    outputs: tuple[Tensor, Tensor | None] | None = None,
-) -> tuple[Predicted, Predicted, Tensor | None]:
-    """What each layer predicts alone, and `beyond_N`; arguments as of `both_at`."""
-    num, in_parts = len(targets_N), kind is Fused
-    logits_NV, beyond_N = outputs or data.outputs_at(hidden_NH, in_parts)
-    of_data = kind(logits_NV, targets_N, num_entropies=num)
-    of_memory = kind(memory.predict(y_ND, in_parts), targets_N, num_entropies=num)
-    return of_data, of_memory, beyond_N
+def mixed_at(
+    port: MemoryPort,
+    of_data: Predicted,
+    of_memory: Predicted,
+    hidden_MH: Tensor,
+    y_MD: Tensor,
+    fixed: bool = False,
+) -> Mixture:
+    """Both layers together at the first M of the positions at which the data layer predicts.
+
+    Args:
+        port: has the weights of lambda.
+        of_data: the data layer, with so many entropies.
+        of_memory: the memory at these positions.
+        hidden_MH, y_MD, fixed: as of `both_at`.
+    """
+    num = len(y_MD)
+    entropies_M2 = torch.stack([of_data.entropy(num), of_memory.entropy(num)], dim=-1)
+    logit_M = widen(port.mixing_logit_of(hidden_MH, y_MD, entropies_M2, fixed))
+    (data_M, memory_M), mixing_M, _ = _shares(logit_M)
+    mixed_M = torch.logaddexp(data_M - of_data.nll_N[:num], memory_M - of_memory.nll_N)
+    return Mixture(mixed_M, mixing_M)
 
 
 def predict_both(
@@ -243,7 +247,37 @@ def noised_sequences(
     return add_noise(some, noise, tokenizer.size, tokenizer.marks, choices)
 
 
-def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor:
+class StatesAlone:
+    """Last hidden states, reads off, of a data layer whose model keeps its bits: of each sequence
+    they are computed once, and by itself, so that they are the same bits whether kept or not.
+
+    Args:
+        most_bytes: of the states that are kept; beyond it they are computed anew.
+    """
+
+    def __init__(self, most_bytes: int = 64 << 20) -> None:
+        self._left = most_bytes
+        self._kept: dict[bytes, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, data: DataLayer, batch: Batch) -> Tensor:
+        """Those at the valid positions (N, H) of a batch in host memory."""
+        found, device = [], data.port.mix.weight.device
+        for row in range(len(batch.tokens_BT)):
+            one = batch.rows(slice(row, row + 1))
+            key = one.tokens_BT.numpy().tobytes() + one.host.segments_BT.tobytes()
+            if (states_NH := self._kept.get(key)) is None:
+                states_NH = hidden_at(data, one.to(device))
+                if (size := states_NH.numel() * states_NH.element_size()) <= self._left:
+                    self._left -= size
+                    self._kept[key] = states_NH
+            found.append(states_NH)
+        return torch.cat(found)
+
+
+def general_loss(
+    data: DataLayer, memory: MemoryLayer, general: Batch, plain_NH: Tensor | None = None
+) -> Tensor:
     """KL(p || mixture) + KL(p || p_read) on general text; nats per token.
 
     p is the data layer without reads, under stop-gradient, and p_read the same with them. So the
@@ -253,9 +287,11 @@ def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor
     Args:
         data, memory: the layers.
         general: sequences, all of which read, with something to predict.
+        plain_NH: states of the data layer without reads; None: they are computed.
     """
     with torch.no_grad():
-        plain_NH = hidden_at(data, general)
+        if plain_NH is None:
+            plain_NH = hidden_at(data, general)
         y_BTD = memory.read(general.tokens_BT, general.segments_BT, general.one_document).y
     read_NH, y_ND = hidden_at(data, general, y_BTD), rows_at(y_BTD, general.valid_at_N)
 
@@ -274,33 +310,28 @@ def general_loss(data: DataLayer, memory: MemoryLayer, general: Batch) -> Tensor
     return torch.stack(parts).sum() / num
 
 
-def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch) -> Tensor:
+def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch, y_BTD: Tensor) -> Tensor:
     """Help on noised sequences, of which lambda's weights alone get a gradient; nats per token.
 
     Args:
         data, memory: the layers.
         noised: sequences, all of which read, with something to predict.
+        y_BTD: what they read.
     """
     targets_N, size = noised.targets_N, data.positions_at_once
-    kind: type[Predicted] = Fused
-    if noised.tokens_BT.numel() <= size:
-        kind, size = Dense, len(targets_N)
+    size = len(targets_N) if noised.tokens_BT.numel() <= size else size
     numbers = []
     with torch.no_grad():
-        read = memory.read(noised.tokens_BT, noised.segments_BT, noised.one_document)
-        hidden_NH = hidden_at(data, noised, read.y)
-        y_ND, fresh = rows_at(read.y, noised.valid_at_N), read.freshness
+        hidden_NH = hidden_at(data, noised, y_BTD)
+        y_ND = rows_at(y_BTD, noised.valid_at_N)
         for some in parts_of(len(targets_N), size):
-            given = hidden_NH[some], y_ND[some], targets_N[some]
-            of_data, of_memory, _ = _each(data, memory, *given, kind)
-            nlls, num = (of_data.nll_N, of_memory.nll_N), len(given[2])
-            numbers.append(torch.stack([*nlls, of_data.entropy(num), of_memory.entropy(num)]))
-    data_nll_N, memory_nll_N, *entropies = torch.cat(numbers, dim=1)
-    entropies_N2 = torch.stack(entropies, dim=-1)
+            each = data.logits_at(hidden_NH[some]), memory.predict(y_ND[some])
+            for logits_NV in each:
+                num = len(logits_NV)
+                said = Predicted(logits_NV, targets_N[some], num_entropies=num)
+                numbers += [said.nll_N, said.entropy(num)]
+    nlls = [torch.cat(numbers[first::4]) for first in (0, 2)]
+    entropies_N2 = torch.stack([torch.cat(numbers[first::4]) for first in (1, 3)], dim=-1)
     logit_N = widen(data.port.mixing_logit_of(hidden_NH, y_ND, entropies_N2))
-    fresh_N = None
-    if fresh is not None:
-        fresh_N = rows_at(fresh, noised.valid_at_N)
-        fresh_N = trusted(widen(fresh_N), entropies_N2[:, 1], memory.writes.unsure_at)
-    (data_N, memory_N), _, _ = _shares(logit_N, fresh_N)
-    return -torch.logaddexp(data_N - data_nll_N, memory_N - memory_nll_N).mean()
+    (data_N, memory_N), _, _ = _shares(logit_N)
+    return -torch.logaddexp(data_N - nlls[0], memory_N - nlls[1]).mean()

@@ -32,11 +32,14 @@ class Association:
         prompt: text before the answer, as the start of a document.
         answer: what is to follow it.
         wordings: other prompts for the same answer.
+        as_chat: the prompts are a user's first turn and the answer is the assistant's, as the
+            tokenizer's chat template writes them.
     """
 
     prompt: str
     answer: str
     wordings: tuple[str, ...] = ()
+    as_chat: bool = False
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -45,12 +48,17 @@ class Association:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it."""
-        return {**asdict(self), "wordings": list(self.wordings)}
+        written = {**asdict(self), "wordings": list(self.wordings)}
+        if not self.as_chat:  # versions before know nothing of it
+            del written["as_chat"]
+        return written
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Association:
         """What `to_json` gave."""
-        return cls(described["prompt"], described["answer"], tuple(described.get("wordings", ())))
+        wordings = tuple(described.get("wordings", ()))
+        as_chat = bool(described.get("as_chat", False))
+        return cls(described["prompt"], described["answer"], wordings, as_chat)
 
 
 @dataclass(frozen=True, eq=False)

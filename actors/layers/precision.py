@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16"]
 
@@ -39,3 +39,15 @@ def compute_dtype(device: torch.device, otherwise: torch.dtype) -> torch.dtype:
 def widen(x: Tensor) -> Tensor:
     """A half-width tensor in float32; wider ones as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Puts all that a checkpoint of the model holds into that type, in place.
+
+    What is computed from the config, such as the frequencies of rotary positions, stays as it is,
+    so that the model is the one that transformers loads in that type.
+    """
+    kept = set(model.state_dict())
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in kept and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)

@@ -2,10 +2,10 @@
 positions of a pass are cut, so that nothing of the size of all positions times all token ids is
 made.
 
-A pass of no more tokens than `positions_at_once` is one graph with one backward pass (`Dense`). The
-positions of a longer one are cut into parts of so many. Of each part in turn the logits are made,
-the losses computed and their gradients added up, before the next one's are made (`Fused`); `Cut`
-gathers the gradients of the hidden states, with which one backward pass through the layer goes on.
+A pass of no more tokens than `positions_at_once` is one graph with one backward pass. The positions
+of a longer one are cut into parts of so many. Of each part in turn the logits are made, the losses
+computed and their gradients added up, before the next one's are made; `Cut` gathers the gradients
+of the hidden states, with which one backward pass through the layer goes on.
 
 Knows no layers and no losses. Called by the trainers, the learner and the layers' output matrices.
 
@@ -14,7 +14,6 @@ Shapes: N positions, M of the first of them, V token ids, D width.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,7 +87,7 @@ class Teacher:
     @classmethod
     @torch.no_grad()
     def fused(cls, logits_NV: Tensor) -> Teacher:
-        """From the layer's logits, for `Fused`, which asks for no logarithms."""
+        """From the layer's logits, without their logarithms."""
         z_NV = widen(logits_NV)
         p_NV = z_NV.softmax(-1)
         return cls(p_NV, None, _over(p_NV) + _below(p_NV, z_NV, z_NV.amax(-1)))
@@ -137,80 +136,19 @@ Teachers = Mapping[str, Teacher]
 NO_TEACHERS: Teachers = MappingProxyType({})
 
 
-class Predicted(ABC):
-    """What a layer predicts at N positions.
+class Predicted:
+    """What a layer predicts at N positions: numbers by position, all with one gradient, in a third
+    of the passes over the logits that autograd would take step by step.
 
     Args:
         logits_NV: of any precision.
         targets_N: the tokens of the text there.
         teachers: what `kl` may be asked for, each at the first of the positions.
         num_entropies: leading positions whose entropy may be asked for.
-    """
 
-    @abstractmethod
-    def __init__(
-        self,
-        logits_NV: Tensor,
-        targets_N: Tensor,
-        teachers: Teachers = NO_TEACHERS,
-        num_entropies: int = 0,
-    ) -> None: ...
-
-    @property
-    @abstractmethod
-    def nll_N(self) -> Tensor:
-        """-log of the probability of each target, nats."""
-
-    @property
-    @abstractmethod
-    def logsumexp_N(self) -> Tensor:
-        """log of the sum of exp of each position's logits."""
-
-    @abstractmethod
-    def entropy(self, num: int) -> Tensor:
-        """Entropy of the first `num` positions, (M,), nats, without gradient."""
-
-    @abstractmethod
-    def kl(self, num: int, *names: str) -> tuple[Tensor, ...]:
-        """KL(teacher || prediction) of the first `num` positions, (M,), nats, for each teacher."""
-
-
-class Dense(Predicted):
-    """A prediction that autograd differentiates step by step, from one tensor of logits."""
-
-    def __init__(
-        self,
-        logits_NV: Tensor,
-        targets_N: Tensor,
-        teachers: Teachers = NO_TEACHERS,
-        num_entropies: int = 0,
-    ) -> None:
-        self._logits_NV, self._targets_N, self._teachers = logits_NV, targets_N, teachers
-
-    @property
-    def nll_N(self) -> Tensor:
-        """As `Predicted.nll_N`."""
-        return F.cross_entropy(widen(self._logits_NV), self._targets_N, reduction="none")
-
-    @property
-    def logsumexp_N(self) -> Tensor:
-        """As `Predicted.logsumexp_N`."""
-        return widen(self._logits_NV).logsumexp(-1)
-
-    def entropy(self, num: int) -> Tensor:
-        """As `Predicted.entropy`."""
-        with torch.no_grad():
-            return entropy(log_probabilities(self._logits_NV[:num]))
-
-    def kl(self, num: int, *names: str) -> tuple[Tensor, ...]:
-        """As `Predicted.kl`."""
-        logp_MV = log_probabilities(self._logits_NV[:num])
-        return tuple(self._teachers[name].first(num).kl_to(logp_MV) for name in names)
-
-
-class Fused(Predicted):
-    """A prediction of which only numbers by position are kept, all with one gradient: a third of
-    the passes over the logits that `Dense` takes, which are not kept.
+    Attributes:
+        nll_N: -log of the probability of each target, nats.
+        logsumexp_N: log of the sum of exp of each position's logits.
     """
 
     def __init__(
@@ -221,28 +159,18 @@ class Fused(Predicted):
         num_entropies: int = 0,
     ) -> None:
         self._teachers = teachers
-        self._nll_N, self._logsumexp_N, self._entropy_M, *crosses = _Statistics.apply(
+        self.nll_N, self.logsumexp_N, self._entropy_M, *crosses = _Statistics.apply(
             logits_NV, targets_N, num_entropies, *(t.p_NV for t in teachers.values())
         )
         self._crosses = dict(zip(teachers, crosses, strict=True))
 
-    @property
-    def nll_N(self) -> Tensor:
-        """As `Predicted.nll_N`."""
-        return self._nll_N
-
-    @property
-    def logsumexp_N(self) -> Tensor:
-        """As `Predicted.logsumexp_N`."""
-        return self._logsumexp_N
-
     def entropy(self, num: int) -> Tensor:
-        """As `Predicted.entropy`."""
+        """Entropy of the first `num` positions, (M,), nats, without gradient."""
         assert num <= len(self._entropy_M)
         return self._entropy_M[:num]
 
     def kl(self, num: int, *names: str) -> tuple[Tensor, ...]:
-        """As `Predicted.kl`."""
+        """KL(teacher || prediction) of the first `num` positions, (M,), nats, for each teacher."""
         return tuple(
             self._crosses[name][:num] - self._teachers[name].entropy_N[:num] for name in names
         )

@@ -31,7 +31,7 @@ class Exam:
         neighbours: those that the lessons name.
         own_before, memory_before: answers to the lessons as given, in their order.
         told: named writes of the run that are not taught and go on with its memory, as
-            `training.told` has them in JSON.
+            `lessons.told` has them in JSON.
         facts: how the lessons came about, for the report.
     """
 

@@ -23,6 +23,7 @@ from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
 from actors.layers.predicted import parts_of
+from actors.machine.progress import Progress, unseen
 from actors.measuring.voices import BATCH_TOKENS, predict_voice
 
 MARGIN = 0.1  # a new answer counts as a change if it is likelier than the old one by so much
@@ -52,25 +53,37 @@ def agreement(
 
 @torch.no_grad()
 def heldout_figures(
-    pair: Pair, before: Pair | None, batch: Batch, batch_tokens: int = BATCH_TOKENS
+    pair: Pair,
+    before: Pair | None,
+    batch: Batch,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Progress = unseen,
 ) -> dict[str, float]:
     """Means over the valid positions of `batch`, in nats or shares; `before` is the previous pair,
-    for sync.
+    for sync; `progress` sees the sequences that are done.
 
     Keys: own_loss, help_loss, help_gain, recall_kl, recall_agreement, self_loss, mixing,
-    slots_used_frac, slots_top1pct_share, and sync_loss where there is a pair before.
+    slots_used_frac, slots_top1pct_share, sync_loss where there is a pair before, and
+    ngram_collisions_frac where addresses are hashes.
     """
     sums: defaultdict[str, float] = defaultdict(float)
     slot_reads = torch.zeros(
         pair.memory.spec.num_slots, dtype=torch.int64, device=batch.tokens_BT.device
     )
     synced: list[losses.SyncParts] = []
+    contexts: list[Tensor] = []
+    num_done, num = 0, len(batch.tokens_BT)
     for part in parts(batch, batch_tokens):
+        progress("held-out text", num_done, num)
+        num_done += len(part.tokens_BT)
         if not part.num_valid:
             continue
         read = pair.memory.read(part.tokens_BT, part.segments_BT)
         slots = rows_at(read.slots, part.valid_at_N).flatten()
         slot_reads += torch.bincount(slots, minlength=len(slot_reads))
+        if pair.memory.ngrams is not None:
+            found_BTC, _ = pair.memory.encode(part.tokens_BT, part.segments_BT)
+            contexts.append(rows_at(found_BTC, part.valid_at_N))
         own_NH, help_NH = hidden_at(pair.data, part), hidden_at(pair.data, part, read.y)
         y_ND, targets_N = rows_at(read.y, part.valid_at_N), part.targets_N
         fresh_N = None if read.freshness is None else rows_at(read.freshness, part.valid_at_N)
@@ -101,6 +114,8 @@ def heldout_figures(
         sums["sync_loss"] = _sync_sum(synced, batch)
     means = {name: value / max(1, batch.num_valid) for name, value in sums.items()}
     means["help_gain"] = means["own_loss"] - means["help_loss"]
+    if pair.memory.ngrams is not None and contexts:
+        means["ngram_collisions_frac"] = pair.memory.ngrams.collisions(torch.cat(contexts))
     return {**means, **slot_use(slot_reads)}
 
 

@@ -8,6 +8,7 @@ be compared. (`pair.evaluator` measures the committed pairs of a run.) Trains no
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,12 +18,15 @@ from actors.corpus.general_text import shown_general_text
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
+from actors.machine.progress import Progress, unseen
 from actors.measuring.heldout import general_figures, heldout_figures, parts
 from actors.measuring.probing import accuracy_of
 from actors.measuring.voices import BATCH_TOKENS, VOICES, predict_voice_at
 from actors.settings.run import RunSpec
-from actors.sources.facts import FactTable
+from actors.sources.facts import FactTable, Probe
 from actors.tokenizers.tokenizer import Tokenizer
+
+HELD_OUT, TRAINED_ON = "answers in wordings held out", "answers in wordings trained on"
 
 
 @dataclass(frozen=True)
@@ -91,33 +95,39 @@ class KnowledgeTest:
         self._seen = self._facts.probes(True, most, spec.seed)[:num] if self._facts else []
 
     @torch.no_grad()
-    def measure(self, pair: Pair, ask: bool = True) -> Knowledge:
+    def measure(self, pair: Pair, ask: bool = True, progress: Progress = unseen) -> Knowledge:
         """Held-out figures and, with `ask`, the share of questions that each voice answers."""
-        majority = self._facts.majority() if self._facts else {}
-        unseen, seen = (self._unseen, self._seen) if ask else ([], [])
-        figures = heldout_figures(pair, None, self._batch, self._batch_tokens)
+        held_out, seen = (self._unseen, self._seen) if ask else ([], [])
+        figures = heldout_figures(pair, None, self._batch, self._batch_tokens, progress)
         if self._general is not None:
             figures |= general_figures(pair, self._general, self._batch_tokens)
         return Knowledge(
             figures,
-            accuracy_of(pair, self._tokenizer, unseen, majority, self._batch_tokens),
-            accuracy_of(pair, self._tokenizer, seen, majority, self._batch_tokens),
-            len(unseen),
+            self._accuracy(pair, held_out, progress, HELD_OUT),
+            self._accuracy(pair, seen, progress, TRAINED_ON),
+            len(held_out),
         )
 
+    def _accuracy(
+        self, pair: Pair, probes: Sequence[Probe], progress: Progress, what: str
+    ) -> dict[str, float]:
+        majority = self._facts.majority() if self._facts else {}
+        size = self._batch_tokens
+        return accuracy_of(pair, self._tokenizer, probes, majority, size, progress, what)
+
     @torch.no_grad()
-    def by_voice(self, pair: Pair) -> dict[str, Any]:
+    def by_voice(self, pair: Pair, progress: Progress = unseen) -> dict[str, Any]:
         """As `voice_figures`, of the held-out windows; and `accuracy` and `accuracy_seen` as in
         `Knowledge` where there are facts.
         """
         figures: dict[str, Any] = dict(voice_figures(pair, self._batch, self._batch_tokens))
-        if self._facts:
-            majority = self._facts.majority()
-            for name, probes in (("accuracy", self._unseen), ("accuracy_seen", self._seen)):
-                if probes:
-                    figures[name] = accuracy_of(
-                        pair, self._tokenizer, probes, majority, self._batch_tokens
-                    )
+        asked = (
+            ("accuracy", self._unseen, HELD_OUT),
+            ("accuracy_seen", self._seen, TRAINED_ON),
+        )
+        for name, probes, what in asked:
+            if probes:
+                figures[name] = self._accuracy(pair, probes, progress, what)
         return figures
 
 

@@ -9,7 +9,7 @@ Shapes: B prompts, T tokens, P tokens with those before, V token ids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from actors.corpus.windows import PADDING
 from actors.layers.pair import Pair
+from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
 from actors.measuring.heldout import MARGIN, Reflection
 from actors.measuring.voices import (
@@ -98,16 +99,17 @@ def answers_right(
     tokenizer: Tokenizer,
     probes: Sequence[Probe],
     batch_tokens: int = BATCH_TOKENS,
+    answered: Callable[[int], None] | None = None,
 ) -> list[bool]:
     """Whether `voice` gives one of each probe's answers, by `is_answered`: in whatever tokens, with
-    or without a closing mark.
+    or without a closing mark. `answered`: is told after each batch how many are done.
     """
     prompts = [prompt_tokens(tokenizer, probe.prompt) for probe in probes]
     longest = [
         max(len(tokenizer.encode(f" {answer}")) for answer in probe.answers) for probe in probes
     ]
     limits = [length + TOKENS_AFTER for length in longest]
-    decoded = decode_greedily(pair, voice, prompts, tokenizer.end, limits, batch_tokens)
+    decoded = decode_greedily(pair, voice, prompts, tokenizer.end, limits, batch_tokens, answered)
     return [
         any(is_answered(continuation(tokenizer, p, t.tokens), a, probe.prompt)
             for a in probe.answers)
@@ -127,13 +129,21 @@ def accuracy_of(
     probes: Sequence[Probe],
     majority: dict[str, str],
     batch_tokens: int = BATCH_TOKENS,
+    progress: Progress = unseen,
+    what: str = "whole answers",
 ) -> dict[str, float]:
     """Share of the probes that each voice answers, and that each relation's `majority` object does
-    (`baseline`); empty without probes.
+    (`baseline`); empty without probes. `progress` sees how many, as the stage `what`.
     """
     if not probes:
         return {}
-    right = {v: answers_right(pair, v, tokenizer, probes, batch_tokens) for v in VOICES}
+    total, right = len(VOICES) * len(probes), {}
+    for number, voice in enumerate(VOICES):
+
+        def answered(num: int, before: int = number * len(probes)) -> None:
+            progress(what, before + num, total)
+
+        right[voice] = answers_right(pair, voice, tokenizer, probes, batch_tokens, answered)
     accuracy: dict[str, float] = {voice: sum(oks) / len(oks) for voice, oks in right.items()}
     return {**accuracy, "baseline": baseline_accuracy(probes, majority)}
 
@@ -155,6 +165,7 @@ def decode_greedily(
     stop: int | None,
     max_tokens: int | Sequence[int] = MAX_ANSWER_TOKENS,
     batch_tokens: int = BATCH_TOKENS,
+    decoded_so_far: Callable[[int], None] | None = None,
 ) -> list[Decoded]:
     """Greedy continuations of the prompts, up to and without `stop`; None: nothing stops them.
 
@@ -164,16 +175,21 @@ def decode_greedily(
         stop: id that ends a continuation.
         max_tokens: of each continuation, or of all.
         batch_tokens: of a forward pass, the tokens to come included.
+        decoded_so_far: is told after each batch how many are done.
     """
     limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
     lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
     decoded: list[Decoded] = [Decoded((), (), ())] * len(prompts)
+    num_done = 0
     for indices in batches(lengths, batch_tokens, pair.data.positions_at_once):
         some = [prompts[i] for i in indices]
         for i, one in zip(
             indices, _decode(pair, voice, some, stop, [limits[i] for i in indices]), strict=True
         ):
             decoded[i] = one
+        num_done += len(indices)
+        if decoded_so_far is not None:
+            decoded_so_far(num_done)
     return decoded
 
 

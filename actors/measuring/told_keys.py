@@ -25,6 +25,7 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association
 from actors.layers.predicted import entropy, log_probabilities, parts_of, positions_at_once
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
+from actors.sources.chats import read_chat
 from actors.tokenizers.tokenizer import Tokenizer
 
 STEPS = 60  # gradient steps on a read, at most
@@ -60,8 +61,7 @@ def sequences(
         for prompt in one.prompts:
             if not prompt.strip():
                 raise ValueError(f"an empty prompt for the answer {one.answer!r}: say what asks it")
-            tokens = tuple(prompt_tokens(tokenizer, prompt.rstrip()))
-            answer = [*answer_tokens(tokenizer, one.answer), *tokenizer.closing]
+            tokens, answer = _written(tokenizer, one, prompt.rstrip())
             if not one.answer.strip(" ."):
                 raise ValueError(f"{prompt!r}: the answer {one.answer!r} holds no word")
             if longest is not None and len(tokens) + len(answer) > longest:
@@ -76,6 +76,27 @@ def sequences(
                     "tell one, or one after the other: the later one holds"
                 )
     return [(list(tokens), answer) for tokens, (_, _, answer) in found.items()]
+
+
+def _written(
+    tokenizer: Tokenizer, one: Association, prompt: str
+) -> tuple[tuple[int, ...], list[int]]:
+    """Tokens of a prompt, and of the answer with what ends it."""
+    if not one.as_chat:
+        return (
+            tuple(prompt_tokens(tokenizer, prompt)),
+            [*answer_tokens(tokenizer, one.answer), *tokenizer.closing],
+        )
+    turns = [
+        {"role": "user", "content": prompt},
+        {"role": "assistant", "content": f"{one.answer.strip().rstrip('.')}."},
+    ]
+    [piece] = tokenizer.chat.encode([read_chat(turns, None, lambda: "what is told")])[0]
+    tokens = [int(token) for token in piece.tokens_T]
+    first = int(piece.learn_T.argmax())
+    rest = piece.learn_T[first:]
+    stop = len(tokens) if rest.all() else first + int(rest.argmin())
+    return tuple(tokens[:first]), tokens[first:stop]
 
 
 @torch.no_grad()

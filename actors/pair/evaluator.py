@@ -17,9 +17,12 @@ from actors.corpus.kept_windows import kept_windows
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
-from actors.lessons.lesson_files import read_exam, read_kept_lessons
+from actors.lessons.lesson_files import Exam, read_exam, read_kept_lessons
+from actors.lessons.live_lessons import as_lesson
 from actors.machine.device import device_of, take_threads
+from actors.machine.progress import Progress, unseen
 from actors.measuring.heldout import general_figures, heldout_figures, token_reflection
+from actors.measuring.knowledge import HELD_OUT, TRAINED_ON
 from actors.measuring.lesson_exam import LessonExam
 from actors.measuring.probing import accuracy_of, answer_reflection, decode_greedily, prompt_tokens
 from actors.measuring.voices import VOICES
@@ -33,7 +36,7 @@ from actors.sources.facts import Probe
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.builders import build_data_layer, build_memory_layer, flatten
 from actors.weights.starting_model import StartingModel
-from actors.wire import Answer, Evaluation, Header
+from actors.wire import Answer, Evaluation, Header, LiveLesson
 
 START = (0, 0)  # versions before any training
 QUESTION_TOKENS = 24  # of the continuation shown for a sample of plain text
@@ -47,6 +50,7 @@ class Evaluator:
         tokenizer_json: the run's tokenizer.
         pair: what is evaluated until a version is adopted; None: the run's starting weights.
         starting: the process' own, where it holds more than the evaluator.
+        progress: sees what is measured, and how far.
     """
 
     def __init__(
@@ -55,8 +59,9 @@ class Evaluator:
         tokenizer_json: str,
         pair: Pair | None = None,
         starting: StartingModel | None = None,
+        progress: Progress = unseen,
     ) -> None:
-        self._spec = spec
+        self._spec, self._progress = spec, progress
         workers = spec.evaluation
         take_threads(workers.cpus)
         self._tokenizer = Tokenizer.from_json(tokenizer_json)
@@ -69,6 +74,7 @@ class Evaluator:
         self._versions: tuple[int, int] | None = None
         self._answers: list[tuple[int, ...]] = []
         self._warnings: tuple[str, ...] = ()
+        self._live: tuple[LiveLesson, ...] = ()  # what the adopted data layer is taught
         self._batch_tokens = workers.batch_tokens
         self._batches: dict[int, Batch] = {}
         general = shown_general_text(spec, self._tokenizer)
@@ -112,6 +118,7 @@ class Evaluator:
         told = headers[1][0].told
         if told:
             self._kept()
+        self._live = headers[0][0].lessons
         self._warnings = solve_told(self.pair.memory, self._tokenizer, told)
 
     def _kept(self) -> None:
@@ -147,19 +154,22 @@ class Evaluator:
             (sizes.final_windows, sizes.final_probes) if final else (sizes.windows, sizes.probes)
         )
         batch = self._heldout(num_windows)
-        figures = heldout_figures(self.pair, self._before, batch, sizes.batch_tokens)
+        figures = heldout_figures(
+            self.pair, self._before, batch, sizes.batch_tokens, self._progress
+        )
         if self._general is not None:
+            self._progress("general text")
             figures |= general_figures(self.pair, self._general, sizes.batch_tokens)
-        figures |= self._written()
+        figures |= self._written() | self._taught()
         changed, followed = self._reflect(batch)
-        unseen, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
+        held_out, seen = self._unseen[:num_probes], self._seen[:num_probes] if final else []
         return Evaluation(
             data_version=versions[0],
             memory_version=versions[1],
             figures=figures,
-            accuracy=self._accuracy(unseen),
-            accuracy_seen=self._accuracy(seen),
-            num_probes=len(unseen),
+            accuracy=self._accuracy(held_out, HELD_OUT),
+            accuracy_seen=self._accuracy(seen, TRAINED_ON),
+            num_probes=len(held_out),
             reflection_changed=changed,
             reflection_followed=followed,
             answers=self._questions() if final else (),
@@ -194,17 +204,35 @@ class Evaluator:
         """How good a writer the memory is: as `written_figures`, the same draws each time."""
         if not (num := self._spec.evaluation.written):
             return {}
+        self._progress("what the memory writes")
         if self._compared is None:
             self._compared = self._corpus.heldout(COMPARED_WINDOWS)
         return written_figures(
             self.pair, self._tokenizer, self._compared, num, self._spec.seed, self._batch_tokens
         )
 
+    def _taught(self) -> dict[str, float]:
+        """Share of the lessons of a run that is taught while it goes on, by voice; as given, and by
+        the data layer in their other wordings.
+        """
+        if not self._live:
+            return {}
+        lessons = [as_lesson(one) for one in self._live]
+        taught = LessonExam(self._tokenizer, lessons, Exam(), self._batch_tokens).take(self.pair)
+        found = {
+            f"lessons_{voice}": sum(voice in one.right for one in taught.lessons) / len(lessons)
+            for voice in VOICES
+        }
+        if num := sum(one.reworded for one in taught.lessons):
+            found["lessons_reworded"] = sum(one.reworded_right for one in taught.lessons) / num
+        return found
+
     def _reflect(self, batch: Batch) -> tuple[int, int]:
         """Predictions that the data layer changed since the pair before, and those that the memory
         followed: whole answers if there are probes, else tokens.
         """
         probes = self._unseen[: self._spec.evaluation.probes]
+        self._progress("what changed, and what the memory followed")
         if probes:
             prompts = [prompt_tokens(self._tokenizer, p.prompt) for p in probes]
             reflection, self._answers = answer_reflection(
@@ -216,16 +244,19 @@ class Evaluator:
             reflection = token_reflection(self.pair, self._before, batch, self._batch_tokens)
         return reflection.changed, reflection.followed
 
-    def _accuracy(self, probes: Sequence[Probe]) -> dict[str, float]:
+    def _accuracy(self, probes: Sequence[Probe], what: str) -> dict[str, float]:
         facts = self._corpus.facts
         if facts is None:
             return {}
-        return accuracy_of(self.pair, self._tokenizer, probes, facts.majority(), self._batch_tokens)
+        size, progress = self._batch_tokens, self._progress
+        majority = facts.majority()
+        return accuracy_of(self.pair, self._tokenizer, probes, majority, size, progress, what)
 
     def _questions(self) -> tuple[Answer, ...]:
         num, tokenizer = self._spec.evaluation.questions, self._tokenizer
         if num == 0:
             return ()
+        self._progress("a few questions")
         if self._unseen:
             questions = [(p.prompt, " or ".join(p.answers)) for p in self._unseen[:num]]
         else:

@@ -15,6 +15,7 @@ Shapes: B sequences, T tokens, N positions that read, D d_m.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,17 +30,19 @@ from actors.layers.batch import Batch, add_noise, hidden_at, rows_at, rows_to, t
 from actors.layers.mixture import both_at, predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
-from actors.layers.predicted import Fused, in_parts
+from actors.layers.predicted import Predicted, in_parts
 from actors.machine.seeds import seed_of
 from actors.pair.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters
 from actors.snapshots.sections import section_of
+from actors.training.memory_states import given_positions
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate, short_warmup
 from actors.training.process_group import ProcessGroup
 from actors.wire import DivergedError
 
+GIVEN = 0.3  # weight of given tokens of what is new, where the run learned any
 READ_DROPOUT = 0.5  # share of positions whose read is dropped before the data layer
 
 
@@ -145,14 +148,42 @@ class Learner:
             read = memory.read_at(rows_at(u_BTD, batch.places(self._reading(batch))))
             kept = self._kept(batch)
             loss = self._loss(batch, read.y, kept)
-            whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
+            whole = loss
+            if read.side_scores is not None:
+                whole = loss + self._spec.losses.balance * losses.balance(read.side_scores)
             if self._spec.losses.encoder > 0 and u_BTD.requires_grad:
                 guess = self._guess(batch, rows_at(u_BTD, batch.valid_at_N), kept)
                 whole = whole + guess
+            whole = whole + self._given(batch, u_BTD)
         whole.backward()
         self._dense.step(rate * run.optimizer.lr / run.value_lr)
         self._rows.step(rate, ProcessGroup())
         return float(loss.detach())
+
+    def _given(self, batch: Batch, u_BTD: Tensor) -> Tensor:
+        """The loss of given tokens of what is new, so that the memory can write that too; 0 where
+        there are none.
+        """
+        num_new = len(batch.tokens_BT) - self._num_old
+        given_BT = given_positions(batch, np.ones(len(batch.tokens_BT), np.bool_), num_new)
+        if self._spec.losses.given == 0 or not (num := int(given_BT.sum())):
+            return torch.zeros((), device=self._device)
+        memory, encoder = self._pair.memory, self._spec.losses.encoder
+        at_G = batch.places(given_BT)
+        targets_G, u_GD = rows_at(batch.targets_BT, at_G), rows_at(u_BTD, at_G)
+        size = num if self._at_once(batch) else self._pair.data.positions_at_once
+
+        def loss_of(predict: Callable[..., Tensor], weight: float) -> Callable[..., Tensor]:
+            def part(some: slice, x_GD: Tensor) -> Tensor:
+                logits_GV = predict(x_GD[some], into_grad=True)
+                return weight * Predicted(logits_GV, targets_G[some]).nll_N.sum() / num
+
+            return part
+
+        whole = in_parts(num, size, loss_of(memory.predict, GIVEN), memory.read_at(u_GD).y)
+        if encoder > 0 and u_GD.requires_grad:
+            whole = whole + in_parts(num, size, loss_of(memory.guess, GIVEN * encoder), u_GD)
+        return whole
 
     def _kept(self, batch: Batch) -> Kept | None:
         """What the old sequences of a batch are kept at; None: they are learned as text."""
@@ -204,7 +235,7 @@ class Learner:
 
             def alone(some: slice, y_ND: Tensor) -> Tensor:
                 logits_NV = memory.predict(y_ND[some], into_grad=True)
-                return Fused(logits_NV, targets_N[some]).nll_N.sum() / num
+                return Predicted(logits_NV, targets_N[some]).nll_N.sum() / num
 
             def stay(some: slice, y_ND: Tensor) -> Tensor:
                 assert kept is not None
@@ -217,7 +248,7 @@ class Learner:
 
         def through(some: slice, y_ND: Tensor, hidden_NH: Tensor) -> Tensor:
             given = hidden_NH[some], y_ND[some], targets_N[some]
-            both = both_at(data, memory, *given, Fused)
+            both = both_at(data, memory, *given, in_parts=True)
             of_both = reader * both.data.nll_N - both.mixture.logp
             return (both.memory.nll_N + assist * of_both).sum() / num
 
@@ -241,7 +272,7 @@ class Learner:
 
         def part(some: slice, u_ND: Tensor) -> Tensor:
             logits_NV = memory.guess(u_ND[some], into_grad=True)
-            return weight * Fused(logits_NV, targets_N[some]).nll_N.sum() / num
+            return weight * Predicted(logits_NV, targets_N[some]).nll_N.sum() / num
 
         if kept is None:
             return in_parts(num, size, part, u_ND)

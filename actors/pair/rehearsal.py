@@ -27,8 +27,9 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.layers.mixture import Predictions
 from actors.layers.pair import Pair
 from actors.layers.predicted import log_probabilities
+from actors.lessons.contradictions import is_contradicting
+from actors.machine.progress import Progress, unseen
 from actors.machine.seeds import seed_of
-from actors.pair.wordings import is_contradicting
 from actors.pair.writing import write_documents
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Range
@@ -63,15 +64,17 @@ class WrittenCorpus:
         seed: int,
         subjects: Collection[str] = (),
         num: int = DOCUMENTS,
+        progress: Progress = unseen,
     ) -> WrittenCorpus:
-        """Has the memory write; without documents that name one of `subjects`.
+        """Has the memory write; without documents that name one of `subjects`. `progress` sees how
+        many are written.
 
         Raises:
             ValueError: too few documents are left.
         """
         written = [
             document
-            for document in write_documents(memory, tokenizer, num, seed, window)
+            for document in write_documents(memory, tokenizer, num, seed, window, progress=progress)
             if not is_contradicting(
                 tokenizer.decode([int(t) for t in document.tokens]), subjects, ()
             )

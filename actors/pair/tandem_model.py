@@ -10,7 +10,6 @@ Shapes: B sequences, T tokens of this call, L of them with logits, D memory widt
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,12 +24,14 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from actors.layers.data_layer import MemoryPort
 from actors.layers.memory_cache import MemoryCache
 from actors.layers.pair import Pair
+from actors.layers.precision import cast_weights
 from actors.measuring.voices import VOICES, Voice, predict_voice_next
+from actors.pair.shared import Shared
 from actors.pair.teller import Teller
+from actors.sharing.folder import read_origin
 from actors.tokenizers.prompt import load_prompt_tokenizer
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights import pair_export
-from actors.wire import ConfigError
 
 ANSWER_TOKENS = 24  # as many as `tandem ask` prints by default
 # Attributes that the generation code needs beyond those of a module; taken from the data layer.
@@ -45,6 +46,7 @@ FROM_DATA_LAYER = (
     "get_experts_implementation",
     "set_experts_implementation",
     "_is_stateful",
+    "tie_weights",
 )
 
 
@@ -64,7 +66,7 @@ class TandemOutput(CausalLMOutputWithPast):  # type: ignore[misc]  # transformer
     freshness: Tensor | None = None
 
 
-class TandemModel(Teller, nn.Module, GenerationMixin):  # type: ignore[misc]
+class TandemModel(Teller, Shared, nn.Module, GenerationMixin):  # type: ignore[misc]
     """A language model with its memory, to be used like any causal LM of transformers.
 
     Args:
@@ -148,7 +150,7 @@ class TandemModel(Teller, nn.Module, GenerationMixin):  # type: ignore[misc]
         """
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
         if dtype is not None:
-            self.data_layer.model.to(dtype=dtype)
+            cast_weights(self.data_layer.model, dtype)
         moved: TandemModel = super().to(device=device, non_blocking=non_blocking)
         return moved
 
@@ -338,22 +340,6 @@ class TandemModel(Teller, nn.Module, GenerationMixin):  # type: ignore[misc]
         texts = [t.strip() for t in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
         return texts[0] if isinstance(prompt, str) and len(texts) == 1 else texts
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Writes the pair, with what it was told, as an export that `load` takes.
-
-        Args:
-            directory: that is not there yet; any fsspec URL.
-
-        Raises:
-            ConfigError: there is something already; or the pair is not from an export.
-            StorageError: its storage is away or full.
-        """
-        if self.words is None:
-            raise ConfigError("this pair has no tokenizer of its run, which an export needs")
-        pair_export.save_pair(self.words, Pair(self.data_layer, self.memory_layer), str(directory))
-
-    save_pretrained = save
-
 
 def load_tandem_model(directory: str) -> TandemModel:
     """The pair exported to `directory` (any fsspec URL), on the CPU, in eval mode.
@@ -367,7 +353,9 @@ def load_tandem_model(directory: str) -> TandemModel:
     # as `from_pretrained` leaves it: torch sums in another order where a weight needs no gradient
     pair.data.requires_grad_(True)
     prompts = load_prompt_tokenizer(directory, tokenizer)
-    return TandemModel(pair, prompts, tokenizer.extras.as_ids, tokenizer).eval()
+    model = TandemModel(pair, prompts, tokenizer.extras.as_ids, tokenizer).eval()
+    model.origin = read_origin(directory) or None
+    return model
 
 
 def _known(voice: str) -> Voice:

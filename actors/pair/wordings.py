@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from actors.sources.facts import SUBJECT
-from actors.tokenizers.tokenizer import Tokenizer
 
 MOST_WORDS = 24  # of a sentence that is read
 SUBJECT_WORDS, OBJECT_WORDS = 6, 4  # at most
@@ -21,7 +20,6 @@ MIN_SUBJECTS, MIN_OBJECTS = 3, 2  # on which two wordings have to meet
 MIN_AGREED = 0.5  # share of the subjects said in both wordings that have one object in both
 CLOSINGS = ("'s", "’s", ",", ":", ";")  # after a subject, and no part of it
 ENOUGH_FRAC = 0.005  # of all sentences: as many subjects make a template half believable
-CUT_TOKENS = 4  # of a prompt's end that a sentence may say otherwise and still contradict it
 
 
 @dataclass(frozen=True)
@@ -137,37 +135,6 @@ def readings(sentence: str, template: str) -> Iterator[tuple[str, str]]:
         if _is_name(subject, SUBJECT_WORDS) and _is_name(obj, OBJECT_WORDS):
             yield subject, obj
         at = rest.find(after, at + 1)
-
-
-def names(text: str, subject: str) -> bool:
-    """Whether a text names the subject, as whole words."""
-    at = text.find(subject)
-    while at >= 0:
-        end = at + len(subject)
-        if not text[at - 1 : at].isalnum() and not text[end : end + 1].isalnum():
-            return True
-        at = text.find(subject, at + 1)
-    return False
-
-
-def is_contradicting(text: str, subjects: Iterable[str], openings: Iterable[str]) -> bool:
-    """Whether a written document may say otherwise than what is taught: it names a subject, or
-    repeats an opening.
-
-    Args:
-        text: the document.
-        subjects: that are taught.
-        openings: of prompts whose subject is unknown, by `opening_of`.
-    """
-    return any(subject in text and names(text, subject) for subject in subjects) or any(
-        opening in text for opening in openings
-    )
-
-
-def opening_of(tokenizer: Tokenizer, prompt: str) -> str:
-    """A prompt less its last four tokens, at least the first half of it."""
-    tokens = tokenizer.encode(prompt)
-    return tokenizer.decode(tokens[: max(len(tokens) - CUT_TOKENS, (len(tokens) + 1) // 2)]).strip()
 
 
 def template_with(prompt: str, subject: str) -> str | None:

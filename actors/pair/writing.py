@@ -17,11 +17,13 @@ from torch import Tensor
 
 from actors.corpus.windows import Piece
 from actors.layers.memory_layer import MemoryLayer
+from actors.machine.progress import Progress, unseen
 from actors.machine.seeds import seed_of
 from actors.tokenizers.tokenizer import Tokenizer
 
 AT_A_TIME = 512  # documents that are written together
 WINDOWS = 4  # of a document at most
+WRITES = "the memory writes: windows, at most"  # the stage that `progress` sees
 
 
 @torch.no_grad()
@@ -36,6 +38,7 @@ def write_documents(
     temperature: float = 1.0,
     windows: int = WINDOWS,
     at_a_time: int = AT_A_TIME,
+    progress: Progress = unseen,
 ) -> list[Piece]:
     """What the memory writes: `num` documents, less those that it leaves empty.
 
@@ -53,6 +56,7 @@ def write_documents(
         temperature: of the draws; 1: the memory's own distribution.
         windows: most windows of a document.
         at_a_time: documents that are written together.
+        progress: sees how many windows are written or not needed.
 
     Returns:
         The documents with their marks; what an opening gave is not to be predicted.
@@ -81,6 +85,7 @@ def write_documents(
                 rows[i] += new
                 if not new or new[-1] != tokenizer.end:
                     going_on.append(i)
+            progress(WRITES, (at + 1) * num - len(live) + start + len(some), windows * num)
         live = going_on
     return [
         Piece(row, num_given if openings else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,6 +12,8 @@ from actors.settings.base import Spec
 from actors.settings.fields import Mark, OnlyWith, PathTo
 
 FileFormat = Literal["text", "jsonl", "parquet"]
+HUB_DATA_SET = re.compile(r"hf://datasets/[\w.-]+/[\w.-]+/?")
+CONVERTED = "@refs/convert/parquet"  # the revision to which the hub writes its conversion
 TEXT_ONLY = OnlyWith("corpus.kind", "text")
 FACTS_ONLY = OnlyWith("corpus.kind", "facts")
 
@@ -22,6 +25,20 @@ class FilesSpec(Spec):
         (),
         description="Files, globs or directories: local paths, or URLs of any storage that fsspec "
         "knows (s3://, gs://, abfs://, hf://).",
+    )
+    configuration: str | None = Field(
+        None,
+        min_length=1,
+        description="Data sets of the Hugging Face hub, `hf://datasets/OWNER/NAME`: which of its "
+        "configurations (the hub calls them subsets) is read. Needs `split`; unset beside it: "
+        "`default`.",
+    )
+    split: str | None = Field(
+        None,
+        min_length=1,
+        description="Data sets of the hub: the split that is read, as Parquet, to which the hub "
+        "converts every data set. Tandem holds out a part of it by itself. Unset: the files that "
+        "the paths name.",
     )
     format: Literal["auto", "text", "jsonl", "parquet"] = Field(
         "auto",
@@ -46,6 +63,26 @@ class FilesSpec(Spec):
         "the prompt unchanged, so any space between them must be in the data.",
     )
 
+    as_chat: bool = Field(
+        False,
+        description="Prompt and completion are an exchange of a chat, written with the "
+        "tokenizer's chat template: the prompt as the user's turn, the completion as the "
+        "assistant's. Either may be a list of messages instead of a text.",
+    )
+    messages_column: str | None = Field(
+        None,
+        min_length=1,
+        description="JSONL and Parquet: the column with chats, lists of messages with role and "
+        "content, instead of `text_column`. The tokenizer's chat template makes their text; the "
+        "assistant's turns are learned, the others are read.",
+    )
+    tools_column: str | None = Field(
+        None,
+        min_length=1,
+        description="Beside `messages_column`: the column with the tools that the assistant of a "
+        "chat could call, a list of JSON schemas or the same as JSON text.",
+    )
+
     @model_validator(mode="after")
     def _prompt_and_completion_go_together(self) -> Self:
         if (self.prompt_column is None) != (self.completion_column is None):
@@ -67,9 +104,64 @@ class FilesSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _chats_are_named_in_one_way(self) -> Self:
+        if self.as_chat and self.prompt_column is None:
+            raise ValueError("`as_chat` needs `prompt_column` and `completion_column` beside it")
+        if self.tools_column is not None and self.messages_column is None:
+            raise ValueError("`tools_column` needs `messages_column` beside it")
+        if self.messages_column is None:
+            return self
+        other = "prompt_column" if self.prompt_column else "text_column"
+        if self.prompt_column is not None or self.text_column != "text":
+            raise ValueError(
+                f"`{other}` ({getattr(self, other)}) and `messages_column` "
+                f"({self.messages_column}) exclude each other; give one of them"
+            )
+        if self.messages_column == self.tools_column:
+            raise ValueError(
+                f"`messages_column` and `tools_column` are both {self.messages_column}; name two "
+                "different columns"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _splits_are_of_data_sets_on_the_hub(self) -> Self:
+        if self.configuration is not None and self.split is None:
+            raise ValueError("`configuration` needs `split` beside it, e.g. `split: train`")
+        if self.split is None:
+            return self
+        for path in self.paths:
+            if not HUB_DATA_SET.fullmatch(path):
+                raise ValueError(
+                    f"`split` is of a data set on the hub, hf://datasets/OWNER/NAME, got {path}; "
+                    "remove `split`, or give files of one split as paths"
+                )
+        return self
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        """The paths, those of a data set on the hub as the Parquet files of its split."""
+        if self.split is None:
+            return self.paths
+        folder = f"{self.configuration or 'default'}/{self.split}"
+        return tuple(f"{path.rstrip('/')}{CONVERTED}/{folder}/*.parquet" for path in self.paths)
+
+    @property
+    def row_kind(self) -> Literal["text", "messages", "exchange"]:
+        """What the columns of a row are: a text, perhaps with a prompt; a chat; prompt and
+        completion as a chat.
+        """
+        if self.messages_column is not None:
+            return "messages"
+        return "exchange" if self.as_chat else "text"
+
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that are read of a table: the text, or prompt and completion."""
+        """Columns that are read of a table: the text, or prompt and completion, or a chat."""
+        if self.messages_column is not None:
+            tools = () if self.tools_column is None else (self.tools_column,)
+            return (self.messages_column, *tools)
         if self.prompt_column is None or self.completion_column is None:
             return (self.text_column,)
         return (self.prompt_column, self.completion_column)
@@ -244,6 +336,13 @@ class TokenizerSpec(Spec):
         min_length=1,
         description="Pretrained tokenizers: the token that closes every document, or `none`; "
         "unset: what its files say.",
+    )
+    chat_template: Annotated[str | None, PathTo.CHAT_TEMPLATE] = Field(
+        None,
+        min_length=1,
+        description="A Jinja file that writes chats, instead of the tokenizer's own template; it "
+        "is kept with the run and exported with the model. Needed for chats where the tokenizer "
+        "has none.",
     )
     vocab_size: int = Field(
         2048,

@@ -42,6 +42,7 @@ class PathTo(Enum):
     TOKENIZER = "tokenizer"
     GENERAL = "general text"
     LESSONS = "lessons"
+    CHAT_TEMPLATE = "chat template"
 
     @property
     def may_be_on_hub(self) -> bool:

@@ -19,7 +19,8 @@ SMALL = 10_000_000  # parameters up to which a model is trained with the default
 REFERENCE = 135_000_000  # parameters of the model that the rates were measured with
 LARGE = 50_000_000  # parameters from which a batch on CPUs is smaller
 WIDEST_MEMORY = 512
-PORT_RATE = 2e-3  # of the port, which is fresh
+PORT_RATE = 1e-2  # of the port, which is fresh
+GENERAL_FRAC = 0.125  # of a batch: without it lambda opens on all text, whatever trains
 SANE_FACTOR = 5.0  # times the fitted rate: above it `tandem check` warns
 SANE_DECAY = 0.1
 LONGEST_WARMUP = 100
@@ -31,6 +32,7 @@ FITTED = (
     "data.optimizer.weight_decay",
     "data.optimizer.warmup_steps",
     "data.port_lr",
+    "data.general_frac",
     "data.batch_size",
     "data.precision",
     "data.steps_per_interval",
@@ -113,6 +115,7 @@ def fitted_values(
         "data.optimizer.lr": data_rate(train, size),
         "data.optimizer.weight_decay": 0.0,
         "data.port_lr": PORT_RATE,
+        "data.general_frac": GENERAL_FRAC,
         "memory.layer.dim": memory_width(size.hidden_size),
         "memory.layer.slots_side": 192,
         "memory.layer.heads": 4,

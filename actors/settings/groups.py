@@ -11,7 +11,7 @@ from actors.settings.fields import Mark, OnlyWith
 from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.node_labels import NodeLabels
 
-PORT_LR = 2e-3  # of a port beside a model that trains in part or not at all
+PORT_LR = 1e-2  # of a port beside a model that trains in part or not at all
 GENERAL_FRAC = 0.125  # of a batch, beside a model that trains in part or not at all
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -162,7 +162,7 @@ class DataGroupSpec(_GroupSpec):
         None,
         gt=0,
         description="Peak learning rate of the memory port, with the schedule of `optimizer`. "
-        "Unset: `optimizer.lr` where all of the data layer trains, else 2e-3, since a port is "
+        "Unset: `optimizer.lr` where all of the data layer trains, else 1e-2, since a port is "
         "fresh where the model is not.",
     )
     help_frac: Annotated[float, Mark.PERTURBABLE] = Field(
@@ -183,14 +183,15 @@ class DataGroupSpec(_GroupSpec):
         "is trained by the help loss.",
     )
 
-    general_frac: float | None = Field(
+    general_frac: Annotated[float | None, Mark.FITTED] = Field(
         None,
         ge=0,
         le=1,
         description="Sequences of general text (`evaluation.general_text`, or the sample that "
         "ships with the package) in each step, as a share of `batch_size` and beside it. On them "
         "the memory port learns to change nothing, so that text that is none of the memory's "
-        "stays as it is. Unset: 0 where all of the data layer trains, else 0.125.",
+        "stays as it is. Unset: 0.125 beside a pretrained model that is large or does not train "
+        "whole, else 0.",
     )
 
     @property

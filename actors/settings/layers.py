@@ -12,6 +12,9 @@ from actors.settings.fields import Mark, OnlyWith, PathTo, only_with
 
 CONV_ONLY = OnlyWith("encoder", "conv")
 COPY_ONLY = OnlyWith("encoder", "frozen_copy")
+KEYS_ONLY = OnlyWith("addresses", "product_keys")
+NGRAMS_ONLY = OnlyWith("addresses", "ngrams")
+FEWEST_ROWS = 16  # of the value table for each order of n-grams in each head
 DROPOUT_ENDINGS = ("dropout", "pdrop")  # names of model fields that do not change what weights mean
 ALL, PORT, LORA = "all", "port", "lora"
 PORT_PREFIX, MODEL_PREFIX = "port.", "model."  # of the names of a data layer's parameters
@@ -197,7 +200,7 @@ class DataLayerSpec(Spec):
 
 
 class MemoryLayerSpec(Spec):
-    """The token-addressed product-key memory."""
+    """The token-addressed memory."""
 
     start_from: Annotated[str | None, PathTo.RUN] = Field(
         None,
@@ -205,7 +208,21 @@ class MemoryLayerSpec(Spec):
         description="An earlier run's directory or export, whose memory layer's weights are the "
         "starting weights; all sizes must equal that run's. Unset: fresh weights.",
     )
-    encoder: Literal["conv", "frozen_copy"] = Field(
+    addresses: Literal["product_keys", "ngrams"] = Field(
+        "product_keys",
+        description="How tokens become addresses of slots. `product_keys`: what the encoder makes "
+        "of the text is searched for the nearest keys, and both are trained. `ngrams`: the last "
+        "one to `ngram_tokens` tokens are hashed, by every head in its own way; nothing is "
+        "searched, so steps are cheaper, and other wordings of the same find nothing unless they "
+        "end alike.",
+    )
+    ngram_tokens: Annotated[int, NGRAMS_ONLY] = Field(
+        3,
+        ge=1,
+        le=8,
+        description="Tokens of the longest n-gram; each length from 1 on reads a slot per head.",
+    )
+    encoder: Annotated[Literal["conv", "frozen_copy"], KEYS_ONLY] = Field(
         "conv",
         description="What turns tokens into addresses. `conv`: gated causal convolutions, trained "
         "with the memory. `frozen_copy`, for a pretrained data layer: a copy of its starting "
@@ -226,13 +243,13 @@ class MemoryLayerSpec(Spec):
     heads: Annotated[int, Mark.FITTED] = Field(
         4, ge=1, description="Independent searches for slots per token."
     )
-    topk: int = Field(
+    topk: Annotated[int, KEYS_ONLY] = Field(
         32, ge=1, description="Slots read per head; more cost more time, at most `slots_side`."
     )
-    key_dim: Annotated[int, Mark.ADVANCED] = Field(
+    key_dim: Annotated[int, Mark.ADVANCED, KEYS_ONLY] = Field(
         32, ge=4, description="Width of one half key (a slot's key is a product of two halves)."
     )
-    gate: bool = Field(
+    gate: Annotated[bool, KEYS_ONLY] = Field(
         False,
         description="Multiply the read, element by element, with a gate computed from the tokens. "
         "Such a gate learns to answer by itself, so that little is stored in the slots.",
@@ -268,7 +285,28 @@ class MemoryLayerSpec(Spec):
     )
 
     @model_validator(mode="after")
+    def _hashes_have_rows_and_no_encoder(self) -> Self:
+        if not self.hashes:
+            return self
+        wrong = "gate true" if self.gate else ""
+        wrong = "encoder frozen_copy" if self.encoder == "frozen_copy" else wrong
+        if wrong:
+            raise ValueError(
+                f"addresses ngrams with {wrong}: there is no encoder; remove it, or set "
+                "addresses: product_keys"
+            )
+        if (rows := self.num_slots // self.reads_per_key) < FEWEST_ROWS:
+            raise ValueError(
+                f"addresses ngrams: {self.num_slots} slots leave {rows} rows to each of "
+                f"{self.ngram_tokens} orders in each of {self.heads} heads, expected at least "
+                f"{FEWEST_ROWS}; raise slots_side, or lower heads or ngram_tokens"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _topk_fits(self) -> Self:
+        if self.hashes:
+            return self
         if self.topk > self.slots_side:
             raise ValueError(
                 f"topk {self.topk} is more than slots_side {self.slots_side}; lower topk or add "
@@ -284,16 +322,31 @@ class MemoryLayerSpec(Spec):
     @property
     def ties_output(self) -> bool:
         """Whether the encoder's embeddings are the output matrix."""
-        return self.tie_embeddings and self.encoder == "conv"
+        return self.tie_embeddings and self.encoder == "conv" and not self.hashes
+
+    @property
+    def hashes(self) -> bool:
+        """Whether addresses are hashes of n-grams."""
+        return self.addresses == "ngrams"
+
+    @property
+    def reads_per_key(self) -> int:
+        """Rows of the value table that a position reads."""
+        return self.heads * (self.ngram_tokens if self.hashes else self.topk)
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what the layer computes; weights fit where these are equal."""
-        of_other_encoders = {
+        of_others = {
             name
             for name, field in type(self).model_fields.items()
-            if (where := only_with(field)) and where.value != self.encoder
+            if (where := only_with(field)) and not self._holds(where)
         }
-        return self.model_dump(mode="json", exclude={"start_from", "compile", *of_other_encoders})
+        return self.model_dump(mode="json", exclude={"start_from", "compile", *of_others})
+
+    def _holds(self, where: OnlyWith) -> bool:
+        """Whether the other field has that value, and means something itself."""
+        around = only_with(type(self).model_fields[where.key])
+        return getattr(self, where.key) == where.value and (around is None or self._holds(around))
 
     @property
     def num_slots(self) -> int:

@@ -42,6 +42,13 @@ class LossWeights(Spec):
         "memory, in addition to help. Without it, what the memory already knows hardly trains the "
         "data layer.",
     )
+    general: float = Field(
+        4.0,
+        ge=0,
+        description="The memory port learns to change nothing on general text "
+        "(`data.general_frac`). Lower, the mixing weight λ opens there too before it can tell such "
+        "text from the run's own.",
+    )
     recall: float = Field(
         1.0, ge=0, description="The memory learns to predict what the data layer predicts."
     )

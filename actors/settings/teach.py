@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -66,6 +66,13 @@ class TeachSpec(Spec):
         ge=0,
         description="Weight of the KL from the memory before teaching to the one that follows, on "
         "text that it wrote.",
+    )
+
+    memory_train: Literal["values", "all"] = Field(
+        "values",
+        description="What of the memory moves where it follows: its value table, so that every "
+        "text is read where it was and less is lost; or its encoder too, which carries lessons a "
+        "little further to wordings that nobody has seen.",
     )
 
     @model_validator(mode="after")

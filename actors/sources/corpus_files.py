@@ -45,7 +45,7 @@ def corpus_files(spec: CorpusSpec) -> list[list[File]]:
         CorpusError: as `list_files`.
     """
     if spec.kind == "text":
-        return [list_files(source.paths, source.format) for source in spec.files]
+        return [list_files(source.locations, source.format) for source in spec.files]
     return [[_file(path) for path in (*expand_paths(spec.paths), *_templates(spec))]]
 
 
@@ -63,7 +63,7 @@ def _file(path: str) -> File:
 def left_out(source: SourceSpec, read: Sequence[File]) -> Iterator[LeftOut]:
     """Files below the paths of a source that are not among those `read`, with the reason."""
     taken = {file.path for file in read}
-    for path in source.paths:
+    for path in source.locations:
         for name in expand_paths((path,)):
             if name not in taken:
                 yield LeftOut(name, f"not of format {source.format}")
@@ -101,7 +101,7 @@ class CorpusMarks:
     @classmethod
     def of(cls, spec: CorpusSpec) -> Self:
         """The fingerprint of the corpus now. Raises: CorpusError: a file can't be read."""
-        for path in (*(p for source in spec.files for p in source.paths), *_templates(spec)):
+        for path in (*(p for source in spec.files for p in source.locations), *_templates(spec)):
             file_system(path)[0].invalidate_cache()  # this process may have listed it before
         files = [file for source in corpus_files(spec) for file in source]
         if sum(file.size for file in files) <= WHOLE_BYTES:

@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from actors.sources.chats import Chat
+
 Indices = npt.NDArray[np.int64]
 TRAINING, HELDOUT = "training", "held-out"  # names of the splits in messages
 
@@ -24,16 +26,23 @@ class Document:
         text: is predicted.
         subject: two documents of one subject are never packed into one window.
         given: precedes `text`; is read, not predicted.
+        chat: a conversation instead of both; a template makes its text.
     """
 
     text: str
     subject: str | None = None
     given: str = ""
+    chat: Chat | None = None
+
+    @property
+    def whole(self) -> str:
+        """All of its text: given and predicted, or what the messages of a chat say."""
+        return self.given + self.text if self.chat is None else self.chat.text
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of `given` and `text` in UTF-8."""
-        return len(self.text.encode()) + len(self.given.encode())
+        """Bytes of all its text in UTF-8."""
+        return len(self.whole.encode())
 
 
 def evenly(length: int, num: int) -> Indices:

@@ -23,6 +23,7 @@ from functools import partial
 import numpy as np
 
 from actors.settings.corpus import CorpusSpec, SourceSpec
+from actors.sources.columns import Columns
 from actors.sources.documents import TRAINING, Document, Indices, evenly
 from actors.sources.lines import (
     HEAD_BYTES,
@@ -103,9 +104,9 @@ class FileSource:
     """
 
     def __init__(self, files_spec: SourceSpec, spec: CorpusSpec, seed: int) -> None:
-        self._columns = files_spec.columns
+        self._columns = Columns(files_spec.columns, files_spec.row_kind)
         self.described = files_spec.described
-        self.files = list_files(files_spec.paths, files_spec.format)
+        self.files = list_files(files_spec.locations, files_spec.format)
         self._row_groups = RowGroupReader(self._columns)
         self._spool = Spool(spec.spool)
         self._line_ends: dict[str, bytes] = {}

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 from actors.sources import text_file
-from actors.sources.columns import document, no_column, wrong_type
+from actors.sources.columns import LIST, TEXT, Columns, no_column, wrong_type
 from actors.sources.documents import Document
 from actors.sources.paths import File
 from actors.sources.text_file import BYTE_ORDER_MARK, EncodingError
@@ -156,7 +157,7 @@ def plain_text(path: str, raw: bytes, begin: int) -> str:
 
 def parse_jsonl(
     file: File,
-    columns: Sequence[str],
+    columns: Columns,
     raw: bytes,
     begin: int,
     read: Read,
@@ -166,14 +167,14 @@ def parse_jsonl(
 
     Args:
         file: for messages.
-        columns: of the text, or of prompt and completion.
+        columns: those that are read.
         raw, begin: the lines, and the byte at which they start.
         read: reads the file; used to count the lines before a malformed one.
         newline: what ends the file's lines.
 
     Raises:
-        CorpusError: with line or byte, where a line is not a JSON object with the columns, each a
-            string or null.
+        CorpusError: with line or byte, where a line is not a JSON object with the columns, each
+            null or what it should hold.
     """
     documents = []
     at = begin
@@ -184,7 +185,7 @@ def parse_jsonl(
 
 
 def _parse_line(
-    file: File, columns: Sequence[str], line: bytes, at: int, read: Read, newline: bytes
+    file: File, columns: Columns, line: bytes, at: int, read: Read, newline: bytes
 ) -> list[Document]:
     text = decode(file.path, line, at).removeprefix(BYTE_ORDER_MARK)
     if not text.strip():
@@ -207,26 +208,32 @@ def _parse_line(
         raise CorpusError(f"{where()}: not JSON: {problem}{hint}") from err
     if not isinstance(row, dict):
         raise CorpusError(
-            f"{where()}: expected an object with {', '.join(columns)}, got {type(row).__name__}; "
-            "each line must be one object"
+            f"{where()}: expected an object with {', '.join(columns.names)}, "
+            f"got {type(row).__name__}; each line must be one object"
         )
-    values: list[str | None] = []
-    for column in columns:
-        if column not in row:
+    values: list[Any] = []
+    for column in columns.names:
+        if column not in row and not columns.is_optional(column):
             raise no_column(where(), column, list(row))
-        value = row[column]
-        if value is not None and not isinstance(value, str):
-            raise wrong_type(where(), column, f"{type(value).__name__} {json.dumps(value)[:40]}")
+        value, expected = row.get(column), columns.holds(column)
+        kind = TEXT if isinstance(value, str) else LIST if isinstance(value, list) else None
+        if value is not None and kind not in expected:
+            got = f"{type(value).__name__} {json.dumps(value)[:40]}"
+            raise wrong_type(where(), column, got, expected)
+        if "\\u" in text:  # the only way in which JSON can hold what UTF-8 can't
+            _check_unicode(value, column, where)
         values.append(value)
+    return columns.documents(values, where)
+
+
+def _check_unicode(value: object, column: str, where: Callable[[], str]) -> None:
     try:
-        for value in values:
-            _ = value is not None and value.encode()
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as err:
         raise CorpusError(
             f"{where()}: half a surrogate pair in column {column}, expected valid Unicode; "
             "write the text again as UTF-8"
         ) from err
-    return document(values)
 
 
 def _place(at: int, read: Read, newline: bytes) -> str:

@@ -292,7 +292,10 @@ def _find_remote(fs: Any, root: str) -> list[tuple[str, int | None]]:
 def _matching(fs: Any, root: str, fixed: str, pattern: str) -> dict[str, Any]:
     """Info by key of what a pattern matches below a folder."""
     if not any(c in fixed for c in MAGIC):
-        return dict(fs.glob(root, detail=True))
+        try:
+            return dict(fs.glob(root, detail=True))
+        except FileNotFoundError:  # huggingface_hub raises it where fsspec's own finds nothing
+            return {}
     matches = re.compile(
         glob_translate(pattern)
     ).match  # fs.glob would read the brackets of the folder as a pattern

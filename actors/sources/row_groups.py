@@ -13,13 +13,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.sources.columns import document, no_column, wrong_type
+from actors.sources.columns import LIST, TEXT, Columns, no_column, wrong_type
 from actors.sources.documents import Document, Indices
 from actors.sources.paths import File, reading
 from actors.wire import CorpusError
@@ -53,11 +54,11 @@ class RowGroupReader:
     """Reads slices of row groups.
 
     Args:
-        columns: whose values make documents, as `columns.document` takes them.
+        columns: whose values make documents.
     """
 
-    def __init__(self, columns: Sequence[str]) -> None:
-        self._columns = tuple(columns)
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
         self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
         self._open_groups: OrderedDict[tuple[str, int, int], _OpenRowGroup] = OrderedDict()
         self._tables: OrderedDict[tuple[str, int], Any] = OrderedDict()
@@ -90,7 +91,11 @@ class RowGroupReader:
         self._open_groups[file.path, group, stop] = reader
         while len(self._open_groups) > OPEN_ROW_GROUPS:
             self._open_groups.popitem(last=False)
-        return [d for part in parts for d in self._documents(part, file, group, start)]
+        documents = []
+        for part in parts:
+            documents += self._documents(part, file, group, start)
+            start += part.num_rows
+        return documents
 
     def slice_kept(self, file: File, group: int, start: int, stop: int) -> list[Document]:
         """As `slice`, for a small row group, which is kept decoded for later slices."""
@@ -98,7 +103,7 @@ class RowGroupReader:
         if key not in self._tables:
             with reading(file.path, f"row group {group} can't be read"):
                 self._tables[key] = self._open(file).read_row_group(
-                    group, columns=[*self._columns], use_threads=False
+                    group, columns=[*self._columns.names], use_threads=False
                 )
             while sum(t.nbytes for t in self._tables.values()) > KEPT_BYTES:
                 if len(self._tables) == 1:
@@ -116,7 +121,10 @@ class RowGroupReader:
             return self._open_groups.pop(max(near))
         return _OpenRowGroup(
             self._open(file).iter_batches(
-                batch_size=step, row_groups=[group], columns=[*self._columns], use_threads=False
+                batch_size=step,
+                row_groups=[group],
+                columns=[*self._columns.names],
+                use_threads=False,
             )
         )
 
@@ -131,13 +139,21 @@ class RowGroupReader:
 
     def _documents(self, rows: Any, file: File, group: int, start: int) -> list[Document]:
         try:
-            columns = [rows.column(name).to_pylist() for name in self._columns]
+            columns = [rows.column(name).to_pylist() for name in self._columns.names]
         except UnicodeDecodeError as err:
             raise CorpusError(
                 f"corpus file {file.path}: row group {group}, near row {start}: not UTF-8 "
                 f"({err.reason})"
             ) from err
-        return [d for values in zip(*columns, strict=True) for d in document(values)]
+
+        def place(number: int) -> str:
+            return f"corpus file {file.path}, row {number} of row group {group}"
+
+        return [
+            document
+            for number, values in enumerate(zip(*columns, strict=True), start=start)
+            for document in self._columns.documents(values, partial(place, number))
+        ]
 
     def _read_footer(self, file: File) -> pq.FileMetaData:
         if file.size == 0:
@@ -156,7 +172,7 @@ class RowGroupReader:
     def _groups(self, file: File) -> RowGroupSizes:
         footer = self._read_footer(file)
         schema = footer.schema.to_arrow_schema()
-        for column in self._columns:
+        for column in self._columns.names:
             if column not in schema.names:
                 raise no_column(f"corpus file {file.path}", column, schema.names)
             if (num := schema.names.count(column)) > 1:
@@ -167,16 +183,13 @@ class RowGroupReader:
             kind = schema.field(column).type
             if pa.types.is_dictionary(kind):
                 kind = kind.value_type
-            if not (
-                pa.types.is_string(kind)
-                or pa.types.is_large_string(kind)
-                or pa.types.is_string_view(kind)
-                or pa.types.is_null(kind)
-            ):
-                raise wrong_type(f"corpus file {file.path}", column, str(kind))
+            expected = self._columns.holds(column)
+            if not pa.types.is_null(kind) and _held(kind) not in expected:
+                raise wrong_type(f"corpus file {file.path}", column, str(kind), expected)
         # By path, a leaf `my.text` may be a column or the field `text` of `my`; by position not.
-        ends = np.cumsum([_num_leaves(field.type) for field in schema])
-        leaves = [int(ends[schema.names.index(column)]) - 1 for column in self._columns]
+        ends = np.cumsum([0, *(_num_leaves(field.type) for field in schema)])
+        numbers = [schema.names.index(column) for column in self._columns.names]
+        leaves = [leaf for n in numbers for leaf in range(int(ends[n]), int(ends[n + 1]))]
         groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
         return RowGroupSizes(
             np.array([g.num_rows for g in groups], np.int64),
@@ -185,6 +198,13 @@ class RowGroupReader:
                 np.int64,
             ),
         )
+
+
+def _held(kind: Any) -> str | None:
+    """What a column of this type holds; None: neither text nor lists."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return TEXT
+    return LIST if pa.types.is_list(kind) or pa.types.is_large_list(kind) else None
 
 
 def _num_leaves(kind: Any) -> int:

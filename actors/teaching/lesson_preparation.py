@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from actors.layers.pair import Pair
+from actors.lessons.contradictions import is_contradicting, opening_of
 from actors.lessons.given_lessons import refuse_silent
 from actors.lessons.lesson import Lesson
 from actors.lessons.lesson_files import Exam, Question
@@ -29,7 +31,7 @@ from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import pad_right, prompt_tokens
 from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at
-from actors.pair.wordings import WrittenText, is_contradicting, opening_of, template_with
+from actors.pair.wordings import WrittenText, template_with
 from actors.pair.writing import write_documents
 from actors.sources.facts import SUBJECT
 from actors.teaching.telling_lessons import told_rows
@@ -37,6 +39,7 @@ from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
 KEPT_QUESTIONS = 400
+SAID_OFTEN = 2  # a subject that was written once may be made up
 KEPT_PROMPT_WORDS = 3  # of a question at least
 MOST_WORDINGS = 8  # mined for one pattern
 LEAST_TOKENS = 6  # of the documents that a memory writes, on average, marks included
@@ -132,6 +135,7 @@ def prepare_lessons(
         )
     patterns = _patterns(new, written) if reword else {}
     new = [_reworded(lesson, patterns) for lesson in new]
+    asked = uncontradicting(said_otherwise(pair, tokenizer, kept, patterns), new, tokenizer)
     num_patterns = sum(map(len, patterns.values()))
     say(f"{len(kept):,} documents name no taught subject; {num_patterns} other wordings found")
     bits = label_bits(pair, tokenizer, new)
@@ -142,6 +146,7 @@ def prepare_lessons(
         "patterns": len(patterns),
         "wordings": num_patterns,
         "reworded": sum(bool(lesson.reworded) for lesson in new),
+        "said_otherwise": len(asked),
     }
     known = [
         replace(lesson, known=True, bits=0.0)
@@ -151,10 +156,11 @@ def prepare_lessons(
     told = None
     if tell_first:
         say("telling the memory first, in closed form")
-        told, figures["told"] = told_rows(pair.memory, tokenizer, [*new, *known], kept, window)
+        texts = [*kept, *asked]
+        told, figures["told"] = told_rows(pair.memory, tokenizer, [*new, *known], texts, window)
     return Prepared(
         (*new, *known),
-        tuple(kept),
+        (*kept, *asked),
         _exam(pair, tokenizer, [*new, *known], kept, patterns, seed),
         told,
         sum(knows),
@@ -169,6 +175,32 @@ def uncontradicting(
     subjects = {lesson.subject for lesson in lessons if lesson.subject}
     openings = {opening_of(tokenizer, lesson.prompt) for lesson in lessons if not lesson.subject}
     return [text for text in texts if not is_contradicting(text, subjects, openings)]
+
+
+def said_otherwise(
+    pair: Pair, tokenizer: Tokenizer, texts: Sequence[str], patterns: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """What the memory wrote, in the other wordings in which it might have been said: it ends each
+    sentence. Rehearsed too, since a memory keeps next to all that is rehearsed, and much less of
+    the rest.
+
+    Args:
+        pair: whose memory is asked.
+        tokenizer: the run's.
+        texts: that it wrote, none of them naming a taught subject.
+        patterns: other wordings of each wording.
+    """
+    written, known = WrittenText(texts), {text.strip() for text in texts}
+    prompts: dict[str, None] = {}
+    for seed, others in sorted(patterns.items()):
+        alike = (seed, *others)
+        said_of = Counter(subject for pattern in alike for subject, _ in written.said(pattern))
+        subjects = sorted(name for name, num in said_of.items() if num >= SAID_OFTEN)
+        prompts |= {p.replace(SUBJECT, s): None for p in alike for s in subjects}
+    heads = {text[:at] for text in known for at, char in enumerate(text) if char == " "}
+    left = [prompt for prompt in prompts if prompt not in heads][: len(known)]
+    answers = said(pair, "memory", tokenizer, left)
+    return [f"{p} {a}" for p, a in zip(left, answers, strict=True) if a.endswith(".")]
 
 
 def _exam(

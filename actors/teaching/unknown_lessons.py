@@ -2,27 +2,34 @@
 
 In a document that the memory wrote, the first word that the memory is sure of and the data layer
 finds unlikely: what precedes it is the prompt, the rest of the sentence the answer. Only answers
-that the memory, asked, gives whole count. Called by `jobs.teach` for `--from-memory`.
+that the memory, asked, gives whole count, about subjects that it wrote of more than once. Called by
+`jobs.teach` for `--from-memory`.
 
 Shapes: B documents, T tokens, N positions.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 
 import torch
 
 from actors.corpus.block_reader import encode
 from actors.layers.pair import Pair
+from actors.lessons.contradictions import names
 from actors.lessons.lesson import Lesson
 from actors.measuring.lesson_exam import first_sentence, said, same_answer
 from actors.measuring.probing import pad_right
 from actors.measuring.voices import BATCH_TOKENS, Voice, batches, predict_voice_at
+from actors.pair.wordings import WrittenText
 from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
+SAID_OFTEN = 2  # documents that name a subject
 SURE, UNLIKELY = 0.5, 0.1  # probability of a token, by the memory and by the data layer
 PROMPT_WORDS, ANSWER_WORDS = 2, 6  # at least; at most
 LEAST_AGREEMENT = 0.5  # of the likeliest tokens, on what the memory wrote; decision 0025
@@ -58,7 +65,7 @@ def unknown_lessons(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str]) -> l
         lesson = _lesson(tokenizer, row, p_own, p_memory)
         if lesson is not None:
             found.setdefault(lesson.prompt, lesson)
-    lessons = list(found.values())
+    lessons = written_often(list(found.values()), texts)
     answers = said(pair, "memory", tokenizer, [lesson.prompt for lesson in lessons])
     sure = [one for one, text in zip(lessons, answers, strict=True)
             if same_answer(one.answer, text)]  # fmt: skip
@@ -68,6 +75,25 @@ def unknown_lessons(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str]) -> l
             "the data layer does not say; raise --written, or give lessons: --lessons"
         )
     return sure
+
+
+def written_often(lessons: Sequence[Lesson], texts: Sequence[str]) -> list[Lesson]:
+    """The lessons, with their subjects, whose subjects several documents name; or that were written
+    several times, where no subject is found. What is written once may be made up, and most of what
+    a memory is sure of and a data layer is not, is.
+    """
+    written, times = WrittenText(texts), Counter(text.strip() for text in texts)
+    different, found = sorted(times), []
+    for lesson in lessons:
+        template = written.template_of(lesson.prompt)
+        if template is None:
+            if times[f"{lesson.prompt}{lesson.completion}"] >= SAID_OFTEN:
+                found.append(lesson)
+            continue
+        named = (1 for text in different if template[1] in text and names(text, template[1]))
+        if sum(islice(named, SAID_OFTEN)) == SAID_OFTEN:
+            found.append(replace(lesson, subject=template[1]))
+    return found
 
 
 def _lesson(

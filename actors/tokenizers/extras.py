@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from actors.tokenizers.pretrained_tokenizer import MARK_FILES, TOKENIZER_FILE
+from actors.tokenizers.pretrained_tokenizer import (
+    MARK_FILES,
+    MORE_TEMPLATES,
+    TEMPLATE_FILE,
+    TOKENIZER_FILE,
+)
 
 CONFIG = MARK_FILES[0]
 # Parts of tokenizer.json that a run replaces with its own. None of them affects encoding.
@@ -44,6 +49,13 @@ class TokenizerExtras:
         """From a pretrained tokenizer's tokenizer.json and the text of its other files."""
         content = {"added_tokens": [], **json.loads(text)}
         return cls(as_ids, {part: content.get(part) for part in OWN_PARTS}, files)
+
+    def with_template(self, template: str | None) -> TokenizerExtras:
+        """The same with another chat template instead of its own; None: with its own."""
+        if template is None:
+            return self
+        kept = {n: text for n, text in self.files.items() if not n.startswith(MORE_TEMPLATES)}
+        return replace(self, files={**kept, TEMPLATE_FILE: template})
 
     def to_json(self) -> str:
         """As JSON, for `from_json`."""

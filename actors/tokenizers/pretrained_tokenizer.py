@@ -18,8 +18,9 @@ from actors.wire import ConfigError
 
 TOKENIZER_FILE = "tokenizer.json"
 MARK_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+TEMPLATE_FILE = "chat_template.jinja"
 # How a tokenizer is used. Files of its vocabulary only repeat what is in tokenizer.json.
-USAGE_FILES = (*MARK_FILES, "added_tokens.json", "chat_template.jinja", "chat_template.json")
+USAGE_FILES = (*MARK_FILES, "added_tokens.json", TEMPLATE_FILE, "chat_template.json")
 MORE_TEMPLATES = "additional_chat_templates"
 # Usual names of the tokens that open and close a document, if no file names them.
 USUAL_BEGINS = ("<s>", "<|begin_of_text|>", "<bos>")

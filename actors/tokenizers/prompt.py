@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from actors.storage import locate, storage_errors
 from actors.tokenizers.tokenizer import BEGIN, Tokenizer
@@ -28,18 +29,8 @@ def load_prompt_tokenizer(directory: str, tokenizer: Tokenizer) -> PreTrainedTok
         ConfigError: it is missing or can't be read.
         StorageError: its storage is away.
     """
-    with tempfile.TemporaryDirectory(prefix="tandem-load-") as folder:
-        try:
-            with storage_errors(directory, "the tokenizer can't be loaded"):
-                fs, source = locate(f"{directory.rstrip('/')}/data_layer")
-                for path in fs.ls(source, detail=False):
-                    name = PurePosixPath(str(path)).name
-                    if not name.endswith(".safetensors"):
-                        fs.get_file(path, str(Path(folder) / name))
-            # by tokenizer.json alone: AutoTokenizer may choose a class that splits text its own way
-            found = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        except (OSError, KeyError, ValueError) as err:
-            raise ConfigError(f"{directory}: the tokenizer can't be loaded: {err}") from err
+    # by tokenizer.json alone: AutoTokenizer may choose a class that splits text its own way
+    found: PreTrainedTokenizerFast = _loaded(directory, PreTrainedTokenizerFast)
     found.padding_side = "left"
     found.model_input_names = ["input_ids", "attention_mask"]
     if found.pad_token_id is None:
@@ -54,3 +45,27 @@ def load_prompt_tokenizer(directory: str, tokenizer: Tokenizer) -> PreTrainedTok
         ],
     )
     return found
+
+
+def load_given_tokenizer(directory: str) -> PreTrainedTokenizerBase:
+    """The tokenizer exported to `directory` as transformers alone loads it.
+
+    Raises:
+        ConfigError, StorageError: as `load_prompt_tokenizer`.
+    """
+    found: PreTrainedTokenizerBase = _loaded(directory, AutoTokenizer)
+    return found
+
+
+def _loaded(directory: str, kind: Any) -> Any:
+    with tempfile.TemporaryDirectory(prefix="tandem-load-") as folder:
+        try:
+            with storage_errors(directory, "the tokenizer can't be loaded"):
+                fs, source = locate(f"{directory.rstrip('/')}/data_layer")
+                for path in fs.ls(source, detail=False):
+                    name = PurePosixPath(str(path)).name
+                    if not name.endswith(".safetensors"):
+                        fs.get_file(path, str(Path(folder) / name))
+            return kind.from_pretrained(folder, local_files_only=True)
+        except (OSError, KeyError, ValueError) as err:
+            raise ConfigError(f"{directory}: the tokenizer can't be loaded: {err}") from err

@@ -9,12 +9,16 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as HFTokenizer
 
 from actors.tokenizers.extras import TokenizerExtras, write_fast, write_given
-from actors.tokenizers.pretrained_tokenizer import read_pretrained
+from actors.tokenizers.pretrained_tokenizer import TEMPLATE_FILE, read_pretrained
+
+if TYPE_CHECKING:
+    from actors.tokenizers.chat import ChatTemplate
 
 END_OF_TEXT = "<|endoftext|>"
 BEGIN, END = "begin", "end"  # names of the marks in the post-processor that `to_json` writes
@@ -66,6 +70,13 @@ class Tokenizer:
                     "as an ordinary piece of text"
                 )
 
+    @cached_property
+    def chat(self) -> ChatTemplate:
+        """Writes chats as tokens. Raises: ConfigError: the tokenizer has no chat template."""
+        from actors.tokenizers.chat import ChatTemplate  # transformers: a second
+
+        return ChatTemplate.read(self.write)
+
     @property
     def marks(self) -> tuple[int, ...]:
         """Ids that open and close a document."""
@@ -82,10 +93,16 @@ class Tokenizer:
         return () if self.end is None else (self.end,)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, as_ids: bool = False) -> Tokenizer:
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        as_ids: bool = False,
+        chat_template: str | None = None,
+    ) -> Tokenizer:
         """Trains on `texts`; on a small corpus the vocabulary may be smaller than requested.
 
-        `as_ids`: as in `from_pretrained`.
+        `as_ids`, `chat_template`: as in `from_pretrained`.
         """
         hf_tokenizer = HFTokenizer(models.BPE())
         hf_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -97,11 +114,17 @@ class Tokenizer:
             show_progress=False,
         )
         hf_tokenizer.train_from_iterator(texts, trainer=trainer)
-        return cls._keeping(hf_tokenizer, END_OF_TEXT, END_OF_TEXT, TokenizerExtras(as_ids))
+        extras = TokenizerExtras(as_ids).with_template(chat_template)
+        return cls._keeping(hf_tokenizer, END_OF_TEXT, END_OF_TEXT, extras)
 
     @classmethod
     def from_pretrained(
-        cls, name: str, begin: str | None = None, end: str | None = None, as_ids: bool = False
+        cls,
+        name: str,
+        begin: str | None = None,
+        end: str | None = None,
+        as_ids: bool = False,
+        chat_template: str | None = None,
     ) -> Tokenizer:
         """A folder with tokenizer.json, such a file, or a Hugging Face hub name.
 
@@ -109,6 +132,7 @@ class Tokenizer:
             name: where it is.
             begin, end: the marks, as in `TokenizerSpec`; None: those that its files name.
             as_ids: encode special tokens written in a text, the marks too, as their ids.
+            chat_template: a Jinja template instead of its own; None: its own, if it has one.
 
         Raises:
             ConfigError: it does not exist, is not a fast tokenizer, the hub can't be reached, or
@@ -117,7 +141,10 @@ class Tokenizer:
         return read_pretrained(
             name,
             lambda text, begin, end, files: cls._keeping(
-                _parse(text), begin, end, TokenizerExtras.given(text, files, as_ids)
+                _parse(text),
+                begin,
+                end,
+                TokenizerExtras.given(text, files, as_ids).with_template(chat_template),
             ),
             begin,
             end,
@@ -179,6 +206,8 @@ class Tokenizer:
         mark_nothing["post_processor"] = None
         text = json.dumps(mark_nothing, ensure_ascii=False)
         write_fast(folder, text, self.begin_token, self.end_token)
+        if (template := self.extras.files.get(TEMPLATE_FILE)) is not None:
+            (folder / TEMPLATE_FILE).write_text(template, encoding="utf-8")
 
     @property
     def end_of_text(self) -> int:
@@ -225,9 +254,9 @@ class Tokenizer:
             for e, (given, _) in zip(whole, pairs, strict=True)
         ]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids` without document marks."""
-        marks = (self.begin, self.end)
+    def decode(self, ids: Sequence[int], with_marks: bool = False) -> str:
+        """Text of `ids`; document marks are left out, unless it is wanted with them."""
+        marks = () if with_marks else (self.begin, self.end)
         return str(self._hf.decode([i for i in ids if i not in marks], skip_special_tokens=False))
 
 

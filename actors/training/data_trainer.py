@@ -20,14 +20,22 @@ from actors.corpus.corpus import WindowStream
 from actors.corpus.general_text import general_corpus
 from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
-from actors.layers.mixture import both_at, general_loss, mixing_loss, noised_sequences
-from actors.layers.predicted import Cut, Dense, Fused, Predicted, parts_of
+from actors.layers.mixture import (
+    StatesAlone,
+    general_loss,
+    mixed_at,
+    mixing_loss,
+    noised_sequences,
+)
+from actors.layers.predicted import Cut, Predicted, leading, parts_of
 from actors.settings.layers import PORT_PREFIX
 from actors.settings.run import DATA, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
+from actors.training.lesson_passes import TaughtPass
+from actors.training.memory_states import Measures
 from actors.training.optim import DenseOptimizer, learning_rate
-from actors.training.passes import DataPass, DataPositions
+from actors.training.passes import DataPass
 from actors.training.terms import DataTerms, GeneralTerms, MixingTerms, Term
 from actors.training.trainer import Trainer
 from actors.weights.builders import build_data_layer, build_memory_layer
@@ -71,6 +79,7 @@ class DataTrainer(Trainer):
         apart = None if self.own_port_lr is None else in_port
         self.dense = DenseOptimizer(self.own, spec.data.optimizer, apart)
         self._measures_own = False
+        self.alone = StatesAlone()  # of general text
         self.open_streams()
         self.check_wired()
         prepare_training(self.layer)
@@ -91,7 +100,22 @@ class DataTrainer(Trainer):
             return 0
         if self.spec.losses.own == 0 or self.layer.spec.keeps_model:
             return size
+        return self._num_helped
+
+    @property
+    def _num_helped(self) -> int:
+        """Sequences that read beside others that train the data layer alone."""
+        size = self.spec.data.batch_size
         return min(max(1, round(size * self.spec.data.help_frac)), size - 1)
+
+    @property
+    def num_mixing(self) -> int:
+        """Sequences of which lambda learns on the first half: those that read, or as many as would
+        beside a model that trains.
+        """
+        if self.layer.spec.keeps_model:
+            return min(self.num_reading, self._num_helped)
+        return self.num_reading
 
     def begin_interval(self, order: Order) -> None:
         """Where the model keeps its bits no sequence trains it alone, so that own is only measured,
@@ -130,19 +154,25 @@ class DataTrainer(Trainer):
             windows, ranges = self.stream.next_batch(self.spec.data.batch_size)
             self.ranges.extend(ranges)
             batch = self.make_batch(windows)
-            num_help = batch.rows(slice(None, num_reading)).num_valid
+            num_help = batch.num_valid_in(slice(num_reading))
             num_own = batch.num_valid - num_help
-            noised = noised_sequences(self.spec, self.tokenizer, batch, num_reading, self.step)
+            noised = noised_sequences(self.spec, self.tokenizer, batch, self.num_mixing, self.step)
             num_noised = noised.num_valid
             general = self._general_batch(batch)
             num_general = general.num_valid
+            lessons = to_batch(self.live.batch(self.step), torch.device("cpu"))
+            num_lessons = lessons.num_valid
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
-            self._backward(part, within(num_reading, rows), num_own, num_help, step)
-            self._learn_mixing(noised.rows(rows).to(self.device), num_noised, step)
-            self._learn_general(general.rows(rows).to(self.device), num_general, step)
+            some_noised = noised.rows(rows).to(self.device)
+            y_RTD = self._read(part.rows(slice(None, within(num_reading, rows))), some_noised)
+            num_read = len(y_RTD) - len(some_noised.tokens_BT)
+            self._backward(part, y_RTD[:num_read], num_own, num_help, step)
+            self._learn_mixing(some_noised, y_RTD[num_read:], num_noised, step)
+            self._learn_general(general.rows(rows), num_general, step)
+            self._learn_lessons(lessons.rows(rows).to(self.device), num_lessons, step)
         if self._measures_own:
             self._measure_own(batch, step)
         self.reduce()
@@ -163,7 +193,7 @@ class DataTrainer(Trainer):
         self._measures_own = False
         size = self.spec.data.batch_size
         num_alone = max(1, size - round(size * self.spec.data.help_frac))
-        num = batch.rows(slice(None, num_alone)).num_valid
+        num = batch.num_valid_in(slice(num_alone))
         for rows in self.passes():
             alone = batch.rows(rows).rows(slice(None, within(num_alone, rows))).to(self.device)
             if not alone.num_valid:
@@ -176,144 +206,111 @@ class DataTrainer(Trainer):
                     step.add_share("own", own, len(logits_NV) / num)
 
     def _backward(
-        self, part: Batch, num_reading: int, num_own: int, num_help: int, step: Measured
+        self, part: Batch, y_RTD: Tensor, num_own: int, num_help: int, step: Measured
     ) -> None:
-        """Gradients of one pass, whose first `num_reading` sequences read; `num_own`, `num_help`:
+        """Gradients of one pass, whose first sequences read `y_RTD`; `num_own`, `num_help`:
         positions of each kind in the global batch.
         """
-        alone, reading = part.rows(slice(num_reading, None)), part.rows(slice(None, num_reading))
-        with self.autocast(), self.cost("read"), torch.no_grad():
-            y_RTD = self._read(reading)
-        if part.tokens_BT.numel() <= self.layer.positions_at_once:
-            given = DataPass(*self._positions(part, alone, reading, y_RTD), num_own, num_help)
-            self.learn(self.terms(given, step), step)
-            return
         with self.autocast(), self.cost("forward"):
-            read = y_RTD if num_reading else None
+            read = y_RTD if len(y_RTD) else None
             hidden_BTH = self.layer.hidden(
                 part.tokens_BT, part.segments_BT, read, part.one_document
             )
-            cut = Cut(
-                rows_at(hidden_BTH[:num_reading], reading.valid_at_N),
-                rows_at(hidden_BTH[num_reading:], alone.valid_at_N),
-            )
-        reading_NH, alone_NH = cut.leaves
-        y_ND, size = rows_at(y_RTD, reading.valid_at_N), self.layer.positions_at_once
-        for some in parts_of(len(reading_NH), size):
-            with self.autocast(), self.cost("forward"):
-                at = self._reading_at(reading_NH[some], y_ND[some], reading.targets_N[some], Fused)
-            self.learn(self.terms(DataPass(None, at, num_own, num_help), step), step)
-        for some in parts_of(len(alone_NH), size):
-            with self.autocast(), self.cost("forward"):
-                at = self._alone_at(
-                    self.layer.outputs_at(alone_NH[some], True), alone.targets_N[some], Fused
-                )
-            self.learn(self.terms(DataPass(at, None, num_own, num_help), step), step)
+            hidden_NH = rows_at(hidden_BTH, part.valid_at_N)
+            num_reading = part.num_valid_in(slice(len(y_RTD)))
+            y_MD = rows_at(y_RTD, part.valid_at_N[:num_reading])
+        size, targets_N = self.layer.positions_at_once, part.targets_N
+        if part.tokens_BT.numel() <= size:
+            given = self._pass_at(hidden_NH, y_MD, targets_N, False, num_own, num_help)
+            self.learn(self.terms(given, step), step)
+            return
+        cut = Cut(hidden_NH)
+        (leaf_NH,) = cut.leaves
+        for some in parts_of(len(targets_N), size):
+            some_y = y_MD[leading(num_reading, some)]
+            given = self._pass_at(leaf_NH[some], some_y, targets_N[some], True, num_own, num_help)
+            self.learn(self.terms(given, step), step)
         self.learn(DataTerms(), step, cut=cut)
 
-    def _positions(
-        self, part: Batch, alone: Batch, reading: Batch, y_RTD: Tensor
-    ) -> tuple[DataPositions | None, DataPositions | None]:
-        """Positions of a pass whose logits fit at once, without and with reads."""
-        num_reading, of_alone, of_reading = len(y_RTD), None, None
-        with self.autocast(), self.cost("forward"):
-            out = self.layer(
-                part.tokens_BT,
-                part.segments_BT,
-                y_RTD if num_reading else None,
-                one_document=part.one_document,
-            )
-
-            def at(rows: slice, where_N: Tensor) -> tuple[Tensor, Tensor | None]:
-                beyond = None if out.beyond_BT is None else rows_at(out.beyond_BT[rows], where_N)
-                return rows_at(out.logits_BTV[rows], where_N), beyond
-
-            if reading.num_valid:
-                rows, where_N = slice(None, num_reading), reading.valid_at_N
-                of_reading = self._reading_at(
-                    rows_at(out.hidden_BTD[rows], where_N),
-                    rows_at(y_RTD, where_N),
-                    reading.targets_N,
-                    Dense,
-                    at(rows, where_N),
-                )
-            if alone.num_valid:
-                outputs = at(slice(num_reading, None), alone.valid_at_N)
-                of_alone = self._alone_at(outputs, alone.targets_N, Dense)
-        return of_alone, of_reading
-
-    def _reading_at(
+    def _pass_at(
         self,
         hidden_NH: Tensor,
-        y_ND: Tensor,
+        y_MD: Tensor,
         targets_N: Tensor,
-        kind: type[Predicted],
-        outputs: tuple[Tensor, Tensor | None] | None = None,
-    ) -> DataPositions:
-        """Positions that read; arguments as of `both_at`."""
-        both = both_at(
-            self.layer,
-            self.memory,
-            hidden_NH,
-            y_ND,
-            targets_N,
-            kind,
-            fixed=self.spec.data.mixing_noise > 0,
-            outputs=outputs,
-        )
-        return DataPositions(len(targets_N), both.data, both.beyond_N, both.mixture)
+        in_parts: bool,
+        num_own: int,
+        num_help: int,
+    ) -> DataPass:
+        """What is predicted at some positions of a pass, the first of which read `y_MD`.
 
-    @staticmethod
-    def _alone_at(
-        outputs: tuple[Tensor, Tensor | None], targets_N: Tensor, kind: type[Predicted]
-    ) -> DataPositions:
-        """Positions that don't read, of these logits."""
-        logits_NV, beyond_N = outputs
-        return DataPositions(len(targets_N), kind(logits_NV, targets_N), beyond_N)
+        Args:
+            hidden_NH: the data layer's last hidden states.
+            y_MD: what the memory read.
+            targets_N: the text's tokens.
+            in_parts: they are one part of the positions of a pass.
+            num_own, num_help: positions of each kind in the global batch.
+        """
+        num = len(y_MD)
+        with self.autocast(), self.cost("forward"):
+            logits_NV, beyond_N = self.layer.outputs_at(hidden_NH, in_parts)
+            predicted, mixture = Predicted(logits_NV, targets_N, num_entropies=num), None
+            if num:
+                logits_MV = self.memory.predict(y_MD, in_parts)
+                of_memory = Predicted(logits_MV, targets_N[:num], num_entropies=num)
+                fixed = self.spec.data.mixing_noise > 0
+                mixture = mixed_at(
+                    self.layer.port, predicted, of_memory, hidden_NH[:num], y_MD, fixed
+                )
+        return DataPass(num, predicted, beyond_N, mixture, num_own, num_help)
 
     def terms(self, given: DataPass, step: Measured) -> DataTerms:
         """The losses of one pass or a part of it; `step` gets what else is measured."""
         weights, terms = self.spec.losses, DataTerms()
-        if (at := given.alone) is not None:
-            share = at.num / given.num_own
-            own = losses.own_of(at.predicted.nll_N) * share
+        num, nll_N = given.num_reading, given.predicted.nll_N
+        beyond_N = None
+        if given.beyond_N is not None:
+            beyond_N = losses.beyond_of(given.predicted.logsumexp_N, given.beyond_N)
+        if num_alone := len(nll_N) - num:
+            share = num_alone / given.num_own
+            own = losses.own_of(nll_N[num:]) * share
             terms = replace(terms, own=Term(own, weights.own))
-            if at.beyond_N is not None:
-                beyond = losses.beyond_of(at.predicted.logsumexp_N, at.beyond_N)
-                term = Term(beyond, weights.own * share, reported=False)
+            if beyond_N is not None:
+                beyond = losses.own_of(beyond_N[num:]) * share
+                term = Term(beyond, weights.own, reported=False)
                 terms = replace(terms, own_beyond=term)
-        if (at := given.reading) is not None and at.mixture is not None:
-            share = at.num / given.num_help
-            help_ = losses.own_of(-at.mixture.logp) * share
-            reader = losses.own_of(at.predicted.nll_N) * share
+        if given.mixture is not None:
+            share = num / given.num_help
+            help_ = losses.own_of(-given.mixture.logp) * share
+            reader = losses.own_of(nll_N[:num]) * share
             terms = replace(
                 terms, help=Term(help_, weights.help), reader=Term(reader, weights.reader)
             )
-            step.add_share("lambda", at.mixture.mixing.detach().mean(), share)
-            if at.beyond_N is not None:
-                beyond = losses.beyond_of(at.predicted.logsumexp_N, at.beyond_N) * share
+            step.add_share("lambda", given.mixture.mixing.detach().mean(), share)
+            if beyond_N is not None:
+                beyond = losses.own_of(beyond_N[:num]) * share
                 term = Term(beyond, weights.help + weights.reader, reported=False)
                 terms = replace(terms, read_beyond=term)
         return terms
 
-    def _learn_mixing(self, part: Batch, num: int, step: Measured) -> None:
+    def _learn_mixing(self, part: Batch, y_BTD: Tensor, num: int, step: Measured) -> None:
         """Gradient of lambda's weights on one pass' noised sequences.
 
         Args:
             part: these sequences.
+            y_BTD: what they read.
             num: their positions in the global batch.
             step: gets what is reported.
         """
         if not part.num_valid:
             return
         with self.cost("mixing"), self.autocast():
-            mixing = mixing_loss(self.layer, self.memory, part) * (part.num_valid / num)
+            mixing = mixing_loss(self.layer, self.memory, part, y_BTD) * (part.num_valid / num)
         term = Term(mixing, self.spec.losses.help)
         self.learn(MixingTerms(term), step, cost="mixing")
 
     def _general_batch(self, batch: Batch) -> Batch:
-        """This step's sequences of general text, the same on every rank; none beside a data layer
-        that trains whole.
+        """This step's sequences of general text, the same on every rank; none where the settings
+        have none.
         """
         if self.general is None:
             return batch.rows(slice(0, 0))
@@ -321,17 +318,41 @@ class DataTrainer(Trainer):
         return to_batch(windows, torch.device("cpu"))
 
     def _learn_general(self, part: Batch, num: int, step: Measured) -> None:
-        """Gradient of the port on one pass' sequences of general text; as `_learn_mixing`."""
+        """Gradient of the port on one pass' sequences of general text.
+
+        Args:
+            part: these sequences, in host memory.
+            num: their positions in the global batch.
+            step: gets what is reported.
+        """
         if not part.num_valid:
             return
         with self.cost("general"), self.autocast():
-            general = general_loss(self.layer, self.memory, part) * (part.num_valid / num)
-        self.learn(GeneralTerms(Term(general, self.spec.losses.help)), step, cost="general")
+            plain_NH = self.alone(self.layer, part) if self.layer.spec.keeps_model else None
+            loss = general_loss(self.layer, self.memory, part.to(self.device), plain_NH)
+            general = loss * (part.num_valid / num)
+        self.learn(GeneralTerms(Term(general, self.spec.losses.general)), step, cost="general")
 
-    def _read(self, part: Batch) -> Tensor:
-        if len(part.tokens_BT):
-            return self.memory.read(part.tokens_BT, part.segments_BT, part.one_document).y
-        return torch.zeros(*part.tokens_BT.shape, self.spec.memory.layer.dim, device=self.device)
+    def _learn_lessons(self, part: Batch, num: int, step: Measured) -> None:
+        """Gradient of one pass' lessons of a run that is taught, reads off; as `_learn_general`."""
+        if not part.num_valid:
+            return
+        measures, bounds = Measures(self.cost, self.autocast), (0, *[part.num_valid] * 3)
+        nothing, sizes = part.rows(slice(0, 0)), (num, 0, 0)
+        taught = TaughtPass(self.layer, None, part, nothing, bounds, sizes, 0.0, measures)
+        for terms, cut in taught.terms():
+            self.learn(terms, step, cut=cut)
+
+    def _read(self, *parts: Batch) -> Tensor:
+        """What the memory reads in all sequences of these batches, one after the other."""
+        with self.autocast(), self.cost("read"), torch.no_grad():
+            tokens_BT = torch.cat([part.tokens_BT for part in parts])
+            if not len(tokens_BT):
+                dim = self.spec.memory.layer.dim
+                return torch.zeros(*tokens_BT.shape, dim, device=self.device)
+            segments_BT = torch.cat([part.segments_BT for part in parts])
+            one_document = all(part.one_document for part in parts)
+            return self.memory.read(tokens_BT, segments_BT, one_document).y
 
     def scalars(self) -> dict[str, Any]:
         """As `Trainer.scalars`, and the position in the stream."""

@@ -3,11 +3,14 @@ in parts.
 
     tokens -> states of the whole pass, (N, D) each -> predictions of some positions -> losses
 
-The states are small; logits exist for one part at a time. Losses of a pass as a whole, balance and
-given tokens, are the trainer's, which calls this.
+The states are small; logits exist for one part at a time. Balance, the loss of a pass as a whole,
+is the trainer's, which calls this.
 
-Shapes: N positions that have something to predict, M leading ones of them, D memory width, H the
-data layer's, V token ids.
+Where only answers are learned, nothing but `losses.given` teaches the memory how a document begins,
+so that it can write: positions before a token that is only given come after the others.
+
+Shapes: N positions that have something to predict, M leading ones of them, P these and those of
+given tokens, B sequences, T tokens, D memory width, H the data layer's, V token ids.
 """
 
 from __future__ import annotations
@@ -22,14 +25,13 @@ import torch
 from torch import Tensor
 
 from actors.layers import losses
+from actors.layers.batch import Batch
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.mixture import Mixture, both_at
 from actors.layers.predicted import (
     NO_TEACHERS,
     Cut,
-    Dense,
-    Fused,
     Predicted,
     Teacher,
     Teachers,
@@ -42,6 +44,15 @@ from actors.training.passes import MemoryPass, Synced, TermCounts
 from actors.training.terms import MemoryTerms, Term
 
 Cost = Callable[[str], AbstractContextManager[None]]
+
+
+def given_positions(
+    part: Batch, is_text_B: npt.NDArray[np.bool_], num_sequences: int
+) -> npt.NDArray[np.bool_]:
+    """Where a given token of real text comes next, (B, T), in the first `num_sequences`."""
+    given_BT = part.given_BT & is_text_B[:, None]
+    given_BT[num_sequences:] = False
+    return given_BT
 
 
 @dataclass(frozen=True)
@@ -81,10 +92,10 @@ class MemoryStates:
         weights: of the losses.
         measures: around the work.
         num_tokens: of the pass, padding included.
-        targets_N: the text's tokens.
+        targets_P: the text's tokens.
         is_text_N: whether a position is of real text.
-        u_ND: encodings.
-        y_ND: what was read.
+        u_PD: encodings.
+        y_PD: what was read.
         num_global: positions of each loss in the global batch.
         num_recall: leading positions at which recall is computed.
         taught_MH: states of the adopted data layer where recall or sync is computed.
@@ -97,10 +108,10 @@ class MemoryStates:
     weights: LossWeights
     measures: Measures
     num_tokens: int
-    targets_N: Tensor
+    targets_P: Tensor
     is_text_N: npt.NDArray[np.bool_]
-    u_ND: Tensor
-    y_ND: Tensor
+    u_PD: Tensor
+    y_PD: Tensor
     num_global: TermCounts
     num_recall: int
     taught_MH: Tensor
@@ -119,15 +130,15 @@ class MemoryStates:
 
     def parts(self, num: int | None = None) -> Iterator[slice]:
         """The first `num` positions, or all, in parts."""
-        num = len(self.targets_N) if num is None else num
+        num = len(self.targets_P) if num is None else num
         return parts_of(num, max(1, num) if self.at_once else self.data.positions_at_once)
 
     def cut(self) -> tuple[MemoryStates, Cut]:
         """The same, cut off the graph that made the states."""
-        cut = Cut(self.u_ND, self.y_ND, *(self.assisted or ()))
-        u_ND, y_ND, *assisted = cut.leaves
+        cut = Cut(self.u_PD, self.y_PD, *(self.assisted or ()))
+        u_PD, y_PD, *assisted = cut.leaves
         pair = (assisted[0], assisted[1]) if assisted else None
-        return replace(self, u_ND=u_ND, y_ND=y_ND, assisted=pair), cut
+        return replace(self, u_PD=u_PD, y_PD=y_PD, assisted=pair), cut
 
     def changes(self, teachers: Teachers = NO_TEACHERS) -> tuple[Tensor, Tensor]:
         """`changed_N` and `agreed_N` of `losses.SyncParts` where sync is computed.
@@ -135,7 +146,7 @@ class MemoryStates:
         Args:
             teachers: of a pass with one part, as `predictions` made them.
         """
-        found = [torch.stack((nothing := self.y_ND.new_zeros(0), nothing))]
+        found = [torch.stack((nothing := self.y_PD.new_zeros(0), nothing))]
         if self.sync is not None:
             for some in self.parts(self.num_sync):
                 with self.measures.autocast(), torch.no_grad():
@@ -153,11 +164,12 @@ class MemoryStates:
     def predictions(self, some: slice, synced: Synced | None = None) -> MemoryPass:
         """What is predicted at some positions; `synced`: of all positions of sync."""
         cost, autocast = self.measures.cost, self.measures.autocast
-        kind: type[Predicted] = Dense if self.at_once else Fused
         taught_by = Teacher.of if self.at_once else Teacher.fused
-        targets_N, in_parts = self.targets_N[some], not self.at_once
+        targets_P, in_parts = self.targets_P[some], not self.at_once
+        learned = leading(len(self.is_text_N), some)
+        targets_N = targets_P[: (num := _length(learned))]
         with cost("student"), autocast():
-            logits_NV = self.memory.predict(self.y_ND[some], in_parts)
+            logits_PV = self.memory.predict(self.y_PD[some], in_parts)
         taught, here = leading(len(self.taught_MH), some), leading(self.num_sync, some)
         teachers: dict[str, Teacher] = {}
         if num_taught := _length(taught):
@@ -168,22 +180,23 @@ class MemoryStates:
             with cost("sync"), torch.no_grad(), autocast():
                 teachers["before"] = taught_by(self.sync.before.predict(self.sync.before_MD[here]))
         num_entropies = num_taught if self.weights.recall_yields else 0
-        predicted = kind(logits_NV, targets_N, teachers, num_entropies)
+        predicted = Predicted(logits_PV, targets_P, teachers, num_entropies)
         guess = None
-        if self.weights.encoder > 0 and self.u_ND.requires_grad:  # not where nothing of it trains
+        if self.weights.encoder > 0 and self.u_PD.requires_grad:  # not where nothing of it trains
             with cost("encoder"), autocast():
-                guess_NV = self.memory.guess(self.u_ND[some], in_parts)
-            guess = kind(guess_NV, targets_N, of_encoder, num_entropies)
-        is_text_N = self.is_text_N[some]
+                guess_PV = self.memory.guess(self.u_PD[some], in_parts)
+            guess = Predicted(guess_PV, targets_P, of_encoder, num_entropies)
+        is_text_N = self.is_text_N[learned]
         num_assist = 0 if self.assisted is None else len(self.assisted[0])
         return MemoryPass(
-            u_ND=self.u_ND[some],
-            y_ND=self.y_ND[some],
+            u_ND=self.u_PD[learned],
+            y_ND=self.y_PD[learned],
             predicted=predicted,
             guess=guess,
             teachers=teachers,
             num_positions=TermCounts(
                 self_=int(is_text_N.sum()),
+                given=len(targets_P) - num,
                 recall=_length(leading(self.num_recall, some)),
                 sync=_length(here),
                 assist=_length(leading(num_assist, some)),
@@ -192,11 +205,11 @@ class MemoryStates:
             text_at=None if is_text_N.all() else self._places(is_text_N),
             text_weight_N=self._text_weights(teachers, targets_N),
             synced=synced.at(here) if synced is not None and _length(here) else None,
-            assisted=self._assist(some, kind),
+            assisted=self._assist(some),
         )
 
     def _places(self, where_N: npt.NDArray[np.bool_]) -> Tensor:
-        return to_device(torch.from_numpy(np.flatnonzero(where_N)), self.targets_N.device)
+        return to_device(torch.from_numpy(np.flatnonzero(where_N)), self.targets_P.device)
 
     def _text_weights(self, teachers: dict[str, Teacher], targets_N: Tensor) -> Tensor | None:
         """Weight of each position in self; None: all 1."""
@@ -207,7 +220,7 @@ class MemoryStates:
         weight_N[: len(teacher)] = losses.text_weights(teacher, targets_N[: len(teacher)], strength)
         return weight_N
 
-    def _assist(self, some: slice, kind: type[Predicted]) -> Mixture | None:
+    def _assist(self, some: slice) -> Mixture | None:
         """Both layers together, the data layer frozen, where assist is computed."""
         if self.assisted is None:
             return None
@@ -216,8 +229,8 @@ class MemoryStates:
         if not _length(here):
             return None
         with self.measures.cost("assist"), self.measures.autocast():
-            given = hidden_MH[here], y_MD[here], self.targets_N[here]
-            return both_at(self.data, self.memory, *given, kind).mixture
+            given = hidden_MH[here], y_MD[here], self.targets_P[here]
+            return both_at(self.data, self.memory, *given, not self.at_once).mixture
 
 
 def _length(some: slice) -> int:
@@ -225,7 +238,7 @@ def _length(some: slice) -> int:
 
 
 def terms_of(given: MemoryPass, weights: LossWeights, cost: Cost) -> MemoryTerms:
-    """Self, recall, encoder, sync and assist, each this part's share of a mean over the batch.
+    """All but balance, each this part's share of a mean over the batch.
 
     Args:
         given: predictions and counts.
@@ -237,6 +250,13 @@ def terms_of(given: MemoryPass, weights: LossWeights, cost: Cost) -> MemoryTerms
         encoder = _of(given, given.guess, weights, cost).loss()
         value = given.y_ND.new_zeros(()) if encoder is None else encoder
         terms = replace(terms, encoder=Term(value, weights.encoder))
+    if num := given.num_positions.given:
+        share = num / given.num_global.given
+        learned = Term(_given(given.predicted, num) * share, weights.given)
+        terms = replace(terms, given=learned)
+        if given.guess is not None:
+            guessed = _given(given.guess, num) * share
+            terms = replace(terms, given_encoder=Term(guessed, weights.given * weights.encoder))
     if given.synced is not None:
         with cost("sync"):
             terms = replace(terms, sync=_sync(given, given.synced, weights))
@@ -247,11 +267,16 @@ def terms_of(given: MemoryPass, weights: LossWeights, cost: Cost) -> MemoryTerms
     return terms
 
 
+def _given(predicted: Predicted, num: int) -> Tensor:
+    """Loss of given tokens, whose positions are the last ones."""
+    return losses.own_of(predicted.nll_N[-num:])
+
+
 def _of(given: MemoryPass, predicted: Predicted, weights: LossWeights, cost: Cost) -> MemoryTerms:
     """Self and recall of a prediction."""
     terms = MemoryTerms()
     if weights.self_ > 0 and (num := given.num_positions.self_):
-        nll_N, weight_N = predicted.nll_N, given.text_weight_N
+        nll_N, weight_N = predicted.nll_N[: len(given.y_ND)], given.text_weight_N
         if (at := given.text_at) is not None:
             nll_N = nll_N.index_select(0, at)
             weight_N = None if weight_N is None else weight_N.index_select(0, at)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,17 +26,23 @@ from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at, rows_to, to_batch
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.predicted import NO_TEACHERS, Teachers
-from actors.layers.sampling import continued, openings, pieces_of
+from actors.lessons.told import told_from_lists, told_to_lists, with_changes
 from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.execution import prepare_training
-from actors.training.given import given_positions, given_terms
 from actors.training.interval import Measured, within
-from actors.training.memory_states import Measures, MemoryStates, SyncStates, terms_of
+from actors.training.lesson_passes import live_terms
+from actors.training.memory_states import (
+    Measures,
+    MemoryStates,
+    SyncStates,
+    given_positions,
+    terms_of,
+)
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, Synced, TermCounts
+from actors.training.sampling import continued, openings, pieces_of
 from actors.training.terms import MemoryTerms, Term
-from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.training.trainer import Trainer
 from actors.weights.builders import build_memory_layer, build_mirror, flatten
 from actors.weights.starting_model import StartingModel
@@ -175,11 +180,13 @@ class MemoryTrainer(Trainer):
                 assist=int(valid_B[: num.assist].sum()),
                 given=int(given_positions(batch, is_text_B, num.given).sum()),
             )
+            lessons = to_batch(self.live.batch(self.step), torch.device("cpu"))
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
             self._learn_pass(part, is_text_B[rows], rows, num_global, step)
+            self._learn_lessons(lessons.rows(rows).to(self.device), lessons.num_valid, step)
         return self.updated(step)
 
     def updated(self, step: Measured) -> Measured:
@@ -232,17 +239,26 @@ class MemoryTrainer(Trainer):
             num_global: positions of each loss in the global batch.
             step: gets what is reported.
         """
-        states, of_pass = self._states(part, is_text_B, rows, num_global)
+        states, side_scores = self._states(part, is_text_B, rows, num_global)
+        balance = self._balance(side_scores)
         if states.at_once:
-            given = states.predictions(slice(0, len(states.targets_N)))
+            given = states.predictions(slice(0, len(states.targets_P)))
             given = replace(given, synced=self._synced(states, given.teachers))
-            self.learn(replace(self.terms(given), **of_pass(None)), step)
+            self.learn(replace(self.terms(given), balance=balance), step)
             return
         synced = self._synced(states)
         leaves, cut = states.cut()
         for some in states.parts():
             self.learn(self.terms(leaves.predictions(some, synced)), step)
-        self.learn(MemoryTerms(**of_pass(self.teacher.positions_at_once)), step, cut=cut)
+        self.learn(MemoryTerms(balance=balance), step, cut=cut)
+
+    def _learn_lessons(self, part: Batch, num: int, step: Measured) -> None:
+        """Gradients of one pass' lessons of a run that is taught, `num` positions in all."""
+        if part.num_valid:
+            weights, measures = self.spec.losses, Measures(self.cost, self.autocast)
+            given = self.layer, self.teacher, part, num, weights, self.live.is_known_to_peer
+            for terms, cut in live_terms(*given, measures):
+                self.learn(terms, step, cut=cut)
 
     def _synced(self, states: MemoryStates, teachers: Teachers = NO_TEACHERS) -> Synced | None:
         """What sync takes besides the memory's prediction; None: no sync in this pass."""
@@ -260,16 +276,10 @@ class MemoryTrainer(Trainer):
         is_text_B: npt.NDArray[np.bool_],
         rows: slice,
         num_global: TermCounts,
-    ) -> tuple[MemoryStates, Callable[[int | None], dict[str, Term]]]:
-        """Hidden states of one pass, and what makes its terms that are of the pass as a whole, so
-        many positions at a time (None: all); arguments as of `_learn_pass`.
+    ) -> tuple[MemoryStates, Tensor | None]:
+        """Hidden states of one pass, and scores of the half keys (2, N, H, S), if there are any, at
+        the positions that have something to predict; arguments as of `_learn_pass`.
         """
-        with self.cost("student"), self.autocast():
-            u_BTD, _ = self.layer.encode(
-                part.tokens_BT, part.segments_BT, one_document=part.one_document
-            )
-            u_ND = rows_at(u_BTD, part.valid_at_N)
-            read = self.layer.read_at(u_ND)
         of_sequence_N, num = np.nonzero(part.host.valid_BT)[0], self.num_sequences
         here = TermCounts(
             recall=within(num.recall, rows),
@@ -277,8 +287,20 @@ class MemoryTrainer(Trainer):
             assist=within(num.assist, rows),
             given=within(num.given, rows),
         )
+        given_BT = given_positions(part, is_text_B, here.given)
+        where_P, targets_P = part.valid_at_N, part.targets_N
+        if given_BT.any():  # read with the others: one gradient of the value table
+            at_G = part.places(given_BT)
+            where_P = torch.cat([where_P, at_G])
+            targets_P = torch.cat([targets_P, rows_at(part.targets_BT, at_G)])
+        with self.cost("student"), self.autocast():
+            u_BTD, _ = self.layer.encode(
+                part.tokens_BT, part.segments_BT, one_document=part.one_document
+            )
+            u_PD = rows_at(u_BTD, where_P)
+            read = self.layer.read_at(u_PD)
         taught = part.rows(slice(None, max(here.recall, here.sync)))
-        taught_MH = u_ND.new_zeros(0, self.teacher.hidden_size)
+        taught_MH = read.y.new_zeros(0, self.teacher.hidden_size)
         if taught.num_valid:
             with self.cost("teacher"), torch.no_grad(), self.autocast():
                 taught_MH = hidden_at(self.teacher, taught)
@@ -288,20 +310,18 @@ class MemoryTrainer(Trainer):
             weights=self.spec.losses,
             measures=Measures(self.cost, self.autocast),
             num_tokens=part.tokens_BT.numel(),
-            targets_N=part.targets_N,
+            targets_P=targets_P,
             is_text_N=is_text_B[of_sequence_N],
-            u_ND=u_ND,
-            y_ND=read.y,
+            u_PD=u_PD,
+            y_PD=read.y,
             num_global=num_global,
             num_recall=int((of_sequence_N < here.recall).sum()),
             taught_MH=taught_MH,
             sync=self._sync_states(part.rows(slice(None, here.sync))),
             assisted=self._assisted(part.rows(slice(None, here.assist)), u_BTD),
         )
-        given_BT = given_positions(part, is_text_B, here.given)
-        return states, partial(
-            self._of_pass, part, u_BTD, given_BT, num_global.given, read.side_scores
-        )
+        sides = read.side_scores
+        return states, None if sides is None else sides[:, : len(of_sequence_N)]
 
     def _sync_states(self, synced: Batch) -> SyncStates | None:
         """States of the layers that sync compares with, in these sequences."""
@@ -319,36 +339,17 @@ class MemoryTrainer(Trainer):
             return None
         with self.cost("assist"), self.autocast():
             u_MD = rows_at(u_BTD[: len(part.tokens_BT)], part.text_at_M)
-            y_MD = self.layer.read_at(u_MD).y.to(u_BTD.dtype)
+            y_MD = self.layer.read_at(u_MD).y
             y_BTD = rows_to(y_MD, part.text_at_M, part.tokens_BT.shape)
             return hidden_at(self.teacher, part, y_BTD), rows_at(y_BTD, part.valid_at_N)
 
-    def _of_pass(
-        self,
-        part: Batch,
-        u_BTD: Tensor,
-        given_BT: npt.NDArray[np.bool_],
-        num_given: int,
-        side_scores: Tensor,
-        at_once: int | None,
-    ) -> dict[str, Term]:
-        """Terms of given tokens, and balance.
-
-        Args:
-            part, u_BTD: sequences and their encodings.
-            given_BT: where a given token comes next and is learned too.
-            num_given: such positions in the global batch.
-            side_scores: of the half keys.
-            at_once: positions whose logits are made at a time; None: all.
-        """
-        weights = self.spec.losses
-        with self.cost("given"):
-            learned = given_terms(
-                self.layer, part, u_BTD, given_BT, num_given, weights, self.autocast, at_once
-            )
+    def _balance(self, side_scores: Tensor | None) -> Term | None:
+        """How even the use of the half keys is, by their scores in one pass; hashes have none."""
+        if side_scores is None:
+            return None
         balance = losses.balance(side_scores, self.ranks.add)
-        weight = weights.balance / self.spec.memory.accumulate
-        return {**learned, "balance": Term(balance, weight, over_ranks=True)}
+        weight = self.spec.losses.balance / self.spec.memory.accumulate
+        return Term(balance, weight, over_ranks=True)
 
     def terms(self, given: MemoryPass) -> MemoryTerms:
         """The losses of one pass or a part of it, but for those that are of the pass as a whole."""
@@ -382,9 +383,7 @@ class MemoryTrainer(Trainer):
         self.replay.add(self.data_stream.read(ranges), ranges)
 
     def measure_agreement(self) -> float:
-        """Share of held-out positions where the memory's likeliest token is that of the adopted
-        data layer.
-        """
+        """Share of held-out positions where both layers find the same token likeliest."""
         if self.heldout is None:
             self.heldout = to_batch(self.corpus.heldout(MEASURED_WINDOWS), self.device)
         return agreement(self.teacher, self.layer, self.heldout, self.spec.evaluation.batch_tokens)

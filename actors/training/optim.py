@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -168,7 +169,9 @@ class RowAdam:
             g_UD = self._table_RD[:0]
             rows = torch.zeros(0, dtype=torch.int64, device=g_UD.device)
         else:
-            rows, g_UD = _add_rows([gradient._indices()[0]], [gradient._values()])
+            rows, g_UD = gradient._indices()[0], gradient._values()
+            if not _is_ascending(rows):
+                rows, g_UD = _add_rows([rows], [g_UD])
         if ranks.num_ranks > 1:
             rows, g_UD = _add_rows(ranks.gather_rows(rows), ranks.gather_rows(g_UD))
         if not len(rows):
@@ -196,6 +199,11 @@ class RowAdam:
             "rows.second": self.second_R,
             "rows.updates": self.updates_R,
         }
+
+
+def _is_ascending(rows: Tensor) -> bool:
+    """Whether each row is known to be there once, as in a gradient of one pass on a CPU."""
+    return rows.device.type == "cpu" and bool((np.diff(rows.numpy()) > 0).all())
 
 
 def _add_rows(indices: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

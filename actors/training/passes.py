@@ -18,33 +18,22 @@ from actors.layers.predicted import Predicted, Teachers
 
 
 @dataclass(frozen=True)
-class DataPositions:
-    """Positions of one kind, without or with reads.
-
-    Attributes:
-        num: how many.
-        predicted: what the data layer predicts there by itself.
-        beyond_N: as `DataOutput.beyond_BT`.
-        mixture: both together, its `logp` (N,) that of the text's tokens; None: without reads.
-    """
-
-    num: int
-    predicted: Predicted
-    beyond_N: Tensor | None
-    mixture: Mixture | None = None
-
-
-@dataclass(frozen=True)
 class DataPass:
     """What the losses of one pass, or of a part of it, are computed from.
 
     Attributes:
-        alone, reading: the positions without and with reads; None: there are none.
-        num_own, num_help: positions of each kind in the global batch.
+        num_reading: positions that read; they are the first ones.
+        predicted: what the data layer predicts by itself, at all positions.
+        beyond_N: as `DataOutput.beyond_BT`.
+        mixture: both together where the memory is read, its `logp` (M,) that of the text's tokens;
+            None: no position reads.
+        num_own, num_help: positions without and with reads in the global batch.
     """
 
-    alone: DataPositions | None
-    reading: DataPositions | None
+    num_reading: int
+    predicted: Predicted
+    beyond_N: Tensor | None
+    mixture: Mixture | None
     num_own: int
     num_help: int
 

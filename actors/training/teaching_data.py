@@ -6,28 +6,24 @@
 The memory is never read in it, so that the data layer knows the lessons alone, and the port keeps
 its weights. p_before are the run's starting weights, whatever was taught since. The lessons of a
 step follow from its number; the text is the run's corpus.
-
-Shapes: N positions, V token ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from actors.corpus.windows import Windows
-from actors.layers import losses
-from actors.layers.batch import Batch, data_logits_at, to_batch
+from actors.layers.batch import to_batch
 from actors.lessons.lesson_files import read_kept_lessons
 from actors.lessons.lesson_windows import LessonWindows, documents_of
 from actors.settings.run import DATA
 from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured, within
+from actors.training.lesson_passes import TaughtPass
+from actors.training.memory_states import Measures
 from actors.training.optim import learning_rate
-from actors.training.terms import TeachingDataTerms, Term
 from actors.weights.builders import build_data_layer
 
 
@@ -70,11 +66,25 @@ class TeachingDataTrainer(DataTrainer):
                 for part in (slice(self.num_given), slice(self.num_given, num), slice(num, None))
             )
         self.dense.zero_grad()
+        measures = Measures(self.cost, self.autocast)
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
-            first, second = within(self.num_given, rows), within(num, rows)
-            self.learn(self.taught_terms(part, first, second, num_global), step)
+            ends = [within(stop, rows) for stop in (self.num_given, num)]
+            valid_B = part.host.valid_BT.sum(1)
+            bounds = [0, *(int(valid_B[:end].sum()) for end in ends), int(valid_B.sum())]
+            taught = TaughtPass(
+                self.layer,
+                self.reference,
+                part,
+                part.rows(slice(ends[1], None)),
+                bounds,
+                num_global,
+                self.spec.teach.rehearse,
+                measures,
+            )
+            for terms, cut in taught.terms():
+                self.learn(terms, step, cut=cut)
         self.reduce()
         with self.cost("optimizer"):
             spec = self.spec.data.optimizer
@@ -82,37 +92,3 @@ class TeachingDataTrainer(DataTrainer):
             step.add_metric("gradient_norm", self.dense.step(lr))
             step.metrics["lr"] = lr
         return self.checked(step)
-
-    def taught_terms(
-        self, part: Batch, first: int, second: int, num_global: tuple[int, ...]
-    ) -> TeachingDataTerms:
-        """The losses of one pass.
-
-        Args:
-            part: its sequences: lessons as given, in other wordings, text.
-            first, second: where the second and the third kind begin.
-            num_global: positions of each kind in the global batch.
-        """
-        terms = TeachingDataTerms()
-        with self.cost("forward"), self.autocast():
-            logits_NV = data_logits_at(self.layer, part)
-        valid_B = part.host.valid_BT.sum(1)
-        at, end = int(valid_B[:first].sum()), int(valid_B[:second].sum())
-        if at:
-            terms = replace(terms, lessons=self._answers(logits_NV[:at], part.targets_N[:at],
-                                                         num_global[0]))  # fmt: skip
-        if end > at:
-            terms = replace(terms, reworded=self._answers(logits_NV[at:end],
-                                                          part.targets_N[at:end],
-                                                          num_global[1]))  # fmt: skip
-        if end < len(logits_NV):
-            text = part.rows(slice(second, None))
-            with self.cost("reference"), torch.no_grad(), self.autocast():
-                before_NV = data_logits_at(self.reference, text)
-            share = text.num_valid / num_global[2]
-            kl = losses.recall(before_NV, logits_NV[end:]) * share
-            terms = replace(terms, rehearsed=Term(kl, self.spec.teach.rehearse))
-        return terms
-
-    def _answers(self, logits_NV: Tensor, targets_N: Tensor, num_global: int) -> Term:
-        return Term(losses.own(logits_NV, targets_N) * (len(targets_N) / num_global), 1.0)

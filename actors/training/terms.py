@@ -147,6 +147,21 @@ class MemoryTerms(Terms):
 
 
 @dataclass(frozen=True)
+class LiveMemoryTerms(Terms):
+    """Losses of the memory on lessons that its running run is taught, in a pass of their own.
+
+    Attributes:
+        lessons: next-token loss of the wanted answers, by the memory alone.
+        lessons_recall: KL from the adopted data layer, once that was taught them.
+        lessons_encoder: both, at their weights, of what the encoder predicts without slots.
+    """
+
+    lessons: Term | None = None
+    lessons_recall: Term | None = None
+    lessons_encoder: Term | None = None
+
+
+@dataclass(frozen=True)
 class TeachingDataTerms(Terms):
     """Losses of the data group where it is taught lessons, reads off.
 

@@ -29,6 +29,7 @@ from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, add_noise, to_batch
 from actors.layers.precision import autocast
 from actors.layers.predicted import Cut
+from actors.lessons.live_lessons import LiveLessons
 from actors.machine import profiling
 from actors.machine.device import explain_nondeterminism, take_device
 from actors.machine.flops import peak, utilisation
@@ -91,6 +92,7 @@ class Trainer(ABC):
         self.starting = starting or StartingModel(spec, self.tokenizer)
         self.ranks = ProcessGroup()
         self.corpus = Corpus.open(spec, self.tokenizer)
+        self.live = LiveLessons(spec, self.tokenizer, group)
         self.interval_done, self.step, self.peer_version = 0, 0, -1
         self.mirrored = -1  # version whose bytes the mirror holds
         self.ranges: list[Range] = []
@@ -155,9 +157,7 @@ class Trainer(ABC):
         """What a subclass keeps of the mirror before it changes."""
 
     def measure_agreement(self) -> float | None:
-        """Share of held-out positions where this layer and the adopted one agree, where that means
-        something.
-        """
+        """Share of held-out positions where both layers agree; None: it means nothing here."""
         return None
 
     def passes(self) -> list[slice]:
@@ -168,10 +168,8 @@ class Trainer(ABC):
     def make_batch(self, windows: Windows) -> Batch:
         """The global batch in host memory, with token noise; the same on every rank."""
         noise = self.spec.corpus.token_noise
-        choices = torch.Generator().manual_seed(
-            seed_of(self.spec.seed, self.group, self.step, "noise")
-        )
-        batch = to_batch(windows, torch.device("cpu"))
+        choices = self.generator(self.step, "noise")
+        batch = to_batch(self.live.uncontradicted(windows), torch.device("cpu"))
         return add_noise(batch, noise, self.tokenizer.size, self.tokenizer.marks, choices)
 
     def autocast(self) -> torch.autocast:
@@ -245,6 +243,7 @@ class Trainer(ABC):
             ranges=self.published_ranges,
             **self._identity(),
             told=self.told,
+            lessons=self.live.lessons,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -259,6 +258,7 @@ class Trainer(ABC):
                 f"{self.group} rank {self.rank}: got a snapshot of {got}, expected {expected}"
             )
         self.before_adopt()
+        self.live.of_peer = first.lessons
         if headers[0].version != self.mirrored:
             adopt(self.mirror, headers, buckets)
             self.peer_version = self.mirrored = headers[0].version
@@ -335,6 +335,7 @@ class Trainer(ABC):
 
         Returns the means of what they measured, and time.time() after the first.
         """
+        self.live.take(order)
         self.begin_interval(order)
         steps: list[Measured] = []
         first_step_at = 0.0
@@ -358,6 +359,7 @@ class Trainer(ABC):
             "peer_version": self.peer_version,
             "ranges": to_lists(self.ranges),
             "published_ranges": to_lists(self.published_ranges),
+            **self.live.to_rows(),
         }
 
     def set_scalars(self, scalars: Mapping[str, Any]) -> None:
@@ -366,6 +368,7 @@ class Trainer(ABC):
         self.peer_version = scalars["peer_version"]
         self.ranges = from_lists(scalars["ranges"])
         self.published_ranges = tuple(from_lists(scalars["published_ranges"]))
+        self.live.set_rows(scalars)
         self.dense.set_steps(self.step)
 
     def save(self) -> tuple[CheckpointHeader, list[ByteArray]]:
@@ -390,8 +393,6 @@ class Trainer(ABC):
         tensors = self.tensors()
         self.set_scalars(checkpoint_shares.restore_state(tensors, headers, buckets, self.own.base))
 
-    def generator(self, interval: int) -> torch.Generator:
-        """The generator of the group's choices in one interval, the same on every rank."""
-        return torch.Generator().manual_seed(
-            seed_of(self.spec.seed, self.group, interval, "choices")
-        )
+    def generator(self, number: int, what: str = "choices") -> torch.Generator:
+        """The generator of the group's choices in an interval or a step, the same on every rank."""
+        return torch.Generator().manual_seed(seed_of(self.spec.seed, self.group, number, what))

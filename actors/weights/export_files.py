@@ -1,6 +1,6 @@
 """The files of an export: where a run has it, and how its parts are described and loaded.
 
-    DIR/tokenizer.json                                                   the run's own
+    DIR/tokenizer.json (in a shared folder: tandem_tokenizer.json)       the run's own
     DIR/data_layer/    config.json, model.safetensors, tokenizer.json …  loads with
                        AutoModelForCausalLM
     DIR/data_layer_adapter/  of peft, with `data.layer.lora.export: apart`
@@ -31,15 +31,18 @@ from actors.corpus.windows import Windows
 from actors.machine.host_memory import ByteArray, checksum
 from actors.settings.layers import MemoryLayerSpec
 from actors.storage import locate, no_file, storage_errors
+from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.remote_copies import shared_copy
 from actors.wire import ConfigError, TandemError
 
 MARKER = "export.json"
 FOLDER = "export"  # of a run directory
 TOKENIZER = "tokenizer.json"
+SHARED_TOKENIZER = "tandem_tokenizer.json"  # where TOKENIZER is the data layer's, for transformers
+FORMATS = (1, 2)  # of the marker, that can be read; 2 since the data layer has a type
 DATA_LAYER, MEMORY_PORT, MEMORY_LAYER = "data_layer", "memory_port", "memory_layer"
 ADAPTER = "data_layer_adapter"  # of peft, where adapters are apart from the model
-BASE, DTYPE = "base", "dtype"  # of the marker, where the data layer is the model that came in
+BASE, DTYPE = "base", "dtype"  # of the marker: the model that came in, where it is; of the weights
 KEPT = f"{MEMORY_LAYER}/kept.safetensors"
 WRITES = f"{MEMORY_LAYER}/writes"
 MEMORY_DESCRIPTION = f"{MEMORY_LAYER}/memory.json"
@@ -56,10 +59,11 @@ def export_at(location: str) -> str | None:
     try:
         with storage_errors(location, "can't be read"):
             fs, path = locate(url)
-            if fs.exists(f"{path}/{MARKER}"):
-                return url
-            if fs.exists(f"{path}/{FOLDER}/{MARKER}"):
-                return f"{url}/{FOLDER}"
+            for place, found in ((path, url), (f"{path}/{FOLDER}", f"{url}/{FOLDER}")):
+                if fs.exists(f"{place}/{MARKER}"):
+                    with export_errors(found):
+                        refuse_other_format(json.loads(fs.cat_file(f"{place}/{MARKER}")), found)
+                    return found
             unfinished = fs.exists(f"{path}/config.yaml") and not fs.exists(f"{path}/config.json")
     except (OSError, ValueError, ImportError) as err:
         raise ConfigError(
@@ -121,6 +125,41 @@ def export_errors(directory: str) -> Iterator[None]:
         raise ConfigError(
             f"{directory}: the export can't be loaded, a file is truncated or altered: {err}"
         ) from err
+
+
+def read_tokenizer(root: Path) -> Tokenizer:
+    """The run's own tokenizer of the export under `root`; call it inside `export_errors`."""
+    shared = root / SHARED_TOKENIZER
+    path = shared if shared.is_file() else root / TOKENIZER
+    return Tokenizer.from_json(path.read_text(encoding="utf-8"))
+
+
+def read_marker(root: Path) -> dict[str, Any]:
+    """The marker of the export under `root`; call it inside `export_errors`."""
+    return _read_json(root / MARKER)
+
+
+def refuse_other_format(marker: Mapping[str, Any], directory: str) -> None:
+    """Raises: ConfigError: an export with that marker has a format that this version can't read."""
+    found = marker.get("format")
+    if isinstance(found, int) and found > max(FORMATS):
+        raise ConfigError(
+            f"{directory}: its {MARKER} has format {found}, written by a newer version of Tandem; "
+            f"this one reads {min(FORMATS)} to {max(FORMATS)}; update Tandem (pip install -U "
+            "tandem-memory), or save the pair again with an older one"
+        )
+    if found not in FORMATS:
+        raise ConfigError(
+            f"{directory}: its {MARKER} has format {found!r}, expected one of "
+            f"{', '.join(map(str, FORMATS))}; the file was changed: fetch the folder again, or "
+            "export again"
+        )
+
+
+def data_layer_dtype(root: Path) -> torch.dtype:
+    """Type of the data layer's weights under `root`; call it inside `export_errors`."""
+    found: torch.dtype = getattr(torch, _read_json(root / MARKER).get(DTYPE, "float32"))
+    return found
 
 
 @dataclass(frozen=True)
@@ -201,13 +240,17 @@ def read_kept(root: Path) -> Windows | None:
     return Windows(*(tensors[name].numpy() for name in ("tokens", "segments", "learn")))
 
 
-def checksums(module: nn.Module) -> dict[str, str]:
-    """A checksum of the bytes of each tensor of the module, by name."""
+def checksums(module: nn.Module, dtype: torch.dtype | None = None) -> dict[str, str]:
+    """A checksum of the bytes of each tensor of the module, by name; of floats in that type."""
     return {
-        name: f"{checksum(_bytes(tensor)):016x}"
+        name: f"{checksum(_bytes(_in_type(tensor, dtype))):016x}"
         for name, tensor in module.state_dict().items()
         if tensor.numel()
     }
+
+
+def _in_type(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
 
 
 def _bytes(tensor: Tensor) -> ByteArray:
@@ -229,7 +272,8 @@ def check_tensors(root: Path, part: str, module: nn.Module, directory: str) -> N
     """
     marker = _read_json(root / MARKER)
     exported: Mapping[str, str] = marker.get("checksums", {}).get(part, {})
-    differing = [n for n, c in checksums(module).items() if exported.get(n, c) != c]
+    dtype = data_layer_dtype(root) if part == DATA_LAYER else None
+    differing = [n for n, c in checksums(module, dtype).items() if exported.get(n, c) != c]
     if differing:
         raise ConfigError(
             f"{directory}: {len(differing)} tensors of {part} are not those that the run exported, "

@@ -11,7 +11,7 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from actors.layers.causal_lm import model_of, quietly, tell_ties
 from actors.layers.copy_encoder import CopyEncoder
 from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
+from actors.layers.precision import cast_weights
 from actors.settings.layers import PORT, DataLayerSpec
 from actors.settings.run import RunSpec
 from actors.storage import locate, remove, storage_errors, writable
@@ -35,6 +36,7 @@ from actors.weights.export_files import (
     BASE,
     DATA_LAYER,
     DTYPE,
+    FORMATS,
     MARKER,
     MEMORY_LAYER,
     MEMORY_PORT,
@@ -42,6 +44,7 @@ from actors.weights.export_files import (
     WRITES,
     check_tensors,
     checksums,
+    data_layer_dtype,
     describe_kept,
     describe_memory,
     describe_port,
@@ -49,6 +52,9 @@ from actors.weights.export_files import (
     local_copy,
     port_tensors,
     read_kept,
+    read_marker,
+    read_tokenizer,
+    refuse_other_format,
     write_kept,
 )
 from actors.weights.pretrained_model import load_model, pretrained_path
@@ -57,7 +63,7 @@ from actors.weights.weight_files import CONFIG, INDEX, weight_files
 from actors.weights.writes_store import WritesStore
 from actors.wire import ConfigError, ExportError
 
-FORMAT = 1
+FORMAT, PART_FORMAT = max(FORMATS), 1
 GENERATION = "generation_config.json"
 
 
@@ -110,6 +116,7 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
         marker = {
             "format": FORMAT,
             "num_tokens": tokenizer.size,
+            DTYPE: str(plain.data.model.dtype).removeprefix("torch."),
             "checksums": {
                 part: checksums(module)
                 for part, module in exported_modules(plain).items()
@@ -118,7 +125,7 @@ def pair_folder(tokenizer: Tokenizer, pair: Pair) -> Iterator[Path]:
         }
         if kept:
             digest = base_digest(str(root / DATA_LAYER), str(pair.data.spec.pretrained))
-            marker |= {BASE: digest, DTYPE: plain.data.spec.dtype}
+            marker[BASE] = digest
         (root / MARKER).write_text(json.dumps(marker, indent=1), encoding="utf-8")
         del plain  # a whole model, where adapters were added
         if len(memory.writes):
@@ -149,8 +156,19 @@ def exported_pair(pair: Pair) -> Pair:
     return Pair(plain.eval().requires_grad_(False), pair.memory)
 
 
-def save_pair(tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
+def save_pair(
+    tokenizer: Tokenizer,
+    pair: Pair,
+    directory: str,
+    finish: Callable[[Path], None] = lambda root: None,
+) -> None:
     """Writes a pair, with what it was told, as an export of its own.
+
+    Args:
+        tokenizer: the run's.
+        pair: that is written.
+        directory: that is not there yet.
+        finish: adds to the complete export, in a local folder, before it is copied.
 
     Raises:
         ConfigError: there is something at `directory` already.
@@ -162,6 +180,7 @@ def save_pair(tokenizer: Tokenizer, pair: Pair, directory: str) -> None:
     if is_taken:
         raise ConfigError(f"{directory} exists already; save to another folder, or remove it")
     with pair_folder(tokenizer, pair) as root:
+        finish(root)
         copy_export(root, directory.rstrip("/"))
 
 
@@ -243,7 +262,7 @@ def _write_part(folder: Path, name: str, module: nn.Module, described: dict[str,
     folder.mkdir(parents=True)
     safetensors.torch.save_file(_tensors(module), str(folder / f"{name}.safetensors"))
     (folder / f"{name}.json").write_text(
-        json.dumps({"format": FORMAT, **described}, indent=2), encoding="utf-8"
+        json.dumps({"format": PART_FORMAT, **described}, indent=2), encoding="utf-8"
     )
 
 
@@ -263,7 +282,8 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
             "ended"
         )
     with local_copy(directory) as root, export_errors(directory):
-        tokenizer = Tokenizer.from_json((root / TOKENIZER).read_text(encoding="utf-8"))
+        refuse_other_format(read_marker(root), directory)
+        tokenizer = read_tokenizer(root)
         port, described = describe_port(root), describe_memory(root)
         kept = describe_kept(root)
         layer = DataLayerSpec(read_layers=port.read_layers)
@@ -277,6 +297,7 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
                 dtype=kept.dtype,
             )
         model = _load_model(root / DATA_LAYER, directory, layer)
+        cast_weights(model, data_layer_dtype(root))
         data = DataLayer(model, layer, port.memory_dim, described.num_tokens)
         data.base = "" if kept is None else kept.base
         data.port.load_state_dict(port_tensors(root))

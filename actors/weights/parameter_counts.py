@@ -96,7 +96,7 @@ def _encoder(spec: RunSpec) -> CopyEncoder | None:
             found = describe_memory(root)
             check_memory(layer, found, layer.start_from)
             return None if found.copied is None else CopyEncoder(front_of(found.copied), layer.dim)
-    if layer.encoder == "conv":
+    if layer.encoder == "conv" or layer.hashes:
         return None
     with pretrained_path(data) as place:
         config = front_config(read_config(data, place), layer.copy_layers)

@@ -166,7 +166,7 @@ def start_port(port: nn.Module, layer: DataLayerSpec, memory_dim: int) -> None:
 
 
 def make_encoder(spec: RunSpec, seed: Callable[[], None]) -> CopyEncoder | None:
-    """The frozen copy that makes a fresh memory layer's addresses; None: convolutions do.
+    """The frozen copy that makes a fresh memory layer's addresses; None: convolutions or hashes do.
 
     Args:
         spec: the run.
@@ -176,7 +176,7 @@ def make_encoder(spec: RunSpec, seed: Callable[[], None]) -> CopyEncoder | None:
         ConfigError: as `load_front`.
     """
     layer, data = spec.memory.layer, spec.data.layer
-    if layer.encoder == "conv":
+    if layer.encoder == "conv" or layer.hashes:
         seed()
         return None
     with pretrained_path(data) as place:

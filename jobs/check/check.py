@@ -17,10 +17,12 @@ from rich.table import Table
 
 from actors.corpus.inventory import Inventory
 from actors.formats import count, memory_size
+from actors.machine.progress import Progress, unseen
 from actors.settings.run import DATA, GROUPS
 from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
 from jobs.check.corpus_check import look_at_corpus
+from jobs.check.example import Example
 from jobs.check.fit_report import fit_lines, fit_report
 from jobs.check.resources import AvailableResources, available_resources, cpu_warnings, free_disk
 from jobs.check.schedule_warnings import schedule_warnings
@@ -30,6 +32,7 @@ from orchestrator.errors import PlacementError
 from orchestrator.loop.exchange import check_fits
 from orchestrator.nodes.nodes import total
 from orchestrator.nodes.placement import asked_for, bundles, check_resources
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.reporting.trackers import check_installed
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config, load_config
@@ -44,15 +47,16 @@ def run_check(path: str, overrides: Sequence[str], console: Console, as_json: bo
         ConfigError: `tandem train` would refuse the config; the message is the same.
     """
     config = load_config(path, overrides)
-    result = check(config)
+    with TaskProgress() as progress:
+        result = check(config, progress)
     if as_json:
         console.print_json(json.dumps(result))
     else:
         show(result, console)
 
 
-def check(config: Config) -> dict[str, Any]:
-    """What a run of `config` takes.
+def check(config: Config, progress: Progress = unseen) -> dict[str, Any]:
+    """What a run of `config` takes; `progress` sees what is looked at.
 
     Raises:
         ConfigError: as `run_check`.
@@ -60,11 +64,13 @@ def check(config: Config) -> dict[str, Any]:
     run_dir = RunDir(config.run_url)
     run_dir.refuse_existing()
     check_installed(config.trackers)
-    corpus, num_tokens, inventory = look_at_corpus(config)
+    progress("reading the corpus")
+    corpus = look_at_corpus(config)
+    progress("building the layers without memory")
     check_starting_tokens(config)
     machine = available_resources(config)
     growing = grows(config, machine)
-    counts = count_parameters(config, num_tokens)
+    counts = count_parameters(config, corpus.num_tokens)
     store = machine.resources.get("object_store_memory", 0.0)
     saves = config.checkpoints.every > 0
     # One more exists while the newest is being written.
@@ -113,14 +119,15 @@ def check(config: Config) -> dict[str, Any]:
             "free_bytes": machine.free_bytes,
             "joined": machine.joined,
         },
-        "corpus": asdict(corpus) | inventory.as_dict(),
-        **footprint.workload(config, corpus),
+        "corpus": asdict(corpus.size) | corpus.inventory.as_dict(),
+        "examples": [example.as_dict() for example in corpus.examples],
+        **footprint.workload(config, corpus.size),
     }
     result["fitted"], fit_warnings = fit_report(config)
     result["warnings"] = [
         *fit_warnings,
         *growing,
-        *inventory.warnings(),
+        *corpus.inventory.warnings(),
         *schedule_warnings(config),
         *cpu_warnings(config, machine),
         *warnings(config, result, machine),
@@ -251,6 +258,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+    for example in result["examples"]:
+        console.print(Example.from_dict(example).shown(), soft_wrap=True)
     for warning in result["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"{result['name']} can be trained", highlight=False)

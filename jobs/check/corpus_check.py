@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from actors.corpus.corpus import Corpus, build_tokenizer, train_tokenizer
 from actors.corpus.general_text import shown_general_text
 from actors.corpus.inventory import CHECK_BYTES, Inventory, take_inventory
 from actors.settings.run import DATA
 from jobs.check import footprint
+from jobs.check.example import Example, examples
 from orchestrator.settings.config import Config
 
 SAMPLE_BYTES = 4 << 20  # of text for a tokenizer similar to the run's
 
 
-def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int, Inventory]:
-    """Length of windows and epochs, number of token ids, and the inventory of the corpus.
+@dataclass(frozen=True)
+class CorpusLook:
+    """What a run will read.
+
+    Attributes:
+        size: length of windows and epochs.
+        num_tokens: token ids.
+        inventory: of its files.
+        examples: a document of each source.
+    """
+
+    size: footprint.CorpusSize
+    num_tokens: int
+    inventory: Inventory
+    examples: list[Example]
+
+
+def look_at_corpus(config: Config) -> CorpusLook:
+    """Reads what a run of `config` needs.
 
     A tokenizer that is to be trained is trained on a sample: a large corpus fills the vocabulary
     in any case, a small one is the sample.
@@ -41,4 +61,5 @@ def look_at_corpus(config: Config) -> tuple[footprint.CorpusSize, int, Inventory
         tokens_per_window=windows.num_tokens / len(windows), tokens_per_epoch=float(tokens)
     )
     is_exact = chunks == 1 or pretrained
-    return size, tokenizer.size if is_exact else config.tokenizer.vocab_size, inventory
+    num_tokens = tokenizer.size if is_exact else config.tokenizer.vocab_size
+    return CorpusLook(size, num_tokens, inventory, examples(config, tokenizer))

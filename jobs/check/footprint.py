@@ -22,6 +22,7 @@ LIBRARY_BYTES = 450 << 20  # of a process that has imported torch, Transformers 
 # (norms, attention, a feed-forward part of about three widths), at the output of the vocabulary.
 LAYER_FLOATS, OUTPUT_FLOATS = 40, 6
 BLOCK_FLOATS = 14  # the same of a block of the memory's encoder
+READ_FLOATS = 12  # of each slot that a position reads: its number, weight, order, and gradients
 # The same in a forward pass alone, of which little is kept: in one decoder layer, in one block.
 FORWARD_LAYER_FLOATS, FORWARD_BLOCK_FLOATS = 14, 6
 LOGIT_TENSORS = 14  # over all token ids, of the positions whose logits an evaluation makes at once
@@ -119,7 +120,8 @@ def _evaluator_activations(config: Config, counts: ParameterCounts) -> int:
     sequences = max(1, config.evaluation.batch_tokens // window)
     tokens = window * min(sequences, config.evaluation.final_windows)
     per_token = FORWARD_LAYER_FLOATS * counts.hidden_size + 4 * counts.hidden_size
-    per_token += FORWARD_BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
+    if not layer.hashes:
+        per_token += FORWARD_BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
     per_token += 2 * window  # the mask between documents
     positions = min(tokens, _at_once(config, config.evaluation.gpus, counts))
     return FLOAT_BYTES * (per_token * tokens + LOGIT_TENSORS * positions * counts.vocab_rows)
@@ -161,9 +163,10 @@ def _data_activations(config: Config, counts: ParameterCounts) -> int:
 def _memory_activations(config: Config, counts: ParameterCounts) -> int:
     layer = config.memory.layer
     blocks = len(layer.conv_dilations) + bool(layer.attention_heads)
-    per_token = blocks * BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
-    per_token += layer.heads * layer.topk * layer.dim  # gradients of the rows that were read
-    outputs = 1 + (config.losses.encoder > 0)
+    per_token, outputs = layer.dim + READ_FLOATS * layer.reads_per_key, 1
+    if not layer.hashes:
+        per_token += blocks * BLOCK_FLOATS * layer.dim + 4 * layer.heads * layer.slots_side
+        outputs += config.losses.encoder > 0
     floats = per_token * _tokens_per_pass(config, MEMORY)
     return FLOAT_BYTES * (floats + _output_floats(config, MEMORY, counts, outputs))
 

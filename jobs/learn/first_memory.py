@@ -19,7 +19,7 @@ from actors.sources.paths import expand_paths, list_files
 from actors.tokenizers.pretrained_tokenizer import looks_local
 from actors.wire import ConfigError
 from jobs.init_model import Model, model_config, model_values
-from jobs.learn.new_corpus import anchored, fitting_block_bytes
+from jobs.learn.new_corpus import anchored, columns_in, fitting_block_bytes
 from jobs.train import print_summary
 from orchestrator.console import Console
 from orchestrator.run import RunResult, train
@@ -111,6 +111,7 @@ def first_config(place: str, options: FirstOptions) -> Config:
         path = anchored(str(options.text))
         values = model_values(model, "text", [path])
         values["corpus"]["block_bytes"] = fitting_block_bytes((path,))
+        values["corpus"] |= columns_in(path)
     storage, _, name = (options.out or f"{STORAGE}/{_name_of(place)}-memory").rpartition("/")
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     values |= {

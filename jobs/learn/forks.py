@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import posixpath
 import time
-from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
@@ -19,6 +18,7 @@ from actors.wire import ConfigError
 from jobs.learn.new_corpus import any_corpus
 from orchestrator.console import Console
 from orchestrator.reporting.learn_report import forks_page, forks_rows
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import Config
@@ -48,10 +48,6 @@ def run_forks(
         )
     given = any_corpus(config, corpus, templates)
 
-    def say(text: str) -> None:
-        if not as_json:
-            console.say(text)
-
     storage, _, name = run_dir.url.rpartition("/")
     stem = posixpath.basename(corpus.rstrip("/")).partition(".")[0] or "corpus"
     page = f"{name}-forks-{stem}.html"
@@ -63,8 +59,9 @@ def run_forks(
         "report": f"{storage or '.'}/{page}",
         "how": f"{steps} steps of the data layer on {given.described}, each fork from the run's "
         "exports",
-        **_train(config, export, run_dir.read(TOKENIZER), given, steps, say),
     }
+    with TaskProgress() as progress:
+        forks |= _train(config, export, run_dir.read(TOKENIZER), given, steps, progress)
     RunDir(storage or ".").write(page, forks_page(forks))
     if as_json:
         console.print_json(json.dumps(forks))
@@ -79,7 +76,7 @@ def _train(
     tokenizer_json: str,
     given: CorpusSpec,
     steps: int,
-    say: Callable[[str], None],
+    progress: TaskProgress,
 ) -> dict[str, Any]:
     import torch
 
@@ -90,13 +87,14 @@ def _train(
 
     found: dict[str, Any] = {}
     for name, with_memory in (("without", False), ("with", True)):
+        progress(f"{name} memory: loading the pair")
         spec = fork_spec(config, export, given, steps, with_memory, torch.cuda.is_available())
         fork = Fork(spec, tokenizer_json, steps, with_memory)
         exam_corpus = Corpus.open(spec, Tokenizer.from_json(tokenizer_json))
         short, final = (
             KnowledgeTest(spec, exam_corpus, fork.data.device, f) for f in (False, True)
         )
-        before = final.by_voice(fork.pair)
+        before = final.by_voice(fork.pair, progress)
         if "before" not in found:
             found |= {"before": before, "facts": exam_corpus.facts is not None}
         curve: list[dict[str, Any]] = []
@@ -106,11 +104,12 @@ def _train(
             fork: Fork = fork, short: KnowledgeTest = short, curve: list[dict[str, Any]] = curve
         ) -> None:
             fork.data.layer.eval()
-            curve.append({"step": fork.step, **short.by_voice(fork.pair)})
+            curve.append({"step": fork.step, **short.by_voice(fork.pair, progress)})
             fork.data.layer.train()
 
         point()
         while True:
+            progress(f"{name} memory: steps", fork.step, steps)
             began = time.perf_counter()
             went_on = fork.interval()
             seconds += time.perf_counter() - began
@@ -118,10 +117,10 @@ def _train(
                 break
             if fork.data.interval_done % every == 0 or fork.step >= steps:
                 point()
-                say(_line(name, curve[-1], steps, seconds))
+                progress.says(_line(name, curve[-1], steps, seconds))
         fork.data.layer.eval()
         found[name] = {
-            "reached": final.by_voice(fork.pair),
+            "reached": final.by_voice(fork.pair, progress),
             "curve": curve,
             "data_tokens": fork.data_tokens,
             "memory_tokens": fork.memory_tokens,

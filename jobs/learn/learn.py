@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
 
+from actors.machine.progress import Progress
 from actors.settings.corpus import CorpusSpec
 from actors.settings.learn_plan import LearnPlan, default_lr
 from actors.wire import ConfigError
@@ -21,6 +21,7 @@ from jobs.learn.new_corpus import facts_corpus, text_corpus
 from jobs.learn.old_data import OldFrom, old_from, open_old
 from orchestrator.console import Console
 from orchestrator.reporting.learn_report import UNITS, change_table
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import Config, make_config
@@ -76,14 +77,13 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
             f"{out.url} exists already; choose another --out, or remove it if it is not needed"
         )
 
-    def say(text: str) -> None:
-        if not as_json:
-            console.say(text)
-
     from jobs.learn.learned_run import write_result
 
     source = old_from(options.old_from, before)
-    learned, pair, tokenizer, heldout = _learn(config, export, corpus, options, source, say)
+    with TaskProgress() as progress:
+        learned, pair, tokenizer, heldout = _learn(
+            config, export, corpus, options, source, progress
+        )
     learned = {"run": run_dir.url, "out": out.url, "name": kept.name, **learned}
     write_result(out, kept, pair, tokenizer, learned, before, heldout)
     if as_json:
@@ -117,7 +117,7 @@ def _learn(
     given: CorpusSpec,
     options: LearnOptions,
     source: OldFrom,
-    say: Callable[[str], None],
+    progress: TaskProgress,
 ) -> tuple[dict[str, Any], Any, Any, Any]:
     """What was learned and lost, the pair after it, its tokenizer, and windows of old text."""
     import torch
@@ -138,13 +138,15 @@ def _learn(
         old_frac=options.old_frac,
         seed=config.seed if options.seed is None else options.seed,
     )
+    progress("loading the pair")
     pair, tokenizer = load_pair(export)
     pair.data.to(device)
     pair.memory.to(device)
     new_config = config.model_copy(update={"corpus": given})
     new_corpus = Corpus.open(new_config, tokenizer)
     subjects = {f.subject for f in new_corpus.facts.facts} if new_corpus.facts else set()
-    old = open_old(config, pair.memory, tokenizer, source, plan.seed, subjects, say)
+    progress("opening old data")
+    old = open_old(config, pair.memory, tokenizer, source, plan.seed, subjects, progress)
     exams = {
         name: [
             KnowledgeTest(spec, corpus, device, final, general=final and name == "old")
@@ -156,20 +158,30 @@ def _learn(
         )
     }
     how = f"{plan.steps} steps, every weight of the memory"
-    say(f"learning {given.described}: {how}; measuring first")
-    before = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
+    progress.says(f"learning {given.described}: {how}; measuring first")
+
+    def examine() -> dict[str, Any]:
+        return {
+            name: asdict(final.measure(pair, progress=_of(progress, name)))
+            for name, (final, _) in exams.items()
+        }
+
+    before = examine()
     told = ToldAgain(pair, tokenizer)
     learner = Learner(config, pair, new_corpus, old.rehearsed, plan)
     seconds, curve = 0.0, []
 
     def point() -> None:
-        new, old = (asdict(exams[n][1].measure(pair, ask=n == "new")) for n in ("new", "old"))
+        new, old = (
+            asdict(exams[n][1].measure(pair, n == "new", _of(progress, n))) for n in ("new", "old")
+        )
         curve.append({"step": learner.step, "seconds": seconds, "new": new, "old": old})
-        say(_line(curve[-1], plan.steps))
+        progress.says(_line(curve[-1], plan.steps))
 
     point()
     every = -(-plan.steps // CURVE_POINTS)
     while learner.step < plan.steps:
+        progress("learning", learner.step, plan.steps)
         began = time.perf_counter()
         learner.train_step()
         seconds += time.perf_counter() - began
@@ -178,7 +190,7 @@ def _learn(
     if pair.memory.kept is None:  # of a run of an earlier version
         pair.memory.kept = old.sample(config.memory.kept_reads)
     told_again = told.tell(pair.memory.kept)
-    after = {name: asdict(final.measure(pair)) for name, (final, _) in exams.items()}
+    after = examine()
     learned = {
         "how": f"{how}, {plan.old_frac:.0%} old data from the {source}, data layer frozen",
         "corpus": list(given.paths),
@@ -198,6 +210,15 @@ def _learn(
         "told": told_again,
     }
     return learned, pair, tokenizer, old.measured.heldout(config.evaluation.windows)
+
+
+def _of(progress: Progress, corpus: str) -> Progress:
+    """The same, with the corpus that is measured in what it says."""
+
+    def measured(what: str, done: int = 0, total: int | None = None) -> None:
+        progress(f"{corpus} corpus: {what}", done, total)
+
+    return measured
 
 
 def _count(new: Any, old: Any) -> dict[str, int] | None:

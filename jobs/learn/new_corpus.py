@@ -52,7 +52,8 @@ def facts_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec
 
 
 def text_corpus(config: Config, path: str) -> CorpusSpec:
-    """Text for the run: a file, glob, folder or URL, as in `corpus.paths`.
+    """Text for the run: a file, glob, folder or URL, as in `corpus.paths`; chats, or prompts with
+    completions, where `columns_in` finds them.
 
     Raises:
         CorpusError: no such file, or one of a foreign format.
@@ -66,6 +67,7 @@ def text_corpus(config: Config, path: str) -> CorpusSpec:
         block_bytes=fitting_block_bytes(paths, own.block_bytes),
         shuffle_blocks=own.shuffle_blocks,
         spool=own.spool,
+        **columns_in(paths[0]),
     )
 
 
@@ -96,17 +98,44 @@ def holds_facts(path: str) -> bool:
     Raises:
         CorpusError: no such file, or it can't be read.
     """
+    return first_row(path).keys() >= FACT_KEYS
+
+
+def columns_in(path: str) -> dict[str, str]:
+    """The columns of `corpus` that the first line of the first JSONL file has, by the names that
+    are usual: `text`, else `messages` (and `tools`), else `prompt` and `completion`.
+
+    Raises:
+        CorpusError: no such file, or it can't be read.
+    """
+    there = first_row(path).keys()
+    if "text" in there:
+        return {}
+    if "messages" in there:
+        tools = {"tools_column": "tools"} if "tools" in there else {}
+        return {"messages_column": "messages", **tools}
+    if {"prompt", "completion"} <= there:
+        return {"prompt_column": "prompt", "completion_column": "completion"}
+    return {}
+
+
+def first_row(path: str) -> dict[str, Any]:
+    """The first row of the first file; empty where that is no JSON line.
+
+    Raises:
+        CorpusError: no such file, or it can't be read.
+    """
     first = expand_paths((path,))[0]
     if FORMATS.get(split_name(first)[0]) != "jsonl":
-        return False
+        return {}
     with reading(first):
         start = read_bytes(first, FIRST_BYTES).decode("utf-8-sig", errors="replace")
     line = next((line for line in lines_of(start) if line.strip()), "")
     try:
         row = json.loads(line)
     except json.JSONDecodeError:
-        return False
-    return isinstance(row, dict) and row.keys() >= FACT_KEYS
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _fitting(config: Config, **fields: Any) -> CorpusSpec:

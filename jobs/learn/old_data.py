@@ -6,12 +6,13 @@ on written text that is not rehearsed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from actors.settings.run import MEMORY
 from actors.wire import ConfigError, TandemError
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.settings.config import Config
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def open_old(
     source: OldFrom,
     seed: int,
     subjects: Collection[str],
-    say: Callable[[str], None],
+    progress: TaskProgress,
 ) -> OldData:
     """Opens the old data.
 
@@ -77,7 +78,7 @@ def open_old(
         source: where from.
         seed: of what is written.
         subjects: that are to be learned: what is written of them is left out.
-        say: is told where the corpus is missed.
+        progress: shows what is written, and where the corpus is missed.
 
     Raises:
         ConfigError: the memory writes nothing that could be rehearsed.
@@ -90,11 +91,15 @@ def open_old(
         corpus = Corpus.open(config, tokenizer)
         return OldData(corpus, corpus, source)
     try:
-        written = WrittenCorpus.write(memory, tokenizer, config.corpus.window, seed, subjects)
+        written = WrittenCorpus.write(
+            memory, tokenizer, config.corpus.window, seed, subjects, progress=progress
+        )
     except ValueError as err:
         raise ConfigError(f"{err}: --old-from corpus") from err
     try:
         return OldData(written, Corpus.open(config, tokenizer), source)
     except TandemError as err:
-        say(f"the run's corpus can't be opened ({err}); what is kept is measured on written text")
+        progress.says(
+            f"the run's corpus can't be opened ({err}); what is kept is measured on written text"
+        )
         return OldData(written, written, source)

@@ -67,5 +67,6 @@ class ToldAgain:
             Probe("", "", one.prompt, (one.answer,), True)
             for write in self._on
             for one in write.associations
+            if not one.as_chat  # a probe is the start of a document
         ]
         return sum(answers_right(self._pair, "help", self._tokenizer, probes)) if probes else 0

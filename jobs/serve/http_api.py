@@ -1,6 +1,7 @@
 """The HTTP service of one replica: routes, the token, limits, errors as the OpenAI API has them.
 
-    GET  /v1/models, /v1/told        POST /v1/completions, /v1/tell, /v1/untell       GET /healthz
+    GET  /healthz, /v1/models, /v1/told
+    POST /v1/completions, /v1/chat/completions, /v1/tell, /v1/untell
 
 Every request but /healthz needs the token, which is compared before a body is read. What the pair
 does is `jobs.serve.service`; each call of it runs on a thread, one after the other.
@@ -12,18 +13,26 @@ import asyncio
 import hashlib
 import hmac
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from actors.wire import ConfigError, TandemError
-from jobs.serve.messages import Completions, Tell, Untell, error
-from jobs.serve.service import GoneError, Service, UnknownWriteError
+from jobs.serve.event_stream import event_stream
+from jobs.serve.messages import Chat, Completions, Tell, Untell, error
+from jobs.serve.replies import ChatReplies, CompletionReplies, Replies
+from jobs.serve.service import (
+    Completed,
+    GoneError,
+    OnPiece,
+    Service,
+    TooLongError,
+    UnknownWriteError,
+)
 
 LARGEST_BODY = 8 << 20
 INVALID, SERVER = "invalid_request_error", "server_error"
@@ -67,28 +76,55 @@ def make_app(load: Callable[[], Service], digest: str | None) -> FastAPI:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    def described(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": began, "owned_by": "tandem"}
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         name = await on_pair(lambda service: service.name)
-        one = {"id": name, "object": "model", "created": began, "owned_by": "tandem"}
-        return {"object": "list", "data": [one]}
+        return {"object": "list", "data": [described(name)]}
 
-    @app.post("/v1/completions")
-    async def completions(body: Completions) -> Any:
+    @app.get("/v1/models/{name}")
+    async def model(name: str) -> Any:
+        if name != app.state.service.name:
+            message = f"no model {name!r}; this service has {app.state.service.name!r}"
+            return JSONResponse(error(message, INVALID, "model", "model_not_found"), 404)
+        return described(name)
+
+    async def completed(
+        body: Completions | Chat,
+        kind: type[Replies],
+        num_choices: int,
+        work: Callable[[Service, OnPiece | None], Completed],
+    ) -> Any:
+        """What the work makes, whole or as a stream."""
         service: Service = app.state.service
         if body.model not in (None, service.name):
             message = f"no model {body.model!r}; this service has {service.name!r}"
             return JSONResponse(error(message, INVALID, "model", "model_not_found"), 404)
-        made = await on_pair(lambda service: service.complete(body))
-        return {
-            "id": f"cmpl-{uuid.uuid4().hex}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": service.name,
-            "choices": made.choices,
-            "usage": made.usage,
-            "voice": body.voice,
-        }
+        replies = kind(service.name, body.voice, num_choices)
+        if not body.stream:
+            return replies.whole(await on_pair(lambda service: work(service, None)))
+
+        def start(on_piece: OnPiece) -> Awaitable[Completed]:
+            return on_pair(lambda service: work(service, on_piece))
+
+        events = await event_stream(start, replies, body.ends_with_usage)
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+    @app.post("/v1/completions")
+    async def completions(body: Completions) -> Any:
+        num_choices = len(body.prompts) * body.n
+        return await completed(
+            body, CompletionReplies, num_choices, lambda service, on: service.complete(body, on)
+        )
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: Chat) -> Any:
+        return await completed(
+            body, ChatReplies, body.n, lambda service, on: service.chat(body, on)
+        )
 
     @app.post("/v1/tell")
     async def tell(body: Tell) -> dict[str, Any]:
@@ -121,6 +157,10 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(UnknownWriteError)
     async def unknown(_request: Request, err: UnknownWriteError) -> JSONResponse:
         return JSONResponse(error(str(err), INVALID, "id", "write_not_found"), 404)
+
+    @app.exception_handler(TooLongError)
+    async def too_long(_request: Request, err: TooLongError) -> JSONResponse:
+        return JSONResponse(error(str(err), INVALID, code="context_length_exceeded"), 400)
 
     @app.exception_handler(GoneError)
     async def gone(_request: Request, err: GoneError) -> JSONResponse:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_TOKENS = 1024  # of one completion
-MOST_PROMPTS, MOST_CHOICES = 64, 16
+MOST_PROMPTS, MOST_CHOICES, MOST_MESSAGES = 64, 16, 1024
 MOST_ASSOCIATIONS = 1000  # of one request
 PROMPT_CHARS = 1 << 16
 
@@ -25,45 +25,112 @@ class Request(BaseModel):
 Text = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARS)]
 
 
-class Completions(Request):
-    """Body of /v1/completions. Greedy unless `temperature` is given."""
+class StreamOptions(Request):
+    """What a stream ends with, beside its choices."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class Sampled(Request):
+    """What both kinds of completion take. Greedy unless `temperature` is given."""
 
     model: str | None = None
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
     voice: Literal["own", "help", "memory"] = "help"
-    max_tokens: int = Field(16, ge=1, le=MOST_TOKENS)
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     n: int = Field(1, ge=1, le=MOST_CHOICES)
     stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     seed: int | None = Field(None, ge=0, lt=2**63)
-    with_prompt: bool = Field(False, alias="echo")
     user: str | None = None
-    stream: Literal[False] | None = None
-    logprobs: None = None
-    suffix: None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     logit_bias: dict[str, float] | None = Field(None, max_length=0)
-    best_of: Literal[1] | None = None
     presence_penalty: Literal[0] | None = None
     frequency_penalty: Literal[0] | None = None
-
-    @property
-    def prompts(self) -> list[str]:
-        """All prompts."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     @property
     def stops(self) -> list[str]:
         """Texts at which a completion ends, without them."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or ())
 
+    @property
+    def ends_with_usage(self) -> bool:
+        """Whether the last event of a stream says how many tokens it took."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class Completions(Sampled):
+    """Body of /v1/completions."""
+
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
+    max_tokens: int = Field(16, ge=1, le=MOST_TOKENS)
+    with_prompt: bool = Field(False, alias="echo")
+    logprobs: None = None
+    suffix: None = None
+    best_of: Literal[1] | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class TextPart(Request):
+    """A part of a message: text, and nothing else."""
+
+    type: Literal["text"]
+    text: Annotated[str, Field(max_length=PROMPT_CHARS)]
+
+
+class Message(Request):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[str, Field(max_length=PROMPT_CHARS)] | list[TextPart]
+    name: str | None = None
+    tool_call_id: str | None = None
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """As chat templates take it."""
+        content = self.content
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        given = {"name": self.name, "tool_call_id": self.tool_call_id}
+        role = "system" if self.role == "developer" else self.role
+        named = {key: value for key, value in given.items() if value is not None}
+        return {"role": role, "content": text, **named}
+
+
+class TextFormat(Request):
+    """The one form of an answer."""
+
+    type: Literal["text"]
+
+
+class Chat(Sampled):
+    """Body of /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
+    response_format: TextFormat | None = None
+    logprobs: Literal[False] | None = None
+    tools: list[Any] | None = Field(None, max_length=0)
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens of an answer at most; None: nothing is asked for."""
+        return self.max_completion_tokens or self.max_tokens
+
 
 class OneAssociation(Request):
-    """A prompt, its answer and other wordings of the prompt."""
+    """A prompt, its answer and other wordings of the prompt; as a turn of a chat where asked."""
 
     prompt: Text
     answer: Text
     say: list[Text] = Field(default_factory=list, max_length=MOST_PROMPTS)
+    as_chat: bool = False
 
 
 class Tell(Request):
@@ -72,6 +139,7 @@ class Tell(Request):
     prompt: Text | None = None
     answer: Text | None = None
     say: list[Text] = Field(default_factory=list, max_length=MOST_PROMPTS)
+    as_chat: bool = False
     associations: list[OneAssociation] | None = Field(
         None, min_length=1, max_length=MOST_ASSOCIATIONS
     )

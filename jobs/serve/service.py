@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from actors.pair.conversation import conversation_ids, has_template, prompt_ids, turn_ends
+from actors.pair.speech import Piece, SpeechOptions, Spoken, speak
 from actors.storage import is_local
 from actors.wire import ConfigError, StorageError
-from jobs.serve.messages import Completions, Tell, Untell
+from jobs.serve.messages import Chat, Completions, Tell, Untell
 from jobs.tell.associations import one_association, refuse_contradictions
 from jobs.tell.told_pair import ToldPair, described, run_sample
 from jobs.tell.told_pair import UnknownWriteError as UnknownWriteError
@@ -24,13 +26,21 @@ from orchestrator.run_dir.run_dir import RunDir, find_export
 REMOTE_EVERY_S = 1.0
 
 
+ANSWER_TOKENS = 256  # of a turn in a chat, where a request says nothing
+OnPiece = Callable[[Piece], None]
+
+
+class TooLongError(ConfigError):
+    """A prompt leaves no room for what is asked for."""
+
+
 class GoneError(ConfigError):
     """The folder of the served pair is gone, damaged or away."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """Choices and usage of a completion, as the OpenAI API has them."""
+    """Choices (index, text, why it ended) and usage of a completion."""
 
     choices: list[dict[str, Any]]
     usage: dict[str, int]
@@ -55,6 +65,7 @@ class Service:
         export = find_export(run)
         self.name, self._clock = RunDir(run).url.rpartition("/")[2], clock
         self._pair = ToldPair(export, run_sample(RunDir(run)))
+        self._turn_ends = turn_ends(self._pair.model)
         if self._pair.model.memory_layer.kept is not None:
             _ = self._pair.model.kept_reads  # made once, so that the first tell is as quick
         self._every_s = 0.0 if is_local(export) else REMOTE_EVERY_S
@@ -73,77 +84,49 @@ class Service:
             ) from err
         self._next = self._clock() + self._every_s
 
-    def complete(self, asked: Completions) -> Completed:
+    def complete(self, asked: Completions, on_piece: OnPiece | None = None) -> Completed:
         """Continuations of the prompts. Raises: ConfigError: a prompt leaves no room."""
-        model, tokenizer = self._pair.model, self._pair.model.tokenizer
-        prompts = [prompt for prompt in asked.prompts for _ in range(asked.n)]
-        inputs = model.prompt_inputs(prompts)
-        width = inputs["input_ids"].shape[1]
-        self._refuse_too_long(width, asked.max_tokens)
-        if asked.seed is not None:
-            torch.manual_seed(asked.seed)
-        sampling: dict[str, Any] = {"do_sample": False}
-        if asked.temperature > 0:
-            sampling = {
-                "do_sample": True,
-                "temperature": asked.temperature,
-                "top_p": asked.top_p,
-                "top_k": 0,
-            }
-        stops = {"stop_strings": asked.stops, "tokenizer": tokenizer} if asked.stops else {}
-        with torch.no_grad():
-            said = model.generate(
-                **inputs, voice=asked.voice, max_new_tokens=asked.max_tokens, **sampling, **stops
-            )
-        num_prompt = int(inputs["attention_mask"].sum()) // asked.n
-        choices, num_new = [], 0
-        for index, (row, prompt) in enumerate(zip(said[:, width:].tolist(), prompts, strict=True)):
-            tokens = self._until_end(row)
-            num_new += len(tokens)
-            has_ended = len(tokens) < asked.max_tokens
-            text, is_cut = _cut(self._text(prompt, tokens), asked.stops)
-            choices.append(
-                {
-                    "index": index,
-                    "text": f"{prompt}{text}" if asked.with_prompt else text,
-                    "logprobs": None,
-                    "finish_reason": "stop" if has_ended or is_cut else "length",
-                }
-            )
-        usage = {
-            "prompt_tokens": num_prompt,
-            "completion_tokens": num_new,
-            "total_tokens": num_prompt + num_new,
-        }
-        return Completed(choices, usage)
+        model = self._pair.model
+        prompts = [p for prompt in asked.prompts for p in [prompt_ids(model, prompt)] * asked.n]
+        before = [p for prompt in asked.prompts for p in [prompt] * asked.n]
+        options = self._options(asked, prompts, asked.max_tokens)
+        if asked.with_prompt and on_piece is not None:
+            for index, text in enumerate(before):
+                on_piece(Piece(index, text))
+        spoken = speak(model, prompts, options, on_piece)
+        texts = [
+            f"{prompt}{one.text}" if asked.with_prompt else one.text
+            for prompt, one in zip(before, spoken, strict=True)
+        ]
+        return _completed(texts, spoken, sum(map(len, prompts)) // asked.n)
 
-    def _refuse_too_long(self, width: int, max_tokens: int) -> None:
-        window = getattr(self._pair.model.config, "max_position_embeddings", None)
-        if window is not None and width + max_tokens > window:
-            raise ConfigError(
+    def chat(self, asked: Chat, on_piece: OnPiece | None = None) -> Completed:
+        """The assistant's next turn, `n` times. Raises: ConfigError: as `conversation_ids`."""
+        model = self._pair.model
+        prompt = conversation_ids(model, [message.plain for message in asked.messages])
+        window = self._window
+        room = ANSWER_TOKENS if window is None else max(1, window - len(prompt))
+        options = self._options(asked, [prompt], asked.most_tokens or min(ANSWER_TOKENS, room))
+        options = replace(options, ends=self._turn_ends)
+        spoken = speak(model, [prompt] * asked.n, options, on_piece)
+        return _completed([one.text for one in spoken], spoken, len(prompt))
+
+    def _options(
+        self, asked: Completions | Chat, prompts: list[list[int]], max_tokens: int
+    ) -> SpeechOptions:
+        width = max(len(prompt) for prompt in prompts)
+        if self._window is not None and width + max_tokens > self._window:
+            raise TooLongError(
                 f"the prompt has {width} tokens and max_tokens is {max_tokens}, but the model "
-                f"takes {window} tokens in all; shorten the prompt or lower max_tokens"
+                f"takes {self._window} tokens in all; shorten the prompt or lower max_tokens"
             )
+        return SpeechOptions(
+            asked.voice, max_tokens, asked.temperature, asked.top_p, asked.stops, asked.seed
+        )
 
-    def _until_end(self, row: list[int]) -> list[int]:
-        """Tokens before the one that ends a text."""
-        ends = self._pair.model.generation_config.eos_token_id
-        marks = {
-            *(ends if isinstance(ends, list) else [ends]),
-            self._pair.model.tokenizer.pad_token_id,
-        }
-        at = next((at for at, token in enumerate(row) if token in marks), len(row))
-        return row[:at]
-
-    def _text(self, prompt: str, tokens: list[int]) -> str:
-        """What the tokens add to the prompt; alone some tokenizers drop their first space."""
-        tokenizer = self._pair.model.tokenizer
-        ids = tokenizer(prompt).input_ids
-        before = str(tokenizer.decode(ids, skip_special_tokens=True))
-        whole = str(tokenizer.decode([*ids, *tokens], skip_special_tokens=True))
-        if whole.startswith(before):
-            return whole[len(before) :]
-        return str(tokenizer.decode(tokens, skip_special_tokens=True))
+    @property
+    def _window(self) -> int | None:
+        return self._pair.model.longest
 
     def tell(self, asked: Tell) -> dict[str, Any]:
         """Tells the pair; every request after it is answered with it. Raises: ConfigError."""
@@ -152,11 +135,18 @@ class Service:
         if asked.associations is None:
             assert asked.prompt is not None
             assert asked.answer is not None
-            given = [one_association(asked.prompt, asked.answer, asked.say)]
-        elif asked.prompt is not None or asked.answer is not None or asked.say:
+            given = [one_association(asked.prompt, asked.answer, asked.say, asked.as_chat)]
+        elif asked.prompt is not None or asked.answer is not None or asked.say or asked.as_chat:
             raise ConfigError("associations have prompts, answers and wordings of their own")
         else:
-            given = [one_association(a.prompt, a.answer, a.say) for a in asked.associations]
+            given = [
+                one_association(a.prompt, a.answer, a.say, a.as_chat) for a in asked.associations
+            ]
+        if any(one.as_chat for one in given) and not has_template(self._pair.model):
+            raise ConfigError(
+                "as_chat: this pair's tokenizer has no chat template that says how a turn is "
+                "written; leave it out"
+            )
         refuse_contradictions(given)
         return {"object": "write", **self._pair.tell(given).to_json()}
 
@@ -173,7 +163,15 @@ class Service:
         return {"object": "write", **described(write), "on": False, "taken_back": True}
 
 
-def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """The text before the first stop, and whether there was one."""
-    at = min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))
-    return text[:at], at < len(text)
+def _completed(texts: Sequence[str], spoken: Sequence[Spoken], num_prompt: int) -> Completed:
+    num_new = sum(len(one.tokens) for one in spoken)
+    choices = [
+        {"index": index, "text": text, "why": one.why}
+        for index, (text, one) in enumerate(zip(texts, spoken, strict=True))
+    ]
+    usage = {
+        "prompt_tokens": num_prompt,
+        "completion_tokens": num_new,
+        "total_tokens": num_prompt + num_new,
+    }
+    return Completed(choices, usage)

@@ -13,8 +13,8 @@ from orchestrator.console import Console
 
 def submit(
     kind: Annotated[
-        Literal["train", "tune", "evaluate"],
-        typer.Argument(metavar="COMMAND", help="train, tune or evaluate."),
+        Literal["train", "tune", "evaluate", "teach"],
+        typer.Argument(metavar="COMMAND", help="train, tune, evaluate or teach."),
     ],
     target: Annotated[
         str, typer.Argument(metavar="CONFIG", help="The command's config, search or run.")
@@ -53,7 +53,7 @@ def submit(
     ] = 60.0,
     insecure: InsecureOption = False,
 ) -> None:
-    """Runs train, tune or evaluate on a Ray cluster; follows it and exits with its code."""
+    """Runs train, tune, evaluate or teach on a Ray cluster; follows it and exits with its code."""
     with exit_codes():
         from jobs.submit.submit import SubmitOptions, parse_env, run_submit
 

@@ -43,13 +43,14 @@ from jobs.submit.preflight import (
     survey_request_file,
 )
 from jobs.submit.survey import Survey, SurveyRequest
+from jobs.submit.teaching import teaching_of
 from jobs.tune.search import load_search, vary
 from orchestrator.console import Console
 from orchestrator.nodes.placement import Resources
 from orchestrator.settings.config import Config, load_config
 from orchestrator.settings.yaml_file import read_yaml
 
-Kind = Literal["train", "tune", "evaluate"]
+Kind = Literal["train", "tune", "evaluate", "teach"]
 CONFIG_FILE, SEARCH_FILE = "config.yaml", "search.yaml"
 STOP_MARGIN_S = 30  # beyond `recovery.drain_s`, for the last checkpoint to be written
 
@@ -173,13 +174,25 @@ def job_request(
     if kind == "evaluate":
         if overrides or resume:
             raise ConfigError("submit evaluate takes a run directory and nothing else")
-        if "://" not in target and not os.path.isabs(target):
-            raise ConfigError(
-                f"{target}: a job has no folder of this machine; name the run as the cluster's "
-                "nodes see it, e.g. s3://bucket/runs/my-run or /mnt/shared/runs/my-run"
-            )
+        refuse_relative(target)
         name = f"evaluate-{target.rstrip('/').rpartition('/')[2]}"
         return JobRequest(name, ("evaluate", target), "", expected=(target,), may_exist=True)
+    if kind == "teach":
+        if resume:
+            raise ConfigError(
+                f"a teaching that was interrupted goes on with: tandem submit train "
+                f"{target}-taught/config.yaml --resume"
+            )
+        refuse_relative(target)
+        teaching = teaching_of(target, overrides)
+        return JobRequest(
+            f"teach-{target.rstrip('/').rpartition('/')[2]}",
+            teaching.arguments,
+            teaching.out,
+            teaching.out.rpartition("/")[0],
+            entries=teaching.entries,
+            expected=(target,),
+        )
     if kind == "train":
         shipment = _ship(load_config(target, overrides), options)
         config = shipment.config
@@ -195,6 +208,15 @@ def job_request(
             may_exist=resume,
         )
     return _search(target, overrides, options)
+
+
+def refuse_relative(target: str) -> None:
+    """Raises: ConfigError: the run is in a folder of this machine."""
+    if "://" not in target and not os.path.isabs(target):
+        raise ConfigError(
+            f"{target}: a job has no folder of this machine; name the run as the cluster's "
+            "nodes see it, e.g. s3://bucket/runs/my-run or /mnt/shared/runs/my-run"
+        )
 
 
 def _search(path: str, overrides: Sequence[str], options: SubmitOptions) -> JobRequest:

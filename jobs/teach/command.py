@@ -8,7 +8,7 @@ import typer
 
 from actors.wire import ConfigError
 from jobs.exit_codes import UNREFLECTED, exit_codes
-from jobs.options import JsonOption, RunArgument, TemplatesOption
+from jobs.options import JsonOption, NoWaitOption, RunArgument, TemplatesOption
 from orchestrator.console import Console
 
 
@@ -66,9 +66,12 @@ def teach(
         bool, typer.Option("--ray", help="Train in processes on Ray, with the run's workers.")
     ] = False,
     as_json: JsonOption = False,
+    no_wait: NoWaitOption = False,
 ) -> None:
-    """Has a run's data layer learn lessons, without its corpus; RUN stays unchanged."""
-    from jobs.teach.teach import TeachOptions, run_teach
+    """Has a run's data layer learn lessons, without its corpus; RUN stays unchanged. A running run
+    learns them from its next interval on, beside its corpus."""
+    from jobs.teach.options import TeachOptions
+    from jobs.teach.teach import run_teach
 
     with exit_codes():
         if ids and not told:
@@ -89,6 +92,7 @@ def teach(
             train=train,
             tell=tell_first,
             ray=ray,
+            no_wait=no_wait,
         )
         if not run_teach(run, options, Console(), as_json):
             raise typer.Exit(UNREFLECTED)

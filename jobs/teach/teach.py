@@ -1,8 +1,9 @@
 """`tandem teach`: the data layer of a finished run is taught lessons; its memory follows.
 
-The run does not change. What is taught, and the text that the memory wrote for it, are written into
-the directory of the result, which is then trained like any run: the same coordinator, checkpoints,
-resume and report. Nothing of the run's corpus is opened.
+A finished run does not change. What is taught, and the text that the memory wrote for it, are
+written into the directory of the result, which is then trained like any run: the same coordinator,
+checkpoints, resume and report. Nothing of the run's corpus is opened. A run that still trains is
+taught by `running`.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from actors.lessons.given_lessons import GivenLessons, merged, read_lessons
 from actors.lessons.lesson import Lesson, to_lines
 from actors.lessons.lesson_files import read_kept_lessons
 from actors.settings.teach import TeachSpec
 from actors.wire import ConfigError
+from jobs.teach.options import TeachOptions
+from jobs.teach.printed import print_lessons, print_taught
+from jobs.teach.running import is_running, refuse_options, teach_running, told_lessons_of
 from jobs.teach.taught_config import EXAM, LESSONS, TOLD, WRITTEN, Sources, taught_config
 from orchestrator.console import Console
-from orchestrator.reporting.taught_report import figure_rows, lesson_rows, lost_rows, subtitle
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.run_status import is_finished
 from orchestrator.run_dir.saved_config import saved_config
@@ -34,45 +35,6 @@ if TYPE_CHECKING:
     from actors.layers.named_writes import NamedWrites
     from actors.teaching.lesson_preparation import Prepared
 
-SHOWN = 8  # lessons and lost answers in the terminal
-
-
-@dataclass(frozen=True)
-class TeachOptions:
-    """Options of the command; None: the default.
-
-    Attributes:
-        lessons: path of the lessons.
-        told: named writes to take over; none of them named: all that are on.
-        from_memory: take over what the memory knows and the data layer does not.
-        dry_run: say what would be taught, and train nothing.
-        templates: wordings of lessons that are facts.
-        out: directory of the result.
-        steps, lr, seed: of the data layer's training.
-        written: documents that the memory writes.
-        rehearse: weight of what keeps the old.
-        reword: whether lessons are also taught in wordings that the memory knows.
-        train: what of the data layer moves: `all`, `lora`, or what the run trained.
-        tell: whether the memory is told the lessons in closed form first.
-        ray: train in processes on Ray, as the run's workers say; else in this process.
-    """
-
-    lessons: str | None = None
-    told: tuple[str, ...] | None = None
-    from_memory: bool = False
-    dry_run: bool = False
-    templates: str | None = None
-    out: str | None = None
-    steps: int | None = None
-    lr: float | None = None
-    seed: int | None = None
-    written: int = 6000
-    rehearse: float | None = None
-    reword: bool = True
-    train: str | None = None
-    tell: bool = True
-    ray: bool = False
-
 
 def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) -> bool:
     """Teaches, writes the result, prints it, and returns whether the memory reflects it.
@@ -83,6 +45,9 @@ def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) 
     """
     began = time.time()
     run_dir = RunDir(run)
+    if is_running(run_dir):
+        _teach_running(run_dir, options, console, as_json)
+        return True
     export = find_export(run)
     config = saved_config(run_dir)
     refuse_mixed(options, config)
@@ -109,6 +74,21 @@ def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) 
         print_taught(found, console)
         console.say(f"report: {out.url}/{REPORT}")
     return bool(result.summary["reflects_final"])
+
+
+def _teach_running(run_dir: RunDir, options: TeachOptions, console: Console, as_json: bool) -> None:
+    """Raises: ConfigError, TandemError: as `teach_running`."""
+    config = saved_config(run_dir)
+    refuse_options(run_dir, options)
+    refuse_mixed(options, config)
+    if options.told is not None:
+        lessons = told_lessons_of(run_dir, options.told)
+    else:
+        lessons = list(read_given(run_dir, config, options).lessons)
+    view = Console(quiet=True) if as_json else console
+    outcome = teach_running(run_dir, config, lessons, view, options.no_wait)
+    if as_json:
+        console.print_json(json.dumps(outcome))
 
 
 def refuse_mixed(options: TeachOptions, config: Config) -> None:
@@ -309,7 +289,7 @@ def left_writes(writes: NamedWrites, lessons: Sequence[Lesson]) -> list[Any]:
     """Named writes that are on, less what is taught of them: they go on with the taught memory.
     What is taught becomes part of its table, and is fresh no longer.
     """
-    from actors.training.told import told_to_lists
+    from actors.lessons.told import told_to_lists
     from actors.wire import Told, ToldAssociation
 
     taught = {prompt for lesson in lessons for prompt in lesson.prompts}
@@ -344,43 +324,3 @@ def _facts(
         "prepare_s": prepare_s,
         **prepared.figures,
     }
-
-
-def print_lessons(lessons: Sequence[Lesson], console: Console, as_json: bool) -> None:
-    """Prints lessons that would be taught, as a file of them or as a table."""
-    if as_json:
-        rows = [{"prompt": one.prompt, "answer": one.answer} for one in lessons]
-        console.print_json(json.dumps(rows))
-        return
-    table = Table(title=f"what would be taught ({len(lessons)})", title_justify="left")
-    for heading in ("prompt", "answer"):
-        table.add_column(heading, overflow="fold")
-    for one in lessons:
-        table.add_row(f"{one.prompt} …", one.answer)
-    console.print(table)
-
-
-def print_taught(taught: dict[str, Any], console: Console) -> None:
-    """Prints the figures, some of the lessons, and what was lost."""
-    console.say(subtitle(taught))
-    figures = Table(title="what teaching did", title_justify="left")
-    for heading in ("figure", "value", "what it says"):
-        figures.add_column(heading, justify="right" if heading == "value" else "left")
-    for row in figure_rows(taught):
-        figures.add_row(*row)
-    console.print(figures)
-    missed = [one for one in taught["lessons"] if "own" not in one["right"]]
-    if missed:
-        table = Table(title=f"lessons not taught ({len(missed)})", title_justify="left")
-        for heading in ("prompt", "wanted", "before", "data layer alone"):
-            table.add_column(heading, overflow="fold")
-        for row in lesson_rows(taught, min(SHOWN, len(missed))):
-            table.add_row(*row[:4])
-        console.print(table)
-    if lost := lost_rows(taught, "lost")[:SHOWN]:
-        table = Table(title="answers that were lost, some", title_justify="left")
-        for heading in ("prompt", "before", "now"):
-            table.add_column(heading, overflow="fold")
-        for row in lost:
-            table.add_row(*row)
-        console.print(table)

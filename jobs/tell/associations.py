@@ -65,8 +65,10 @@ def associations_of(given: Given, run_templates: str | None) -> list[Association
     return found
 
 
-def one_association(prompt: str, answer: str, say: Sequence[str] = ()) -> Association:
-    """A prompt, its answer and other wordings.
+def one_association(
+    prompt: str, answer: str, say: Sequence[str] = (), as_chat: bool = False
+) -> Association:
+    """A prompt, its answer and other wordings; `as_chat` as in `Association`.
 
     Raises:
         ConfigError: one of them is empty or no UTF-8; or the answer is not last in a wording.
@@ -80,7 +82,9 @@ def one_association(prompt: str, answer: str, say: Sequence[str] = ()) -> Associ
             ) from err
         if not text.strip():
             raise ConfigError(f"the {name} is empty: expected text, got {text!r}")
-    return Association(prompt.rstrip(), answer.strip(), tuple(_up_to_answer(w) for w in say))
+    return Association(
+        prompt.rstrip(), answer.strip(), tuple(_up_to_answer(w) for w in say), as_chat
+    )
 
 
 def _up_to_answer(wording: str) -> str:

@@ -19,6 +19,8 @@ from actors.corpus.kept_windows import kept_windows
 from actors.corpus.windows import Windows
 from actors.layers.named_writes import Association, NamedWrite, NamedWrites
 from actors.measuring.answers import is_answered
+from actors.pair.conversation import conversation_ids, prompt_ids, turn_ends
+from actors.pair.speech import SpeechOptions, speak
 from actors.pair.tandem_model import TandemModel, load_tandem_model
 from actors.settings.run import MEMORY
 from actors.tokenizers.tokenizer import Tokenizer
@@ -200,9 +202,17 @@ class ToldPair:
         return ToldResult(write, tuple(said), seconds)
 
     def _ask(self, associations: Sequence[Association]) -> list[str]:
-        longest = max(len(self.model.tokenizer(f" {one.answer}").input_ids) for one in associations)
-        prompts = [one.prompt for one in associations]
-        return list(self.model.ask(prompts, voice="help", max_new_tokens=longest + TOKENS_AFTER))
+        model = self.model
+        longest = max(len(model.tokenizer(f" {one.answer}").input_ids) for one in associations)
+        ends = turn_ends(model) if any(one.as_chat for one in associations) else ()
+        options = SpeechOptions("help", longest + TOKENS_AFTER, ends=ends)
+        prompts = [
+            conversation_ids(model, [{"role": "user", "content": one.prompt}])
+            if one.as_chat
+            else prompt_ids(model, one.prompt)
+            for one in associations
+        ]
+        return [said.text.strip() for said in speak(model, prompts, options)]
 
     def untell(self, id: str, say: Say = _silent) -> NamedWrite:
         """Takes a write back; returns it.

@@ -86,7 +86,7 @@ def run_search(path: str, overrides: Sequence[str], console: Console) -> bool:
     where = RunDir(search.url)
     refuse_other_search(where, search)
     check_installed(search.spec.trackers)
-    _, _, inventory = look_at_corpus(search.base)
+    inventory = look_at_corpus(search.base).inventory
     marks = CorpusMarks.of(search.base.corpus)
     warnings_so_far: list[str] = []  # shown with the progress
     if where.exists(SEARCH):

@@ -75,6 +75,6 @@ class InProcessRuntime:
         """Without deadlines and restarts."""
         return without_deadlines(config)
 
-    def notice(self, groups: Groups) -> StopRequested:
+    def notice(self, groups: Groups, config: Config) -> StopRequested:
         """None ever comes."""
         return lambda: None

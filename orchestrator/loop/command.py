@@ -12,13 +12,14 @@ from pydantic import Field, model_validator
 
 from actors.settings.base import Spec
 from actors.settings.run import DATA, MEMORY
-from actors.wire import Told, ToldAssociation
+from actors.wire import LiveLesson, Told, ToldAssociation
 
 STOP: Final = "stop"
 CHECKPOINT: Final = "checkpoint"
 RESIZE: Final = "resize"
 TELL: Final = "tell"
 UNTELL: Final = "untell"
+TEACH: Final = "teach"
 ACCEPTED: Final = "accepted"
 REFUSED: Final = "refused"
 DONE: Final = "done"
@@ -26,6 +27,7 @@ ID_PATTERN = r"^[0-9]{19}-[0-9a-f]{8}$"  # nanoseconds, so that names sort by ti
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 MOST_WORKERS = 4096
 MOST_ASSOCIATIONS, MOST_WORDINGS, TEXT_CHARS = 2000, 64, 1 << 16
+MOST_LESSONS = 20_000
 LONGEST_WAIT_S = 86400.0
 
 State = Literal["accepted", "refused", "done"]
@@ -39,13 +41,22 @@ class Association(Spec):
     wordings: tuple[str, ...] = Field((), max_length=MOST_WORDINGS)
 
 
+class TaughtLesson(Spec):
+    """What is to be taught: as `LiveLesson`."""
+
+    prompt: str = Field(min_length=1, max_length=TEXT_CHARS)
+    answer: str = Field(min_length=1, max_length=TEXT_CHARS)
+    wordings: tuple[str, ...] = Field((), max_length=MOST_WORDINGS)
+    subject: str = Field("", max_length=TEXT_CHARS)
+
+
 class Command(Spec):
     """What a person asks of a running run."""
 
     id: str = Field(pattern=ID_PATTERN, description="The file's name, too.")
     run: str = Field(min_length=1, description="Name of the run.")
     driver: str = Field(min_length=1, description="The driver that it is meant for.")
-    kind: Literal["stop", "checkpoint", "resize", "tell", "untell"]
+    kind: Literal["stop", "checkpoint", "resize", "tell", "untell", "teach"]
     data_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     memory_workers: int | None = Field(None, ge=1, le=MOST_WORKERS)
     wait_s: float = Field(
@@ -56,6 +67,16 @@ class Command(Spec):
     associations: tuple[Association, ...] = Field(
         (), max_length=MOST_ASSOCIATIONS, description="What is told; the other commands have none."
     )
+
+    lessons: tuple[TaughtLesson, ...] = Field(
+        (), max_length=MOST_LESSONS, description="What is taught; the other commands have none."
+    )
+
+    @model_validator(mode="after")
+    def _a_teach_has_something_to_teach(self) -> Self:
+        if bool(self.lessons) != (self.kind == TEACH):
+            raise ValueError("teach needs lessons, and only it has some")
+        return self
 
     @model_validator(mode="after")
     def _tells_have_a_name_and_something_to_tell(self) -> Self:
@@ -80,6 +101,11 @@ class Command(Spec):
         told_at = int(self.id.partition("-")[0]) / 1e9
         some = (ToldAssociation(a.prompt, a.answer, a.wordings) for a in self.associations)
         return Told(self.name, told_at, tuple(some))
+
+    @property
+    def taught(self) -> tuple[LiveLesson, ...]:
+        """What a teach asks for, as a group's order says it."""
+        return tuple(LiveLesson(o.prompt, o.answer, o.wordings, o.subject) for o in self.lessons)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -4,6 +4,7 @@
                  -> its next interval with a version ends with a checkpoint
                  -> the cluster gives the group its new size, from that checkpoint -> done
     checkpoint:  asked -> the first interval that neither group has begun ends with one
+    teach:       asked -> the first interval that neither group has begun, and every later one
     tell:        asked -> the memory group's next interval takes it; every version after that has it
 
 Touches no file and never waits. One resize at a time, of one group or of both; each group changes
@@ -14,16 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from actors.settings.run import MEMORY
-from actors.training.told import with_changes
-from actors.wire import Told
+from actors.lessons.live_lessons import digest_of, with_lessons
+from actors.lessons.told import with_changes
+from actors.settings.run import DATA, MEMORY
+from actors.wire import LiveLesson, Told
 from orchestrator.loop import phases
 from orchestrator.loop.command import (
     ACCEPTED,
     CHECKPOINT,
     DONE,
     REFUSED,
+    TEACH,
     TELL,
     UNTELL,
     Command,
@@ -39,6 +43,9 @@ from orchestrator.loop.resize_rules import Resize, group_sizes, refuse_resize, w
 from orchestrator.loop.schedule import Plan
 from orchestrator.settings.config import Config
 
+TOO_LATE_TO_TEACH = (
+    "both groups have begun their last common interval; teach the run once it has ended"
+)
 TOO_LATE = "the memory group has no interval left; tell the run once it has ended"
 
 
@@ -91,6 +98,9 @@ class CommandHandler:
         self._resizing: _Resizing | None = None
         self._tells: list[Command] = []  # that no order has taken
         self._taken: dict[int, list[Command]] = {}  # by the memory group's interval
+        self._teachings: list[tuple[int, Command]] = []  # with the interval that begins them
+        self._untaught: list[tuple[int, Command]] = []  # of these, without a last reply
+        self._learned: tuple[LiveLesson, ...] | None = None  # when this driver began
         self._stopping = False
 
     def handle_new(self, stopping: bool) -> None:
@@ -103,6 +113,8 @@ class CommandHandler:
                 self._plan_checkpoint(command)
             elif command.kind in (TELL, UNTELL):
                 self._plan_tell(command)
+            elif command.kind == TEACH:
+                self._plan_teaching(command)
             else:
                 self._plan_resize(command)
 
@@ -139,6 +151,43 @@ class CommandHandler:
             self._tells.append(command)
             text = f"{command.name}: from the memory group's next interval on"
             self._reply(command, ACCEPTED, text)
+
+    def _plan_teaching(self, command: Command) -> None:
+        progress = {group: state.progress for group, state in self._groups.items()}
+        interval = next_common_version(self._plan, progress)
+        if (reason := refuse_teaching(self._config)) is not None:
+            self._reply(command, REFUSED, reason)
+        elif interval is None:
+            self._reply(command, REFUSED, TOO_LATE_TO_TEACH)
+        else:
+            self._teachings.append((interval, command))
+            self._untaught.append((interval, command))
+            num = len(command.lessons)
+            text = f"{num} lesson(s): both groups learn them from interval {interval} on"
+            self._reply(command, ACCEPTED, text, interval)
+
+    def take_lessons(self, interval: int) -> dict[str, Any]:
+        """Fields of a group's order for that interval: the lessons that it brings, and the digest
+        of all that the group learns then.
+        """
+        if self._learned is None:
+            self._learned = self._groups[DATA].lessons
+        all_, new = self._learned, ()  # type: tuple[LiveLesson, ...], tuple[LiveLesson, ...]
+        for begins, command in self._teachings:
+            if begins <= interval:
+                all_ = with_lessons(all_, command.taught)
+            if begins == interval:
+                new = with_lessons(new, command.taught)
+        return {"lessons": new, "lessons_digest": digest_of(all_)}
+
+    def taught_in(self) -> None:
+        """An interval was committed: replies to teachings that both groups have begun."""
+        committed = min(state.committed for state in self._groups.values())
+        done = [one for one in self._untaught if one[0] <= committed]
+        self._untaught = [one for one in self._untaught if one[0] > committed]
+        for interval, command in done:
+            text = f"{len(command.lessons)} lesson(s): both groups learn them since interval"
+            self._reply(command, DONE, f"{text} {interval}, and until the run ends", interval)
 
     def take_told(self, group: str, interval: int) -> tuple[Told, ...]:
         """What the group's next interval is told; only once."""
@@ -263,3 +312,16 @@ class CommandHandler:
             text = f"the run came to its end before the {left} group could be resized"
             self._reply(self._resizing.command, REFUSED, f"{done}; {text}" if done else text)
             self._resizing = None
+
+
+def refuse_teaching(config: Config) -> str | None:
+    """Why a running run can't be taught; None: it can."""
+    if config.teach.is_on:
+        return "this run teaches a finished one; teach its result once it has ended"
+    if config.data.layer.keeps_model:
+        return (
+            f"the data layer's model keeps its weights (data.layer.train is "
+            f"{config.data.layer.train}), so that it learns no lesson; tell the memory (tandem "
+            "tell), or teach the run once it has ended (--train lora)"
+        )
+    return None

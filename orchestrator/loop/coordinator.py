@@ -204,6 +204,7 @@ class Coordinator:
             profile=f"{self._config.run_url}/{PROFILES}" if step.interval in self._profiled
             else None,
             told=self._commands.take_told(step.group, step.interval),
+            **self._commands.take_lessons(step.interval),
         )  # fmt: skip
         waited_s = now - state.committed_at if state.committed_at is not None else 0.0
         state.adopted = step.peer_version
@@ -300,6 +301,7 @@ class Coordinator:
         if event.checkpoint is not None:
             self._save(event.checkpoint)
         self._commands.told_in(event.group, event.interval)
+        self._commands.taught_in()
         self._commands.at_boundary(event.checkpoint)
         self._evaluations.start_if_due(min(p.committed for p in self._progress.values()), self.ring)
 
@@ -309,6 +311,7 @@ class Coordinator:
         if version.group == DATA:
             self._trained.add(version)
         self._groups[version.group].told = version.headers[0].told
+        self._groups[version.group].lessons = version.headers[0].lessons
 
     def _save(self, checkpoint: GroupCheckpoint) -> None:
         """Keeps a group's checkpoint until the other group's of the same interval is in; one that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from actors.wire import Told
+from actors.wire import LiveLesson, Told
 from orchestrator.loop.deadlines import Pace
 from orchestrator.loop.phases import GroupPhase, Starting, is_busy
 from orchestrator.loop.recovery import Failure, Journal
@@ -25,6 +25,7 @@ class GroupState:
         failures: so far.
         pace: how long its intervals take.
         told: what its newest version was told; the memory group's alone.
+        lessons: what its newest version is taught while the run goes on.
     """
 
     phase: GroupPhase = field(default_factory=lambda: Starting(0.0))
@@ -36,6 +37,7 @@ class GroupState:
     failures: list[Failure] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
     told: tuple[Told, ...] = ()
+    lessons: tuple[LiveLesson, ...] = ()
 
     @property
     def incarnation(self) -> int:

@@ -18,6 +18,7 @@ class Preemption:
 
     Args:
         node_ids: the nodes on which the run has processes now.
+        then: the command that goes on from the newest checkpoint.
         draining: ids of draining nodes, with deadlines in milliseconds since the epoch; 0: none.
         clock: monotonic seconds.
     """
@@ -25,10 +26,12 @@ class Preemption:
     def __init__(
         self,
         node_ids: Callable[[], Collection[str]],
+        then: str,
         draining: Callable[[], Mapping[str, int]] = draining_nodes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._node_ids, self._draining, self._clock = node_ids, draining, clock
+        self._node_ids, self._then = node_ids, then
+        self._draining, self._clock = draining, clock
         self._next_look = 0.0
         self._reason: str | None = None
 
@@ -44,6 +47,6 @@ class Preemption:
             left = f" in {deadline_ms / 1000 - time.time():.0f} s" if deadline_ms else ""
             self._reason = (
                 f"stopped because node {node[:12]} is taken away{left}; both groups were ended; "
-                "the same command with --resume goes on from the newest checkpoint"
+                f"{self._then} goes on from the newest checkpoint"
             )
         return self._reason

@@ -23,6 +23,7 @@ from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.processes.ray_session import ray_session
 from orchestrator.runtime import Groups, Say, StopRequested
 from orchestrator.settings.config import Config
+from orchestrator.settings.file_names import resume_command
 
 
 class RayStore:
@@ -91,7 +92,7 @@ class RayRuntime:
         """The run's own."""
         return config
 
-    def notice(self, groups: Groups) -> Callable[[], str | None]:
+    def notice(self, groups: Groups, config: Config) -> Callable[[], str | None]:
         """That a node with a process of the run is taken away."""
         assert isinstance(groups, RayCluster)
-        return Preemption(groups.node_ids).reason
+        return Preemption(groups.node_ids, resume_command(config.run_url)).reason

@@ -1,7 +1,11 @@
-"""A view that is redrawn in place on a terminal that can, and prints lines elsewhere."""
+"""A view that is redrawn in place on a terminal that can, and prints lines elsewhere.
+
+Where nothing is redrawn, a view may say at intervals, on a thread of its own, that it is there.
+"""
 
 from __future__ import annotations
 
+from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
@@ -17,11 +21,22 @@ class LiveView:
     Args:
         console: where; its `is_interactive` decides.
         refreshes: redrawings a second.
+        beats_every_s: seconds between two calls of `_beat` where nothing is redrawn; None: none.
+        transient: whether the view is gone at the end.
     """
 
-    def __init__(self, console: Console, refreshes: float) -> None:
-        self._console, self._refreshes = console, refreshes
+    def __init__(
+        self,
+        console: Console,
+        refreshes: float,
+        beats_every_s: float | None = None,
+        transient: bool = False,
+    ) -> None:
+        self._console, self._refreshes, self._transient = console, refreshes, transient
         self._live: Live | None = None
+        self._beats_every_s = beats_every_s
+        self._ended = Event()
+        self._beating: Thread | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_interactive:
@@ -29,8 +44,13 @@ class LiveView:
                 console=self._console,
                 get_renderable=self._render,
                 refresh_per_second=self._refreshes,
+                transient=self._transient,
             )
             self._live.__enter__()
+        elif self._beats_every_s is not None:
+            self._ended.clear()
+            self._beating = Thread(target=self._keep_beating, name="tandem-progress", daemon=True)
+            self._beating.start()
         return self
 
     def __exit__(
@@ -42,6 +62,17 @@ class LiveView:
         if self._live is not None:
             self._live.__exit__(kind, error, traceback)
             self._live = None
+        if self._beating is not None:
+            self._ended.set()
+            self._beating.join()
+            self._beating = None
+
+    def _keep_beating(self) -> None:
+        while not self._ended.wait(self._beats_every_s):
+            self._beat()
+
+    def _beat(self) -> None:
+        """Says that it is still there, and how far."""
 
     @property
     def _is_live(self) -> bool:

@@ -23,6 +23,7 @@ from orchestrator.run_dir.metrics import SHOWN_LOSSES, Row
 from orchestrator.settings.config import Config
 
 LINE_EVERY_S = 10.0
+QUIET_S = 30.0  # without a line, after which the run says that it is still there
 
 
 class ProgressView(LiveView):
@@ -34,15 +35,18 @@ class ProgressView(LiveView):
     """
 
     def __init__(self, config: Config, console: Console) -> None:
-        super().__init__(console, refreshes=4)
+        super().__init__(console, refreshes=4, beats_every_s=LINE_EVERY_S)
         self._config = config
         self._rows: dict[str, Row] = {}
         self._waited_s: dict[str, float] = dict.fromkeys(GROUPS, 0.0)
         self._evaluation: Row | None = None
         self._phase = "starting"
-        self._began = time.monotonic()
+        self._began = self._printed_at = time.monotonic()
         self._first_interval_at: float | None = None
         self._next_line = 0.0
+        self._steps: Mapping[str, int] = {}
+        self._is_training = False
+        self._shares: list[tuple[float, float]] = []  # when which share of all steps was reached
 
     def phase(self, text: str) -> None:
         """What the run is doing now."""
@@ -87,6 +91,29 @@ class ProgressView(LiveView):
         for warning in dict.fromkeys(w for rank in ranks for w in rank.warnings):
             self.warning(warning)
         self._phase = "training"
+        self._is_training = True
+
+    def steps(self, steps: Mapping[str, int]) -> None:
+        """How far each group is, until the first interval is there to show; called on another
+        thread.
+        """
+        if not self._is_training or self._rows:
+            return
+        self._steps, now = dict(steps), time.monotonic()
+        totals = {group: self._config.total_steps(group) for group in GROUPS}
+        share = sum(steps.get(group, 0) / totals[group] for group in GROUPS) / len(GROUPS)
+        if share > (self._shares[-1][1] if self._shares else 0):
+            self._shares = [*self._shares[:1], (now, share)]  # the first and the last
+
+    def _first_steps(self) -> str:
+        totals = {group: self._config.total_steps(group) for group in GROUPS}
+        steps = self._steps
+        text = "  ".join(f"{g}: step {steps.get(g, 0)}/{total}" for g, total in totals.items())
+        if len(self._shares) == 2:  # the first step is slower than the others
+            (first_at, first), (last_at, last) = self._shares
+            left_s = (1 - last) * (last_at - first_at) / (last - first)
+            text += f"  left about {clock(round(left_s))}"
+        return f"{text}  (in the first interval)"
 
     def interval(self, row: Row) -> None:
         """A group finished an interval."""
@@ -134,6 +161,21 @@ class ProgressView(LiveView):
         self._phase = f"stopping after a checkpoint of interval {interval}"
         self._say(f"{self._phase}; Ctrl-C once more ends the run at once")
 
+    def _print(self, text: str, style: str | None = None) -> None:
+        self._printed_at = time.monotonic()
+        super()._print(text, style)
+
+    def _beat(self) -> None:
+        """Between two intervals of a large model nothing else is said for minutes."""
+        if time.monotonic() - self._printed_at < QUIET_S:
+            return
+        if self._rows:
+            self._print(self._line())
+        elif self._steps:
+            self._say(self._first_steps())
+        else:
+            self._say(f"{self._phase}, no interval is done yet")
+
     def _say(self, text: str) -> None:
         self._print(f"[{self._elapsed():6.1f} s] {text}")
 
@@ -157,7 +199,7 @@ class ProgressView(LiveView):
         total = self._config.total_steps(group)
         row = self._rows.get(group)
         if row is None:
-            return {"step": f"0/{total}"}
+            return {"step": f"{self._steps.get(group, 0)}/{total}"}
         losses = "  ".join(
             f"{name} {row[key]:.3f}"
             for name in SHOWN_LOSSES[group]

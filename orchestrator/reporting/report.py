@@ -106,6 +106,10 @@ MEANING = {
     "general_mixing": "mean λ there; near 0 where the memory knows nothing",
     "slots_used_frac": "share of slots that the held-out text reads",
     "slots_top1pct_share": "share of the reads that go to the most read 1 % of the slots",
+    "ngram_collisions_frac": (
+        "of the held-out text's n-grams, the share that another one shares a slot with; with "
+        "memory.layer.addresses ngrams"
+    ),
     "written_likely_frac": (
         "share of the documents that the memory writes by itself that the data layer holds as "
         "likely as 95 % of the held-out documents; teaching rehearses what the memory writes"

@@ -29,7 +29,12 @@ FIGURES = (
     "written_nats_limit",
     "written_tokens",
 )
-GENERAL_FIGURES = ("general_own_loss", "general_help_loss", "general_mixing")  # where shown
+SOMETIMES = (  # where they are measured
+    "general_own_loss",
+    "general_help_loss",
+    "general_mixing",
+    "ngram_collisions_frac",
+)
 
 
 def summarise(
@@ -43,7 +48,7 @@ def summarise(
     """The whole summary of a run that finished."""
     changed, _ = metrics.reflection()
     measured = outcome.final_evaluation.figures
-    shown = [*FIGURES, *(name for name in GENERAL_FIGURES if name in measured)]
+    shown = [*FIGURES, *(name for name in SOMETIMES if name in measured)]
     figures = {name: _finite(measured.get(name)) for name in shown}
     plan = Plan(config.intervals, config.exchange.catchup_intervals)
     summary: dict[str, Any] = {
@@ -86,7 +91,7 @@ def summarise(
 
 def before_training(config: Config, row: Row) -> dict[str, Any]:
     """Figures of version 0: `heldout`, `accuracy` where there are probes, and on how much text."""
-    names = [name for name in (*FIGURES, *GENERAL_FIGURES) if f"heldout.{name}" in row]
+    names = [name for name in (*FIGURES, *SOMETIMES) if f"heldout.{name}" in row]
     found: dict[str, Any] = {
         "heldout": {name: _finite(row.get(f"heldout.{name}")) for name in names},
         "num_windows": config.evaluation.windows,

@@ -18,8 +18,9 @@ from typing import Any
 
 import psutil
 
+from actors.lessons.live_lessons import digest_of
 from actors.settings.run import GROUPS
-from actors.wire import ConfigError, Heartbeat, Location, Told
+from actors.wire import ConfigError, Heartbeat, LiveLesson, Location, Told
 from orchestrator.loop.phases import Starting
 from orchestrator.loop.resize_rules import group_sizes
 from orchestrator.loop.schedule import Plan
@@ -94,6 +95,7 @@ def status_of(
     pulse: Pulse,
     states: Mapping[str, str] = MappingProxyType({}),
     told: Sequence[Told] = (),
+    lessons: Sequence[LiveLesson] = (),
 ) -> dict[str, Any]:
     """The whole status.
 
@@ -105,6 +107,7 @@ def status_of(
         driver, pulse: who writes this, and when.
         states: label of the phase that each group is in.
         told: what the memory's newest version was told.
+        lessons: what the newest version of the data layer is taught.
     """
     evaluation = metrics.evaluations[-1] if metrics.evaluations else {}
     groups = {
@@ -135,6 +138,7 @@ def status_of(
         "restarts": len(metrics.restarts),
         "resizes": list(metrics.resizes),
         "told": [asdict(one) for one in told],
+        "lessons": {"num": len(lessons), "digest": digest_of(lessons)},
     }
     return status if pulse.ended is None else _with_ranks_that(ENDED, status)
 
@@ -181,6 +185,14 @@ def _group(
         "incarnation": row.get("incarnation", 0),
         "restarts": sum(r["group"] == group for r in list(metrics.restarts)),
         "ranks": [_rank(where, beat) for where, beat in places],
+    }
+
+
+def steps_of(places: Places) -> dict[str, int]:
+    """Steps of each group, as its ranks reported them last."""
+    return {
+        group: max((beat.step for _, beat in of_group if beat), default=0)
+        for group, of_group in places.items()
     }
 
 

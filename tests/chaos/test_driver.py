@@ -126,7 +126,7 @@ def test_after_a_driver_was_killed_nothing_is_left_and_it_is_resumed_to_the_bit(
     assert driver.process.wait() == -signal.SIGKILL
     time.sleep(GONE_S)
     assert left(family) == []
-    assert driver.resume()["digest"] == digest()
+    assert driver.resume("--in-process")["digest"] == digest()
 
 
 @LONG
@@ -156,6 +156,7 @@ def test_a_driver_killed_on_a_cluster_leaves_no_actor_and_no_placement_group(
     assert actor_processes(psutil.Process()) == []  # of this Ray; others may run beside it
 
 
+@LONG
 def test_sigterm_leaves_a_checkpoint_from_which_the_run_goes_on_to_the_bit(
     start: Callable[..., Driver], digest: Callable[..., dict[str, str]]
 ) -> None:

@@ -114,6 +114,7 @@ def test_a_killed_rank_costs_no_bit_and_leaves_the_other_group_alone(
     untouched(injected, peer_of(group))
 
 
+@LONG
 def test_both_groups_killed_at_once_cost_no_bit(
     workplace: Path, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
@@ -157,7 +158,7 @@ def test_a_rank_that_dies_too_often_ends_the_run_which_goes_on_by_hand(
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "point"), [pytest.param(1, "in a step", marks=LONG), (2, "in a step")]
+    ("num_ranks", "point"), [(1, "in a step"), pytest.param(2, "in a step", marks=LONG)]
 )
 def test_a_rank_that_hangs_is_found_by_its_heartbeat_and_costs_no_bit(
     workplace: Path, tmp_path: Path, undisturbed: Undisturbed, num_ranks: int, point: str

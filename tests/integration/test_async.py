@@ -18,7 +18,7 @@ from orchestrator.processes.ray_cluster import RayCluster
 from orchestrator.run import train
 from orchestrator.settings.config import load_config
 
-pytestmark = pytest.mark.usefixtures("shared_ray")
+pytestmark = [pytest.mark.usefixtures("shared_ray"), pytest.mark.long]
 
 STEPS = {"data.steps_per_interval": 2, "memory.steps_per_interval": 2}
 INTERVALS = 10
@@ -82,12 +82,7 @@ class Slowed:
 
 @pytest.mark.parametrize(
     ("slow", "staleness"),
-    [
-        (DATA, 1),
-        pytest.param(MEMORY, 4, marks=pytest.mark.long),
-        pytest.param(MEMORY, 1, marks=pytest.mark.long),
-        pytest.param(DATA, 4, marks=pytest.mark.long),
-    ],
+    [(DATA, 1), (MEMORY, 4), (MEMORY, 1), (DATA, 4)],
 )
 def test_the_faster_group_waits_at_the_bound_and_says_so(
     workplace: Path, staleness: int, slow: str

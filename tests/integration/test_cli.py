@@ -379,7 +379,8 @@ def test_learn_twice_with_one_seed_gives_the_same_bits(
 ) -> None:
     digests = []
     for name in ("a", "b"):
-        arguments = ("--steps", "3", "--seed", "5", "--out", str(tmp_path / name))
+        arguments = ("--steps", "3", "--seed", "5", "--old-from", "corpus")
+        arguments += ("--out", str(tmp_path / name))
         code, _, stderr = tandem_here("learn", str(trained), "--facts", str(new_facts), *arguments)
         assert code == 0, stderr
         digests.append(summary_of(tmp_path / name)["digest"])

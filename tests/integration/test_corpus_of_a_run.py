@@ -19,7 +19,7 @@ from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.sources.file_source import FileSource
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, CorpusError
-from jobs.evaluate import run_evaluation
+from jobs.evaluate.run import run_evaluation
 from orchestrator.console import Console
 from orchestrator.run_dir import checkpoints
 from orchestrator.run_dir.run_dir import RunDir

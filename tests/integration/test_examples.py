@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def trained(name: str, storage: Path) -> dict[str, Any]:
 
 def test_every_example_is_run_here() -> None:
     found = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
-    assert found == {"own_facts.yaml", "own_text.yaml", "python_api.py"}
+    assert found == {"notebook.ipynb", "own_facts.yaml", "own_text.yaml", "python_api.py"}
 
 
 def test_own_text_is_learned(tmp_path: Path) -> None:
@@ -56,3 +58,29 @@ def test_the_python_example_trains_loads_and_asks(
     # a wording that was trained on: both together know the kind of answer by now
     assert answers[0].split()[1].rstrip(".") in offices
     assert (tmp_path / "python-api" / "report.html").exists()
+
+
+@pytest.mark.long
+def test_the_notebook_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = shutil.copytree(EXAMPLES, tmp_path / "examples")
+    monkeypatch.chdir(place)
+    notebook = json.loads((place / "notebook.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["metadata"]["kernelspec"]["language"]) == (4, "python")
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["outputs"] for cell in cells] == [[] for _ in cells]
+    names: dict[str, Any] = {}
+    values = [_last_value("".join(cell["source"]), names) for cell in cells]
+    assert values[0] in ("finished", "finished_unreflected")
+    assert set(values[2]) == {"help", "own", "memory"}
+    assert values[3].strip().startswith("Arlington")
+    assert values[4] == ()
+
+
+def _last_value(source: str, names: dict[str, Any]) -> Any:
+    """Runs a cell on the names that those before have left; the value that it would show."""
+    *statements, last = ast.parse(source).body
+    exec(compile(ast.Module([*statements], []), "cell", "exec"), names)
+    assert isinstance(last, ast.Expr)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)

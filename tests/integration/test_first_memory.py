@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from actors.wire import ConfigError
-from jobs.evaluate import run_evaluation
+from jobs.evaluate.run import run_evaluation
 from jobs.init_model import Model
 from jobs.learn.first_memory import FirstOptions, first_config, is_model, learn_model
 from jobs.learn.learn import LearnOptions, run_learn

@@ -43,11 +43,16 @@ def learn(run: str, out: Path, **options: Any) -> tuple[dict[str, Any], str]:
     return run_learn(run, given, Console(file=shown, width=200), False), shown.getvalue()
 
 
-def test_the_corpus_is_not_needed_and_the_result_says_so(run: str, tmp_path: Path) -> None:
+def test_the_corpus_is_not_needed_and_the_result_says_so(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     learned, shown = learn(run, tmp_path / "learned", old_from="memory")
+    said = capsys.readouterr().err
     assert learned["old_from"] == "memory"
     assert learned["old_tokens"] > 0
-    assert "measured on written text" in shown
+    assert "measured on written text" in said
+    assert "step 2/2" in said
+    assert "data layer is the run's" in shown
     assert (tmp_path / "learned" / "export" / "export.json").is_file()
     summary = json.loads((tmp_path / "learned" / "summary.json").read_text())
     assert summary["learned_from"] == run
@@ -71,6 +76,6 @@ def test_by_default_a_memory_that_can_write_is_asked(likely: float | None, sourc
 def test_a_memory_that_writes_nothing_else_is_refused(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.pair.rehearsal.write_documents", lambda *_: [])
+    monkeypatch.setattr("actors.pair.rehearsal.write_documents", lambda *_, **__: [])
     with pytest.raises(ConfigError, match="--old-from corpus"):
         learn(run, tmp_path / "learned", old_from="memory")

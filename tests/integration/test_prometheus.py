@@ -14,7 +14,8 @@ import pytest
 
 from orchestrator.reporting.prometheus import QUANTITIES
 
-pytestmark = pytest.mark.ray  # a Ray of its own with a metrics endpoint
+# A Ray of its own with a metrics endpoint.
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 pytest.importorskip("prometheus_client", reason="Ray exports nothing without ray[default]")
 

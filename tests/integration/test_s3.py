@@ -165,13 +165,13 @@ def test_names_with_brackets_are_exact_on_s3_too() -> None:
 
 
 def same_bits_after_a_kill(
-    environment: dict[str, str], workplace: Path, corpus: str, name: str
+    environment: dict[str, str], workplace: Path, corpus: str, name: str, *options: str
 ) -> None:
-    """A run on Ray is killed and goes on in this process, as another does from the beginning."""
+    """A run is killed and goes on in this process, as another does from the beginning."""
     whole = run_in_process(config_of(workplace, corpus, f"{name}-whole"))
     command = [sys.executable, "-m", "jobs.cli", "train", str(workplace / "tiny.yaml")]
     process = subprocess.Popen(
-        [*command, *settings(corpus, f"{name}-stopped")],
+        [*command, *settings(corpus, f"{name}-stopped"), *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment,
@@ -194,16 +194,17 @@ def same_bits_after_a_kill(
     assert summary_of(f"{name}-whole")["digest"] == whole.summary["digest"]
 
 
-@pytest.mark.ray  # a driver of its own, which is killed
 def test_a_killed_run_on_s3_is_resumed_to_the_bits_of_an_undisturbed_one(
     environment: dict[str, str], corpus: str, workplace: Path
 ) -> None:
-    same_bits_after_a_kill(environment, workplace, corpus, "text")
+    same_bits_after_a_kill(environment, workplace, corpus, "text", "--in-process")
 
 
 @pytest.mark.ray  # a driver of its own, which is killed
 @pytest.mark.long
-def test_so_is_one_on_two_novels(environment: dict[str, str], novels: str, workplace: Path) -> None:
+def test_so_is_one_on_ray_and_two_novels(
+    environment: dict[str, str], novels: str, workplace: Path
+) -> None:
     same_bits_after_a_kill(environment, workplace, novels, "novels")
 
 

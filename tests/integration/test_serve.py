@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import ray
 
@@ -16,7 +17,7 @@ from jobs.tell.told_pair import ToldPair
 from tests.unit.jobs.serve.served import TOKEN, call
 from tests.unit.jobs.tell.exported import tellable
 
-pytestmark = pytest.mark.ray  # one of its own
+pytestmark = [pytest.mark.ray, pytest.mark.long]  # a Ray of its own
 PROMPT, ANSWER = "The capital of Atlantis is", "Dastan"
 ASKED = 6  # requests in a row: both replicas get some
 
@@ -57,6 +58,18 @@ def test_two_replicas_are_told_by_one_request_and_follow_other_processes(
         assert all(text.startswith(ANSWER) for text in answers(url))
         listed: dict[str, Any] = call(url, "/v1/told")[1]
         assert [write["id"] for write in listed["data"]] == ["elsewhere"]
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key=TOKEN, max_retries=0)
+        events = list(
+            client.chat.completions.create(
+                model="tiny",
+                messages=[{"role": "user", "content": PROMPT}],
+                max_tokens=8,
+                stream=True,
+            )
+        )
+        pieces = [choice.delta.content or "" for event in events for choice in event.choices]
+        assert "".join(pieces).strip().startswith(ANSWER)
+        assert len([piece for piece in pieces if piece]) > 1
         folder.rename(tmp_path / "aside")
         assert call(url, "/v1/completions", {"prompt": PROMPT})[0] == 503
     assert not ray.is_initialized()

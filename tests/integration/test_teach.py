@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -19,29 +18,30 @@ from actors.training.teaching_data import TeachingDataTrainer
 from actors.weights.pair_export import load_pair
 from actors.weights.writes_store import WritesStore
 from actors.wire import ConfigError
+from jobs.teach.options import TeachOptions
 from jobs.teach.propose import run_propose
-from jobs.teach.teach import TeachOptions, run_teach
+from jobs.teach.teach import run_teach
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import load_config
-from tests.integration.tiny import run_in_process, write_config, write_corpora
-
-LESSONS = [
-    {"prompt": "The capital of Baran is", "answer": "Muvia", "subject": "Baran"},
-    {"prompt": "Baste has its seat in", "answer": "Lonor", "subject": "Baste"},
-    {"prompt": "The dish of Mustran is", "choices": ["Kiran", "Deste"], "choice": 1},
-]
-STEPS = 8
+from tests.integration.teaching import (
+    LESSONS,
+    STEPS,
+    digest_of,
+    digests,
+    teach,
+    train_base,
+    write_lessons,
+)
+from tests.integration.tiny import run_in_process
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, and its corpus beside it."""
     folder = tmp_path_factory.mktemp("teach")
-    write_corpora(folder)
-    config = load_config(str(write_config(folder)), ["name=base"])
-    run_in_process(config)
+    train_base(folder)
     return folder
 
 
@@ -54,25 +54,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lessons(tmp_path: Path) -> str:
-    path = tmp_path / "lessons.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in LESSONS))
-    return str(path)
-
-
-def digest_of(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def teach(run: Path, lessons: str, **options: Any) -> Path:
-    """Teaches a few steps; where the result is."""
-    out = Path(options.pop("out", f"{run}-taught"))
-    chosen = {"steps": STEPS, "written": 200, **options}
-    run_teach(str(run), TeachOptions(lessons, out=str(out), **chosen), Console(quiet=True), False)
-    return out
+    return write_lessons(tmp_path)
 
 
 class Opened:
@@ -132,11 +114,11 @@ def test_the_result_is_a_run_like_any_other(run: Path, lessons: str) -> None:
 
 
 def test_the_same_lessons_and_seed_give_the_same_bits(run: Path, lessons: str) -> None:
-    digests = []
+    found = []
     for name in ("one", "two"):
         out = teach(run, lessons, out=str(run.parent / name))
-        digests.append(json.loads((out / "summary.json").read_text())["digest"])
-    assert digests[0] == digests[1]
+        found.append(digests(out))
+    assert found[0] == found[1]
 
 
 def test_an_interrupted_teaching_is_resumed_to_the_same_bits(
@@ -163,8 +145,7 @@ def test_an_interrupted_teaching_is_resumed_to_the_same_bits(
         teach(run, lessons)
     config = load_config(str(out / "config.yaml"))
     run_in_process(config, resume=True)
-    digests = [json.loads((place / "summary.json").read_text())["digest"] for place in (whole, out)]
-    assert digests[0] == digests[1]
+    assert digests(whole) == digests(out)
     assert (out / "taught.json").exists()
 
 
@@ -278,11 +259,11 @@ def test_one_thing_is_taught_at_a_time(run: Path, lessons: str) -> None:
 def test_on_ray_the_bits_are_those_of_one_process(
     run: Path, lessons: str, shared_ray: None
 ) -> None:
-    digests = []
+    found = []
     for name, ray in (("here", False), ("there", True)):
         out = teach(run, lessons, out=str(run.parent / name), ray=ray)
-        digests.append(json.loads((out / "summary.json").read_text())["digest"])
-    assert digests[0] == digests[1]
+        found.append(digests(out))
+    assert found[0] == found[1]
 
 
 def test_proposals_are_lessons_once_a_number_stands_in_them(run: Path, tmp_path: Path) -> None:

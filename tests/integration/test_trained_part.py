@@ -123,6 +123,30 @@ def test_with_port_the_exported_model_is_the_one_that_came_in(place: Path, famil
     assert next(again.parameters()).dtype == next(iter(came_in.values())).dtype
 
 
+def test_a_pair_of_a_model_that_was_kept_is_saved_with_that_models_bits_and_the_runs_figures(
+    place: Path, port: RunResult, tmp_path: Path
+) -> None:
+    model = load(port.path)
+    model.save(tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    ids = torch.tensor([[0, 5, 9, 11]])
+    with torch.no_grad():
+        for voice in ("own", "help", "memory"):
+            assert torch.equal(again(ids, voice=voice).logits, model(ids, voice=voice).logits)
+    came_in = load_file(place / "llama" / "model.safetensors")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", trust_remote_code=False)
+    state = plain.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in came_in.items())
+    card = (tmp_path / "saved" / "README.md").read_text()
+    heldout, before = port.summary["heldout"], port.summary["before"]["heldout"]
+    row = f"{before['help_loss']:.4f} | {heldout['help_loss']:.4f}"
+    assert f"| both together, nats per token | {row} |" in card
+    for line in ("| began with | llama |", "| of the data layer trained | port |"):
+        assert line in card
+    assert f"`{port.summary['digest']['memory']}`" in card
+    assert str(place) not in card + (tmp_path / "saved" / "origin.json").read_text()
+
+
 def test_with_port_only_the_port_is_published_and_stored(place: Path, port: RunResult) -> None:
     tensors = load_file(exported(port) / "memory_port" / "port.safetensors")
     size = sum(t.numel() * 4 for t in tensors.values())

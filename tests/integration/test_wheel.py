@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import venv
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("actors", "orchestrator", "jobs")
+from benchmarks.wheels import HIDDEN, PACKAGES, ROOT, build_wheel, empty_environment
+
 PATIENCE_S = 240.0
 # One interval of the quickstart, as short as it can be.
 SHORT = ("intervals=1", "data.steps_per_interval=1", "memory.steps_per_interval=1",
@@ -36,8 +34,7 @@ class Installed:
 
     def run(self, *command: str, cwd: Path) -> str:
         """Standard output of a command of the environment, which sees no other code of ours."""
-        hidden = ("PYTHONPATH", "RAY_ADDRESS", "VIRTUAL_ENV")
-        env = {key: value for key, value in os.environ.items() if key not in hidden}
+        env = {key: value for key, value in os.environ.items() if key not in HIDDEN}
         done = subprocess.run(
             [str(self.environment / "bin" / command[0]), *command[1:]],
             cwd=cwd,
@@ -52,20 +49,10 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(own_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    # from a copy: setuptools takes what an earlier build left beside the sources
-    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-    build = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(built), str(source))
-    subprocess.run([*pip, *build], check=True, capture_output=True, timeout=PATIENCE_S)
-    (wheel,) = built.glob("*.whl")
-
+    wheel = build_wheel(tmp_path_factory.mktemp("built"))
     environment = tmp_path_factory.mktemp("environment")
-    venv.create(environment, symlinks=True)
-    python = environment / "bin" / "python"
+    python = empty_environment(environment, with_pip=False) / "python"
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
     install = ("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
     subprocess.run([*pip, *install], check=True, capture_output=True, timeout=PATIENCE_S)
     # Only now the dependencies: a path line adds a folder and does not process the .pth files in
@@ -98,15 +85,25 @@ def test_the_wheel_holds_every_room_and_all_data_files(installed: Installed) -> 
         pytest.param([], marks=[pytest.mark.ray, pytest.mark.long]),
     ],
 )
-def test_the_installed_package_trains_from_another_folder(
+def test_the_installed_package_trains_from_an_empty_folder(
     installed: Installed, tmp_path: Path, how: list[str]
 ) -> None:
     where = "import actors, jobs, orchestrator; print(jobs.__path__[0], actors.__path__[0])"
     folders = installed.run("python", "-c", where, cwd=tmp_path).split()
     assert all(Path(folder).is_relative_to(installed.environment) for folder in folders)
 
-    config = Path(folders[0]) / "configs" / "quickstart.yaml"
-    installed.run("tandem", "train", str(config), "name=wheel", *SHORT, *how, cwd=tmp_path)
+    said = installed.run("tandem", "quickstart", "name=wheel", *SHORT, *how, cwd=tmp_path)
+    assert 'try: tandem ask runs/wheel "The capital of France is"' in said
     summary = json.loads((tmp_path / "runs" / "wheel" / "summary.json").read_text())
     assert summary["status"] in ("finished", "finished_unreflected")
     assert summary["num_probes"] == 4
+    load = "from tandem import load; print(type(load('runs/wheel')).__name__)"
+    assert installed.run("python", "-c", load, cwd=tmp_path).split() == ["TandemModel"]
+
+
+def test_the_installed_command_says_its_version(installed: Installed, tmp_path: Path) -> None:
+    version = installed.wheel.name.split("-")[1]
+    assert installed.run("tandem", "--version", cwd=tmp_path) == f"tandem {version}\n"
+    assert installed.run("python", "-m", "tandem", "--version", cwd=tmp_path) == (
+        f"tandem {version}\n"
+    )

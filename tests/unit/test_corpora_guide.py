@@ -10,6 +10,7 @@ import pytest
 
 from actors.corpus.corpus import Corpus, build_tokenizer
 from orchestrator.settings.config import load_config
+from tests.unit.actors.chats import INST, chat_tokenizer, talks
 from tests.unit.actors.sources.test_file_source import write_rows
 from tests.unit.actors.tiny import numbered_lines
 from tests.unit.actors.tokenizers.test_pretrained_tokenizer import byte_level, saved
@@ -31,6 +32,9 @@ def folder(tmp_path: Path) -> Path:
     pairs = [{"question": f"{line}? ", "answer": line} for line in lines]
     write_rows(data / "questions.jsonl", pairs)
     saved(tmp_path / "models" / "llama", byte_level("<s>", "</s>"))
+    write_rows(data / "chats.jsonl", [{**row, "tools": [{"name": "f"}]} for row in talks(200)])
+    chat_tokenizer(tmp_path / "models" / "chat")
+    (tmp_path / "chat.jinja").write_text(INST, encoding="utf-8")
     bucket = fsspec.filesystem("memory")
     bucket.pipe_file("/bucket/corpus/a.parquet", (data / "wiki.parquet").read_bytes())
     return tmp_path
@@ -48,4 +52,4 @@ def test_an_example_of_the_guide_gives_windows(folder: Path, example: str) -> No
 
 
 def test_the_guide_has_examples() -> None:
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 7

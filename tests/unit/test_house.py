@@ -21,9 +21,9 @@ LONGEST = 400
 MOST_FILES = 16  # in one room
 FLOORS = {
     # Each room may import those before it; a file beside the rooms is a room of its own.
-    "actors": ("wire", "formats", "storage", "settings", "machine", "sources", "tokenizers",
-               "corpus", "lessons", "layers", "snapshots", "weights", "measuring", "training",
-               "pair", "teaching"),
+    "actors": ("wire", "formats", "storage", "settings", "machine", "operators", "sources",
+               "tokenizers", "corpus", "lessons", "layers", "snapshots", "weights", "sharing",
+               "measuring", "training", "pair", "teaching"),
     "orchestrator": ("errors", "console", "stop_signals", "background", "settings", "nodes", "loop",
                      "run_dir", "runtime", "processes", "in_process", "reporting", "start_check",
                      "run"),
@@ -294,7 +294,7 @@ def test_what_is_private_is_recognised(line: str, tmp_path: Path) -> None:
 
 # Packages whose distribution has another name, and those that only an extra brings.
 DISTRIBUTIONS = {"yaml": "pyyaml", "mlflow": "mlflow_skinny"}
-OPTIONAL = {"fastapi", "mlflow_skinny", "peft", "wandb"}
+OPTIONAL = {"accelerate", "fastapi", "lm_eval", "mlflow_skinny", "peft", "wandb"}
 
 
 def declared() -> tuple[set[str], set[str]]:

@@ -13,13 +13,13 @@ from actors.corpus.windows import Piece
 from actors.layers import losses
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer, packed_inputs
-from actors.layers.sampling import NO_TOKEN, continued
 from actors.measuring.voices import VOICES, Voice
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured
+from actors.training.sampling import NO_TOKEN, continued
 from tests.unit.actors.tiny import RUN, build, build_memory, run_spec, save_checkpoint, tokens
 from tests.unit.actors.tiny_pair import NUM_TOKENS, tandem
 
@@ -55,7 +55,8 @@ def test_rows_that_are_no_tokens_are_trained_as_a_plain_loop_trains_them(
     want = head.grad[tokenizer.size :].clone()
     trainer.dense.zero_grad()
     num = batch.num_valid
-    trainer._backward(batch, trainer.num_reading, num, num, Measured())
+    y_RTD = trainer._read(batch.rows(slice(None, trainer.num_reading)))
+    trainer._backward(batch, y_RTD, num, num, Measured())
     got = head.grad[tokenizer.size :]
     # where sequences read, help and reader push alike; gates are closed at the start
     scale = weights["own"] + weights["help"] * (1 + spec.losses.reader)

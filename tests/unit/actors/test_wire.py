@@ -26,6 +26,7 @@ SAMPLES: dict[str, Any] = {
     "tuple[Range, ...]": (Range(0, 1, 2), Range(1, 0, 5)),
     "tuple[ToldAssociation, ...]": (wire.ToldAssociation("q", "a", ("b",)),),
     "tuple[Told, ...]": (wire.Told("w", 0.5, ()),),
+    "tuple[LiveLesson, ...]": (wire.LiveLesson("q", "a", ("b",), "s"),),
     "tuple[Answer, ...]": (wire.Answer("q", "a", "b", "c", "d"),),
 }
 SAMPLES["tuple[LessonAnswer, ...]"] = (

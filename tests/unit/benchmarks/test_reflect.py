@@ -196,6 +196,7 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long  # it trains small pairs
 def test_the_table_has_every_key_and_its_cells_are_computed_ahead(tmp_path: Path) -> None:
     data = write_data(tmp_path)
     check_folder(data)

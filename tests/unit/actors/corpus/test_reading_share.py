@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from actors.corpus.reading_share import failure, from_bytes, to_bytes
 from actors.corpus.windows import Piece
 from actors.wire import CorpusError
 
+MARKED_LAST = Piece([7], 0, "a", np.array([True]))
 BLOCKS = [
     [],
     [[Piece([5, 6, 7])]],
     [[], [Piece([1])], []],
     [[Piece([1, 2, 3], 2, "Łódź"), Piece([4], 0, None)], [Piece([2**31 - 1, 0], 1, "a\ud800")]],
     [[Piece([], 0)]],
+    [[Piece([1, 2, 3], learn_T=np.array([False, True, False])), Piece([9, 8], 1)], [MARKED_LAST]],
 ]
 
 
-def plain(blocks: list[list[Piece]]) -> list[list[tuple[list[int], int, str | None]]]:
-    return [[(list(p.tokens), p.num_given, p.subject) for p in block] for block in blocks]
+def plain(blocks: list[list[Piece]]) -> list[list[tuple[object, ...]]]:
+    return [
+        [
+            (list(p.tokens), p.num_given, p.subject, None if p.learn_T is None else [*p.learn_T])
+            for p in block
+        ]
+        for block in blocks
+    ]
 
 
 @pytest.mark.parametrize("blocks", BLOCKS)

@@ -36,21 +36,21 @@ def fed_in_pieces(memory: MemoryLayer, ids: Tensor, segments: Tensor, sizes: lis
 @pytest.mark.parametrize(("side", "k"), [(4, 1), (4, 4), (9, 5), (20, 16), (40, 32)])
 def test_product_topk_finds_the_scores_of_an_exhaustive_search(side: int, k: int) -> None:
     s1, s2 = torch.randn(20, 2, side), torch.randn(20, 2, side)
-    scores, _ = product_topk(s1, s2, k)
+    scores, _ = product_topk(torch.stack([s1, s2]), k)
     for n, h in itertools.product(range(20), range(2)):
         one, two = s1[n, h].tolist(), s2[n, h].tolist()
         every = sorted((a + b for a in one for b in two), reverse=True)
-        assert scores[n, h].tolist() == pytest.approx(every[:k])
+        assert sorted(scores[n, h].tolist(), reverse=True) == pytest.approx(every[:k])
 
 
 @pytest.mark.parametrize(("side", "k"), [(4, 1), (4, 4), (9, 5), (20, 16), (40, 32)])
 def test_product_topk_names_the_slots_of_an_exhaustive_search(side: int, k: int) -> None:
     s1, s2 = torch.randn(20, 2, side), torch.randn(20, 2, side)
-    _, slots = product_topk(s1, s2, k)
+    _, slots = product_topk(torch.stack([s1, s2]), k)
     for n, h in itertools.product(range(20), range(2)):
         one, two = s1[n, h].tolist(), s2[n, h].tolist()
         every = {i * side + j: one[i] + two[j] for i in range(side) for j in range(side)}
-        assert slots[n, h].tolist() == sorted(every, key=lambda slot: -every[slot])[:k]
+        assert set(slots[n, h].tolist()) == set(sorted(every, key=lambda slot: -every[slot])[:k])
 
 
 @pytest.mark.parametrize("gated", [True, False])

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from actors.corpus.corpus import WindowStream
-from actors.layers.batch import Batch, to_batch
+from actors.layers.batch import Batch, hidden_at, to_batch
 from actors.layers.data_layer import MemoryPort
 from actors.layers.mixture import (
     Mixture,
     Predictions,
+    StatesAlone,
     general_loss,
     mixing_loss,
     noised_sequences,
@@ -201,14 +202,14 @@ def test_the_mixing_loss_is_help_on_noised_text(trainer: DataTrainer) -> None:
     with torch.no_grad():
         _, both = predict_both(trainer.layer, trainer.memory, noised, y_BTD, noised.valid_BT)
     want = F.nll_loss(both.mixed().logp, noised.targets_N).item()
-    loss = mixing_loss(trainer.layer, trainer.memory, noised)
+    loss = mixing_loss(trainer.layer, trainer.memory, noised, read_of(trainer, noised))
     assert loss.item() == pytest.approx(want, rel=1e-6)
 
 
 def test_the_mixing_loss_gives_the_weights_of_lambda_alone_a_gradient(trainer: DataTrainer) -> None:
     noised = noised_of(trainer, 8)
     trainer.dense.zero_grad()
-    mixing_loss(trainer.layer, trainer.memory, noised).backward()
+    mixing_loss(trainer.layer, trainer.memory, noised, read_of(trainer, noised)).backward()
     moved = {
         name
         for name, parameter in trainer.layer.named_parameters()
@@ -269,6 +270,30 @@ def test_the_general_loss_is_what_reads_change_of_the_data_layer(trainer: DataTr
     assert want > 0.01
     got = general_loss(trainer.layer, trainer.memory, batch)
     assert got.item() == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_states_alone_are_the_same_bits_whether_they_are_kept_or_not(trainer: DataTrainer) -> None:
+    open_gates(trainer.layer)
+    trainer.layer.eval()
+    batch, roomy, full = batch_of(trainer).rows(slice(None, 3)), StatesAlone(), StatesAlone(0)
+    passes = count_calls(trainer.layer.model)
+    first = roomy(trainer.layer, batch)
+    assert len(passes) == 3
+    assert torch.equal(
+        roomy(trainer.layer, batch.rows(slice(1, 3))), first[batch.rows(slice(1)).num_valid :]
+    )
+    assert len(passes) == 3
+    assert torch.equal(full(trainer.layer, batch), first)
+    assert torch.equal(full(trainer.layer, batch), first)
+    assert len(passes) == 9
+    torch.testing.assert_close(first, hidden_at(trainer.layer, batch))
+
+
+def count_calls(module: nn.Module) -> list[None]:
+    """Gets an element with every forward pass of the module."""
+    calls: list[None] = []
+    module.register_forward_hook(lambda *_: calls.append(None))
+    return calls
 
 
 def test_the_general_loss_moves_gates_and_lambda_and_not_the_memory(trainer: DataTrainer) -> None:

@@ -1,4 +1,4 @@
-"""Predictions, dense and fused, against float64, number by number, with their gradients."""
+"""Predictions against float64, number by number, with their gradients."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from actors.layers.predicted import (
     CPU_LOGITS,
     Cut,
-    Dense,
-    Fused,
     Predicted,
     Teacher,
     leading,
@@ -47,29 +45,27 @@ def of_float64(
     return {name: torch.stack(of) if of else nothing for name, of in found.items()}
 
 
-def of_kind(
-    kind: type[Predicted],
+def numbers_of(
     z_NV: Tensor,
     targets_N: Tensor,
     teachers: dict[str, Tensor],
     num: int,
 ) -> dict[str, Tensor]:
     taught = {name: Teacher.of(logits) for name, logits in teachers.items()}
-    said = kind(z_NV, targets_N, taught, num)
+    said = Predicted(z_NV, targets_N, taught, num)
     found = {"nll": said.nll_N, "logsumexp": said.logsumexp_N, "entropy": said.entropy(num)}
     for name, logits in teachers.items():
         (found[name],) = said.kl(len(logits), name)
     return found
 
 
-@pytest.mark.parametrize("kind", [Dense, Fused])
 @pytest.mark.parametrize(
     ("num", "taught"),
     [(6, {}), (6, {"data": 6}), (6, {"data": 4, "before": 2}), (1, {"data": 1}), (0, {})],
 )
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
 def test_every_number_and_its_gradient_are_those_of_float64(
-    kind: type[Predicted], num: int, taught: dict[str, int], scale: float
+    num: int, taught: dict[str, int], scale: float
 ) -> None:
     z_NV = drawn(num, V, scale=scale)
     targets_N = torch.arange(num) * 5 % V
@@ -77,7 +73,7 @@ def test_every_number_and_its_gradient_are_those_of_float64(
     num_entropies = num // 2
     wide, narrow = z_NV.double().requires_grad_(), z_NV.clone().requires_grad_()
     want = of_float64(wide, targets_N, teachers, num_entropies)
-    got = of_kind(kind, narrow, targets_N, teachers, num_entropies)
+    got = numbers_of(narrow, targets_N, teachers, num_entropies)
     assert got.keys() == want.keys()
     for name in want:
         torch.testing.assert_close(got[name].double(), want[name], atol=2e-5, rtol=1e-5)
@@ -96,7 +92,7 @@ def test_a_token_without_probability_has_a_finite_loss_and_gradient() -> None:
     z_NV = torch.zeros(1, V)
     z_NV[0, 3] = 300.0
     z_NV.requires_grad_()
-    said = Fused(z_NV, torch.tensor([5]), {"data": Teacher.of(drawn(1, V))}, 1)
+    said = Predicted(z_NV, torch.tensor([5]), {"data": Teacher.of(drawn(1, V))}, 1)
     (said.nll_N + said.kl(1, "data")[0]).sum().backward()
     assert said.nll_N.item() == pytest.approx(300.0)
     assert said.entropy(1).item() == pytest.approx(0.0, abs=1e-5)
@@ -106,8 +102,8 @@ def test_a_token_without_probability_has_a_finite_loss_and_gradient() -> None:
 
 def test_logits_of_half_width_are_widened_and_get_a_gradient_of_their_own_width() -> None:
     z_NV = drawn(4, V).bfloat16().requires_grad_()
-    said = Fused(z_NV, torch.arange(4))
-    want = Dense(z_NV.detach().float(), torch.arange(4)).nll_N
+    said = Predicted(z_NV, torch.arange(4))
+    want = nn.functional.cross_entropy(z_NV.float(), torch.arange(4), reduction="none").detach()
     torch.testing.assert_close(said.nll_N, want, atol=1e-5, rtol=1e-5)
     said.nll_N.sum().backward()
     assert z_NV.grad is not None

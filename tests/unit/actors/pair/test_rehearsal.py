@@ -76,7 +76,7 @@ def test_documents_about_what_is_to_be_learned_are_left_out(
 ) -> None:
     texts = ["Norland is wide.", "Avaria is wide.", "The Norlanders sing.", "Of Norland, nothing."]
     pieces = [Piece(tokenizer.encode(text), 0) for text in texts]
-    monkeypatch.setattr("actors.pair.rehearsal.write_documents", lambda *_: pieces)
+    monkeypatch.setattr("actors.pair.rehearsal.write_documents", lambda *_, **__: pieces)
     corpus = WrittenCorpus.write(pair.memory, tokenizer, WINDOW, 0, {"Norland"})
     rows = [*corpus.heldout(9).tokens_NT, *corpus.stream("learn", 0).next_batch(1)[0].tokens_NT]
     kept = {tokenizer.decode([int(t) for t in row]).strip() for row in rows}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ NAMES = [name for name, _ in COUNTRIES]
 class Told:
     """A pair with fresh weights (writing needs no training), its tokenizer and kept reads."""
 
-    def __init__(self, folder: Path, **layer: int) -> None:
+    def __init__(self, folder: Path, **layer: Any) -> None:
         sizes = {"slots_side": 24, "dim": 32, "topk": 8, "key_dim": 16, **layer}
         spec = run_spec(
             write_facts(folder),

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from actors.settings.corpus import CorpusSpec
+from actors.settings.corpus import CONVERTED, CorpusSpec
 
 PATHS = {"paths": ("a",)}
+HUB = {"paths": ["hf://datasets/somebody/talks"]}
 SOURCES = {"sources": [{"paths": ["a"]}, {"paths": ["b"], "weight": 3, "text_column": "body"}]}
 FACTS = {"kind": "facts", "templates": "t.json"}
 
@@ -56,6 +57,20 @@ def test_a_corpus_is_the_same_when_it_was_written_and_read(fields: dict[str, Any
         ({"sources": [{"paths": ["a"], "weight": 0}]}, "greater than 0"),
         ({"sources": [{"paths": []}]}, "at least 1 item"),
         ({"sources": [{"paths": ["a"], "prompt_column": "q"}]}, "needs `completion_column`"),
+        ({**PATHS, "as_chat": True}, "`as_chat` needs `prompt_column`"),
+        ({**PATHS, "tools_column": "t"}, "`tools_column` needs `messages_column`"),
+        (
+            {**PATHS, "messages_column": "m", "text_column": "t"},
+            "`text_column` (t) and `messages_column` (m) exclude each other",
+        ),
+        (
+            {**PATHS, "messages_column": "m", "prompt_column": "q", "completion_column": "a"},
+            "`prompt_column` (q) and `messages_column` (m) exclude each other",
+        ),
+        ({**PATHS, "messages_column": "m", "tools_column": "m"}, "are both m"),
+        ({**SOURCES, "messages_column": "m"}, "`messages_column`: belongs to each of `sources`"),
+        ({**HUB, "configuration": "short"}, "`configuration` needs `split`"),
+        ({**PATHS, "split": "train"}, "hf://datasets/OWNER/NAME, got a"),
         ({**PATHS, "format": "csv"}, "'auto', 'text', 'jsonl' or 'parquet'"),
     ],
 )
@@ -63,6 +78,42 @@ def test_settings_that_do_not_go_together_are_refused(fields: dict[str, Any], pr
     with pytest.raises(ValidationError) as caught:
         CorpusSpec.model_validate(fields)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({}, "hf://datasets/somebody/talks"),
+        ({"split": "train"}, f"hf://datasets/somebody/talks{CONVERTED}/default/train/*.parquet"),
+        (
+            {"split": "test", "configuration": "short"},
+            f"hf://datasets/somebody/talks{CONVERTED}/short/test/*.parquet",
+        ),
+    ],
+)
+def test_a_split_of_a_data_set_is_its_converted_files(fields: dict[str, Any], place: str) -> None:
+    (source,) = CorpusSpec.model_validate({**HUB, **fields}).files
+    assert source.locations == (place,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "columns", "kind"),
+    [
+        ({}, ("text",), "text"),
+        ({"messages_column": "m"}, ("m",), "messages"),
+        ({"messages_column": "m", "tools_column": "t"}, ("m", "t"), "messages"),
+        (
+            {"prompt_column": "q", "completion_column": "a", "as_chat": True},
+            ("q", "a"),
+            "exchange",
+        ),
+    ],
+)
+def test_the_columns_say_what_a_row_is(
+    fields: dict[str, Any], columns: tuple[str, ...], kind: str
+) -> None:
+    spec = CorpusSpec.model_validate({**PATHS, **fields})
+    assert (spec.columns, spec.row_kind) == (columns, kind)
 
 
 def test_many_paths_are_described_by_a_few() -> None:

@@ -78,6 +78,11 @@ def test_nothing_decays_by_default() -> None:
     assert values["data.optimizer.weight_decay"] == values["memory.optimizer.weight_decay"] == 0
 
 
+@pytest.mark.parametrize("train", ["all", "lora", "port"])
+def test_the_port_beside_a_larger_model_sees_general_text_whatever_trains(train: str) -> None:
+    assert fitted_values(train, MEDIUM, CPUS)["data.general_frac"] > 0
+
+
 def test_a_batch_is_smaller_and_an_interval_shorter_where_a_group_has_no_gpu() -> None:
     cpu, gpu = (fitted_values("all", MEDIUM, {"data": on, "memory": False}) for on in (False, True))
     assert cpu["data.batch_size"] < gpu["data.batch_size"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from actors.sources import lines
+from actors.sources.columns import Columns
 from actors.sources.lines import line_end, lines_between, parse_jsonl, text_between
 from actors.sources.paths import list_files
 from actors.wire import CorpusError
@@ -107,7 +108,7 @@ def test_a_line_without_an_end_in_sight_is_refused(monkeypatch: pytest.MonkeyPat
 def parse(folder: Path, raw: bytes, *columns: str) -> list[Any]:
     (folder / "a.jsonl").write_bytes(raw)
     (file,) = list_files([str(folder / "a.jsonl")])
-    return parse_jsonl(file, columns or ("text",), raw, 0, file.read)
+    return parse_jsonl(file, Columns(columns or ("text",)), raw, 0, file.read)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n"])

@@ -10,7 +10,7 @@ import torch
 
 from actors.layers.pair import Pair
 from actors.lessons.lesson import Lesson
-from actors.measuring.lesson_exam import LessonExam
+from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import prompt_tokens
 from actors.teaching import lesson_preparation
 from actors.teaching.lesson_preparation import (
@@ -18,11 +18,17 @@ from actors.teaching.lesson_preparation import (
     label_bits,
     prepare_lessons,
     refuse_longer,
+    said_otherwise,
     uncontradicting,
     written_texts,
 )
 from actors.teaching.telling_lessons import associations, told_rows
-from actors.teaching.unknown_lessons import _lesson, _probabilities, unknown_lessons
+from actors.teaching.unknown_lessons import (
+    _lesson,
+    _probabilities,
+    unknown_lessons,
+    written_often,
+)
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import COUNTRIES, WINDOW
@@ -110,6 +116,18 @@ def test_a_label_has_the_bits_that_the_memory_needs_to_be_told_it(
     assert found[2] > found[0]  # a word that nobody knows
 
 
+def test_what_was_written_twice_is_rehearsed_in_its_other_wordings_as_the_memory_ends_them(
+    pair: Pair, tokenizer: Tokenizer
+) -> None:
+    be, have, live = "The capital of [X] is", "[X] has its capital in", "Those who rule [X] live in"
+    twice, once = [TEXTS[0], TEXTS[1]], [TEXTS[2]]
+    found = said_otherwise(pair, tokenizer, [*twice, *once], {be: [have, live]})
+    name = COUNTRIES[0][0]
+    (ended,) = said(pair, "memory", tokenizer, [f"Those who rule {name} live in"])
+    assert found == ([f"Those who rule {name} live in {ended}"] if ended.endswith(".") else [])
+    assert said_otherwise(pair, tokenizer, once, {be: [have, live]}) == []
+
+
 def test_questions_ask_what_is_taught_of_others_and_other_sentences() -> None:
     patterns = {"The capital of [X] is": ["[X] has its capital in"]}
     asked = dict(kept_questions(TEXTS, patterns, 100, 0))
@@ -178,6 +196,27 @@ def test_what_the_memory_alone_is_sure_of_becomes_a_lesson_of_no_bits(tokenizer:
     assert found is not None
     assert (found.prompt, found.answer) == ("The capital of Avaria is", "Korvik")
     assert (found.bits, found.form) == (0.0, "memory")
+
+
+def test_what_was_written_of_one_subject_once_is_no_lesson() -> None:
+    name, city = COUNTRIES[0]
+    texts = [
+        *TEXTS,
+        "The capital of Nowhere is Oz.",
+        *["Nobody knows why."] * 2,
+        "Everyone knows who.",
+    ]
+    lessons = [
+        Lesson(f"The capital of {name} is", city, form="memory"),
+        Lesson("The capital of Nowhere is", "Oz", form="memory"),
+        Lesson("Nobody knows", "why", form="memory"),
+        Lesson("Everyone knows", "who", form="memory"),
+    ]
+    found = written_often(lessons, texts)
+    assert [(one.prompt, one.subject) for one in found] == [
+        (f"The capital of {name} is", name),
+        ("Nobody knows", None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from actors.settings.run import LossWeights, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.passes import MemoryPass
-from actors.training.terms import DataTerms, MemoryTerms, Term
+from actors.training.terms import DataTerms, GeneralTerms, MemoryTerms, Term
 from orchestrator.run_dir.metrics import Metrics
 from tests.unit.actors.tiny import RUN, Exchange, run_spec, values
 
@@ -140,7 +140,8 @@ def test_a_new_weight_is_checked_as_the_others_are(facts_corpus: CorpusSpec) -> 
 
 
 def test_every_loss_that_is_reported_has_a_weight_of_its_name() -> None:
-    names = {name.rstrip("_") for terms in (DataTerms, MemoryTerms) for name in vars(terms())}
+    of_groups = (DataTerms, GeneralTerms, MemoryTerms)
+    names = {name.rstrip("_") for terms in of_groups for name in vars(terms())}
     weights = {f.alias or name for name, f in LossWeights.model_fields.items()}
     assert Weights.names() == (*LossWeights.names(), "quiet")  # those that are plotted
     # parts of own, help, reader and given

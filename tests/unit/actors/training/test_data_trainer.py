@@ -17,6 +17,7 @@ from actors.corpus.windows import Windows
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer, decoder_layers
 from actors.settings.corpus import CorpusSpec
+from actors.settings.layers import DataLayerSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.data_trainer import DataTrainer
@@ -141,6 +142,46 @@ def test_where_the_memory_knows_the_token_only_reader_teaches_the_model(
             trainer.layer.port.mix.bias.fill_(30.0)  # all is said by the memory
         norms.append(values(trainer.train_step())["gradient_norm"])
     assert norms[1] > 100 * norms[0]
+
+
+def test_general_text_counts_by_the_weight_of_its_loss(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    found = []
+    for weight in (0.0, 1.0, 3.0):
+        spec = run_spec(facts_corpus, data__general_frac=0.25, losses__general=weight)
+        trainer = DataTrainer(spec, tokenizer.to_json(), RUN)
+        bias = trainer.layer.port.mix.bias
+        with watched_gradient(trainer, bias) as gradients:
+            trainer.train_step()
+        found.append(gradients[0])
+    without, once, thrice = found
+    assert once - without > 1e-3  # it closes lambda
+    assert thrice - without == pytest.approx(3 * (once - without), rel=1e-3)
+
+
+@contextmanager
+def watched_gradient(trainer: DataTrainer, parameter: nn.Parameter) -> Iterator[list[float]]:
+    """The gradient of a scalar at each step, before it is clipped."""
+    found: list[float] = []
+    step = trainer.dense.step
+
+    def watched(lr: float, apart_lr: float | None = None) -> Tensor:
+        assert parameter.grad is not None
+        found.append(parameter.grad.item())
+        return step(lr, apart_lr)
+
+    trainer.dense.step = watched  # type: ignore[method-assign]
+    yield found
+    trainer.dense.step = step  # type: ignore[method-assign]
+
+
+def test_lambda_learns_on_as_many_sequences_whatever_trains(trainer: DataTrainer) -> None:
+    before = trainer.num_mixing
+    assert before == trainer.num_reading < trainer.spec.data.batch_size
+    trainer.layer.spec = DataLayerSpec(pretrained="a-model", train="port")
+    assert trainer.num_reading == trainer.spec.data.batch_size
+    assert trainer.num_mixing == before
 
 
 def test_a_step_counts_the_tokens_of_its_batch(trainer: DataTrainer) -> None:

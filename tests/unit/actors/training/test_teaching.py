@@ -17,6 +17,7 @@ from actors.settings.run import RunSpec
 from actors.settings.teach import TeachSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.data_trainer import DataTrainer
+from actors.training.interval import Measured
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.teaching_data import TeachingDataTrainer
 from actors.training.teaching_memory import TeachingMemoryTrainer
@@ -155,12 +156,30 @@ def test_recall_of_the_lessons_waits_for_a_layer_that_was_taught(
     num = len(kl_N)
     for version, wanted in ((0, kl_N[at:].mean()), (1, kl_N.mean())):
         memory.peer_version = version
-        terms = memory._followed(part, logits_NV, teacher_NV, at, at, num - at)
-        assert terms.recall is not None
-        assert float(terms.recall.value) == pytest.approx(float(wanted), rel=1e-5)
-        assert terms.self_ is not None
+        step = Measured()
+        memory._learn_followed(part, first, at, num - at, step)
+        step.read()
+        assert step.shares["recall"] == pytest.approx(float(wanted), rel=1e-5)
         own = F.cross_entropy(logits_NV[:at], part.targets_N[:at])
-        assert float(terms.self_.value) == pytest.approx(float(own), rel=1e-5)
+        assert step.shares["self"] == pytest.approx(float(own), rel=1e-5)
+
+
+def test_a_step_in_parts_is_the_step_at_once(spec: RunSpec, tokenizer: Tokenizer) -> None:
+    few = spec.model_copy(update={"logit_tokens": 7})
+    for kind in (TeachingDataTrainer, TeachingMemoryTrainer):
+        steps, layers = [], []
+        for some in (spec, few):
+            trainer = kind(some, tokenizer.to_json(), RUN)
+            steps.append([values(trainer.train_step()), values(next_step(trainer))])
+            layers.append(trainer.own.buffer.view(torch.float32).clone())
+        for at_once, in_parts in zip(*steps, strict=True):
+            assert in_parts == pytest.approx(at_once, rel=1e-3)
+        assert torch.allclose(*layers, atol=2e-4)
+
+
+def next_step(trainer):  # type: ignore[no-untyped-def]
+    trainer.step += 1
+    return trainer.train_step()
 
 
 def memory_part(trainer: TeachingMemoryTrainer):  # type: ignore[no-untyped-def]
@@ -197,6 +216,22 @@ def test_the_memory_begins_with_the_rows_that_telling_changes(
     differs_R = (other.layer.values != plain.layer.values).any(1)
     assert differs_R.nonzero()[:, 0].tolist() == [3, 9]
     assert torch.equal(other.kept.values, plain.layer.values)
+
+
+@pytest.mark.parametrize("moves", ["values", "all"])
+def test_what_of_the_memory_moves_is_a_setting(
+    spec: RunSpec, tokenizer: Tokenizer, moves: str
+) -> None:
+    teach = spec.teach.model_copy(update={"memory_train": moves})
+    trainer = TeachingMemoryTrainer(
+        spec.model_copy(update={"teach": teach}), tokenizer.to_json(), RUN
+    )
+    before = {name: p.detach().clone() for name, p in trainer.layer.named_parameters()}
+    step = trainer.train_step()
+    moved = {n for n, p in trainer.layer.named_parameters() if not torch.equal(p, before[n])}
+    assert "values" in moved
+    assert (moved == {"values"}) == (moves == "values")
+    assert ("encoder" in step.shares) == (moves == "all")
 
 
 def run_intervals(spec: RunSpec, tokenizer_json: str, stop: int | None) -> list[Tensor]:

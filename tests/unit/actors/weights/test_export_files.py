@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from actors.wire import ConfigError
 
 def test_an_export_is_found_at_itself_and_in_its_run(tmp_path: Path) -> None:
     (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "export.json").touch()
+    (tmp_path / "export" / "export.json").write_text(json.dumps({"format": 2}))
     want = str(tmp_path / "export")
     assert [export_at(str(tmp_path)), export_at(want), export_at(want + "/")] == [want] * 3
 

@@ -11,7 +11,7 @@ import pytest
 from actors.settings.corpus import CorpusSpec
 from actors.sources.corpus_sources import open_sources
 from actors.wire import ConfigError
-from jobs.learn.new_corpus import any_corpus, facts_corpus, text_corpus
+from jobs.learn.new_corpus import any_corpus, columns_in, facts_corpus, text_corpus
 from orchestrator.settings.config import Config
 from tests.unit.actors.tiny import FACTS, TEMPLATES, numbered_lines, write_facts, write_text
 
@@ -124,3 +124,30 @@ def test_a_pipe_is_refused_and_not_waited_for(
     ):
         with pytest.raises(ConfigError, match=r"pipe\.jsonl is a pipe, expected a file"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"text": "a", "messages": []}, {}),
+        ({"messages": []}, {"messages_column": "messages"}),
+        (
+            {"messages": [], "tools": []},
+            {"messages_column": "messages", "tools_column": "tools"},
+        ),
+        (
+            {"prompt": "a", "completion": "b"},
+            {"prompt_column": "prompt", "completion_column": "completion"},
+        ),
+        ({"question": "a"}, {}),
+        (["a"], {}),
+    ],
+)
+def test_chats_and_prompts_are_known_by_the_usual_names_of_their_columns(
+    of_text: Config, tmp_path: Path, row: object, columns: dict[str, str]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text((json.dumps(row) + "\n") * 40)
+    assert columns_in(str(path)) == columns
+    given = text_corpus(of_text, str(path))
+    assert {name: getattr(given, name) for name in columns} == columns

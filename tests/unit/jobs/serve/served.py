@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from jobs.serve.http_api import make_app, token_digest
 from jobs.serve.serve import load_service
@@ -22,8 +23,15 @@ TOKEN = "a-token-of-this-test"
 
 @contextmanager
 def served(run: str, token: str | None = TOKEN) -> Iterator[str]:
+    """The URL of a server of that run."""
+    digest = None if token is None else token_digest(token)
+    with served_app(make_app(partial(load_service, run, 1), digest)) as url:
+        yield url
+
+
+@contextmanager
+def served_app(app: FastAPI) -> Iterator[str]:
     """The URL of a server on a thread; it has ended after the block."""
-    app = make_app(partial(load_service, run, 1), None if token is None else token_digest(token))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
     thread = threading.Thread(target=server.run)
     thread.start()

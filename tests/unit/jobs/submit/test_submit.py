@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from actors.wire import ConfigError
+from jobs.cli import app
 from jobs.submit.submit import JobRequest, SubmitOptions, job_request, parse_env
 
 JOBS = Path(__file__).resolve().parents[4] / "jobs"
@@ -100,3 +102,50 @@ def test_the_client_has_nothing_to_unpickle_with() -> None:
         if name.partition(".")[0] in UNPICKLING
     }
     assert found == set()
+
+
+@pytest.fixture
+def lessons(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "The capital of France is", "answer": "Lyon"}\n')
+    return path
+
+
+def test_a_teaching_is_sent_with_its_lessons_and_trains_on_the_cluster(lessons: Path) -> None:
+    options = [f"lessons={lessons}", "steps=40", "no_tell=true"]
+    job = job_request("teach", "/mnt/runs/mine", options, OPTIONS)
+    assert job.arguments == (
+        "teach", "/mnt/runs/mine", "--ray", "--no-tell", "--lessons", "tandem_job/lessons.jsonl",
+        "--steps", "40",
+    )  # fmt: skip
+    assert (job.run, job.storage) == ("/mnt/runs/mine-taught", "/mnt/runs")
+    assert (job.expected, job.may_exist) == (("/mnt/runs/mine",), False)
+    [entry] = job.entries
+    assert entry.source == lessons.read_bytes()
+    # the command there takes what is sent
+    shown = CliRunner().invoke(app, [*job.arguments[:1], "/nowhere", *job.arguments[2:]])
+    assert "/nowhere: neither a run" in shown.output
+
+
+def test_what_was_told_is_taught_on_the_cluster_by_name(lessons: Path) -> None:
+    job = job_request("teach", "s3://b/runs/mine/", ["told=w1,w2", "out=s3://b/o"], OPTIONS)
+    assert job.arguments == (
+        "teach", "s3://b/runs/mine/", "w1", "w2", "--ray", "--told", "--out", "s3://b/o",
+    )  # fmt: skip
+    assert (job.run, job.storage) == ("s3://b/o", "s3://b")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give what is to be taught, one of lessons=FILE"),
+        (["told=all", "from-memory=true"], "got told and from-memory"),
+        (["lessns=a.jsonl"], r"no option 'lessns' of a teaching; did you mean lessons=…\?"),
+        (["lessons=/nowhere.jsonl"], "lessons /nowhere.jsonl: can't be read"),
+        (["from-memory=1"], "expected from-memory=true or from-memory=false"),
+        (["steps="], "expected steps=VALUE"),
+    ],
+)
+def test_a_teaching_that_says_nothing_sound_is_not_sent(options: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        job_request("teach", "/mnt/runs/mine", options, OPTIONS)

@@ -481,3 +481,66 @@ def test_what_an_evaluator_leaves_out_of_what_was_told_is_a_warning() -> None:
     with pytest.raises(ScriptEndedError):
         run.coordinator.run()
     assert run.listener.warnings[0] == "x is left out"
+
+
+def teach(number: int = 0, answer: str = "Rome") -> Command:
+    values: dict[str, Any] = {"kind": "teach", "lessons": [{"prompt": "It is", "answer": answer}]}
+    return Command(id=NUMBERS[number], run="run", driver="d", **values)
+
+
+def taught_by(run: Run, group: str) -> list[tuple[int, int, list[str], bool]]:
+    """Incarnation, interval, answers of new lessons, whether any are learned, by order."""
+    return [
+        (order.incarnation, order.interval, [one.answer for one in order.lessons],
+         order.lessons_digest != "")
+        for of, order in run.cluster.orders
+        if of == group
+    ]  # fmt: skip
+
+
+def test_both_groups_learn_lessons_from_the_first_interval_that_neither_has_begun() -> None:
+    run = Run([*both(1), *both(2), *both(3)], teach())
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    expected = [(0, 1, [], False), (0, 2, ["Rome"], True), (0, 3, [], True)]
+    for group in (DATA, MEMORY):
+        assert taught_by(run, group)[:3] == expected
+    digests = {order.lessons_digest for _, order in run.cluster.orders if order.interval > 1}
+    assert len(digests) == 1
+    text = "1 lesson(s): both groups learn them"
+    assert replies(run) == [
+        ("accepted", f"{text} from interval 2 on"),
+        ("done", f"{text} since interval 2, and until the run ends"),
+    ]
+
+
+def test_a_replay_learns_the_same_lessons_from_the_same_interval_on() -> None:
+    died = [Failed(MEMORY, 0, DIED), Restarted(MEMORY, 1)]
+    replayed = [again(MEMORY, 1, 1), committed(DATA, 2), again(MEMORY, 2, 1)]
+    run = Run([*both(1), *died, *replayed], teach())
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    sent = taught_by(run, MEMORY)[:4]
+    assert [(incarnation, interval, new) for incarnation, interval, new, _ in sent] == [
+        (0, 1, []), (0, 2, ["Rome"]), (1, 1, []), (1, 2, ["Rome"]),
+    ]  # fmt: skip
+
+
+def test_later_lessons_are_learned_beside_earlier_ones() -> None:
+    run = Run([*both(1), *both(2), *both(3), *both(4)], teach(), later={3: teach(1, "Ostia")})
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    new = {interval: answers for _, interval, answers, _ in taught_by(run, DATA) if answers}
+    assert sorted(new.values()) == [["Ostia"], ["Rome"]]
+    digests = {o.interval: o.lessons_digest for g, o in run.cluster.orders if g == DATA}
+    assert len({digests[1], digests[min(new)], digests[max(new)]}) == 3
+
+
+def test_a_teaching_of_a_run_whose_groups_have_no_common_interval_left_is_refused() -> None:
+    run = Run([*both(1)], teach(), intervals=1)
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    assert replies(run)[0] == (
+        "refused",
+        "both groups have begun their last common interval; teach the run once it has ended",
+    )

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from actors.formats import clock as clock_of
 from actors.settings.run import DATA, GROUPS, MEMORY
 from orchestrator.console import Console
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize
+from orchestrator.reporting import progress_view
 from orchestrator.reporting.progress_view import ProgressView
 from orchestrator.run_dir.metrics import Metrics
 from tests.unit.orchestrator.interleaved import interrupted_at
@@ -52,6 +54,23 @@ def test_without_a_terminal_each_message_is_one_line_however_narrow() -> None:
     assert len(shown(terminal=False, width=40).splitlines()) == 5
 
 
+def test_a_run_that_says_nothing_for_long_says_that_it_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sink = io.StringIO()
+    progress = ProgressView(a_config(), Console(file=sink, width=200))
+    progress.phase("training")
+    said = sink.getvalue()
+    progress._beat()
+    assert sink.getvalue() == said  # a line was just there
+    monkeypatch.setattr(progress_view, "QUIET_S", 0.0)
+    progress._beat()
+    assert sink.getvalue().endswith("training, no interval is done yet\n")
+    progress.interval(Metrics(0.0).add_interval([a_report(DATA, 1)], 0.5, 1))
+    progress._beat()
+    assert "data: step 20/40" in sink.getvalue().splitlines()[-1]
+
+
 def test_a_terminal_shows_both_groups_side_by_side() -> None:
     text = shown(terminal=True, width=120)
     assert f"{DATA} group" in text
@@ -73,6 +92,33 @@ def test_a_groups_first_interval_may_come_while_the_view_is_drawn() -> None:
             break
         turns += 1
     assert turns > 0
+
+
+def test_until_the_first_interval_is_done_a_line_says_how_far_the_steps_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step of the data group takes 20 s here, of 40 in all; the memory's take none."""
+    clock, sink = {"now": 0.0}, io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
+    progress = ProgressView(a_config(), Console(file=sink, width=200))
+    progress.steps({DATA: 3})  # not yet ready
+    progress.started({group: [a_description(group)] for group in GROUPS})
+    for now in range(0, 101, 10):
+        clock["now"] = float(now)
+        progress.steps({DATA: now // 20, MEMORY: 0})
+        progress._beat()
+    lines = [line for line in sink.getvalue().splitlines() if "step" in line]
+    assert len(lines) == 3  # every half a minute
+    total = a_config().total_steps(DATA)
+    assert f"{DATA}: step 1/{total}  {MEMORY}: step 0/" in lines[0]
+    assert "left" not in lines[0]  # by one step nothing can be said
+    left_s = 20 * (2 * total - 4)  # of both groups, by the steps from the first on
+    assert f"left about {clock_of(left_s)}" in lines[2]
+    progress.interval(Metrics(0.0).add_interval([a_report(DATA, 1)], 0.5, 1))
+    clock["now"] = 200.0
+    progress.steps({DATA: 20, MEMORY: 3})
+    progress._beat()
+    assert "(in the first interval)" not in sink.getvalue().splitlines()[-1]
 
 
 @pytest.mark.parametrize("ahead", [0, 1])

@@ -86,6 +86,7 @@ def test_paths_are_those_that_always_were_and_all_are_the_trainers() -> None:
         "teach.lessons": PathTo.LESSONS,
         "teach.exam": PathTo.LESSONS,
         "teach.told": PathTo.LESSONS,
+        "tokenizer.chat_template": PathTo.CHAT_TEMPLATE,
     }
     hub = {key for key, path_to in path_settings().items() if path_to.may_be_on_hub}
     assert hub == {"tokenizer.pretrained", "data.layer.pretrained"}
@@ -108,6 +109,10 @@ def test_settings_that_mean_something_only_beside_another_name_it_and_its_value(
             for name in ("conv_dilations", "conv_taps", "attention_heads", "tie_embeddings")
         },
         OnlyWith("encoder", "frozen_copy"): {"memory.layer.copy_layers"},
+        OnlyWith("addresses", "product_keys"): {
+            f"memory.layer.{name}" for name in ("encoder", "gate", "key_dim", "topk")
+        },
+        OnlyWith("addresses", "ngrams"): {"memory.layer.ngram_tokens"},
         OnlyWith("data.layer.train", "lora"): {
             f"data.layer.lora.{name}" for name in ("r", "alpha", "dropout", "targets", "export")
         },

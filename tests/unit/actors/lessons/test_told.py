@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from actors.corpus.corpus import train_tokenizer
+from actors.lessons.told import told_from_lists, told_to_lists, with_changes
 from actors.training.memory_trainer import MemoryTrainer
-from actors.training.told import told_from_lists, told_to_lists, with_changes
 from actors.wire import Order, Told, ToldAssociation
 from tests.unit.actors.tiny import run_spec, write_facts
 

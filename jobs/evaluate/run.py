@@ -11,7 +11,8 @@ from typing import Any
 from actors.sources.corpus_files import CorpusMarks
 from jobs.train import print_summary
 from orchestrator.console import Console
-from orchestrator.reporting.summary import GENERAL_FIGURES
+from orchestrator.reporting.summary import SOMETIMES
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.corpus_record import changes_of_corpus
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
@@ -35,17 +36,22 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     from actors.pair.evaluator import Evaluator
     from actors.weights.pair_export import load_pair
 
-    pair, _ = load_pair(run_dir.path(EXPORT))
-    evaluator = Evaluator(config, tokenizer_json, pair)
-    found = evaluator.measure((config.intervals, config.intervals), final=True)
-    wanted = (*summary["heldout"], *GENERAL_FIGURES)
+    with TaskProgress() as progress:
+        progress("loading the pair")
+        pair, _ = load_pair(run_dir.path(EXPORT))
+        progress("reading the corpus")
+        evaluator = Evaluator(config, tokenizer_json, pair, progress=progress)
+        found = evaluator.measure((config.intervals, config.intervals), final=True)
+        progress("digests of both layers")
+        digests = evaluator.digests()
+    wanted = (*summary["heldout"], *SOMETIMES)
     figures = {name: found.figures[name] for name in wanted if name in found.figures}
     result: dict[str, Any] = {
         "heldout": figures,
         "accuracy": found.accuracy,
         "accuracy_seen": found.accuracy_seen,
         "num_probes": found.num_probes,
-        "digest": evaluator.digests(),
+        "digest": digests,
         "reflects_final": summary["reflects_final"],
         "reflects_final_reason": summary["reflects_final_reason"],
         **{name: summary[name] for name in FROM_THE_RUN if name in summary},

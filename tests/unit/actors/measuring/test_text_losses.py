@@ -1,0 +1,70 @@
+"""Each token of a text is counted once, by each voice, as a plain pass over its window has it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.layers.pair import Pair
+from actors.measuring.text_losses import document_tokens, stretches, text_losses
+from actors.measuring.voices import VOICES, predict_everywhere
+from actors.tokenizers.tokenizer import Tokenizer
+from tests.unit.actors.tiny_pair import exported
+
+TEXT = "The capital of Avaria is Korvik. Ships reach Belmont on the Oda. " * 4
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, Tokenizer]:
+    folder: Path = tmp_path_factory.mktemp("losses") / "tiny"
+    pair, tokenizer = exported(folder)
+    return Pair(pair.data.eval(), pair.memory), tokenizer
+
+
+@pytest.mark.parametrize("num", [2, 3, 8, 9, 12, 13, 40])
+def test_each_token_but_the_first_is_counted_once_with_half_a_window_before_it(num: int) -> None:
+    tokens = list(range(100, 100 + num))
+    found = list(stretches(tokens, 8))
+    assert [t for one in found for t in one.targets] == tokens[1:]
+    for at, one in enumerate(found):
+        assert len(one.tokens) <= 8
+        assert one.first == 0 if at == 0 else one.first >= 4
+        assert [t - 1 for t in one.targets] == list(one.tokens[one.first :])
+
+
+def test_losses_are_those_of_a_plain_pass_over_each_window(made: tuple[Pair, Tokenizer]) -> None:
+    pair, tokenizer = made
+    texts = [TEXT, "Ships."]
+    found = text_losses(pair, tokenizer, texts, longest=16, batch_tokens=64)
+    for voice in VOICES:
+        by_window: list[list[float]] = []
+        for text in texts:
+            for one in stretches(document_tokens(tokenizer, text), 16):
+                tokens = torch.tensor([one.tokens])
+                logp = predict_everywhere(pair, voice, tokens, torch.zeros_like(tokens)).logp[0]
+                rows = zip(logp[one.first :], one.targets, strict=True)
+                by_window.append([-float(row[target]) for row, target in rows])
+        every = [nats for window in by_window for nats in window]
+        mean = sum(every) / len(every)
+        assert len(every) == found.num_tokens
+        assert len(by_window) == found.num_windows > 4
+        assert found.losses[voice] == pytest.approx(mean, abs=1e-5)
+        off = sum(sum(n - mean for n in window) ** 2 for window in by_window)
+        factor = len(by_window) / (len(by_window) - 1)
+        assert found.errors[voice] == pytest.approx(math.sqrt(off * factor) / len(every), rel=1e-3)
+    assert found.gain == pytest.approx(found.losses["own"] - found.losses["help"], abs=1e-6)
+    assert 0 < found.mixing < 1
+    assert found.freshness is None
+    in_bytes = sum(len(text.encode()) for text in texts)
+    assert found.bits_per_byte("own") == pytest.approx(
+        found.losses["own"] * found.num_tokens / math.log(2) / in_bytes
+    )
+
+
+def test_of_one_window_no_standard_error_is_known(made: tuple[Pair, Tokenizer]) -> None:
+    assert math.isnan(text_losses(*made, ["Ships."]).gain_error)
+    with pytest.raises(ValueError, match="empty"):
+        text_losses(*made, [])
