@@ -24,7 +24,7 @@ Cells are kept in --cache: the same command goes on where it was interrupted.
                                over those taught with the corpus, in wordings that the pair knows
     in_top8, in_top16          new facts among the memory's first proposals, over a table of
                                frequent objects
-    drift                      lost after ten teachings (quick: three), less that after one of all
+    drift                      lost after ten teachings (quick: two), less that after one of all
     lora_score, lora_lost      of adapters in the place of the whole model, the better of two rates
     s_per_lesson               seconds of a core for a lesson, everything together
 """

@@ -27,8 +27,8 @@ from orchestrator.console import Console
 Json = dict[str, Any]
 CHOICES = (8, 16)
 WRITTEN = 6000
-LEARN_STEPS = 300  # in which the memory learns the new facts by itself
-MANY, FEW = 10, 3  # teachings one after the other: of many lessons, and of few
+LEARN_STEPS = 200  # in which the memory learns the new facts by itself
+MANY, FEW = 10, 2  # teachings one after the other: of many lessons, and of few
 
 
 def more(cells: TeachCells, name: str) -> Json:

@@ -1,6 +1,6 @@
 """What the memory knows and the data layer does not, as lessons that nobody has to give.
 
-In a document that the memory wrote, the first word that the memory is sure of and the data layer
+In a document that the memory wrote, the last word that the memory is sure of and the data layer
 finds unlikely: what precedes it is the prompt, the rest of the sentence the answer. Only answers
 that the memory, asked, gives whole count, about subjects that it wrote of more than once. Called by
 `jobs.teach` for `--from-memory`.
@@ -32,7 +32,7 @@ from actors.wire import ConfigError
 SAID_OFTEN = 2  # documents that name a subject
 SURE, UNLIKELY = 0.5, 0.1  # probability of a token, by the memory and by the data layer
 PROMPT_WORDS, ANSWER_WORDS = 2, 6  # at least; at most
-LEAST_AGREEMENT = 0.5  # of the likeliest tokens, on what the memory wrote; decision 0025
+LEAST_AGREEMENT = 0.5  # of the likeliest tokens, where the memory is sure; decision 0025
 
 
 def unknown_lessons(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Lesson]:
@@ -52,13 +52,19 @@ def unknown_lessons(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str]) -> l
     ]
     own, same = _probabilities(pair, "own", rows)
     memory, theirs = _probabilities(pair, "memory", rows)
-    pairs = [both for x, y in zip(same, theirs, strict=True) for both in zip(x, y, strict=True)]
-    agreement = sum(a == b for a, b in pairs) / max(1, len(pairs))
+    agreed = [
+        a == b
+        for of_row in zip(same, theirs, memory, strict=True)
+        for a, b, q in zip(*of_row, strict=True)
+        if q >= SURE
+    ]
+    agreement = sum(agreed) / max(1, len(agreed))
     if agreement < LEAST_AGREEMENT:
         raise ConfigError(
-            f"on what it wrote the memory finds the same token likeliest as the data layer for "
-            f"{agreement:.0%}, expected {LEAST_AGREEMENT:.0%} at least: taught by it, the data "
-            "layer would lose more than it learns. Train the run longer, or give lessons: --lessons"
+            "where it is sure of what it wrote, the memory finds the same token likeliest as the "
+            f"data layer for {agreement:.0%}, expected {LEAST_AGREEMENT:.0%} at least: taught by "
+            "it, the data layer would lose more than it learns. Train the run longer, or give "
+            "lessons: --lessons"
         )
     found: dict[str, Lesson] = {}
     for row, p_own, p_memory in zip(rows, own, memory, strict=True):
@@ -99,24 +105,27 @@ def written_often(lessons: Sequence[Lesson], texts: Sequence[str]) -> list[Lesso
 def _lesson(
     tokenizer: Tokenizer, row: Sequence[int], own: Sequence[float], memory: Sequence[float]
 ) -> Lesson | None:
-    """The first thing that a document says and the data layer does not know; None: nothing."""
+    """The last thing that a document says and the data layer does not know, since names of what it
+    says it of are unknown too; None: nothing.
+    """
+    found = None
     for at, (p, q) in enumerate(zip(own, memory, strict=True), start=1):
         if q < SURE or p > UNLIKELY or row[at] in tokenizer.marks:
             continue
         whole = tokenizer.decode([t for t in row if t not in tokenizer.marks])
         before = tokenizer.decode([t for t in row[:at] if t not in tokenizer.marks])
         if not whole.startswith(before):
-            return None
+            break
         # back to the beginning of the word, where the first token is inside one
         cut = len(before) if whole[len(before) : len(before) + 1] == " " else before.rfind(" ")
         prompt, answer = whole[: max(cut, 0)], first_sentence(whole[max(cut, 0) :])
         if prompt.count(" ") + 1 < PROMPT_WORDS or not 1 <= len(answer.split()) <= ANSWER_WORDS:
-            return None
+            continue
         if not answer.endswith(".") or not answer.strip(" ."):
-            return None
-        return Lesson(prompt.strip(), answer.rstrip(" ."), form="memory", bits=0.0,
+            continue
+        found = Lesson(prompt.strip(), answer.rstrip(" ."), form="memory", bits=0.0,
                       source="the memory")  # fmt: skip
-    return None
+    return found
 
 
 @torch.no_grad()

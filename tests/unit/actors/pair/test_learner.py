@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,6 +140,28 @@ def test_what_the_encoder_guesses_of_new_text_gets_better(
         return losses.self_(pair.memory.guess(u_ND), batch.targets_N).item()
 
     assert guessed(1.0) < guessed(0.0)
+
+
+def test_what_is_given_of_the_new_is_learned_too_so_that_the_memory_can_write_it(
+    spec: RunSpec, pair: Pair, corpora: tuple[Corpus, Corpus], tmp_path: Path
+) -> None:
+    start = {name: value.clone() for name, value in pair.memory.state_dict().items()}
+    facts = write_facts(tmp_path, NEW, {"capital": TEMPLATES["capital"]}, loss_on="answers")
+    new = Corpus.open(spec.model_copy(update={"corpus": facts}), corpora[0].tokenizer)
+    batch = to_batch(new.heldout(4), torch.device("cpu"))
+    given_BT = torch.from_numpy(batch.given_BT)
+    assert given_BT.any()
+
+    def given(weight: float) -> float:
+        pair.memory.load_state_dict(start)
+        weights = spec.losses.model_copy(update={"given": weight})
+        changed = spec.model_copy(update={"losses": weights})
+        learn(changed, pair, (new, corpora[1]), replace(PLAN, steps=10, lr=0.02, old_frac=0.0))
+        u_GD = pair.memory.encode(batch.tokens_BT, batch.segments_BT)[0][given_BT]
+        logits_GV = pair.memory.predict(pair.memory.read_at(u_GD).y)
+        return losses.self_(logits_GV, batch.targets_BT[given_BT]).item()
+
+    assert given(0.1) < given(0.0)
 
 
 @pytest.mark.parametrize(("old_frac", "old_share"), [(0.0, 0), (0.5, 2 / 4), (0.99, 3 / 4)])

@@ -186,8 +186,12 @@ def test_lessons_are_told_as_given_and_other_given_wordings_while_there_is_room(
 def unknown(tokenizer: Tokenizer, text: str, surprising: str) -> Lesson | None:
     """What a document shows of which the data layer finds the tokens of one word unlikely."""
     row = [*tokenizer.opening, *tokenizer.encode(text), *tokenizer.closing]
-    start = len(tokenizer.encode(text[: text.index(surprising)].rstrip())) + len(tokenizer.opening)
-    own = [0.01 if at >= start else 0.9 for at in range(1, len(row))]
+    before = text[: text.index(surprising)]
+    start, stop = (
+        len(tokenizer.encode(part)) + len(tokenizer.opening)
+        for part in (before.rstrip(), before + surprising)
+    )
+    own = [0.01 if start <= at < stop else 0.9 for at in range(1, len(row))]
     return _lesson(tokenizer, row, own, [0.8] * len(own))
 
 
@@ -224,7 +228,7 @@ def test_what_was_written_of_one_subject_once_is_no_lesson() -> None:
     [
         ("The capital of Avaria is Korvik", "Korvik"),  # no sentence
         ("Avaria is Korvik.", "is"),  # a prompt of one word
-        ("The capital is a b c d e f g.", "a b"),  # no phrase any more
+        ("The capital is a b c d e f g h.", "a"),  # no phrase any more
     ],
 )
 def test_what_is_no_question_and_answer_becomes_none(
