@@ -33,7 +33,8 @@ from benchmarks.wheels import (
 )
 
 SCREEN_LINES = 50  # of README: what a page shows without scrolling
-PROGRAMS = ("pip", "python", "tandem", "make", "git", "cd", "docker")
+PROGRAMS = ("pip", "python", "tandem", "echo", "git", "cd", "docker")  # make is for a checkout
+DRAWN = re.compile(r"\S+ +[^\w./~\"'$-]")  # a line of what a command prints: tandem · quickstart
 SERVES = "tandem serve"
 SAYS_WHERE = re.compile(rb"https?://\S+")
 SHOWN_LINES = 12  # of what a failed command said
@@ -67,7 +68,7 @@ def first_screen(readme: str) -> list[str]:
         elif fenced or line.startswith("    "):
             command = line.strip().removeprefix("$ ")
             program = command.partition(" ")[0].rpartition("/")[2]
-            if program in PROGRAMS:
+            if program in PROGRAMS and not DRAWN.match(command):
                 found.append(command)
     return found
 

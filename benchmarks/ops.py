@@ -34,7 +34,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.corpus.corpus import build_tokenizer
-from actors.settings.run import DATA, MEMORY, RunSpec
+from actors.settings.run import DATA, GROUPS, MEMORY, RunSpec
 from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured
 from actors.training.memory_trainer import MemoryTrainer
@@ -165,14 +165,11 @@ def measure(spec: RunSpec, num_steps: int) -> dict[str, Any]:
 
 def quick_spec(config: Path, overrides: Sequence[str]) -> RunSpec:
     """The run of a config, with as few steps as show what a step costs."""
-    loaded = load_config(config, overrides)
+    spec = load_config(config, overrides).run_spec
     small = {"steps_per_interval": 2}
-    data, memory = (getattr(loaded, name).model_copy(update=small) for name in (DATA, MEMORY))
-    return replace_groups(loaded.run_spec, data, memory)
-
-
-def replace_groups(spec: RunSpec, data: Any, memory: Any) -> RunSpec:
-    return spec.model_copy(update={DATA: data, MEMORY: memory})
+    return spec.model_copy(
+        update={name: spec.group(name).model_copy(update=small) for name in GROUPS}
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

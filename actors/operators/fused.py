@@ -113,7 +113,7 @@ class _Taps(torch.autograd.Function):
         (same_BTK,) = ctx.saved_tensors
         batch, tokens, num = same_BTK.shape
         dim, reach = ctx.shape[2], (num - 1) * ctx.dilation
-        g_BTKD = g.view(batch, tokens, num, dim) * same_BTK.unsqueeze(-1)
+        g_BTKD = g.reshape(batch, tokens, num, dim) * same_BTK.unsqueeze(-1)
         around = F.pad(g_BTKD, (0, 0, 0, 0, reach, reach))
         strides = (around.stride(0), num * dim, ctx.dilation * num * dim + dim, 1)
         return around.as_strided((*ctx.shape[:2], num, dim), strides).sum(2), None, None

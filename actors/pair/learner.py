@@ -15,6 +15,7 @@ Shapes: B sequences, T tokens, N positions that read, D d_m.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +37,7 @@ from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters
 from actors.snapshots.sections import section_of
+from actors.training.memory_states import given_positions
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate, short_warmup
 from actors.training.process_group import ProcessGroup
 from actors.wire import DivergedError
@@ -162,24 +164,26 @@ class Learner:
         """The loss of given tokens of what is new, so that the memory can write that too; 0 where
         there are none.
         """
-        num_new, memory = len(batch.tokens_BT) - self._num_old, self._pair.memory
-        given_BT = batch.given_BT.copy()
-        given_BT[num_new:] = False
-        num, weights = int(given_BT.sum()), self._spec.losses
-        if not num or not weights.given or not u_BTD.requires_grad:
-            return u_BTD.new_zeros(())
+        num_new = len(batch.tokens_BT) - self._num_old
+        given_BT = given_positions(batch, np.ones(len(batch.tokens_BT), np.bool_), num_new)
+        if self._spec.losses.given == 0 or not (num := int(given_BT.sum())):
+            return torch.zeros((), device=self._device)
+        memory, encoder = self._pair.memory, self._spec.losses.encoder
         at_G = batch.places(given_BT)
         targets_G, u_GD = rows_at(batch.targets_BT, at_G), rows_at(u_BTD, at_G)
+        size = num if self._at_once(batch) else self._pair.data.positions_at_once
 
-        def part(some: slice, u_GD: Tensor, y_GD: Tensor) -> Tensor:
-            nll_G = Predicted(memory.predict(y_GD[some], into_grad=True), targets_G[some]).nll_N
-            if weights.encoder > 0:
-                guess_GV = memory.guess(u_GD[some], into_grad=True)
-                nll_G = nll_G + weights.encoder * Predicted(guess_GV, targets_G[some]).nll_N
-            return GIVEN * nll_G.sum() / num
+        def loss_of(predict: Callable[..., Tensor], weight: float) -> Callable[..., Tensor]:
+            def part(some: slice, x_GD: Tensor) -> Tensor:
+                logits_GV = predict(x_GD[some], into_grad=True)
+                return weight * Predicted(logits_GV, targets_G[some]).nll_N.sum() / num
 
-        size = self._pair.data.positions_at_once
-        return in_parts(num, size, part, u_GD, memory.read_at(u_GD).y)
+            return part
+
+        whole = in_parts(num, size, loss_of(memory.predict, GIVEN), memory.read_at(u_GD).y)
+        if encoder > 0 and u_GD.requires_grad:
+            whole = whole + in_parts(num, size, loss_of(memory.guess, GIVEN * encoder), u_GD)
+        return whole
 
     def _kept(self, batch: Batch) -> Kept | None:
         """What the old sequences of a batch are kept at; None: they are learned as text."""

@@ -49,7 +49,7 @@ RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is kn
 SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
 WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what they do elsewhere
 QUIET = 0.95  # share of these that stay below the novelty from which λ opens
-SURELY = 0.75  # share of the keys that the memory says at least as surely as a write's figures have
+SURELY = 0.98  # share of the keys that the memory says at least as surely as a write's figures have
 LEAST, MOST = 0.3, 0.6  # novelty from which it opens, whatever they say
 
 

@@ -14,6 +14,7 @@ from actors.layers.batch import to_batch
 from actors.layers.pair import Pair
 from actors.measuring.heldout import hidden_at
 from actors.pair.tandem_model import load_tandem_model
+from actors.sources.chats import read_chat
 from actors.weights.builders import build_data_layer, build_memory_layer
 from actors.weights.pair_export import export_pair
 from benchmarks.real_model import MissingModelError, default_cache, real_model
@@ -23,6 +24,7 @@ from jobs.harness.tasks import evaluated
 from jobs.init_model import Model, model_config, model_values
 from orchestrator.settings.config import Config
 from tests.integration.tiny import write_corpora
+from tests.unit.actors.chats import TALK
 from tests.unit.jobs.harness.local_tasks import write_tasks
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
@@ -98,3 +100,14 @@ def test_in_the_harness_the_data_layer_alone_is_the_real_model_to_the_last_digit
         assert figure.values["own"] == figure.values["base"], figure
     bits = figures[1].values
     assert bits["help"] != bits["own"] != bits["memory"]
+
+
+def test_chats_are_written_by_its_own_template_and_its_answers_are_learned(config: Config) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = build_tokenizer(config)
+    ((piece,),) = tokenizer.chat.encode([read_chat(TALK, None, str)])
+    theirs = AutoTokenizer.from_pretrained(config.tokenizer.pretrained)
+    assert piece.tokens_T.tolist() == theirs.apply_chat_template(TALK)["input_ids"]
+    learned = tokenizer.decode(piece.tokens_T[piece.learn_T].tolist())
+    assert learned == "Korvik.<|im_end|>\nDastan is.<|im_end|>\n"

@@ -20,6 +20,7 @@ Words, and `tandem words` in a line.
 
     ━━━━ what it prints
     tandemly: not a program's name
+    tandem · quickstart
 
 ```bash
 $ python -m tandem status
