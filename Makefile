@@ -25,10 +25,10 @@ test: $(SETUP)
 	$(MAKE) --jobs=2 --keep-going test-without-ray test-on-ray
 
 test-without-ray: $(SETUP)
-	$(BIN)/python -m pytest tests -m "not long and not ray and not real" -n 2
+	$(BIN)/python -m pytest tests -m "not long and not ray and not real" -n 2 --durations=20
 
 test-on-ray: $(SETUP)
-	$(BIN)/python -m pytest tests/integration tests/chaos -m "ray and not long"
+	$(BIN)/python -m pytest tests/integration tests/chaos -m "ray and not long" --durations=20
 
 test-all: $(SETUP)
 	$(BIN)/python -m pytest tests

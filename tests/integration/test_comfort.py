@@ -82,7 +82,7 @@ def checked(config: str, *overrides: str) -> dict[str, Any]:
     return dict(json.loads(stdout))
 
 
-@pytest.mark.parametrize("group", ["data", "memory"])
+@pytest.mark.parametrize("group", [pytest.param("data", marks=pytest.mark.long), "memory"])
 def test_a_worker_grows_by_what_was_estimated(group: str, config: str) -> None:
     parts = checked(config, *LARGE)["worker_bytes"][group]
     kept = ("weights", "gradients", "optimizer", "mirror", "references")

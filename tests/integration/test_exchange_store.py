@@ -24,6 +24,7 @@ def store_bytes() -> int:
     return int(stats.store_stats.object_store_bytes_used)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("shared_ray")
 def test_the_object_store_stays_flat_over_200_exchanges(workplace: Path) -> None:
     config = load_config(

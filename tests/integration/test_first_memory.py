@@ -81,6 +81,7 @@ def test_the_result_is_a_run_like_any_other(learned: Path) -> None:
     assert not is_model(str(learned))
 
 
+@pytest.mark.long
 def test_it_can_learn_again(learned: Path, folder: Path) -> None:
     options = LearnOptions(
         facts=str(folder / "facts.jsonl"), steps=2, out=str(folder / "runs" / "again")

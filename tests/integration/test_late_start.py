@@ -48,6 +48,7 @@ def test_ranks_that_read_the_corpus_are_named_with_it(
     assert "raise deadlines.start_s" in text
 
 
+@pytest.mark.long
 def test_processes_that_ray_has_not_started_are_named_so(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

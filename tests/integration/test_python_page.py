@@ -13,6 +13,7 @@ from jobs.api import RunResult, TandemModel, load
 from tests.python_page import blocks
 
 
+@pytest.mark.long  # without Ray: tests/unit/jobs/test_python_page.py
 @pytest.mark.usefixtures("shared_ray")
 def test_the_page_trains_loads_and_generates(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -119,6 +119,7 @@ def losses_go_on(config: Config, group: str, loss: str) -> None:
         assert mean(values[at : at + 4]) < 1.15 * mean(values[max(0, at - 4) : at])
 
 
+@LONG
 def test_both_groups_grow_and_shrink_in_a_running_run(
     workplace: Path, faults: Callable[..., Faults]
 ) -> None:

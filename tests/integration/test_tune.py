@@ -135,6 +135,7 @@ def test_of_three_trials_on_a_cluster_that_holds_one_each_comes_to_what_it_deser
 
 
 @pytest.mark.ray  # a search starts its own Ray
+@LONG
 @pytest.mark.usefixtures("leaves_nothing")
 def test_a_trial_that_fails_at_once_leaves_its_cause_in_every_result(workplace: Path) -> None:
     path = write_search(

@@ -21,6 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"))
 
 
+@pytest.mark.long  # it trains and tells several pairs
 def test_each_figure_is_there_and_nothing_is_computed_twice(folder: Path, tmp_path: Path) -> None:
     first = measure([TellCells(Cells(tmp_path), TINY, folder, 0, {}, TOLD)], ROWS)
     again = measure([TellCells(Cells(tmp_path, allowed=0), TINY, folder, 0, {}, TOLD)], ROWS)
