@@ -157,8 +157,9 @@ def test_a_rank_that_dies_too_often_ends_the_run_which_goes_on_by_hand(
     assert again.summary["digest"] == undisturbed()["digest"]
 
 
-@LONG
-@pytest.mark.parametrize(("num_ranks", "point"), [(1, "in a step"), (2, "in a step")])
+@pytest.mark.parametrize(
+    ("num_ranks", "point"), [(1, "in a step"), pytest.param(2, "in a step", marks=LONG)]
+)
 def test_a_rank_that_hangs_is_found_by_its_heartbeat_and_costs_no_bit(
     workplace: Path, tmp_path: Path, undisturbed: Undisturbed, num_ranks: int, point: str
 ) -> None:
