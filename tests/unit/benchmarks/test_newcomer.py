@@ -61,9 +61,11 @@ def test_a_service_is_stopped_once_it_says_where(tmp_path: Path) -> None:
     program = tmp_path / "tandem"
     program.write_text(
         "#!/usr/bin/env python3\n"
-        "import signal, sys\n"
-        "print('serving at http://127.0.0.1:1/v1', flush=True)\n"
-        "try:\n    signal.pause()\nexcept KeyboardInterrupt:\n    sys.exit(0)\n"
+        "import sys, time\n"
+        "try:\n"
+        "    print('serving at http://127.0.0.1:1/v1', flush=True)\n"
+        "    while True:\n        time.sleep(0.05)\n"
+        "except KeyboardInterrupt:\n    sys.exit(0)\n"
     )
     program.chmod(0o755)
     found = run_command(f"{tmp_path}/tandem serve runs/x", tmp_path, os.environ, 60)
