@@ -162,7 +162,8 @@ class Rank:
         return replace(self._trainer.beat, host_bytes=host_bytes, gpu_bytes=gpu_bytes)
 
 
-check_node_remote = ray.remote(num_cpus=0, max_retries=0)(check_node)
+# It changes nothing: where its worker dies once, as any may on a busy machine, it is asked again.
+check_node_remote = ray.remote(num_cpus=0, max_retries=1)(check_node)
 
 RankActor = ray.remote(concurrency_groups={"beat": 1}, max_restarts=0, max_task_retries=0)(Rank)
 
