@@ -61,7 +61,8 @@ def test_a_service_is_stopped_once_it_says_where(tmp_path: Path) -> None:
     program = tmp_path / "tandem"
     program.write_text(
         "#!/usr/bin/env python3\n"
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored\n"
         "try:\n"
         "    print('serving at http://127.0.0.1:1/v1', flush=True)\n"
         "    while True:\n        time.sleep(0.05)\n"
