@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from actors.wire import ConfigError, TandemError
 from orchestrator.console import Console
 from orchestrator.loop.command import ACCEPTED, CHECKPOINT, DONE, RESIZE, STOP, Command, Reply
-from orchestrator.run_dir.mailbox import Mailbox, new_id
+from orchestrator.run_dir.mailbox import LARGEST_BYTES, Mailbox, new_id
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.run_dir.status import Seen, look
 from orchestrator.settings.config import load_config
 from orchestrator.settings.file_names import CONFIG
+from orchestrator.settings.mistakes import explain
 
 POLL_S = 0.3
 REPLY_S = 60.0  # for the driver's first reply
@@ -129,6 +132,33 @@ def send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> Rep
     return reply
 
 
+def refuse_content(values: dict[str, Any], num: int, things: str, verb: str, done: str) -> None:
+    """Refuses, before it is sent, a command that brings something to a run, in that run's words.
+
+    Args:
+        values: fields of the command.
+        num, things: how much it brings, and the word for that: `associations`.
+        verb, done: the words for what is asked: `tell`, `told`.
+
+    Raises: ConfigError: it is no command, or too large for the mailbox.
+    """
+    try:
+        text = Command(id=new_id(), run="run", driver="driver", **values).model_dump_json()
+    except ValidationError as err:
+        wrong = "; ".join(explain(err, lambda key: None))
+        raise ConfigError(f"this can't be {done}: {wrong}") from err
+    if len(text) > LARGEST_BYTES:
+        raise ConfigError(
+            f"{num:,} {things} are {len(text):,} bytes, and a running run takes "
+            f"{LARGEST_BYTES:,} at once; {verb} fewer, or {verb} the run once it has ended"
+        )
+
+
+def is_running(run_dir: RunDir) -> bool:
+    """Whether a driver would take a command now."""
+    return look(run_dir).state == RunStatus.RUNNING
+
+
 def refuse_unless_running(run_dir: RunDir, seen: Seen) -> None:
     """Raises: ConfigError: no driver runs that would receive a command."""
     if seen.state == RunStatus.RUNNING:
@@ -148,7 +178,7 @@ def _await_last(run_dir: RunDir, box: Mailbox, command: Command) -> Reply:
         lambda: box.reply_to(command.id),
         CARRIED_OUT_S,
         lambda reply: reply.state != ACCEPTED,
-        lambda: look(run_dir).state == RunStatus.RUNNING,
+        lambda: is_running(run_dir),
     )
     if reply is None:
         raise TandemError(

@@ -1,4 +1,4 @@
 """`tandem teach`: the data layer of a finished run takes over what a person or the memory wants.
 
-Imports actors.lessons, actors.pair and the orchestrator.
+Imports jobs.tell, actors.lessons, actors.pair and the orchestrator.
 """

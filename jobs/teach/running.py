@@ -10,21 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from actors.lessons.lesson import Lesson
 from actors.wire import ConfigError
-from jobs.control import send
+from jobs.control import refuse_content, send
 from jobs.teach.options import TeachOptions
+from jobs.tell.running import told_running
 from orchestrator.console import Console
-from orchestrator.loop.command import ACCEPTED, TEACH, Command
-from orchestrator.run_dir.mailbox import LARGEST_BYTES, new_id
+from orchestrator.loop.command import ACCEPTED, TEACH
 from orchestrator.run_dir.run_dir import RunDir
-from orchestrator.run_dir.run_status import RunStatus
-from orchestrator.run_dir.status import look
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import TOKENIZER
-from orchestrator.settings.mistakes import explain
 
 # Options that say how a finished run is taught, by the names of their fields.
 OF_A_FINISHED_RUN = {
@@ -38,11 +33,6 @@ OF_A_FINISHED_RUN = {
     "seed": "--seed",
     "ray": "--ray",
 }
-
-
-def is_running(run_dir: RunDir) -> bool:
-    """Whether a driver would take a command now."""
-    return look(run_dir).state == RunStatus.RUNNING
 
 
 def refuse_options(run_dir: RunDir, options: TeachOptions) -> None:
@@ -61,7 +51,7 @@ def told_lessons_of(run_dir: RunDir, ids: Sequence[str]) -> list[Lesson]:
 
     Raises: ConfigError: it was told nothing, or nothing of that name.
     """
-    told = {row["id"]: row["associations"] for row in look(run_dir).status.get("told", ())}
+    told = {row["id"]: row["associations"] for row in told_running(run_dir)}
     if unknown := [id for id in ids if id not in told]:
         known = ", ".join(told) or "nothing"
         raise ConfigError(f"{run_dir.url}: no write {unknown[0]!r}; it was told: {known}")
@@ -98,16 +88,7 @@ def teach_running(
         for one in lessons
     ]  # fmt: skip
     values = {"kind": TEACH, "lessons": rows}
-    try:
-        text = Command(id=new_id(), run="run", driver="driver", **values).model_dump_json()
-    except ValidationError as err:
-        wrong = "; ".join(explain(err, lambda key: None))
-        raise ConfigError(f"this can't be taught: {wrong}") from err
-    if len(text) > LARGEST_BYTES:
-        raise ConfigError(
-            f"{len(rows):,} lessons are {len(text):,} bytes, and a running run takes "
-            f"{LARGEST_BYTES:,} at once; teach fewer, or teach the run once it has ended"
-        )
+    refuse_content(values, len(rows), "lessons", "teach", "taught")
     reply = send(run_dir, console, no_wait, **values)
     return {
         "run": run_dir.url,

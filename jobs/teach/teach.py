@@ -19,9 +19,10 @@ from actors.lessons.lesson import Lesson, to_lines
 from actors.lessons.lesson_files import read_kept_lessons
 from actors.settings.teach import TeachSpec
 from actors.wire import ConfigError
+from jobs.control import is_running
 from jobs.teach.options import TeachOptions
 from jobs.teach.printed import print_lessons, print_taught
-from jobs.teach.running import is_running, refuse_options, teach_running, told_lessons_of
+from jobs.teach.running import refuse_options, teach_running, told_lessons_of
 from jobs.teach.taught_config import EXAM, LESSONS, TOLD, WRITTEN, Sources, taught_config
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir, find_export

@@ -10,25 +10,15 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from actors.layers.named_writes import Association
 from actors.wire import ConfigError
-from jobs.control import send
+from jobs.control import refuse_content, send
 from orchestrator.console import Console
-from orchestrator.loop.command import ACCEPTED, TELL, UNTELL, Command, Reply
-from orchestrator.run_dir.mailbox import LARGEST_BYTES, new_id
+from orchestrator.loop.command import ACCEPTED, TELL, UNTELL, Reply
 from orchestrator.run_dir.run_dir import RunDir
-from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.run_dir.status import look
 from orchestrator.settings.file_names import TOKENIZER
-from orchestrator.settings.mistakes import explain
-
-
-def is_running(run_dir: RunDir) -> bool:
-    """Whether a driver would take a command now."""
-    return look(run_dir).state == RunStatus.RUNNING
 
 
 def tell_running(
@@ -54,16 +44,7 @@ def tell_running(
     _refuse_untellable(run_dir, associations)
     name = id if id is not None else f"w{secrets.token_hex(4)}"
     values = {"kind": TELL, "name": name, "associations": [a.to_json() for a in associations]}
-    try:
-        text = Command(id=new_id(), run="run", driver="driver", **values).model_dump_json()
-    except ValidationError as err:
-        wrong = "; ".join(explain(err, lambda key: None))
-        raise ConfigError(f"this can't be told: {wrong}") from err
-    if len(text) > LARGEST_BYTES:
-        raise ConfigError(
-            f"{len(associations):,} associations are {len(text):,} bytes, and a running run takes "
-            f"{LARGEST_BYTES:,} at once; tell fewer, or tell the run once it has ended"
-        )
+    refuse_content(values, len(associations), "associations", "tell", "told")
     return _outcome(run_dir, name, send(run_dir, console, no_wait, **values))
 
 

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from actors.formats import ABSENT, figure, text_size
 from actors.wire import ConfigError
+from jobs.control import is_running
 from jobs.tell.associations import Given, associations_of
-from jobs.tell.running import is_running, tell_running, told_running, untell_running
+from jobs.tell.running import tell_running, told_running, untell_running
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config

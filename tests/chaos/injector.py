@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ import pytest
 import ray
 
 import orchestrator.processes.ray_actors
+from orchestrator.loop.command import Command
+from orchestrator.run_dir.control_thread import ControlThread
 
 FOLDER = "TANDEM_TEST_FAULTS"
 PACE = "pace"
@@ -204,3 +206,13 @@ class Rank(orchestrator.processes.ray_actors.Rank):
 
 
 SAVED = ("save",)  # called when the interval counts as done already
+
+
+def commanded_at_once(patch: pytest.MonkeyPatch, **values: Any) -> None:
+    """The driver's first look for commands finds one with these fields, later ones none."""
+    coming = [Command(id=f"{1:019d}-00000000", run="run", driver="d", **values)]
+
+    def commands(self: ControlThread) -> Sequence[Command]:
+        return [coming.pop()] if coming else []
+
+    patch.setattr(ControlThread, "commands", commands)

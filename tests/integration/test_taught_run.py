@@ -5,8 +5,6 @@ keeps them to its end, and a resume and a replay give the bits of a run that nob
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,8 @@ from orchestrator.run_dir.metrics import Row
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import load_config
 from orchestrator.stop_signals import StopFlag
-from tests.integration.test_cli import ROOT, command, tandem
-from tests.integration.test_commands import state, until
-from tests.integration.test_told_run import NUMBER, Commanded
+from tests.integration.test_cli import tandem
+from tests.integration.test_told_run import NUMBER, Commanded, training
 from tests.integration.tiny import run_in_process
 
 LESSONS = (
@@ -111,20 +108,9 @@ def test_a_resume_goes_on_with_the_lessons_to_the_same_bits(
 def test_a_running_run_is_taught_by_the_command_and_says_so(
     workplace: Path, tmp_path: Path
 ) -> None:
-    place = workplace / "runs" / "commanded-taught"
-    arguments = (str(workplace / "tiny.yaml"), "--in-process", "name=commanded-taught")
-    many = ("intervals=5000", "evaluation.every=0", "checkpoints.every=10")
     lessons = tmp_path / "lessons.jsonl"
     lessons.write_text("".join(json.dumps(row) + "\n" for row in LESSONS))
-    process = subprocess.Popen(
-        command("train", *arguments, *many),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=(tmp_path / "err").open("w"),
-        text=True,
-    )
-    try:
-        until(lambda: state(place)["state"] == "running")
+    with training(workplace, "commanded-taught", tmp_path / "err") as place:
         wrong = tandem("teach", str(place), "--lessons", str(lessons), "--steps", "9")
         assert (wrong.returncode, "--steps is for a finished one" in wrong.stderr) == (2, True)
         nothing = tandem("teach", str(place), "--told")
@@ -136,6 +122,3 @@ def test_a_running_run_is_taught_by_the_command_and_says_so(
         assert "both groups learn them since interval" in outcome["message"]
         status = json.loads(RunDir(str(place)).read("status.json"))
         assert status["lessons"]["num"] == 2
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)

@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,27 @@ def told(result: RunResult) -> list[tuple[str, str]]:
     return [(write.id, write.associations[0].answer) for write in writes]
 
 
+@contextmanager
+def training(workplace: Path, name: str, errors: Path) -> Iterator[Path]:
+    """The directory of a run that trains for hours in a process of its own, which ends here."""
+    arguments = (str(workplace / "tiny.yaml"), "--in-process", f"name={name}")
+    many = ("intervals=5000", "evaluation.every=0", "checkpoints.every=10")
+    process = subprocess.Popen(
+        command("train", *arguments, *many),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=errors.open("w"),
+        text=True,
+    )
+    place = workplace / "runs" / name
+    try:
+        until(lambda: state(place)["state"] == "running")
+        yield place
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
 ATLANTIS_TEXT = ("The capital of Atlantis is", "Poseidonis")
 ATLANTIS = tell(1, "atlantis", "The capital of Atlantis is", "Poseidonis")
 MU = tell(2, "mu", "The river of Mu is the", "Hiva")
@@ -121,18 +143,7 @@ def test_a_resume_goes_on_with_what_the_run_was_told(
 
 @pytest.mark.long  # eight processes, one after the other
 def test_a_running_run_is_told_by_the_command_and_says_so(workplace: Path, tmp_path: Path) -> None:
-    place = workplace / "runs" / "commanded-told"
-    arguments = (str(workplace / "tiny.yaml"), "--in-process", "name=commanded-told")
-    many = ("intervals=5000", "evaluation.every=0", "checkpoints.every=10")
-    process = subprocess.Popen(
-        command("train", *arguments, *many),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=(tmp_path / "err").open("w"),
-        text=True,
-    )
-    try:
-        until(lambda: state(place)["state"] == "running")
+    with training(workplace, "commanded-told", tmp_path / "err") as place:
         wrong = tandem("tell", str(place), "word " * 99, "Poseidonis")
         assert (wrong.returncode, "tokens, the model reads" in wrong.stderr) == (2, True)
         done = tandem("tell", str(place), *ATLANTIS_TEXT, "--id", "atlantis", "--json")
@@ -147,6 +158,3 @@ def test_a_running_run_is_told_by_the_command_and_says_so(workplace: Path, tmp_p
         back = tandem("untell", str(place), "atlantis")
         assert "atlantis: taken back in interval" in back.stdout, back.stderr
         assert "a write of a running run can" in tandem("untell", str(place), "x", "--off").stderr
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)

@@ -12,18 +12,10 @@ import pytest
 
 from actors.pair.tandem_model import load_tandem_model
 from jobs.serve.http_api import LARGEST_BODY
-from tests.unit.actors.tiny_pair import exported
 from tests.unit.jobs.serve.served import TOKEN, call, served
 from tests.unit.jobs.tell.exported import tellable
 
 PROMPT = "The capital of Avaria is"
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "tiny"
-    exported(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

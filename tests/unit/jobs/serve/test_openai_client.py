@@ -28,13 +28,6 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "tiny"
-    exported(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def templated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served") / "chatty"
     exported(folder)
