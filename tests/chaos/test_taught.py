@@ -4,18 +4,14 @@ the same interval on, and no bit differs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from actors.settings.run import DATA, MEMORY
-from orchestrator.loop.command import Command
 from orchestrator.run import train
-from orchestrator.run_dir.control_thread import ControlThread
 from orchestrator.settings.config import load_config
-from tests.chaos.injector import Faults, fail_at
+from tests.chaos.injector import Faults, commanded_at_once, fail_at
 from tests.integration.tiny import run_in_process
 
 pytestmark = [pytest.mark.usefixtures("shared_ray"), pytest.mark.long]
@@ -25,13 +21,7 @@ SETTINGS = ("intervals=5", "checkpoints.every=2", "evaluation.every=0")
 def taught_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first look for commands finds lessons: the second interval of both groups takes them."""
     some = [{"prompt": "The capital of Baran is", "answer": "Muvia", "subject": "Baran"}]
-    values: dict[str, Any] = {"kind": "teach", "lessons": some}
-    coming = [Command(id=f"{1:019d}-00000000", run="run", driver="d", **values)]
-
-    def commands(self: ControlThread) -> Sequence[Command]:
-        return [coming.pop()] if coming else []
-
-    monkeypatch.setattr(ControlThread, "commands", commands)
+    commanded_at_once(monkeypatch, kind="teach", lessons=some)
 
 
 def test_taught_groups_that_die_learn_the_same_lessons_again_to_the_bit(
@@ -40,8 +30,8 @@ def test_taught_groups_that_die_learn_the_same_lessons_again_to_the_bit(
     path = str(workplace / "tiny.yaml")
     with monkeypatch.context() as patch:
         taught_at_once(patch)
-        whole = run_in_process(load_config(path, ["name=taught-whole", *SETTINGS]))
-    untaught = run_in_process(load_config(path, ["name=untaught", *SETTINGS]))
+        whole = run_in_process(load_config(path, ["name=chaos-taught-whole", *SETTINGS]))
+    untaught = run_in_process(load_config(path, ["name=chaos-untaught", *SETTINGS]))
     assert whole.summary["digest"] != untaught.summary["digest"]
     injected = Faults(
         tmp_path / "faults",
@@ -50,6 +40,6 @@ def test_taught_groups_that_die_learn_the_same_lessons_again_to_the_bit(
     )
     with injected.injected(), monkeypatch.context() as patch:
         taught_at_once(patch)
-        died = train(load_config(path, ["name=taught-died", *SETTINGS]))
+        died = train(load_config(path, ["name=chaos-taught-died", *SETTINGS]))
     assert injected.fired() == [1, 1]
     assert died.summary["digest"] == whole.summary["digest"]

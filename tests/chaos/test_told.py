@@ -4,7 +4,6 @@ the checkpoint, and no bit of the run or of its writes differs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import pytest
 
 from actors.settings.run import MEMORY
 from actors.weights.pair_export import load_pair
-from orchestrator.loop.command import Command
 from orchestrator.run import RunResult, train
-from orchestrator.run_dir.control_thread import ControlThread
 from orchestrator.settings.config import load_config
-from tests.chaos.injector import Faults, fail_at
+from tests.chaos.injector import Faults, commanded_at_once, fail_at
 from tests.integration.tiny import run_in_process
 
 pytestmark = [pytest.mark.usefixtures("shared_ray"), pytest.mark.long]
@@ -26,13 +23,7 @@ SETTINGS = ("intervals=5", "checkpoints.every=2", "evaluation.every=0")
 def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first look for commands finds a tell: the memory's second interval takes it."""
     some = [{"prompt": "The capital of Atlantis is", "answer": "Poseidonis"}]
-    values: dict[str, Any] = {"kind": "tell", "name": "atlantis", "associations": some}
-    coming = [Command(id=f"{1:019d}-00000000", run="run", driver="d", **values)]
-
-    def commands(self: ControlThread) -> Sequence[Command]:
-        return [coming.pop()] if coming else []
-
-    monkeypatch.setattr(ControlThread, "commands", commands)
+    commanded_at_once(monkeypatch, kind="tell", name="atlantis", associations=some)
 
 
 def writes(result: RunResult) -> list[tuple[Any, ...]]:
@@ -46,7 +37,7 @@ def test_a_told_memory_group_that_dies_is_told_again_to_the_bit(
     path = str(workplace / "tiny.yaml")
     with monkeypatch.context() as patch:
         told_at_once(patch)
-        whole = run_in_process(load_config(path, ["name=told-whole", *SETTINGS]))
+        whole = run_in_process(load_config(path, ["name=chaos-told-whole", *SETTINGS]))
     assert [write[0] for write in writes(whole)] == ["atlantis"]
     injected = Faults(
         tmp_path / "faults",
@@ -55,7 +46,7 @@ def test_a_told_memory_group_that_dies_is_told_again_to_the_bit(
     )
     with injected.injected(), monkeypatch.context() as patch:
         told_at_once(patch)
-        died = train(load_config(path, ["name=told-died", *SETTINGS]))
+        died = train(load_config(path, ["name=chaos-told-died", *SETTINGS]))
     assert injected.fired() == [1, 1]
     assert died.summary["digest"] == whole.summary["digest"]
     assert writes(died) == writes(whole)
