@@ -32,7 +32,9 @@ def learn(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Optimizer steps; default: 400, for a model by the corpus."),
+        typer.Option(
+            min=1, help="Optimizer steps of the memory; default: 400, beside a model by the corpus."
+        ),
     ] = None,
     lr: Annotated[
         float | None,
@@ -66,7 +68,7 @@ def learn(
     it makes one.
     """
     from jobs.learn.first_memory import FirstOptions, is_model, learn_model
-    from jobs.learn.learn import OLD_FRAC, STEPS, LearnOptions, run_learn
+    from jobs.learn.learn import OLD_FRAC, LearnOptions, run_learn
 
     with exit_codes():
         if is_model(run):
@@ -86,7 +88,7 @@ def learn(
             text,
             templates,
             out,
-            steps or STEPS,
+            steps,
             lr,
             share,
             seed,

@@ -19,7 +19,7 @@ from actors.machine.progress import Progress
 from actors.settings.corpus import CorpusSpec
 from actors.settings.learn_plan import LearnPlan, PortPlan, default_lr
 from actors.wire import ConfigError
-from jobs.learn.new_corpus import facts_corpus, text_corpus
+from jobs.learn.new_corpus import facts_corpus, fitting_steps, text_corpus
 from jobs.learn.old_data import OldFrom, old_from, open_old
 from orchestrator.console import Console
 from orchestrator.reporting.learn_report import UNITS, change_table
@@ -46,7 +46,9 @@ class LearnOptions:
         facts, text: path of what is to be learned, one of them.
         templates: wordings of the facts.
         out: directory of the result.
-        steps, lr, old_frac, seed: as `LearnPlan`.
+        steps: of the memory; None: 400, or beside a model that stays in part or in whole as it is
+            by the size of the corpus.
+        lr, old_frac, seed: as `LearnPlan`.
         old_from: where old data comes from: what the memory writes, or the run's corpus; None: from
             the memory where it can write.
         port: whether the port learns too.
@@ -56,7 +58,7 @@ class LearnOptions:
     text: str | None = None
     templates: str | None = None
     out: str | None = None
-    steps: int = STEPS
+    steps: int | None = None
     lr: float | None = None
     old_frac: float = OLD_FRAC
     seed: int | None = None
@@ -178,9 +180,9 @@ def _learn(
     import torch
 
     from actors.corpus.corpus import Corpus
+    from actors.learning.learner import Learner
+    from actors.learning.port_learner import PortLearner
     from actors.measuring.knowledge import KnowledgeTest
-    from actors.pair.learner import Learner
-    from actors.pair.port_learner import PortLearner
     from actors.weights.pair_export import load_pair
     from jobs.learn.told_again import ToldAgain
 
@@ -189,7 +191,7 @@ def _learn(
     on_card = workers.gpus > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_card else "cpu")
     plan = LearnPlan(
-        steps=options.steps,
+        steps=options.steps or _steps(config, given),
         lr=default_lr(config.memory.value_lr) if options.lr is None else options.lr,
         old_frac=options.old_frac,
         seed=config.seed if options.seed is None else options.seed,
@@ -257,6 +259,13 @@ def _learn(
         "told": told_again,
     }
     return learned, pair, tokenizer, old.measured.heldout(config.evaluation.windows)
+
+
+def _steps(config: Config, given: CorpusSpec) -> int:
+    """Steps of the memory where none are given."""
+    if not config.data.layer.keeps_some:
+        return STEPS
+    return fitting_steps(given, config.memory.batch_size, config.seed)
 
 
 def _port_plan(config: Config, plan: LearnPlan) -> PortPlan:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.layers.named_writes import Association
-from actors.pair.port_learner import PortLearner
+from actors.learning.port_learner import PortLearner
 from jobs.api import load
 from jobs.learn.learn import LearnOptions, run_learn
 from jobs.tell.told_pair import ToldPair

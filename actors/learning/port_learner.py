@@ -32,8 +32,8 @@ from actors.layers.mixture import (
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
 from actors.layers.predicted import in_parts
+from actors.learning.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.machine.seeds import seed_of
-from actors.pair.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.settings.learn_plan import PortPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters

@@ -16,9 +16,9 @@ from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, hidden_at, to_batch
 from actors.layers.mixture import general_loss, mixing_loss, predict_both
 from actors.layers.pair import Pair
-from actors.pair.learner import Learner
-from actors.pair.port_learner import PortLearner, _alternating
-from actors.pair.rehearsal import Before, WrittenCorpus
+from actors.learning.learner import Learner
+from actors.learning.port_learner import PortLearner, _alternating
+from actors.learning.rehearsal import Before, WrittenCorpus
 from actors.settings.learn_plan import LearnPlan, PortPlan
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer

@@ -31,8 +31,8 @@ from actors.layers.mixture import both_at, predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
 from actors.layers.predicted import Predicted, in_parts
+from actors.learning.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.machine.seeds import seed_of
-from actors.pair.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters
