@@ -363,19 +363,18 @@ class MemoryLayer(nn.Module):
         """
         return self._logits(rms(self.project(y)), into_grad)
 
-    def guess(self, u: Tensor, into_grad: bool = False, ids: Tensor | None = None) -> Tensor:
-        """Logits (..., V) = E_out u of the encoding u (..., D) alone, without slots; of `ids` alone
-        where they are given, each once.
+    def guess(self, u: Tensor, into_grad: bool = False) -> Tensor:
+        """Logits (..., V) = E_out u of the encoding u (..., D) alone, without slots.
 
         Training lowers its loss, so that encodings, and with them addresses, carry over to other
         wordings; no prediction is made of it.
         """
-        return self._logits(u, into_grad, ids)
+        return self._logits(u, into_grad)
 
-    def _logits(self, x: Tensor, into_grad: bool, ids: Tensor | None = None) -> Tensor:
+    def _logits(self, x: Tensor, into_grad: bool) -> Tensor:
         if self.out is not None:
             rows = self.out.weight
         else:
             assert isinstance(self.encoder, Encoder)
             rows = self.encoder.embed.weight
-        return linear(x, rows, slice(self.num_tokens) if ids is None else ids, into_grad)
+        return linear(x, rows, slice(self.num_tokens), into_grad)

@@ -227,13 +227,13 @@ class _Statistics(torch.autograd.Function):
         return dz_NV.to(ctx.dtype), None, None, *(None for _ in ps_MV)
 
 
-def linear(x_ND: Tensor, weight: Tensor, rows: slice | Tensor, into_grad: bool) -> Tensor:
+def linear(x_ND: Tensor, weight: Tensor, rows: slice, into_grad: bool) -> Tensor:
     """x Wᵀ (N, rows) with some rows of a weight (V, D).
 
     Args:
         x_ND: hidden states.
         weight: a parameter or a frozen tensor.
-        rows: of the weight; indices are each there once.
+        rows: of the weight.
         into_grad: adds the weight's gradient to its `.grad` at once, in the backward pass, instead
             of making one of the weight's size for each part.
     """
@@ -247,7 +247,7 @@ class _Linear(torch.autograd.Function):
     """`linear` with `into_grad`."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight: Tensor, rows: slice | Tensor) -> Tensor:
+    def forward(ctx: Any, x_ND: Tensor, weight: Tensor, rows: slice) -> Tensor:
         """Returns the product."""
         ctx.save_for_backward(x_ND)
         ctx.weight, ctx.rows = weight, rows
@@ -265,9 +265,7 @@ class _Linear(torch.autograd.Function):
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
             into = weight.grad[rows]
-            if isinstance(rows, Tensor):
-                weight.grad.index_add_(0, rows, (gradient_NV.T @ x_ND.to(dtype)).to(into.dtype))
-            elif into.dtype == dtype:
+            if into.dtype == dtype:
                 into.addmm_(gradient_NV.T, x_ND.to(dtype))
             else:
                 into.add_(gradient_NV.T @ x_ND.to(dtype))

@@ -41,7 +41,6 @@ from actors.layers.predicted import (
 from actors.machine.device import to_device
 from actors.settings.run import LossWeights
 from actors.training.passes import MemoryPass, Synced, TermCounts
-from actors.training.sampled_tokens import LEAST_TOKENS, SampledTokens
 from actors.training.terms import MemoryTerms, Term
 
 Cost = Callable[[str], AbstractContextManager[None]]
@@ -185,7 +184,8 @@ class MemoryStates:
         guess = None
         if self.weights.encoder > 0 and self.u_PD.requires_grad:  # not where nothing of it trains
             with cost("encoder"), autocast():
-                guess = self._guess(some, of_encoder, num_entropies)
+                guess_PV = self.memory.guess(self.u_PD[some], in_parts)
+            guess = Predicted(guess_PV, targets_P, of_encoder, num_entropies)
         is_text_N = self.is_text_N[learned]
         num_assist = 0 if self.assisted is None else len(self.assisted[0])
         return MemoryPass(
@@ -207,18 +207,6 @@ class MemoryStates:
             synced=synced.at(here) if synced is not None and _length(here) else None,
             assisted=self._assist(some),
         )
-
-    def _guess(self, some: slice, teachers: Teachers, num_entropies: int) -> Predicted:
-        """What the encoder predicts without slots; of a large vocabulary on a sample."""
-        targets_P, u_PD, in_parts = self.targets_P[some], self.u_PD[some], not self.at_once
-        num_tokens = self.memory.num_tokens
-        if num_tokens < LEAST_TOKENS:
-            guess_PV = self.memory.guess(u_PD, in_parts)
-            return Predicted(guess_PV, targets_P, teachers, num_entropies)
-        chosen = SampledTokens.of(targets_P, teachers, num_tokens, int(targets_P.sum()))
-        guess_PS = chosen.logits(self.memory.guess(u_PD, in_parts, chosen.ids_S))
-        of_some = {name: chosen.teacher(teacher) for name, teacher in teachers.items()}
-        return Predicted(guess_PS, chosen.places(targets_P), of_some, num_entropies)
 
     def _places(self, where_N: npt.NDArray[np.bool_]) -> Tensor:
         return to_device(torch.from_numpy(np.flatnonzero(where_N)), self.targets_P.device)

@@ -191,7 +191,7 @@ def _learn(
     on_card = workers.gpus > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_card else "cpu")
     plan = LearnPlan(
-        steps=options.steps or _steps(config, given),
+        steps=options.steps or default_steps(config, given),
         lr=default_lr(config.memory.value_lr) if options.lr is None else options.lr,
         old_frac=options.old_frac,
         seed=config.seed if options.seed is None else options.seed,
@@ -261,7 +261,7 @@ def _learn(
     return learned, pair, tokenizer, old.measured.heldout(config.evaluation.windows)
 
 
-def _steps(config: Config, given: CorpusSpec) -> int:
+def default_steps(config: Config, given: CorpusSpec) -> int:
     """Steps of the memory where none are given."""
     if not config.data.layer.keeps_some:
         return STEPS
