@@ -57,7 +57,7 @@ def learn(
         typer.Option(
             "--port/--no-port",
             help="Train the memory port too, so that the pair says what the memory learned; "
-            "default: yes.",
+            "default: beside a model that stays as it is.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
@@ -93,6 +93,6 @@ def learn(
             share,
             seed,
             old_from,
-            port is not False,
+            port,
         )
         run_learn(run, options, Console(), as_json)

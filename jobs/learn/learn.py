@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from actors.layers.pair import Pair
     from actors.measuring.knowledge import KnowledgeTest
 
-CURVE_POINTS, PORT_POINTS = 6, 2
+CURVE_POINTS, FEW_POINTS = 6, 2  # few where a measurement goes through a large model
 STEPS, OLD_FRAC = 400, 0.25  # where the command is given none
 PORT_FRAC = 0.5  # steps of the port for each of the memory
 
@@ -51,7 +51,7 @@ class LearnOptions:
         lr, old_frac, seed: as `LearnPlan`.
         old_from: where old data comes from: what the memory writes, or the run's corpus; None: from
             the memory where it can write.
-        port: whether the port learns too.
+        port: whether the port learns too; None: where it is all that trains of the data layer.
     """
 
     facts: str | None = None
@@ -63,7 +63,7 @@ class LearnOptions:
     old_frac: float = OLD_FRAC
     seed: int | None = None
     old_from: OldFrom | None = None
-    port: bool = True
+    port: bool | None = None
 
 
 def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) -> dict[str, Any]:
@@ -196,7 +196,8 @@ def _learn(
         old_frac=options.old_frac,
         seed=config.seed if options.seed is None else options.seed,
     )
-    port_plan = _port_plan(config, plan) if options.port else None
+    trains_port = config.data.layer.keeps_model if options.port is None else options.port
+    port_plan = _port_plan(config, plan) if trains_port else None
     progress("loading the pair")
     pair, tokenizer = load_pair(export)
     pair.data.to(device)
@@ -230,10 +231,11 @@ def _learn(
     learner = Learner(config, pair, new_corpus, old.rehearsed, plan)
     course = _Course(pair, {name: short for name, (_, short) in exams.items()}, progress)
     course.point("before")
-    course.take("the memory", plan.steps, learner.train_step, CURVE_POINTS)
+    points = FEW_POINTS if config.data.layer.keeps_some else CURVE_POINTS
+    course.take("the memory", plan.steps, learner.train_step, points)
     if port_plan is not None:
         port = PortLearner(config, pair, new_corpus, old.rehearsed, port_plan, learner.before)
-        course.take("the port", port_plan.steps, port.train_step, PORT_POINTS)
+        course.take("the port", port_plan.steps, port.train_step, FEW_POINTS)
         port.finish()
     if pair.memory.kept is None:  # of a run of an earlier version
         pair.memory.kept = old.sample(config.memory.kept_reads)

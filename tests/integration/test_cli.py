@@ -338,7 +338,7 @@ def test_learn_leaves_the_run_as_it_was_and_the_result_beside_it(
     assert json.loads((result / "learned.json").read_text()) == said
 
 
-def test_learn_says_what_was_learned_and_lost_with_the_model_frozen(
+def test_learn_says_what_was_learned_and_lost_with_the_data_layer_frozen(
     trained: Path,
     learned: tuple[dict[str, Any], Path, dict[str, bytes]],
 ) -> None:
@@ -350,11 +350,9 @@ def test_learn_says_what_was_learned_and_lost_with_the_model_frozen(
         assert corpus["after"]["heldout"]["own_loss"] == corpus["before"]["heldout"]["own_loss"]
     assert said["facts"] == {"given": 6, "in_run": 0, "contradicting": 0}
     digest, run_digest = summary_of(result)["digest"], summary_of(trained)["digest"]
+    assert said["port"] is None  # the port is all that trains of some models, not of this one
+    assert digest["data"] == run_digest["data"]
     assert digest["memory"] != run_digest["memory"]
-    assert said["port"]["steps"] == 6
-    assert digest["data"] != run_digest["data"]  # of which the port alone moved
-    model = "export/data_layer/model.safetensors"
-    assert (result / model).read_bytes() == (trained / model).read_bytes()
     assert old["before"]["accuracy"] == summary_of(trained)["accuracy"]
 
 

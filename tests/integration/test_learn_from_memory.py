@@ -52,7 +52,7 @@ def test_the_corpus_is_not_needed_and_the_result_says_so(
     assert learned["old_tokens"] > 0
     assert "measured on written text" in said
     assert "step 2/2" in said
-    assert "its memory port was trained" in shown
+    assert "data layer is the run's" in shown
     assert (tmp_path / "learned" / "export" / "export.json").is_file()
     summary = json.loads((tmp_path / "learned" / "summary.json").read_text())
     assert summary["learned_from"] == run

@@ -36,7 +36,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learn(run: Path, out: object, **options: Any) -> dict[str, Any]:
-    given = {"facts": str(run.parents[1] / "new.jsonl"), "out": str(out), "steps": 4}
+    facts = str(run.parents[1] / "new.jsonl")
+    given = {"facts": facts, "out": str(out), "steps": 4, "port": True}
     return run_learn(str(run), LearnOptions(**{**given, **options}), Console(quiet=True), False)
 
 
@@ -87,6 +88,7 @@ def test_a_learn_that_is_stopped_while_the_port_learns_leaves_the_run_whole(
     assert not (tmp_path / "stopped").exists()
 
 
+@pytest.mark.long
 def test_what_the_run_was_told_is_answered_by_the_pair_that_learned(
     run: Path, tmp_path: Path
 ) -> None:
@@ -99,6 +101,7 @@ def test_what_the_run_was_told_is_answered_by_the_pair_that_learned(
     assert [write.id for write in pair.told()] == ["zem"]
 
 
+@pytest.mark.long
 def test_a_result_in_a_bucket_is_read_from_there(
     run: Path, learned: dict[bool, dict[str, bytes]]
 ) -> None:
@@ -111,6 +114,7 @@ def test_a_result_in_a_bucket_is_read_from_there(
     assert load(url).ask("The capital of Quor is", max_new_tokens=1) is not None
 
 
+@pytest.mark.long
 def test_a_run_that_starts_from_the_result_has_its_port(run: Path, tmp_path: Path) -> None:
     learn(run, tmp_path / "learned")
     changes = [
