@@ -33,6 +33,7 @@ from actors.layers.named_writes import (
     Overlay,
     novelty,
 )
+from actors.machine.progress import Progress, unseen
 from actors.measuring.told_keys import locate, says, sequences, wanted_reads
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Told
@@ -51,6 +52,7 @@ WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what 
 QUIET = 0.95  # share of these that stay below the novelty from which λ opens
 SURELY = 0.98  # share of the keys that the memory says at least as surely as a write's figures have
 LEAST, MOST = 0.3, 0.6  # novelty from which it opens, whatever they say
+LOOKS, SOLVES = "looking for what has to be read", "solving the write"  # that `progress` sees
 
 
 def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tuple[Tensor, Tensor]:
@@ -137,6 +139,7 @@ def tell(
     told_at: float | None = None,
     longest: int | None = None,
     louder: float = LOUDER,
+    progress: Progress = unseen,
 ) -> NamedWrite:
     """Writes these associations, after what was told before; the memory reads them from now on.
 
@@ -149,6 +152,7 @@ def tell(
         told_at: seconds since 1970; None: now.
         longest: tokens that the model reads at most.
         louder: times as much a key counts, again and again, until the memory says all of it.
+        progress: sees what is being done; how many rounds it takes is not known before.
 
     Raises:
         ValueError: as `sequences`; a write of that name is there already.
@@ -156,6 +160,7 @@ def tell(
     begin = time.perf_counter()
     if id in memory.writes:
         raise ValueError(f"there is a write {id!r} already; give another id")
+    progress("reading what is told")
     located = locate(memory, sequences(tokenizer, associations, longest))
     reads, device = located.reads, memory.values.device
     targets_N = located.targets_N.to(device)
@@ -166,12 +171,15 @@ def tell(
     def wanted_from(sum_ND: Tensor) -> Tensor:
         return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
 
+    progress(LOOKS)
     wanted_ND = wanted_from(m_ND)
     first_wanted_ND, round_, x_UC = wanted_ND, 0, None
     while True:
+        progress(SOLVES)
         change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
         x_UC, residual = system.solve(change_NC, *there, near_UC=x_UC)
         reached_ND, round_ = m_ND + system.changed(x_UC)[:, :-1], round_ + 1
+        progress(LOOKS)
         if round_ < ROUNDS and not torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
             wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
             continue

@@ -139,7 +139,7 @@ def _learn(
         seed=config.seed if options.seed is None else options.seed,
     )
     progress("loading the pair")
-    pair, tokenizer = load_pair(export)
+    pair, tokenizer = load_pair(export, progress)
     pair.data.to(device)
     pair.memory.to(device)
     new_config = config.model_copy(update={"corpus": given})
