@@ -24,11 +24,11 @@ from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch
 from actors.layers.pair import Pair
+from actors.learning.learner import Learner
 from actors.machine.device import device_of
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.probing import answers_right
 from actors.measuring.voices import Voice
-from actors.pair.learner import Learner
 from actors.settings.learn_plan import LearnPlan, default_lr
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FlatParameters

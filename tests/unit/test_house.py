@@ -23,7 +23,7 @@ FLOORS = {
     # Each room may import those before it; a file beside the rooms is a room of its own.
     "actors": ("wire", "formats", "storage", "settings", "machine", "operators", "sources",
                "tokenizers", "corpus", "lessons", "layers", "snapshots", "weights", "sharing",
-               "measuring", "training", "pair", "teaching"),
+               "measuring", "training", "pair", "learning", "teaching"),
     "orchestrator": ("errors", "console", "stop_signals", "background", "settings", "nodes", "loop",
                      "run_dir", "runtime", "processes", "in_process", "reporting", "start_check",
                      "run"),
