@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from actors.layers.closed_form import SparseReads
 from actors.layers.memory_layer import MemoryLayer
 
 PASS_TOKENS = 4096  # of one forward pass
+HEAVIEST = 64  # slots of an old read that count where something is written, the others weigh little
 FIRST, FACTOR, BITS = 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFFFFFFFF  # of FNV-1a
 
 
@@ -50,6 +52,11 @@ class KeptReads:
 
     def __len__(self) -> int:
         return len(self.targets_M)
+
+    @cached_property
+    def heaviest(self) -> SparseReads:
+        """The reads with their heaviest slots alone; made once for all that is told."""
+        return self.reads.heaviest(HEAVIEST)
 
     @classmethod
     @torch.no_grad()
