@@ -201,7 +201,7 @@ def _learn(
     )
     port_plan = _port_plan(config, plan) if trains_port else None
     progress("loading the pair")
-    pair, tokenizer = load_pair(export)
+    pair, tokenizer = load_pair(export, progress)
     pair.data.to(device)
     pair.memory.to(device)
     new_config = config.model_copy(update={"corpus": given})

@@ -13,6 +13,7 @@ from typing import Any
 from actors.settings.corpus import CorpusSpec
 from actors.sources.facts import FactTable
 from actors.sources.paths import FORMATS, expand_paths, list_files, reading, split_name
+from actors.sources.row_groups import column_names
 from actors.sources.text_file import lines_of, read_bytes
 from actors.wire import ConfigError
 from orchestrator.settings.config import Config
@@ -128,13 +129,13 @@ def holds_facts(path: str) -> bool:
 
 
 def columns_in(path: str) -> dict[str, str]:
-    """The columns of `corpus` that the first line of the first JSONL file has, by the names that
+    """The columns of `corpus` that the first file of JSON lines or Parquet has, by the names that
     are usual: `text`, else `messages` (and `tools`), else `prompt` and `completion`.
 
     Raises:
         CorpusError: no such file, or it can't be read.
     """
-    there = first_row(path).keys()
+    there = _columns_there(path)
     if "text" in there:
         return {}
     if "messages" in there:
@@ -143,6 +144,11 @@ def columns_in(path: str) -> dict[str, str]:
     if {"prompt", "completion"} <= there:
         return {"prompt_column": "prompt", "completion_column": "completion"}
     return {}
+
+
+def _columns_there(path: str) -> set[str]:
+    first = list_files((path,))[0]
+    return set(column_names(first) if first.format == "parquet" else first_row(path))
 
 
 def first_row(path: str) -> dict[str, Any]:

@@ -95,6 +95,12 @@ def test_settings_and_messages_know_nothing_of_torch() -> None:
     assert wrong == set()
 
 
+def test_the_driver_loads_no_torch() -> None:
+    code = "import sys, orchestrator.run; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
 def test_imports_go_one_way() -> None:
     wrong = {
         f"{path.relative_to(ROOT)} imports {name}"

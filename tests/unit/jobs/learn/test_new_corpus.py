@@ -21,6 +21,8 @@ from jobs.learn.new_corpus import (
     text_corpus,
 )
 from orchestrator.settings.config import Config, make_config
+from tests.unit.actors.chats import talks
+from tests.unit.actors.sources.test_file_source import write_rows
 from tests.unit.actors.tiny import FACTS, TEMPLATES, numbered_lines, write_facts, write_text
 from tests.unit.orchestrator.scripted import kept_model
 
@@ -174,3 +176,15 @@ def test_chats_and_prompts_are_known_by_the_usual_names_of_their_columns(
     assert columns_in(str(path)) == columns
     given = text_corpus(of_text, str(path))
     assert {name: getattr(given, name) for name in columns} == columns
+
+
+def test_of_parquet_the_columns_are_known_too(of_text: Config, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    write_rows(path, talks(60))
+    assert columns_in(str(path)) == {"messages_column": "messages"}
+    assert text_corpus(of_text, str(path)).messages_column == "messages"
+    write_rows(path, [{"text": "a", "messages": "b"}])
+    assert columns_in(str(path)) == {}
+    path.write_bytes(b"no table")
+    with pytest.raises(ConfigError, match=r"rows\.parquet: not a whole Parquet file"):
+        columns_in(str(path))
