@@ -3,12 +3,14 @@
     python -m benchmarks.terms --json [--seeds 5] [--arms ARM,...] [--data ../shared/data]
                                [--cache DIR]
 
-An arm is the shipped settings with one of them changed. Two small worlds, both on real facts:
+An arm is the shipped settings with one of them changed. Three small worlds, all on real facts:
 
     together    both layers learn the same facts side by side, as in `learning`, in wordings of
                 which some are held out: what the pair gains, what the memory knows alone, core-s
     reflect     memories that follow one data layer, as in `reflect`: it learns facts, and then,
                 alone, other answers to them that the memory's text contradicts; and a novel
+    copied      as together, with a data layer that has read a novel before, of whose first layer
+                the memory's encoder is a frozen copy
 
 Arms whose setting means nothing in a world are not run there. Printed are the differences from the
 shipped settings, their mean over the seeds and its 95 % interval; `worse` and `better` are those
@@ -27,26 +29,38 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from actors.layers.causal_lm import build_model
+from actors.settings.run import RunSpec
+from actors.training.data_trainer import DataTrainer
+from actors.training.memory_trainer import MemoryTrainer
 from benchmarks import reflect_cells
 from benchmarks import reflect_figures as figures
 from benchmarks.cells import Cells, Task, code_digest
 from benchmarks.cells_command import measure_and_print
 from benchmarks.intervals import interval_95, table_row
 from benchmarks.learning import PARTS as LEARNING_PARTS
+from benchmarks.learning_data import NOVEL
 from benchmarks.learning_data import check_folder as check_facts
+from benchmarks.learning_drive import RUN, drive_data
 from benchmarks.learning_specs import QUICK as LEARNING_QUICK
+from benchmarks.learning_specs import WINDOW
 from benchmarks.learning_specs import Sizes as TogetherSizes
-from benchmarks.learning_together import TogetherCells
+from benchmarks.learning_together import PLAIN, TogetherCells
 from benchmarks.reflect_cells import FactsCells, TextCells
 from benchmarks.reflect_data import check_folder as check_edits
 from benchmarks.reflect_specs import QUICK as REFLECT_QUICK
 from benchmarks.reflect_specs import Sizes as ReflectSizes
+from benchmarks.small_specs import changed_spec
 
 Json = dict[str, Any]
 Figures = dict[str, float]
 SEEDS = 5
 SHIPPED = "shipped"
-BOTH, TOGETHER, REFLECT = ("together", "reflect"), ("together",), ("reflect",)
+TOGETHER, REFLECT, COPIED = "together", "reflect", "copied"
+# Of another width than the data layer, so that something of the encoder is left to train.
+COPY = {"encoder": "frozen_copy", "copy_layers": 1, "dim": 96, "slots_side": 48}
 
 
 @dataclass(frozen=True)
@@ -56,18 +70,18 @@ class Arm:
     """
 
     changes: Mapping[str, Any]
-    worlds: tuple[str, ...] = BOTH
+    worlds: tuple[str, ...] = (TOGETHER, REFLECT)
 
 
 ARMS: dict[str, Arm] = {
-    SHIPPED: Arm({}),
+    SHIPPED: Arm({}, (TOGETHER, REFLECT, COPIED)),
     "without sync": Arm({"losses.sync": 0.0}),
-    "without mixing noise": Arm({"data.mixing_noise": 0.0}, TOGETHER),
-    "without reader": Arm({"losses.reader": 0.0}, TOGETHER),
+    "without mixing noise": Arm({"data.mixing_noise": 0.0}, (TOGETHER,)),
+    "without reader": Arm({"losses.reader": 0.0}, (TOGETHER,)),
     "without balance": Arm({"losses.balance": 0.0}),
-    "without yielding": Arm({"losses.self_yields": 0.0}, REFLECT),  # `together` has none
-    "with assist": Arm({"losses.assist": 1.0}, TOGETHER),
-    "without the encoder's": Arm({"losses.encoder": 0.0}),
+    "without yielding": Arm({"losses.self_yields": 0.0}, (REFLECT,)),  # `together` has none
+    "with assist": Arm({"losses.assist": 1.0}, (TOGETHER,)),
+    "without the encoder's": Arm({"losses.encoder": 0.0}, (TOGETHER, REFLECT, COPIED)),
 }
 # 1: more of it is better; -1: less; 0: neither by itself.
 TOGETHER_FIGURES = {
@@ -102,7 +116,7 @@ REFLECT_FIGURES = {
     "recall_gap_closed": 1,
     "text_top1pct_share": -1,
 }
-SIGNS = {"together": TOGETHER_FIGURES, "reflect": REFLECT_FIGURES}
+SIGNS = {TOGETHER: TOGETHER_FIGURES, REFLECT: REFLECT_FIGURES, COPIED: TOGETHER_FIGURES}
 
 
 @dataclass(frozen=True)
@@ -133,16 +147,42 @@ class SeedArms:
     def _text(self) -> TextCells:
         return TextCells(self.cells, self.sizes.reflect, self.data, self.seed)
 
-    def _together(self, name: str) -> TogetherCells:
-        changes = ARMS[name].changes
+    def _together(self, name: str, **besides: Any) -> TogetherCells:
+        changes = {**besides, **ARMS[name].changes}
         return TogetherCells(self.cells, self.sizes.together, self.data, self.seed, changes)
+
+    def _copied(self, name: str) -> TogetherCells:
+        folder = self.cells.folder_of(f"pretrained-{self.seed}", self._pretrain)
+        data = {"data.layer.pretrained": str(folder), "data.layer.fields": {}}
+        memory = {f"memory.layer.{key}": value for key, value in COPY.items()}
+        return self._together(name, **data, **memory)
+
+    def _pretrain(self, folder: Path) -> None:
+        """Writes a data layer that has read the novel by itself, in the tokens of the facts."""
+        torch.set_num_threads(1)
+        cells = self._together(SHIPPED)
+        corpus = {"paths": [str(self.data / NOVEL)], "window": WINDOW}
+        fields = {**cells.spec.model_dump(), "corpus": corpus}
+        spec = changed_spec(RunSpec.model_validate(fields), PLAIN)
+        tokenizer = cells.tokenizer.to_json()
+        data, peer = DataTrainer(spec, tokenizer, RUN), MemoryTrainer(spec, tokenizer, RUN)
+        drive_data(data, peer, spec.intervals, spec.intervals, lambda _: {})
+        model = build_model(spec.data.layer, data.layer.vocab_rows)  # with storage of its own
+        model.load_state_dict(data.layer.model.state_dict())
+        model.save_pretrained(folder)
+
+    def _pair(self, name: str, world: str) -> Json:
+        cells = self._copied(name) if world == COPIED else self._together(name)
+        return cells.pair()
 
     def tasks(self, name: str) -> list[Task]:
         """What an arm asks for, by cell."""
         arm, tasks = ARMS[name], list[Task]()
-        if "together" in arm.worlds:
-            tasks.append(partial(TogetherCells.pair, self._together(name)))
-        if "reflect" in arm.worlds:
+        if TOGETHER in arm.worlds:
+            tasks.append(partial(self._pair, name, TOGETHER))
+        if COPIED in arm.worlds:
+            tasks.append(partial(self._pair, name, COPIED))
+        if REFLECT in arm.worlds:
             tasks += [
                 partial(FactsCells.reflection, self._facts, name, arm.changes),
                 partial(TextCells.memory, self._text, name, arm.changes),
@@ -152,10 +192,10 @@ class SeedArms:
     def figures(self, name: str) -> dict[str, Figures]:
         """By world, an arm's figures."""
         arm, found = ARMS[name], dict[str, Figures]()
-        if "together" in arm.worlds:
-            found["together"] = together_figures(self._together(name).pair())
-        if "reflect" in arm.worlds:
-            found["reflect"] = reflect_figures(
+        for world in {TOGETHER, COPIED} & set(arm.worlds):
+            found[world] = together_figures(self._pair(name, world))
+        if REFLECT in arm.worlds:
+            found[REFLECT] = reflect_figures(
                 self._facts.memory(name, arm.changes),
                 self._facts.reflection(name, arm.changes),
                 self._text.memory(name, arm.changes),
