@@ -127,7 +127,10 @@ class Sizes:
     reflect: ReflectSizes
 
 
-SMALL = Sizes(replace(LEARNING_QUICK, asked_every=4), replace(REFLECT_QUICK, facts_intervals=10))
+SMALL = Sizes(
+    replace(LEARNING_QUICK, num_facts=320, intervals=14, asked_every=7, probes=320, windows=64),
+    replace(REFLECT_QUICK, num_facts=240, num_edits=144, facts_intervals=8, text_intervals=6),
+)
 
 
 @dataclass(frozen=True)
