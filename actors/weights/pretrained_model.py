@@ -137,12 +137,16 @@ def loading_seen(progress: Progress) -> Iterator[None]:
     """During the block `progress` sees how many tensors of a model transformers has loaded."""
     from transformers.utils import logging
 
+    set_hook = getattr(logging, "set_tqdm_hook", None)
+    if set_hook is None:  # an older transformers
+        yield
+        return
     bar = bars_as(progress, "the data layer")
-    before = logging.set_tqdm_hook(lambda _factory, args, options: bar(*args, **options))
+    before = set_hook(lambda _factory, args, options: bar(*args, **options))
     try:
         yield
     finally:
-        logging.set_tqdm_hook(before)
+        set_hook(before)
 
 
 def load_front(spec: DataLayerSpec, place: str, num_layers: int) -> nn.Module:

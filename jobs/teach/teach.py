@@ -27,7 +27,7 @@ from jobs.teach.taught_config import EXAM, LESSONS, TOLD, WRITTEN, Sources, taug
 from orchestrator.console import Console
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
-from orchestrator.run_dir.run_status import is_finished
+from orchestrator.run_dir.run_status import RunStatus, is_finished
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.run_dir.status import look
 from orchestrator.settings.config import Config
@@ -75,7 +75,7 @@ def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) 
     else:
         print_taught(found, console)
         console.say(f"report: {out.url}/{REPORT}")
-    return bool(result.summary["reflects_final"])
+    return result.status != RunStatus.UNREFLECTED
 
 
 def _teach_running(run_dir: RunDir, options: TeachOptions, console: Console, as_json: bool) -> None:
