@@ -73,9 +73,9 @@ QUICKSTART = replace(
 QUICK_WORLD = replace(
     QUICK,
     layers=Layers(slots_side=96),
-    old_facts=WORLD_FACTS,
-    base_intervals=24,
-    data_steps=12,
+    old_facts=400,
+    base_intervals=40,
+    data_steps=16,
     memory_steps=36,
     full_rates=(3e-3, 8e-3),
     lora_rates=(3e-3, 1e-2),
