@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -267,12 +267,13 @@ def main() -> int:
         world = arguments.quick or arguments.size == "quickstart"
         full = QUICKSTART if world else FULL
         sizes = of_told(size_of(arguments, full, QUICK_WORLD, LARGE))
-        if not world:
-            made = partial(TellCells, cells, sizes, arguments.data, changes={}, told=TellSizes())
-        else:
+        made: Callable[..., TellCells]
+        if world:
             data = world_folder(cells, arguments.data)
             told = TellSizes(others=150, probes=400) if arguments.quick else TellSizes()
             made = partial(WorldCells, cells, sizes, data, changes=AS_QUICKSTART, told=told)
+        else:
+            made = partial(TellCells, cells, sizes, arguments.data, changes={}, told=TellSizes())
         return [made(seed=seed) for seed in seeds_of(arguments)]
 
     return measure_and_print(
