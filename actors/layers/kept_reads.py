@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from actors.machine.progress import Progress, unseen
 
 PASS_TOKENS = 4096  # of one forward pass
 READS = "reading the text that is to stay"  # the stage that `progress` sees
+HEAVIEST = 64  # slots of an old read that count where something is written, the others weigh little
 FIRST, FACTOR, BITS = 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFFFFFFFF  # of FNV-1a
 
 
@@ -52,6 +54,11 @@ class KeptReads:
 
     def __len__(self) -> int:
         return len(self.targets_M)
+
+    @cached_property
+    def heaviest(self) -> SparseReads:
+        """The reads with their heaviest slots alone; made once for all that is told."""
+        return self.reads.heaviest(HEAVIEST)
 
     @classmethod
     @torch.no_grad()

@@ -25,7 +25,9 @@ from actors.layers.closed_form import SparseReads, WriteSystem
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import (
+    LEEWAY,
     OPENS_AT,
+    UNSURE_AT,
     Association,
     Keys,
     NamedWrite,
@@ -45,22 +47,23 @@ GAMMA = 1.0  # how much old reads count
 # Reads that stay, those that share most with the keys. More are better, and slower; worst is about
 # as many reads, new and old, as rows: each is then met exactly, by large values.
 MOST_STAYING = 16384
-HEAVIEST = 64  # slots of an old read that count, the others weigh little
 RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is known in other wordings
 SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
 WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what they do elsewhere
 QUIET = 0.95  # share of these that stay below the novelty from which λ opens
-SURELY = 0.98  # share of the keys that the memory says at least as surely as a write's figures have
+SURELY = 0.98  # share of the keys that the memory says as surely as a write's figures say
 LEAST, MOST = 0.3, 0.6  # novelty from which it opens, whatever they say
 LOOKS, SOLVES = "looking for what has to be read", "solving the write"  # that `progress` sees
 
 
 def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tuple[Tensor, Tensor]:
     """What reads get from the table and these writes, (N, D), and their mark, (N,); on the CPU."""
-    rows_U, place_P = reads.slots_NE.unique(return_inverse=True)
-    values_UD = memory.values.detach()[rows_U.to(memory.values.device)].float().cpu()
-    place_NE = place_P.view_as(reads.slots_NE)
-    m_ND = F.embedding_bag(place_NE, values_UD, per_sample_weights=reads.weights_NE, mode="sum")
+    values_RD, place_NE = memory.values.detach(), reads.slots_NE
+    if values_RD.device.type != "cpu" or values_RD.dtype != torch.float32:
+        rows_U, place_P = reads.slots_NE.unique(return_inverse=True)
+        values_RD = values_RD[rows_U.to(values_RD.device)].float().cpu()
+        place_NE = place_P.view_as(reads.slots_NE)
+    m_ND = F.embedding_bag(place_NE, values_RD, per_sample_weights=reads.weights_NE, mode="sum")
     overlay = writes.overlay(m_ND.device)
     if overlay is None:
         return m_ND, m_ND.new_zeros(len(m_ND))
@@ -93,8 +96,7 @@ def staying_of(
     changes of many writes do not add up.
     """
     told_P = torch.cat([prompts_N, *(write.keys.prompts_N for write in writes.on)])
-    some = kept.at(~withheld(kept) & ~torch.isin(kept.contexts_M, told_P))
-    old = some.reads.heaviest(HEAVIEST)
+    old = kept.heaviest.at(~withheld(kept) & ~torch.isin(kept.contexts_M, told_P))
     earlier = [w.keys.at(~torch.isin(w.keys.prompts_N, prompts_N)) for w in writes.on]
     told = Keys.concat(earlier) if earlier else None
     told_reads = [] if told is None else [SparseReads(told.slots_NE, told.weights_NE)]
@@ -214,9 +216,22 @@ def tell(
             "entropy": float(entropy_N.quantile(SURELY)),
             "seconds": time.perf_counter() - begin,
         },
+        unsure=unsure_tokens(located.targets_N, entropy_N),
     )
     memory.writes = calibrated(memory, memory.writes.add(write), kept)
     return write
+
+
+def unsure_tokens(targets_N: Tensor, entropy_N: Tensor) -> dict[int, float]:
+    """Tokens at which the memory's entropy, nats, is too high to be trusted like others, and the
+    highest of each.
+    """
+    least = UNSURE_AT / LEEWAY
+    found: dict[int, float] = {}
+    for token, nats in zip(targets_N.tolist(), entropy_N.tolist(), strict=True):
+        if nats > least:
+            found[token] = max(nats, found.get(token, 0.0))
+    return found
 
 
 def free_id(writes: NamedWrites) -> str:

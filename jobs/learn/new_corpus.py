@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.settings.corpus import CorpusSpec
+from actors.sources.facts import FactTable
 from actors.sources.paths import FORMATS, expand_paths, list_files, reading, split_name
 from actors.sources.row_groups import column_names
 from actors.sources.text_file import lines_of, read_bytes
@@ -22,6 +23,10 @@ FACT_KEYS = {"relation", "subject", "object"}
 LEAST_BLOCKS = 40  # so that some of a short text is held out too
 LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES = 256, 16384
 FIRST_BYTES = 1 << 16
+TOKENS_PER_SENTENCE = 14  # of a fact in one wording, its marks included; about
+EPOCHS = 4
+LEAST_STEPS, MOST_STEPS = 80, 2000
+BYTES_PER_TOKEN = 4
 
 
 def facts_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
@@ -80,6 +85,27 @@ def fitting_block_bytes(paths: Sequence[str], most: int = MOST_BLOCK_BYTES) -> i
     """
     num_bytes = sum(file.size for file in list_files(paths))
     return max(LEAST_BLOCK_BYTES, min(most, num_bytes // LEAST_BLOCKS))
+
+
+def fitting_steps(corpus: CorpusSpec, batch_size: int, seed: int) -> int:
+    """Steps of a memory beside a model that is there already: `EPOCHS` of the corpus by its size,
+    within bounds.
+
+    Args:
+        corpus: that is learned.
+        batch_size: of the memory.
+        seed: of the run.
+
+    Raises:
+        CorpusError: it is missing or malformed.
+    """
+    if corpus.kind == "facts":
+        table = FactTable.read(corpus, expand_paths(corpus.paths), seed)
+        num = sum(len(table.train_wordings[fact.relation]) for fact in table.facts)
+        size = num * TOKENS_PER_SENTENCE
+    else:
+        size = sum(file.size for file in list_files(corpus.paths)) // BYTES_PER_TOKEN
+    return min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * size // (batch_size * corpus.window)))
 
 
 def any_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
