@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lm_eval.api import model as harness_model
+from lm_eval.api import task as harness_task
 from lm_eval.models import huggingface
 
 from actors.machine.progress import Progress, bars_as
 
-DRAWING = (harness_model, huggingface)  # modules whose `tqdm` counts requests
+DRAWING = (harness_model, harness_task, huggingface)  # modules with a `tqdm` of their own
 
 
 @contextmanager

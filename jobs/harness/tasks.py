@@ -101,6 +101,7 @@ def evaluated(
     Raises:
         ConfigError: the harness is missing, or a task can't be used.
     """
+    progress("loading the harness")
     try:
         from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
