@@ -24,16 +24,16 @@ from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch
 from actors.layers.pair import Pair
+from actors.learning.learner import Learner
 from actors.machine.device import device_of
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.probing import answers_right
 from actors.measuring.voices import Voice
-from actors.pair.learner import Learner
 from actors.settings.learn_plan import LearnPlan, default_lr
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
-from actors.sources.facts import FactTable, baseline_accuracy
+from actors.sources.facts import Fact, FactTable, baseline_accuracy
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer
 from actors.weights.builders import build_data_layer, build_memory_layer
@@ -95,9 +95,14 @@ class AloneCells(SeedCells):
         name = f"alone-{s.num_relations}-{s.old_facts}-{s.new_facts}"
         return self._folder_of(name, self._write)
 
+    def _chosen(self) -> list[Fact]:
+        """Facts in a random order: the old ones come first, then the new ones."""
+        s = self.sizes
+        return learning_data.choose(self.data, self.seed, s.num_relations, s.chosen_facts)
+
     def _write(self, folder: Path) -> None:
         s = self.sizes
-        facts = learning_data.choose(self.data, self.seed, s.num_relations, s.chosen_facts)
+        facts = self._chosen()
         parts = {"old": facts[: s.old_facts], "new": facts[s.old_facts : s.old_facts + s.new_facts]}
         for name, some in parts.items():
             path = learning_data.write_facts(some, self.data, folder, name)

@@ -47,7 +47,7 @@ class Size:
 
 
 FULL = Size(6, 300, None, 12, 10, 6, 16)
-QUICK = Size(3, 60, 80, 3, 5, 2, 4)
+QUICK = Size(3, 60, 80, 3, 5, 3, 4)
 
 
 def facts_of(data: Path, folder: Path, size: Size, seed: int = 0) -> Path:

@@ -9,7 +9,7 @@ Shapes: B sequences, T tokens, N positions, V token ids.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +31,24 @@ Step = Callable[[Batch], Tensor]
 
 
 def speed(model: Path, facts: Path, train: str, size: Size) -> Json:
-    """Tokens per core-second of both loops, and sizes of what the run publishes and keeps."""
+    """Tokens per core-second of both loops, whose steps take turns so that what else the machine
+    does slows both, and sizes of what the run publishes and keeps.
+    """
     torch.set_num_threads(1)
     config = make_config(short_config(model, facts, train, size) | {"checkpoints": {"every": 10}})
     tokenizer = build_tokenizer(config)
     trainer = DataTrainer(config.run_spec, tokenizer.to_json(), "speed")
-    ours = _rate([trainer.train_step] * size.timed_steps, lambda step: step().num_tokens)
     counts = count_parameters(config, tokenizer.size)
     published = trainer.own.total_bytes
-    del trainer
     stream = WindowStream(Corpus.open(config.run_spec, tokenizer), DATA)
-    cpu = torch.device("cpu")
-    batches = [
-        to_batch(stream.next_batch(config.data.batch_size)[0], cpu)
-        for _ in range(size.timed_steps + 1)
-    ]
     step = plain_step(model, config)
-    theirs = _rate(batches, lambda batch: (step(batch), batch.num_tokens)[1])
+
+    def plain() -> int:
+        batch = to_batch(stream.next_batch(config.data.batch_size)[0], torch.device("cpu"))
+        step(batch)
+        return batch.num_tokens
+
+    ours, theirs = _rates(size.timed_steps, lambda: trainer.train_step().num_tokens, plain)
     return {
         "ours": ours,
         "plain": theirs,
@@ -58,13 +59,17 @@ def speed(model: Path, facts: Path, train: str, size: Size) -> Json:
     }
 
 
-def _rate(work: Sequence[Any], do: Callable[[Any], int]) -> float:
-    """Tokens per second of CPU of all but the first piece, which warms up."""
-    do(work[0])
-    began, tokens = time.process_time(), 0
-    for piece in work[1:]:
-        tokens += do(piece)
-    return tokens / max(1e-9, time.process_time() - began)
+def _rates(steps: int, *loops: Callable[[], int]) -> list[float]:
+    """Tokens per second of CPU of each loop over so many of its steps, after one that warms up."""
+    tokens, seconds = [0] * len(loops), [0.0] * len(loops)
+    for number in range(steps + 1):
+        for at, step in enumerate(loops):
+            began = time.process_time()
+            num = step()
+            if number:
+                seconds[at] += time.process_time() - began
+                tokens[at] += num
+    return [num / max(1e-9, spent) for num, spent in zip(tokens, seconds, strict=True)]
 
 
 def plain_step(model: Path, config: Config, lr: float = 1e-5) -> Step:

@@ -1,11 +1,13 @@
 """What a memory knows after it was told, at once and without training, and what became of the rest.
 
     python -m benchmarks.tell --json [--quick] [--data ../shared/data] [--cache DIR]
-                              [--size full|quickstart] [--rows tell,writes,times,controls]
+                              [--size full|quickstart] [--rows tell,writes,times,controls,prompt]
 
-Pairs that learned old facts (ParaRel) and a novel, as in `benchmarks.learning`, are told new facts
-and old ones with another object. Whole answers, greedily, with memory, above the relation's most
-frequent object; wordings held out by lemma; no weight changes. Cells are kept in --cache.
+Pairs that learned old facts and a novel, as in `benchmarks.learning`, are told new facts and old
+ones with another object. Facts are ParaRel's; with --size quickstart and --quick the quickstart's,
+each relation in eight wordings that share their words, so that a small pair knows its own facts in
+wordings held out. Whole answers, greedily, with memory, above the relation's most frequent object;
+wordings held out by lemma; no weight changes. Cells are kept in --cache.
 
     row       figures (top-level keys; told in one wording instead of all: under `one_wording`)
     tell      taught, held_out, held_out_ratio     150 new facts, one write; the ratio is over the
@@ -16,7 +18,10 @@ frequent object; wordings held out by lemma; no weight changes. Cells are kept i
     times     s_per_association_100, s_per_association_1000, one_s     seconds of one core
     writes    after_500_writes     the first 100 of 500 writes
               untold_bits          1: with all taken back, parameters and reads are as before
-    controls  under `controls`: `tandem learn` for 400 steps, full fine-tuning, LoRA
+    controls  under `controls`: `tandem learn` for 400 steps, full fine-tuning, LoRA, of the same
+              new facts and asked the same; of fine-tuning and LoRA the best of the rates
+    prompt    under `controls`: some changed facts as a sentence in the prompt of SmolLM2, asked in
+              another wording that the pair was told in, and in one held out (not by default)
 
 Not here: what is kept on disk, served and told to a running run.
 """
@@ -27,6 +32,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +43,49 @@ from benchmarks.intervals import interval_95
 from benchmarks.learning import PARTS, controls
 from benchmarks.learning_data import check_folder
 from benchmarks.learning_specs import FULL, LARGE, QUICK, Sizes
+from benchmarks.real_model import MissingModelError
 from benchmarks.small_specs import Layers
-from benchmarks.tell_cells import ALL_WORDINGS, TellCells, TellSizes
+from benchmarks.tell_cells import (
+    ALL_WORDINGS,
+    TellCells,
+    TellSizes,
+    WorldCells,
+    lost,
+    world_folder,
+)
 
 Json = dict[str, Any]
 Figures = dict[str, float | None]
-ROWS = ("tell", "times", "writes", "controls")
+ROWS = ("tell", "times", "writes", "controls", "prompt")
+PROMPTED = tuple(f"{how}_{kind}" for how in ("alone", "prompted") for kind in ("seen", "unseen"))
+BY_DEFAULT = ROWS[:-1]  # the last needs a real model
 NEW_FACTS, LEARN_STEPS = 150, 400
-QUICKSTART_LAYERS = Layers(width=128, head_width=32, dim=128, slots_side=96)
+WORLD_FACTS = 940  # of the quickstart's, learned before the others are told
+QUICKSTART = replace(
+    FULL,
+    layers=Layers(width=128, head_width=32, dim=128, slots_side=96),
+    old_facts=WORLD_FACTS,
+    base_intervals=60,
+    data_steps=16,
+    memory_steps=24,
+)
 # A table of 48² rows has fewer than 150 facts have keys; with the quickstart's it is quick as well.
-QUICK_LAYERS = Layers(slots_side=96)
+QUICK_WORLD = replace(
+    QUICK,
+    layers=Layers(slots_side=96),
+    old_facts=WORLD_FACTS,
+    base_intervals=24,
+    data_steps=12,
+    memory_steps=36,
+    full_rates=(3e-3, 8e-3),
+    lora_rates=(3e-3, 1e-2),
+)
+AS_QUICKSTART = {  # what its config has otherwise than the pairs of `learning`
+    "memory.layer.conv_dilations": (1, 2, 4),
+    "memory.layer.conv_taps": 4,
+    "data.optimizer.weight_decay": 0.3,
+    "memory.optimizer.weight_decay": 0.3,
+}
 AIMS = {
     "taught": ">= 0.98",
     "held_out": "as it comes",
@@ -71,14 +110,13 @@ def of_told(sizes: Sizes) -> Sizes:
 def tell_row(cell: Json) -> Figures:
     """What one told cell says."""
     new, changed, known = cell["new"], cell["changed"], cell["known"]
-    over = known, cell["known_baseline"]
+    theirs = known - cell["known_baseline"]
 
     def ratio(row: Json) -> float | None:
         """Above the baseline, over the facts that the pair trained on above theirs."""
-        theirs = over[0] - over[1]
         return (row["held_out_help"] - row["baseline"]) / theirs if theirs > 0 else None
 
-    lost = [row[f"lost_{side}"] for row in (new, changed) for side in ("train", "heldout")]
+    lost = [row[f"lost_{side}"] for row in (new, changed) for side in ("seen", "unseen")]
     return {
         "taught": new["taught_help"],
         "held_out": new["held_out_help"],
@@ -88,6 +126,7 @@ def tell_row(cell: Json) -> Figures:
         "others_lost": sum(lost) / len(lost),
         "text_lost": max(new["text_lost"], changed["text_lost"]),
         "known_held_out": known,
+        "known_held_out_memory": cell["known_memory"],
         **{f"{name}_{key}": float(value) for name, row in (("new", new), ("changed", changed))
            for key, value in row.items() if key not in ("figures",)},
     }  # fmt: skip
@@ -112,20 +151,29 @@ def seed_figures(cells: TellCells, rows: Sequence[str], num_wordings: int) -> Fi
 
 def control_figures(cells: TellCells, missing: set[str]) -> Figures:
     """What gradient steps on the same new facts learn, and forget."""
-    memory = cells.memory()
-    voices = {"learn": memory["help"], **controls(cells, missing)}
+    voices = {"learn": cells.memory()["help"], **controls(cells, missing)}
     found: Figures = {}
     for name, cell in voices.items():
         before, after = cell["before"], cell["after"]
+        forgotten = [lost(before["right"][kind], after["right"][kind]) for kind in before["right"]]
         found |= {
             f"{name}_taught": after["new_seen"],
             f"{name}_held_out": after["new_unseen"],
-            f"{name}_others_lost_seen": before["old_seen"] - after["old_seen"],
-            f"{name}_others_lost_unseen": before["old_unseen"] - after["old_unseen"],
+            f"{name}_others_lost": sum(forgotten) / len(forgotten),
             f"{name}_text_lost": after["text_loss"] - before["text_loss"],
             f"{name}_s_per_association": cell["curve"][-1]["cpu_s"] / NEW_FACTS,
         }
     return found
+
+
+def prompt_figures(cells: TellCells, missing: set[str]) -> Figures:
+    """What a model says of changed facts that stand in its prompt, and without them."""
+    try:
+        cell = cells.prompt()
+    except MissingModelError as err:
+        missing.add(str(err))
+        return {}
+    return {f"prompt_{name}": cell[name] for name in PROMPTED}
 
 
 def table_of(per_seed: Sequence[Figures]) -> dict[str, Json]:
@@ -146,7 +194,12 @@ def measure(groups: Sequence[TellCells], rows: Sequence[str]) -> Json:
     missing: set[str] = set()
     every = table_of([seed_figures(cells, rows, ALL_WORDINGS) for cells in groups])
     one = table_of([seed_figures(cells, rows, 1) for cells in groups])
-    beside = [control_figures(cells, missing) for cells in groups] if "controls" in rows else []
+    kinds = {"controls": control_figures, "prompt": prompt_figures}
+    beside = [
+        {k: v for row, figures_of in kinds.items() if row in rows
+         for k, v in figures_of(cells, missing).items()}
+        for cells in groups
+    ]  # fmt: skip
 
     def keys(table: Json) -> Json:
         return {key: table[key]["mean"] if key in table else None for key in AIMS}
@@ -187,10 +240,17 @@ def tasks_of(groups: Sequence[TellCells]) -> list[Task]:
 def parsed() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """The command's options."""
     parser = cells_parser(__doc__)
-    parser.add_argument("--rows", default=",".join(ROWS), help=f"some of {','.join(ROWS)}")
-    parser.add_argument("--size", choices=("full", "quickstart"), default="full",
-                        help="layers of benchmarks.learning, or of the quickstart")  # fmt: skip
-    return parser, parser.parse_args()
+    parser.add_argument("--rows", default=",".join(BY_DEFAULT), help=f"some of {','.join(ROWS)}")
+    parser.add_argument(
+        "--size",
+        choices=("full", "quickstart"),
+        default="full",
+        help="facts and layers of benchmarks.learning or of the quickstart",
+    )
+    arguments = parser.parse_args()
+    if arguments.large and arguments.size == "quickstart":
+        parser.error("--large is a size of its own: leave out --size quickstart")
+    return parser, arguments
 
 
 def main() -> int:
@@ -199,18 +259,21 @@ def main() -> int:
     rows = arguments.rows.split(",")
     if unknown := [row for row in rows if row not in ROWS]:
         parser.error(f"no row {unknown[0]}; there are {', '.join(ROWS)}")
-    parts = (*PARTS, "learning", "tell_cells")
+    parts = (*PARTS, "learning", "tell_cells", "tell_prompt")
     cells = Cells(arguments.cache or Path("runs/tell"), arguments.cells, code_digest(parts))
-    quickstart = replace(FULL, layers=QUICKSTART_LAYERS)
 
     def groups() -> list[TellCells]:
         check_folder(arguments.data)
-        full = FULL if arguments.size == "full" else quickstart
-        quick = replace(QUICK, layers=QUICK_LAYERS)
-        sizes = of_told(size_of(arguments, full, quick, LARGE))
-        told = TellSizes(counterfactual=60, others=100) if arguments.quick else TellSizes()
-        return [TellCells(cells, sizes, arguments.data, seed, {}, told)
-                for seed in seeds_of(arguments)]  # fmt: skip
+        world = arguments.quick or arguments.size == "quickstart"
+        full = QUICKSTART if world else FULL
+        sizes = of_told(size_of(arguments, full, QUICK_WORLD, LARGE))
+        if not world:
+            made = partial(TellCells, cells, sizes, arguments.data, changes={}, told=TellSizes())
+        else:
+            data = world_folder(cells, arguments.data)
+            told = TellSizes(others=150, probes=400) if arguments.quick else TellSizes()
+            made = partial(WorldCells, cells, sizes, data, changes=AS_QUICKSTART, told=told)
+        return [made(seed=seed) for seed in seeds_of(arguments)]
 
     return measure_and_print(
         cells, groups, tasks_of, lambda made: measure(made, rows), lines, arguments

@@ -4,14 +4,18 @@
     tell      new facts, and changed old ones, each in one write; the pair is asked before and after
     writes    hundreds of writes, one after another, and all taken back
     times     seconds of 100 and 1,000 associations, and of one until it is answered
-    controls  `learn`, full fine-tuning and LoRA of the same new facts: as in `learning`
+    prompt    changed facts in the prompt of a real model
+    controls  `learn`, full fine-tuning and LoRA of the same new facts: as in `learning`, and asked
+              what the pair that was told is asked
 
 No weight changes but those of the controls. Called by `tell`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +27,7 @@ import torch
 
 from actors.corpus.corpus import Corpus
 from actors.corpus.kept_windows import kept_windows
+from actors.layers.batch import Batch
 from actors.layers.kept_reads import KeptReads
 from actors.layers.named_writes import Association, NamedWrites
 from actors.layers.pair import Pair
@@ -35,10 +40,16 @@ from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.sources.facts import Fact, FactTable, Probe, baseline_accuracy
 from benchmarks import learning_data
+from benchmarks.cells import ROOT, Cells
 from benchmarks.learning_alone import AloneCells
+from benchmarks.learning_data import FACTS, NOVEL, TEMPLATES
+from benchmarks.learning_exam import LOSS, text_batch
+from benchmarks.real_model import default_cache, real_model
+from benchmarks.tell_prompt import prompted
 
 Json = dict[str, Any]
 ALL_WORDINGS = 99
+WORLD = ROOT / "jobs/corpora/world"  # the quickstart's facts and wordings
 VOICES: tuple[Voice, ...] = ("help", "memory")
 
 
@@ -52,6 +63,7 @@ class TellSizes:
         probes: questions of a kind, at most.
         timed: associations of a write whose seconds are taken.
         writes, first: writes in a row, and how many of the first are asked at the end.
+        prompted: changed facts that stand in the prompt of a real model.
     """
 
     counterfactual: int = 100
@@ -60,6 +72,7 @@ class TellSizes:
     timed: tuple[int, ...] = (100, 1000)
     writes: int = 500
     first: int = 100
+    prompted: int = 24
 
 
 @dataclass(frozen=True)
@@ -115,13 +128,16 @@ class TellCells(AloneCells):
     @cached_property
     def _changed(self) -> list[Fact]:
         """The first of them, each with another object of its relation."""
+        return self._otherwise(self._single[: self.told.counterfactual])
+
+    def _otherwise(self, facts: Sequence[Fact]) -> list[Fact]:
         rng = random.Random(f"changed:{self.seed}")
         objects: dict[str, set[str]] = {}
         for fact in self._tables["old"].facts:
             objects.setdefault(fact.relation, set()).add(fact.object)
         return [
             replace(fact, object=rng.choice(sorted(objects[fact.relation] - {fact.object})))
-            for fact in self._single[: self.told.counterfactual]
+            for fact in facts
             if len(objects[fact.relation]) > 1
         ]
 
@@ -137,7 +153,7 @@ class TellCells(AloneCells):
         return list(found.values())
 
     def _more(self, num: int) -> list[Fact]:
-        """So many facts to tell: the new ones, and others that are in neither table."""
+        """So many facts to tell: the new ones, others that are in neither table, changed ones."""
         told = list(self._new_facts)
         known = {(f.relation, f.subject) for table in self._tables.values() for f in table.facts}
         usable = learning_data.usable(self.data)
@@ -148,10 +164,45 @@ class TellCells(AloneCells):
             if (fact.relation, fact.subject) not in known and self._askable(fact, "train")
         ]
         random.Random(f"more:{self.seed}").shuffle(others)
-        return [*told, *others][:num]
+        return [*told, *others, *self._otherwise(self._single)][:num]
 
     def _right(self, pair: Pair, voice: Voice, probes: Sequence[Probe]) -> list[bool]:
         return answers_right(pair, voice, self.tokenizer, probes)
+
+    @cached_property
+    def _others(self) -> list[Fact]:
+        """Old facts of the same relations that nobody is told anew."""
+        return self._single[self.told.counterfactual :][: self.told.others]
+
+    @cached_property
+    def _asked(self) -> dict[str, list[Probe]]:
+        """What every way to learn the new facts is asked."""
+        return {
+            f"{name}_{kind}": self._probes(facts, side)
+            for name, facts in (("new", self._new_facts), ("others", self._others))
+            for kind, side in (("seen", "train"), ("unseen", "heldout"))
+        }
+
+    @cached_property
+    def _text(self) -> Batch:
+        path = self._folder / "heldout.txt"
+        return text_batch(path, self.spec, self.tokenizer, self.sizes.windows)
+
+    def _measured(self, pair: Pair, voices: Sequence[Voice]) -> Json:
+        """Of each voice, shares of right answers, which answers about others are right, and the
+        loss on old text.
+        """
+        pair.data.eval()
+        losses, found = heldout_figures(pair, None, self._text), {}
+        for voice in voices:
+            right = {name: self._right(pair, voice, some) for name, some in self._asked.items()}
+            found[voice] = {
+                **{name: share(answers) for name, answers in right.items()},
+                "right": {name: right[name] for name in ("others_seen", "others_unseen")},
+                "text_loss": losses[LOSS[voice]],
+            }
+        pair.data.train()
+        return found
 
     def tell(self, num_wordings: int = ALL_WORDINGS) -> Json:
         """New facts and changed ones, each told at once, in so many wordings."""
@@ -164,15 +215,15 @@ class TellCells(AloneCells):
 
     def _told(self, num_wordings: int) -> Json:
         pair, kept = self._open()
-        others = self._single[self.told.counterfactual :][: self.told.others]
-        asked = {side: self._probes(others, side) for side in ("train", "heldout")}
-        before = {side: self._right(pair, "help", probes) for side, probes in asked.items()}
-        text = self._batches()["text"]
-        text_before = heldout_figures(pair, None, text)["help_loss"]
-        found: Json = {"known": {}, "known_baseline": 0.0}
+        asked = {kind: self._asked[f"others_{kind}"] for kind in ("seen", "unseen")}
+        before = {kind: self._right(pair, "help", probes) for kind, probes in asked.items()}
+        text_before = heldout_figures(pair, None, self._text)["help_loss"]
         majority = self._tables["old"].majority()
-        found["known"] = _share(before["heldout"])
-        found["known_baseline"] = baseline_accuracy(asked["heldout"], majority)
+        found: Json = {
+            "known": share(before["unseen"]),
+            "known_memory": share(self._right(pair, "memory", asked["unseen"])),
+            "known_baseline": baseline_accuracy(asked["unseen"], majority),
+        }
         for name, facts in (("new", self._new_facts), ("changed", self._changed)):
             pair.memory.writes = NamedWrites()
             associations = self._associations(facts, num_wordings)
@@ -183,13 +234,13 @@ class TellCells(AloneCells):
                 "baseline": baseline_accuracy(unseen, majority),
                 "opens_at": pair.memory.writes.opens_at,
                 "figures": write.figures,
-                "text_lost": heldout_figures(pair, None, text)["help_loss"] - text_before,
+                "text_lost": heldout_figures(pair, None, self._text)["help_loss"] - text_before,
             }
             for voice in VOICES:
-                row[f"taught_{voice}"] = _share(self._right(pair, voice, seen))
-                row[f"held_out_{voice}"] = _share(self._right(pair, voice, unseen))
-            for side, probes in asked.items():
-                row[f"lost_{side}"] = _lost(before[side], self._right(pair, "help", probes))
+                row[f"taught_{voice}"] = share(self._right(pair, voice, seen))
+                row[f"held_out_{voice}"] = share(self._right(pair, voice, unseen))
+            for kind, probes in asked.items():
+                row[f"lost_{kind}"] = lost(before[kind], self._right(pair, "help", probes))
             found[name] = row
         return found
 
@@ -207,8 +258,8 @@ class TellCells(AloneCells):
                 telling.tell(pair.memory, self.tokenizer, one, kept, str(number))
             seconds = time.process_time() - begin
             asked = self._probes(facts[: self.told.first], "train", num_wordings)
-            right = {voice: _share(self._right(pair, voice, asked)) for voice in VOICES}
-            lost = pair.memory.read(probe.tokens_BT, probe.segments_BT).y
+            right = {voice: share(self._right(pair, voice, asked)) for voice in VOICES}
+            told = pair.memory.read(probe.tokens_BT, probe.segments_BT).y
             for write in reversed(pair.memory.writes.writes):
                 telling.untell(pair.memory, write.id, kept)
             after = pair.memory.read(probe.tokens_BT, probe.segments_BT).y
@@ -217,7 +268,7 @@ class TellCells(AloneCells):
                 "after": right,
                 "writes": len(facts),
                 "s_per_write": seconds / max(1, len(facts)),
-                "untold_bits": same and not torch.equal(lost, before),
+                "untold_bits": same and not torch.equal(told, before),
             }
 
         key = {"told": vars(self.told), "wordings": num_wordings}
@@ -248,12 +299,67 @@ class TellCells(AloneCells):
         key = {"told": vars(self.told), "wordings": num_wordings}
         return self._get(f"times-{num_wordings}", compute, **key)
 
+    def prompt(self) -> Json:
+        """Changed facts in the prompt of a real model: the first wording is the sentence there, the
+        second and those held out ask.
 
-def _share(right: Sequence[bool]) -> float:
+        Raises: MissingModelError.
+        """
+
+        def compute(_: Path) -> Json:
+            told, asked = [], []
+            for fact in self._changed[: self.told.prompted]:
+                first, *others = self._askable(fact, "train")
+                for prompts, seen in ((others, True), (self._askable(fact, "heldout"), False)):
+                    for prompt in prompts[:1]:
+                        told.append(f"{first} {fact.object.rstrip(' .')}.")
+                        answers = (fact.object,)
+                        asked.append(Probe(fact.relation, fact.subject, prompt, answers, seen))
+            model = real_model(default_cache())
+            right = prompted(model, self._folder / "heldout.txt", told, asked)
+            return {
+                f"{how}_{kind}": share(
+                    [r for r, probe in zip(some, asked, strict=True) if probe.seen is seen]
+                )
+                for how, some in right.items()
+                for kind, seen in (("seen", True), ("unseen", False))
+            }
+
+        return self._get("prompt", compute, told=vars(self.told))
+
+
+def share(right: Sequence[bool]) -> float:
+    """Of the answers that are right."""
     return sum(right) / max(1, len(right))
 
 
-def _lost(before: Sequence[bool], after: Sequence[bool]) -> float:
+def lost(before: Sequence[bool], after: Sequence[bool]) -> float:
     """Share of the answers right before that are right no more."""
     kept = [now for was, now in zip(before, after, strict=True) if was]
-    return 1 - _share(kept) if kept else 0.0
+    return 1 - share(kept) if kept else 0.0
+
+
+def world_folder(cells: Cells, data: Path) -> Path:
+    """The quickstart's facts and wordings, and the novel, laid out as a data folder."""
+    files = {FACTS: WORLD / "facts.jsonl", TEMPLATES: WORLD / "templates.json", NOVEL: data / NOVEL}
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()
+
+    def write(folder: Path) -> None:
+        for name, source in files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / name)
+
+    return cells.folder_of(f"world-{digest[:8]}", write)
+
+
+@dataclass(frozen=True)
+class WorldCells(TellCells):
+    """The same of the quickstart's facts: relations as they are, so that most of them are old.
+
+    Its wordings share their words, and a small memory finds a fact in wordings that it never saw.
+    """
+
+    def _chosen(self) -> list[Fact]:
+        facts = [fact for some in learning_data.usable(self.data).values() for fact in some]
+        random.Random(f"world:{self.seed}").shuffle(facts)
+        return facts

@@ -12,6 +12,7 @@ import os
 import torch
 
 from actors.formats import first_line
+from actors.machine.progress import Progress
 from actors.measuring.voices import Voice
 from actors.pair.tandem_model import TandemModel, TandemOutput, load_tandem_model
 from actors.sharing.folder import DTYPES
@@ -20,6 +21,7 @@ from actors.weights.device_map import DeviceMap, main_device, spread
 from actors.wire import ConfigError, StorageError, TandemError
 from jobs.origin import origin_of
 from orchestrator.console import Console
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run import RunResult, train
 from orchestrator.run_dir.run_dir import find_export
 from orchestrator.settings.config import Config, load_config
@@ -48,6 +50,7 @@ def load(
     offload_folder: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     token: str | None = None,
+    progress: Progress | None = None,
 ) -> TandemModel:
     """The model with memory that a run exported, in eval mode.
 
@@ -61,6 +64,7 @@ def load(
             (extra `big`); memory and port go to the first of them.
         offload_folder: for what the map has on `disk`.
         revision, token: of the hub.
+        progress: sees how far it is; None: shown on standard error where it takes long.
 
     Raises:
         ConfigError: no run there, a run without a finished export, a missing or damaged file, a
@@ -71,7 +75,13 @@ def load(
     if device is not None and device_map is not None:
         raise ConfigError("give either device or device_map: the map says where everything goes")
     wanted = _dtype(dtype)
-    model = load_tandem_model(pair_at(place, revision, token))
+    export = pair_at(place, revision, token)
+    if progress is None:
+        with TaskProgress(Console(stderr=True, force_jupyter=False)) as progress:
+            progress("loading the pair")
+            model = load_tandem_model(export, progress)
+    else:
+        model = load_tandem_model(export, progress)
     if hub_name(place) is None:
         model.origin = origin_of(place) or model.origin
     if wanted is not None:

@@ -34,7 +34,7 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
 
     with TaskProgress() as progress:
         progress("loading the pair")
-        pair, tokenizer = load_pair(export)
+        pair, tokenizer = load_pair(export, progress)
         prompts = [prompt_tokens(tokenizer, prompt)]
         continued = {}
         for number, voice in enumerate(VOICES):

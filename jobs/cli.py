@@ -11,6 +11,7 @@ import typer.core
 from actors.wire import ConfigError
 from jobs.chat.command import chat
 from jobs.exit_codes import FAILED, UNREFLECTED, exit_codes
+from jobs.harness.command import PASSED_ON, lm_eval
 from jobs.learn.command import learn
 from jobs.options import (
     InProcessOption,
@@ -344,6 +345,9 @@ def scale(
 
     with exit_codes():
         run_scale(run, data_workers, memory_workers, wait_s, Console(), no_wait)
+
+
+app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
 
 
 for command in (chat, tell, told, untell, serve, propose, submit, logs):

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from actors.formats import figure
 from orchestrator.console import Console
-from orchestrator.loop.schedule import NO, YES
+from orchestrator.loop.schedule import NO, UNCHANGED, YES
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import load_config
@@ -70,6 +70,9 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
             )
     # summaries of earlier versions only have yes and no
     verdict = summary.get("reflects_final_verdict") or (YES if summary["reflects_final"] else NO)
+    if verdict == UNCHANGED:
+        console.say(f"the memory had nothing to catch up with: {summary['reflects_final_reason']}")
+        return
     console.say(
         f"memory reflects the final data layer: {verdict.upper() if verdict == NO else verdict} "
         f"({summary['reflects_final_reason']})",

@@ -31,14 +31,13 @@ from orchestrator.errors import InterruptedRunError
 from orchestrator.loop.coordinator import Coordinator, new_groups
 from orchestrator.loop.exchange import GroupCheckpoint
 from orchestrator.loop.group_state import GroupState
-from orchestrator.loop.schedule import NO
 from orchestrator.reporting.listener import RunListener
 from orchestrator.reporting.progress_view import ProgressView
 from orchestrator.reporting.prometheus import Exporter, to_nowhere, to_ray
 from orchestrator.reporting.recorder import Recorder
 from orchestrator.reporting.report import render_report
 from orchestrator.reporting.summary import summarise, summarise_failure
-from orchestrator.reporting.taught import reflects, taught_json
+from orchestrator.reporting.taught import judged, taught_json
 from orchestrator.reporting.taught_report import taught_page
 from orchestrator.reporting.trackers import check_installed, start_trackers
 from orchestrator.run_dir.checkpoint_writer import CheckpointWriter
@@ -333,13 +332,11 @@ class _Job:
     def _report_taught(
         self, taught: Taught, summary: dict[str, Any], config: Config, metrics: Metrics
     ) -> str:
-        """Writes `taught.json` and returns the page about it; a memory that does not reflect what
-        was taught changes the summary's verdict.
+        """Writes `taught.json` and returns the page about it; the summary's verdict becomes that of
+        what was taught.
         """
         written = taught_json(taught, read_exam(config.teach).facts, summary, summary["wall_s"])
-        if (why := reflects(written["figures"])) is not None:
-            summary |= {"status": RunStatus.UNREFLECTED, "reflects_final": False,
-                        "reflects_final_verdict": NO, "reflects_final_reason": why}  # fmt: skip
+        summary |= judged(written["figures"], summary)
         written["reflected"] = {"verdict": summary["reflects_final_verdict"],
                                 "reason": summary["reflects_final_reason"]}  # fmt: skip
         self.run_dir.write_json(TAUGHT, written)

@@ -72,17 +72,23 @@ class SparseReads:
         Slots become places in `rows_U`, others are left out: packed to the left, so that no more
         of them are kept than one row needs.
         """
-        place_NE = torch.searchsorted(rows_U, self.slots_NE).clamp_max(max(0, len(rows_U) - 1))
-        inside_NE = (rows_U[place_NE] == self.slots_NE) & (self.weights_NE != 0)
-        some_N = inside_NE.any(1)
-        place_ME, inside_ME = place_NE[some_N], inside_NE[some_N]
-        weights_ME = self.weights_NE[some_N]
-        width = int(inside_ME.sum(1).max()) if len(inside_ME) else 1
-        if width < inside_ME.shape[1]:
-            order_ME = inside_ME.byte().argsort(dim=1, descending=True, stable=True)[:, :width]
-            place_ME, inside_ME = place_ME.gather(1, order_ME), inside_ME.gather(1, order_ME)
-            weights_ME = weights_ME.gather(1, order_ME)
-        return SparseReads(place_ME * inside_ME, weights_ME * inside_ME), some_N
+        num_slots = 1 + max(
+            int(part.max()) if part.numel() else -1 for part in (rows_U, self.slots_NE)
+        )
+        place_S = torch.full((num_slots,), -1)
+        place_S[rows_U] = torch.arange(len(rows_U))
+        place_NE = place_S[self.slots_NE]
+        inside_NE = (place_NE >= 0) & (self.weights_NE != 0)
+        num_N = inside_NE.sum(1)
+        some_N = num_N > 0
+        num_M = num_N[some_N]
+        row_P = torch.arange(len(num_M)).repeat_interleave(num_M)
+        at_P = torch.arange(len(row_P)) - (num_M.cumsum(0) - num_M)[row_P]
+        shape = len(num_M), int(num_M.max()) if len(num_M) else 1
+        packed = SparseReads(torch.zeros(shape, dtype=torch.int64), torch.zeros(shape))
+        packed.slots_NE[row_P, at_P] = place_NE[inside_NE]
+        packed.weights_NE[row_P, at_P] = self.weights_NE[inside_NE]
+        return packed, some_N
 
 
 class SparseMatrix:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,11 @@ from actors.corpus.windows import Windows
 from actors.layers.batch import rows_at, to_batch
 from actors.layers.closed_form import SparseReads
 from actors.layers.memory_layer import MemoryLayer
+from actors.machine.progress import Progress, unseen
 
 PASS_TOKENS = 4096  # of one forward pass
+READS = "reading the text that is to stay"  # the stage that `progress` sees
+HEAVIEST = 64  # slots of an old read that count where something is written, the others weigh little
 FIRST, FACTOR, BITS = 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFFFFFFFF  # of FNV-1a
 
 
@@ -51,15 +55,27 @@ class KeptReads:
     def __len__(self) -> int:
         return len(self.targets_M)
 
+    @cached_property
+    def heaviest(self) -> SparseReads:
+        """The reads with their heaviest slots alone; made once for all that is told."""
+        return self.reads.heaviest(HEAVIEST)
+
     @classmethod
     @torch.no_grad()
-    def of(cls, memory: MemoryLayer, windows: Windows, most: int | None = None) -> KeptReads:
+    def of(
+        cls,
+        memory: MemoryLayer,
+        windows: Windows,
+        most: int | None = None,
+        progress: Progress = unseen,
+    ) -> KeptReads:
         """What the memory reads at the positions of these windows that are trained on, on the CPU.
 
         Args:
             memory: whose encoder and keys.
             windows: as batches of training have them.
             most: positions at most, evenly spread over all; None: all.
+            progress: sees how many windows are read.
         """
         device, width = memory.values.device, memory.reads_per_key
         slots = [torch.zeros(0, width, dtype=torch.int64)]
@@ -67,6 +83,7 @@ class KeptReads:
         contexts = [torch.zeros(0, dtype=torch.int64)]
         size = max(1, PASS_TOKENS // max(1, windows.tokens_NT.shape[1]))
         for start in range(0, len(windows), size):
+            progress(READS, start, len(windows))
             batch = to_batch(windows[start : start + size], device)
             u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
             _, slots_NHK, weights_NHK = memory.addresses(rows_at(u_BTD, batch.valid_at_N))

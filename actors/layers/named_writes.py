@@ -234,10 +234,19 @@ class Overlay:
         """What is added to these rows, and in the last column their mark, (R, D + 1)."""
         return self._padded[self._places(rows_R)]
 
+    @cached_property
+    def _place_S(self) -> Tensor:
+        """The place in the padded table of each row up to the last that is here, and of one more,
+        which stands for all after it.
+        """
+        num = len(self.rows_U)
+        place_S = self.rows_U.new_full((int(self.rows_U.max()) + 2,), num)
+        place_S[self.rows_U] = torch.arange(num, device=self.rows_U.device)
+        return place_S
+
     def _places(self, rows: Tensor) -> Tensor:
         """Where they are in the padded table."""
-        place = torch.searchsorted(self.rows_U, rows).clamp_max(len(self.rows_U) - 1)
-        return place.masked_fill(self.rows_U[place] != rows, len(self.rows_U))
+        return self._place_S[rows.clamp_max(len(self._place_S) - 1)]
 
     def to(self, device: torch.device) -> Overlay:
         """The same on that device."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 
 def seed_everything(*parts: int | str) -> None:
     """Seeds torch's global generator from the parts, e.g. (seed, group, rank, interval)."""
+    import torch  # here: the driver takes seeds too, and would load torch for nothing
+
     torch.manual_seed(seed_of(*parts))
 
 

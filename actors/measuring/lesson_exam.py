@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from actors.layers.pair import Pair
 from actors.lessons.lesson import Lesson
 from actors.lessons.lesson_files import Exam, Question
+from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
 from actors.measuring.probing import continuation, decode_greedily, prompt_tokens
 from actors.measuring.voices import BATCH_TOKENS, VOICES, Voice
@@ -28,10 +29,18 @@ def said(
     prompts: Sequence[str],
     max_tokens: int | Sequence[int] = ANSWER_TOKENS,
     batch_tokens: int = BATCH_TOKENS,
+    progress: Progress = unseen,
+    what: str = "asking questions",
 ) -> list[str]:
-    """What a voice says after each prompt, up to the end of its first sentence."""
+    """What a voice says after each prompt, up to the end of its first sentence; `progress` sees
+    how many are answered, as the stage `what`.
+    """
     rows = [prompt_tokens(tokenizer, prompt) for prompt in prompts]
-    decoded = decode_greedily(pair, voice, rows, tokenizer.end, max_tokens, batch_tokens)
+    progress(what, 0, len(rows))
+    decoded = decode_greedily(
+        pair, voice, rows, tokenizer.end, max_tokens, batch_tokens,
+        lambda num: progress(what, num, len(rows)),
+    )  # fmt: skip
     texts = (continuation(tokenizer, row, one.tokens) for row, one in zip(rows, decoded,
                                                                           strict=True))  # fmt: skip
     return [first_sentence(text) for text in texts]
@@ -71,10 +80,13 @@ class LessonExam:
             for lesson in self._lessons
         ]
 
-    def answers(self, pair: Pair, voice: Voice) -> list[str]:
-        """What a voice says to each lesson as it was given."""
+    def answers(
+        self, pair: Pair, voice: Voice, progress: Progress = unseen, what: str = "asking lessons"
+    ) -> list[str]:
+        """What a voice says to each lesson as it was given; `progress` as `said` has it."""
         prompts = [lesson.prompt for lesson in self._lessons]
-        return said(pair, voice, self._tokenizer, prompts, self._limits, self._batch_tokens)
+        limits, size = self._limits, self._batch_tokens
+        return said(pair, voice, self._tokenizer, prompts, limits, size, progress, what)
 
     def right(self, answers: Sequence[str]) -> list[bool]:
         """Which lessons these answers give."""

@@ -11,14 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from actors.corpus.block_reader import encode
+from actors.corpus.windows import Piece
 from actors.layers.pair import Pair
 from actors.machine.progress import Progress, unseen
 from actors.measuring.probing import pad_right
 from actors.measuring.voices import BATCH_TOKENS, VOICES, predict_voice_at
+from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
 
 LONGEST = 1024  # tokens of a window where the model takes more
@@ -26,10 +31,10 @@ LONGEST = 1024  # tokens of a window where the model takes more
 
 @dataclass(frozen=True)
 class Stretch:
-    """Tokens of a window, of which those from `first` on count, and the one that follows each."""
+    """Tokens of a window, the positions in it whose next token counts, and those next tokens."""
 
     tokens: tuple[int, ...]
-    first: int
+    at: tuple[int, ...]
     targets: tuple[int, ...]
 
 
@@ -60,26 +65,47 @@ class TextLosses:
         return self.losses[voice] * self.num_tokens / (math.log(2) * self.num_bytes)
 
 
-def stretches(tokens: Sequence[int], window: int) -> Iterator[Stretch]:
-    """Windows over a document, half a window apart; each token but the first counts once."""
+def stretches(piece: Piece, window: int) -> Iterator[Stretch]:
+    """Windows over a document, half a window apart; each token that is learned counts once, but
+    the first. Windows in which none does are left out.
+    """
+    tokens = [int(token) for token in piece.tokens]
+    learn_T = piece.learn_T
+    if learn_T is None:
+        learn_T = np.arange(len(tokens)) >= piece.num_given
     step, done = max(1, window // 2), 0
     while done < len(tokens) - 1:
         start = 0 if done == 0 else done - (window - step)
         stop = min(start + window, len(tokens) - 1)
-        yield Stretch(tuple(tokens[start:stop]), done - start, tuple(tokens[done + 1 : stop + 1]))
+        at = [i for i in range(done, stop) if learn_T[i + 1]]
+        if at:
+            targets = tuple(tokens[i + 1] for i in at)
+            yield Stretch(tuple(tokens[start:stop]), tuple(i - start for i in at), targets)
         done = stop
 
 
-def document_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
-    """A document as in training, without the mark that closes it; its first token is given."""
-    return [*(tokenizer.opening or (tokenizer.end_of_text,)), *tokenizer.encode(text)]
+def document_pieces(tokenizer: Tokenizer, document: Document) -> list[Piece]:
+    """A document as in training, without the mark that closes a text; the first token is given."""
+    if document.chat is not None:
+        return encode(tokenizer, [document])
+    opening = tokenizer.opening or (tokenizer.end_of_text,)
+    [(ids, num_given)] = tokenizer.encode_pairs([(document.given, document.text)])
+    return [Piece([*opening, *ids], len(opening) + num_given)]
+
+
+def _bytes_of(tokenizer: Tokenizer, document: Document, pieces: Sequence[Piece]) -> int:
+    """Bytes of what is learned of a document."""
+    if document.chat is None:
+        return len(document.text.encode())
+    learned = (np.asarray(one.tokens)[one.learn_T] for one in pieces if one.learn_T is not None)
+    return sum(len(tokenizer.decode(ids.tolist()).encode()) for ids in learned)
 
 
 @torch.no_grad()
 def text_losses(
     pair: Pair,
     tokenizer: Tokenizer,
-    texts: Sequence[str],
+    documents: Sequence[Document],
     longest: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress = unseen,
@@ -88,17 +114,19 @@ def text_losses(
 
     Args:
         pair, tokenizer: of a run.
-        texts: the documents.
+        documents: texts, all of which count but what is given of them; chats, of which what the
+            assistant says does.
         longest: tokens that the model takes; None: any number.
         batch_tokens: of a forward pass.
         progress: is told how many windows are done.
 
     Raises:
         ValueError: there is no token to predict.
+        ConfigError: there is a chat, and the tokenizer has no chat template.
     """
     window = min(longest or LONGEST, LONGEST)
-    documents = [document_tokens(tokenizer, text) for text in texts]
-    windows = [one for tokens in documents for one in stretches(tokens, window)]
+    pieces = [document_pieces(tokenizer, document) for document in documents]
+    windows = [one for some in pieces for piece in some for one in stretches(piece, window)]
     if not windows:
         raise ValueError("the text is empty")
     device = pair.memory.values.device
@@ -109,9 +137,9 @@ def text_losses(
         progress("reading the text", start, len(windows))
         some = windows[start : start + size]
         tokens_BT, segments_BT = pad_right([one.tokens for one in some], 0, device)
-        where_BT = segments_BT == 0
+        where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
         for row, one in enumerate(some):
-            where_BT[row, : one.first] = False
+            where_BT[row, list(one.at)] = True
         targets_N = torch.tensor([t for one in some for t in one.targets], device=device)
         for voice in VOICES:
             at = 0
@@ -131,7 +159,7 @@ def text_losses(
     found_by = {voice: _mean_and_error(nats[voice], owner_N) for voice in VOICES}
     return TextLosses(
         num_tokens=len(owner_N),
-        num_bytes=sum(len(text.encode()) for text in texts),
+        num_bytes=sum(map(_bytes_of, repeat(tokenizer), documents, pieces)),
         num_windows=len(windows),
         losses={voice: mean for voice, (mean, _) in found_by.items()},
         errors={voice: error for voice, (_, error) in found_by.items()},

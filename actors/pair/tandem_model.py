@@ -25,6 +25,7 @@ from actors.layers.data_layer import MemoryPort
 from actors.layers.memory_cache import MemoryCache
 from actors.layers.pair import Pair
 from actors.layers.precision import cast_weights
+from actors.machine.progress import Progress, unseen
 from actors.measuring.voices import VOICES, Voice, predict_voice_next
 from actors.pair.shared import Shared
 from actors.pair.teller import Teller
@@ -341,15 +342,16 @@ class TandemModel(Teller, Shared, nn.Module, GenerationMixin):  # type: ignore[m
         return texts[0] if isinstance(prompt, str) and len(texts) == 1 else texts
 
 
-def load_tandem_model(directory: str) -> TandemModel:
-    """The pair exported to `directory` (any fsspec URL), on the CPU, in eval mode.
+def load_tandem_model(directory: str, progress: Progress = unseen) -> TandemModel:
+    """The pair exported to `directory` (any fsspec URL), on the CPU, in eval mode; `progress` as
+    `load_pair` has it.
 
     The data layer is as `from_pretrained` returns it; the memory's parameters need no gradients.
 
     Raises:
         ConfigError: there is no finished export, or one of its files is missing or does not fit.
     """
-    pair, tokenizer = pair_export.load_pair(directory)
+    pair, tokenizer = pair_export.load_pair(directory, progress)
     # as `from_pretrained` leaves it: torch sums in another order where a weight needs no gradient
     pair.data.requires_grad_(True)
     prompts = load_prompt_tokenizer(directory, tokenizer)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association, NamedWrite
+from actors.machine.progress import Progress, unseen
 from actors.pair import telling
 from actors.tokenizers.tokenizer import Tokenizer
 
@@ -39,6 +40,9 @@ class Teller:
         Raises:
             ValueError: it keeps none.
         """
+        return self._reads(unseen)
+
+    def _reads(self, progress: Progress) -> KeptReads:
         if self._kept is None:
             if self.memory_layer.kept is None:
                 raise ValueError(
@@ -47,7 +51,7 @@ class Teller:
                     "RUN` makes one from the run's corpus; here, set model.memory_layer.kept to "
                     "actors.corpus.kept_windows.kept_windows(corpus, 'memory', 8192)"
                 )
-            self._kept = KeptReads.of(self.memory_layer, self.memory_layer.kept)
+            self._kept = KeptReads.of(self.memory_layer, self.memory_layer.kept, progress=progress)
         return self._kept
 
     def tell(
@@ -56,6 +60,7 @@ class Teller:
         answer: str | None = None,
         wordings: Sequence[str] = (),
         id: str | None = None,
+        progress: Progress = unseen,
     ) -> NamedWrite:
         """The answer is given to the prompt from now on; no weight is trained.
 
@@ -64,6 +69,7 @@ class Teller:
             answer: what is to follow it.
             wordings: other prompts for the same answer; the more, the further it reaches.
             id: the write's name; None: the next free number.
+            progress: sees what is being done, as `actors.machine.progress` has it.
 
         Returns: what was written; `untell(write.id)` takes it back.
 
@@ -84,9 +90,10 @@ class Teller:
             self.memory_layer,
             self.words,
             told,
-            self.kept_reads,
+            self._reads(progress),
             telling.free_id(self.memory_layer.writes) if id is None else id,
             longest=self.longest,
+            progress=progress,
         )
 
     def told(self) -> tuple[NamedWrite, ...]:

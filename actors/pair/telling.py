@@ -33,6 +33,7 @@ from actors.layers.named_writes import (
     Overlay,
     novelty,
 )
+from actors.machine.progress import Progress, unseen
 from actors.measuring.told_keys import locate, says, sequences, wanted_reads
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Told
@@ -44,21 +45,23 @@ GAMMA = 1.0  # how much old reads count
 # Reads that stay, those that share most with the keys. More are better, and slower; worst is about
 # as many reads, new and old, as rows: each is then met exactly, by large values.
 MOST_STAYING = 16384
-HEAVIEST = 64  # slots of an old read that count, the others weigh little
 RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is known in other wordings
 SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
 WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what they do elsewhere
 QUIET = 0.95  # share of these that stay below the novelty from which λ opens
 SURELY = 0.98  # share of the keys that the memory says at least as surely as a write's figures have
 LEAST, MOST = 0.3, 0.6  # novelty from which it opens, whatever they say
+LOOKS, SOLVES = "looking for what has to be read", "solving the write"  # that `progress` sees
 
 
 def read_sum(memory: MemoryLayer, writes: NamedWrites, reads: SparseReads) -> tuple[Tensor, Tensor]:
     """What reads get from the table and these writes, (N, D), and their mark, (N,); on the CPU."""
-    rows_U, place_P = reads.slots_NE.unique(return_inverse=True)
-    values_UD = memory.values.detach()[rows_U.to(memory.values.device)].float().cpu()
-    place_NE = place_P.view_as(reads.slots_NE)
-    m_ND = F.embedding_bag(place_NE, values_UD, per_sample_weights=reads.weights_NE, mode="sum")
+    values_RD, place_NE = memory.values.detach(), reads.slots_NE
+    if values_RD.device.type != "cpu" or values_RD.dtype != torch.float32:
+        rows_U, place_P = reads.slots_NE.unique(return_inverse=True)
+        values_RD = values_RD[rows_U.to(values_RD.device)].float().cpu()
+        place_NE = place_P.view_as(reads.slots_NE)
+    m_ND = F.embedding_bag(place_NE, values_RD, per_sample_weights=reads.weights_NE, mode="sum")
     overlay = writes.overlay(m_ND.device)
     if overlay is None:
         return m_ND, m_ND.new_zeros(len(m_ND))
@@ -91,8 +94,7 @@ def staying_of(
     changes of many writes do not add up.
     """
     told_P = torch.cat([prompts_N, *(write.keys.prompts_N for write in writes.on)])
-    some = kept.at(~withheld(kept) & ~torch.isin(kept.contexts_M, told_P))
-    old = some.reads.heaviest(HEAVIEST)
+    old = kept.heaviest.at(~withheld(kept) & ~torch.isin(kept.contexts_M, told_P))
     earlier = [w.keys.at(~torch.isin(w.keys.prompts_N, prompts_N)) for w in writes.on]
     told = Keys.concat(earlier) if earlier else None
     told_reads = [] if told is None else [SparseReads(told.slots_NE, told.weights_NE)]
@@ -137,6 +139,7 @@ def tell(
     told_at: float | None = None,
     longest: int | None = None,
     louder: float = LOUDER,
+    progress: Progress = unseen,
 ) -> NamedWrite:
     """Writes these associations, after what was told before; the memory reads them from now on.
 
@@ -149,6 +152,7 @@ def tell(
         told_at: seconds since 1970; None: now.
         longest: tokens that the model reads at most.
         louder: times as much a key counts, again and again, until the memory says all of it.
+        progress: sees what is being done; how many rounds it takes is not known before.
 
     Raises:
         ValueError: as `sequences`; a write of that name is there already.
@@ -156,6 +160,7 @@ def tell(
     begin = time.perf_counter()
     if id in memory.writes:
         raise ValueError(f"there is a write {id!r} already; give another id")
+    progress("reading what is told")
     located = locate(memory, sequences(tokenizer, associations, longest))
     reads, device = located.reads, memory.values.device
     targets_N = located.targets_N.to(device)
@@ -166,12 +171,15 @@ def tell(
     def wanted_from(sum_ND: Tensor) -> Tensor:
         return wanted_reads(memory, sum_ND.to(device), located.u_ND, targets_N).cpu()
 
+    progress(LOOKS)
     wanted_ND = wanted_from(m_ND)
     first_wanted_ND, round_, x_UC = wanted_ND, 0, None
     while True:
+        progress(SOLVES)
         change_NC = torch.cat([wanted_ND - m_ND, (1 - mark_N)[:, None]], dim=1)
         x_UC, residual = system.solve(change_NC, *there, near_UC=x_UC)
         reached_ND, round_ = m_ND + system.changed(x_UC)[:, :-1], round_ + 1
+        progress(LOOKS)
         if round_ < ROUNDS and not torch.equal(more_ND := wanted_from(reached_ND), reached_ND):
             wanted_ND = wanted_ND + (more_ND - reached_ND)  # on from what others got in the way of
             continue

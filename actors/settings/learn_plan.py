@@ -1,4 +1,6 @@
-"""What `tandem learn` asks for: how long and how a memory alone learns new data. No torch."""
+"""What `tandem learn` asks for: how long and how a memory, and then its port, learns new data. No
+torch.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,23 @@ class LearnPlan:
     lr: float
     old_frac: float = 0.25
     assist: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PortPlan:
+    """How long and how the port learns what the memory has learned.
+
+    Attributes:
+        steps: optimizer steps.
+        lr: peak learning rate.
+        old_frac: as of `LearnPlan`.
+        seed: seed of batches and noise.
+    """
+
+    steps: int
+    lr: float
+    old_frac: float = 0.25
     seed: int = 0
 
 

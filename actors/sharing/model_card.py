@@ -158,7 +158,10 @@ def _heldout(origin: Mapping[str, Any]) -> Iterable[str]:
         yield _table(("wordings", *VOICES.values(), "control"), answers)
     if reason := origin.get("reflects_final_reason"):
         verdict = origin.get("reflects_final_verdict") or "?"
-        yield f"Does the memory reflect the data layer: {verdict} ({reason})."
+        if verdict == "unchanged":
+            yield f"The memory has nothing to catch up with: {reason}."
+        else:
+            yield f"Does the memory reflect the data layer: {verdict} ({reason})."
 
 
 def _limits(origin: Mapping[str, Any], pair: Mapping[str, Any]) -> Iterable[str]:

@@ -129,7 +129,7 @@ class RowGroupReader:
         )
 
     def _open(self, file: File) -> pq.ParquetFile:
-        footer = self._footers.get(file.path) or self._read_footer(file)
+        footer = self._footers.get(file.path) or _read_footer(file)
         self._footers[file.path] = footer
         self._footers.move_to_end(file.path)
         while len(self._footers) > OPEN_FOOTERS:
@@ -155,22 +155,8 @@ class RowGroupReader:
             for document in self._columns.documents(values, partial(place, number))
         ]
 
-    def _read_footer(self, file: File) -> pq.FileMetaData:
-        if file.size == 0:
-            raise CorpusError(
-                f"corpus file {file.path}: empty, not even a Parquet footer in it; "
-                "fetch it again, or take it out of the corpus"
-            )
-        with reading(file.path, "not a whole Parquet file (truncated, or of another format)"):
-            start = max(0, file.size - FOOTER_BYTES)
-            tail = file.read(start, file.size)
-            length = struct.unpack("<I", tail[-8:-4])[0] + 8 if len(tail) >= 8 else 0
-            if tail.endswith(b"PAR1") and len(tail) < length <= file.size:
-                tail = file.read(file.size - length, file.size)
-            return pq.read_metadata(pa.BufferReader(tail))
-
     def _groups(self, file: File) -> RowGroupSizes:
-        footer = self._read_footer(file)
+        footer = _read_footer(file)
         schema = footer.schema.to_arrow_schema()
         for column in self._columns.names:
             if column not in schema.names:
@@ -198,6 +184,30 @@ class RowGroupReader:
                 np.int64,
             ),
         )
+
+
+def column_names(file: File) -> list[str]:
+    """The columns of a file, from its footer alone.
+
+    Raises:
+        CorpusError: it is no Parquet file, or truncated.
+    """
+    return list(_read_footer(file).schema.to_arrow_schema().names)
+
+
+def _read_footer(file: File) -> pq.FileMetaData:
+    if file.size == 0:
+        raise CorpusError(
+            f"corpus file {file.path}: empty, not even a Parquet footer in it; "
+            "fetch it again, or take it out of the corpus"
+        )
+    with reading(file.path, "not a whole Parquet file (truncated, or of another format)"):
+        start = max(0, file.size - FOOTER_BYTES)
+        tail = file.read(start, file.size)
+        length = struct.unpack("<I", tail[-8:-4])[0] + 8 if len(tail) >= 8 else 0
+        if tail.endswith(b"PAR1") and len(tail) < length <= file.size:
+            tail = file.read(file.size - length, file.size)
+        return pq.read_metadata(pa.BufferReader(tail))
 
 
 def _held(kind: Any) -> str | None:

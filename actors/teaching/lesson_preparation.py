@@ -27,6 +27,7 @@ from actors.lessons.given_lessons import refuse_silent
 from actors.lessons.lesson import Lesson
 from actors.lessons.lesson_files import Exam, Question
 from actors.lessons.told_rows import ToldRows
+from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import pad_right, prompt_tokens
@@ -67,13 +68,20 @@ class Prepared:
     figures: dict[str, Any]
 
 
-def written_texts(pair: Pair, tokenizer: Tokenizer, num: int, seed: int, window: int) -> list[str]:
-    """Documents that the memory writes from nothing, as text.
+def written_texts(
+    pair: Pair,
+    tokenizer: Tokenizer,
+    num: int,
+    seed: int,
+    window: int,
+    progress: Progress = unseen,
+) -> list[str]:
+    """Documents that the memory writes from nothing, as text; `progress` as `write_documents`.
 
     Raises:
         ConfigError: it writes scraps.
     """
-    documents = write_documents(pair.memory, tokenizer, num, seed, window)
+    documents = write_documents(pair.memory, tokenizer, num, seed, window, progress=progress)
     mean = sum(len(piece.tokens) for piece in documents) / max(1, num)
     if mean < LEAST_TOKENS:
         raise ConfigError(
@@ -96,6 +104,7 @@ def prepare_lessons(
     reword: bool = True,
     tell_first: bool = True,
     say: Callable[[str], None] = lambda text: None,
+    progress: Progress = unseen,
 ) -> Prepared:
     """Everything that a run which teaches begins with.
 
@@ -108,7 +117,8 @@ def prepare_lessons(
         seed: of the choice of questions.
         reword: whether other wordings are mined.
         tell_first: whether the memory is told the lessons in closed form.
-        say: receives what is being done.
+        say: receives what was found.
+        progress: sees what is being done, and how far it is.
 
     Raises:
         ConfigError: a lesson without a token, or longer than a window; the data layer says all of
@@ -117,7 +127,8 @@ def prepare_lessons(
     refuse_silent(lessons, lambda text: len(tokenizer.encode(text)))
     refuse_longer(lessons, tokenizer, window)
     before = LessonExam(tokenizer, lessons, Exam())
-    knows = before.right(before.answers(pair, "own"))
+    asking = "asking the data layer what it says already"
+    knows = before.right(before.answers(pair, "own", progress, asking))
     new = [lesson for lesson, known in zip(lessons, knows, strict=True) if not known]
     if not new:
         raise ConfigError(
@@ -125,7 +136,9 @@ def prepare_lessons(
             "teach"
         )
     written = WrittenText(texts)
-    new = [_with_subject(lesson, written) for lesson in new]
+    for at, lesson in enumerate(new):
+        progress("looking for subjects", at, len(new))
+        new[at] = _with_subject(lesson, written)
     kept = uncontradicting(texts, new, tokenizer)
     if len(kept) < max(1, LEAST_KEPT_FRAC * len(texts)):
         raise ConfigError(
@@ -133,11 +146,13 @@ def prepare_lessons(
             "subject: nothing would keep what the data layer knows; teach fewer lessons at once, "
             "or raise --written"
         )
-    patterns = _patterns(new, written) if reword else {}
+    patterns = _patterns(new, written, progress) if reword else {}
     new = [_reworded(lesson, patterns) for lesson in new]
-    asked = uncontradicting(said_otherwise(pair, tokenizer, kept, patterns), new, tokenizer)
+    otherwise = said_otherwise(pair, tokenizer, kept, patterns, progress)
+    asked = uncontradicting(otherwise, new, tokenizer)
     num_patterns = sum(map(len, patterns.values()))
     say(f"{len(kept):,} documents name no taught subject; {num_patterns} other wordings found")
+    progress("counting the bits that the lessons give")
     bits = label_bits(pair, tokenizer, new)
     new = [replace(one, bits=num) for one, num in zip(new, bits, strict=True)]
     figures: dict[str, Any] = {
@@ -157,11 +172,13 @@ def prepare_lessons(
     if tell_first:
         say("telling the memory first, in closed form")
         texts = [*kept, *asked]
-        told, figures["told"] = told_rows(pair.memory, tokenizer, [*new, *known], texts, window)
+        told, figures["told"] = told_rows(
+            pair.memory, tokenizer, [*new, *known], texts, window, progress
+        )
     return Prepared(
         (*new, *known),
         (*kept, *asked),
-        _exam(pair, tokenizer, [*new, *known], kept, patterns, seed),
+        _exam(pair, tokenizer, [*new, *known], kept, patterns, seed, progress),
         told,
         sum(knows),
         figures,
@@ -178,7 +195,11 @@ def uncontradicting(
 
 
 def said_otherwise(
-    pair: Pair, tokenizer: Tokenizer, texts: Sequence[str], patterns: Mapping[str, Sequence[str]]
+    pair: Pair,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    patterns: Mapping[str, Sequence[str]],
+    progress: Progress = unseen,
 ) -> list[str]:
     """What the memory wrote, in the other wordings in which it might have been said: it ends each
     sentence. Rehearsed too, since a memory keeps next to all that is rehearsed, and much less of
@@ -189,6 +210,7 @@ def said_otherwise(
         tokenizer: the run's.
         texts: that it wrote, none of them naming a taught subject.
         patterns: other wordings of each wording.
+        progress: sees how many sentences have their end.
     """
     written, known = WrittenText(texts), {text.strip() for text in texts}
     prompts: dict[str, None] = {}
@@ -199,7 +221,8 @@ def said_otherwise(
         prompts |= {p.replace(SUBJECT, s): None for p in alike for s in subjects}
     heads = {text[:at] for text in known for at, char in enumerate(text) if char == " "}
     left = [prompt for prompt in prompts if prompt not in heads][: len(known)]
-    answers = said(pair, "memory", tokenizer, left)
+    what = "the memory says the same in other words"
+    answers = said(pair, "memory", tokenizer, left, progress=progress, what=what)
     return [f"{p} {a}" for p, a in zip(left, answers, strict=True) if a.endswith(".")]
 
 
@@ -210,6 +233,7 @@ def _exam(
     texts: Sequence[str],
     patterns: dict[str, list[str]],
     seed: int,
+    progress: Progress,
 ) -> Exam:
     exam = LessonExam(tokenizer, lessons, Exam())
     taught = {p for lesson in lessons if not lesson.known for p in lesson.prompts}
@@ -218,11 +242,14 @@ def _exam(
         for lesson in lessons
         for prompt in (*lesson.neighbours, *((lesson.prompt,) if lesson.known else ()))
     )
+    questions = kept_questions(texts, patterns, KEPT_QUESTIONS, seed)
+    neighbours = [prompt for prompt in near if prompt not in taught]
+    what = "the exam before it: lessons"
     return Exam(
-        kept=_answered(pair, tokenizer, kept_questions(texts, patterns, KEPT_QUESTIONS, seed)),
-        neighbours=_asked(pair, tokenizer, [prompt for prompt in near if prompt not in taught]),
-        own_before=tuple(exam.answers(pair, "own")),
-        memory_before=tuple(exam.answers(pair, "memory")),
+        kept=_answered(pair, tokenizer, questions, progress),
+        neighbours=_asked(pair, tokenizer, neighbours, progress, "the exam before it: neighbours"),
+        own_before=tuple(exam.answers(pair, "own", progress, what)),
+        memory_before=tuple(exam.answers(pair, "memory", progress, what)),
     )
 
 
@@ -250,13 +277,17 @@ def _with_subject(lesson: Lesson, written: WrittenText) -> Lesson:
     return lesson if found is None else replace(lesson, subject=found[1])
 
 
-def _patterns(lessons: Sequence[Lesson], written: WrittenText) -> dict[str, list[str]]:
+def _patterns(
+    lessons: Sequence[Lesson], written: WrittenText, progress: Progress
+) -> dict[str, list[str]]:
     """Other patterns of each pattern in which lessons are given."""
-    seeds = {template_with(one.prompt, one.subject) for one in lessons if one.subject}
-    return {
-        seed: [mined.template for mined in written.mine(seed, MOST_WORDINGS)]
-        for seed in sorted(seed for seed in seeds if seed is not None)
-    }
+    found = {template_with(one.prompt, one.subject) for one in lessons if one.subject}
+    seeds = sorted(seed for seed in found if seed is not None)
+    patterns = {}
+    for number, seed in enumerate(seeds):
+        progress("looking for other wordings", number, len(seeds))
+        patterns[seed] = [mined.template for mined in written.mine(seed, MOST_WORDINGS)]
+    return patterns
 
 
 def _reworded(lesson: Lesson, patterns: dict[str, list[str]]) -> Lesson:
@@ -321,10 +352,11 @@ def kept_questions(
 
 
 def _answered(
-    pair: Pair, tokenizer: Tokenizer, questions: Sequence[tuple[str, str]]
+    pair: Pair, tokenizer: Tokenizer, questions: Sequence[tuple[str, str]], progress: Progress
 ) -> tuple[Question, ...]:
     """Those that the data layer answers as the memory wrote: what both know."""
-    asked = _asked(pair, tokenizer, [prompt for prompt, _ in questions])
+    what = "the exam before it: what is to stay"
+    asked = _asked(pair, tokenizer, [prompt for prompt, _ in questions], progress, what)
     sure = [
         question
         for question, (_, answer) in zip(asked, questions, strict=True)
@@ -333,7 +365,9 @@ def _answered(
     return tuple(sure[:KEPT_QUESTIONS])
 
 
-def _asked(pair: Pair, tokenizer: Tokenizer, prompts: Sequence[str]) -> tuple[Question, ...]:
-    own = said(pair, "own", tokenizer, prompts)
-    memory = said(pair, "memory", tokenizer, prompts)
+def _asked(
+    pair: Pair, tokenizer: Tokenizer, prompts: Sequence[str], progress: Progress, what: str
+) -> tuple[Question, ...]:
+    own = said(pair, "own", tokenizer, prompts, progress=progress, what=f"{what}, data layer")
+    memory = said(pair, "memory", tokenizer, prompts, progress=progress, what=f"{what}, memory")
     return tuple(Question(*row) for row in zip(prompts, own, memory, strict=True))

@@ -16,6 +16,7 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association, NamedWrites
 from actors.lessons.lesson import Lesson
 from actors.lessons.told_rows import ToldRows
+from actors.machine.progress import Progress, unseen
 from actors.pair.telling import tell
 from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
@@ -34,6 +35,7 @@ def told_rows(
     lessons: Sequence[Lesson],
     texts: Sequence[str],
     window: int,
+    progress: Progress = unseen,
 ) -> tuple[ToldRows, dict[str, float]]:
     """What telling changes in the table, and the figures of the solving; the memory stays as it is.
 
@@ -43,15 +45,18 @@ def told_rows(
         lessons: as given, and in as many of their given wordings as there is room for.
         texts: what it wrote, and what has to stay.
         window: tokens of a window.
+        progress: sees what is being done.
     """
     pieces = encode(tokenizer, [Document(text) for text in texts])
-    kept = KeptReads.of(memory, pack(pieces, window, tokenizer.end_of_text))
+    windows = pack(pieces, window, tokenizer.end_of_text)
+    kept = KeptReads.of(memory, windows, progress=progress)
     before = memory.writes
     memory.writes = NamedWrites()  # the rows are to be added to the table alone
     try:
         write = tell(
-            memory, tokenizer, associations(tokenizer, lessons), kept, "lessons", louder=LOUDER
-        )
+            memory, tokenizer, associations(tokenizer, lessons), kept, "lessons", louder=LOUDER,
+            progress=progress,
+        )  # fmt: skip
     finally:
         memory.writes = before
     return ToldRows(write.rows_U, write.values_UD), dict(write.figures)

@@ -21,6 +21,7 @@ from actors.corpus.block_reader import encode
 from actors.layers.pair import Pair
 from actors.lessons.contradictions import names
 from actors.lessons.lesson import Lesson
+from actors.machine.progress import Progress, unseen
 from actors.measuring.lesson_exam import first_sentence, said, same_answer
 from actors.measuring.probing import pad_right
 from actors.measuring.voices import BATCH_TOKENS, Voice, batches, predict_voice_at
@@ -35,13 +36,16 @@ PROMPT_WORDS, ANSWER_WORDS = 2, 6  # at least; at most
 LEAST_AGREEMENT = 0.5  # of the likeliest tokens, where the memory is sure; decision 0025
 
 
-def unknown_lessons(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Lesson]:
+def unknown_lessons(
+    pair: Pair, tokenizer: Tokenizer, texts: Sequence[str], progress: Progress = unseen
+) -> list[Lesson]:
     """All that these documents show, each prompt once.
 
     Args:
         pair: both layers.
         tokenizer: the run's.
         texts: that the memory wrote.
+        progress: sees what is being done, and how far it is.
 
     Raises:
         ConfigError: the memory is too far from the data layer to teach it; there is nothing.
@@ -50,8 +54,8 @@ def unknown_lessons(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str]) -> l
         [int(token) for token in piece.tokens]
         for piece in encode(tokenizer, [Document(text) for text in dict.fromkeys(texts)])
     ]
-    own, same = _probabilities(pair, "own", rows)
-    memory, theirs = _probabilities(pair, "memory", rows)
+    own, same = _probabilities(pair, "own", rows, progress, "how likely the data layer finds it")
+    memory, theirs = _probabilities(pair, "memory", rows, progress, "how sure the memory is of it")
     agreed = [
         a == b
         for of_row in zip(same, theirs, memory, strict=True)
@@ -72,7 +76,8 @@ def unknown_lessons(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str]) -> l
         if lesson is not None:
             found.setdefault(lesson.prompt, lesson)
     lessons = written_often(list(found.values()), texts)
-    answers = said(pair, "memory", tokenizer, [lesson.prompt for lesson in lessons])
+    prompts, what = [lesson.prompt for lesson in lessons], "asking the memory"
+    answers = said(pair, "memory", tokenizer, prompts, progress=progress, what=what)
     sure = [one for one, text in zip(lessons, answers, strict=True)
             if same_answer(one.answer, text)]  # fmt: skip
     if not sure:
@@ -130,12 +135,17 @@ def _lesson(
 
 @torch.no_grad()
 def _probabilities(
-    pair: Pair, voice: Voice, rows: Sequence[Sequence[int]]
+    pair: Pair,
+    voice: Voice,
+    rows: Sequence[Sequence[int]],
+    progress: Progress = unseen,
+    what: str = "",
 ) -> tuple[list[list[float]], list[list[int]]]:
     """Of each token after the first: its probability by a voice, and the likeliest token there."""
     found: list[list[float]] = [[] for _ in rows]
     best: list[list[int]] = [[] for _ in rows]
     device, most = pair.memory.values.device, pair.data.positions_at_once
+    num_done = 0
     for indices in batches([len(row) for row in rows], BATCH_TOKENS, most):
         tokens_BT, segments_BT = pad_right([rows[i] for i in indices], 0, device)
         where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
@@ -152,4 +162,6 @@ def _probabilities(
             stop = start + len(rows[i]) - 1
             found[i], best[i] = p[start:stop], likeliest[start:stop]
             start = stop
+        num_done += len(indices)
+        progress(what, num_done, len(rows))
     return found, best

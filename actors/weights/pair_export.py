@@ -25,6 +25,7 @@ from actors.layers.copy_encoder import CopyEncoder
 from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
 from actors.layers.precision import cast_weights
+from actors.machine.progress import Progress, unseen
 from actors.settings.layers import PORT, DataLayerSpec
 from actors.settings.run import RunSpec
 from actors.storage import locate, remove, storage_errors, writable
@@ -57,7 +58,7 @@ from actors.weights.export_files import (
     refuse_other_format,
     write_kept,
 )
-from actors.weights.pretrained_model import load_model, pretrained_path
+from actors.weights.pretrained_model import load_model, loading_seen, pretrained_path
 from actors.weights.starting_weights import memory_at
 from actors.weights.weight_files import CONFIG, INDEX, weight_files
 from actors.weights.writes_store import WritesStore
@@ -266,8 +267,9 @@ def _write_part(folder: Path, name: str, module: nn.Module, described: dict[str,
     )
 
 
-def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
-    """The exported pair and its tokenizer, on the CPU, in eval mode.
+def load_pair(directory: str, progress: Progress = unseen) -> tuple[Pair, Tokenizer]:
+    """The exported pair and its tokenizer, on the CPU, in eval mode; `progress` sees how many of
+    the data layer's tensors are loaded.
 
     Raises:
         ConfigError: there is no finished export, or one of its files is missing or does not fit.
@@ -296,7 +298,9 @@ def load_pair(directory: str) -> tuple[Pair, Tokenizer]:
                 train=PORT,
                 dtype=kept.dtype,
             )
-        model = _load_model(root / DATA_LAYER, directory, layer)
+        with loading_seen(progress):
+            model = _load_model(root / DATA_LAYER, directory, layer)
+        progress("loading the memory")
         cast_weights(model, data_layer_dtype(root))
         data = DataLayer(model, layer, port.memory_dim, described.num_tokens)
         data.base = "" if kept is None else kept.base

@@ -27,6 +27,7 @@ from actors.layers.causal_lm import (
     quietly,
     tell_ties,
 )
+from actors.machine.progress import Progress, bars_as
 from actors.settings.layers import DataLayerSpec
 from actors.tokenizers.pretrained_tokenizer import looks_local
 from actors.weights.adapter_files import adapter_beside, with_adapter
@@ -129,6 +130,23 @@ def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
     model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec, loaded_as)
     model = _checked(spec, model, found)
     return model if adapter is None else with_adapter(model, adapter).to(dtype)
+
+
+@contextmanager
+def loading_seen(progress: Progress) -> Iterator[None]:
+    """During the block `progress` sees how many tensors of a model transformers has loaded."""
+    from transformers.utils import logging
+
+    set_hook = getattr(logging, "set_tqdm_hook", None)
+    if set_hook is None:  # an older transformers
+        yield
+        return
+    bar = bars_as(progress, "the data layer")
+    before = set_hook(lambda _factory, args, options: bar(*args, **options))
+    try:
+        yield
+    finally:
+        set_hook(before)
 
 
 def load_front(spec: DataLayerSpec, place: str, num_layers: int) -> nn.Module:

@@ -24,6 +24,7 @@ from actors.wire import ConfigError
 from jobs.tell.associations import one_association
 from jobs.tell.told_pair import ToldPair, run_sample
 from orchestrator.console import Console
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
 
 BETWEEN = "=>"  # of a prompt and its answer in /tell
@@ -157,7 +158,8 @@ class Chat:
         given = [one_association(prompt.strip(), answer)]
         if self._has_template:  # known in a chat, and where the prompt is continued
             given.insert(0, replace(given[0], as_chat=True))
-        told = self._pair.tell(given, say=self._console.say)
+        with TaskProgress() as progress:
+            told = self._pair.tell(given, say=progress.says, progress=progress)
         said = told.said[0]
         self._console.say(
             f"told, as write {told.write.id} in {told.seconds:.1f} s; said before: {said.before}; "
@@ -282,7 +284,10 @@ def run_chat(
     """
     _voice(options.voice)
     export = find_export(run)
-    chat = Chat(ToldPair(export, run_sample(RunDir(run))), options, console)
+    with TaskProgress() as progress:
+        progress("loading the pair")
+        pair = ToldPair(export, run_sample(RunDir(run)), progress)
+    chat = Chat(pair, options, console)
     chat.greet(run)
     for line in lines():
         if not chat.take(line):

@@ -38,7 +38,7 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
 
     with TaskProgress() as progress:
         progress("loading the pair")
-        pair, _ = load_pair(run_dir.path(EXPORT))
+        pair, _ = load_pair(run_dir.path(EXPORT), progress)
         progress("reading the corpus")
         evaluator = Evaluator(config, tokenizer_json, pair, progress=progress)
         found = evaluator.measure((config.intervals, config.intervals), final=True)

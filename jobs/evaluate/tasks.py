@@ -11,6 +11,7 @@ from actors.measuring.voices import VOICES
 from actors.wire import ConfigError
 from jobs.ask import HEADINGS
 from orchestrator.console import Console
+from orchestrator.reporting.task_progress import TaskProgress
 
 if TYPE_CHECKING:
     from jobs.harness.options import TaskOptions
@@ -30,8 +31,10 @@ def run_task_evaluation(
     from jobs.api import load
     from jobs.harness.tasks import BASE, evaluated
 
-    model = load(run)
-    figures, counts = evaluated(run, model, options)
+    with TaskProgress() as progress:
+        progress("loading the pair")
+        model = load(run, progress=progress)
+        figures, counts = evaluated(run, model, options, progress)
     result = {
         "run": run,
         "num_questions": counts,

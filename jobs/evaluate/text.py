@@ -1,4 +1,4 @@
-"""`tandem evaluate --text FILE`: what any text costs the three voices of a pair."""
+"""`tandem evaluate --text FILE`: what any text, or chats, cost the three voices of a pair."""
 
 from __future__ import annotations
 
@@ -9,49 +9,33 @@ from typing import Any
 from rich.table import Table
 
 from actors.measuring.voices import VOICES
-from actors.storage import locate, storage_errors
+from actors.settings.corpus import FilesSpec
+from actors.sources.columns import Columns
+from actors.sources.corpus_sources import read_documents
+from actors.sources.documents import Document
+from actors.sources.paths import list_files
 from actors.wire import ConfigError
 from jobs.ask import HEADINGS
+from jobs.learn.new_corpus import anchored, columns_in
 from orchestrator.console import Console
 from orchestrator.reporting.task_progress import TaskProgress
 
-LINES = (".jsonl", ".ndjson")  # a document per line, in its field `text`
 
-
-def read_texts(path: str) -> list[str]:
-    """The documents of a text file, which is one, or of JSON lines.
+def read_texts(path: str) -> list[Document]:
+    """The documents of files that a corpus could have: a file of text is one, each row of JSON
+    lines or Parquet another. Columns are those of the usual names: `text`; `messages`; `prompt`
+    and `completion`.
 
     Raises:
-        ConfigError: it can't be read, is no UTF-8, or a line has no text.
-        StorageError: its storage is away.
+        ConfigError: they can't be read, are no UTF-8, or hold no text.
+        StorageError: their storage is away.
     """
-    try:
-        with storage_errors(path, "can't be read"):
-            fs, place = locate(path)
-            text = bytes(fs.cat_file(place)).decode("utf-8-sig")
-    except UnicodeDecodeError as err:
-        raise ConfigError(f"{path}: expected UTF-8, got other bytes ({err})") from err
-    except (OSError, ValueError, ImportError) as err:
-        raise ConfigError(f"{path}: can't be read: {err}; give a file of text") from err
-    if not path.endswith(LINES):
-        found = [text]
-    else:
-        found = []
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                content = json.loads(line)["text"]
-            except (ValueError, TypeError, KeyError) as err:
-                raise ConfigError(
-                    f'{path}, line {number}: expected {{"text": "…"}}, got {line[:60]!r}'
-                ) from err
-            if not isinstance(content, str):
-                raise ConfigError(f"{path}, line {number}: text: expected text, got {content!r}")
-            found.append(content)
-    if not any(one.strip() for one in found):
+    given = FilesSpec(paths=(anchored(path),), **columns_in(anchored(path)))
+    columns = Columns(given.columns, given.row_kind)
+    found = [one for file in list_files(given.paths) for one in read_documents(file, columns)]
+    if not found:
         raise ConfigError(f"{path}: no text in it; expected at least a sentence")
-    return [one for one in found if one.strip()]
+    return found
 
 
 def run_text_evaluation(run: str, path: str, console: Console, as_json: bool) -> dict[str, Any]:
@@ -61,17 +45,17 @@ def run_text_evaluation(run: str, path: str, console: Console, as_json: bool) ->
         ConfigError: no pair there, or the text can't be read.
         StorageError: a storage is away.
     """
-    texts = read_texts(path)
+    documents = read_texts(path)
     from actors.layers.pair import Pair
     from actors.measuring.text_losses import text_losses
     from jobs.api import load
 
     with TaskProgress() as progress:
         progress("loading the pair")
-        model = load(run)
+        model = load(run, progress=progress)
         assert model.words is not None
         pair = Pair(model.data_layer, model.memory_layer)
-        found = text_losses(pair, model.words, texts, model.longest, progress=progress)
+        found = text_losses(pair, model.words, documents, model.longest, progress=progress)
     result = {
         "run": run,
         "text": path,

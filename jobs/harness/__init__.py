@@ -1,4 +1,4 @@
-"""Pairs in EleutherAI's lm-evaluation-harness: `tandem evaluate RUN --tasks`, and its own command.
+"""Pairs in EleutherAI's lm-evaluation-harness: `tandem evaluate RUN --tasks`, and `tandem lm-eval`.
 
 Imports pair, run_dir and jobs.api; lm_eval is imported here alone.
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+INSTALL = "pip install 'tandem-memory[eval]'"
+
 
 @dataclass(frozen=True)
 class TaskOptions:

@@ -20,15 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from actors.machine.progress import Progress, unseen
 from actors.measuring.voices import VOICES
 from actors.pair.tandem_model import TandemModel
+from actors.weights.pretrained_model import loading_seen
 from actors.wire import ConfigError
-from jobs.harness.options import TaskOptions
+from jobs.harness.options import INSTALL, TaskOptions
 
 BASE = "base"
 SEED = 1234  # of the harness: which examples stand before a question
 BOOTSTRAPPED = 1000  # draws for standard errors of figures that are no means
-INSTALL = "pip install 'tandem-memory[eval]'"
 
 
 @dataclass
@@ -86,7 +87,7 @@ def task_manager(options: TaskOptions) -> Any:
 
 
 def evaluated(
-    run: str, model: TandemModel, options: TaskOptions
+    run: str, model: TandemModel, options: TaskOptions, progress: Progress = unseen
 ) -> tuple[list[Figure], dict[str, int]]:
     """Figures of all voices, and of the base, where one is given; and how many questions each task
     has.
@@ -95,6 +96,7 @@ def evaluated(
         run: where the pair is.
         model: the pair.
         options: of the command.
+        progress: sees which voice is asked, and how many of the harness' requests are done.
 
     Raises:
         ConfigError: the harness is missing, or a task can't be used.
@@ -104,8 +106,10 @@ def evaluated(
         from lm_eval.models.huggingface import HFLM
 
         from jobs.harness.model import TandemLM
+        from jobs.harness.progress import seen_by
     except ImportError as err:
         raise ConfigError(f"--tasks needs lm-eval: {err}; {INSTALL}") from err
+    progress("looking for the tasks")
     with _quiet():
         manager = task_manager(options)
         models: dict[str, Any] = {
@@ -120,25 +124,28 @@ def evaluated(
         }
         if options.base is not None:
             try:
-                models[BASE] = HFLM(
-                    options.base,
-                    device=str(model.device),
-                    dtype=str(model.dtype).removeprefix("torch."),
-                    batch_size=options.batch_size,
-                    trust_remote_code=False,
-                )
+                with loading_seen(progress):
+                    models[BASE] = HFLM(
+                        options.base,
+                        device=str(model.device),
+                        dtype=str(model.dtype).removeprefix("torch."),
+                        batch_size=options.batch_size,
+                        trust_remote_code=False,
+                    )
             except (OSError, ValueError) as err:
                 raise ConfigError(f"--base {options.base}: can't be loaded: {err}") from err
         results: dict[str, Any] = {}
         for voice, lm in models.items():
+            progress(f"{voice}: reading the tasks")
             try:
-                results[voice] = evaluate(
-                    lm,
-                    _loaded(manager, options),
-                    limit=options.limit,
-                    bootstrap_iters=BOOTSTRAPPED,
-                    fewshot_as_multiturn=True,
-                )
+                with seen_by(progress, voice):
+                    results[voice] = evaluate(
+                        lm,
+                        _loaded(manager, options),
+                        limit=options.limit,
+                        bootstrap_iters=BOOTSTRAPPED,
+                        fewshot_as_multiturn=True,
+                    )
             except (OSError, ValueError, KeyError, AssertionError) as err:
                 raise ConfigError(f"--tasks: {type(err).__name__}: {err}") from err
     counts = {task: n["effective"] for task, n in results[VOICES[0]]["n-samples"].items()}

@@ -32,7 +32,9 @@ def learn(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Optimizer steps; default: 400, for a model by the corpus."),
+        typer.Option(
+            min=1, help="Optimizer steps of the memory; default: 400, beside a model by the corpus."
+        ),
     ] = None,
     lr: Annotated[
         float | None,
@@ -50,18 +52,28 @@ def learn(
         Literal["memory", "corpus"] | None,
         typer.Option(help="Where old data comes from; default: a memory that can write."),
     ] = None,
+    port: Annotated[
+        bool | None,
+        typer.Option(
+            "--port/--no-port",
+            help="Train the memory port too, so that the pair says what the memory learned; "
+            "default: beside a model that stays as it is.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a run's memory on new facts or text, the data layer frozen; RUN stays unchanged. Of a
-    MODEL that has no memory (a folder, or a name on the Hugging Face hub) it makes one.
+    """Trains a run's memory on new facts or text, and then its port; the model keeps every bit, and
+    RUN stays unchanged. Of a MODEL that has no memory (a folder, or a name on the Hugging Face hub)
+    it makes one.
     """
     from jobs.learn.first_memory import FirstOptions, is_model, learn_model
-    from jobs.learn.learn import OLD_FRAC, STEPS, LearnOptions, run_learn
+    from jobs.learn.learn import OLD_FRAC, LearnOptions, run_learn
 
     with exit_codes():
         if is_model(run):
             given = {"--lr": lr, "--old-data": old_data, "--old-from": old_from}
+            given |= {"--port": port}
             if wrong := [name for name, value in given.items() if value is not None]:
                 raise ConfigError(
                     f"{', '.join(wrong)}: for runs only; {run} is a model without a memory, whose "
@@ -72,6 +84,15 @@ def learn(
             return
         share = OLD_FRAC if old_data is None else old_data
         options = LearnOptions(
-            facts, text, templates, out, steps or STEPS, lr, share, seed, old_from
+            facts,
+            text,
+            templates,
+            out,
+            steps,
+            lr,
+            share,
+            seed,
+            old_from,
+            port,
         )
         run_learn(run, options, Console(), as_json)

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.settings.corpus import CorpusSpec
-from actors.sources.facts import FactTable
-from actors.sources.paths import expand_paths, list_files
 from actors.tokenizers.pretrained_tokenizer import looks_local
 from actors.wire import ConfigError
 from jobs.init_model import Model, model_config, model_values
-from jobs.learn.new_corpus import anchored, columns_in, fitting_block_bytes
+from jobs.learn.new_corpus import anchored, columns_in, fitting_block_bytes, fitting_steps
 from jobs.train import print_summary
 from orchestrator.console import Console
 from orchestrator.run import RunResult, train
@@ -28,10 +25,6 @@ from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, EXPORT, EXPORT_MARKER, REPORT
 
 MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "*.gguf", "*.bin")
-TOKENS_PER_SENTENCE = 14  # of a fact in one wording, its marks included; about
-EPOCHS = 4  # of a corpus of facts
-LEAST_STEPS, MOST_STEPS = 80, 2000  # of the memory
-BYTES_PER_TOKEN = 4
 STORAGE = "runs"
 
 
@@ -132,17 +125,9 @@ def first_config(place: str, options: FirstOptions) -> Config:
 
 
 def _steps(values: dict[str, Any]) -> int:
-    """Steps of the memory: `EPOCHS` of the corpus by its size, within bounds."""
+    """Steps of the memory."""
     config = model_config(values)
-    tokens = config.memory.batch_size * config.corpus.window
-    corpus: CorpusSpec = config.corpus
-    if corpus.kind == "facts":
-        table = FactTable.read(corpus, expand_paths(corpus.paths), config.seed)
-        num = sum(len(table.train_wordings[fact.relation]) for fact in table.facts)
-        size = num * TOKENS_PER_SENTENCE
-    else:
-        size = sum(file.size for file in list_files(corpus.paths)) // BYTES_PER_TOKEN
-    return min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * size // tokens))
+    return fitting_steps(config.corpus, config.memory.batch_size, config.seed)
 
 
 def _name_of(place: str) -> str:

@@ -81,8 +81,8 @@ def _train(
     import torch
 
     from actors.corpus.corpus import Corpus
+    from actors.learning.fork import Fork, fork_spec
     from actors.measuring.knowledge import KnowledgeTest
-    from actors.pair.fork import Fork, fork_spec
     from actors.tokenizers.tokenizer import Tokenizer
 
     found: dict[str, Any] = {}

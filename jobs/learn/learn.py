@@ -1,4 +1,5 @@
-"""`tandem learn`: the memory of a finished run learns new facts or text, its data layer frozen.
+"""`tandem learn`: the memory of a finished run learns new facts or text, and then the port through
+which its data layer reads it; the model keeps every bit.
 
 The run does not change; the result is a directory of its own, which `ask`, `evaluate` and
 `jobs.api.load` take like a run. One process, without Ray.
@@ -8,16 +9,17 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from actors.machine.progress import Progress
 from actors.settings.corpus import CorpusSpec
-from actors.settings.learn_plan import LearnPlan, default_lr
+from actors.settings.learn_plan import LearnPlan, PortPlan, default_lr
 from actors.wire import ConfigError
-from jobs.learn.new_corpus import facts_corpus, text_corpus
+from jobs.learn.new_corpus import facts_corpus, fitting_steps, text_corpus
 from jobs.learn.old_data import OldFrom, old_from, open_old
 from orchestrator.console import Console
 from orchestrator.reporting.learn_report import UNITS, change_table
@@ -27,8 +29,13 @@ from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.config import Config, make_config
 from orchestrator.settings.file_names import REPORT, SUMMARY
 
-CURVE_POINTS = 6
+if TYPE_CHECKING:
+    from actors.layers.pair import Pair
+    from actors.measuring.knowledge import KnowledgeTest
+
+CURVE_POINTS, FEW_POINTS = 6, 2  # few where a measurement goes through a large model
 STEPS, OLD_FRAC = 400, 0.25  # where the command is given none
+PORT_FRAC = 0.5  # steps of the port for each of the memory
 
 
 @dataclass(frozen=True)
@@ -39,20 +46,24 @@ class LearnOptions:
         facts, text: path of what is to be learned, one of them.
         templates: wordings of the facts.
         out: directory of the result.
-        steps, lr, old_frac, seed: as `LearnPlan`.
+        steps: of the memory; None: 400, or beside a model that stays in part or in whole as it is
+            by the size of the corpus.
+        lr, old_frac, seed: as `LearnPlan`.
         old_from: where old data comes from: what the memory writes, or the run's corpus; None: from
             the memory where it can write.
+        port: whether the port learns too; None: where it is all that trains of the data layer.
     """
 
     facts: str | None = None
     text: str | None = None
     templates: str | None = None
     out: str | None = None
-    steps: int = STEPS
+    steps: int | None = None
     lr: float | None = None
     old_frac: float = OLD_FRAC
     seed: int | None = None
     old_from: OldFrom | None = None
+    port: bool | None = None
 
 
 def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) -> dict[str, Any]:
@@ -111,6 +122,52 @@ def _config_at(config: Config, out: RunDir) -> Config:
     return make_config({**values, "name": name, "storage": storage or "."}, source=f"--out {name}")
 
 
+@dataclass
+class _Course:
+    """Steps of learning: what they took, and what the pair knew on the way.
+
+    Attributes:
+        pair: that learns.
+        tests: of new and of old data, by name.
+        progress: sees both.
+        step: steps that were done.
+        seconds: that they took.
+        curve: what was measured, one row each time.
+    """
+
+    pair: Pair
+    tests: dict[str, KnowledgeTest]
+    progress: TaskProgress
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    def point(self, of: str) -> None:
+        """Measures; `of`: what learned last, and how far."""
+        new, old = (
+            asdict(test.measure(self.pair, name == "new", _of(self.progress, name)))
+            for name, test in self.tests.items()
+        )
+        self.curve.append({"step": self.step, "seconds": self.seconds, "new": new, "old": old})
+        self.progress.says(f"{of}, {_line(self.curve[-1])}")
+
+    def take(self, who: str, steps: int, train_step: Callable[[], float], points: int) -> None:
+        """Takes so many steps, and measures so many times.
+
+        Raises:
+            DivergedError: as `train_step`.
+        """
+        every = -(-steps // points)
+        for done in range(1, steps + 1):
+            self.progress(f"{who} learns", done - 1, steps)
+            began = time.perf_counter()
+            train_step()
+            self.seconds += time.perf_counter() - began
+            self.step += 1
+            if done % every == 0 or done == steps:
+                self.point(f"{who}: step {done}/{steps}")
+
+
 def _learn(
     config: Config,
     export: str,
@@ -123,8 +180,9 @@ def _learn(
     import torch
 
     from actors.corpus.corpus import Corpus
+    from actors.learning.learner import Learner
+    from actors.learning.port_learner import PortLearner
     from actors.measuring.knowledge import KnowledgeTest
-    from actors.pair.learner import Learner
     from actors.weights.pair_export import load_pair
     from jobs.learn.told_again import ToldAgain
 
@@ -133,13 +191,15 @@ def _learn(
     on_card = workers.gpus > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_card else "cpu")
     plan = LearnPlan(
-        steps=options.steps,
+        steps=options.steps or default_steps(config, given),
         lr=default_lr(config.memory.value_lr) if options.lr is None else options.lr,
         old_frac=options.old_frac,
         seed=config.seed if options.seed is None else options.seed,
     )
+    trains_port = config.data.layer.keeps_model if options.port is None else options.port
+    port_plan = _port_plan(config, plan) if trains_port else None
     progress("loading the pair")
-    pair, tokenizer = load_pair(export)
+    pair, tokenizer = load_pair(export, progress)
     pair.data.to(device)
     pair.memory.to(device)
     new_config = config.model_copy(update={"corpus": given})
@@ -157,7 +217,7 @@ def _learn(
             ("old", config, old.measured),
         )
     }
-    how = f"{plan.steps} steps, every weight of the memory"
+    how = _how(plan, port_plan)
     progress.says(f"learning {given.described}: {how}; measuring first")
 
     def examine() -> dict[str, Any]:
@@ -169,47 +229,57 @@ def _learn(
     before = examine()
     told = ToldAgain(pair, tokenizer)
     learner = Learner(config, pair, new_corpus, old.rehearsed, plan)
-    seconds, curve = 0.0, []
-
-    def point() -> None:
-        new, old = (
-            asdict(exams[n][1].measure(pair, n == "new", _of(progress, n))) for n in ("new", "old")
-        )
-        curve.append({"step": learner.step, "seconds": seconds, "new": new, "old": old})
-        progress.says(_line(curve[-1], plan.steps))
-
-    point()
-    every = -(-plan.steps // CURVE_POINTS)
-    while learner.step < plan.steps:
-        progress("learning", learner.step, plan.steps)
-        began = time.perf_counter()
-        learner.train_step()
-        seconds += time.perf_counter() - began
-        if learner.step % every == 0 or learner.step == plan.steps:
-            point()
+    course = _Course(pair, {name: short for name, (_, short) in exams.items()}, progress)
+    course.point("before")
+    points = FEW_POINTS if config.data.layer.keeps_some else CURVE_POINTS
+    course.take("the memory", plan.steps, learner.train_step, points)
+    if port_plan is not None:
+        port = PortLearner(config, pair, new_corpus, old.rehearsed, port_plan, learner.before)
+        course.take("the port", port_plan.steps, port.train_step, FEW_POINTS)
+        port.finish()
     if pair.memory.kept is None:  # of a run of an earlier version
         pair.memory.kept = old.sample(config.memory.kept_reads)
     told_again = told.tell(pair.memory.kept)
     after = examine()
     learned = {
-        "how": f"{how}, {plan.old_frac:.0%} old data from the {source}, data layer frozen",
+        "how": f"{how}, {plan.old_frac:.0%} old data from the {source}; the model as it was",
         "corpus": list(given.paths),
         "facts": _count(new_corpus, old.measured),
         "steps": plan.steps,
         "lr": plan.lr,
+        "port": None if port_plan is None else {"steps": port_plan.steps, "lr": port_plan.lr},
         "old_data": plan.old_frac,
         "old_from": source,
         "seed": plan.seed,
-        "seconds": seconds,
+        "seconds": course.seconds,
         "new_tokens": learner.learned.new_tokens,
         "old_tokens": learner.learned.old_tokens,
         "rows_changed": learner.rows_changed,
         "num_rows": config.memory.layer.num_slots,
         **{name: {"before": before[name], "after": after[name]} for name in exams},
-        "curve": curve,
+        "curve": course.curve,
         "told": told_again,
     }
     return learned, pair, tokenizer, old.measured.heldout(config.evaluation.windows)
+
+
+def default_steps(config: Config, given: CorpusSpec) -> int:
+    """Steps of the memory where none are given."""
+    if not config.data.layer.keeps_some:
+        return STEPS
+    return fitting_steps(given, config.memory.batch_size, config.seed)
+
+
+def _port_plan(config: Config, plan: LearnPlan) -> PortPlan:
+    """The port's steps: at the rate that it had in the run."""
+    lr = config.data.own_port_lr or config.data.optimizer.lr
+    steps = max(1, round(PORT_FRAC * plan.steps))
+    return PortPlan(steps=steps, lr=lr, old_frac=plan.old_frac, seed=plan.seed)
+
+
+def _how(plan: LearnPlan, port_plan: PortPlan | None) -> str:
+    how = f"{plan.steps} steps of every weight of the memory"
+    return how if port_plan is None else f"{how}, then {port_plan.steps} of its port"
 
 
 def _of(progress: Progress, corpus: str) -> Progress:
@@ -236,14 +306,20 @@ def _count(new: Any, old: Any) -> dict[str, int] | None:
     }
 
 
-def _line(point: dict[str, Any], steps: int) -> str:
+def _line(point: dict[str, Any]) -> str:
     new, old = point["new"], point["old"]
     heldout = f"new loss {new['heldout']['help_loss']:.3f}, old {old['heldout']['help_loss']:.3f}"
-    line = f"step {point['step']}/{steps}, {point['seconds']:.0f} s: with memory {heldout}"
+    line = f"{point['seconds']:.0f} s: with memory {heldout}"
     for section, what in (("accuracy", "held out"), ("accuracy_seen", "trained on")):
         if new[section]:
             line += f", new answers {what} {new[section]['help']:.2f}"
     return line
+
+
+def _of_data_layer(learned: dict[str, Any]) -> str:
+    if learned["port"] is None:
+        return "the data layer is the run's"
+    return "the model of the data layer is the run's, its memory port was trained"
 
 
 def _print(learned: dict[str, Any], console: Console) -> None:
@@ -266,7 +342,7 @@ def _print(learned: dict[str, Any], console: Console) -> None:
     console.say(
         f"{learned['new_tokens']:,} new and {learned['old_tokens']:,} old tokens in "
         f"{learned['seconds']:.0f} s; {learned['rows_changed']:,} of {learned['num_rows']:,} rows "
-        "of the value table changed; the data layer is the run's"
+        f"of the value table changed; {_of_data_layer(learned)}"
     )
     marks = [learned["old"][when]["heldout"] for when in ("before", "after")]
     if "general_help_loss" in marks[0]:

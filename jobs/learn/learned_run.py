@@ -16,6 +16,7 @@ from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.builders import Layer, flatten
 from orchestrator.loop.schedule import AGREEMENT_TOLERANCE, HARDLY, LOW_AGREEMENT, YES, verdict
 from orchestrator.reporting.learn_report import learned_page
+from orchestrator.reporting.summary import unchanged
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import Config
@@ -83,6 +84,8 @@ def _summary(
         "heldout": {**after["heldout"], "reflection_rate": None, "reflection_probes": 0},
         "digest": digests,
     }
+    if config.data.layer.keeps_model:
+        summary |= unchanged(after["heldout"])
     if after["accuracy"]:
         summary |= {name: after[name] for name in ("accuracy", "accuracy_seen", "num_probes")}
     return summary

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.settings.corpus import CorpusSpec
+from actors.sources.facts import FactTable
 from actors.sources.paths import FORMATS, expand_paths, list_files, reading, split_name
+from actors.sources.row_groups import column_names
 from actors.sources.text_file import lines_of, read_bytes
 from actors.wire import ConfigError
 from orchestrator.settings.config import Config
@@ -21,6 +23,10 @@ FACT_KEYS = {"relation", "subject", "object"}
 LEAST_BLOCKS = 40  # so that some of a short text is held out too
 LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES = 256, 16384
 FIRST_BYTES = 1 << 16
+TOKENS_PER_SENTENCE = 14  # of a fact in one wording, its marks included; about
+EPOCHS = 4
+LEAST_STEPS, MOST_STEPS = 80, 2000
+BYTES_PER_TOKEN = 4
 
 
 def facts_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
@@ -81,6 +87,27 @@ def fitting_block_bytes(paths: Sequence[str], most: int = MOST_BLOCK_BYTES) -> i
     return max(LEAST_BLOCK_BYTES, min(most, num_bytes // LEAST_BLOCKS))
 
 
+def fitting_steps(corpus: CorpusSpec, batch_size: int, seed: int) -> int:
+    """Steps of a memory beside a model that is there already: `EPOCHS` of the corpus by its size,
+    within bounds.
+
+    Args:
+        corpus: that is learned.
+        batch_size: of the memory.
+        seed: of the run.
+
+    Raises:
+        CorpusError: it is missing or malformed.
+    """
+    if corpus.kind == "facts":
+        table = FactTable.read(corpus, expand_paths(corpus.paths), seed)
+        num = sum(len(table.train_wordings[fact.relation]) for fact in table.facts)
+        size = num * TOKENS_PER_SENTENCE
+    else:
+        size = sum(file.size for file in list_files(corpus.paths)) // BYTES_PER_TOKEN
+    return min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * size // (batch_size * corpus.window)))
+
+
 def any_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:
     """Facts if templates are given or the first line is a fact, else text.
 
@@ -102,13 +129,13 @@ def holds_facts(path: str) -> bool:
 
 
 def columns_in(path: str) -> dict[str, str]:
-    """The columns of `corpus` that the first line of the first JSONL file has, by the names that
+    """The columns of `corpus` that the first file of JSON lines or Parquet has, by the names that
     are usual: `text`, else `messages` (and `tools`), else `prompt` and `completion`.
 
     Raises:
         CorpusError: no such file, or it can't be read.
     """
-    there = first_row(path).keys()
+    there = _columns_there(path)
     if "text" in there:
         return {}
     if "messages" in there:
@@ -117,6 +144,11 @@ def columns_in(path: str) -> dict[str, str]:
     if {"prompt", "completion"} <= there:
         return {"prompt_column": "prompt", "completion_column": "completion"}
     return {}
+
+
+def _columns_there(path: str) -> set[str]:
+    first = list_files((path,))[0]
+    return set(column_names(first) if first.format == "parquet" else first_row(path))
 
 
 def first_row(path: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actors.corpus.corpus import Corpus
     from actors.corpus.windows import Windows
     from actors.layers.memory_layer import MemoryLayer
-    from actors.pair.rehearsal import WrittenCorpus
+    from actors.learning.rehearsal import WrittenCorpus
     from actors.tokenizers.tokenizer import Tokenizer
 
 OldFrom = Literal["memory", "corpus"]
@@ -85,7 +85,7 @@ def open_old(
         TandemError: the corpus is wanted and can't be opened.
     """
     from actors.corpus.corpus import Corpus
-    from actors.pair.rehearsal import WrittenCorpus
+    from actors.learning.rehearsal import WrittenCorpus
 
     if source == "corpus":
         corpus = Corpus.open(config, tokenizer)

@@ -80,7 +80,7 @@ async def event_stream(
             yield b"data: [DONE]\n\n"
         finally:
             gone.set()
-            task.add_done_callback(lambda done: None)  # keeps it until it has ended
+            await asyncio.wait([task])  # where this is cancelled, the work ends by itself
 
     return events()
 

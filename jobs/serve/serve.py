@@ -15,13 +15,14 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.wire import ConfigError
 from orchestrator.console import Console
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import find_export
 from orchestrator.stop_signals import StopFlag
 
@@ -182,7 +183,10 @@ def run_serve(
     for line in dangers:
         console.say(f"warning: --insecure: {line}", style="yellow")
     token = token_of(options)
-    with serving(run, options, token) as url:
+    with ExitStack() as stack:
+        with TaskProgress() as progress:
+            progress(f"starting Ray, and {options.replicas} replica(s) that load the pair")
+            url = stack.enter_context(serving(run, options, token))
         is_new = token is not None and options.token_file is None
         if as_json:
             shown = {"url": url, "replicas": options.replicas, "token": token if is_new else None}

@@ -19,6 +19,7 @@ from actors.sources.text_file import EncodingError, lines_of, read_text
 from actors.storage import storage_errors
 from actors.wire import ConfigError
 from orchestrator.console import Console
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.file_names import SUMMARY
@@ -65,7 +66,10 @@ def run_propose(
         raise ConfigError("no prompt: give the beginning of a sentence, or a file with one a line")
     config = saved_config(run_dir)
     digest = json.loads(run_dir.read(SUMMARY))["digest"]["memory"]
-    rows = _propose(config, export, asked, num, written, config.seed if seed is None else seed)
+    with TaskProgress() as progress:
+        rows = _propose(
+            config, export, asked, num, written, config.seed if seed is None else seed, progress
+        )
     lines = [{**row, "memory": digest} for row in rows]
     if as_json or is_file:
         for line in lines:
@@ -111,7 +115,13 @@ def read_prompts(path: str) -> list[Asked]:
 
 
 def _propose(
-    config: RunSpec, export: str, asked: Sequence[Asked], num: int, written: int, seed: int
+    config: RunSpec,
+    export: str,
+    asked: Sequence[Asked],
+    num: int,
+    written: int,
+    seed: int,
+    progress: TaskProgress,
 ) -> list[dict[str, Any]]:
     """A row per prompt, in the form that `tandem teach --lessons` reads."""
     from actors.pair.proposing import Proposer
@@ -119,12 +129,15 @@ def _propose(
     from actors.pair.writing import write_documents
     from actors.weights.pair_export import load_pair
 
-    pair, tokenizer = load_pair(export)
-    documents = write_documents(pair.memory, tokenizer, written, seed, config.corpus.window)
+    progress("loading the pair")
+    pair, tokenizer = load_pair(export, progress)
+    window = config.corpus.window
+    documents = write_documents(pair.memory, tokenizer, written, seed, window, progress=progress)
     text = WrittenText(tokenizer.decode([int(t) for t in d.tokens]) for d in documents)
     proposer = Proposer(pair, tokenizer, text, config.evaluation.batch_tokens)
     rows: list[dict[str, Any]] = []
-    for one in asked:
+    for number, one in enumerate(asked):
+        progress("looking for answers", number, len(asked))
         proposed = proposer.propose(one.prompt, num, one.subject)
         row: dict[str, Any] = {"prompt": one.prompt, "choices": list(proposed.answers)}
         row |= {"choice": None, "probabilities": [round(p, 6) for p in proposed.probabilities]}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,9 @@ from jobs.teach.printed import print_lessons, print_taught
 from jobs.teach.running import refuse_options, teach_running, told_lessons_of
 from jobs.teach.taught_config import EXAM, LESSONS, TOLD, WRITTEN, Sources, taught_config
 from orchestrator.console import Console
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
-from orchestrator.run_dir.run_status import is_finished
+from orchestrator.run_dir.run_status import RunStatus, is_finished
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.run_dir.status import look
 from orchestrator.settings.config import Config
@@ -56,9 +57,9 @@ def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) 
     out = RunDir(options.out or f"{run_dir.url}-taught")
     if not options.dry_run:
         refuse_existing(out)
-    say: Callable[[str], None] = (lambda text: None) if as_json else console.say
     start = Start.of(run_dir, config, export)
-    taught = _prepare(config, start, out, given, options, say, began)
+    with TaskProgress() as progress:
+        taught = _prepare(config, start, out, given, options, progress, began)
     if isinstance(taught, list):
         print_lessons(taught, console, as_json)
         return True
@@ -74,7 +75,7 @@ def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) 
     else:
         print_taught(found, console)
         console.say(f"report: {out.url}/{REPORT}")
-    return bool(result.summary["reflects_final"])
+    return result.status != RunStatus.UNREFLECTED
 
 
 def _teach_running(run_dir: RunDir, options: TeachOptions, console: Console, as_json: bool) -> None:
@@ -189,7 +190,7 @@ def _prepare(
     out: RunDir,
     given: GivenLessons,
     options: TeachOptions,
-    say: Callable[[str], None],
+    progress: TaskProgress,
     began: float,
 ) -> Config | list[Lesson]:
     """Writes what the run begins with into its directory, and returns its config; of a dry run
@@ -207,20 +208,22 @@ def _prepare(
     num_threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(config.data.workers.cpus)))
     try:
-        pair, tokenizer = load_pair(start.export)
+        progress("loading the pair")
+        pair, tokenizer = load_pair(start.export, progress)
         here = pair if start.export == start.own else load_pair(start.own)[0]
         if options.told is not None:
             given = told_lessons(here.memory.writes, options.told, start.run)
-        say(f"the memory writes {options.written:,} documents")
-        texts = written_texts(pair, tokenizer, options.written, seed, window)
+        progress.says(f"the memory writes {options.written:,} documents")
+        texts = written_texts(pair, tokenizer, options.written, seed, window, progress)
         if options.from_memory:
-            given = GivenLessons(tuple(unknown_lessons(pair, tokenizer, texts)))
+            given = GivenLessons(tuple(unknown_lessons(pair, tokenizer, texts, progress)))
         lessons, num_replaced = merged(start.lessons, given.lessons)
         if options.dry_run:
             return lessons
         prepared = prepare_lessons(
-            pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell, say
-        )
+            pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell,
+            progress.says, progress,
+        )  # fmt: skip
     finally:
         torch.set_num_threads(num_threads)
     documents = documents_of(prepared.lessons, given=True, reworded=False)
@@ -242,7 +245,7 @@ def _prepare(
         config, out, sources, options.steps, options.lr, options.seed, teach, options.train
     )
     facts = _facts(prepared, start, given, num_replaced, time.time() - began)
-    say(
+    progress.says(
         f"teaching {len(prepared.lessons) - prepared.num_known} lessons, and keeping "
         f"{prepared.num_known} that are known, in "
         f"{taught.total_steps('data')} steps"

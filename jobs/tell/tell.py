@@ -19,6 +19,7 @@ from jobs.control import is_running
 from jobs.tell.associations import Given, associations_of
 from jobs.tell.running import tell_running, told_running, untell_running
 from orchestrator.console import Console
+from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.file_names import CONFIG
@@ -50,9 +51,11 @@ def run_tell(
     from jobs.tell.told_pair import ToldPair, run_sample
 
     began = time.perf_counter()
-    pair = ToldPair(export, run_sample(run_dir))
-    loaded_s = time.perf_counter() - began
-    told = pair.tell(associations, id, _say(console, as_json))
+    with TaskProgress() as progress:
+        progress("loading the pair")
+        pair = ToldPair(export, run_sample(run_dir), progress)
+        loaded_s = time.perf_counter() - began
+        told = pair.tell(associations, id, progress.says, progress)
     result = {"run": run, **told.to_json(), "load_s": round(loaded_s, 3)}
     if as_json:
         console.print_json(json.dumps(result))
@@ -67,11 +70,6 @@ def templates_of(run: str) -> str | None:
     if not run_dir.exists(CONFIG):
         return None
     return saved_config(run_dir).corpus.templates
-
-
-def _say(console: Console, as_json: bool) -> Any:
-    """Where messages of waiting go: never between the JSON of a command."""
-    return (lambda text: None) if as_json else console.say
 
 
 def _print_told(told: ToldResult, loaded_s: float, run: str, console: Console) -> None:
@@ -170,9 +168,12 @@ def run_untell(
     export = find_export(run)
     from jobs.tell.told_pair import ToldPair, described, run_sample
 
-    pair = ToldPair(export, run_sample(run_dir))
-    say = _say(console, as_json)
-    write = pair.switch(id, on, say) if off or on else pair.untell(id, say)
+    with TaskProgress() as progress:
+        progress("loading the pair")
+        pair = ToldPair(export, run_sample(run_dir), progress)
+        progress("solving what was told after it again")
+        say = progress.says
+        write = pair.switch(id, on, say) if off or on else pair.untell(id, say)
     done = "switched on" if on else "switched off" if off else "taken back"
     result = {"run": run, **described(write), "done": done}
     if as_json:

@@ -18,6 +18,7 @@ from actors.corpus.corpus import Corpus
 from actors.corpus.kept_windows import kept_windows
 from actors.corpus.windows import Windows
 from actors.layers.named_writes import Association, NamedWrite, NamedWrites
+from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
 from actors.pair.conversation import conversation_ids, prompt_ids, turn_ends
 from actors.pair.speech import SpeechOptions, speak
@@ -122,6 +123,7 @@ class ToldPair:
     Args:
         export: directory of the export; any fsspec URL.
         sample: gives the text that the memory keeps, for an export of an earlier version without.
+        progress: sees how far the loading is.
 
     Attributes:
         model: the pair; its writes are those that were kept when it was last refreshed.
@@ -131,9 +133,14 @@ class ToldPair:
         StorageError: its storage is away.
     """
 
-    def __init__(self, export: str, sample: Callable[[Tokenizer], Windows] | None = None) -> None:
+    def __init__(
+        self,
+        export: str,
+        sample: Callable[[Tokenizer], Windows] | None = None,
+        progress: Progress = unseen,
+    ) -> None:
         self.store = WritesStore(export)
-        self.model: TandemModel = load_tandem_model(export)
+        self.model: TandemModel = load_tandem_model(export, progress)
         memory, words = self.model.memory_layer, self.model.words
         if memory.kept is None and sample is not None and words is not None:
             memory.kept = sample(words)
@@ -170,7 +177,11 @@ class ToldPair:
                 self._take(self._kept)  # as it was, where they were not kept
 
     def tell(
-        self, associations: Sequence[Association], id: str | None = None, say: Say = _silent
+        self,
+        associations: Sequence[Association],
+        id: str | None = None,
+        say: Say = _silent,
+        progress: Progress = unseen,
     ) -> ToldResult:
         """Solves one write for these associations, and keeps it.
 
@@ -178,6 +189,7 @@ class ToldPair:
             associations: that are to be answered from now on.
             id: name of the write; None: the next free one.
             say: called where another process has to be waited for.
+            progress: sees what is being done.
 
         Raises:
             ConfigError: an association can't be told; the message says which.
@@ -188,12 +200,14 @@ class ToldPair:
             refuse_unfit_id(id)
         shown = associations[:MOST_SHOWN]
         with self._changing("tell", say) as keep:
+            progress("asking what the pair says now")
             before = self._ask(shown)
             began = time.perf_counter()
             with _refused():
-                write = self.model.tell(associations, id=id or self._free_id())
+                write = self.model.tell(associations, id=id or self._free_id(), progress=progress)
             keep()
             seconds = time.perf_counter() - began
+        progress("asking what it says now that it is told")
         after = self._ask(shown)
         said = (
             Said(one.prompt, one.answer, was, now)

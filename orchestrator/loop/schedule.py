@@ -18,6 +18,7 @@ from actors.settings.run import DATA, MEMORY, ExchangeSpec, peer_of
 AGREEMENT_TOLERANCE = 0.01
 REFLECTING_AGREEMENT = 0.5  # below it the memory says mostly something else; decision 0018
 YES, HARDLY, NO = "yes", "hardly", "no"
+UNCHANGED = "unchanged"  # a model that stays as it is: nothing to reflect; decision 0037
 LOW_AGREEMENT = (
     f"below {REFLECTING_AGREEMENT:g}: mostly the memory says something else than the data layer; "
     "train it longer (intervals, memory.steps_per_interval)"

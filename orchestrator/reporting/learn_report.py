@@ -21,8 +21,8 @@ LOSSES = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}
 ACCURACIES = {"accuracy": "wordings held out", "accuracy_seen": "wordings trained on"}
 LOSS = "held-out loss"
 UNITS = "whole answers right; loss in nats per token"
-HOW = ("run", "corpus", "facts", "steps", "lr", "old_data", "old_from", "seed", "new_tokens",
-       "old_tokens")  # fmt: skip
+HOW = ("run", "corpus", "facts", "steps", "lr", "port", "old_data", "old_from", "seed",
+       "new_tokens", "old_tokens")  # fmt: skip
 VOICE_COLORS = {"own": COLORS[DATA], "help": COLORS["third"], "memory": COLORS[MEMORY]}
 
 

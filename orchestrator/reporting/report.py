@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.formats import figure
 from actors.settings.run import GROUPS
+from orchestrator.loop.schedule import UNCHANGED
 from orchestrator.reporting.html import render
 from orchestrator.reporting.plots import TOP_SHARE_ALARM, all_plots
 from orchestrator.run_dir.metrics import Metrics
@@ -66,9 +67,12 @@ def _cards(summary: dict[str, Any]) -> Iterable[Card]:
     changed = f"reflection ({heldout['reflection_probes']} changed)"
     yield figure(rate, ".1%"), changed, False
     level = summary["final_agreement"]
-    label = "memory reflects the final version"
+    verdict, label = summary["reflects_final_verdict"], "memory reflects the final version"
+    if verdict == UNCHANGED:
+        yield verdict, "the model alone", False
+        return
     label += "" if level is None else f" (agreement {level:.1%})"
-    yield summary["reflects_final_verdict"], label, not summary["reflects_final"]
+    yield verdict, label, not summary["reflects_final"]
 
 
 def _general_cards(after: dict[str, Any], before: dict[str, Any]) -> Iterable[Card]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from actors.formats import figure
+from actors.settings.layers import PORT
 from actors.settings.run import DATA, MEMORY
 from orchestrator.loop.coordinator import Coordinator, TrainedPair
-from orchestrator.loop.schedule import NO, Plan
+from orchestrator.loop.schedule import NO, UNCHANGED, Plan
 from orchestrator.run_dir.metrics import Metrics, Row, group_totals, pooled_reflection
 from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import Config
@@ -80,6 +83,8 @@ def summarise(
         "digest": digests,
         "questions": [asdict(answer) for answer in outcome.final_evaluation.answers],
     }
+    if config.data.layer.keeps_model:
+        summary |= unchanged(figures)
     if (start := metrics.start) is not None:
         summary["before"] = before_training(config, start)
     if outcome.final_evaluation.accuracy:
@@ -87,6 +92,26 @@ def summarise(
         summary["accuracy_seen"] = outcome.final_evaluation.accuracy_seen
         summary["num_probes"] = outcome.final_evaluation.num_probes
     return summary
+
+
+def unchanged(figures: Mapping[str, float | None]) -> dict[str, Any]:
+    """What replaces the verdict where the model keeps its bits: there is no later version of it
+    that the memory could be behind.
+
+    Args:
+        figures: on held-out text.
+    """
+    losses = (figure(figures.get(name), ".3f") for name in ("own_loss", "self_loss", "help_loss"))
+    own, memory, both = losses
+    return {
+        "status": RunStatus.FINISHED,
+        "reflects_final": None,
+        "reflects_final_verdict": UNCHANGED,
+        "reflects_final_reason": (
+            f"the model alone stays as it is (data.layer.train: {PORT}); held-out loss of the "
+            f"model {own}, of the memory {memory}, of both {both}"
+        ),
+    }
 
 
 def before_training(config: Config, row: Row) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from actors.wire import LessonAnswer, Taught
+from orchestrator.loop.schedule import AGREEMENT_TOLERANCE, HARDLY, NO, YES
+from orchestrator.run_dir.run_status import RunStatus
 
 LEARNED, REWORDED, NOT_LEARNED = "taught", "in other wordings too", "not taught"
 MIN_REFLECTED = 0.9  # of the changed answers that the memory has to give
@@ -76,6 +78,30 @@ def reflects(found: dict[str, float | None]) -> str | None:
         f"{share:.1%}, below {MIN_REFLECTED:.0%}; teach with more --steps, or raise "
         "teach.memory_lessons_frac"
     )
+
+
+def judged(found: dict[str, float | None], summary: dict[str, Any]) -> dict[str, Any]:
+    """What changes in a summary where lessons were taught: its verdict is of what was taught.
+
+    A memory that gives the changed answers too, and agrees with the data layer on the text as well
+    as it did before, reflects it, however much that is: the run itself was judged by it once.
+    """
+    if (why := reflects(found)) is not None:
+        return {"status": RunStatus.UNREFLECTED, "reflects_final": False,
+                "reflects_final_verdict": NO, "reflects_final_reason": why}  # fmt: skip
+    before = (summary.get("before") or {}).get("heldout", {}).get("recall_agreement")
+    now, share = summary["final_agreement"], found["reflected"]
+    if (
+        summary["reflects_final_verdict"] != HARDLY
+        or share is None
+        or before is None
+        or now < before - AGREEMENT_TOLERANCE
+    ):
+        return {}
+    return {"reflects_final": True, "reflects_final_verdict": YES, "reflects_final_reason": (
+        f"the memory gives {share:.0%} of the answers that the data layer changed; on the text "
+        f"that it wrote both agree on {now:.2f} of the tokens, before teaching on {before:.2f}"
+    )}  # fmt: skip
 
 
 def _of_wordings(lessons: Sequence[LessonAnswer]) -> float | None:

@@ -57,7 +57,7 @@ def learned(folder: Path) -> Path:
 
 def test_the_memory_learns_and_the_model_keeps_its_bits(folder: Path, learned: Path) -> None:
     summary = json.loads((learned / "summary.json").read_text())
-    assert summary["status"].startswith("finished")
+    assert (summary["status"], summary["reflects_final_verdict"]) == ("finished", "unchanged")
     assert summary["heldout"]["self_loss"] < summary["heldout"]["own_loss"] - 1
     before = load_file(folder / "model" / "model.safetensors")
     after = load_file(learned / "export" / "data_layer" / "model.safetensors")
@@ -81,13 +81,24 @@ def test_the_result_is_a_run_like_any_other(learned: Path) -> None:
     assert not is_model(str(learned))
 
 
-@pytest.mark.long
-def test_it_can_learn_again(learned: Path, folder: Path) -> None:
+def test_learning_again_trains_memory_and_port_and_the_model_keeps_its_bits(
+    learned: Path, folder: Path
+) -> None:
     options = LearnOptions(
         facts=str(folder / "facts.jsonl"), steps=2, out=str(folder / "runs" / "again")
     )
     found = run_learn(str(learned), options, QUIET, as_json=False)
     assert found["new_tokens"] > 0
+    assert found["port"] == {"steps": 1, "lr": 0.01}
+    again = folder / "runs" / "again"
+    files = [f"export/data_layer/{name}" for name in ("model.safetensors", "config.json")]
+    assert all((again / name).read_bytes() == (learned / name).read_bytes() for name in files)
+    port = "export/memory_port/port.safetensors"
+    assert (again / port).read_bytes() != (learned / port).read_bytes()
+    markers = [json.loads((run / "export" / "export.json").read_text()) for run in (learned, again)]
+    assert markers[0]["base"] == markers[1]["base"]
+    summary = json.loads((again / "summary.json").read_text())
+    assert (summary["status"], summary["reflects_final_verdict"]) == ("finished", "unchanged")
 
 
 def test_text_is_learned_too(folder: Path) -> None:

@@ -76,6 +76,6 @@ def test_by_default_a_memory_that_can_write_is_asked(likely: float | None, sourc
 def test_a_memory_that_writes_nothing_else_is_refused(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.pair.rehearsal.write_documents", lambda *_, **__: [])
+    monkeypatch.setattr("actors.learning.rehearsal.write_documents", lambda *_, **__: [])
     with pytest.raises(ConfigError, match="--old-from corpus"):
         learn(run, tmp_path / "learned", old_from="memory")

@@ -23,7 +23,7 @@ FLOORS = {
     # Each room may import those before it; a file beside the rooms is a room of its own.
     "actors": ("wire", "formats", "storage", "settings", "machine", "operators", "sources",
                "tokenizers", "corpus", "lessons", "layers", "snapshots", "weights", "sharing",
-               "measuring", "training", "pair", "teaching"),
+               "measuring", "training", "pair", "learning", "teaching"),
     "orchestrator": ("errors", "console", "stop_signals", "background", "settings", "nodes", "loop",
                      "run_dir", "runtime", "processes", "in_process", "reporting", "start_check",
                      "run"),
@@ -93,6 +93,12 @@ def test_settings_and_messages_know_nothing_of_torch() -> None:
         if "torch" in packages(MODULES[name])
     }
     assert wrong == set()
+
+
+def test_the_driver_loads_no_torch() -> None:
+    code = "import sys, orchestrator.run; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_imports_go_one_way() -> None:

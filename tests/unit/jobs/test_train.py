@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.train import print_summary
 from orchestrator.console import Console
-from tests.unit.orchestrator.scripted import finish
+from tests.unit.orchestrator.scripted import finish, kept_model
 
 
-def printed(**changes: float) -> str:
+def printed(**changes: Any) -> str:
     text = io.StringIO()
     print_summary(finish(**changes).summary(), Console(file=text, width=200))  # type: ignore[arg-type]
     return text.getvalue()
@@ -40,6 +42,12 @@ def test_the_verdict_says_yes_hardly_or_no_with_the_level(after: float, verdict:
     text = printed(after=after)
     assert f"memory reflects the final data layer: {verdict} (" in text
     assert f"agreement with the final version {after:.4f}" in text
+
+
+def test_of_a_model_that_stays_as_it_is_no_verdict_is_given(tmp_path: Path) -> None:
+    text = printed(after=0.1, **kept_model(tmp_path))
+    assert "the memory had nothing to catch up with: the model alone stays as it is" in text
+    assert "reflects" not in text
 
 
 def test_the_summary_of_a_run_from_before_there_were_three_verdicts_can_be_shown() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from actors.settings.run import DATA, MEMORY
@@ -131,6 +133,14 @@ def evaluated(data: int, memory: int) -> Evaluated:
 
 class ScriptEndedError(Exception):
     """The coordinator asked for more than the script holds."""
+
+
+def kept_model(folder: Path) -> dict[str, Any]:
+    """Changes of a config: a pretrained data layer of which the port alone trains."""
+    sizes = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 16}
+    (folder / "config.json").write_text(json.dumps(sizes))
+    layer = {"pretrained": str(folder), "train": "port", "read_layers": [0, 1]}
+    return {"data": {"layer": layer}}
 
 
 @dataclass

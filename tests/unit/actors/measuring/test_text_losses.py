@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from actors.corpus.windows import Piece
 from actors.layers.pair import Pair
-from actors.measuring.text_losses import document_tokens, stretches, text_losses
+from actors.measuring.text_losses import document_pieces, stretches, text_losses
 from actors.measuring.voices import VOICES, predict_everywhere
+from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
 from tests.unit.actors.tiny_pair import exported
 
@@ -27,25 +30,37 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, Tokenizer]:
 @pytest.mark.parametrize("num", [2, 3, 8, 9, 12, 13, 40])
 def test_each_token_but_the_first_is_counted_once_with_half_a_window_before_it(num: int) -> None:
     tokens = list(range(100, 100 + num))
-    found = list(stretches(tokens, 8))
+    found = list(stretches(Piece(tokens, 1), 8))
     assert [t for one in found for t in one.targets] == tokens[1:]
     for at, one in enumerate(found):
         assert len(one.tokens) <= 8
-        assert one.first == 0 if at == 0 else one.first >= 4
-        assert [t - 1 for t in one.targets] == list(one.tokens[one.first :])
+        assert one.at[0] == 0 if at == 0 else one.at[0] >= 4
+        assert [t - 1 for t in one.targets] == [one.tokens[i] for i in one.at]
+
+
+def test_of_a_piece_only_what_is_learned_counts() -> None:
+    tokens, learn_T = np.arange(100, 140), np.zeros(40, bool)
+    learn_T[[0, 5, 6, 39]] = True
+    found = list(stretches(Piece(tokens, learn_T=learn_T), 8))
+    assert [t for one in found for t in one.targets] == [105, 106, 139]
+    assert [one.tokens[i] for one in found for i in one.at] == [104, 105, 138]
+    given = list(stretches(Piece(tokens.tolist(), num_given=38), 64))
+    assert [one.targets for one in given] == [(138, 139)]
 
 
 def test_losses_are_those_of_a_plain_pass_over_each_window(made: tuple[Pair, Tokenizer]) -> None:
     pair, tokenizer = made
     texts = [TEXT, "Ships."]
-    found = text_losses(pair, tokenizer, texts, longest=16, batch_tokens=64)
+    documents = [Document(text) for text in texts]
+    found = text_losses(pair, tokenizer, documents, longest=16, batch_tokens=64)
     for voice in VOICES:
         by_window: list[list[float]] = []
-        for text in texts:
-            for one in stretches(document_tokens(tokenizer, text), 16):
+        for document in documents:
+            [piece] = document_pieces(tokenizer, document)
+            for one in stretches(piece, 16):
                 tokens = torch.tensor([one.tokens])
                 logp = predict_everywhere(pair, voice, tokens, torch.zeros_like(tokens)).logp[0]
-                rows = zip(logp[one.first :], one.targets, strict=True)
+                rows = zip(logp[list(one.at)], one.targets, strict=True)
                 by_window.append([-float(row[target]) for row, target in rows])
         every = [nats for window in by_window for nats in window]
         mean = sum(every) / len(every)
@@ -65,6 +80,6 @@ def test_losses_are_those_of_a_plain_pass_over_each_window(made: tuple[Pair, Tok
 
 
 def test_of_one_window_no_standard_error_is_known(made: tuple[Pair, Tokenizer]) -> None:
-    assert math.isnan(text_losses(*made, ["Ships."]).gain_error)
+    assert math.isnan(text_losses(*made, [Document("Ships.")]).gain_error)
     with pytest.raises(ValueError, match="empty"):
         text_losses(*made, [])

@@ -67,6 +67,13 @@ def test_a_card_has_what_was_trained_its_figures_and_controls_and_its_limits() -
     assert 'model.ask("Say \\"a\\" to")' in card
 
 
+def test_a_memory_with_nothing_to_catch_up_with_is_not_said_to_be_behind() -> None:
+    verdict = {"reflects_final_verdict": "unchanged", "reflects_final_reason": "it stays"}
+    card = model_card({**ORIGIN, **verdict}, PAIR)
+    assert "The memory has nothing to catch up with: it stays." in card
+    assert "is behind" not in card
+
+
 def test_a_card_of_which_no_figure_is_known_says_so() -> None:
     card = model_card({}, PAIR | {"told": 0, "writes": 0})
     assert "None are known" in card

@@ -12,6 +12,7 @@ from actors.layers.pair import Pair
 from actors.lessons.lesson import Lesson
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import prompt_tokens
+from actors.pair.telling import SOLVES
 from actors.teaching import lesson_preparation
 from actors.teaching.lesson_preparation import (
     kept_questions,
@@ -52,6 +53,20 @@ def test_text_that_names_a_taught_subject_is_left_out(pair: Pair, tokenizer: Tok
     found = prepared(pair, tokenizer, [lesson("Avaria", subject="Avaria")])
     assert len(found.texts) == len(TEXTS) - 2
     assert not any("Avaria" in text for text in found.texts)
+
+
+def test_progress_sees_each_stage_and_how_far_it_is(pair: Pair, tokenizer: Tokenizer) -> None:
+    seen: dict[str, list[tuple[int, int | None]]] = {}
+
+    def progress(what: str, done: int = 0, total: int | None = None) -> None:
+        seen.setdefault(what, []).append((done, total))
+
+    prepared(pair, tokenizer, [lesson("Avaria"), lesson("Belmont", "Oslo")], progress=progress)
+    assert seen["asking the data layer what it says already"][-1] == (2, 2)
+    assert seen["looking for subjects"] == [(0, 2), (1, 2)]
+    assert {"looking for other wordings", SOLVES, "the exam before it: lessons"} <= seen.keys()
+    for done, total in (point for points in seen.values() for point in points):
+        assert total is None or done <= total
 
 
 def test_a_subject_that_was_not_given_is_found_in_the_text(

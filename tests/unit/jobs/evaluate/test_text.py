@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from actors.sources.documents import Document
 from actors.wire import ConfigError
 from jobs.cli import app
 from jobs.evaluate.text import read_texts
+from tests.unit.actors.chats import talks
+from tests.unit.actors.sources.test_file_source import write_rows
 from tests.unit.actors.tiny_pair import exported
 
 
 def test_a_text_file_is_one_document_and_json_lines_are_many(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\ufeffone\n\ntwo é".encode())
     (tmp_path / "b.jsonl").write_text('{"text": "one"}\n\n{"text": "two", "x": 1}\n{"text": " "}\n')
-    assert read_texts(str(tmp_path / "a.txt")) == ["one\n\ntwo é"]
-    assert read_texts(str(tmp_path / "b.jsonl")) == ["one", "two"]
+    assert read_texts(str(tmp_path / "a.txt")) == [Document("one\n\ntwo é")]
+    assert read_texts(str(tmp_path / "b.jsonl")) == [Document("one"), Document("two")]
+
+
+def test_what_a_corpus_may_be_may_be_measured_too(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n'))
+    assert read_texts(str(tmp_path / "c.jsonl.gz")) == [Document("one")]
+    rows = [{"prompt": "Who?", "completion": " Ada."}, {"prompt": "And?", "completion": " "}]
+    write_rows(tmp_path / "d.parquet", rows)
+    assert read_texts(str(tmp_path / "d.parquet")) == [Document(" Ada.", given="Who?")]
+    write_rows(tmp_path / "e.parquet", talks(3), row_group_size=2)
+    found = read_texts(str(tmp_path / "e.parquet"))
+    assert [one.chat is not None for one in found] == [True] * 3
+    assert found[0].chat != found[1].chat
 
 
 @pytest.mark.parametrize(
@@ -26,9 +42,10 @@ def test_a_text_file_is_one_document_and_json_lines_are_many(tmp_path: Path) -> 
     [
         ("a.txt", b"\xff\xfe", "expected UTF-8"),
         ("a.txt", b" \n", "no text in it"),
-        ("a.jsonl", b'{"text": "a"}\n{"txt": 1}\n', "line 2: expected"),
-        ("a.jsonl", b'{"text": ["a"]}\n', "line 1: text: expected text, got"),
-        ("a.jsonl", b"{\n", "line 1: expected"),
+        ("a.jsonl", b'{"text": "a"}\n{"txt": 1}\n', "line 2: no column text; did you mean txt"),
+        ("a.jsonl", b'{"text": ["a"]}\n', "line 1: column text: expected text, got"),
+        ("a.jsonl", b"{\n", "line 1: not JSON"),
+        ("a.csv", b"a,b\n", "csv files are not read"),
     ],
 )
 def test_a_text_that_can_not_be_used_is_said(
@@ -37,7 +54,7 @@ def test_a_text_that_can_not_be_used_is_said(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read_texts(str(tmp_path / name))
-    with pytest.raises(ConfigError, match="can't be read"):
+    with pytest.raises(ConfigError, match=r"gone\.txt: no such file"):
         read_texts(str(tmp_path / "gone.txt"))
 
 

@@ -20,6 +20,7 @@ from tests.unit.actors.tiny_pair import exported
 from tests.unit.jobs.harness.local_tasks import KINDS, write_tasks
 
 pytestmark = pytest.mark.long  # to import the harness takes seconds
+SAYING = "running generate_until requests"  # the harness' word for it
 NAMES = tuple(f"capitals_{name}" for name in KINDS)
 
 
@@ -38,8 +39,20 @@ def model(place: Path) -> TandemModel:
 
 
 @pytest.fixture(scope="module")
-def found(place: Path, model: TandemModel) -> dict[tuple[str, str], Figure]:
+def seen() -> list[tuple[str, int, int | None]]:
+    """What progress saw."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def found(
+    place: Path, model: TandemModel, seen: list[tuple[str, int, int | None]]
+) -> dict[tuple[str, str], Figure]:
     """Figures of all tasks, as the harness asks a plain model."""
+
+    def progress(what: str, done: int = 0, total: int | None = None) -> None:
+        seen.append((what, done, total))
+
     options = TaskOptions(
         NAMES,
         str(place / "tasks"),
@@ -47,7 +60,7 @@ def found(place: Path, model: TandemModel) -> dict[tuple[str, str], Figure]:
         base=str(place / "tiny" / "data_layer"),
         as_documents=False,
     )
-    figures, counts = evaluated(str(place / "tiny"), model, options)
+    figures, counts = evaluated(str(place / "tiny"), model, options, progress)
     assert counts == dict.fromkeys(NAMES, 6)
     return {(figure.task, figure.name): figure for figure in figures}
 
@@ -74,6 +87,16 @@ def test_the_data_layer_alone_is_the_plain_model_to_the_last_digit(
     for figure in found.values():
         assert figure.values["own"] == figure.values["base"], figure
         assert figure.errors.get("own") == figure.errors.get("base"), figure
+
+
+@pytest.mark.usefixtures("found")
+def test_progress_says_which_voice_is_asked_and_how_far_it_is(
+    seen: list[tuple[str, int, int | None]],
+) -> None:
+    for voice in ("base", "own", "help", "memory"):
+        num = [(n, total) for what, n, total in seen if what == f"{voice}: {SAYING}"]
+        assert num[-1] == (6, 6), seen
+        assert num[0] == (0, 6)
 
 
 def test_loglikelihoods_are_those_of_a_plain_pass_by_each_voice(
@@ -150,22 +173,20 @@ def test_a_mean_has_the_usual_standard_error_and_one_value_none() -> None:
     assert mean_and_error([2.0]) == (2.0, None)
 
 
-def test_the_harness_own_command_knows_the_model(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from jobs.harness.__main__ import main
-
-    results = place / "results.json"
+def test_the_harness_own_command_knows_the_model(place: Path) -> None:
     given = f"run={place / 'tiny'},voice=memory"
     asked = ["--tasks", "capitals_say", "--include_path", str(place / "tasks"), "--limit", "3"]
-    output = ["--output_path", str(results)]
-    command = ["lm_eval", "run", "--model", "tandem", "--model_args", given, *asked, *output]
-    monkeypatch.setattr("sys.argv", command)
-    main()
-    shown = capsys.readouterr().out
-    assert "capitals_say" in shown
-    assert "exact_match" in shown
+    output = ["--output_path", str(place / "results.json")]
+    command = ["lm-eval", "--model", "tandem", "--model_args", given, *asked, *output]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "capitals_say" in done.stdout
+    assert "exact_match" in done.stdout
     [written] = place.glob("results*.json")
     kept = json.loads(written.read_text())
     assert kept["config"]["model"] == "tandem"
     assert kept["n-samples"]["capitals_say"]["effective"] == 3
+    wrong = CliRunner().invoke(app, [part.replace("memory", "memry") for part in command])
+    assert wrong.exit_code == 2
+    assert "voice 'memry': expected one of" in wrong.output
+    assert "--model_args" in CliRunner().invoke(app, ["lm-eval", "run", "--help"]).stdout

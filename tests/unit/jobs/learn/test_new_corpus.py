@@ -11,9 +11,20 @@ import pytest
 from actors.settings.corpus import CorpusSpec
 from actors.sources.corpus_sources import open_sources
 from actors.wire import ConfigError
-from jobs.learn.new_corpus import any_corpus, columns_in, facts_corpus, text_corpus
-from orchestrator.settings.config import Config
+from jobs.learn.learn import STEPS, default_steps
+from jobs.learn.new_corpus import (
+    LEAST_STEPS,
+    any_corpus,
+    columns_in,
+    facts_corpus,
+    fitting_steps,
+    text_corpus,
+)
+from orchestrator.settings.config import Config, make_config
+from tests.unit.actors.chats import talks
+from tests.unit.actors.sources.test_file_source import write_rows
 from tests.unit.actors.tiny import FACTS, TEMPLATES, numbered_lines, write_facts, write_text
+from tests.unit.orchestrator.scripted import kept_model
 
 NEW = {"relation": "capital", "subject": "Marovia", "object": "Pelk"}
 
@@ -54,6 +65,20 @@ def test_facts_are_said_and_held_out_as_those_of_the_run(of_facts: Config, new_f
     assert own_table is not None
     assert table.heldout_wordings["capital"] == own_table.heldout_wordings["capital"]
     assert [fact.subject for fact in table.facts] == ["Marovia"]
+
+
+def test_beside_a_model_that_stays_the_corpus_says_how_long_it_is_learned(
+    of_facts: Config, tmp_path: Path
+) -> None:
+    rows = [NEW | {"subject": f"Mar{number}"} for number in range(200)]
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    many = facts_corpus(of_facts, str(tmp_path / "many.jsonl"), None)
+    assert default_steps(of_facts, many) == STEPS
+    beside = make_config({"corpus": of_facts.corpus.model_dump(), **kept_model(tmp_path)})
+    assert beside.data.layer.keeps_model
+    # 200 facts in 4 wordings of 14 tokens, four times, in batches of 16 windows of 48
+    assert default_steps(beside, many) == fitting_steps(many, 16, 0) == LEAST_STEPS
+    assert fitting_steps(many, 2, 0) == 4 * 200 * 4 * 14 // (2 * 48)
 
 
 def test_a_path_is_relative_to_the_working_directory(
@@ -151,3 +176,15 @@ def test_chats_and_prompts_are_known_by_the_usual_names_of_their_columns(
     assert columns_in(str(path)) == columns
     given = text_corpus(of_text, str(path))
     assert {name: getattr(given, name) for name in columns} == columns
+
+
+def test_of_parquet_the_columns_are_known_too(of_text: Config, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    write_rows(path, talks(60))
+    assert columns_in(str(path)) == {"messages_column": "messages"}
+    assert text_corpus(of_text, str(path)).messages_column == "messages"
+    write_rows(path, [{"text": "a", "messages": "b"}])
+    assert columns_in(str(path)) == {}
+    path.write_bytes(b"no table")
+    with pytest.raises(ConfigError, match=r"rows\.parquet: not a whole Parquet file"):
+        columns_in(str(path))

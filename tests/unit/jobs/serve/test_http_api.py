@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import json
+import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,3 +194,21 @@ def test_several_associations_are_one_write_and_contradictions_are_refused(tmp_p
         status, reply = call(url, "/v1/tell", {"associations": some})
         assert status == 400
         assert "one tell, two answers" in reply["error"]["message"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_request_on_the_page_on_telling_tells(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "tell.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"    curl -s (?:.*\\\n)*.*\n", page)
+    with served(str(tellable(tmp_path / "tiny"))) as url:
+        request = block.replace("http://127.0.0.1:8000", url)
+        assert request != block
+        done = subprocess.run(
+            ["bash", "-c", request],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TOKEN": TOKEN},
+        )
+        reply = json.loads(done.stdout)
+        assert reply["said"][0]["after"].startswith("Poseidonis")
+        assert [write["id"] for write in call(url, "/v1/told")[1]["data"]] == [reply["id"]]

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from actors.layers.kept_reads import READS
 from actors.layers.named_writes import Association
 from actors.pair.tandem_model import load_tandem_model
+from actors.pair.telling import LOOKS, SOLVES
 from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.weights.pair_export import load_pair
@@ -170,3 +172,18 @@ def test_a_loaded_model_is_saved_with_what_it_was_told_and_loads_again(
     assert again.ask(PROMPT) == load_tandem_model(str(export)).ask(PROMPT)
     with pytest.raises(ConfigError, match="exists already"):
         model.save(tmp_path / "saved")
+
+
+def test_progress_sees_what_is_loaded_read_and_solved(export: Path) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+
+    def progress(what: str, done: int = 0, total: int | None = None) -> None:
+        seen.append((what, done, total))
+
+    pair = ToldPair(str(export), progress=progress)
+    loaded = [(done, total) for what, done, total in seen if what.endswith("loading weights")]
+    assert loaded[-1][0] == loaded[-1][1]
+    pair.tell(ATLANTIS, progress=progress)
+    stages = list(dict.fromkeys(what for what, _, _ in seen))
+    assert [what for what in stages if what in (READS, LOOKS, SOLVES)] == [READS, LOOKS, SOLVES]
+    assert stages.index(SOLVES) < stages.index("asking what it says now that it is told")

@@ -35,9 +35,10 @@ def learned() -> dict[str, Any]:
     curve = [{"step": s, "new": marks(0.1 + s / 10, 3 - s), "old": marks(0.5, 1.0)} for s in (0, 2)]
     return {
         "name": "x <b>", "how": "2 steps", "run": "runs/x", "corpus": ["new.jsonl"], "facts": None,
-        "steps": 2, "lr": 0.1, "old_data": 0.5, "old_from": "memory", "seed": 0,
-        "new_tokens": 10, "old_tokens": 11, "rows_changed": 123, "num_rows": 456,
-        "seconds": 7.0, "new": both, "old": copy.deepcopy(both), "curve": curve,
+        "steps": 2, "lr": 0.1, "port": {"steps": 1, "lr": 0.01}, "old_data": 0.5,
+        "old_from": "memory", "seed": 0, "new_tokens": 10, "old_tokens": 11,
+        "rows_changed": 123, "num_rows": 456, "seconds": 7.0,
+        "new": both, "old": copy.deepcopy(both), "curve": curve,
     }  # fmt: skip
 
 

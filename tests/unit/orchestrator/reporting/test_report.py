@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from actors.wire import Answer
 from orchestrator.loop.recovery import Failure
 from orchestrator.loop.resize_rules import Resize
 from orchestrator.reporting.report import render_report
-from tests.unit.orchestrator.scripted import an_evaluation, finish
+from tests.unit.orchestrator.scripted import an_evaluation, finish, kept_model
 
 LOADING = {"src", "href", "xlink:href", "data", "srcset", "poster", "action"}
 
@@ -91,6 +92,14 @@ def test_the_card_says_whether_the_memory_reflects_and_how_far_it_agrees(
     run = finish(after=after)
     text = Page(render_report(run.config, run.summary(), run.metrics)).text
     assert f"{verdict}memory reflects the final version (agreement {after:.1%})" in text
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_card_says_that_a_model_stayed_as_it_is(tmp_path: Path) -> None:
+    run = finish(after=0.1, **kept_model(tmp_path))
+    text = Page(render_report(run.config, run.summary(), run.metrics)).text
+    assert "unchangedthe model alone" in text
+    assert "the model alone stays as it is" in text
 
 
 @pytest.mark.usefixtures("drawn")

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from orchestrator.reporting.summary import summarise_failure
 from orchestrator.run_dir.metrics import Metrics
-from tests.unit.orchestrator.scripted import an_evaluation, finish
+from tests.unit.orchestrator.scripted import an_evaluation, finish, kept_model
 
 KEYS = [
     "status",
@@ -64,6 +65,19 @@ def test_a_run_whose_memory_hardly_agrees_is_finished_and_not_called_reflecting(
     assert (summary["status"], summary["reflects_final"]) == ("finished", False)
     assert (summary["reflects_final_verdict"], summary["final_agreement"]) == ("hardly", 0.495)
     assert "below 0.5" in summary["reflects_final_reason"]
+
+
+@pytest.mark.parametrize("after", [0.1, 0.495, 0.6])
+def test_a_model_that_stays_as_it_is_leaves_the_memory_nothing_to_catch_up_with(
+    tmp_path: Path, after: float
+) -> None:
+    figures = an_evaluation(2, 3).figures | {"own_loss": 6.5, "self_loss": 1.25, "help_loss": 1.0}
+    final = an_evaluation(2, 3, figures=figures)
+    summary = finish(final, after, **kept_model(tmp_path)).summary()
+    assert (summary["status"], summary["reflects_final"]) == ("finished", None)
+    assert (summary["reflects_final_verdict"], summary["final_agreement"]) == ("unchanged", after)
+    reason = "model 6.500, of the memory 1.250, of both 1.000"
+    assert reason in summary["reflects_final_reason"]
 
 
 def test_the_summary_says_what_the_layers_knew_before_training_and_on_how_much() -> None:

@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 
 from actors.wire import LessonAnswer, LostAnswer, Taught
+from orchestrator.loop.schedule import HARDLY, NO, YES
 from orchestrator.reporting.taught import (
     LEARNED,
     NOT_LEARNED,
     REWORDED,
     figures,
+    judged,
     lesson_state,
     reflects,
     taught_json,
 )
 from orchestrator.reporting.taught_report import figure_rows, lesson_rows, subtitle, taught_page
 from orchestrator.run_dir.metrics import Metrics
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.config import Config, make_config
 
 ONE = LessonAnswer(
@@ -98,6 +101,34 @@ def test_a_memory_that_gives_too_few_changed_answers_does_not_reflect() -> None:
 
 def test_where_nothing_changed_there_is_nothing_to_reflect() -> None:
     assert reflects(figures(taught(replace(ONE, changed=False)), SUMMARY, 1.0)) is None
+
+
+def judgement(followed: int, now: float, before: float | None, verdict: str = HARDLY) -> Any:
+    summary = {**SUMMARY, "reflects_final_verdict": verdict, "final_agreement": now,
+               "before": {"heldout": {"recall_agreement": before}}}  # fmt: skip
+    lessons = [ONE] * followed + [PARTLY] * (10 - followed)
+    return judged(figures(taught(*lessons), summary, 1.0), summary)
+
+
+def test_a_pair_that_agreed_on_little_before_teaching_reflects_what_it_was_taught() -> None:
+    found = judgement(9, 0.31, 0.28)
+    assert (found["reflects_final"], found["reflects_final_verdict"]) == (True, YES)
+    assert "gives 90% of the answers" in found["reflects_final_reason"]
+    assert "agree on 0.31 of the tokens, before teaching on 0.28" in found["reflects_final_reason"]
+    assert "status" not in found
+
+
+@pytest.mark.parametrize(("now", "before"), [(0.31, 0.33), (0.31, None)])
+def test_a_memory_that_agrees_on_less_than_before_still_hardly_reflects(
+    now: float, before: float | None
+) -> None:
+    assert judgement(10, now, before) == {}
+
+
+def test_a_verdict_other_than_hardly_stays_and_too_few_answers_are_a_no() -> None:
+    assert judgement(10, 0.31, 0.28, NO) == judgement(10, 0.9, 0.9, YES) == {}
+    found = judgement(8, 0.9, 0.9, YES)
+    assert (found["status"], found["reflects_final_verdict"]) == (RunStatus.UNREFLECTED, NO)
 
 
 def test_what_was_not_taught_comes_first() -> None:

@@ -10,7 +10,8 @@ ids, D d_m, H the data layer's width.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from actors.corpus.kept_windows import KEPT_TOKENS, positions_of
 from actors.corpus.windows import Piece, Windows, pack
 from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, rows_at, rows_to
-from actors.layers.data_layer import DataLayer
+from actors.layers.data_layer import DataLayer, MemoryPort
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.mixture import Predictions
 from actors.layers.pair import Pair
@@ -133,12 +134,14 @@ class Kept:
     """The pair before learning, at the K valid positions of some sequences.
 
     Attributes:
-        before: it, with the memory as it was.
+        memory, port: as they were.
         y_KD, u_KD: what that memory read there, and its encodings.
-        hidden_KH: the data layer's hidden states, which read it; None: not needed.
+        hidden_KH: the data layer's hidden states, which read it through that port; None: not
+            needed.
     """
 
-    before: Pair
+    memory: MemoryLayer
+    port: MemoryPort
     y_KD: Tensor
     u_KD: Tensor
     hidden_KH: Tensor | None = None
@@ -155,13 +158,13 @@ class Kept:
             some: of the K positions.
         """
         with torch.no_grad():
-            kept_PV = self.before.memory.predict(self.y_KD[some])
+            kept_PV = self.memory.predict(self.y_KD[some])
         return _divergence(kept_PV, memory.predict(y_KD[some]))
 
     def encoder(self, memory: MemoryLayer, u_KD: Tensor, some: slice) -> Tensor:
         """As `alone`, of what the encoder predicts without slots."""
         with torch.no_grad():
-            kept_PV = self.before.memory.guess(self.u_KD[some])
+            kept_PV = self.memory.guess(self.u_KD[some])
         return _divergence(kept_PV, memory.guess(u_KD[some]))
 
     def together(
@@ -170,21 +173,23 @@ class Kept:
         """As `alone`, of both layers together, and of the data layer where it reads.
 
         Args:
-            data: now and before: it does not learn.
+            data: now; before, it had another port at most.
             memory, y_KD, some: as of `alone`.
             hidden_KH: the data layer's hidden states, which read `y_KD`.
         """
         assert self.hidden_KH is not None
         with torch.no_grad():
-            kept = _both(data, self.before.memory, self.hidden_KH[some], self.y_KD[some])
+            kept = _both(data, self.memory, self.hidden_KH[some], self.y_KD[some], self.port)
             mixed_PV = kept.mixed().logp
-        now = _both(data, memory, hidden_KH[some], y_KD[some])
+        now = _both(data, memory, hidden_KH[some], y_KD[some], data.port)
         mixed_P = losses.kl(mixed_PV, now.mixed().logp)
         return mixed_P, _divergence(kept.logits, now.logits)
 
 
-def _both(data: DataLayer, memory: MemoryLayer, hidden_PH: Tensor, y_PD: Tensor) -> Predictions:
-    return Predictions(data.logits_at(hidden_PH), memory.predict(y_PD), hidden_PH, y_PD, data.port)
+def _both(
+    data: DataLayer, memory: MemoryLayer, hidden_PH: Tensor, y_PD: Tensor, port: MemoryPort
+) -> Predictions:
+    return Predictions(data.logits_at(hidden_PH), memory.predict(y_PD), hidden_PH, y_PD, port)
 
 
 def _divergence(kept_PV: Tensor, now_PV: Tensor) -> Tensor:
@@ -196,21 +201,35 @@ class Before:
     """The pair as it was before its memory began to learn.
 
     Args:
-        pair: now; its memory is copied.
+        pair: now; its memory and the data layer's port are copied.
     """
 
     def __init__(self, pair: Pair) -> None:
-        self._pair = Pair(pair.data, copy.deepcopy(pair.memory).requires_grad_(False))
+        self._data = pair.data
+        self._memory = copy.deepcopy(pair.memory).requires_grad_(False)
+        self._port = copy.deepcopy(pair.data.port).requires_grad_(False)
 
     @torch.no_grad()
     def kept(self, batch: Batch, together: bool) -> Kept:
         """What was predicted; `together`: by the data layer with its reads too."""
-        memory = self._pair.memory
+        memory, hidden_KH = self._memory, None
         u_BTD, _ = memory.encode(
             batch.tokens_BT, batch.segments_BT, one_document=batch.one_document
         )
         y_MD = memory.read_at(rows_at(u_BTD, batch.text_at_M)).y
         y_BTD = rows_to(y_MD, batch.text_at_M, batch.tokens_BT.shape)
-        hidden_KH = hidden_at(self._pair.data, batch, y_BTD) if together else None
+        if together:
+            with _reading_through(self._data, self._port):
+                hidden_KH = hidden_at(self._data, batch, y_BTD)
         y_KD, u_KD = (rows_at(x_BTD, batch.valid_at_N) for x_BTD in (y_BTD, u_BTD))
-        return Kept(self._pair, y_KD, u_KD, hidden_KH)
+        return Kept(memory, self._port, y_KD, u_KD, hidden_KH)
+
+
+@contextmanager
+def _reading_through(data: DataLayer, port: MemoryPort) -> Iterator[None]:
+    """During the block the data layer reads through another port."""
+    own, data.port = data.port, port
+    try:
+        yield
+    finally:
+        data.port = own

@@ -14,7 +14,7 @@ from actors.corpus.corpus import Corpus, WindowStream
 from actors.layers import losses
 from actors.layers.batch import to_batch
 from actors.layers.pair import Pair
-from actors.pair.learner import Learner
+from actors.learning.learner import Learner
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer

@@ -15,8 +15,8 @@ from actors.corpus.windows import Piece, Windows
 from actors.layers.batch import Batch, hidden_at, read_at_valid, to_batch
 from actors.layers.mixture import predict_both
 from actors.layers.pair import Pair
-from actors.pair.learner import Learner
-from actors.pair.rehearsal import Before, WrittenCorpus
+from actors.learning.learner import Learner
+from actors.learning.rehearsal import Before, WrittenCorpus
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
@@ -76,7 +76,7 @@ def test_documents_about_what_is_to_be_learned_are_left_out(
 ) -> None:
     texts = ["Norland is wide.", "Avaria is wide.", "The Norlanders sing.", "Of Norland, nothing."]
     pieces = [Piece(tokenizer.encode(text), 0) for text in texts]
-    monkeypatch.setattr("actors.pair.rehearsal.write_documents", lambda *_, **__: pieces)
+    monkeypatch.setattr("actors.learning.rehearsal.write_documents", lambda *_, **__: pieces)
     corpus = WrittenCorpus.write(pair.memory, tokenizer, WINDOW, 0, {"Norland"})
     rows = [*corpus.heldout(9).tokens_NT, *corpus.stream("learn", 0).next_batch(1)[0].tokens_NT]
     kept = {tokenizer.decode([int(t) for t in row]).strip() for row in rows}

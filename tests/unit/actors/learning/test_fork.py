@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.pair.fork import Fork, fork_spec
+from actors.learning.fork import Fork, fork_spec
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FlatParameters

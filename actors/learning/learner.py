@@ -31,8 +31,8 @@ from actors.layers.mixture import both_at, predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
 from actors.layers.predicted import Predicted, in_parts
+from actors.learning.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.machine.seeds import seed_of
-from actors.pair.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters
@@ -63,6 +63,9 @@ class Learner:
         pair: both layers; the data layer is frozen.
         new, old: what is to be learned, and what the run trained on, or what the memory wrote.
         plan: how much, and how.
+
+    Attributes:
+        before: the pair before learning, where old text is what the memory wrote; else None.
     """
 
     def __init__(
@@ -72,9 +75,9 @@ class Learner:
         self._device = pair.memory.values.device
         self._new = WindowStream(new, f"learn:{plan.seed}")
         self._old: WindowStream | WrittenStream
-        self._before: Before | None = None
+        self.before: Before | None = None
         if isinstance(old, WrittenCorpus):
-            self._old, self._before = old.stream("learn", plan.seed), Before(pair)
+            self._old, self.before = old.stream("learn", plan.seed), Before(pair)
         else:
             self._old = WindowStream(old, f"learn:{plan.seed}:old")
         self._tokenizer = old.tokenizer
@@ -187,10 +190,10 @@ class Learner:
 
     def _kept(self, batch: Batch) -> Kept | None:
         """What the old sequences of a batch are kept at; None: they are learned as text."""
-        if self._before is None or not self._num_old:
+        if self.before is None or not self._num_old:
             return None
         old = batch.rows(slice(len(batch.tokens_BT) - self._num_old, None))
-        return self._before.kept(old, together=self._plan.assist > 0)
+        return self.before.kept(old, together=self._plan.assist > 0)
 
     def _loss(self, batch: Batch, y_MD: Tensor, kept: Kept | None) -> Tensor:
         """Self, and at their weights assist and reader.
