@@ -193,7 +193,8 @@ class TellCells(AloneCells):
         loss on old text.
         """
         pair.data.eval()
-        losses, found = heldout_figures(pair, None, self._text), {}
+        losses = heldout_figures(pair, None, self._text)
+        found: Json = {}
         for voice in voices:
             right = {name: self._right(pair, voice, some) for name, some in self._asked.items()}
             found[voice] = {

@@ -64,7 +64,8 @@ class Predictions:
         freshness: how much of what was read comes from named writes, (...), in [0, 1]; where the
             memory is sure it opens lambda to lambda + (1 - lambda) * freshness. None: nothing was
             told.
-        unsure_at: entropy of the memory's prediction from which it does not, as `trusted` takes it.
+        unsure_at: entropy of the memory's prediction from which it does not, by the token that it
+            says, as `NamedWrites.unsure_at` gives it, (S,); None: the same for all.
     """
 
     logits: Tensor
@@ -73,7 +74,7 @@ class Predictions:
     y: Tensor
     port: MemoryPort
     freshness: Tensor | None = None
-    unsure_at: float = UNSURE_AT
+    unsure_at: Tensor | None = None
 
     @cached_property
     def logp(self) -> Tensor:
@@ -84,6 +85,17 @@ class Predictions:
     def logq(self) -> Tensor:
         """Log probabilities of the memory layer, (..., V), float32."""
         return log_probabilities(self.memory_logits)
+
+    @property
+    def _unsure_at(self) -> Tensor:
+        """Of the token that the memory says at each position, (...), or of all, (1,)."""
+        device = self.logq.device
+        if self.unsure_at is None:
+            return torch.full((1,), UNSURE_AT, device=device)
+        unsure_S = self.unsure_at.to(device)
+        if len(unsure_S) == 1:
+            return unsure_S
+        return unsure_S[self.logq.argmax(-1).clamp_max(len(unsure_S) - 1)]
 
     def mixed(self, fixed: bool = False, tokens: Tensor | None = None) -> Mixture:
         """Both together.
@@ -96,7 +108,7 @@ class Predictions:
         logit = widen(self.port.mixing_logit(self.hidden, self.y, logp, logq, fixed))
         fresh = self.freshness
         if fresh is not None:
-            fresh = trusted(widen(fresh), entropy(logq), self.unsure_at)
+            fresh = trusted(widen(fresh), entropy(logq), self._unsure_at)
         if tokens is not None:
             logp, logq = logp.gather(-1, tokens), logq.gather(-1, tokens)
         shares, mixing, fresh = _shares(logit, fresh)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of `novelty`; see `NamedWrites.freshness`
 UNSURE_AT, UNSURE_WIDTH = 2.0, 0.25  # nats; see `trusted`
-LEEWAY = 1.5  # entropy up to which the memory is trusted, over that of what was told
+LEEWAY = 1.2  # entropy up to which the memory is trusted with a token, over that where it was told
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,8 @@ class NamedWrite:
         keys: the reads that it was solved for.
         figures: of the solving, e.g. residual and seconds.
         on: whether it is read.
+        unsure: tokens of the answers that the memory hardly can say surely, such as those that it
+            never learned to say, and its entropy where it says them least surely, nats.
     """
 
     id: str
@@ -120,6 +122,7 @@ class NamedWrite:
     keys: Keys
     figures: dict[str, float] = field(default_factory=dict)
     on: bool = True
+    unsure: dict[int, float] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -140,6 +143,7 @@ class NamedWrite:
             "associations": [association.to_json() for association in self.associations],
             "figures": dict(self.figures),
             "on": self.on,
+            "unsure": {str(token): nats for token, nats in self.unsure.items()},
         }
 
     @classmethod
@@ -161,6 +165,7 @@ class NamedWrite:
             Keys(*(tensors[f"keys.{f.name}"] for f in fields(Keys))),
             dict(described["figures"]),
             bool(described["on"]),
+            {int(token): nats for token, nats in described.get("unsure", {}).items()},
         )
 
 
@@ -171,7 +176,7 @@ def novelty(m: Tensor, told: Tensor, mark: Tensor) -> Tensor:
     return torch.maximum(told.norm(dim=-1) / m.norm(dim=-1).clamp_min(1e-12), mark)
 
 
-def trusted(freshness: Tensor, entropy: Tensor, unsure_at: float) -> Tensor:
+def trusted(freshness: Tensor, entropy: Tensor, unsure_at: Tensor) -> Tensor:
     """Freshness, less where the memory does not know what to say, (...).
 
     What was told is said surely. What a write only moved is as new, but said less surely, and the
@@ -180,7 +185,8 @@ def trusted(freshness: Tensor, entropy: Tensor, unsure_at: float) -> Tensor:
     Args:
         freshness: as `NamedWrites.freshness`, (...).
         entropy: of the memory's prediction, in nats, (...).
-        unsure_at: where half of it is left; `NamedWrites.unsure_at`.
+        unsure_at: where half of it is left, nats, (...) or (1,): `NamedWrites.unsure_at` of the
+            tokens that the memory says.
     """
     return freshness * torch.sigmoid((unsure_at - entropy) / UNSURE_WIDTH)
 
@@ -338,12 +344,20 @@ class NamedWrites:
         return known[device]
 
     @cached_property
-    def unsure_at(self) -> float:
+    def unsure_at(self) -> Tensor:
         """Entropy of the memory's prediction, in nats, from which it is not trusted with what is
-        new: more where it says what it was told less surely than that.
+        new, by the token that it says, (S,): the last stands for all tokens after it.
+
+        More for a token that it was told and can't say more surely: what was told comes first.
         """
-        told = (LEEWAY * write.figures.get("entropy", 0.0) for write in self.on)
-        return max([UNSURE_AT, *told])
+        limits: dict[int, float] = {}
+        for write in self.on:
+            for token, nats in write.unsure.items():
+                limits[token] = max(UNSURE_AT, LEEWAY * nats, limits.get(token, 0.0))
+        unsure_S = torch.full((max(limits, default=-1) + 2,), UNSURE_AT)
+        for token, nats in limits.items():
+            unsure_S[token] = nats
+        return unsure_S
 
     def freshness(self, m: Tensor, told: Tensor, mark: Tensor) -> Tensor:
         """How far the mixture goes over to the memory, in [0, 1], where it is sure (`trusted`):

@@ -25,7 +25,9 @@ from actors.layers.closed_form import SparseReads, WriteSystem
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import (
+    LEEWAY,
     OPENS_AT,
+    UNSURE_AT,
     Association,
     Keys,
     NamedWrite,
@@ -49,7 +51,7 @@ RIDGE = 1e-2  # λ: at a tenth of it others change more, at ten times less is kn
 SOLVED_AGAIN = 0.02  # share of a wanted read by which it must have changed
 WITHHELD = 8  # of so many kept reads one has no part in writes, and shows what they do elsewhere
 QUIET = 0.95  # share of these that stay below the novelty from which λ opens
-SURELY = 0.98  # share of the keys that the memory says at least as surely as a write's figures have
+SURELY = 0.98  # share of the keys that the memory says as surely as a write's figures say
 LEAST, MOST = 0.3, 0.6  # novelty from which it opens, whatever they say
 LOOKS, SOLVES = "looking for what has to be read", "solving the write"  # that `progress` sees
 
@@ -214,9 +216,22 @@ def tell(
             "entropy": float(entropy_N.quantile(SURELY)),
             "seconds": time.perf_counter() - begin,
         },
+        unsure=unsure_tokens(located.targets_N, entropy_N),
     )
     memory.writes = calibrated(memory, memory.writes.add(write), kept)
     return write
+
+
+def unsure_tokens(targets_N: Tensor, entropy_N: Tensor) -> dict[int, float]:
+    """Tokens at which the memory's entropy, nats, is too high to be trusted like others, and the
+    highest of each.
+    """
+    least = UNSURE_AT / LEEWAY
+    found: dict[int, float] = {}
+    for token, nats in zip(targets_N.tolist(), entropy_N.tolist(), strict=True):
+        if nats > least:
+            found[token] = max(nats, found.get(token, 0.0))
+    return found
 
 
 def free_id(writes: NamedWrites) -> str:

@@ -190,13 +190,15 @@ def _learn(
     torch.set_num_threads(max(1, int(workers.cpus)))
     on_card = workers.gpus > 0 and torch.cuda.is_available()
     device = torch.device("cuda" if on_card else "cpu")
+    keeps_model = config.data.layer.keeps_model
+    trains_port = keeps_model if options.port is None else options.port
     plan = LearnPlan(
         steps=options.steps or default_steps(config, given),
+        assist=0.0 if keeps_model and trains_port else 1.0,  # the port follows, for less
         lr=default_lr(config.memory.value_lr) if options.lr is None else options.lr,
         old_frac=options.old_frac,
         seed=config.seed if options.seed is None else options.seed,
     )
-    trains_port = config.data.layer.keeps_model if options.port is None else options.port
     port_plan = _port_plan(config, plan) if trains_port else None
     progress("loading the pair")
     pair, tokenizer = load_pair(export, progress)

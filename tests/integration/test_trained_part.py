@@ -217,7 +217,7 @@ def test_commands_work_with_a_port_run(place: Path, port: RunResult, monkeypatch
     for command in (
         ["ask", port.path, "The capital of Baran is"],
         ["evaluate", port.path],
-        ["learn", port.path, "--facts", "facts.jsonl", "--steps", "2"],
+        ["learn", port.path, "--facts", "facts.jsonl", "--steps", "2", "--no-port"],
         ["check", "tiny.yaml", "data.layer.train=port", "name=checked"],
     ):
         found = runner.invoke(app, command)

@@ -89,7 +89,9 @@ def test_freshness_opens_lambda_to_lambda_plus_its_share_of_the_rest(fresh: floa
     _, lam = oracle(plain)
     opened = lam + (1 - lam) * fresh
     p, q = (logits.double().softmax(-1) for logits in (plain.logits, plain.memory_logits))
-    got = replace(plain, freshness=torch.full((7,), fresh), unsure_at=math.inf).mixed()
+    got = replace(
+        plain, freshness=torch.full((7,), fresh), unsure_at=torch.tensor([math.inf])
+    ).mixed()
     torch.testing.assert_close(got.mixing.double(), opened, atol=1e-6, rtol=2e-6)
     want = (1 - opened)[:, None] * p + opened[:, None] * q
     torch.testing.assert_close(got.logp.double(), want.log(), atol=5e-6, rtol=2e-6)
@@ -97,12 +99,24 @@ def test_freshness_opens_lambda_to_lambda_plus_its_share_of_the_rest(fresh: floa
         torch.testing.assert_close(got.logp, plain.mixed().logp)
 
 
+def test_the_memory_is_trusted_by_the_token_that_it_says() -> None:
+    plain = predictions(torch.float32, 200)
+    said = plain.memory_logits.argmax(-1)
+    token = int(said.mode().values)
+    unsure_S = torch.full((token + 2,), -math.inf)
+    unsure_S[token] = math.inf
+    got = replace(plain, freshness=torch.ones(200), unsure_at=unsure_S).mixed()
+    assert got.freshness is not None
+    assert torch.equal(got.freshness == 1, said == token)
+    assert torch.equal(got.freshness == 0, said != token)
+
+
 def test_what_is_new_opens_lambda_only_where_the_memory_is_sure_of_it() -> None:
     plain = predictions(torch.float32, 200)
     q = plain.memory_logits.double().softmax(-1)
     entropy = -(q * q.log()).sum(-1)
     middle = float(entropy.median())
-    got = replace(plain, freshness=torch.ones(200), unsure_at=middle).mixed()
+    got = replace(plain, freshness=torch.ones(200), unsure_at=torch.tensor([middle])).mixed()
     _, lam = oracle(plain)
     opened = torch.sigmoid((middle - entropy) / 0.25)
     torch.testing.assert_close(got.mixing.double(), lam + (1 - lam) * opened, atol=1e-5, rtol=1e-5)

@@ -79,15 +79,19 @@ def test_writes_are_added_removed_and_switched_by_name() -> None:
             change("x")
 
 
-def test_a_memory_is_trusted_as_far_as_it_says_what_it_was_told_and_at_least_to_two_nats() -> None:
+def test_a_memory_is_trusted_with_a_token_as_far_as_it_was_told_it_and_at_least_to_two_nats() -> (
+    None
+):
     sure, unsure = (
-        replace(made_write(id), figures={"entropy": h}) for id, h in (("a", 0.4), ("b", 4.0))
+        replace(made_write(id), unsure=tokens) for id, tokens in (("a", {1: 1.8}), ("b", {3: 5.0}))
     )
-    assert NamedWrites((made_write("c"), sure)).unsure_at == 2
-    assert NamedWrites((sure, unsure)).unsure_at == 6
-    assert NamedWrites((sure, replace(unsure, on=False))).unsure_at == 2
+    assert NamedWrites((made_write("c"),)).unsure_at.tolist() == [2]
+    both = NamedWrites((sure, unsure)).unsure_at
+    torch.testing.assert_close(both, torch.tensor([2, 1.2 * 1.8, 2, 1.2 * 5, 2]))
+    assert torch.equal(NamedWrites((unsure, sure)).unsure_at, both)
+    assert len(NamedWrites((sure, replace(unsure, on=False))).unsure_at) == 3
 
 
 def test_a_write_is_tensors_and_json() -> None:
-    write = replace(made_write("a", 4), on=False)
+    write = replace(made_write("a", 4), on=False, unsure={7: 3.5})
     assert_same(type(write).from_tensors(write.to_tensors(), write.to_json()), write)

@@ -214,7 +214,7 @@ def test_generation_with_a_cache_has_the_freshness_of_a_whole_pass(told: Told) -
     at = slice(len(prompt) - 1, -1)
     torch.testing.assert_close(torch.tensor(decoded.freshness), said.freshness[0, at])
     torch.testing.assert_close(torch.tensor(decoded.mixing), said.mixing[0, at])
-    assert min(decoded.freshness) > 0.9
+    assert min(decoded.freshness) > 0.8
 
 
 def one(prompt: str, answer: str, *wordings: str) -> list[Association]:
@@ -290,3 +290,9 @@ def test_a_write_survives_its_tensors_and_json(told: Told) -> None:
     again = NamedWrite.from_tensors(write.to_tensors(), write.to_json())
     told.memory.writes = replace(told.memory.writes, writes=(again,))
     assert told.says([asked("Avaria")], ["Dastan"], "help") == 1
+
+
+def test_only_tokens_that_are_said_unsurely_are_noted_each_with_its_highest_entropy() -> None:
+    targets_N, entropy_N = torch.tensor([5, 5, 6, 7]), torch.tensor([3.0, 4.0, 0.5, 1.8])
+    found = telling.unsure_tokens(targets_N, entropy_N)
+    assert found == {5: 4.0, 7: pytest.approx(1.8)}
