@@ -52,7 +52,7 @@ class HiddenEncoder(nn.Module):
     ) -> tuple[Tensor, EncoderState]:
         """As `Encoder`; the state is empty, since pieces are never fed one by one here."""
         with torch.no_grad():
-            out = self._data_layer()(tokens_BT, segments_BT, one_document=one_document)
+            out = self._data_layer()(tokens_BT, segments_BT)
             hidden_BTD = out.hidden_BTD
         return rms(self.project(rms(hidden_BTD))), EncoderState((), segments_BT[:, :0])
 

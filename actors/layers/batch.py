@@ -21,6 +21,7 @@ from actors.corpus.windows import PADDING, Windows
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.machine.device import to_device
+from actors.operators.packed_attention import Documents
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,15 @@ class Batch:
         """Those in these sequences."""
         return int(self.host.valid_BT[rows].sum())
 
+    @cached_property
+    def documents(self) -> Documents:
+        """Where the windows' documents are."""
+        return Documents(self.host.segments_BT)
+
     @property
     def one_document(self) -> bool:
         """Whether every window is one document, without padding."""
-        return bool((self.host.segments_BT == 0).all())
+        return self.documents.one
 
     @cached_property
     def valid_at_N(self) -> Tensor:
@@ -189,7 +195,7 @@ def read_at_valid(memory: MemoryLayer, batch: Batch) -> Tensor:
 
 def hidden_at(data: DataLayer, batch: Batch, y_BTD: Tensor | None = None) -> Tensor:
     """The data layer's hidden states (N, H) at the valid positions, which read `y_BTD`."""
-    hidden_BTH = data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD, batch.one_document)
+    hidden_BTH = data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD, batch.documents)
     return rows_at(hidden_BTH, batch.valid_at_N)
 
 
@@ -200,5 +206,5 @@ def memory_logits_at(memory: MemoryLayer, batch: Batch) -> Tensor:
 
 def data_logits_at(data: DataLayer, batch: Batch) -> Tensor:
     """The data layer's own logits (N, V) at the valid positions, reads off."""
-    out = data(batch.tokens_BT, batch.segments_BT, one_document=batch.one_document)
+    out = data(batch.tokens_BT, batch.segments_BT, documents=batch.documents)
     return rows_at(out.logits_BTV, batch.valid_at_N)

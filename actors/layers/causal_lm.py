@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from actors.layers.precision import widen
 from actors.layers.predicted import linear
+from actors.operators.packed_attention import PACKED, Documents, has_kernel, register
 from actors.settings.layers import DataLayerSpec
 from actors.wire import ConfigError
 
@@ -143,6 +144,31 @@ def packed_inputs(
     positions_BT = mask_BTS.sum(-1).sub_(1)
     hidden = mask_BTS.logical_not_().to(dtype).mul_(torch.finfo(dtype).min)
     return {"attention_mask": hidden.unsqueeze(1), "position_ids": positions_BT}
+
+
+def window_inputs(
+    model: PreTrainedModel,
+    segments_BT: Tensor,
+    dtype: torch.dtype,
+    documents: Documents | None = None,
+) -> dict[str, Tensor]:
+    """What keeps the documents of windows apart in a model, by its attention: `packed_inputs`, or
+    where documents begin.
+
+    Args:
+        model: with the attention that `kernels` says.
+        segments_BT: document of each position.
+        dtype: what attention computes in.
+        documents: the same in host memory; None: a GPU is waited for.
+    """
+    documents = documents or Documents.of(segments_BT)
+    if documents.one:
+        return {}
+    device = segments_BT.device
+    packs = model.config._attn_implementation == PACKED
+    if packs and (device.type == "cpu" or has_kernel(device, dtype)) and documents.are_whole:
+        return documents.inputs(device)
+    return packed_inputs(segments_BT, dtype, one_document=False)
 
 
 def build_model(spec: DataLayerSpec, vocab_rows: int) -> PreTrainedModel:
@@ -274,7 +300,7 @@ def check_model(model: PreTrainedModel, name: str) -> None:
     segments_BT = torch.arange(PROBE_TOKENS)[None] // half
 
     def logits(tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
-        inputs = packed_inputs(segments_BT, model.dtype)
+        inputs = window_inputs(model, segments_BT, model.dtype)
         out: Tensor = model(input_ids=tokens_BT, **inputs, use_cache=False).logits
         return out
 
@@ -324,6 +350,8 @@ def quietly() -> Iterator[None]:
 
 def kernels(attention: str) -> str | None:
     """What transformers calls the attention of `DataLayerSpec.attention`."""
+    if attention == "packed":
+        return register()
     return None if attention == "auto" else attention
 
 

@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actors.layers.causal_lm import OutputHead
+from actors.layers.causal_lm import OutputHead, window_inputs
 from actors.layers.causal_lm import output_embeddings as output_embeddings
 from actors.layers.causal_lm import output_matrix as output_matrix
 from actors.layers.causal_lm import packed_inputs as packed_inputs
 from actors.layers.memory_layer import rms
 from actors.layers.precision import compute_dtype, in_float32, widen
 from actors.layers.predicted import entropy, positions_at_once
+from actors.operators.packed_attention import Documents
 from actors.settings.layers import DataLayerSpec
 from actors.wire import ConfigError
 
@@ -219,7 +220,7 @@ class DataLayer(nn.Module):
         tokens_BT: Tensor,
         segments_BT: Tensor,
         y_BTM: Tensor | None = None,
-        one_document: bool | None = None,
+        documents: Documents | None = None,
         **kwargs: Any,
     ) -> DataOutput:
         """One forward pass; the first rows of the batch read the memory, the others don't.
@@ -229,14 +230,14 @@ class DataLayer(nn.Module):
             segments_BT: document of each position in its window, -1 for padding; documents don't
                 see each other.
             y_BTM: reads for the first `len(y_BTM)` sequences; None: reads off.
-            one_document: as in `packed_inputs`.
+            documents: as in `window_inputs`.
             kwargs: passed on to the model.
         """
         dtype = compute_dtype(tokens_BT.device, self.model.dtype)
         out, hidden_BTD = self.run_model(
             y_BTM,
             input_ids=tokens_BT,
-            **packed_inputs(segments_BT, dtype, one_document=one_document),
+            **window_inputs(self.model, segments_BT, dtype, documents),
             use_cache=False,
             **kwargs,
         )
@@ -248,12 +249,12 @@ class DataLayer(nn.Module):
         tokens_BT: Tensor,
         segments_BT: Tensor,
         y_BTM: Tensor | None = None,
-        one_document: bool | None = None,
+        documents: Documents | None = None,
     ) -> Tensor:
         """The hidden states (B, T, D) of which `forward` makes logits, without the logits."""
         self._few_logits = True
         try:
-            return self(tokens_BT, segments_BT, y_BTM, one_document).hidden_BTD
+            return self(tokens_BT, segments_BT, y_BTM, documents).hidden_BTD
         finally:
             self._few_logits = False
 

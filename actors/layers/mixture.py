@@ -226,7 +226,7 @@ def predict_both(
         batch.tokens_BT,
         batch.segments_BT,
         input_RTD if num_reading else None,
-        one_document=batch.one_document,
+        documents=batch.documents,
     )
     y_ND = rows_at(y_RTD, where)
     return out, Predictions(

@@ -197,3 +197,31 @@ def largest(x: Tensor, k: int, ordered: bool) -> Tensor:
     else:
         found = np.argpartition(array, x.shape[-1] - k, axis=-1)[..., x.shape[-1] - k :]
     return torch.from_numpy(np.ascontiguousarray(found))
+
+
+def permuted(x_NE: Tensor, order_N: Tensor, back_N: Tensor) -> Tensor:
+    """The rows in another order, each once; its gradient is one selection too.
+
+    Args:
+        x_NE: rows.
+        order_N: which row comes where.
+        back_N: the inverse of `order_N`.
+    """
+    y_NE: Tensor = _Permuted.apply(x_NE, order_N, back_N)
+    return y_NE
+
+
+class _Permuted(torch.autograd.Function):
+    """y = P x; dx = Pᵀ g."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NE: Tensor, order_N: Tensor, back_N: Tensor) -> Tensor:
+        """Returns y."""
+        ctx.save_for_backward(back_N)
+        return x_NE.index_select(0, order_N)
+
+    @staticmethod
+    def backward(ctx: Any, g_NE: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of x."""
+        (back_N,) = ctx.saved_tensors
+        return g_NE.index_select(0, back_N), None, None

@@ -110,10 +110,13 @@ class DataLayerSpec(Spec):
         "bfloat16 halves its memory, and rounds what was stored as float32. What trains is always "
         "float32.",
     )
-    attention: Literal["auto", "sdpa", "eager"] = Field(
+    attention: Literal["auto", "sdpa", "eager", "packed"] = Field(
         "auto",
-        description="Attention kernels; `auto` is sdpa where the model family has it, else eager. "
-        "Other kernels do not accept the mask that keeps packed documents apart.",
+        description="Attention kernels; `auto` is sdpa where the model family has it, else eager, "
+        "both with a mask of window by window that keeps packed documents apart. `packed`: each "
+        "document by itself without a mask, by flash attention on GPUs in bf16, elsewhere "
+        "documents of one length at a time; faster where windows are long and hold several "
+        "documents.",
     )
     gradient_checkpointing: bool = Field(
         False,

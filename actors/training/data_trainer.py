@@ -213,9 +213,7 @@ class DataTrainer(Trainer):
         """
         with self.autocast(), self.cost("forward"):
             read = y_RTD if len(y_RTD) else None
-            hidden_BTH = self.layer.hidden(
-                part.tokens_BT, part.segments_BT, read, part.one_document
-            )
+            hidden_BTH = self.layer.hidden(part.tokens_BT, part.segments_BT, read, part.documents)
             hidden_NH = rows_at(hidden_BTH, part.valid_at_N)
             num_reading = part.num_valid_in(slice(len(y_RTD)))
             y_MD = rows_at(y_RTD, part.valid_at_N[:num_reading])

@@ -121,3 +121,22 @@ def test_a_step_on_the_gpu_waits_for_it_at_most_twice(tmp_path: Path, group: str
             torch.cuda.set_sync_debug_mode("default")
     waits = [str(w.message) for w in caught if "synchronizing" in str(w.message)]
     assert 1 <= len(waits) <= 2, waits
+
+
+def test_packed_documents_in_bf16_are_those_of_the_mask() -> None:
+    import torch
+
+    from tests.unit.actors.operators.test_packed_attention import SEGMENTS, layer_of
+    from tests.unit.actors.tiny import tokens
+
+    results = []
+    for kind in ("packed", "sdpa"):
+        layer = layer_of("llama", kind).to("cuda")
+        ids, segments = tokens(*SEGMENTS.shape).to("cuda"), SEGMENTS.to("cuda")
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            logits = layer(ids, segments).logits_BTV[segments >= 0].float()
+        logits.log_softmax(-1)[:, 5].sum().backward()
+        gradient = layer.model.get_input_embeddings().weight.grad
+        results.append((logits.detach(), gradient))
+    for got, want in zip(*results, strict=True):
+        assert (got - want).abs().max() < 0.03 * want.abs().max()

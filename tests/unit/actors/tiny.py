@@ -19,6 +19,7 @@ from actors.layers.causal_lm import build_model
 from actors.layers.data_layer import DataLayer, DataOutput
 from actors.layers.memory_layer import MemoryLayer, Read
 from actors.layers.pair import Pair
+from actors.operators.packed_attention import Documents
 from actors.settings.corpus import CorpusSpec
 from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.run import RunSpec
@@ -317,7 +318,7 @@ class BigramData:
         tokens_BT: Tensor,
         _segments_BT: Tensor,
         _y_BTM: Tensor | None = None,
-        _one_document: bool | None = None,
+        _documents: Documents | None = None,
     ) -> Tensor:
         return self.table_VV[tokens_BT]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.operators.fused import largest, pooled, rms, taps, unit
+from actors.operators.fused import largest, permuted, pooled, rms, taps, unit
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -96,3 +96,12 @@ def test_the_largest_are_those_of_a_sort(k: int, ordered: bool) -> None:
     got = largest(x, k, ordered)
     assert torch.equal(got.sort().values, want.sort().values)
     assert not ordered or torch.equal(got, want)
+
+
+def test_rows_in_another_order_and_their_gradients_are_those_of_indexing() -> None:
+    x, order = drawn(6, 3), torch.tensor([4, 0, 5, 2, 1, 3])
+    back = order.argsort()
+    assert_same(
+        with_gradient(lambda x: permuted(x, order, back), x),
+        with_gradient(lambda x: x[order], x),
+    )
