@@ -23,7 +23,6 @@ from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured, within
 from actors.training.lesson_passes import TaughtPass
 from actors.training.memory_states import Measures
-from actors.training.optim import learning_rate
 from actors.weights.builders import build_data_layer
 
 
@@ -33,6 +32,7 @@ class TeachingDataTrainer(DataTrainer):
     def build_more(self, begin: Callable[[str], None]) -> None:
         """The data layer as it was, and the lessons."""
         spec = self.spec
+        self.own_port_lr = None  # nothing is read, so the port does not move
         begin("building the data layer as it was")
         layer = build_data_layer(spec, self.tokenizer, self.device, self.starting)
         self.reference = layer.eval().requires_grad_(False)
@@ -85,10 +85,4 @@ class TeachingDataTrainer(DataTrainer):
             )
             for terms, cut in taught.terms():
                 self.learn(terms, step, cut=cut)
-        self.reduce()
-        with self.cost("optimizer"):
-            spec = self.spec.data.optimizer
-            lr = learning_rate(spec.lr, spec, self.step, self.spec.total_steps(DATA))
-            step.add_metric("gradient_norm", self.dense.step(lr))
-            step.metrics["lr"] = lr
-        return self.checked(step)
+        return self.updated(step)
