@@ -1,7 +1,8 @@
 """Teaches the data layer lessons: the data trainer with another batch and other losses.
 
     batch = lessons as given + lessons in the memory's wordings + text that the memory wrote
-    loss  = CE of the wanted answers (of both kinds) + w KL(p_before || p_theta) on the text
+            + general text, beside a model that knew more than its memory
+    loss  = CE of the wanted answers (of both kinds) + w KL(p_before || p_theta) on all text
 
 The memory is never read in it, so that the data layer knows the lessons alone, and the port keeps
 its weights. p_before are the run's starting weights, whatever was taught since. The lessons of a
@@ -51,15 +52,26 @@ class TeachingDataTrainer(DataTrainer):
         size, has_others = spec.data.batch_size, len(self.reworded) > 0
         self.num_given, self.num_reworded = spec.teach.data_counts(size, has_others)
 
+    def _general_windows(self) -> Windows:
+        """This step's general text; none where the run has none, or there is no room for it."""
+        room = self.spec.data.batch_size - self.num_given - self.num_reworded - 1
+        num = min(self.spec.data.num_general, room)
+        if self.general is None or num < 1:
+            return Windows.empty(self.spec.corpus.window)
+        return self.general.next_batch(num)[0]
+
     def train_step(self) -> Measured:
         """One step on the lessons and the text that are next."""
         step, num = Measured(), self.num_given + self.num_reworded
         with self.cost("batch"):
-            text, ranges = self.stream.next_batch(self.spec.data.batch_size - num)
+            general = self._general_windows()
+            num_text = self.spec.data.batch_size - num - len(general)
+            text, ranges = self.stream.next_batch(num_text)
             self.ranges.extend(ranges)
             given = self.given.batch(self.step, self.num_given)
             reworded = self.reworded.batch(self.step, self.num_reworded)
-            batch = to_batch(Windows.concat([given, reworded, text]), torch.device("cpu"))
+            windows = Windows.concat([given, reworded, text, general])
+            batch = to_batch(windows, torch.device("cpu"))
             valid_B = batch.host.valid_BT.sum(1)
             num_global = tuple(
                 int(valid_B[part].sum())
