@@ -252,7 +252,8 @@ def keys_and_states(
     """Of each edit its key at a layer (E, I), half of it that of the bare prompt and half the mean
     of the contexts', and the bare prompt's state after the last edited layer (E, H).
     """
-    all_keys, all_states = [], []
+    all_keys: list[Tensor] = []
+    all_states: list[Tensor] = []
     for start in range(0, len(edits), ALIKE):
         some = edits[start : start + ALIKE]
         rows = [row for edit in some for row in edit.rows]

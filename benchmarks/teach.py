@@ -212,8 +212,8 @@ def main() -> int:
         check_folder(arguments.data)
         return [TeachCells(cells, sizes, arguments.data, seed) for seed in seeds_of(arguments)]
 
-    asked = (partial(function, has_more=has_more) for function in (tasks_of, measure))
-    return measure_and_print(cells, groups, *asked, lines, arguments)  # type: ignore[arg-type]
+    tasks, table = partial(tasks_of, has_more=has_more), partial(measure, has_more=has_more)
+    return measure_and_print(cells, groups, tasks, table, lines, arguments)
 
 
 if __name__ == "__main__":

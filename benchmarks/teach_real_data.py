@@ -134,9 +134,14 @@ def prepare(
     table = _table(facts, data, folder, seed)
     learning_data.write_novel(data, folder)
     said = tuple(w.sentence(f) for f in table.facts for w in table.train_wordings[f.relation])
-    places = (folder / name for name in ("facts.jsonl", "templates.json"))
-    texts = (folder / "heldout.txt", folder / "novel.txt")
-    return RealData(tuple(found), *places, said, *texts)
+    return RealData(
+        tuple(found),
+        facts=folder / "facts.jsonl",
+        templates=folder / "templates.json",
+        sentences=said,
+        text=folder / "heldout.txt",
+        novel=folder / "novel.txt",
+    )
 
 
 def _table(facts: Sequence[Fact], data: Path, folder: Path, seed: int) -> FactTable:
