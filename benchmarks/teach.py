@@ -1,6 +1,6 @@
 """Whether teaching changes what is wanted, keeps everything else, and takes the memory along.
 
-    python -m benchmarks.teach --json [--quick] [--data ../shared/data] [--cache DIR]
+    python -m benchmarks.teach --json [--quick] [--more] [--data ../shared/data] [--cache DIR]
 
 A pair learns ParaRel's facts and a novel. `tandem teach` then teaches it counterfactual and new
 facts, one wording of a relation, without its corpus. Beside it, on the data layer alone, with the
@@ -27,6 +27,12 @@ Cells are kept in --cache: the same command goes on where it was interrupted.
     drift                      lost after ten teachings (quick: two), less that after one of all
     lora_score, lora_lost      of adapters in the place of the whole model, the better of two rates
     s_per_lesson               seconds of a core for a lesson, everything together
+
+    Of full size, or with --more:
+    score_choice8              score where lessons are chosen of the memory's first eight proposals,
+                               and those that are not among them are not taught
+    quickstart_score, _kept    of the quickstart's pair: score, and answers about other facts that
+                               it gives afterwards
 """
 
 from __future__ import annotations
@@ -45,10 +51,18 @@ from benchmarks.teach_arms import ARMS, LABELS, LORA, TeachCells
 from benchmarks.teach_data import check_folder
 from benchmarks.teach_more import CHOICES, more
 from benchmarks.teach_pairs import FULL, QUICK, PairSizes
+from benchmarks.teach_quickstart import quickstart
 from benchmarks.teach_scores import pooled
 
 Json = dict[str, Any]
-PARTS = ("teach_arms", "teach_data", "teach_more", "teach_pairs", "teach_scores")
+PARTS = (
+    "teach_arms",
+    "teach_data",
+    "teach_more",
+    "teach_pairs",
+    "teach_quickstart",
+    "teach_scores",
+)
 AIMS = {
     "taught": ">= 0.99",
     "other_wordings": ">= 0.95",
@@ -67,6 +81,12 @@ AIMS = {
     "in_top16": ">= 1.2",
     "drift": "<= 0.02",
     "s_per_lesson": "<= 0.2",
+}
+QUICKSTART = ("changed_taught", "changed_others", "changed_unseen", "kept_unseen", "ns")
+MORE_AIMS = {
+    "score_choice8": "as it comes",
+    "quickstart_score": ">= 0.88",
+    "quickstart_kept": ">= 0.95",
 }
 
 
@@ -116,6 +136,21 @@ def figures(cells: TeachCells) -> dict[str, float]:
     }  # fmt: skip
 
 
+def more_figures(cells: TeachCells) -> dict[str, float]:
+    """Those that `--quick` leaves out."""
+    chosen, start = more(cells, "choices"), quickstart(cells.cells, cells.seed)
+    before, after = start["before"], start["after"]
+    return {
+        "score_choice8": chosen["own"]["score"],
+        "choice8 chosen": chosen["chosen_frac"],
+        "quickstart_score": after["own"]["score"],
+        "quickstart_kept": after["own"]["kept_seen"],
+        "quickstart kept before": before["own"]["kept_seen"],
+        **{f"quickstart {name}": after["own"][name] for name in QUICKSTART},
+        "quickstart memory kept lost": before["memory"]["kept_seen"] - after["memory"]["kept_seen"],
+    }
+
+
 def new_known(found: Json, prefix: str = "") -> float:
     """Of new facts in wordings that the pair has seen."""
     return (found[f"{prefix}taught"] + found[f"{prefix}others"]) / 2
@@ -130,21 +165,25 @@ def lost(before: Json, after: Json) -> dict[str, float]:
     }
 
 
-def tasks_of(groups: Sequence[TeachCells]) -> list[Task]:
+def tasks_of(groups: Sequence[TeachCells], has_more: bool = False) -> list[Task]:
     """What `measure` will ask for, what others wait for first."""
     tasks: list[Task] = []
     for name in ("before", "teach", *ARMS):
         tasks += [partial(cells.arm, name) for cells in groups]
     for name in ("proposals", "no_bits", "drift"):
         tasks += [partial(more, cells, name) for cells in groups]
+    if has_more:
+        tasks += [partial(more, cells, "choices") for cells in groups]
+        tasks += [partial(quickstart, cells.cells, cells.seed) for cells in groups]
     return tasks
 
 
-def measure(groups: Sequence[TeachCells]) -> Json:
+def measure(groups: Sequence[TeachCells], has_more: bool = False) -> Json:
     """The whole table. Raises: OutOfCellsError where only some cells may be computed now."""
-    table = table_row([figures(cells) for cells in groups])
+    rows = [figures(cells) | (more_figures(cells) if has_more else {}) for cells in groups]
+    table, keys = table_row(rows), [*AIMS, *(MORE_AIMS if has_more else ())]
     return {
-        **{key: table[key]["mean"] for key in AIMS},
+        **{key: table[key]["mean"] for key in keys},
         "seeds": [cells.seed for cells in groups],
         "table": table,
         "sizes": asdict(groups[0].sizes),
@@ -155,13 +194,17 @@ def measure(groups: Sequence[TeachCells]) -> Json:
 def lines(result: Json) -> Iterator[str]:
     """The table as a person reads it."""
     yield f"{'figure':38} {'mean':>8} {'95 %':>9}   aim"
+    aims = AIMS | MORE_AIMS
     for name, row in result["table"].items():
-        yield f"{name:38} {row['mean']:8.3f} ±{row['half_95']:8.3f}   {AIMS.get(name, '')}"
+        yield f"{name:38} {row['mean']:8.3f} ±{row['half_95']:8.3f}   {aims.get(name, '')}"
 
 
 def main() -> int:
     """As `measure_and_print`."""
-    arguments = cells_parser(__doc__).parse_args()
+    parser = cells_parser(__doc__)
+    parser.add_argument("--more", action="store_true", help="with --quick: what it leaves out too")
+    arguments = parser.parse_args()
+    has_more = arguments.more or not arguments.quick
     sizes: PairSizes = QUICK if arguments.quick else FULL
     cells = Cells(arguments.cache or Path("runs/teach"), arguments.cells, code_digest(PARTS))
 
@@ -169,7 +212,8 @@ def main() -> int:
         check_folder(arguments.data)
         return [TeachCells(cells, sizes, arguments.data, seed) for seed in seeds_of(arguments)]
 
-    return measure_and_print(cells, groups, tasks_of, measure, lines, arguments)
+    tasks, table = partial(tasks_of, has_more=has_more), partial(measure, has_more=has_more)
+    return measure_and_print(cells, groups, tasks, table, lines, arguments)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Further cells of `teach`: what the memory proposes, what it teaches when nobody gives a label,
-and what many teachings lose one after the other.
+"""Further cells of `teach`: what the memory proposes, what is taught by choosing of that, what it
+teaches when nobody gives a label, and what many teachings lose one after the other.
 
 Called by `teach`. Cells are kept as those of `teach_arms`.
 """
@@ -32,8 +32,9 @@ MANY, FEW = 10, 2  # teachings one after the other: of many lessons, and of few
 
 
 def more(cells: TeachCells, name: str) -> Json:
-    """The figures of a cell: `proposals`, `no_bits` or `drift`."""
-    compute = {"proposals": _proposals, "no_bits": _no_bits, "drift": _drift}[name]
+    """The figures of a cell: `proposals`, `choices`, `no_bits` or `drift`."""
+    computes = {"proposals": _proposals, "choices": _choices, "no_bits": _no_bits, "drift": _drift}
+    compute = computes[name]
     key = {"sizes": cells.sizes, "seed": cells.seed, "draw": cells.draw, "more": name}
     return cells.cells.get("teach-more", key, partial(compute, cells))
 
@@ -42,10 +43,7 @@ def _proposals(cells: TeachCells, path: Path) -> Json:
     """Share of the new facts whose object is among the first k that the memory proposes, and among
     the k most frequent objects of the relation in what the pair has learned.
     """
-    pair, tokenizer = load_pair(cells.export)
-    documents = write_documents(pair.memory, tokenizer, WRITTEN, cells.seed, cells.window)
-    text = WrittenText(tokenizer.decode([int(t) for t in d.tokens]) for d in documents)
-    proposer = Proposer(pair, tokenizer, text)
+    proposer = _proposer(cells)
     frequent: dict[str, Counter[str]] = {}
     for fact in cells.lessons.table.facts:
         frequent.setdefault(fact.relation, Counter())[fact.object] += 1
@@ -59,6 +57,34 @@ def _proposals(cells: TeachCells, path: Path) -> Json:
             hits[f"table_top{num}"] += fact.object in table[:num]
     names = [f"{kind}_top{num}" for kind in ("in", "table") for num in CHOICES]
     return {name: hits[name] / len(cells.lessons.new) for name in names}
+
+
+def _proposer(cells: TeachCells) -> Proposer:
+    pair, tokenizer = load_pair(cells.export)
+    documents = write_documents(pair.memory, tokenizer, WRITTEN, cells.seed, cells.window)
+    text = WrittenText(tokenizer.decode([int(t) for t in d.tokens]) for d in documents)
+    return Proposer(pair, tokenizer, text)
+
+
+def _choices(cells: TeachCells, path: Path) -> Json:
+    """Lessons by the number of one of the memory's first proposals; those whose answer is not among
+    them are not taught, and asked all the same.
+    """
+    proposer, num, rows = _proposer(cells), min(CHOICES), []
+    for change in cells.lessons.lessons:
+        fact = change.fact
+        proposed = proposer.propose(change.prompt, num, fact.subject).answers[:num]
+        if fact.object in proposed:
+            choice = {"choices": proposed, "choice": proposed.index(fact.object)}
+            rows.append({"prompt": change.prompt, "subject": fact.subject, **choice})
+    file, out = path.with_suffix(".jsonl"), f"{path}-taught"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    options = TeachOptions(lessons=str(file), out=out)
+    run_teach(str(cells.pair.run), options, Console(quiet=True), False)
+    after, tokenizer = load_pair(f"{out}/export")
+    lessons = len(cells.lessons.lessons)
+    own = cells.scores(tokenizer).take(after, "own")
+    return {"own": own, "chosen_frac": len(rows) / lessons}
 
 
 def _no_bits(cells: TeachCells, path: Path) -> Json:

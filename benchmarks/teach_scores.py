@@ -6,7 +6,7 @@ CounterFact, which compare the probabilities of two answers. Trains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from actors.corpus.block_reader import encode
 from actors.corpus.windows import pack
-from actors.layers.batch import to_batch
+from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.measuring.answers import is_answered
 from actors.measuring.heldout import heldout_figures
@@ -26,6 +26,7 @@ from actors.tokenizers.tokenizer import Tokenizer
 from benchmarks.teach_data import Question, TeachData
 
 Json = dict[str, Any]
+TokensOf = Callable[[Tokenizer, str], list[int]]
 KINDS = ("taught", "others", "unseen")
 TEXT_WINDOWS = 96
 
@@ -49,9 +50,7 @@ class Scores:
         }
         self._kept = {name: data.kept_questions(name == "seen") for name in ("seen", "unseen")}
         self._neighbours = data.neighbours()
-        text = Document(heldout.read_text(encoding="utf-8"))
-        windows = pack(encode(tokenizer, [text]), window, tokenizer.end_of_text)[:TEXT_WINDOWS]
-        self._text = to_batch(windows, torch.device("cpu"))
+        self._text = text_windows(heldout, tokenizer, window)
 
     def take(self, pair: Pair, voice: Voice = "own", likelihoods: bool = True) -> Json:
         """Every figure of one voice."""
@@ -59,8 +58,8 @@ class Scores:
         kept = {f"kept_{name}": questions for name, questions in self._kept.items()}
         for name, questions in {**self._lessons, **kept}.items():
             if questions:
-                found[name] = _share(self._right(pair, voice, questions))
-                found[f"{name}_forced"] = _share(self._forced(pair, voice, questions))
+                found[name] = share(self._right(pair, voice, questions))
+                found[f"{name}_forced"] = share(self._forced(pair, voice, questions))
         if likelihoods:
             success = {
                 "es": self._lessons["changed_taught"],
@@ -68,9 +67,8 @@ class Scores:
                 "ns": self._neighbours,
             }
             for name, questions in success.items():
-                found[name] = _share(self._likelier(pair, voice, questions))
-            three = [found[name] for name in success]
-            found["score"] = 3 / sum(1 / max(1e-6, share) for share in three)
+                found[name] = share(self._likelier(pair, voice, questions))
+            found["score"] = score_of([found[name] for name in success])
         losses = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}
         found["text_loss"] = heldout_figures(pair, None, self._text)[losses[voice]]
         return found
@@ -86,43 +84,75 @@ class Scores:
                                                                          strict=True)]  # fmt: skip
 
     def _forced(self, pair: Pair, voice: Voice, questions: Sequence[Question]) -> list[bool]:
-        prompts = [prompt_tokens(self._tokenizer, q.prompt) for q in questions]
-        answers = [answer_tokens(self._tokenizer, q.answer) for q in questions]
-        return decodes_to(pair, voice, prompts, answers)
+        return forced(pair, voice, self._tokenizer, questions)
 
     def _likelier(self, pair: Pair, voice: Voice, questions: Sequence[Question]) -> list[bool]:
-        both = [q for q in questions if q.other is not None]
-        right, wrong = (
-            self._logp(pair, voice, [q.prompt for q in both], answers)
-            for answers in ([q.answer for q in both], [str(q.other) for q in both])
-        )
-        return [a > b for a, b in zip(right, wrong, strict=True)]
+        return likelier(pair, voice, self._tokenizer, questions)
 
-    @torch.no_grad()
-    def _logp(
-        self, pair: Pair, voice: Voice, prompts: Sequence[str], answers: Sequence[str]
-    ) -> list[float]:
-        """Mean log probability of a token of each answer, as CounterFact's code has it."""
-        starts = [len(prompt_tokens(self._tokenizer, p)) for p in prompts]
-        rows = [
-            [*prompt_tokens(self._tokenizer, p), *answer_tokens(self._tokenizer, a)]
-            for p, a in zip(prompts, answers, strict=True)
-        ]
-        found = [0.0] * len(rows)
-        most = pair.data.positions_at_once
-        for indices in batches([len(row) for row in rows], BATCH_TOKENS, most):
-            tokens_BT, segments_BT = pad_right([rows[i] for i in indices], 0, torch.device("cpu"))
-            where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
-            for row, i in enumerate(indices):
-                where_BT[row, starts[i] - 1 : len(rows[i]) - 1] = True
-            places = [(i, t) for i in indices for t in rows[i][starts[i] :]]
-            at = 0
-            for piece in predict_voice_at(pair, voice, tokens_BT, segments_BT, where_BT):
-                for logp_V in piece.logp:
-                    i, token = places[at]
-                    found[i] += float(logp_V[token]) / (len(rows[i]) - starts[i])
-                    at += 1
-        return found
+
+def forced(
+    pair: Pair, voice: Voice, tokenizer: Tokenizer, questions: Sequence[Question]
+) -> list[bool]:
+    """Whether every token of an answer is the likeliest after the tokens before it."""
+    prompts = [prompt_tokens(tokenizer, q.prompt) for q in questions]
+    answers = [answer_tokens(tokenizer, q.answer) for q in questions]
+    return decodes_to(pair, voice, prompts, answers)
+
+
+def likelier(
+    pair: Pair,
+    voice: Voice,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    tokens_of: TokensOf = answer_tokens,
+) -> list[bool]:
+    """Whether an answer is likelier than the other one; of questions that have another one.
+
+    Args:
+        tokens_of: of the answers; with a full stop, as facts are trained on, or without.
+    """
+    both = [q for q in questions if q.other is not None]
+    prompts = [prompt_tokens(tokenizer, q.prompt) for q in both]
+    right, wrong = (
+        mean_logp(pair, voice, prompts, [tokens_of(tokenizer, answer) for answer in answers])
+        for answers in ([q.answer for q in both], [str(q.other) for q in both])
+    )
+    return [a > b for a, b in zip(right, wrong, strict=True)]
+
+
+@torch.no_grad()
+def mean_logp(
+    pair: Pair, voice: Voice, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> list[float]:
+    """Mean log probability of a token of each answer, as CounterFact's code has it."""
+    starts = [len(prompt) for prompt in prompts]
+    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    found = [0.0] * len(rows)
+    most = pair.data.positions_at_once
+    for indices in batches([len(row) for row in rows], BATCH_TOKENS, most):
+        tokens_BT, segments_BT = pad_right([rows[i] for i in indices], 0, torch.device("cpu"))
+        where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
+        for row, i in enumerate(indices):
+            where_BT[row, starts[i] - 1 : len(rows[i]) - 1] = True
+        places = [(i, t) for i in indices for t in rows[i][starts[i] :]]
+        at = 0
+        for piece in predict_voice_at(pair, voice, tokens_BT, segments_BT, where_BT):
+            for logp_V in piece.logp:
+                i, token = places[at]
+                found[i] += float(logp_V[token]) / (len(rows[i]) - starts[i])
+                at += 1
+    return found
+
+
+def score_of(shares: Sequence[float]) -> float:
+    """The harmonic mean of CounterFact's three shares."""
+    return len(shares) / sum(1 / max(1e-6, share) for share in shares)
+
+
+def text_windows(text: Path, tokenizer: Tokenizer, window: int, most: int = TEXT_WINDOWS) -> Batch:
+    """The first windows of a text that nothing trains on."""
+    pieces = encode(tokenizer, [Document(text.read_text(encoding="utf-8"))])
+    return to_batch(pack(pieces, window, tokenizer.end_of_text)[:most], torch.device("cpu"))
 
 
 def pooled(found: Json, kind: str, sizes: Json) -> float:
@@ -132,5 +162,6 @@ def pooled(found: Json, kind: str, sizes: Json) -> float:
     return sum(share * num for share, num in parts) / max(1, sum(num for _, num in parts))
 
 
-def _share(which: Sequence[bool]) -> float:
+def share(which: Sequence[bool]) -> float:
+    """Of these, how many are true."""
     return sum(which) / max(1, len(which))

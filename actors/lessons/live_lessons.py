@@ -2,7 +2,7 @@
 its corpus that say otherwise.
 
     order -> `take` -> `batch`, beside the corpus' own, in every step from then on
-    a batch of the corpus -> `uncontradicted`: without documents that name a taught subject
+    a batch of the corpus -> `uncontradicted`: without sentences that name a taught subject
 
 All is a pure function of the lessons and the step, so that a replay has the same bits; a checkpoint
 keeps the lessons. Knows no layers. Called by the trainers; the loop uses the functions.
@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from actors.corpus.windows import PADDING, Windows
-from actors.lessons.contradictions import is_contradicting
+from actors.corpus.windows import PADDING, Bools, IntArray, Windows
+from actors.lessons.contradictions import is_contradicting, names
 from actors.lessons.lesson import Lesson
 from actors.lessons.lesson_windows import LessonWindows, documents_of
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import LiveLesson, Order, OrderError
+
+ENDS = (".", "!", "?")  # of a sentence
 
 
 def with_lessons(before: Iterable[LiveLesson], new: Iterable[LiveLesson]) -> tuple[LiveLesson, ...]:
@@ -72,6 +74,7 @@ class LiveLessons:
         self._tokenizer, self._window, self._seed = tokenizer, spec.corpus.window, spec.seed
         self._group = group
         self._num, _ = spec.teach.data_counts(spec.group(group).batch_size, reworded=True)
+        self._ends: dict[int, bool] = {}  # whether a token ends a sentence
         self.of_peer: tuple[LiveLesson, ...] = ()
         self._set(())
 
@@ -105,7 +108,7 @@ class LiveLessons:
         return self._windows.batch(step, self._num)
 
     def uncontradicted(self, windows: Windows) -> Windows:
-        """The windows without documents that may say otherwise: what was there is padding. As they
+        """The windows without sentences that may say otherwise: what was there is padding. As they
         are, where nothing would be left to learn.
         """
         if not self.lessons:
@@ -113,14 +116,45 @@ class LiveLessons:
         segments_NT = windows.segments_NT.copy()
         for row, segments_T in enumerate(windows.segments_NT):
             for segment in range(int(segments_T.max(initial=PADDING)) + 1):
-                at_T = segments_T == segment
-                text = self._tokenizer.decode(windows.tokens_NT[row][at_T].tolist())
-                if is_contradicting(text, self._subjects, self._openings):
-                    segments_NT[row][at_T] = PADDING
+                (at_S,) = np.nonzero(segments_T == segment)
+                contradicting_S = self._contradicting(windows.tokens_NT[row][at_S])
+                segments_NT[row][at_S[contradicting_S]] = PADDING
         left_NT = windows.learn_NT & (segments_NT != PADDING)
         if not np.any(left_NT):
             return windows
         return Windows(windows.tokens_NT, segments_NT, left_NT)
+
+    def _contradicting(self, tokens_S: IntArray) -> Bools:
+        """Which tokens of a document, or of what a window has of it, are in a sentence that names a
+        taught subject. All of them, where it repeats a prompt, or no sentence holds the whole name.
+        """
+        found_S = np.zeros(len(tokens_S), np.bool_)
+        text = self._tokenizer.decode(tokens_S.tolist())
+        named = [subject for subject in self._subjects if names(text, subject)]
+        if is_contradicting(text, (), self._openings):
+            return ~found_S
+        whole = set()
+        for some in self._sentences(tokens_S) if named else ():
+            sentence = self._tokenizer.decode(tokens_S[some].tolist())
+            if here := [subject for subject in named if names(sentence, subject)]:
+                found_S[some] = True
+                whole |= {*here}
+        return found_S if whole == {*named} else np.ones_like(found_S)
+
+    def _sentences(self, tokens_S: IntArray) -> Iterator[slice]:
+        """Cut after tokens that end in a full stop, an exclamation mark or a question mark; the
+        marks of a document's end are the last one's.
+        """
+        tokens, start = tokens_S.tolist(), 0
+        marks = self._tokenizer.marks
+        said = max((at for at, token in enumerate(tokens, 1) if token not in marks), default=0)
+        for at, token in enumerate(tokens[:said], start=1):
+            if token not in self._ends:
+                self._ends[token] = self._tokenizer.decode([token]).rstrip().endswith(ENDS)
+            if self._ends[token] or at == said:
+                stop = len(tokens) if at == said else at
+                yield slice(start, stop)
+                start = stop
 
     def to_rows(self) -> dict[str, Any]:
         """What a checkpoint keeps; nothing where there are no lessons."""

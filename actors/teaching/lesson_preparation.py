@@ -3,7 +3,8 @@ what it says now.
 
     lessons -> what the data layer says already is left out
     the memory -> documents; those that name a taught subject are left out
-    documents -> other wordings of the lessons, questions about what is not taught
+    the memory, given their subjects -> documents; with the others they give other wordings
+    documents -> questions about what is not taught
 
 Reads the exported pair and the lessons, nothing of the corpus. Trains nothing. Called by
 `jobs.teach`.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
@@ -36,6 +37,7 @@ from actors.pair.wordings import WrittenText, template_with
 from actors.pair.writing import write_documents
 from actors.sources.facts import SUBJECT
 from actors.teaching.telling_lessons import told_rows
+from actors.teaching.written_about import text_of, written_about
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
@@ -90,7 +92,7 @@ def written_texts(
             "follow. Train the run with losses.given above 0 (or corpus.loss_on: all), and teach "
             "that"
         )
-    texts = (tokenizer.decode(_without_marks(tokenizer, piece.tokens)) for piece in documents)
+    texts = (text_of(tokenizer, piece) for piece in documents)
     return [text for text in texts if text.strip()]
 
 
@@ -146,7 +148,12 @@ def prepare_lessons(
             "subject: nothing would keep what the data layer knows; teach fewer lessons at once, "
             "or raise --written"
         )
-    patterns = _patterns(new, written, progress) if reword else {}
+    patterns: dict[str, list[str]] = {}
+    if reword:
+        subjects = _subjects(new)
+        progress("writing about the subjects")
+        about = written_about(pair.memory, tokenizer, subjects, written, window, seed)
+        patterns = _patterns(subjects, WrittenText([*texts, *about]), progress)
     new = [_reworded(lesson, patterns) for lesson in new]
     otherwise = said_otherwise(pair, tokenizer, kept, patterns, progress)
     asked = uncontradicting(otherwise, new, tokenizer)
@@ -265,10 +272,6 @@ def refuse_longer(lessons: Sequence[Lesson], tokenizer: Tokenizer, window: int) 
                 )
 
 
-def _without_marks(tokenizer: Tokenizer, tokens: Sequence[int] | Any) -> list[int]:
-    return [int(token) for token in tokens if int(token) not in tokenizer.marks]
-
-
 def _with_subject(lesson: Lesson, written: WrittenText) -> Lesson:
     """The lesson with its subject, where that was not given and the written text shows it."""
     if lesson.subject is not None:
@@ -277,14 +280,22 @@ def _with_subject(lesson: Lesson, written: WrittenText) -> Lesson:
     return lesson if found is None else replace(lesson, subject=found[1])
 
 
+def _subjects(lessons: Sequence[Lesson]) -> dict[str, list[str]]:
+    """By the pattern in which they are given, the subjects of the lessons."""
+    found: dict[str, list[str]] = {}
+    for one in lessons:
+        pattern = template_with(one.prompt, one.subject) if one.subject else None
+        if pattern is not None:
+            found.setdefault(pattern, []).append(str(one.subject))
+    return found
+
+
 def _patterns(
-    lessons: Sequence[Lesson], written: WrittenText, progress: Progress
+    seeds: Collection[str], written: WrittenText, progress: Progress
 ) -> dict[str, list[str]]:
     """Other patterns of each pattern in which lessons are given."""
-    found = {template_with(one.prompt, one.subject) for one in lessons if one.subject}
-    seeds = sorted(seed for seed in found if seed is not None)
     patterns = {}
-    for number, seed in enumerate(seeds):
+    for number, seed in enumerate(sorted(seeds)):
         progress("looking for other wordings", number, len(seeds))
         patterns[seed] = [mined.template for mined in written.mine(seed, MOST_WORDINGS)]
     return patterns
@@ -354,14 +365,25 @@ def kept_questions(
 def _answered(
     pair: Pair, tokenizer: Tokenizer, questions: Sequence[tuple[str, str]], progress: Progress
 ) -> tuple[Question, ...]:
-    """Those that the data layer answers as the memory wrote: what both know."""
+    """Those that the data layer answers as the memory wrote: what both know. No more are asked than
+    it takes to have enough.
+    """
     what = "the exam before it: what is to stay"
-    asked = _asked(pair, tokenizer, [prompt for prompt, _ in questions], progress, what)
-    sure = [
-        question
-        for question, (_, answer) in zip(asked, questions, strict=True)
-        if is_answered(f" {question.own}", answer)
-    ]
+    sure: list[Question] = []
+    for start in range(0, len(questions), KEPT_QUESTIONS):
+        some = questions[start : start + KEPT_QUESTIONS]
+        prompts = [prompt for prompt, _ in some]
+        own = said(pair, "own", tokenizer, prompts, progress=progress, what=f"{what}, data layer")
+        right = [
+            (prompt, text)
+            for (prompt, answer), text in zip(some, own, strict=True)
+            if is_answered(f" {text}", answer)
+        ]
+        prompts = [prompt for prompt, _ in right]
+        memory = said(pair, "memory", tokenizer, prompts, progress=progress, what=f"{what}, memory")
+        sure += [Question(*row, text) for row, text in zip(right, memory, strict=True)]
+        if len(sure) >= KEPT_QUESTIONS:
+            break
     return tuple(sure[:KEPT_QUESTIONS])
 
 

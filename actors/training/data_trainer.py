@@ -32,7 +32,7 @@ from actors.settings.layers import PORT_PREFIX
 from actors.settings.run import DATA, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
-from actors.training.lesson_passes import TaughtPass
+from actors.training.lesson_passes import TaughtPass, lesson_batch
 from actors.training.memory_states import Measures
 from actors.training.optim import DenseOptimizer, learning_rate
 from actors.training.passes import DataPass
@@ -160,8 +160,7 @@ class DataTrainer(Trainer):
             num_noised = noised.num_valid
             general = self._general_batch(batch)
             num_general = general.num_valid
-            lessons = to_batch(self.live.batch(self.step), torch.device("cpu"))
-            num_lessons = lessons.num_valid
+            lessons = lesson_batch(self.live, self.step)
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
@@ -172,9 +171,17 @@ class DataTrainer(Trainer):
             self._backward(part, y_RTD[:num_read], num_own, num_help, step)
             self._learn_mixing(some_noised, y_RTD[num_read:], num_noised, step)
             self._learn_general(general.rows(rows), num_general, step)
-            self._learn_lessons(lessons.rows(rows).to(self.device), num_lessons, step)
+            if lessons is not None:
+                part = lessons.rows(rows).to(self.device)
+                self._learn_lessons(part, lessons.num_valid, step)
         if self._measures_own:
             self._measure_own(batch, step)
+        return self.updated(step)
+
+    def updated(self, step: Measured) -> Measured:
+        """Adds the gradients of all ranks, takes the optimizer's step at the schedule's rate, and
+        returns what the step measured. Raises: as `check_finite`.
+        """
         self.reduce()
         with self.cost("optimizer"):
             spec, total = self.spec.data.optimizer, self.spec.total_steps(DATA)

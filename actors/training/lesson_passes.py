@@ -16,13 +16,19 @@ from itertools import pairwise
 
 import torch
 
-from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at
+from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at, to_batch
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.predicted import Cut, Predicted, Teacher, parts_of
+from actors.lessons.live_lessons import LiveLessons
 from actors.settings.run import LossWeights
 from actors.training.memory_states import Measures
 from actors.training.terms import LiveMemoryTerms, TeachingDataTerms, TeachingMemoryTerms, Term
+
+
+def lesson_batch(live: LiveLessons, step: int) -> Batch | None:
+    """What a run that goes on is taught in a step, in host memory; None: it is taught nothing."""
+    return to_batch(live.batch(step), torch.device("cpu")) if live.lessons else None
 
 
 def kinds_in_parts(bounds: Sequence[int], size: int) -> Iterator[tuple[int, slice]]:

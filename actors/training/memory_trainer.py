@@ -31,7 +31,7 @@ from actors.measuring.heldout import agreement
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
-from actors.training.lesson_passes import live_terms
+from actors.training.lesson_passes import lesson_batch, live_terms
 from actors.training.memory_states import (
     Measures,
     MemoryStates,
@@ -180,13 +180,15 @@ class MemoryTrainer(Trainer):
                 assist=int(valid_B[: num.assist].sum()),
                 given=int(given_positions(batch, is_text_B, num.given).sum()),
             )
-            lessons = to_batch(self.live.batch(self.step), torch.device("cpu"))
+            lessons = lesson_batch(self.live, self.step)
         self.dense.zero_grad()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
             self._learn_pass(part, is_text_B[rows], rows, num_global, step)
-            self._learn_lessons(lessons.rows(rows).to(self.device), lessons.num_valid, step)
+            if lessons is not None:
+                part = lessons.rows(rows).to(self.device)
+                self._learn_lessons(part, lessons.num_valid, step)
         return self.updated(step)
 
     def updated(self, step: Measured) -> Measured:

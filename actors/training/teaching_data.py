@@ -1,7 +1,8 @@
 """Teaches the data layer lessons: the data trainer with another batch and other losses.
 
     batch = lessons as given + lessons in the memory's wordings + text that the memory wrote
-    loss  = CE of the wanted answers (of both kinds) + w KL(p_before || p_theta) on the text
+            + general text, beside a model that knew more than its memory
+    loss  = CE of the wanted answers (of both kinds) + w KL(p_before || p_theta) on all text
 
 The memory is never read in it, so that the data layer knows the lessons alone, and the port keeps
 its weights. p_before are the run's starting weights, whatever was taught since. The lessons of a
@@ -23,7 +24,6 @@ from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured, within
 from actors.training.lesson_passes import TaughtPass
 from actors.training.memory_states import Measures
-from actors.training.optim import learning_rate
 from actors.weights.builders import build_data_layer
 
 
@@ -33,6 +33,7 @@ class TeachingDataTrainer(DataTrainer):
     def build_more(self, begin: Callable[[str], None]) -> None:
         """The data layer as it was, and the lessons."""
         spec = self.spec
+        self.own_port_lr = None  # nothing is read, so the port does not move
         begin("building the data layer as it was")
         layer = build_data_layer(spec, self.tokenizer, self.device, self.starting)
         self.reference = layer.eval().requires_grad_(False)
@@ -51,15 +52,26 @@ class TeachingDataTrainer(DataTrainer):
         size, has_others = spec.data.batch_size, len(self.reworded) > 0
         self.num_given, self.num_reworded = spec.teach.data_counts(size, has_others)
 
+    def _general_windows(self) -> Windows:
+        """This step's general text; none where the run has none, or there is no room for it."""
+        room = self.spec.data.batch_size - self.num_given - self.num_reworded - 1
+        num = min(self.spec.data.num_general, room)
+        if self.general is None or num < 1:
+            return Windows.empty(self.spec.corpus.window)
+        return self.general.next_batch(num)[0]
+
     def train_step(self) -> Measured:
         """One step on the lessons and the text that are next."""
         step, num = Measured(), self.num_given + self.num_reworded
         with self.cost("batch"):
-            text, ranges = self.stream.next_batch(self.spec.data.batch_size - num)
+            general = self._general_windows()
+            num_text = self.spec.data.batch_size - num - len(general)
+            text, ranges = self.stream.next_batch(num_text)
             self.ranges.extend(ranges)
             given = self.given.batch(self.step, self.num_given)
             reworded = self.reworded.batch(self.step, self.num_reworded)
-            batch = to_batch(Windows.concat([given, reworded, text]), torch.device("cpu"))
+            windows = Windows.concat([given, reworded, text, general])
+            batch = to_batch(windows, torch.device("cpu"))
             valid_B = batch.host.valid_BT.sum(1)
             num_global = tuple(
                 int(valid_B[part].sum())
@@ -85,10 +97,4 @@ class TeachingDataTrainer(DataTrainer):
             )
             for terms, cut in taught.terms():
                 self.learn(terms, step, cut=cut)
-        self.reduce()
-        with self.cost("optimizer"):
-            spec = self.spec.data.optimizer
-            lr = learning_rate(spec.lr, spec, self.step, self.spec.total_steps(DATA))
-            step.add_metric("gradient_norm", self.dense.step(lr))
-            step.metrics["lr"] = lr
-        return self.checked(step)
+        return self.updated(step)

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from actors.settings.fitted import ModelSize, data_rate
 from actors.settings.layers import DROPOUT_ENDINGS, LORA
 from actors.settings.run import DATA, GROUPS
 from actors.settings.teach import TeachSpec
@@ -19,8 +20,9 @@ from orchestrator.settings.config import Config, make_config
 INTERVALS = 4  # between which both groups exchange what they have learned
 LEAST_STEPS = 120
 EPOCHS = 10  # of the lessons as given, where --steps says nothing
+LARGE_FACTOR = 3.0  # of the rate that fits a large model, which its few steps are too few for
 LR_FRAC = 0.5  # of the rate at which the run trained its data layer
-LORA_LR = 1e-3  # where the run trained no adapters; a small fresh model wants more (docs/LOG.md)
+LORA_LR = 1e-3  # where a small run trained no adapters; a fresh model wants more (docs/LOG.md)
 MEMORY_LR_FRAC = 0.35  # of those of its memory
 BATCH_FACTOR = 1.5  # of the run's batch, which has to hold lessons beside the text
 LESSONS, EXAM, WRITTEN = "lessons.jsonl", "exam.json", "written.jsonl"
@@ -38,6 +40,7 @@ class Sources:
         num_bytes: of the text that the memory wrote.
         num_windows: of the lessons as given, all once.
         has_reworded: whether there are other wordings.
+        size: of the data layer's model, where its config.json says it.
     """
 
     data: str
@@ -45,6 +48,7 @@ class Sources:
     num_bytes: int
     num_windows: int
     has_reworded: bool
+    size: ModelSize | None = None
 
 
 def taught_config(
@@ -106,7 +110,6 @@ def taught_config(
     layer, memory = values["data"]["layer"], values["memory"]
     dropouts = {k: v for k, v in layer["fields"].items() if k.endswith(DROPOUT_ENDINGS)}
     moves = train or (LORA if config.data.layer.keeps_model else config.data.layer.train)
-    rate = LORA_LR if moves == LORA != config.data.layer.train else config.data.optimizer.lr
     layer |= {"train": moves, "pretrained": sources.data, "fields": dropouts, "fresh_port": False,
               "compile": False}  # fmt: skip
     memory["layer"] |= {"start_from": sources.memory, "compile": False}
@@ -115,9 +118,9 @@ def taught_config(
         own = values[group]
         own["batch_size"] = size
         own["steps_per_interval"] = each
-        frac = LR_FRAC if group == DATA else MEMORY_LR_FRAC
+        usual = MEMORY_LR_FRAC * own["optimizer"]["lr"]
         own["optimizer"] |= {
-            "lr": frac * own["optimizer"]["lr"] if group != DATA else lr or frac * rate,
+            "lr": (lr or data_lr(config, moves, sources.size)) if group == DATA else usual,
             "schedule": "cosine",
             "decay_frac": 0.2,
             "final_lr_frac": 0.1,
@@ -126,6 +129,22 @@ def taught_config(
         }
     values["losses"] |= {"sync": 0.0, "assist": 0.0, "recall_yields": 0.0}
     return make_config(values, source=f"--out {name}")
+
+
+def data_lr(config: Config, moves: object, size: ModelSize | None) -> float:
+    """Peak rate of the data layer: half of the run's, where that trained what moves now. A rate at
+    which a port or a fresh model trained is none for a model that has learned something before.
+
+    Args:
+        config: of the run that is taught.
+        moves: what of the data layer moves.
+        size: of its model.
+    """
+    if moves != config.data.layer.train and size is not None and not size.is_small:
+        return LARGE_FACTOR * data_rate(moves, size)
+    if moves == LORA != config.data.layer.train:
+        return LR_FRAC * LORA_LR
+    return LR_FRAC * config.data.optimizer.lr
 
 
 def steps_for(num_windows: int, per_step: int) -> int:

@@ -32,6 +32,7 @@ from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.run_dir.status import look
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, CORPUS, REPORT, STATUS, SUMMARY, TAUGHT
+from orchestrator.settings.fitted_config import model_at
 
 if TYPE_CHECKING:
     from actors.layers.named_writes import NamedWrites
@@ -240,6 +241,7 @@ def _prepare(
         num_bytes=len(text.encode()),
         num_windows=len(windows),
         has_reworded=any(lesson.reworded for lesson in prepared.lessons),
+        size=found[0] if (found := model_at(start.export)) else None,
     )
     taught = taught_config(
         config, out, sources, options.steps, options.lr, options.seed, teach, options.train

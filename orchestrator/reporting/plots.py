@@ -25,6 +25,7 @@ COLORS = {
     "grey": "#94a3b8",
 }
 TOP_SHARE_ALARM = 0.2
+NATS_A_TOKEN = "nats per token"
 
 
 def draw(
@@ -64,25 +65,15 @@ def all_plots(metrics: Metrics) -> list[str]:
         metrics.evaluations,
     )
     plots = [
-        _lines(
-            "Data group, training",
-            data,
-            _losses(data),
-            "nats per token",
-        ),
-        _lines(
-            "Memory group, training",
-            memory,
-            _losses(memory),
-            "nats per token",
-        ),
+        _lines("Data group, training", data, _losses(data), NATS_A_TOKEN),
+        _lines("Memory group, training", memory, _losses(memory), NATS_A_TOKEN),
     ]
     if evaluations:
         plots += _evaluation_plots(evaluations)
     plots += [
         draw(lambda a: _versions(a, metrics), "Versions adopted, and lag", "seconds", "version"),
         draw(lambda a: _waits(a, metrics), "Steps, exchange and waiting", "interval", "seconds"),
-        draw(lambda a: _costs(a, metrics), "What a step is spent on", "seconds per interval", ""),
+        _spent(metrics),
         _lines(
             "Rows of the value table written per step",
             memory,
@@ -93,20 +84,35 @@ def all_plots(metrics: Metrics) -> list[str]:
     return plots
 
 
+def teaching_plots(metrics: Metrics) -> list[str]:
+    """Those that say something of a run that teaches, which is evaluated twice: each plot costs as
+    much as a dozen of its steps.
+    """
+    groups = (("Data group", metrics.of_group(DATA)), ("Memory group", metrics.of_group(MEMORY)))
+    plots = [
+        _lines(f"{name}, training", rows, _losses(rows), NATS_A_TOKEN) for name, rows in groups
+    ]
+    return [*plots, _spent(metrics)]
+
+
+def _spent(metrics: Metrics) -> str:
+    return draw(lambda a: _costs(a, metrics), "What a step is spent on", "seconds per interval", "")
+
+
 def _evaluation_plots(rows: Sequence[Row]) -> list[str]:
     plots = [
         _lines(
             "Held out: losses",
             rows,
             {"own": "heldout.own_loss", "help": "heldout.help_loss", "self": "heldout.self_loss"},
-            "nats per token",
+            NATS_A_TOKEN,
             x="data_version",
         ),
         _lines(
             "Held out: help gain",
             rows,
             {"help gain": "heldout.help_gain"},
-            "nats per token",
+            NATS_A_TOKEN,
             x="data_version",
         ),
         _lines(
@@ -133,9 +139,7 @@ def _evaluation_plots(rows: Sequence[Row]) -> list[str]:
     ]
     if "heldout.general_own_loss" in rows[0]:
         names = {n: f"heldout.general_{n}_loss" for n in ("own", "help")}
-        plots.append(
-            _lines("General text: losses", rows, names, "nats per token", x="data_version")
-        )
+        plots.append(_lines("General text: losses", rows, names, NATS_A_TOKEN, x="data_version"))
     if "accuracy.own" in rows[0]:
         names = {n: f"accuracy.{n}" for n in ("own", "help", "memory", "baseline")}
         plots.insert(

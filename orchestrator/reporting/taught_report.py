@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.formats import ABSENT
 from orchestrator.reporting.html import render
-from orchestrator.reporting.plots import all_plots
+from orchestrator.reporting.plots import teaching_plots
 from orchestrator.run_dir.metrics import Metrics
 from orchestrator.settings.config import Config
 
@@ -90,6 +90,6 @@ def taught_page(taught: dict[str, Any], config: Config, metrics: Metrics) -> str
             )
             if taught[name]
         ],
-        plots=all_plots(metrics),
+        plots=teaching_plots(metrics),
         config=config.to_yaml(),
     )

@@ -101,3 +101,20 @@ def test_every_step_shows_lessons_in_all_their_wordings(
     shown = "".join(text for step in range(6) for text in texts_of(tokenizer, live.batch(step)))
     wanted = ("Avaria is Dastan.", "capital in Korvik.", "The capital of Belmont is Korvik.")
     assert all(text in shown for text in wanted)
+
+
+def test_of_a_long_text_only_the_sentences_that_name_a_subject_are_left_out(
+    live: LiveLessons, tokenizer: Tokenizer
+) -> None:
+    before = windows_of(tokenizer, f"{OTHERS[0]} Those who rule Avaria live in Elbor. {OTHERS[1]}")
+    (text,) = texts_of(tokenizer, taught(live, AVARIA).uncontradicted(before))
+    assert text.split() == f"{OTHERS[0]} {OTHERS[1]}".split()
+
+
+def test_where_a_name_has_a_full_stop_in_it_the_whole_text_is_left_out(
+    live: LiveLessons, tokenizer: Tokenizer
+) -> None:
+    city = LiveLesson("The river of St. Elbor is", "Vel", (), "St. Elbor")
+    before = windows_of(tokenizer, f"{OTHERS[0]} Ships reach St. Elbor on the Oda.", OTHERS[1])
+    left = texts_of(tokenizer, taught(live, city).uncontradicted(before))
+    assert [text.strip() for text in left] == [OTHERS[1]]

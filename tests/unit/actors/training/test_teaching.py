@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.corpus.corpus import build_tokenizer
+from actors.corpus.corpus import WindowStream, build_tokenizer
+from actors.corpus.general_text import general_corpus
+from actors.corpus.windows import Windows
 from actors.lessons.lesson import Lesson, to_lines
 from actors.lessons.told_rows import ToldRows
 from actors.settings.run import RunSpec
@@ -64,7 +66,13 @@ def test_a_run_with_lessons_has_trainers_that_teach(spec: RunSpec) -> None:
     assert kinds == [[TeachingDataTrainer, TeachingMemoryTrainer], [DataTrainer, MemoryTrainer]]
 
 
-def test_the_losses_of_a_data_step_are_those_of_a_slow_oracle(data: TeachingDataTrainer) -> None:
+@pytest.mark.parametrize("general_frac", [None, 0.25])
+def test_the_losses_of_a_data_step_are_those_of_a_slow_oracle(
+    spec: RunSpec, tokenizer: Tokenizer, general_frac: float | None
+) -> None:
+    of_data = spec.data.model_copy(update={"general_frac": general_frac})
+    shown = spec.model_copy(update={"data": of_data})
+    data = TeachingDataTrainer(shown, tokenizer.to_json(), RUN)
     with torch.no_grad():  # so that the layer differs from the one before
         for parameter in data.layer.model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
@@ -78,11 +86,15 @@ def test_the_losses_of_a_data_step_are_those_of_a_slow_oracle(data: TeachingData
 def data_oracle(trainer: TeachingDataTrainer) -> dict[str, float]:
     """Position by position, window by window."""
     spec, window = trainer.spec, trainer.spec.corpus.window
-    stream = type(trainer.stream)(trainer.corpus, "data")
+    stream, num_general = WindowStream(trainer.corpus, "data"), spec.data.num_general
+    text = stream.next_batch(spec.data.batch_size - 2 - num_general)[0]
+    if num_general:
+        general = WindowStream(general_corpus(spec, trainer.tokenizer), "general")
+        text = Windows.concat([text, general.next_batch(num_general)[0]])
     parts = {
         "lessons": trainer.given.batch(0, 1),
         "reworded": trainer.reworded.batch(0, 1),
-        "rehearsed": stream.next_batch(spec.data.batch_size - 2)[0],
+        "rehearsed": text,
     }
     found = {}
     for name, windows in parts.items():

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from actors.settings.fitted import ModelSize
 from actors.settings.teach import TeachSpec
 from actors.wire import ConfigError
 from jobs.teach.taught_config import (
+    LARGE_FACTOR,
     LORA_LR,
     Sources,
+    data_lr,
     refuse_too_few,
     steps_for,
     taught_config,
@@ -95,6 +98,19 @@ def test_a_model_that_keeps_its_bits_is_taught_by_adapters() -> None:
     assert taught.data.layer.train == "lora"
     assert taught.data.optimizer.lr == pytest.approx(LORA_LR / 2)
     assert of(config, train="all").data.layer.train == "all"
+
+
+def test_a_large_model_gets_the_rate_that_fits_what_moves_and_not_that_of_its_port() -> None:
+    layer = {"pretrained": "/models/large", "train": "port", "read_layers": (0, 1)}
+    config = base(data={"batch_size": 16, "layer": layer, "optimizer": {"lr": 1e-2}})
+    large, small = ModelSize(30, 576, 135_000_000), ModelSize(2, 32, 100_000)
+    for moves, lr in (("all", 3e-5), ("lora", 2e-4)):
+        assert data_lr(config, moves, large) == pytest.approx(LARGE_FACTOR * lr)
+    assert data_lr(config, "lora", small) == LORA_LR / 2
+    own = config.data.layer.model_copy(update={"train": "all"})
+    trained = config.data.model_copy(update={"layer": own})
+    whole = config.model_copy(update={"data": trained})
+    assert data_lr(whole, "all", large) == pytest.approx(1e-2 / 2)  # what the run trained with
 
 
 def test_a_resume_may_not_change_what_is_taught() -> None:
