@@ -86,5 +86,5 @@ def without_plots() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.reporting.report.all_plots", lambda metrics: [])
-        patch.setattr("orchestrator.reporting.taught_report.all_plots", lambda metrics: [])
+        patch.setattr("orchestrator.reporting.taught_report.teaching_plots", lambda metrics: [])
         yield
