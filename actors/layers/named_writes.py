@@ -137,13 +137,15 @@ class NamedWrite:
 
     def to_json(self) -> dict[str, Any]:
         """All but its tensors, as JSON takes it."""
+        unsure = {str(token): nats for token, nats in self.unsure.items()}
         return {
             "id": self.id,
             "told_at": self.told_at,
             "associations": [association.to_json() for association in self.associations],
             "figures": dict(self.figures),
             "on": self.on,
-            "unsure": {str(token): nats for token, nats in self.unsure.items()},
+            # Left out where it is empty: writes from before it have a checksum without it.
+            **({"unsure": unsure} if unsure else {}),
         }
 
     @classmethod
