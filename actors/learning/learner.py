@@ -23,15 +23,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import Corpus, WindowStream
+from actors.corpus.corpus import Corpus
 from actors.corpus.windows import PADDING, Windows
 from actors.layers import losses
-from actors.layers.batch import Batch, add_noise, hidden_at, rows_at, rows_to, to_batch
+from actors.layers.batch import Batch, hidden_at, rows_at, rows_to, to_batch
 from actors.layers.mixture import both_at, predict_both
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
 from actors.layers.predicted import Predicted, in_parts
-from actors.learning.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
+from actors.learning.new_and_old import NewAndOld
+from actors.learning.rehearsal import Before, Kept, WrittenCorpus
 from actors.machine.seeds import seed_of
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
@@ -73,16 +74,8 @@ class Learner:
     ) -> None:
         self._spec, self._plan, self._pair = spec, plan, pair
         self._device = pair.memory.values.device
-        self._new = WindowStream(new, f"learn:{plan.seed}")
-        self._old: WindowStream | WrittenStream
-        self.before: Before | None = None
-        if isinstance(old, WrittenCorpus):
-            self._old, self.before = old.stream("learn", plan.seed), Before(pair)
-        else:
-            self._old = WindowStream(old, f"learn:{plan.seed}:old")
-        self._tokenizer = old.tokenizer
-        size = spec.memory.batch_size
-        self._num_old = min(size - 1, round(plan.old_frac * size))
+        self.before = Before(pair) if isinstance(old, WrittenCorpus) else None
+        self._data = NewAndOld(new, old, "learn", plan, spec.memory.batch_size, self.before)
         self._optimizer = spec.memory.optimizer.model_copy(
             update={"warmup_steps": short_warmup(spec.memory.optimizer, plan.steps)}
         )
@@ -112,18 +105,12 @@ class Learner:
         return torch.Generator().manual_seed(seed_of(self._plan.seed, what, self.step))
 
     def _next_batch(self) -> Batch:
-        num_new = self._spec.memory.batch_size - self._num_old
-        new, _ = self._new.next_batch(num_new)
-        old, _ = self._old.next_batch(self._num_old)
+        new, old = self._data.next()
         self.learned.new_tokens += new.num_tokens
         self.learned.old_tokens += old.num_tokens
-        return add_noise(
-            to_batch(Windows.concat([new, old]), torch.device("cpu")),
-            self._spec.corpus.token_noise,
-            self._tokenizer.size,
-            self._tokenizer.marks,
-            self._choices("learn"),
-        ).to(self._device)
+        batch = to_batch(Windows.concat([new, old]), torch.device("cpu"))
+        noise = self._spec.corpus.token_noise
+        return self._data.with_noise(batch, noise, self._choices("learn")).to(self._device)
 
     def train_step(self) -> float:
         """One step on the next batch; returns the loss before it, in nats per token.
@@ -149,7 +136,7 @@ class Learner:
         with self._autocast():
             u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
             read = memory.read_at(rows_at(u_BTD, batch.places(self._reading(batch))))
-            kept = self._kept(batch)
+            kept = self._data.kept(batch, together=self._plan.assist > 0)
             loss = self._loss(batch, read.y, kept)
             whole = loss
             if read.side_scores is not None:
@@ -167,8 +154,8 @@ class Learner:
         """The loss of given tokens of what is new, so that the memory can write that too; 0 where
         there are none.
         """
-        num_new = len(batch.tokens_BT) - self._num_old
-        given_BT = given_positions(batch, np.ones(len(batch.tokens_BT), np.bool_), num_new)
+        is_any_B = np.ones(len(batch.tokens_BT), np.bool_)
+        given_BT = given_positions(batch, is_any_B, self._data.num_new)
         if self._spec.losses.given == 0 or not (num := int(given_BT.sum())):
             return torch.zeros((), device=self._device)
         memory, encoder = self._pair.memory, self._spec.losses.encoder
@@ -187,13 +174,6 @@ class Learner:
         if encoder > 0 and u_GD.requires_grad:
             whole = whole + in_parts(num, size, loss_of(memory.guess, GIVEN * encoder), u_GD)
         return whole
-
-    def _kept(self, batch: Batch) -> Kept | None:
-        """What the old sequences of a batch are kept at; None: they are learned as text."""
-        if self.before is None or not self._num_old:
-            return None
-        old = batch.rows(slice(len(batch.tokens_BT) - self._num_old, None))
-        return self.before.kept(old, together=self._plan.assist > 0)
 
     def _loss(self, batch: Batch, y_MD: Tensor, kept: Kept | None) -> Tensor:
         """Self, and at their weights assist and reader.

@@ -21,7 +21,7 @@ from torch import Tensor
 from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.general_text import general_corpus
 from actors.corpus.windows import Windows
-from actors.layers.batch import Batch, add_noise, hidden_at, rows_at, to_batch
+from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
 from actors.layers.mixture import (
     StatesAlone,
     both_at,
@@ -32,7 +32,8 @@ from actors.layers.mixture import (
 from actors.layers.pair import Pair
 from actors.layers.precision import autocast
 from actors.layers.predicted import in_parts
-from actors.learning.rehearsal import Before, Kept, WrittenCorpus, WrittenStream
+from actors.learning.new_and_old import NewAndOld
+from actors.learning.rehearsal import Before, WrittenCorpus
 from actors.machine.seeds import seed_of
 from actors.settings.learn_plan import PortPlan
 from actors.settings.run import RunSpec
@@ -65,22 +66,12 @@ class PortLearner:
     ) -> None:
         self._spec, self._plan, self._pair = spec, plan, pair
         self._device = pair.memory.values.device
-        self._new = WindowStream(new, f"port:{plan.seed}")
-        self._old: WindowStream | WrittenStream
-        self._before = None
-        if isinstance(old, WrittenCorpus):
-            assert before is not None
-            self._old, self._before = old.stream("port", plan.seed), before
-        else:
-            self._old = WindowStream(old, f"port:{plan.seed}:old")
-        self._tokenizer = old.tokenizer
+        self._data = NewAndOld(new, old, "port", plan, spec.data.batch_size, before)
         self._general: WindowStream | None = None
         if spec.data.num_general:
             name = f"port:{plan.seed}:general"
-            self._general = WindowStream(general_corpus(spec, self._tokenizer), name)
+            self._general = WindowStream(general_corpus(spec, self._data.tokenizer), name)
         self._alone = StatesAlone()  # of general text
-        size = spec.data.batch_size
-        self._num_old = min(size - 1, round(plan.old_frac * size))
         self._optimizer = spec.data.optimizer.model_copy(
             update={"warmup_steps": short_warmup(spec.data.optimizer, plan.steps)}
         )
@@ -135,25 +126,19 @@ class PortLearner:
         own, every other one as long as there is some.
         """
         size, data = self._spec.data.batch_size, self._spec.data
-        new, _ = self._new.next_batch(size - self._num_old)
-        old, _ = self._old.next_batch(self._num_old)
+        new, old = self._data.next()
         windows = Windows.concat([new, old])
         num_mixing = size
         if data.layer.keeps_model:
             num_mixing = max(1, round(size * data.help_frac))
-        if self._before is not None:  # λ learns nothing from drawn tokens
+        if self._data.before is not None:  # λ learns nothing from drawn tokens
             num_mixing = min(num_mixing, 2 * len(new))
         else:
             windows = windows[_alternating(len(new), len(old))]
         batch = to_batch(windows, torch.device("cpu"))
-        noised = noised_sequences(self._spec, self._tokenizer, batch, num_mixing, self.step)
-        batch = add_noise(
-            batch,
-            self._spec.corpus.token_noise,
-            self._tokenizer.size,
-            self._tokenizer.marks,
-            torch.Generator().manual_seed(seed_of(self._plan.seed, "port", self.step)),
-        )
+        noised = noised_sequences(self._spec, self._data.tokenizer, batch, num_mixing, self.step)
+        generator = torch.Generator().manual_seed(seed_of(self._plan.seed, "port", self.step))
+        batch = self._data.with_noise(batch, self._spec.corpus.token_noise, generator)
         return batch.to(self._device), noised.to(self._device)
 
     @torch.no_grad()
@@ -165,7 +150,7 @@ class PortLearner:
         """Help and reader at their weights, so many positions at a time."""
         data, memory, targets_N = self._pair.data, self._pair.memory, batch.targets_N
         help_, reader = self._help, self._spec.losses.reader
-        kept = self._kept(batch)
+        kept = self._data.kept(batch, together=True)
         num, size = len(targets_N), data.positions_at_once
         num_new = num - (0 if kept is None else len(kept))
         fixed = self._spec.data.mixing_noise > 0
@@ -185,13 +170,6 @@ class PortLearner:
 
         total = in_parts(num_new, size, text, hidden_NH)
         return total if kept is None else total + in_parts(len(kept), size, stay, hidden_NH)
-
-    def _kept(self, batch: Batch) -> Kept | None:
-        """What the old sequences of a batch are kept at; None: they are learned as text."""
-        if self._before is None or not self._num_old:
-            return None
-        old = batch.rows(slice(len(batch.tokens_BT) - self._num_old, None))
-        return self._before.kept(old, together=True)
 
     def _learn_general(self) -> None:
         """Gradient of this step's general text; none where the run has none."""
