@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.corpus.block_reader import encode
 from actors.corpus.corpus import Corpus
-from actors.corpus.windows import pack
+from actors.corpus.windows import Windows, pack
 from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.machine.device import device_of
@@ -33,11 +33,21 @@ def facts_batch(spec: RunSpec, tokenizer: Tokenizer, limit: int) -> Batch:
     return to_batch(Corpus.open(spec, tokenizer).heldout(limit), device_of(spec.data.workers.gpus))
 
 
-def text_batch(path: Path, spec: RunSpec, tokenizer: Tokenizer, limit: int) -> Batch:
-    """At most `limit` windows of a text file."""
+def text_windows(path: Path, tokenizer: Tokenizer, window: int, limit: int) -> Windows:
+    """The first windows of a text file, at most `limit`."""
     pieces = encode(tokenizer, [Document(path.read_text(encoding="utf-8"))])
-    windows = pack(pieces, spec.corpus.window, tokenizer.end_of_text)
-    return to_batch(windows[:limit], device_of(spec.data.workers.gpus))
+    return pack(pieces, window, tokenizer.end_of_text)[:limit]
+
+
+def text_batch(path: Path, spec: RunSpec, tokenizer: Tokenizer, limit: int) -> Batch:
+    """As `text_windows`, where the run's data layer is."""
+    windows = text_windows(path, tokenizer, spec.corpus.window, limit)
+    return to_batch(windows, device_of(spec.data.workers.gpus))
+
+
+def share(right: Sequence[bool]) -> float:
+    """Of these, how many are true."""
+    return sum(right) / max(1, len(right))
 
 
 class Exam:
@@ -56,7 +66,7 @@ class Exam:
 
     def right(self, pair: Pair, voice: Voice, probes: Sequence[Probe]) -> float:
         """Share of the probes that `voice` answers."""
-        return sum(answers_right(pair, voice, self._tokenizer, probes)) / max(1, len(probes))
+        return share(answers_right(pair, voice, self._tokenizer, probes))
 
     def point(self, pair: Pair, voices: Sequence[Voice] = VOICES) -> Json:
         """Accuracy of the voices in unseen wordings."""

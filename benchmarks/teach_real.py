@@ -36,6 +36,7 @@ import torch
 from benchmarks.cells import Cells, OutOfCellsError, code_digest
 from benchmarks.real_model import MissingModelError, default_cache, real_model
 from benchmarks.reflect_data import MissingDataError
+from benchmarks.teach_data import check_folder
 from benchmarks.teach_real_arms import (
     ALPHAEDIT,
     LABELS,
@@ -48,10 +49,11 @@ from benchmarks.teach_real_arms import (
     taught,
     values_of,
 )
-from benchmarks.teach_real_data import RealData, check_folder, prepare
+from benchmarks.teach_real_data import RealData, prepare
 
 Json = dict[str, Any]
-PARTS = ("memit", "teach_real_arms", "teach_real_data", "teach_scores", "real_model")
+PARTS = ("memit", "teach_real_arms", "teach_real_data", "teach_scores", "learning_exam",
+         "real_model")  # fmt: skip
 TEACH = ("teach-all", "teach-lora")
 FULL = RealSizes(5, 50, 150, 150, 60)
 QUICK = RealSizes(2, 10, 60, 80, 20)

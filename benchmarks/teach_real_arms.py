@@ -30,8 +30,9 @@ from actors.training.optim import learning_rate
 from actors.weights.pair_export import load_pair
 from actors.weights.trained_part import add_adapters
 from benchmarks import memit
+from benchmarks.learning_exam import share, text_windows
 from benchmarks.teach_real_data import RealData, RealEdit
-from benchmarks.teach_scores import likelier, score_of, share, text_windows
+from benchmarks.teach_scores import likelier, score_of
 from jobs.init_model import Model, model_config, model_values
 from jobs.teach.options import TeachOptions
 from jobs.teach.teach import run_teach
@@ -100,7 +101,8 @@ def figures(real: RealData, pair: Pair, tokenizer: Tokenizer) -> Json:
     prompts = [prompt_tokens(tokenizer, e.prompt) for e in real.edits]
     answers = [bare_tokens(tokenizer, e.new) for e in real.edits]
     found["whole"] = share(decodes_to(pair, "own", prompts, answers))
-    text = text_windows(real.text, tokenizer, WINDOW, TEXT_WINDOWS)
+    windows = text_windows(real.text, tokenizer, WINDOW, TEXT_WINDOWS)
+    text = to_batch(windows, torch.device("cpu"))
     found["text_loss"] = heldout_figures(pair, None, text)["own_loss"]
     return found
 

@@ -17,17 +17,10 @@ from typing import Any
 from actors.lessons.lesson import Lesson
 from actors.sources.facts import SUBJECT, Fact, FactTable
 from benchmarks import learning_data
-from benchmarks.reflect_data import MissingDataError, check_files, read_lines
+from benchmarks.reflect_data import MissingDataError, read_lines
 from benchmarks.teach_data import EDITS, Question
 
-NEEDED = (learning_data.FACTS, learning_data.TEMPLATES, EDITS, learning_data.NOVEL)
 NEIGHBOURS = 2  # questions of each edit, at most
-
-
-def check_folder(folder: Path) -> None:
-    """Raises: MissingDataError naming the file, and where it should be."""
-    sources = "ParaRel: github yanaiela/pararel; CounterFact: rome.baulab.info"
-    check_files(folder, NEEDED, f"{sources}; the novel: github GITenberg")
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,15 @@ from typing import Any
 
 import torch
 
-from actors.corpus.block_reader import encode
-from actors.corpus.windows import pack
-from actors.layers.batch import Batch, to_batch
+from actors.layers.batch import to_batch
 from actors.layers.pair import Pair
 from actors.measuring.answers import is_answered
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.lesson_exam import said
 from actors.measuring.probing import answer_tokens, decodes_to, pad_right, prompt_tokens
 from actors.measuring.voices import BATCH_TOKENS, Voice, batches, predict_voice_at
-from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
+from benchmarks.learning_exam import LOSS, share, text_windows
 from benchmarks.teach_data import Question, TeachData
 
 Json = dict[str, Any]
@@ -50,7 +48,8 @@ class Scores:
         }
         self._kept = {name: data.kept_questions(name == "seen") for name in ("seen", "unseen")}
         self._neighbours = data.neighbours()
-        self._text = text_windows(heldout, tokenizer, window)
+        text = text_windows(heldout, tokenizer, window, TEXT_WINDOWS)
+        self._text = to_batch(text, torch.device("cpu"))
 
     def take(self, pair: Pair, voice: Voice = "own", likelihoods: bool = True) -> Json:
         """Every figure of one voice."""
@@ -67,10 +66,9 @@ class Scores:
                 "ns": self._neighbours,
             }
             for name, questions in success.items():
-                found[name] = share(self._likelier(pair, voice, questions))
+                found[name] = share(likelier(pair, voice, self._tokenizer, questions))
             found["score"] = score_of([found[name] for name in success])
-        losses = {"own": "own_loss", "help": "help_loss", "memory": "self_loss"}
-        found["text_loss"] = heldout_figures(pair, None, self._text)[losses[voice]]
+        found["text_loss"] = heldout_figures(pair, None, self._text)[LOSS[voice]]
         return found
 
     def answers(self, pair: Pair, voice: Voice) -> list[str]:
@@ -84,19 +82,10 @@ class Scores:
                                                                          strict=True)]  # fmt: skip
 
     def _forced(self, pair: Pair, voice: Voice, questions: Sequence[Question]) -> list[bool]:
-        return forced(pair, voice, self._tokenizer, questions)
-
-    def _likelier(self, pair: Pair, voice: Voice, questions: Sequence[Question]) -> list[bool]:
-        return likelier(pair, voice, self._tokenizer, questions)
-
-
-def forced(
-    pair: Pair, voice: Voice, tokenizer: Tokenizer, questions: Sequence[Question]
-) -> list[bool]:
-    """Whether every token of an answer is the likeliest after the tokens before it."""
-    prompts = [prompt_tokens(tokenizer, q.prompt) for q in questions]
-    answers = [answer_tokens(tokenizer, q.answer) for q in questions]
-    return decodes_to(pair, voice, prompts, answers)
+        """Whether every token of an answer is the likeliest after the tokens before it."""
+        prompts = [prompt_tokens(self._tokenizer, q.prompt) for q in questions]
+        answers = [answer_tokens(self._tokenizer, q.answer) for q in questions]
+        return decodes_to(pair, voice, prompts, answers)
 
 
 def likelier(
@@ -149,19 +138,8 @@ def score_of(shares: Sequence[float]) -> float:
     return len(shares) / sum(1 / max(1e-6, share) for share in shares)
 
 
-def text_windows(text: Path, tokenizer: Tokenizer, window: int, most: int = TEXT_WINDOWS) -> Batch:
-    """The first windows of a text that nothing trains on."""
-    pieces = encode(tokenizer, [Document(text.read_text(encoding="utf-8"))])
-    return to_batch(pack(pieces, window, tokenizer.end_of_text)[:most], torch.device("cpu"))
-
-
 def pooled(found: Json, kind: str, sizes: Json) -> float:
     """Share of all lessons, changed and new, that are answered in one kind of wordings."""
     parts = [(found[f"{name}_{kind}"], sizes[name]) for name in ("changed", "new")
              if f"{name}_{kind}" in found]  # fmt: skip
     return sum(share * num for share, num in parts) / max(1, sum(num for _, num in parts))
-
-
-def share(which: Sequence[bool]) -> float:
-    """Of these, how many are true."""
-    return sum(which) / max(1, len(which))

@@ -43,7 +43,7 @@ from benchmarks import learning_data
 from benchmarks.cells import ROOT, Cells
 from benchmarks.learning_alone import AloneCells
 from benchmarks.learning_data import FACTS, NOVEL, TEMPLATES
-from benchmarks.learning_exam import LOSS, text_batch
+from benchmarks.learning_exam import LOSS, share, text_batch
 from benchmarks.real_model import default_cache, real_model
 from benchmarks.tell_prompt import prompted
 
@@ -327,11 +327,6 @@ class TellCells(AloneCells):
             }
 
         return self._get("prompt", compute, told=vars(self.told))
-
-
-def share(right: Sequence[bool]) -> float:
-    """Of the answers that are right."""
-    return sum(right) / max(1, len(right))
 
 
 def lost(before: Sequence[bool], after: Sequence[bool]) -> float:
