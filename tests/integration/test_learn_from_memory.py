@@ -13,22 +13,16 @@ from actors.wire import ConfigError, TandemError
 from jobs.learn.learn import LearnOptions, run_learn
 from jobs.learn.old_data import old_from
 from orchestrator.console import Console
-from orchestrator.settings.config import load_config
-from tests.integration.tiny import run_in_process, write_config, write_corpora
+from tests.integration.tiny import run_with_new_facts
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A finished run, new facts beside it, and nothing of its corpus but the templates."""
     folder = tmp_path_factory.mktemp("learn")
-    write_corpora(folder)
-    run_in_process(load_config(str(write_config(folder)), ["name=base"]))
-    rows = [
-        {"relation": "capital", "subject": name, "object": "Muvia"} for name in ("Quor", "Zelt")
-    ]
-    (folder / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = run_with_new_facts(folder)
     (folder / "facts.jsonl").unlink()
-    return str(folder / "runs" / "base")
+    return str(run)
 
 
 def learn(run: str, out: Path, **options: Any) -> tuple[dict[str, Any], str]:

@@ -16,7 +16,7 @@ from jobs.tell.told_pair import ToldPair
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import load_config
-from tests.integration.tiny import run_in_process, write_config, write_corpora
+from tests.integration.tiny import run_in_process, run_with_new_facts
 
 MODEL, PORT = "export/data_layer/model.safetensors", "export/memory_port/port.safetensors"
 MEMORY = "export/memory_layer/memory.safetensors"
@@ -25,14 +25,7 @@ MEMORY = "export/memory_layer/memory.safetensors"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, and new facts beside its corpus."""
-    folder = tmp_path_factory.mktemp("port")
-    write_corpora(folder)
-    run_in_process(load_config(str(write_config(folder)), ["name=base"]))
-    rows = [
-        {"relation": "capital", "subject": name, "object": "Muvia"} for name in ("Quor", "Zelt")
-    ]
-    (folder / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder / "runs" / "base"
+    return run_with_new_facts(tmp_path_factory.mktemp("port"))
 
 
 def learn(run: Path, out: object, **options: Any) -> dict[str, Any]:

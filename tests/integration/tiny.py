@@ -13,7 +13,7 @@ import yaml
 from orchestrator.console import Console
 from orchestrator.run import RunResult, train
 from orchestrator.run_dir.metrics import Row
-from orchestrator.settings.config import Config
+from orchestrator.settings.config import Config, load_config
 
 WORDINGS = {
     "capital": (
@@ -141,6 +141,17 @@ def run_in_process(
 ) -> RunResult:
     """Runs `config` in this process, without Ray, as `train`."""
     return train(config, console, resume=resume, on_evaluation=on_evaluation, in_process=True)
+
+
+def run_with_new_facts(folder: Path) -> Path:
+    """A finished run, and facts that it has not seen beside its corpus, in `new.jsonl`."""
+    write_corpora(folder)
+    run_in_process(load_config(str(write_config(folder)), ["name=base"]))
+    rows = [
+        {"relation": "capital", "subject": name, "object": "Muvia"} for name in ("Quor", "Zelt")
+    ]
+    (folder / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "runs" / "base"
 
 
 def actor_processes(root: psutil.Process) -> list[psutil.Process]:

@@ -10,33 +10,20 @@ import pytest
 from actors.lessons.given_lessons import read_lessons as read_file
 from benchmarks.reflect_data import MissingDataError
 from benchmarks.teach_data import LessonSizes, TeachData, check_folder, read_lessons, write_corpus
+from tests.unit.benchmarks.edits import facts, write_folder
 
 SIZES = LessonSizes(num_relations=2, num_facts=40, num_changed=12, num_new=8, kept_probes=50)
-PATTERNS = ("[X] lies in [Y].", "[X] rests in [Y].", "[X] is part of [Y].", "[Y] has [X].")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for name in ("pararel", "counterfact", "text"):
-        (folder / name).mkdir()
-    facts = [
-        {"relation": r, "subject": f"{r}place{i}", "object": f"Land{i % 5}"}
-        for r in ("P1", "P2", "P3")
-        for i in range(30)
-    ]
-    templates = {
-        r: [{"pattern": f"{r} {p}", "lemma": f"l{i}"} for i, p in enumerate(PATTERNS)]
-        for r in ("P1", "P2", "P3")
-    }
     edits = [
-        {**fact, "target_new": f"Land{(i + 1) % 5}"} for i, fact in enumerate(facts) if i % 2 == 0
+        {**fact, "target_new": f"Land{(i + 1) % 5}"}
+        for i, fact in enumerate(facts(30))
+        if i % 2 == 0
     ]
-    lines = {"pararel/facts.jsonl": facts, "counterfact/train.jsonl": edits}
-    for name, rows in lines.items():
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "pararel/templates.json").write_text(json.dumps(templates))
-    (folder / "text/Middlemarch_145.txt").write_text("A long story. " * 9000)
+    write_folder(folder, 30, edits)
     return folder
 
 

@@ -25,25 +25,12 @@ from benchmarks.teach_real_arms import RealSizes
 from benchmarks.teach_real_data import RealData, prepare
 from tests.unit.actors.tiny import save_checkpoint
 from tests.unit.actors.tokenizers.test_pretrained_tokenizer import byte_level, saved
-
-PATTERNS = ("[X] lies in [Y].", "[X] rests in [Y].", "[X] is part of [Y].", "[Y] has [X].")
+from tests.unit.benchmarks.edits import RELATIONS, write_folder
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for name in ("pararel", "counterfact", "text"):
-        (folder / name).mkdir()
-    relations = ("P1", "P2", "P3")
-    facts = [
-        {"relation": r, "subject": f"{r}place{i}", "object": f"Land{i % 5}"}
-        for r in relations
-        for i in range(40)
-    ]
-    templates = {
-        r: [{"pattern": f"{r} {p}", "lemma": f"l{i}"} for i, p in enumerate(PATTERNS)]
-        for r in relations
-    }
     edits = [
         {
             "relation": r,
@@ -55,13 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "rephrase_prompt": f"By the way. {r}place{i} is found in",
             "neighbor_subjects": [f"{r}place{j}" for j in range(i % 5, 40, 5) if j != i],
         }
-        for r in relations
+        for r in RELATIONS
         for i in range(20)
     ]
-    for name, rows in {"pararel/facts.jsonl": facts, "counterfact/train.jsonl": edits}.items():
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "pararel/templates.json").write_text(json.dumps(templates))
-    (folder / "text/Middlemarch_145.txt").write_text("A long story. " * 9000)
+    write_folder(folder, 40, edits)
     return folder
 
 
