@@ -57,7 +57,7 @@ class Documents:
         begins_BT[:, 1:] = self.segments_BT[:, 1:] != self.segments_BT[:, :-1]
         return begins_BT
 
-    @property
+    @cached_property
     def are_whole(self) -> bool:
         """Whether each is in one piece, as in windows of the corpus."""
         rows_BT = np.arange(len(self.segments_BT))[:, None] << 32

@@ -30,7 +30,8 @@ def read_texts(path: str) -> list[Document]:
         ConfigError: they can't be read, are no UTF-8, or hold no text.
         StorageError: their storage is away.
     """
-    given = FilesSpec(paths=(anchored(path),), **columns_in(anchored(path)))
+    place = anchored(path)
+    given = FilesSpec(paths=(place,), **columns_in(place))
     columns = Columns(given.columns, given.row_kind)
     found = [one for file in list_files(given.paths) for one in read_documents(file, columns)]
     if not found:
