@@ -95,3 +95,11 @@ def test_a_memory_is_trusted_with_a_token_as_far_as_it_was_told_it_and_at_least_
 def test_a_write_is_tensors_and_json() -> None:
     write = replace(made_write("a", 4), on=False, unsure={7: 3.5})
     assert_same(type(write).from_tensors(write.to_tensors(), write.to_json()), write)
+
+
+def test_a_write_from_before_tokens_were_marked_is_described_as_it_was() -> None:
+    write = replace(made_write("a", 4), unsure={})
+    described = {"id": "a", "told_at": 1004.0, "figures": {"residual": 0.5}, "on": True}
+    described["associations"] = [one.to_json() for one in write.associations]
+    assert write.to_json() == described  # checksums are of that
+    assert_same(type(write).from_tensors(write.to_tensors(), described), write)
