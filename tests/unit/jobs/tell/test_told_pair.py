@@ -10,8 +10,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from actors.layers.kept_reads import READS
 from actors.layers.named_writes import Association
+from actors.pair.table_writes import LOOKS, SOLVES
 from actors.pair.tandem_model import load_tandem_model
-from actors.pair.telling import LOOKS, SOLVES
 from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.weights.pair_export import load_pair
