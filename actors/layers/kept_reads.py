@@ -20,9 +20,9 @@ from torch import Tensor
 
 from actors.corpus.windows import Windows
 from actors.layers.batch import rows_at, to_batch
-from actors.layers.closed_form import SparseReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.machine.progress import Progress, unseen
+from actors.operators.closed_form import SparseReads
 
 PASS_TOKENS = 4096  # of one forward pass
 READS = "reading the text that is to stay"  # the stage that `progress` sees

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from actors.layers.nearest import Nearest, Places
-from actors.layers.overlay import Overlay
+from actors.operators.closed_form import Overlay
 
 OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of `novelty`; see `NamedWrites.freshness`
 UNSURE_AT, UNSURE_WIDTH = 2.0, 0.25  # nats; see `trusted`

@@ -10,11 +10,11 @@ So what is told is known as far as wordings have near encodings, and is not know
 knows something nearer. Distances count by their ratios, so it is the same for encoders that tell
 texts far apart and for those that hardly do. It is a function of the keys alone: the order in which
 they were told, and what was told and taken back, leave no trace. Knows no tokens. Solves nothing:
-see `closed_form` for a change of the value table itself.
+see `operators.closed_form` for a change of the value table itself.
 
 Source: inverse distance weighting (Shepard 1968); all kept text has the value that the table gives.
 
-Shapes: `...` any positions, P of them, N keys, O kept positions, D d_m.
+Shapes: `...` any positions, P of them, Q of these near a key, N keys, O kept positions, D d_m.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from torch import Tensor
 
 POWER = 15.0  # p; see docs/decisions/0046
 LEAST = 3e-7  # distance below which float32 can't tell encodings apart
-NOTHING = -40.0  # log of a share too small to count; smaller ones are denormal, and slow
-SIMILARITIES = 1 << 23  # made at a time
+NOTHING = -9.0  # log of a share that is too small to count
+DENORMAL = -60.0  # log of numbers from which on float32 is slow
+SIMILARITIES = 1 << 20  # made at a time
 NEIGHBOURS = 16  # kept positions that each key brings along
 
 
@@ -112,20 +113,30 @@ class Nearest:
 
     def read(self, u: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """What is read instead of m (..., D) at encodings u (..., D), and its freshness (...)."""
-        u_PD, m_PD = (t.reshape(-1, t.shape[-1]) for t in (u, m))
-        found, shares = [], []
+        u_PD, m_PD = F.normalize(u.reshape(-1, u.shape[-1]), dim=1), m.reshape(-1, m.shape[-1])
+        found_PD, share_P = m_PD.clone(), m_PD.new_zeros(len(m_PD))
         size = max(1, SIMILARITIES // (len(self.u_ND) + len(self.old_OD) + 1))
-        for part_PD, part_m in zip(u_PD.split(size), m_PD.split(size), strict=True):
-            near_PD = F.normalize(part_PD, dim=1)
-            told_PN = _closeness(near_PD, self.u_ND) + self.counts_N.log()
-            total_P = told_PN.logsumexp(1)
+        for start in range(0, len(u_PD) if len(self.u_ND) else 0, size):
+            near_PN = u_PD[start : start + size] @ self.u_ND.T
+            near_PO = u_PD[start : start + size] @ self.old_OD.T
+            at_Q = start + self._reached(near_PN, near_PO).nonzero()[:, 0]  # few, mostly
+            told_QN = _closeness(near_PN[at_Q - start]) + self.counts_N.log()
+            total_Q = told_QN.logsumexp(1)
             if len(self.old_OD):
-                total_P = torch.logaddexp(total_P, _closeness(near_PD, self.old_OD).logsumexp(1))
-            share_PN = (told_PN - total_P[:, None]).clamp_min_(NOTHING).exp_()
-            share_P = share_PN.sum(1).clamp_max(1)
-            found.append(part_m + (share_PN @ self.wanted_ND - share_P[:, None] * part_m))
-            shares.append(share_P)
-        return torch.cat(found).view_as(m), torch.cat(shares).view(u.shape[:-1])
+                old_Q = _closeness(near_PO[at_Q - start]).logsumexp(1)
+                total_Q = torch.logaddexp(total_Q, old_Q)
+            share_QN = (told_QN - total_Q[:, None]).clamp_min_(DENORMAL).exp_()
+            share_P[at_Q] = share_QN.sum(1).clamp_max(1)
+            others_QD = share_P[at_Q, None] * m_PD[at_Q]
+            found_PD[at_Q] = m_PD[at_Q] + (share_QN @ self.wanted_ND - others_QD)
+        return found_PD.view_as(m), share_P.view(u.shape[:-1])
+
+    def _reached(self, near_PN: Tensor, near_PO: Tensor) -> Tensor:
+        """Where the share of the keys may count, (P,); elsewhere the read keeps its bits."""
+        if not near_PO.shape[1]:
+            return torch.ones(len(near_PN), dtype=torch.bool, device=near_PN.device)
+        most_P = _closeness(near_PN.amax(1)) + self.counts_N.sum().log()
+        return most_P - _closeness(near_PO.amax(1)) > NOTHING
 
     def to(self, device: torch.device) -> Nearest:
         """The same on that device."""
@@ -134,6 +145,6 @@ class Nearest:
         return Nearest(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
-def _closeness(u_PD: Tensor, others_ND: Tensor) -> Tensor:
-    """log d^−p of each to each, (P, N); all of length 1."""
-    return (1 - u_PD @ others_ND.T).clamp_min_(LEAST).log_().mul_(-POWER)
+def _closeness(cosines: Tensor) -> Tensor:
+    """log d^−p of each."""
+    return (1 - cosines).clamp_min_(LEAST).log_().mul_(-POWER)

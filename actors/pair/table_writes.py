@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.layers.closed_form import SparseReads, WriteSystem
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import OPENS_AT, Association, Keys, NamedWrite, NamedWrites, novelty
-from actors.layers.overlay import Overlay
 from actors.machine.progress import Progress
 from actors.measuring.told_keys import Located, says, unsure_tokens, wanted_reads
+from actors.operators.closed_form import Overlay, SparseReads, WriteSystem
 
 ROUNDS = 2  # of wanted reads: after the first, for those that others got in the way of
 LOUDEST = 1000.0  # a read of old text counts 1

@@ -5,8 +5,8 @@
                    -> a `NamedWrite`, kept beside the table: it is found where an encoding is nearer
                       to a key than to kept text (`layers.nearest`), and there opens λ
                    -> or, of a memory without encodings and where the table itself is to change:
-                      rows that give the wanted reads, solved (`layers.closed_form`); reads of old
-                      text and of earlier writes stay; and the mark that opens λ
+                      rows that give the wanted reads, solved (`operators.closed_form`); reads of
+                      old text and of earlier writes stay; and the mark that opens λ
 
 No weight is trained and the table keeps its bits. Called by `TandemModel`.
 
@@ -37,6 +37,7 @@ from actors.measuring.told_keys import (
 from actors.pair.table_writes import (
     LOOKS,
     LOUDEST,
+    ROUNDS,
     SURELY,
     Naming,
     calibrated,
@@ -47,6 +48,7 @@ from actors.pair.table_writes import (
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Told
 
+COMPARES = "comparing with the text that is to stay"  # that `progress` sees
 LOUDER = 30.0  # times as much a key counts where the memory would still say something else
 
 
@@ -113,7 +115,11 @@ def _found(
     device, targets_N = memory.values.device, located.targets_N.to(memory.values.device)
     m_ND, _ = read_sum(memory, NamedWrites(), located.reads)
     progress(LOOKS)
-    wanted_ND = wanted_reads(memory, m_ND.to(device), located.u_ND, targets_N).cpu()
+    wanted_ND = m_ND.to(device)
+    for _ in range(ROUNDS):
+        wanted_ND = wanted_reads(memory, wanted_ND, located.u_ND, targets_N)
+    wanted_ND = wanted_ND.cpu()
+    progress(COMPARES)
     old_OD, contexts_O = kept.places
     live_O = ~torch.isin(contexts_O, located.prompts_N)
     places = Places.of(located.u_ND.cpu(), old_OD[live_O], contexts_O[live_O])
