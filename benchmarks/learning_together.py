@@ -31,7 +31,7 @@ from benchmarks.small_specs import changed_spec
 
 Json = dict[str, Any]
 PLAIN: dict[str, Any] = {"losses.help": 0.0}
-SELF_ALONE: dict[str, Any] = {"losses.recall": 0.0, "losses.sync": 0.0, "losses.assist": 0.0}
+SELF_ALONE: dict[str, Any] = {"losses.recall": 0.0}
 TIMED_INTERVALS = 3
 OWN: tuple[Voice, ...] = ("own",)
 

@@ -76,7 +76,7 @@ def check_export(root: Path, tokenizer: Tokenizer, pair: Pair, heldout: Windows)
     _check_tokenizer(root, tokenizer, documents)
     batch = to_batch(documents, pair.memory.values.device)
     plain, tolerance = exported_pair(pair), _tolerance(pair)
-    figures = heldout_figures(pair, None, batch)
+    figures = heldout_figures(pair, batch)
     trained = {voice: figures[name] for voice, name in LOSS_OF.items()}
     _check_plain(root, plain, batch, trained["own"], tolerance)
     try:

@@ -231,13 +231,6 @@ class MemoryGroupSpec(_GroupSpec):
         description="Share of a batch's sequences on which recall is computed; lower it where the "
         "data layer's forward pass for it takes too long.",
     )
-    sync_frac: float = Field(
-        0.25,
-        gt=0,
-        le=1,
-        description="Share of a batch's sequences on which sync is computed, at three more forward "
-        "passes.",
-    )
     given_frac: float = Field(
         0.25,
         gt=0,

@@ -37,7 +37,6 @@ class WorkerMemory:
     gradients: int
     optimizer: int
     mirror: int
-    references: int  # of sync: copies of the data layer and the memory of an earlier version
     activations: int  # roughly
     libraries: int
 
@@ -60,7 +59,6 @@ def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMe
             gradients=FLOAT_BYTES * data,
             optimizer=2 * FLOAT_BYTES * data,
             mirror=FLOAT_BYTES * memory,
-            references=0,
             activations=_data_activations(config, counts),
             libraries=LIBRARY_BYTES,
         ),
@@ -69,7 +67,6 @@ def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMe
             gradients=FLOAT_BYTES * dense,
             optimizer=2 * FLOAT_BYTES * dense + rows,
             mirror=FLOAT_BYTES * data + kept,
-            references=FLOAT_BYTES * (data + memory) if config.syncs else 0,
             activations=_memory_activations(config, counts),
             libraries=LIBRARY_BYTES,
         ),
@@ -90,7 +87,7 @@ def kept_bytes(config: Config, counts: ParameterCounts) -> int:
 class EvaluatorMemory:
     """Bytes of the evaluator's process."""
 
-    weights: int  # of the pair that it measures, and of the one before
+    weights: int  # of the pair that it measures, and of the data layer before
     activations: int  # roughly; bounded by evaluation.batch_tokens
     libraries: int
 
@@ -103,10 +100,10 @@ class EvaluatorMemory:
 def evaluator_memory(config: Config, counts: ParameterCounts) -> EvaluatorMemory:
     """Memory of the evaluator."""
     both = trained(counts) + counts.memory + counts.frozen
-    # without evaluations during the run there is no pair before
-    pairs = 2 if config.evaluation.every else 1
+    # without evaluations during the run there is no data layer before
+    before = trained(counts) if config.evaluation.every else 0
     return EvaluatorMemory(
-        weights=pairs * FLOAT_BYTES * both + kept_bytes(config, counts),
+        weights=FLOAT_BYTES * (both + before) + kept_bytes(config, counts),
         activations=_evaluator_activations(config, counts),
         libraries=LIBRARY_BYTES,
     )
@@ -208,13 +205,9 @@ def checkpoint_bytes(config: Config, counts: ParameterCounts) -> int:
 
 
 def checkpoints(config: Config, counts: ParameterCounts) -> dict[str, int]:
-    """Bytes of one checkpoint of each group: trained weights, optimizer, and sync's teacher."""
+    """Bytes of one checkpoint of each group: trained weights and optimizer."""
     parts, weights = worker_memory(config, counts), snapshot_bytes(counts)
-    teacher = weights[DATA] if config.syncs else 0
-    return {
-        DATA: parts[DATA].optimizer + weights[DATA],
-        MEMORY: parts[MEMORY].optimizer + weights[MEMORY] + teacher,
-    }
+    return {group: parts[group].optimizer + weights[group] for group in GROUPS}
 
 
 @dataclass(frozen=True)

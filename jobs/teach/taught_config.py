@@ -127,7 +127,7 @@ def taught_config(
             "warmup_steps": max(1, num_steps // 10),
             "weight_decay": 0.0,
         }
-    values["losses"] |= {"sync": 0.0, "assist": 0.0, "recall_yields": 0.0}
+    values["losses"] |= {"recall_yields": 0.0}
     return make_config(values, source=f"--out {name}")
 
 
