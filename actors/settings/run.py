@@ -261,6 +261,43 @@ class RunSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_is_said_is_enough(self) -> Self:
+        if self.memory.teacher != "said":
+            return self
+        needs = {
+            "teach": self.teach.is_on,
+            "mix.sampled": self.mix.sampled > 0,
+            "losses.self_yields": self.losses.self_yields > 0,
+        }
+        if asks := [name for name, needed in needs.items() if needed]:
+            raise ValueError(
+                f"memory.teacher said leaves the memory group no data layer to ask, which "
+                f"{asks[0]} does; set memory.teacher=mirror"
+                + ("" if asks[0] == "teach" else f", or {asks[0]}=0")
+            )
+        if not self.num_alone:
+            raise ValueError(
+                "memory.teacher said, but every sequence of the data group reads the memory (as "
+                "with data.layer.train port, or losses.own 0), so that nothing is said without "
+                "it; set memory.teacher=mirror"
+            )
+        return self
+
+    @property
+    def num_reading(self) -> int:
+        """Sequences of the data group's batch that read the memory."""
+        if self.losses.help == 0:
+            return 0
+        if self.losses.own == 0 or self.data.layer.keeps_model:
+            return self.data.batch_size
+        return self.data.num_helped
+
+    @property
+    def num_alone(self) -> int:
+        """Those that don't."""
+        return self.data.batch_size - self.num_reading
+
     @property
     def shows_general_text(self) -> bool:
         """Whether evaluations show the loss on general text."""

@@ -26,15 +26,15 @@ from torch import Tensor
 
 from actors.layers import losses
 from actors.layers.batch import Batch
-from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.predicted import Cut, Predicted, Teacher, leading, parts_of
+from actors.layers.predicted import Cut, FewLikeliest, Predicted, Teacher, leading, parts_of
 from actors.machine.device import to_device
 from actors.settings.run import LossWeights
 from actors.training.passes import MemoryPass, TermCounts
 from actors.training.terms import MemoryTerms, Term
 
 Cost = Callable[[str], AbstractContextManager[None]]
+Ask = Callable[[slice], Teacher | FewLikeliest]  # what a teacher says at some of the positions
 
 
 def given_positions(
@@ -64,40 +64,41 @@ class MemoryStates:
     """What the predictions of a pass are made of.
 
     Attributes:
-        memory, data: the memory, and the adopted data layer.
+        memory: the layer that learns.
         weights: of the losses.
         measures: around the work.
         num_tokens: of the pass, padding included.
+        positions_at_once: positions whose logits are made at a time.
         targets_P: the text's tokens.
         is_text_N: whether a position is of real text.
         u_PD: encodings.
         y_PD: what was read.
         num_global: positions of each loss in the global batch.
         num_recall: leading positions at which recall is computed.
-        taught_MH: states of the adopted data layer where recall is computed.
+        ask: what the data layer says where recall is computed.
     """
 
     memory: MemoryLayer
-    data: DataLayer
     weights: LossWeights
     measures: Measures
     num_tokens: int
+    positions_at_once: int
     targets_P: Tensor
     is_text_N: npt.NDArray[np.bool_]
     u_PD: Tensor
     y_PD: Tensor
     num_global: TermCounts
     num_recall: int
-    taught_MH: Tensor
+    ask: Ask
 
     @property
     def at_once(self) -> bool:
         """Whether the pass has one part."""
-        return self.num_tokens <= self.data.positions_at_once
+        return self.num_tokens <= self.positions_at_once
 
     def parts(self) -> Iterator[slice]:
         """The positions in parts."""
-        return parts_of(len(self.targets_P), self.data.positions_at_once)
+        return parts_of(len(self.targets_P), self.positions_at_once)
 
     def cut(self) -> tuple[MemoryStates, Cut]:
         """The same, cut off the graph that made the states."""
@@ -108,17 +109,16 @@ class MemoryStates:
     def predictions(self, some: slice) -> MemoryPass:
         """What is predicted at some positions."""
         cost, autocast = self.measures.cost, self.measures.autocast
-        taught_by = Teacher.of if self.at_once else Teacher.fused
         targets_P, in_parts = self.targets_P[some], not self.at_once
         learned = leading(len(self.is_text_N), some)
         targets_N = targets_P[: (num := _length(learned))]
         with cost("student"), autocast():
             logits_PV = self.memory.predict(self.y_PD[some], in_parts)
-        taught = leading(len(self.taught_MH), some)
-        teachers: dict[str, Teacher] = {}
+        taught = leading(self.num_recall, some)
+        teachers: dict[str, Teacher | FewLikeliest] = {}
         if num_taught := _length(taught):
             with cost("teacher"), torch.no_grad(), autocast():
-                teachers["data"] = taught_by(self.data.logits_at(self.taught_MH[taught]))
+                teachers["data"] = self.ask(taught)
         num_entropies = num_taught if self.weights.recall_yields else 0
         predicted = Predicted(logits_PV, targets_P, teachers, num_entropies)
         guess = None
@@ -136,7 +136,7 @@ class MemoryStates:
             num_positions=TermCounts(
                 self_=int(is_text_N.sum()),
                 given=len(targets_P) - num,
-                recall=_length(leading(self.num_recall, some)),
+                recall=num_taught,
             ),
             num_global=self.num_global,
             text_at=None if is_text_N.all() else self._places(is_text_N),
@@ -146,11 +146,14 @@ class MemoryStates:
     def _places(self, where_N: npt.NDArray[np.bool_]) -> Tensor:
         return to_device(torch.from_numpy(np.flatnonzero(where_N)), self.targets_P.device)
 
-    def _text_weights(self, teachers: dict[str, Teacher], targets_N: Tensor) -> Tensor | None:
+    def _text_weights(
+        self, teachers: dict[str, Teacher | FewLikeliest], targets_N: Tensor
+    ) -> Tensor | None:
         """Weight of each position in self; None: all 1."""
         if not (strength := self.weights.self_yields) or "data" not in teachers:
             return None
         teacher = teachers["data"]
+        assert isinstance(teacher, Teacher)  # who says a few likeliest ids does not say them all
         weight_N = torch.ones(len(targets_N), device=targets_N.device)
         weight_N[: len(teacher)] = losses.text_weights(teacher, targets_N[: len(teacher)], strength)
         return weight_N

@@ -24,16 +24,17 @@ from actors.corpus.windows import Windows, pack
 from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.predicted import Teacher, positions_at_once
 from actors.lessons.told import told_from_lists, told_to_lists, with_changes
 from actors.measuring.heldout import agreement
+from actors.measuring.sampling import continued, openings, pieces_of
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
 from actors.training.lesson_passes import lesson_batch, live_terms
-from actors.training.memory_states import Measures, MemoryStates, given_positions, terms_of
+from actors.training.memory_states import Ask, Measures, MemoryStates, given_positions, terms_of
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
 from actors.training.passes import MemoryPass, TermCounts
-from actors.training.sampling import continued, openings, pieces_of
 from actors.training.terms import MemoryTerms, Term
 from actors.training.trainer import Trainer
 from actors.weights.builders import build_memory_layer, build_mirror
@@ -144,14 +145,17 @@ class MemoryTrainer(Trainer):
             return pool[:0]
         return pool[torch.randint(len(pool), (num,), generator=self.choices).numpy()]
 
+    def next_batch(self) -> tuple[Batch, npt.NDArray[np.bool_]]:
+        """The global batch in host memory, and which of its sequences are real text."""
+        windows, real = self.next_windows()
+        order = torch.randperm(len(windows), generator=self.choices).numpy()
+        return self.make_batch(windows[order]), order < real
+
     def train_step(self) -> Measured:
         """One step of the weighted memory losses."""
         step = Measured()
         with self.cost("batch"):
-            windows, real = self.next_windows()
-            order = torch.randperm(len(windows), generator=self.choices).numpy()
-            batch = self.make_batch(windows[order])
-            is_text_B = order < real
+            batch, is_text_B = self.next_batch()
             valid_B, num = batch.host.valid_BT.sum(1), self.num_sequences
             num_global = TermCounts(
                 self_=int(valid_B[is_text_B].sum()),
@@ -262,27 +266,38 @@ class MemoryTrainer(Trainer):
             )
             u_PD = rows_at(u_BTD, where_P)
             read = self.layer.read_at(u_PD)
-        taught = part.rows(slice(None, here.recall))
-        taught_MH = read.y.new_zeros(0, self.teacher.hidden_size)
-        if taught.num_valid:
-            with self.cost("teacher"), torch.no_grad(), self.autocast():
-                taught_MH = hidden_at(self.teacher, taught)
+        at_once = positions_at_once(self.tokenizer.size, self.device, self.spec.logit_tokens)
         states = MemoryStates(
             memory=self.layer,
-            data=self.teacher,
             weights=self.spec.losses,
             measures=Measures(self.cost, self.autocast),
             num_tokens=part.tokens_BT.numel(),
+            positions_at_once=at_once,
             targets_P=targets_P,
             is_text_N=is_text_B[of_sequence_N],
             u_PD=u_PD,
             y_PD=read.y,
             num_global=num_global,
             num_recall=int((of_sequence_N < here.recall).sum()),
-            taught_MH=taught_MH,
+            ask=self.asked(part.rows(slice(None, here.recall)), rows),
         )
         sides = read.side_scores
         return states, None if sides is None else sides[:, : len(of_sequence_N)]
+
+    def asked(self, taught: Batch, rows: slice) -> Ask:
+        """What the adopted data layer says in the sequences of recall of one pass, which are
+        `rows` of the global batch.
+        """
+        is_whole = taught.tokens_BT.numel() <= self.teacher.positions_at_once
+        with self.cost("teacher"), torch.no_grad(), self.autocast():
+            taught_MH = hidden_at(self.teacher, taught) if taught.num_valid else None
+
+        def ask(some: slice) -> Teacher:
+            assert taught_MH is not None
+            logits_MV = self.teacher.logits_at(taught_MH[some])
+            return Teacher.of(logits_MV) if is_whole else Teacher.fused(logits_MV)
+
+        return ask
 
     def _balance(self, side_scores: Tensor | None) -> Term | None:
         """How even the use of the half keys is, by their scores in one pass; hashes have none."""
@@ -322,7 +337,7 @@ class MemoryTrainer(Trainer):
         ranges = from_lists(scalars["replay"])
         self.replay.add(self.data_stream.read(ranges), ranges)
 
-    def measure_agreement(self) -> float:
+    def measure_agreement(self) -> float | None:
         """Share of held-out positions where both layers find the same token likeliest."""
         if self.heldout is None:
             self.heldout = to_batch(self.corpus.heldout(MEASURED_WINDOWS), self.device)

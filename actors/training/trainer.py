@@ -256,8 +256,12 @@ class Trainer(ABC):
             )
         self.live.of_peer = first.lessons
         if headers[0].version != self.mirrored:
-            adopt(self.mirror, headers, buckets)
+            self.take_over(headers, buckets)
             self.peer_version = self.mirrored = headers[0].version
+
+    def take_over(self, headers: Sequence[Header], buckets: Sequence[ByteArray]) -> None:
+        """Copies the peer's snapshot into the mirror. Raises: SnapshotError."""
+        adopt(self.mirror, headers, buckets)
 
     def interval(
         self, order: Order, headers: Sequence[Header], buckets: Sequence[ByteArray]

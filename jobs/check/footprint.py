@@ -12,6 +12,7 @@ from typing import Any
 from actors.layers.predicted import positions_at_once
 from actors.machine.device import device_of
 from actors.settings.run import DATA, GROUPS, MEMORY
+from actors.snapshots.said import SaidShape
 from actors.weights.parameter_counts import ParameterCounts
 from orchestrator.settings.config import Config
 
@@ -66,7 +67,7 @@ def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMe
             weights=FLOAT_BYTES * memory,
             gradients=FLOAT_BYTES * dense,
             optimizer=2 * FLOAT_BYTES * dense + rows,
-            mirror=FLOAT_BYTES * data + kept,
+            mirror=0 if config.memory.teacher == "said" else FLOAT_BYTES * data + kept,
             activations=_memory_activations(config, counts),
             libraries=LIBRARY_BYTES,
         ),
@@ -176,6 +177,13 @@ def snapshot_bytes(counts: ParameterCounts) -> dict[str, int]:
     }
 
 
+def said_bytes(config: Config, counts: ParameterCounts) -> int:
+    """Bytes of what the data layer says in an interval; 0 where the memory asks for itself."""
+    if config.memory.teacher == "mirror":
+        return 0
+    return SaidShape.of(config, counts.vocab_rows).num_bytes
+
+
 def store_bytes(config: Config, counts: ParameterCounts) -> int:
     """The most bytes of the object store that a run's exchange needs."""
     return config.retention.needed_bytes(*_kept_sizes(config, counts))
@@ -191,7 +199,9 @@ def spilled_bytes(config: Config, counts: ParameterCounts) -> int:
 def _kept_sizes(config: Config, counts: ParameterCounts) -> tuple[list[int], list[int]]:
     """Bytes of one version of each group, and of one checkpoint of each."""
     saved = list(checkpoints(config, counts).values()) if config.checkpoints.every else []
-    return list(snapshot_bytes(counts).values()), saved
+    sizes = snapshot_bytes(counts)
+    sizes[DATA] += said_bytes(config, counts)
+    return list(sizes.values()), saved
 
 
 def export_bytes(counts: ParameterCounts) -> int:
@@ -207,6 +217,7 @@ def checkpoint_bytes(config: Config, counts: ParameterCounts) -> int:
 def checkpoints(config: Config, counts: ParameterCounts) -> dict[str, int]:
     """Bytes of one checkpoint of each group: trained weights and optimizer."""
     parts, weights = worker_memory(config, counts), snapshot_bytes(counts)
+    weights[DATA] += said_bytes(config, counts)
     return {group: parts[group].optimizer + weights[group] for group in GROUPS}
 
 

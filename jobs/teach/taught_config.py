@@ -114,6 +114,7 @@ def taught_config(
               "compile": False}  # fmt: skip
     memory["layer"] |= {"start_from": sources.memory, "compile": False}
     memory["value_lr"] *= MEMORY_LR_FRAC
+    memory["teacher"] = "mirror"  # it is asked about lessons and written text
     for group in GROUPS:
         own = values[group]
         own["batch_size"] = size

@@ -16,11 +16,11 @@ from actors.layers.batch import Batch, memory_logits_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
 from actors.measuring.heldout import agreement, heldout_figures
+from actors.measuring.sampling import openings
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.memory_trainer import MemoryTrainer
-from actors.training.sampling import openings
 from actors.wire import Range
 from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec, values
 from tests.unit.actors.training.test_data_trainer import gradients_of

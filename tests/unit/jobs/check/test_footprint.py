@@ -13,6 +13,7 @@ from actors.layers.pair import Pair
 from actors.settings.run import DATA, MEMORY
 from actors.snapshots.flat_parameters import FlatParameters
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.training.said_memory import SayingDataTrainer
 from actors.weights.pair_export import export_pair
 from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
@@ -197,3 +198,18 @@ def test_a_checkpoint_is_as_big_as_said(
 ) -> None:
     made = sum(t.description()["checkpoint_bytes"] for t in (exchange.data, exchange.memory))
     assert footprint.checkpoint_bytes(config, counts) == pytest.approx(made, rel=ALIGNMENT)
+
+
+def test_a_memory_that_asks_nobody_has_no_mirror_and_a_version_has_what_is_said(
+    config: Config, tokenizer: Tokenizer, counts: ParameterCounts
+) -> None:
+    values = config.model_dump(by_alias=True)
+    said = make_config({**values, "memory": {**values["memory"], "teacher": "said"}})
+    assert footprint.said_bytes(config, counts) == 0
+    assert footprint.worker_memory(said, counts)[MEMORY].mirror == 0
+    trainer = SayingDataTrainer(said, tokenizer.to_json(), "r")
+    header, buckets = trainer.publish()
+    assert buckets[len(header.sizes)].nbytes == footprint.said_bytes(said, counts)
+    assert trainer.description()["said_bytes"] == footprint.said_bytes(said, counts)
+    more = footprint.checkpoint_bytes(said, counts) - footprint.checkpoint_bytes(config, counts)
+    assert more == footprint.said_bytes(said, counts)
