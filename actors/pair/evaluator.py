@@ -26,6 +26,7 @@ from actors.measuring.heldout import general_figures, heldout_figures, token_ref
 from actors.measuring.knowledge import HELD_OUT, TRAINED_ON
 from actors.measuring.lesson_exam import LessonExam
 from actors.measuring.probing import accuracy_of, answer_reflection, decode_greedily, prompt_tokens
+from actors.measuring.samples import given_and_learned
 from actors.measuring.voices import VOICES
 from actors.pair.export_check import export_checked
 from actors.pair.telling import solve_told
@@ -266,14 +267,9 @@ class Evaluator:
         self._progress("a few questions")
         if self._unseen:
             questions = [(p.prompt, " or ".join(p.answers)) for p in self._unseen[:num]]
+            prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in questions]
         else:
-            batch = self._heldout(self._spec.evaluation.windows)
-            half = max(1, batch.tokens_BT.shape[1] // 2)
-            questions = []
-            for row in batch.tokens_BT[:num].tolist():
-                after = tokenizer.decode(row[half : half + QUESTION_TOKENS])
-                questions.append((tokenizer.decode(row[:half]), after))
-        prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in questions]
+            questions, prompts = self._samples(num)
         continued = {
             v: decode_greedily(
                 self.pair, v, prompts, tokenizer.end, batch_tokens=self._batch_tokens
@@ -291,6 +287,24 @@ class Evaluator:
             )
             for i, (prompt, expected) in enumerate(questions)
         )
+
+    def _samples(self, num: int) -> tuple[list[tuple[str, str]], list[list[int]]]:
+        """Of held-out text: what is asked, what really follows, and the tokens of the former."""
+        batch, tokenizer = self._heldout(self._spec.evaluation.windows), self._tokenizer
+        half = max(1, batch.tokens_BT.shape[1] // 2)
+        questions, prompts = [], []
+        for row, segments, valid in zip(
+            batch.tokens_BT[:num].tolist(),
+            batch.host.segments_BT[:num].tolist(),
+            batch.host.valid_BT[:num].tolist(),
+            strict=True,
+        ):
+            given = given_and_learned(row, segments, valid)
+            asked, after = given or (row[:half], row[half:])
+            prompt = tokenizer.decode(asked)
+            questions.append((prompt, tokenizer.decode(after[:QUESTION_TOKENS])))
+            prompts.append(asked if given else prompt_tokens(tokenizer, prompt))
+        return questions, prompts
 
 
 def _on(pair: Pair, device: torch.device) -> Pair:
