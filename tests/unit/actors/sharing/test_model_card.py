@@ -30,7 +30,7 @@ ORIGIN: dict[str, Any] = {
     "heldout": {
         "own_loss": 1.25,
         "help_loss": 1.0,
-        "sync_loss": None,
+        "recall_kl": None,
         "general_own_loss": 4.0,
         "general_help_loss": 4.25,
     },
