@@ -103,7 +103,7 @@ def figures(real: RealData, pair: Pair, tokenizer: Tokenizer) -> Json:
     found["whole"] = share(decodes_to(pair, "own", prompts, answers))
     windows = text_windows(real.text, tokenizer, WINDOW, TEXT_WINDOWS)
     text = to_batch(windows, torch.device("cpu"))
-    found["text_loss"] = heldout_figures(pair, None, text)["own_loss"]
+    found["text_loss"] = heldout_figures(pair, text)["own_loss"]
     return found
 
 
@@ -130,7 +130,7 @@ def made_memory(real: RealData, model: Path, sizes: RealSizes, seed: int, path: 
         },
     }
     values["data"] |= {"batch_size": 4, "steps_per_interval": 2, "precision": "bf16"}
-    values["losses"] |= {"given": 1.0, "sync": 0.0}
+    values["losses"] |= {"given": 1.0}
     began = time.perf_counter()
     result = train(model_config(values), Console(quiet=True), in_process=True)
     return {
