@@ -21,7 +21,7 @@ from actors.sources.facts import SUBJECT
 from actors.tokenizers.tokenizer import Tokenizer
 
 SUBJECTS, EACH = 24, 12  # of a pattern, and documents about each
-TEMPERATURE = 0.7  # at 1 many objects are made up, at .5 a relation names few (decision 0044)
+TEMPERATURE = 0.7  # at 1 many objects are made up, at .5 a relation names few (decision 0039)
 
 
 def text_of(tokenizer: Tokenizer, piece: Piece) -> str:
