@@ -42,10 +42,10 @@ from orchestrator.run import train
 Json = dict[str, Any]
 # Labels alone: what of the model moves, at which rate.
 LABELS = {
-    "labels, all 3e-5": ("all", 3e-5),
-    "labels, all 1e-4": ("all", 1e-4),
-    "labels, lora 3e-4": ("lora", 3e-4),
-    "labels, lora 1e-3": ("lora", 1e-3),
+    "labels all 3e-5": ("all", 3e-5),
+    "labels all 1e-4": ("all", 1e-4),
+    "labels lora 3e-4": ("lora", 3e-4),
+    "labels lora 1e-3": ("lora", 1e-3),
 }
 MEMIT = {"memit 15000": 15000.0, "memit 1500": 1500.0, "memit 150": 150.0}  # lambda
 # Share of the mean eigenvalue below which a direction is free, and the ridge.
