@@ -97,6 +97,7 @@ class Header:
     base: str = ""  # identity of the data layer's weights that don't train; empty: all do
     told: tuple[Told, ...] = ()  # all that the memory was told and has not taken back, in order
     lessons: tuple[LiveLesson, ...] = ()  # all that the group is taught while it trains
+    said_checksums: tuple[int, ...] = ()  # of the bucket with what the data layer said, if any
 
 
 @dataclass(frozen=True)
@@ -262,6 +263,7 @@ class RankDescription:
     checkpoint_bytes: int
     layout_hash: str
     warnings: tuple[str, ...] = ()  # about the machine that it runs on
+    said_bytes: int = 0  # of a version's bucket with what the data layer said
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,7 @@ class AloneCells(SeedCells):
         """What each voice knows of new facts, old facts and old text."""
         batches = self._batches()
         pair.data.eval()
-        losses = {name: heldout_figures(pair, None, batch) for name, batch in batches.items()}
+        losses = {name: heldout_figures(pair, batch) for name, batch in batches.items()}
         found: Json = {voice: {} for voice in voices}
         for name in ("new", "old"):
             questions = self._questions(name)

@@ -50,6 +50,8 @@ class Side:
         """Runs one interval on the peer's version, and returns its seconds by the clock."""
         version = adopted_version(number, staleness, publish_every)
         headers, buckets = peer.published[version]
+        if said := buckets[sum(len(h.sizes) for h in headers) :]:
+            buckets = said  # all that a memory without a copy of the data layer adopts
         ranges: tuple[Range, ...] = headers[0].ranges if version != self.adopted else ()
         self.adopted = version
         order = Order(

@@ -77,7 +77,7 @@ class Exam:
         the memory gives.
         """
         reflection, self._said = answer_reflection(pair, self._said, self._tokenizer, self._prompts)
-        figures = heldout_figures(pair, None, self._heldout)
+        figures = heldout_figures(pair, self._heldout)
         return {
             "help_loss": figures["help_loss"],
             "changed": reflection.changed,
@@ -86,7 +86,7 @@ class Exam:
 
     def final(self, pair: Pair, voices: Sequence[Voice] = VOICES) -> Json:
         """All figures, accuracies in both kinds of wordings, and the baseline."""
-        questions, figures = self._questions, heldout_figures(pair, None, self._heldout)
+        questions, figures = self._questions, heldout_figures(pair, self._heldout)
         return {
             **figures,
             "gains": self._gains(pair),
@@ -102,7 +102,7 @@ class Exam:
         rows = range(len(self._heldout.tokens_BT))
         windows = [self._heldout.rows(slice(row, row + 1)) for row in rows]
         return [
-            {"gain": heldout_figures(pair, None, window)["help_gain"], "num": window.num_valid}
+            {"gain": heldout_figures(pair, window)["help_gain"], "num": window.num_valid}
             for window in windows
             if window.num_valid
         ]
@@ -114,7 +114,7 @@ class Exam:
     def mixed_final(self, pair: Pair) -> Json:
         """Its loss and what it gains on the data layer alone, at the best lambda for that."""
         loss = min(self._over_lambdas(pair, self._help_loss))
-        own = heldout_figures(pair, None, self._heldout)["own_loss"]
+        own = heldout_figures(pair, self._heldout)["own_loss"]
         return {"help_loss": loss, "help_gain": own - loss}
 
     def _over_lambdas(self, pair: Pair, figure: Callable[[Pair], float]) -> list[float]:
@@ -128,4 +128,4 @@ class Exam:
         return self.right(pair, "help", self._questions.unseen)
 
     def _help_loss(self, pair: Pair) -> float:
-        return heldout_figures(pair, None, self._heldout)["help_loss"]
+        return heldout_figures(pair, self._heldout)["help_loss"]

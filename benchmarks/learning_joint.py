@@ -4,8 +4,8 @@
                   memory: self on all of it, recall from the same pass, balance
     memory step   the memory's own batches, up to as many as its group would have had
 
-Nothing is ever stale: the memory is read as it is, and the data layer teaches as it is. So there is
-nothing for sync to follow. Not shipped. Called by the cells of `learning`.
+Nothing is ever stale: the memory is read as it is, and the data layer teaches as it is. Not
+shipped. Called by the cells of `learning`.
 
 Shapes: B sequences, T tokens, N valid positions, D d_m.
 """
@@ -26,14 +26,13 @@ from actors.snapshots.sections import section_of
 from actors.training.memory_trainer import MemoryTrainer
 from actors.training.optim import DenseOptimizer, learning_rate
 from actors.training.process_group import ProcessGroup
-from benchmarks.small_specs import changed_spec
 
 
 class JointTrainer(MemoryTrainer):
     """A memory trainer whose teacher learns too."""
 
     def __init__(self, spec: RunSpec, tokenizer_json: str, run: str) -> None:
-        super().__init__(changed_spec(spec, {"losses.sync": 0.0}), tokenizer_json, run)
+        super().__init__(spec, tokenizer_json, run)
         self.data = self.teacher.requires_grad_(True).train()
         self.mirror = FlatParameters(self.data, section_of)
         self.data_dense = DenseOptimizer(self.mirror, spec.data.optimizer)

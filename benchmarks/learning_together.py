@@ -19,6 +19,7 @@ from actors.measuring.voices import Voice
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.data_trainer import DataTrainer
 from actors.training.memory_trainer import MemoryTrainer
+from actors.training.trainer_kinds import trainer_class
 from benchmarks import learning_data
 from benchmarks.cells import Task
 from benchmarks.learning_cells import SeedCells
@@ -31,7 +32,7 @@ from benchmarks.small_specs import changed_spec
 
 Json = dict[str, Any]
 PLAIN: dict[str, Any] = {"losses.help": 0.0}
-SELF_ALONE: dict[str, Any] = {"losses.recall": 0.0, "losses.sync": 0.0, "losses.assist": 0.0}
+SELF_ALONE: dict[str, Any] = {"losses.recall": 0.0}
 TIMED_INTERVALS = 3
 OWN: tuple[Voice, ...] = ("own",)
 
@@ -81,7 +82,10 @@ class TogetherCells(SeedCells):
 
     def _trainers(self, data: RunSpec, memory: RunSpec) -> tuple[DataTrainer, MemoryTrainer]:
         tokenizer = self.tokenizer.to_json()
-        return DataTrainer(data, tokenizer, RUN), MemoryTrainer(memory, tokenizer, RUN)
+        of_data, of_memory = trainer_class(data, DATA), trainer_class(memory, MEMORY)
+        assert issubclass(of_data, DataTrainer)
+        assert issubclass(of_memory, MemoryTrainer)
+        return of_data(data, tokenizer, RUN), of_memory(memory, tokenizer, RUN)
 
     def plain(self) -> Json:
         """The same data layer without a memory."""

@@ -49,7 +49,7 @@ class Settings:
 
     layers: tuple[int, ...] = (4, 5, 6, 7, 8)
     steps: int = 25
-    lr: float = 0.1
+    lr: float = 0.5
     kl: float = 0.0625
     decay: float = 1e-3
     clamp: float = 4.0

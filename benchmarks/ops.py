@@ -35,10 +35,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.corpus.corpus import build_tokenizer
 from actors.settings.run import DATA, GROUPS, MEMORY, RunSpec
-from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured
-from actors.training.memory_trainer import MemoryTrainer
 from actors.training.trainer import Trainer
+from actors.training.trainer_kinds import trainer_class
 from benchmarks.learning_drive import RUN, Side
 from orchestrator.settings.config import load_config
 
@@ -141,8 +140,8 @@ def warm_groups(spec: RunSpec) -> dict[str, Group]:
     """Both groups after some intervals in lockstep, in the middle of the next one."""
     tokenizer_json = build_tokenizer(spec).to_json()
     sides = (
-        Side(DataTrainer(spec, tokenizer_json, RUN)),
-        Side(MemoryTrainer(spec, tokenizer_json, RUN)),
+        Side(trainer_class(spec, DATA)(spec, tokenizer_json, RUN)),
+        Side(trainer_class(spec, MEMORY)(spec, tokenizer_json, RUN)),
     )
     for side in sides:
         side.start()

@@ -132,7 +132,6 @@ def short_config(model: Path, facts: Path, train: str, size: Size) -> Json:
         "intervals": size.intervals,
         "evaluation": {"every": 10**6, **asked},  # version 0 and the end: general text
         "exchange": {"catchup_intervals": 1},
-        "losses": {**values["losses"], "sync": 0},
         "checkpoints": {"every": 0},
     }
 

@@ -38,7 +38,7 @@ from benchmarks.small_specs import changed_spec
 Json = dict[str, Any]
 PARTS = ("cells", *(f"reflect_{p}" for p in ("answers", "cells", "controls", "data", "track")))
 HELDOUT_WINDOWS = 64
-TEACHER_COSTS = ("teacher", "recall", "sync", "sample")
+TEACHER_COSTS = ("teacher", "recall", "sample")
 TRAINERS: dict[str, type[MemoryTrainer]] = {
     "hidden": controls.HiddenTrainer,
 }
@@ -246,7 +246,7 @@ class FactsCells:
             figures[f"agreement_{side}"] = answers.share(agreed, where)
             figures[f"shuffled_{side}"] = answers.share(agreed_shuffled, where)
             figures |= of_known(known, agreed, where, side)
-        return {**figures, "heldout": heldout_figures(pair, None, batch)}
+        return {**figures, "heldout": heldout_figures(pair, batch)}
 
     def reflection(
         self,
@@ -383,7 +383,7 @@ class TextCells:
             "kl_unigram": controls.recall_kl(
                 pair.data, lambda _: controls.unigram_logits(counts), batch
             ),
-            "heldout": heldout_figures(pair, None, batch),
+            "heldout": heldout_figures(pair, batch),
         }
         if type(trainer) is not controls.HiddenTrainer:
             shuffled = controls.with_shuffled_slots(pair.memory, self.seed)

@@ -18,13 +18,12 @@ FINAL_LR_FRAC = 0.25  # phase one ends at this share of its peak rates, and phas
 
 # Changes of the memory's spec, by dotted name: each term away, and what the memory was changed by.
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "without sync": {"losses.sync": 0.0},
     "without recall": {"losses.recall": 0.0},
     "without self": {"losses.self": 0.0},
     "without the encoder's": {"losses.encoder": 0.0},
     "without just-trained": {"mix.just_trained": 0.0},
     "without balance": {"losses.balance": 0.0},
-    "self alone": {"losses.sync": 0.0, "losses.recall": 0.0, "mix.sampled": 0.0},
+    "self alone": {"losses.recall": 0.0, "mix.sampled": 0.0},
     "without yielding": {"losses.self_yields": 0.0},
     "without sampled": {"mix.sampled": 0.0},
     "with gate": {"memory.layer.gate": True},

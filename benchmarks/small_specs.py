@@ -107,7 +107,6 @@ class Layers:
                 "optimizer": memory,
                 "value_lr": self.value_lr,
                 "recall_frac": 0.25,
-                "sync_frac": 0.125,
                 "steps_per_interval": memory_steps,
             },
             "losses": {"balance": 0.3},

@@ -42,10 +42,10 @@ from orchestrator.run import train
 Json = dict[str, Any]
 # Labels alone: what of the model moves, at which rate.
 LABELS = {
-    "labels, all 3e-5": ("all", 3e-5),
-    "labels, all 1e-4": ("all", 1e-4),
-    "labels, lora 3e-4": ("lora", 3e-4),
-    "labels, lora 1e-3": ("lora", 1e-3),
+    "labels all 3e-5": ("all", 3e-5),
+    "labels all 1e-4": ("all", 1e-4),
+    "labels lora 3e-4": ("lora", 3e-4),
+    "labels lora 1e-3": ("lora", 1e-3),
 }
 MEMIT = {"memit 15000": 15000.0, "memit 1500": 1500.0, "memit 150": 150.0}  # lambda
 # Share of the mean eigenvalue below which a direction is free, and the ridge.
@@ -103,7 +103,7 @@ def figures(real: RealData, pair: Pair, tokenizer: Tokenizer) -> Json:
     found["whole"] = share(decodes_to(pair, "own", prompts, answers))
     windows = text_windows(real.text, tokenizer, WINDOW, TEXT_WINDOWS)
     text = to_batch(windows, torch.device("cpu"))
-    found["text_loss"] = heldout_figures(pair, None, text)["own_loss"]
+    found["text_loss"] = heldout_figures(pair, text)["own_loss"]
     return found
 
 
@@ -130,7 +130,7 @@ def made_memory(real: RealData, model: Path, sizes: RealSizes, seed: int, path: 
         },
     }
     values["data"] |= {"batch_size": 4, "steps_per_interval": 2, "precision": "bf16"}
-    values["losses"] |= {"given": 1.0, "sync": 0.0}
+    values["losses"] |= {"given": 1.0}
     began = time.perf_counter()
     result = train(model_config(values), Console(quiet=True), in_process=True)
     return {

@@ -68,7 +68,7 @@ class Scores:
             for name, questions in success.items():
                 found[name] = share(likelier(pair, voice, self._tokenizer, questions))
             found["score"] = score_of([found[name] for name in success])
-        found["text_loss"] = heldout_figures(pair, None, self._text)[LOSS[voice]]
+        found["text_loss"] = heldout_figures(pair, self._text)[LOSS[voice]]
         return found
 
     def answers(self, pair: Pair, voice: Voice) -> list[str]:

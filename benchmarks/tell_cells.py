@@ -193,7 +193,7 @@ class TellCells(AloneCells):
         loss on old text.
         """
         pair.data.eval()
-        losses = heldout_figures(pair, None, self._text)
+        losses = heldout_figures(pair, self._text)
         found: Json = {}
         for voice in voices:
             right = {name: self._right(pair, voice, some) for name, some in self._asked.items()}
@@ -218,7 +218,7 @@ class TellCells(AloneCells):
         pair, kept = self._open()
         asked = {kind: self._asked[f"others_{kind}"] for kind in ("seen", "unseen")}
         before = {kind: self._right(pair, "help", probes) for kind, probes in asked.items()}
-        text_before = heldout_figures(pair, None, self._text)["help_loss"]
+        text_before = heldout_figures(pair, self._text)["help_loss"]
         majority = self._tables["old"].majority()
         found: Json = {
             "known": share(before["unseen"]),
@@ -235,7 +235,7 @@ class TellCells(AloneCells):
                 "baseline": baseline_accuracy(unseen, majority),
                 "opens_at": pair.memory.writes.opens_at,
                 "figures": write.figures,
-                "text_lost": heldout_figures(pair, None, self._text)["help_loss"] - text_before,
+                "text_lost": heldout_figures(pair, self._text)["help_loss"] - text_before,
             }
             for voice in VOICES:
                 row[f"taught_{voice}"] = share(self._right(pair, voice, seen))

@@ -75,12 +75,10 @@ class Arm:
 
 ARMS: dict[str, Arm] = {
     SHIPPED: Arm({}, (TOGETHER, REFLECT, COPIED)),
-    "without sync": Arm({"losses.sync": 0.0}),
     "without mixing noise": Arm({"data.mixing_noise": 0.0}, (TOGETHER,)),
     "without reader": Arm({"losses.reader": 0.0}, (TOGETHER,)),
     "without balance": Arm({"losses.balance": 0.0}),
     "without yielding": Arm({"losses.self_yields": 0.0}, (REFLECT,)),  # `together` has none
-    "with assist": Arm({"losses.assist": 1.0}, (TOGETHER,)),
     "without the encoder's": Arm({"losses.encoder": 0.0}, (TOGETHER, REFLECT, COPIED)),
 }
 # 1: more of it is better; -1: less; 0: neither by itself.

@@ -210,8 +210,9 @@ def evaluate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Computes a run's held-out figures again; or what any text, or tasks of lm-eval, give; or
-    compares learning with and without memory.
+    """Computes held-out figures again; or what a text or tasks give; or compares learning.
+
+    What is compared: learning CORPUS with memory and without (--learn).
     """
     with exit_codes():
         kinds = {"--learn": learn, "--text": text, "--tasks": tasks}

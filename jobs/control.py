@@ -94,12 +94,13 @@ def run_resume(
         raise ConfigError(f"{run_dir.url}: no run ({CONFIG} is missing)")
     storage, _, name = run_dir.url.rpartition("/")
     path = run_dir.path(CONFIG)
-    if (expected := load_config(path).name) != name:
+    if (expected := load_config(path, kept=True).name) != name:
         raise ConfigError(
             f"run {run_dir.url} is named {expected} in its {CONFIG}; rename the directory back"
         )
     at_storage = [f"storage={storage or '.'}", *overrides]
-    return run_training(path, at_storage, console, verbose, resume=True, in_process=in_process)
+    how = {"resume": True, "in_process": in_process, "kept": True}
+    return run_training(path, at_storage, console, verbose, **how)
 
 
 def send(run_dir: RunDir, console: Console, no_wait: bool, **values: Any) -> Reply:

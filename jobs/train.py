@@ -25,15 +25,16 @@ def run_training(
     verbose: bool,
     resume: bool = False,
     in_process: bool = False,
+    kept: bool = False,
 ) -> bool:
     """Trains, prints the final tables, and returns whether the memory caught up with the final data
-    layer.
+    layer; `kept`: the config is the run's own.
 
     Raises:
         TandemError: as `orchestrator.run.train`.
     """
     began = min(time.time(), psutil.Process().create_time())
-    config = load_config(path, overrides)
+    config = load_config(path, overrides, kept)
     if not resume:
         RunDir(config.run_url).refuse_existing()  # before the 2 s that Ray's import takes
     from orchestrator.run import train

@@ -7,10 +7,8 @@ estimated, and marked as an estimate.
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -24,6 +22,7 @@ from actors.corpus.corpus import (
     normalised_weights,
     nothing_held_out,
 )
+from actors.corpus.special_tokens import SpecialTokens
 from actors.corpus.windows import pack
 from actors.formats import listed, text_size
 from actors.settings.run import DATA, RunSpec
@@ -41,6 +40,7 @@ CHECK_BYTES = 256 << 20
 BLOCKS_AT_A_TIME = 16
 SEARCHED_BYTES = 8 << 20  # of a source's training split, searched for special tokens
 SEARCHED_HELDOUT_BYTES = 1 << 20  # the same of its held-out split
+HELDOUT_MARGIN = 0.15  # by which more may be held out than was wanted, without a warning
 SHOWN = 5  # names of files, relations or tokens in one line
 
 
@@ -78,6 +78,7 @@ class SourceInventory:
         searched_bytes: of text that were searched for them.
         num_chats: how many of the documents searched are chats.
         in_messages: occurrences of special tokens in the messages of chats.
+        wanted_heldout_frac: share that was to be held out; 0: not known, or not of blocks.
     """
 
     described: str
@@ -91,6 +92,13 @@ class SourceInventory:
     searched_bytes: int
     num_chats: int = 0
     in_messages: dict[str, int] = field(default_factory=dict)
+    wanted_heldout_frac: float = 0.0
+
+    @property
+    def heldout_frac(self) -> float:
+        """Share of its text that is held out."""
+        both = self.training.num_bytes + self.heldout.num_bytes
+        return self.heldout.num_bytes / max(1, both)
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,14 @@ class Inventory:
                 f"no held-out wording asks about {listed(named, SHOWN)}: they have too few lemmas "
                 "with a wording that ends in [Y] for one to be held out; give another such lemma"
             )
+        for source in self.sources:
+            wanted = source.wanted_heldout_frac
+            if wanted and source.heldout_frac > wanted + HELDOUT_MARGIN:
+                found.append(
+                    f"{source.heldout_frac:.0%} of the text of {source.described} is held out, "
+                    f"where corpus.heldout_frac is {wanted:.0%}: blocks are held out whole, and it "
+                    "has few; lower corpus.block_bytes, of Parquet write smaller row groups"
+                )
         searched = text_size(sum(source.searched_bytes for source in self.sources))
         tokens = self.special_tokens
         if tokens and not self.become_ids:
@@ -195,7 +211,7 @@ def take_inventory(spec: RunSpec, tokenizer: Tokenizer, read_bytes: int = START_
         CorpusError: something can't be read (names file and line), or a split has no text.
     """
     sources, facts = open_sources(spec.corpus, spec.seed)
-    special = _SpecialTokens(tokenizer)
+    special = SpecialTokens(tokenizer)
     shares = normalised_weights(spec.corpus.files)
     found = []
     for number, source in enumerate(sources):
@@ -214,6 +230,7 @@ def take_inventory(spec: RunSpec, tokenizer: Tokenizer, read_bytes: int = START_
                 searched_bytes=sum(d.num_bytes for d in documents),
                 num_chats=len(chats := [d for d in documents if d.chat is not None]),
                 in_messages=dict(special.counted(chats)),
+                wanted_heldout_frac=0.0 if facts else spec.corpus.heldout_frac,
             )
         )
     return Inventory(tuple(found), facts.unasked if facts else {}, special.become_ids)
@@ -342,35 +359,6 @@ def _read_training(
             + source.why_empty(TRAINING)
         )
     return tally, num_read / source.num_blocks
-
-
-class _SpecialTokens:
-    """Searches text for the special tokens of a tokenizer.
-
-    Attributes:
-        become_ids: whether they are encoded as their ids when found in text.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        added = json.loads(tokenizer.to_json()).get("added_tokens", [])
-        special = {t["content"]: t["id"] for t in added if t["special"] and t["content"].strip()}
-        by_length = sorted(special, key=len, reverse=True)  # longest first, as in encoding
-        self._pattern = re.compile("|".join(map(re.escape, by_length))) if by_length else None
-        self.become_ids = any(i in tokenizer.encode(f"a{t}") for t, i in special.items())
-
-    def counted(self, documents: Sequence[Document]) -> Counter[str]:
-        """Occurrences of each in the documents."""
-        if self._pattern is None:
-            return Counter()
-        return Counter(self._found(documents))
-
-    def _found(self, documents: Sequence[Document]) -> Iterator[str]:
-        assert self._pattern is not None
-        for document in documents:
-            yield from self._pattern.findall(document.given)
-            yield from self._pattern.findall(
-                document.text if document.chat is None else document.whole
-            )
 
 
 def _times(tokens: Mapping[str, int]) -> str:

@@ -146,6 +146,21 @@ def rows_to(x_MD: Tensor, where_M: Tensor, shape_BT: torch.Size) -> Tensor:
     return nothing.index_copy(0, where_M, x_MD).view(*shape_BT, x_MD.shape[-1])
 
 
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches of one width as one, in order."""
+    hosts = [batch.host for batch in batches]
+    return Batch(
+        torch.cat([batch.tokens_BT for batch in batches]),
+        torch.cat([batch.segments_BT for batch in batches]),
+        torch.cat([batch.valid_BT for batch in batches]),
+        torch.cat([batch.targets_BT for batch in batches]),
+        HostCopy(
+            np.concatenate([host.segments_BT for host in hosts]),
+            np.concatenate([host.valid_BT for host in hosts]),
+        ),
+    )
+
+
 def next_in_document(segments_BT: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Whether the next token is of the same document, (B, T - 1)."""
     later_BT = segments_BT[:, 1:]

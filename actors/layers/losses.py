@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +21,6 @@ from torch import Tensor
 from actors.layers.precision import widen
 from actors.layers.predicted import Teacher as Teacher
 from actors.layers.predicted import entropy, log_probabilities
-
-JS_NOISE = 1e-6  # nats; what rounding makes of two equal float32 distributions
 
 
 def own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -140,102 +137,6 @@ def recall(teacher: Teacher | Tensor, student_logits_NV: Tensor, strength: float
     return (weight_N * teacher.kl_to(student)).mean()
 
 
-def jensen_shannon(logp_NV: Tensor, logq_NV: Tensor) -> Tensor:
-    """JS(p, q) of each position, (N,), in [0, ln 2]."""
-    middle = torch.logaddexp(logp_NV, logq_NV) - math.log(2.0)
-    return (0.5 * (kl(logp_NV, middle) + kl(logq_NV, middle))).clamp_min(0.0)
-
-
-@dataclass(frozen=True)
-class SyncParts:
-    """What sync is computed from at each position, (N,).
-
-    Attributes:
-        changed_N: how far the data layer changed, JS(p_thetak, p_thetaref), nats.
-        teacher_N: weight of the teacher, as in `teacher_weights`.
-        follow_N: KL(p_thetak || q_phi), nats.
-        agreed_N: 1 where the memory had agreed with the data layer, else 0.
-        stay_N: KL(q_phi- || q_phi), nats.
-    """
-
-    changed_N: Tensor
-    teacher_N: Tensor
-    follow_N: Tensor
-    agreed_N: Tensor
-    stay_N: Tensor
-
-    def weighted(self, median: Tensor) -> Tensor:
-        """Sync of each position, where half of the positions changed less than `median`."""
-        with torch.no_grad():
-            tiny = torch.finfo(self.changed_N.dtype).tiny
-            weight_N = self.changed_N / (self.changed_N + median).clamp_min(tiny)
-        follow_N = weight_N * self.teacher_N * self.follow_N
-        return follow_N + (1 - weight_N) * self.agreed_N * self.stay_N
-
-
-def sync_parts(
-    teacher: Teacher | Tensor,
-    ref_logits_NV: Tensor,
-    before_logits_NV: Tensor,
-    student_logits_NV: Tensor,
-    strength: float = 0.0,
-) -> SyncParts:
-    """The parts of `sync`, which has the same arguments."""
-    teacher, before = Teacher.of(teacher), Teacher.of(before_logits_NV)
-    changed_N, agreed_N = changes(teacher, ref_logits_NV, before.logp_NV.argmax(-1))
-    student = log_probabilities(student_logits_NV)
-    return SyncParts(
-        changed_N,
-        teacher_weights(teacher, student, strength),
-        teacher.kl_to(student),
-        agreed_N,
-        before.kl_to(student),
-    )
-
-
-@torch.no_grad()
-def changes(teacher: Teacher, ref_logits_NV: Tensor, before_N: Tensor) -> tuple[Tensor, Tensor]:
-    """How far the data layer changed, and where the memory had agreed with it: `changed_N` and
-    `agreed_N` of `SyncParts`.
-
-    Args:
-        teacher: the adopted data layer, with log probabilities.
-        ref_logits_NV: the data layer when the memory last trained.
-        before_N: the memory's likeliest tokens at the start of the interval.
-    """
-    ref_NV = log_probabilities(ref_logits_NV)
-    changed_N = jensen_shannon(teacher.logp_NV, ref_NV)
-    changed_N = changed_N.masked_fill(changed_N < JS_NOISE, 0.0)
-    return changed_N, (before_N == ref_NV.argmax(-1)).to(changed_N.dtype)
-
-
-def sync(
-    teacher: Teacher | Tensor,
-    ref_logits_NV: Tensor,
-    before_logits_NV: Tensor,
-    student_logits_NV: Tensor,
-    all_ranks: Callable[[Tensor], Tensor] = lambda own: own,
-    strength: float = 0.0,
-) -> Tensor:
-    """L_sync = E[w h KL(p_thetak || q_phi) + (1 - w) a KL(q_phi- || q_phi)], w = JS / (JS + its
-    median over N), h as in `teacher_weights`.
-
-    Where the data layer changed since the memory last trained, follow it; where it did not and the
-    memory was right, stay. JS is between p_thetak and p_thetaref; a = 1 where q_phi- agreed with
-    p_thetaref on the likeliest token. Nats per token.
-
-    Args:
-        teacher: the adopted data layer, or its logits (N, V).
-        ref_logits_NV: the data layer when the memory last trained.
-        before_logits_NV: the memory at the start of the interval.
-        student_logits_NV: the memory now; the only one that gets a gradient.
-        all_ranks: this rank's values, (N,), -> those of all ranks; the median is theirs.
-        strength: as in `teacher_weights`.
-    """
-    parts = sync_parts(teacher, ref_logits_NV, before_logits_NV, student_logits_NV, strength)
-    return parts.weighted(all_ranks(parts.changed_N).median()).mean()
-
-
 def balance(
     side_scores_2NHS: Tensor, all_ranks: Callable[[Tensor], Tensor] = lambda own: own
 ) -> Tensor:
@@ -258,11 +159,3 @@ def balance(
     use_2HS = (sum_2HS + (total[:-1].view_as(mine) - mine)) / total[-1].clamp_min(1)
     entropy_2H = -(use_2HS * use_2HS.clamp_min(1e-20).log()).sum(-1)
     return (math.log(use_2HS.shape[-1]) - entropy_2H).mean()
-
-
-def assist(log_mixed_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """L_assist = L_help with theta frozen: the memory learns what helps the mixture.
-
-    The gradient reaches phi through the read and through its own prediction; nats per token.
-    """
-    return help_(log_mixed_NV, targets_N)

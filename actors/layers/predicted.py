@@ -30,6 +30,7 @@ from actors.layers.precision import in_float32, widen
 # Logits of one part, where no setting says otherwise. On a CPU: what the allocator keeps for the
 # next part (glibc maps what is above 32 MiB anew each time, which costs as much as computing it).
 CPU_LOGITS, GPU_LOGITS = 6 << 20, 1 << 28
+TINY_BUCKET = 1e-6  # a bucket's probability is no smaller: it is 1 less a sum in float32
 
 
 def positions_at_once(num_tokens: int, device: torch.device, setting: int | None = None) -> int:
@@ -116,8 +117,51 @@ class Teacher:
         """KL(teacher || student) of each position, (N,), nats."""
         return (self.p_NV * (self.logp_NV - student_logp_NV)).sum(-1)
 
+    @property
+    def least_cross_N(self) -> Tensor:
+        """The cross-entropy of a prediction that is the teacher's own, nats."""
+        return self.entropy_N
+
     def __len__(self) -> int:
         return len(self.p_NV)
+
+
+@dataclass(frozen=True)
+class FewLikeliest:
+    """What a teacher found likeliest at N positions, K token ids each; of all others together only
+    the probability is known.
+
+    Attributes:
+        ids_NK: the token ids, the likeliest first.
+        p_NK: their probabilities.
+        entropy_N: of the teacher's whole distribution, nats.
+    """
+
+    ids_NK: Tensor
+    p_NK: Tensor
+    entropy_N: Tensor
+
+    @property
+    def rest_N(self) -> Tensor:
+        """Probability of all other ids."""
+        return (1.0 - self.p_NK.sum(-1)).clamp_min(0.0)
+
+    @property
+    def least_cross_N(self) -> Tensor:
+        """As `Teacher.least_cross_N`, of the ids and the bucket."""
+        p_NB = torch.cat([self.p_NK, self.rest_N.unsqueeze(-1)], dim=-1)
+        return -torch.xlogy(p_NB, p_NB).sum(-1)
+
+    def at(self, some: slice) -> FewLikeliest:
+        """Some of the positions."""
+        return FewLikeliest(self.ids_NK[some], self.p_NK[some], self.entropy_N[some])
+
+    def first(self, num: int) -> FewLikeliest:
+        """The first `num` positions."""
+        return self.at(slice(num))
+
+    def __len__(self) -> int:
+        return len(self.p_NK)
 
 
 def _over(q_NV: Tensor) -> Tensor:
@@ -132,7 +176,7 @@ def _below(weights_MV: Tensor, z_MV: Tensor, top_M: Tensor) -> Tensor:
     return top_M - (weights_MV * z_MV).sum(-1)
 
 
-Teachers = Mapping[str, Teacher]
+Teachers = Mapping[str, Teacher | FewLikeliest]
 NO_TEACHERS: Teachers = MappingProxyType({})
 
 
@@ -159,8 +203,9 @@ class Predicted:
         num_entropies: int = 0,
     ) -> None:
         self._teachers = teachers
+        known = [_known(teacher) for teacher in teachers.values()]
         self.nll_N, self.logsumexp_N, self._entropy_M, *crosses = _Statistics.apply(
-            logits_NV, targets_N, num_entropies, *(t.p_NV for t in teachers.values())
+            logits_NV, targets_N, num_entropies, *(x for pair in known for x in pair)
         )
         self._crosses = dict(zip(teachers, crosses, strict=True))
 
@@ -169,11 +214,23 @@ class Predicted:
         assert num <= len(self._entropy_M)
         return self._entropy_M[:num]
 
+    def spread(self, some: slice) -> tuple[Tensor, Tensor]:
+        """`logsumexp_N` and the entropy, nats, of some positions, without gradient."""
+        assert len(self._entropy_M) == len(self.nll_N)
+        return self.logsumexp_N.detach()[some], self._entropy_M[some]
+
     def kl(self, num: int, *names: str) -> tuple[Tensor, ...]:
         """KL(teacher || prediction) of the first `num` positions, (M,), nats, for each teacher."""
         return tuple(
-            self._crosses[name][:num] - self._teachers[name].entropy_N[:num] for name in names
+            self._crosses[name][:num] - self._teachers[name].least_cross_N[:num] for name in names
         )
+
+
+def _known(teacher: Teacher | FewLikeliest) -> tuple[Tensor, Tensor | None]:
+    """Probabilities, and of which token ids where they are not of all."""
+    if isinstance(teacher, Teacher):
+        return teacher.p_NV, None
+    return teacher.p_NK, teacher.ids_NK
 
 
 class _Statistics(torch.autograd.Function):
@@ -184,15 +241,20 @@ class _Statistics(torch.autograd.Function):
         lse = log sum exp z              dz = q
         H(q) = lse - sum q z             none
         cross entropy = lse - sum p z    dz = q - p, for each teacher p
+        of a few ids and a bucket of     dz = q - p at the ids,
+        probabilities r and q':              q (1 - r / q') elsewhere
+        - sum p log q - r log q'
 
     q is made in the forward pass and becomes dz in the backward pass, in place.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, logits_NV: Tensor, targets_N: Tensor, num_entropies: int, *ps_MV: Tensor
+        ctx: Any, logits_NV: Tensor, targets_N: Tensor, num_entropies: int, *known: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """Returns nll (N,), lse (N,), entropies, and a cross entropy for each of `ps_MV`."""
+        """Returns nll (N,), lse (N,), entropies, and a cross entropy for each teacher, of which
+        `known` has two entries, as `_known` gives them.
+        """
         z_NV = widen(logits_NV)
         q_NV = z_NV.softmax(-1)
         top_N, over_N = z_NV.amax(-1), _over(q_NV)
@@ -203,8 +265,20 @@ class _Statistics(torch.autograd.Function):
             return over_N[:num] + _below(weights_MV, z_NV[:num], top_N[:num])
 
         entropy_M = less_mean(q_NV[:num_entropies])
-        crosses = [less_mean(p_MV) for p_MV in ps_MV]
-        ctx.save_for_backward(targets_N, q_NV, *ps_MV)
+        crosses, saved = [], []
+        for p, ids_MK in zip(known[::2], known[1::2], strict=True):
+            assert p is not None
+            if ids_MK is None:
+                crosses.append(less_mean(p))
+                saved += [p, None, None]
+                continue
+            num, rest_M = len(p), (1.0 - p.sum(-1)).clamp_min(0.0)
+            others_M = (1.0 - q_NV[:num].gather(1, ids_MK).sum(-1)).clamp_min(TINY_BUCKET)
+            among_MK = z_NV[:num].gather(1, ids_MK) - top_N[:num, None]
+            of_ids_M = (p * (over_N[:num, None] - among_MK)).sum(-1)
+            crosses.append(of_ids_M - rest_M * others_M.log())
+            saved += [p, ids_MK, rest_M / others_M]
+        ctx.save_for_backward(targets_N, q_NV, *saved)
         ctx.dtype = logits_NV.dtype
         ctx.mark_non_differentiable(entropy_M)
         return over_N + (top_N - chosen_N), over_N + top_N, entropy_M, *crosses
@@ -215,16 +289,25 @@ class _Statistics(torch.autograd.Function):
         ctx: Any, nll_N: Tensor, lse_N: Tensor, _entropy_M: Tensor, *crosses: Tensor
     ) -> tuple[Tensor | None, ...]:
         """The logits' gradient; q is used up, so that a graph has one backward pass."""
-        targets_N, dz_NV, *ps_MV = ctx.saved_tensors
-        whole_N = nll_N + lse_N
-        for cross_M in crosses:
-            whole_N[: len(cross_M)] += cross_M
+        targets_N, dz_NV, *saved = ctx.saved_tensors
+        known = list(zip(saved[::3], saved[1::3], saved[2::3], crosses, strict=True))
+        whole_N, of_ids = nll_N + lse_N, []
+        for p_MK, ids_MK, ratio_M, cross_M in known:
+            if ids_MK is None:
+                whole_N[: len(cross_M)] += cross_M
+            else:
+                whole_N[: len(cross_M)] += cross_M * (1.0 - ratio_M)
+                q_MK = dz_NV[: len(cross_M)].gather(1, ids_MK)
+                of_ids.append((ids_MK, (q_MK * ratio_M[:, None] - p_MK) * cross_M[:, None]))
         dz_NV.mul_(whole_N[:, None])
-        for p_MV, cross_M in zip(ps_MV, crosses, strict=True):
-            dz_NV[: len(p_MV)].addcmul_(p_MV, cross_M[:, None], value=-1)
-        at = torch.arange(len(targets_N), device=targets_N.device), targets_N
-        dz_NV.index_put_(at, dz_NV[at] - nll_N)  # one place a row: in any order the same bits
-        return dz_NV.to(ctx.dtype), None, None, *(None for _ in ps_MV)
+        for p_MV, ids_MK, _, cross_M in known:
+            if ids_MK is None:
+                dz_NV[: len(p_MV)].addcmul_(p_MV, cross_M[:, None], value=-1)
+        rows_N = torch.arange(len(targets_N), device=targets_N.device)
+        for ids_MK, more_MK in of_ids:
+            dz_NV[rows_N[: len(ids_MK), None], ids_MK] += more_MK
+        dz_NV[rows_N, targets_N] -= nll_N  # no place comes twice: in any order the same bits
+        return dz_NV.to(ctx.dtype), None, None, *(None for _ in range(2 * len(crosses)))
 
 
 def linear(x_ND: Tensor, weight: Tensor, rows: slice, into_grad: bool) -> Tensor:

@@ -54,6 +54,7 @@ def fork_spec(
     layer["lora"] = {**layer["lora"], "export": "merged"}  # a fork is never exported
     layer |= {"pretrained": export, "fields": dropouts, "fresh_port": False, "compile": False}
     values["memory"]["layer"] |= {"start_from": export, "compile": False}  # forks are short
+    values["memory"]["teacher"] = "mirror"  # beside it in this process anyway
     for name in (DATA, MEMORY):
         group: dict[str, Any] = values[name]
         before = spec.group(name)

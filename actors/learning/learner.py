@@ -193,7 +193,7 @@ class Learner:
         if not self._plan.assist:
             return alone
         _, both = predict_both(self._pair.data, memory, batch, y_BTD, batch.valid_at_N, scale_BT)
-        through = losses.assist(both.mixed().logp, targets_N)
+        through = losses.help_(both.mixed().logp, targets_N)
         through = through + self._spec.losses.reader * losses.own(both.logits, targets_N)
         return alone + self._plan.assist * through
 

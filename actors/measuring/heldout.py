@@ -10,8 +10,8 @@ Shapes: B sequences, T tokens, N valid positions, H hidden size, D memory width,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,6 @@ from actors.machine.progress import Progress, unseen
 from actors.measuring.voices import BATCH_TOKENS, predict_voice
 
 MARGIN = 0.1  # a new answer counts as a change if it is likelier than the old one by so much
-SYNC_SEQUENCES = 16  # whose median of sync's weights is one, as in a batch of training by default
 
 
 def parts(batch: Batch, batch_tokens: int = BATCH_TOKENS) -> Iterator[Batch]:
@@ -54,23 +53,20 @@ def agreement(
 @torch.no_grad()
 def heldout_figures(
     pair: Pair,
-    before: Pair | None,
     batch: Batch,
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress = unseen,
 ) -> dict[str, float]:
-    """Means over the valid positions of `batch`, in nats or shares; `before` is the previous pair,
-    for sync; `progress` sees the sequences that are done.
+    """Means over the valid positions of `batch`, in nats or shares; `progress` sees the sequences
+    that are done.
 
     Keys: own_loss, help_loss, help_gain, recall_kl, recall_agreement, self_loss, mixing,
-    slots_used_frac, slots_top1pct_share, sync_loss where there is a pair before, and
-    ngram_collisions_frac where addresses are hashes.
+    slots_used_frac, slots_top1pct_share, and ngram_collisions_frac where addresses are hashes.
     """
     sums: defaultdict[str, float] = defaultdict(float)
     slot_reads = torch.zeros(
         pair.memory.spec.num_slots, dtype=torch.int64, device=batch.tokens_BT.device
     )
-    synced: list[losses.SyncParts] = []
     contexts: list[Tensor] = []
     num_done, num = 0, len(batch.tokens_BT)
     for part in parts(batch, batch_tokens):
@@ -87,8 +83,6 @@ def heldout_figures(
         own_NH, help_NH = hidden_at(pair.data, part), hidden_at(pair.data, part, read.y)
         y_ND, targets_N = rows_at(read.y, part.valid_at_N), part.targets_N
         fresh_N = None if read.freshness is None else rows_at(read.freshness, part.valid_at_N)
-        old = None if before is None else (hidden_at(before.data, part),
-                                           read_at_valid(before.memory, part))  # fmt: skip
         for some in parts_of(len(y_ND), pair.data.positions_at_once):
             own_NV = pair.data.logits_at(own_NH[some])
             memory_NV = pair.memory.predict(y_ND[some])
@@ -106,12 +100,6 @@ def heldout_figures(
             }
             for name, value in figures.items():
                 sums[name] += float(value) * len(own_NV)
-            if before is not None and old is not None:
-                ref_NV = before.data.logits_at(old[0][some])
-                before_NV = before.memory.predict(old[1][some])
-                synced.append(losses.sync_parts(own_NV, ref_NV, before_NV, memory_NV))
-    if synced:
-        sums["sync_loss"] = _sync_sum(synced, batch)
     means = {name: value / max(1, batch.num_valid) for name, value in sums.items()}
     means["help_gain"] = means["own_loss"] - means["help_loss"]
     if pair.memory.ngrams is not None and contexts:
@@ -125,22 +113,8 @@ GENERAL = ("own_loss", "help_loss", "mixing")
 @torch.no_grad()
 def general_figures(pair: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS) -> dict[str, float]:
     """Figures of windows of general text: general_own_loss, general_help_loss, general_mixing."""
-    found = heldout_figures(pair, None, batch, batch_tokens)
+    found = heldout_figures(pair, batch, batch_tokens)
     return {f"general_{name}": found[name] for name in GENERAL}
-
-
-def _sync_sum(synced: Sequence[losses.SyncParts], batch: Batch) -> float:
-    """Sync of all positions, each beside those of the 16 sequences that it is in."""
-    names = [field.name for field in fields(losses.SyncParts)]
-    whole = {name: torch.cat([getattr(part, name) for part in synced]) for name in names}
-    total, start = 0.0, 0
-    for first in range(0, len(batch.tokens_BT), SYNC_SEQUENCES):
-        stop = start + batch.rows(slice(first, first + SYNC_SEQUENCES)).num_valid
-        if stop > start:
-            some = losses.SyncParts(**{name: of[start:stop] for name, of in whole.items()})
-            total += float(some.weighted(some.changed_N.median()).sum())
-        start = stop
-    return total
 
 
 def slot_use(reads_S: Tensor) -> dict[str, float]:
@@ -167,15 +141,17 @@ class Reflection:
 
 @torch.no_grad()
 def token_reflection(
-    pair: Pair, before: Pair, batch: Batch, batch_tokens: int = BATCH_TOKENS
+    pair: Pair, before: DataLayer, batch: Batch, batch_tokens: int = BATCH_TOKENS
 ) -> Reflection:
-    """Reflection over next tokens: a probe is a valid position, its answer the likeliest token."""
+    """Reflection over next tokens: a probe is a valid position, its answer the likeliest token;
+    `before`: the data layer before.
+    """
     changed = followed = 0
     for part in parts(batch, batch_tokens):
-        old_NH, new_NH = hidden_at(before.data, part), hidden_at(pair.data, part)
+        old_NH, new_NH = hidden_at(before, part), hidden_at(pair.data, part)
         y_ND = read_at_valid(pair.memory, part)
         for some in parts_of(len(y_ND), pair.data.positions_at_once):
-            old_N = before.data.logits_at(old_NH[some]).argmax(-1)
+            old_N = before.logits_at(old_NH[some]).argmax(-1)
             p_NV = F.softmax(pair.data.logits_at(new_NH[some]), dim=-1)
             top_N, new_N = p_NV.max(-1)
             moved_N = (new_N != old_N) & (top_N - p_NV.gather(1, old_N[:, None])[:, 0] > MARGIN)

@@ -98,7 +98,7 @@ class KnowledgeTest:
     def measure(self, pair: Pair, ask: bool = True, progress: Progress = unseen) -> Knowledge:
         """Held-out figures and, with `ask`, the share of questions that each voice answers."""
         held_out, seen = (self._unseen, self._seen) if ask else ([], [])
-        figures = heldout_figures(pair, None, self._batch, self._batch_tokens, progress)
+        figures = heldout_figures(pair, self._batch, self._batch_tokens, progress)
         if self._general is not None:
             figures |= general_figures(pair, self._general, self._batch_tokens)
         return Knowledge(

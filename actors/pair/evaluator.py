@@ -16,6 +16,7 @@ from actors.corpus.general_text import shown_general_text
 from actors.corpus.kept_windows import kept_windows
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, to_batch
+from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
 from actors.lessons.lesson_files import Exam, read_exam, read_kept_lessons
 from actors.lessons.live_lessons import as_lesson
@@ -25,6 +26,7 @@ from actors.measuring.heldout import general_figures, heldout_figures, token_ref
 from actors.measuring.knowledge import HELD_OUT, TRAINED_ON
 from actors.measuring.lesson_exam import LessonExam
 from actors.measuring.probing import accuracy_of, answer_reflection, decode_greedily, prompt_tokens
+from actors.measuring.samples import given_and_learned
 from actors.measuring.voices import VOICES
 from actors.pair.export_check import export_checked
 from actors.pair.telling import solve_told
@@ -70,7 +72,7 @@ class Evaluator:
         self._starting = starting or StartingModel(spec, self._tokenizer)
         self.pair = self._build_pair() if pair is None else _on(pair, self._device)
         self._flats = _flats_of(self.pair)
-        self._before: Pair | None = None  # built with the second version
+        self._before: DataLayer | None = None  # built with the second version
         self._versions: tuple[int, int] | None = None
         self._answers: list[tuple[int, ...]] = []
         self._warnings: tuple[str, ...] = ()
@@ -89,11 +91,15 @@ class Evaluator:
             lessons, exam = read_kept_lessons(spec.teach), read_exam(spec.teach)
             self._lesson_exam = LessonExam(self._tokenizer, lessons, exam, self._batch_tokens)
 
-    def _build_pair(self) -> Pair:
+    def _build_data(self) -> DataLayer:
         spec, tokenizer, device = self._spec, self._tokenizer, self._device
-        data = build_data_layer(spec, tokenizer, device, self._starting).eval()
-        memory = build_memory_layer(spec, tokenizer, data.vocab_rows, device)
-        return Pair(data.requires_grad_(False), memory.requires_grad_(False))
+        layer = build_data_layer(spec, tokenizer, device, self._starting).eval()
+        return layer.requires_grad_(False)
+
+    def _build_pair(self) -> Pair:
+        data = self._build_data()
+        memory = build_memory_layer(self._spec, self._tokenizer, data.vocab_rows, self._device)
+        return Pair(data, memory.requires_grad_(False))
 
     def adopt(
         self, headers: Sequence[Sequence[Header]], buckets: Sequence[Sequence[ByteArray]]
@@ -107,12 +113,7 @@ class Evaluator:
         for flat, own_headers, own_buckets in zip(self._flats, headers, buckets, strict=True):
             verify(flat, own_headers, own_buckets)
         if self._versions is not None:
-            if self._before is None:
-                self._before = self._build_pair()
-                self._before_flats = _flats_of(self._before)
-            for flat, before in zip(self._flats, self._before_flats, strict=True):
-                before.buffer.copy_(flat.buffer)
-            self._before.memory.writes = self.pair.memory.writes
+            self._keep_before()
         for flat, own_headers, own_buckets in zip(self._flats, headers, buckets, strict=True):
             copy_into(flat, own_headers, own_buckets)
         told = headers[1][0].told
@@ -120,6 +121,15 @@ class Evaluator:
             self._kept()
         self._live = headers[0][0].lessons
         self._warnings = solve_told(self.pair.memory, self._tokenizer, told)
+
+    def _keep_before(self) -> None:
+        """Keeps the data layer as it is, where the next one's tokens are compared with its own."""
+        if self._unseen[: self._spec.evaluation.probes]:
+            return
+        if self._before is None:
+            self._before = self._build_data()
+            self._before_flat = flatten(self._before, self._before.base)
+        self._before_flat.buffer.copy_(self._flats[0].buffer)
 
     def _kept(self) -> None:
         """Gives the memory the sample of its text that it keeps, once."""
@@ -154,9 +164,7 @@ class Evaluator:
             (sizes.final_windows, sizes.final_probes) if final else (sizes.windows, sizes.probes)
         )
         batch = self._heldout(num_windows)
-        figures = heldout_figures(
-            self.pair, self._before, batch, sizes.batch_tokens, self._progress
-        )
+        figures = heldout_figures(self.pair, batch, sizes.batch_tokens, self._progress)
         if self._general is not None:
             self._progress("general text")
             figures |= general_figures(self.pair, self._general, sizes.batch_tokens)
@@ -259,14 +267,9 @@ class Evaluator:
         self._progress("a few questions")
         if self._unseen:
             questions = [(p.prompt, " or ".join(p.answers)) for p in self._unseen[:num]]
+            prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in questions]
         else:
-            batch = self._heldout(self._spec.evaluation.windows)
-            half = max(1, batch.tokens_BT.shape[1] // 2)
-            questions = []
-            for row in batch.tokens_BT[:num].tolist():
-                after = tokenizer.decode(row[half : half + QUESTION_TOKENS])
-                questions.append((tokenizer.decode(row[:half]), after))
-        prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in questions]
+            questions, prompts = self._samples(num)
         continued = {
             v: decode_greedily(
                 self.pair, v, prompts, tokenizer.end, batch_tokens=self._batch_tokens
@@ -284,6 +287,24 @@ class Evaluator:
             )
             for i, (prompt, expected) in enumerate(questions)
         )
+
+    def _samples(self, num: int) -> tuple[list[tuple[str, str]], list[list[int]]]:
+        """Of held-out text: what is asked, what really follows, and the tokens of the former."""
+        batch, tokenizer = self._heldout(self._spec.evaluation.windows), self._tokenizer
+        half = max(1, batch.tokens_BT.shape[1] // 2)
+        questions, prompts = [], []
+        for row, segments, valid in zip(
+            batch.tokens_BT[:num].tolist(),
+            batch.host.segments_BT[:num].tolist(),
+            batch.host.valid_BT[:num].tolist(),
+            strict=True,
+        ):
+            given = given_and_learned(row, segments, valid)
+            asked, after = given or (row[:half], row[half:])
+            prompt = tokenizer.decode(asked)
+            questions.append((prompt, tokenizer.decode(after[:QUESTION_TOKENS])))
+            prompts.append(asked if given else prompt_tokens(tokenizer, prompt))
+        return questions, prompts
 
 
 def _on(pair: Pair, device: torch.device) -> Pair:

@@ -30,11 +30,11 @@ from actors.layers.data_layer import packed_inputs
 from actors.layers.pair import Pair
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.heldout import parts as rows_of
+from actors.measuring.sampling import openings
 from actors.measuring.voices import VOICES, Voice
 from actors.pair import tandem_model
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.training.sampling import openings
 from actors.weights.adapter_files import adapter_beside, with_adapter
 from actors.weights.export_files import DATA_LAYER
 from actors.weights.pair_export import copy_export, export_folder, exported_modules, exported_pair
@@ -76,7 +76,7 @@ def check_export(root: Path, tokenizer: Tokenizer, pair: Pair, heldout: Windows)
     _check_tokenizer(root, tokenizer, documents)
     batch = to_batch(documents, pair.memory.values.device)
     plain, tolerance = exported_pair(pair), _tolerance(pair)
-    figures = heldout_figures(pair, None, batch)
+    figures = heldout_figures(pair, batch)
     trained = {voice: figures[name] for voice, name in LOSS_OF.items()}
     _check_plain(root, plain, batch, trained["own"], tolerance)
     try:

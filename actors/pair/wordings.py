@@ -42,13 +42,17 @@ class WrittenText:
 
     Args:
         texts: documents; those that are no single sentence with a full stop say nothing here.
+
+    Attributes:
+        documents: each once, without spaces around it.
+        sentences: of those that say something, less the full stop, sorted.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        stripped = {text.strip() for text in texts}
+        self.documents = {text.strip() for text in texts}
         self.sentences = sorted(
             text[:-1].rstrip()
-            for text in stripped
+            for text in self.documents
             if text.endswith(".") and 3 <= text.count(" ") + 1 <= MOST_WORDS
         )
 

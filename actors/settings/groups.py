@@ -195,6 +195,11 @@ class DataGroupSpec(_GroupSpec):
     )
 
     @property
+    def num_helped(self) -> int:
+        """Sequences that read beside others that train the data layer alone."""
+        return min(max(1, round(self.batch_size * self.help_frac)), self.batch_size - 1)
+
+    @property
     def own_port_lr(self) -> float | None:
         """The port's peak rate; None: it has that of the rest."""
         if self.port_lr is None and self.layer.keeps_some:
@@ -214,6 +219,13 @@ class MemoryGroupSpec(_GroupSpec):
     """The memory layer and the group that trains it."""
 
     layer: MemoryLayerSpec = Field(default_factory=MemoryLayerSpec)
+    teacher: Literal["mirror", "said"] = Field(
+        "mirror",
+        description="Whom the memory recalls. `mirror`: a copy of the data layer, asked on a share "
+        "of each batch. `said`: nobody is asked; on the text that the data layer just trained on "
+        "without reading, its own likeliest tokens come with each version, and the memory's "
+        "workers hold no copy of it. Then fresh and replayed text teach the text alone.",
+    )
     value_lr: Annotated[float, Mark.PERTURBABLE, Mark.FITTED] = Field(
         1e-2,
         gt=0,
@@ -230,13 +242,6 @@ class MemoryGroupSpec(_GroupSpec):
         le=1,
         description="Share of a batch's sequences on which recall is computed; lower it where the "
         "data layer's forward pass for it takes too long.",
-    )
-    sync_frac: float = Field(
-        0.25,
-        gt=0,
-        le=1,
-        description="Share of a batch's sequences on which sync is computed, at three more forward "
-        "passes.",
     )
     given_frac: float = Field(
         0.25,

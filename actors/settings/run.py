@@ -50,7 +50,10 @@ class LossWeights(Spec):
         "text from the run's own.",
     )
     recall: float = Field(
-        1.0, ge=0, description="The memory learns to predict what the data layer predicts."
+        1.25,
+        ge=0,
+        description="The memory learns to predict what the data layer predicts. More imitates more "
+        "closely, less lets the memory know what the data layer does not.",
     )
     self_: float = Field(
         1.0, ge=0, alias="self", description="Next-token loss of the memory alone."
@@ -70,16 +73,16 @@ class LossWeights(Spec):
         le=1,
         description="How much less `self` counts where the data layer is sure of another token "
         "than the text has: at 1 the text does not count there at all, so that the memory follows "
-        "a data layer that was taught something else. Only on sequences on which recall or sync is "
-        "computed (memory.recall_frac, memory.sync_frac).",
+        "a data layer that was taught something else. Only on sequences on which recall is "
+        "computed (memory.recall_frac).",
     )
     recall_yields: float = Field(
         1.0,
         ge=0,
-        description="How much less recall and sync count where the memory is surer than the data "
-        "layer: they are multiplied with exp(-a*d), a this setting and d the nats by which the "
-        "data layer's entropy is higher. So a data layer that knows nothing yet does not keep the "
-        "memory from learning. 0: they count everywhere.",
+        description="How much less recall counts where the memory is surer than the data layer: it "
+        "is multiplied with exp(-a*d), a this setting and d the nats by which the data layer's "
+        "entropy is higher. So a data layer that knows nothing yet does not keep the memory from "
+        "learning. 0: it counts everywhere.",
     )
     encoder: float = Field(
         3.0,
@@ -88,22 +91,10 @@ class LossWeights(Spec):
         "predict without its slots. Trains addresses that also fit unseen wordings; used in "
         "training only.",
     )
-    sync: float = Field(
-        0.5,
-        ge=0,
-        description="Where the data layer's prediction has just changed the memory follows, "
-        "elsewhere it stays.",
-    )
     balance: float = Field(
         0.01,
         ge=0,
         description="Even use of the slots; raise it where heldout.slots_used_frac stays low.",
-    )
-    assist: float = Field(
-        0.0,
-        ge=0,
-        description="Loss of both layers together with the data layer frozen: trains the memory to "
-        "help.",
     )
 
     @classmethod
@@ -119,9 +110,9 @@ class LossWeights(Spec):
                 "losses.own and losses.help are both 0: the data group would train on nothing; "
                 "raise one of them"
             )
-        if self.recall + self.self_ + self.sync + self.assist == 0:
+        if self.recall + self.self_ == 0:
             raise ValueError(
-                "losses.recall, self, sync and assist are all 0: the memory group would train on "
+                "losses.recall and self are both 0: the memory group would train on "
                 "nothing; raise one of them"
             )
         return self
@@ -270,12 +261,42 @@ class RunSpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_is_said_is_enough(self) -> Self:
+        if self.memory.teacher != "said":
+            return self
+        needs = {
+            "teach": self.teach.is_on,
+            "mix.sampled": self.mix.sampled > 0,
+            "losses.self_yields": self.losses.self_yields > 0,
+        }
+        if asks := [name for name, needed in needs.items() if needed]:
+            raise ValueError(
+                f"memory.teacher said leaves the memory group no data layer to ask, which "
+                f"{asks[0]} does; set memory.teacher=mirror"
+                + ("" if asks[0] == "teach" else f", or {asks[0]}=0")
+            )
+        if not self.num_alone:
+            raise ValueError(
+                "memory.teacher said, but every sequence of the data group reads the memory (as "
+                "with data.layer.train port, or losses.own 0), so that nothing is said without "
+                "it; set memory.teacher=mirror"
+            )
+        return self
+
     @property
-    def syncs(self) -> bool:
-        """Whether sync takes part: a data layer whose model keeps its bits never changes what it
-        predicts, so that there is nothing to follow.
-        """
-        return self.losses.sync > 0 and not self.data.layer.keeps_model
+    def num_reading(self) -> int:
+        """Sequences of the data group's batch that read the memory."""
+        if self.losses.help == 0:
+            return 0
+        if self.losses.own == 0 or self.data.layer.keeps_model:
+            return self.data.batch_size
+        return self.data.num_helped
+
+    @property
+    def num_alone(self) -> int:
+        """Those that don't."""
+        return self.data.batch_size - self.num_reading
 
     @property
     def shows_general_text(self) -> bool:

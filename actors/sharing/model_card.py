@@ -150,7 +150,8 @@ def _heldout(origin: Mapping[str, Any]) -> Iterable[str]:
         before = start.get("accuracy")
         if before:
             cells = (_share(before.get(v)) for v in (*VOICES, "baseline"))
-            answers.append(("before training", *cells))
+            asked = f"before training ({start.get('num_probes', '?')} questions)"
+            answers.append((asked, *cells))
         yield (
             f"Whole answers right, of {origin.get('num_probes', '?')} questions. The control says "
             "the most frequent answer of each relation."

@@ -64,6 +64,29 @@ def publish(
     return header, buckets
 
 
+def verify_said(headers: Sequence[Header], buckets: Sequence[ByteArray], num_bytes: int) -> None:
+    """Checks that a version's bucket with what the data layer said is there and unaltered.
+
+    Args:
+        headers, buckets: of the version; no bucket but that one.
+        num_bytes: that it has.
+
+    Raises:
+        SnapshotError: naming the version, what was expected and what was got.
+    """
+    name = f"what {headers[0].group} v{headers[0].version} said"
+    sizes = [bucket.size for bucket in buckets]
+    if sizes != [num_bytes]:
+        raise SnapshotError(
+            f"{name}: got buckets of {sizes} bytes, expected one of {num_bytes:,}; both groups "
+            "must be built from the same config"
+        )
+    have, want = (checksum(buckets[0]),), headers[0].said_checksums
+    if have != want:
+        got, expected = (", ".join(f"{c:016x}" for c in sums) or "none" for sums in (have, want))
+        raise SnapshotError(f"{name}: checksum {got} != {expected}; its bytes were altered")
+
+
 def other_base(made_with: str, here: str) -> str:
     """What is wrong where weights belong to another frozen model than this process has."""
     return (

@@ -13,6 +13,7 @@ from actors.sources.documents import Document
 from actors.wire import CorpusError
 
 SHOWN_COLUMNS = 20
+SETTINGS = "set text_column, or prompt_column and completion_column, or messages_column"
 TEXT, LIST = "text", "list"  # what a column may hold
 IN_WORDS = {(TEXT,): "text", (LIST,): "a list of messages", (LIST, TEXT): "a list, or JSON text",
             (TEXT, LIST): "text, or a list of messages"}  # fmt: skip
@@ -26,10 +27,12 @@ class Columns:
         names: in the order in which `documents` takes their values.
         kind: `text`: a text, or prompt and completion; `messages`: a chat and, where there is a
             second column, its tools; `exchange`: prompt and completion as a chat.
+        if_missing: what to do where a row has no such column.
     """
 
     names: tuple[str, ...]
     kind: Literal["text", "messages", "exchange"] = "text"
+    if_missing: str = SETTINGS
 
     def holds(self, name: str) -> tuple[str, ...]:
         """What a column may hold, besides nothing."""
@@ -80,14 +83,13 @@ def document(values: Sequence[str | None]) -> list[Document]:
     return [Document(text, given=given[0] or "" if given else "")]
 
 
-def no_column(where: str, column: str, there: Sequence[str]) -> CorpusError:
-    """The error for a missing column; names those present and the nearest one."""
+def no_column(where: str, column: str, there: Sequence[str], then: str = SETTINGS) -> CorpusError:
+    """The error for a missing column; names those present and the nearest one, and what to do."""
     near = difflib.get_close_matches(column, there, n=1, cutoff=0.5)
     return CorpusError(
         f"{where}: no column {column}"
         + (f"; did you mean {near[0]}?" if near else ";")
-        + f" there are: {listed(there, SHOWN_COLUMNS) or 'none'}; set text_column, or "
-        "prompt_column and completion_column, or messages_column"
+        + f" there are: {listed(there, SHOWN_COLUMNS) or 'none'}; {then}"
     )
 
 

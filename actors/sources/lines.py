@@ -214,7 +214,7 @@ def _parse_line(
     values: list[Any] = []
     for column in columns.names:
         if column not in row and not columns.is_optional(column):
-            raise no_column(where(), column, list(row))
+            raise no_column(where(), column, list(row), columns.if_missing)
         value, expected = row.get(column), columns.holds(column)
         kind = TEXT if isinstance(value, str) else LIST if isinstance(value, list) else None
         if value is not None and kind not in expected:

@@ -160,7 +160,8 @@ class RowGroupReader:
         schema = footer.schema.to_arrow_schema()
         for column in self._columns.names:
             if column not in schema.names:
-                raise no_column(f"corpus file {file.path}", column, schema.names)
+                then = self._columns.if_missing
+                raise no_column(f"corpus file {file.path}", column, schema.names, then)
             if (num := schema.names.count(column)) > 1:
                 raise CorpusError(
                     f"corpus file {file.path}: {num} columns are named {column}, expected one; "

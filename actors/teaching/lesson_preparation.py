@@ -155,7 +155,8 @@ def prepare_lessons(
         about = written_about(pair.memory, tokenizer, subjects, written, window, seed)
         patterns = _patterns(subjects, WrittenText([*texts, *about]), progress)
     new = [_reworded(lesson, patterns) for lesson in new]
-    otherwise = said_otherwise(pair, tokenizer, kept, patterns, progress)
+    rehearsed = WrittenText(kept)
+    otherwise = said_otherwise(pair, tokenizer, rehearsed, patterns, progress)
     asked = uncontradicting(otherwise, new, tokenizer)
     num_patterns = sum(map(len, patterns.values()))
     say(f"{len(kept):,} documents name no taught subject; {num_patterns} other wordings found")
@@ -185,7 +186,7 @@ def prepare_lessons(
     return Prepared(
         (*new, *known),
         (*kept, *asked),
-        _exam(pair, tokenizer, [*new, *known], kept, patterns, seed, progress),
+        _exam(pair, tokenizer, [*new, *known], rehearsed, patterns, seed, progress),
         told,
         sum(knows),
         figures,
@@ -204,7 +205,7 @@ def uncontradicting(
 def said_otherwise(
     pair: Pair,
     tokenizer: Tokenizer,
-    texts: Sequence[str],
+    written: WrittenText,
     patterns: Mapping[str, Sequence[str]],
     progress: Progress = unseen,
 ) -> list[str]:
@@ -215,11 +216,11 @@ def said_otherwise(
     Args:
         pair: whose memory is asked.
         tokenizer: the run's.
-        texts: that it wrote, none of them naming a taught subject.
+        written: what it wrote, none of it naming a taught subject.
         patterns: other wordings of each wording.
         progress: sees how many sentences have their end.
     """
-    written, known = WrittenText(texts), {text.strip() for text in texts}
+    known = written.documents
     prompts: dict[str, None] = {}
     for seed, others in sorted(patterns.items()):
         alike = (seed, *others)
@@ -237,7 +238,7 @@ def _exam(
     pair: Pair,
     tokenizer: Tokenizer,
     lessons: Sequence[Lesson],
-    texts: Sequence[str],
+    written: WrittenText,
     patterns: dict[str, list[str]],
     seed: int,
     progress: Progress,
@@ -249,7 +250,7 @@ def _exam(
         for lesson in lessons
         for prompt in (*lesson.neighbours, *((lesson.prompt,) if lesson.known else ()))
     )
-    questions = kept_questions(texts, patterns, KEPT_QUESTIONS, seed)
+    questions = kept_questions(written, patterns, KEPT_QUESTIONS, seed)
     neighbours = [prompt for prompt in near if prompt not in taught]
     what = "the exam before it: lessons"
     return Exam(
@@ -337,14 +338,13 @@ def label_bits(pair: Pair, tokenizer: Tokenizer, lessons: Sequence[Lesson]) -> l
 
 
 def kept_questions(
-    texts: Sequence[str], patterns: dict[str, list[str]], most: int, seed: int
+    written: WrittenText, patterns: dict[str, list[str]], most: int, seed: int
 ) -> list[tuple[str, str]]:
     """Prompts about what is not taught, with the words that followed in the text.
 
     By turns those in the wordings that are taught, about other subjects, and any other sentence
     less its last word.
     """
-    written = WrittenText(texts)
     near = sorted(
         (pattern.replace(SUBJECT, subject), answer)
         for pattern in {p for seed, others in patterns.items() for p in (seed, *others)}

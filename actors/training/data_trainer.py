@@ -95,18 +95,7 @@ class DataTrainer(Trainer):
     @property
     def num_reading(self) -> int:
         """Sequences at the front of the global batch that read the memory."""
-        size = self.spec.data.batch_size
-        if self.spec.losses.help == 0:
-            return 0
-        if self.spec.losses.own == 0 or self.layer.spec.keeps_model:
-            return size
-        return self._num_helped
-
-    @property
-    def _num_helped(self) -> int:
-        """Sequences that read beside others that train the data layer alone."""
-        size = self.spec.data.batch_size
-        return min(max(1, round(size * self.spec.data.help_frac)), size - 1)
+        return self.spec.num_reading
 
     @property
     def num_mixing(self) -> int:
@@ -114,7 +103,7 @@ class DataTrainer(Trainer):
         beside a model that trains.
         """
         if self.layer.spec.keeps_model:
-            return min(self.num_reading, self._num_helped)
+            return min(self.num_reading, self.spec.data.num_helped)
         return self.num_reading
 
     def begin_interval(self, order: Order) -> None:
@@ -168,6 +157,7 @@ class DataTrainer(Trainer):
             some_noised = noised.rows(rows).to(self.device)
             y_RTD = self._read(part.rows(slice(None, within(num_reading, rows))), some_noised)
             num_read = len(y_RTD) - len(some_noised.tokens_BT)
+            self.begin_pass(part, rows)
             self._backward(part, y_RTD[:num_read], num_own, num_help, step)
             self._learn_mixing(some_noised, y_RTD[num_read:], num_noised, step)
             self._learn_general(general.rows(rows), num_general, step)
@@ -258,7 +248,7 @@ class DataTrainer(Trainer):
         num = len(y_MD)
         with self.autocast(), self.cost("forward"):
             logits_NV, beyond_N = self.layer.outputs_at(hidden_NH, in_parts)
-            predicted, mixture = Predicted(logits_NV, targets_N, num_entropies=num), None
+            predicted, mixture = self.predicted_at(logits_NV, targets_N, num), None
             if num:
                 logits_MV = self.memory.predict(y_MD, in_parts)
                 of_memory = Predicted(logits_MV, targets_N[:num], num_entropies=num)
@@ -267,6 +257,13 @@ class DataTrainer(Trainer):
                     self.layer.port, predicted, of_memory, hidden_NH[:num], y_MD, fixed
                 )
         return DataPass(num, predicted, beyond_N, mixture, num_own, num_help)
+
+    def begin_pass(self, part: Batch, rows: slice) -> None:
+        """A pass on these sequences begins, which are `rows` of the global batch."""
+
+    def predicted_at(self, logits_NV: Tensor, targets_N: Tensor, num: int) -> Predicted:
+        """What the data layer predicts at the next positions of a pass, of which `num` read."""
+        return Predicted(logits_NV, targets_N, num_entropies=num)
 
     def terms(self, given: DataPass, step: Measured) -> DataTerms:
         """The losses of one pass or a part of it; `step` gets what else is measured."""

@@ -1,5 +1,4 @@
-"""Trains the memory layer: recall and sync from the adopted data layer, self from the text,
-balance, assist.
+"""Trains the memory layer: recall from the adopted data layer, self from the text, balance.
 
     batch = what the data layer just trained on (the ranges in its header)
           + its own fresh shuffle + replay + openings that the data layer continues
@@ -23,28 +22,22 @@ from actors.corpus.ranges import from_lists, to_lists
 from actors.corpus.replay_buffer import ReplayBuffer
 from actors.corpus.windows import Windows, pack
 from actors.layers import losses
-from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at, rows_to, to_batch
+from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.predicted import NO_TEACHERS, Teachers
+from actors.layers.predicted import Teacher, positions_at_once
 from actors.lessons.told import told_from_lists, told_to_lists, with_changes
 from actors.measuring.heldout import agreement
+from actors.measuring.sampling import continued, openings, pieces_of
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within
 from actors.training.lesson_passes import lesson_batch, live_terms
-from actors.training.memory_states import (
-    Measures,
-    MemoryStates,
-    SyncStates,
-    given_positions,
-    terms_of,
-)
+from actors.training.memory_states import Ask, Measures, MemoryStates, given_positions, terms_of
 from actors.training.optim import DenseOptimizer, RowAdam, learning_rate
-from actors.training.passes import MemoryPass, Synced, TermCounts
-from actors.training.sampling import continued, openings, pieces_of
+from actors.training.passes import MemoryPass, TermCounts
 from actors.training.terms import MemoryTerms, Term
 from actors.training.trainer import Trainer
-from actors.weights.builders import build_memory_layer, build_mirror, flatten
+from actors.weights.builders import build_memory_layer, build_mirror
 from actors.weights.starting_model import StartingModel
 from actors.wire import Order, Range
 
@@ -72,12 +65,8 @@ class MemoryTrainer(Trainer):
         super().__init__(spec, tokenizer_json, run, MEMORY, rank, num_ranks, incarnation, starting)
         begin("building its layers")
         self.teacher = build_mirror(spec, self.tokenizer, self.device, self.starting)
-        self.layer, base = self.build_layer(), self.teacher.base
-        self._flatten(self.layer, self.teacher, base)
-        if spec.syncs:
-            self.ref = build_mirror(spec, self.tokenizer, self.device, self.starting)
-            self.before = self.build_layer().requires_grad_(False)
-            self.ref_flat, self.before_flat = flatten(self.ref, base), flatten(self.before, base)
+        self.layer = self.build_layer()
+        self._flatten(self.layer, self.teacher, self.teacher.base)
         self.dense = DenseOptimizer(self.own, spec.memory.optimizer)
         self.rows = RowAdam(self.layer.values, spec.memory.optimizer.betas, spec.memory.value_clip)
         self.open_streams()
@@ -100,12 +89,6 @@ class MemoryTrainer(Trainer):
         """A memory layer with the run's starting weights; benchmarks put their controls here."""
         return build_memory_layer(self.spec, self.tokenizer, self.teacher.vocab_rows, self.device)
 
-    def before_adopt(self) -> None:
-        """Keeps both layers as they are: what sync compares the next version with."""
-        if self.spec.syncs:
-            self.ref_flat.buffer.copy_(self.mirror.buffer)
-            self.before_flat.buffer.copy_(self.own.buffer)
-
     def begin_interval(self, order: Order) -> None:
         """Reads what the data layer just trained on, and samples from it where the mix has that.
 
@@ -113,8 +96,6 @@ class MemoryTrainer(Trainer):
         """
         self.choices = self.generator(order.interval)
         self.told = with_changes(self.told, order.told)
-        if order.interval == 1 and self.spec.syncs:
-            self.ref_flat.buffer.copy_(self.mirror.buffer)
         with self.cost("batch"):
             if order.ranges:
                 self.replay.add(self.just_trained, self.just_ranges)
@@ -164,20 +145,21 @@ class MemoryTrainer(Trainer):
             return pool[:0]
         return pool[torch.randint(len(pool), (num,), generator=self.choices).numpy()]
 
+    def next_batch(self) -> tuple[Batch, npt.NDArray[np.bool_]]:
+        """The global batch in host memory, and which of its sequences are real text."""
+        windows, real = self.next_windows()
+        order = torch.randperm(len(windows), generator=self.choices).numpy()
+        return self.make_batch(windows[order]), order < real
+
     def train_step(self) -> Measured:
         """One step of the weighted memory losses."""
         step = Measured()
         with self.cost("batch"):
-            windows, real = self.next_windows()
-            order = torch.randperm(len(windows), generator=self.choices).numpy()
-            batch = self.make_batch(windows[order])
-            is_text_B = order < real
+            batch, is_text_B = self.next_batch()
             valid_B, num = batch.host.valid_BT.sum(1), self.num_sequences
             num_global = TermCounts(
                 self_=int(valid_B[is_text_B].sum()),
                 recall=int(valid_B[: num.recall].sum()),
-                sync=int(valid_B[: num.sync].sum()),
-                assist=int(valid_B[: num.assist].sum()),
                 given=int(given_positions(batch, is_text_B, num.given).sum()),
             )
             lessons = lesson_batch(self.live, self.step)
@@ -215,11 +197,8 @@ class MemoryTrainer(Trainer):
         """
         weights, group = self.spec.losses, self.spec.memory
         num_recall = max(1, round(group.batch_size * group.recall_frac))
-        num_sync = max(1, round(group.batch_size * group.sync_frac))
         return TermCounts(
             recall=num_recall if weights.recall > 0 else 0,
-            sync=num_sync if self.spec.syncs else 0,
-            assist=num_recall if weights.assist > 0 else 0,
             given=max(1, round(group.batch_size * group.given_frac)) if weights.given > 0 else 0,
         )
 
@@ -245,13 +224,11 @@ class MemoryTrainer(Trainer):
         balance = self._balance(side_scores)
         if states.at_once:
             given = states.predictions(slice(0, len(states.targets_P)))
-            given = replace(given, synced=self._synced(states, given.teachers))
             self.learn(replace(self.terms(given), balance=balance), step)
             return
-        synced = self._synced(states)
         leaves, cut = states.cut()
         for some in states.parts():
-            self.learn(self.terms(leaves.predictions(some, synced)), step)
+            self.learn(self.terms(leaves.predictions(some)), step)
         self.learn(MemoryTerms(balance=balance), step, cut=cut)
 
     def _learn_lessons(self, part: Batch, num: int, step: Measured) -> None:
@@ -261,16 +238,6 @@ class MemoryTrainer(Trainer):
             given = self.layer, self.teacher, part, num, weights, self.live.is_known_to_peer
             for terms, cut in live_terms(*given, measures):
                 self.learn(terms, step, cut=cut)
-
-    def _synced(self, states: MemoryStates, teachers: Teachers = NO_TEACHERS) -> Synced | None:
-        """What sync takes besides the memory's prediction; None: no sync in this pass."""
-        if not self.num_sequences.sync:
-            return None
-        with self.cost("sync"):
-            changed_M, agreed_M = states.changes(teachers)
-            # the median is of all ranks, so that none may stay away
-            median = torch.cat(self.ranks.gather_rows(changed_M)).median()
-        return Synced(changed_M, agreed_M, median) if len(changed_M) else None
 
     def _states(
         self,
@@ -285,8 +252,6 @@ class MemoryTrainer(Trainer):
         of_sequence_N, num = np.nonzero(part.host.valid_BT)[0], self.num_sequences
         here = TermCounts(
             recall=within(num.recall, rows),
-            sync=within(num.sync, rows),
-            assist=within(num.assist, rows),
             given=within(num.given, rows),
         )
         given_BT = given_positions(part, is_text_B, here.given)
@@ -301,49 +266,38 @@ class MemoryTrainer(Trainer):
             )
             u_PD = rows_at(u_BTD, where_P)
             read = self.layer.read_at(u_PD)
-        taught = part.rows(slice(None, max(here.recall, here.sync)))
-        taught_MH = read.y.new_zeros(0, self.teacher.hidden_size)
-        if taught.num_valid:
-            with self.cost("teacher"), torch.no_grad(), self.autocast():
-                taught_MH = hidden_at(self.teacher, taught)
+        at_once = positions_at_once(self.tokenizer.size, self.device, self.spec.logit_tokens)
         states = MemoryStates(
             memory=self.layer,
-            data=self.teacher,
             weights=self.spec.losses,
             measures=Measures(self.cost, self.autocast),
             num_tokens=part.tokens_BT.numel(),
+            positions_at_once=at_once,
             targets_P=targets_P,
             is_text_N=is_text_B[of_sequence_N],
             u_PD=u_PD,
             y_PD=read.y,
             num_global=num_global,
             num_recall=int((of_sequence_N < here.recall).sum()),
-            taught_MH=taught_MH,
-            sync=self._sync_states(part.rows(slice(None, here.sync))),
-            assisted=self._assisted(part.rows(slice(None, here.assist)), u_BTD),
+            ask=self.asked(part.rows(slice(None, here.recall)), rows),
         )
         sides = read.side_scores
         return states, None if sides is None else sides[:, : len(of_sequence_N)]
 
-    def _sync_states(self, synced: Batch) -> SyncStates | None:
-        """States of the layers that sync compares with, in these sequences."""
-        if not synced.num_valid:
-            return None
-        with self.cost("sync"), torch.no_grad(), self.autocast():
-            ref_MH, before_MD = hidden_at(self.ref, synced), read_at_valid(self.before, synced)
-        return SyncStates(self.ref, ref_MH, self.before, before_MD)
-
-    def _assisted(self, part: Batch, u_BTD: Tensor) -> tuple[Tensor, Tensor] | None:
-        """States of the frozen data layer that reads, and what it reads, in these leading
-        sequences.
+    def asked(self, taught: Batch, rows: slice) -> Ask:
+        """What the adopted data layer says in the sequences of recall of one pass, which are
+        `rows` of the global batch.
         """
-        if not part.num_valid:
-            return None
-        with self.cost("assist"), self.autocast():
-            u_MD = rows_at(u_BTD[: len(part.tokens_BT)], part.text_at_M)
-            y_MD = self.layer.read_at(u_MD).y
-            y_BTD = rows_to(y_MD, part.text_at_M, part.tokens_BT.shape)
-            return hidden_at(self.teacher, part, y_BTD), rows_at(y_BTD, part.valid_at_N)
+        is_whole = taught.tokens_BT.numel() <= self.teacher.positions_at_once
+        with self.cost("teacher"), torch.no_grad(), self.autocast():
+            taught_MH = hidden_at(self.teacher, taught) if taught.num_valid else None
+
+        def ask(some: slice) -> Teacher:
+            assert taught_MH is not None
+            logits_MV = self.teacher.logits_at(taught_MH[some])
+            return Teacher.of(logits_MV) if is_whole else Teacher.fused(logits_MV)
+
+        return ask
 
     def _balance(self, side_scores: Tensor | None) -> Term | None:
         """How even the use of the half keys is, by their scores in one pass; hashes have none."""
@@ -358,9 +312,8 @@ class MemoryTrainer(Trainer):
         return terms_of(given, self.spec.losses, self.cost)
 
     def tensors(self) -> dict[str, Tensor]:
-        """As `Trainer.tensors`, with the rows' moments and, for sync, the teacher of before."""
-        teacher = {"teacher": self.mirror.buffer} if self.spec.syncs else {}
-        return {**super().tensors(), **self.rows.moments(), **teacher}
+        """As `Trainer.tensors`, with the rows' moments."""
+        return {**super().tensors(), **self.rows.moments()}
 
     def scalars(self) -> dict[str, Any]:
         """As `Trainer.scalars`, and the windows of the mix."""
@@ -384,7 +337,7 @@ class MemoryTrainer(Trainer):
         ranges = from_lists(scalars["replay"])
         self.replay.add(self.data_stream.read(ranges), ranges)
 
-    def measure_agreement(self) -> float:
+    def measure_agreement(self) -> float | None:
         """Share of held-out positions where both layers find the same token likeliest."""
         if self.heldout is None:
             self.heldout = to_batch(self.corpus.heldout(MEASURED_WINDOWS), self.device)

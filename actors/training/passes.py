@@ -47,26 +47,6 @@ class TermCounts:
     self_: int = 0
     given: int = 0
     recall: int = 0
-    sync: int = 0
-    assist: int = 0
-
-
-@dataclass(frozen=True)
-class Synced:
-    """What sync takes besides the memory's prediction.
-
-    Attributes:
-        changed_M, agreed_M: as in `losses.SyncParts`.
-        median: of `changed_M` over all positions of all ranks.
-    """
-
-    changed_M: Tensor
-    agreed_M: Tensor
-    median: Tensor
-
-    def at(self, some: slice) -> Synced:
-        """Those of some positions."""
-        return Synced(self.changed_M[some], self.agreed_M[some], self.median)
 
 
 @dataclass(frozen=True)
@@ -78,13 +58,11 @@ class MemoryPass:
         y_ND: what was read.
         predicted: the memory's prediction, beside `teachers`.
         guess: what the encoder predicts without slots; None: not trained.
-        teachers: by name: `data`, the adopted data layer; `before`, the memory of before, for sync.
+        teachers: by name: `data`, the adopted data layer.
         num_positions: by loss, its leading positions; of self, those of real text.
         num_global: positions of each loss in the global batch.
         text_at: places of real text among the positions; None: all are.
         text_weight_N: weight of each position in self; None: all 1.
-        synced: None: no sync here.
-        assisted: both layers together, `logp` that of the text's tokens; None: no assist here.
     """
 
     u_ND: Tensor
@@ -96,5 +74,3 @@ class MemoryPass:
     num_global: TermCounts
     text_at: Tensor | None
     text_weight_N: Tensor | None
-    synced: Synced | None
-    assisted: Mixture | None

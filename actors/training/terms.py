@@ -132,8 +132,6 @@ class MemoryTerms(Terms):
         given_encoder: as `encoder`, of these tokens.
         recall: KL from the adopted data layer to the memory.
         encoder: self and recall, at their weights, of what the encoder predicts without slots.
-        sync: follow the data layer where it changed, stay elsewhere.
-        assist: help with a frozen data layer.
     """
 
     balance: Term | None = None
@@ -142,8 +140,6 @@ class MemoryTerms(Terms):
     given_encoder: Term | None = None
     recall: Term | None = None
     encoder: Term | None = None
-    sync: Term | None = None
-    assist: Term | None = None
 
 
 @dataclass(frozen=True)

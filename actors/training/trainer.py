@@ -153,9 +153,6 @@ class Trainer(ABC):
     def build_more(self, begin: Callable[[str], None]) -> None:  # noqa: B027
         """What a subclass builds besides; called last in a construction, `begin` as there."""
 
-    def before_adopt(self) -> None:  # noqa: B027
-        """What a subclass keeps of the mirror before it changes."""
-
     def measure_agreement(self) -> float | None:
         """Share of held-out positions where both layers agree; None: it means nothing here."""
         return None
@@ -257,11 +254,14 @@ class Trainer(ABC):
             raise SnapshotError(
                 f"{self.group} rank {self.rank}: got a snapshot of {got}, expected {expected}"
             )
-        self.before_adopt()
         self.live.of_peer = first.lessons
         if headers[0].version != self.mirrored:
-            adopt(self.mirror, headers, buckets)
+            self.take_over(headers, buckets)
             self.peer_version = self.mirrored = headers[0].version
+
+    def take_over(self, headers: Sequence[Header], buckets: Sequence[ByteArray]) -> None:
+        """Copies the peer's snapshot into the mirror. Raises: SnapshotError."""
+        adopt(self.mirror, headers, buckets)
 
     def interval(
         self, order: Order, headers: Sequence[Header], buckets: Sequence[ByteArray]

@@ -21,6 +21,10 @@ def trainer_class(spec: RunSpec, group: str) -> type[DataTrainer | MemoryTrainer
         from actors.training.teaching_memory import TeachingMemoryTrainer
 
         return TeachingMemoryTrainer
+    if spec.memory.teacher == "said":
+        from actors.training.said_memory import SaidMemoryTrainer, SayingDataTrainer
+
+        return SayingDataTrainer if group == DATA else SaidMemoryTrainer
     if group == DATA:
         from actors.training.data_trainer import DataTrainer
 

@@ -117,7 +117,10 @@ class Chat:
         return True
 
     def _command(self, name: str, rest: str) -> None:
-        if name == "/voice":
+        if name == "/voice" and not rest:
+            others = " and ".join(voice for voice in VOICES if voice != self._voice)
+            self._console.say(f"{self._voice} speaks; {others} are the others")
+        elif name == "/voice":
             self._voice = _voice(rest)
             self._console.say(f"{self._voice} speaks")
         elif name == "/lambda":
@@ -138,8 +141,10 @@ class Chat:
         elif name == "/tell":
             self._tell(rest)
         elif name == "/untell":
+            if not rest:
+                raise ConfigError("/untell: expected the ID of a write; /told lists them")
             self._pair.untell(rest, self._console.say)
-            self._console.say(f"{rest} is taken back")
+            self._console.say(f"write {rest} is taken back")
         elif name == "/help":
             for known, meaning in COMMANDS.items():
                 self._console.say(f"{known:8} {meaning}")

@@ -78,7 +78,8 @@ def check(config: Config, progress: Progress = unseen) -> dict[str, Any]:
     snapshots = footprint.snapshot_bytes(counts)
     if not growing:  # the object stores of nodes that are yet to be added are unknown
         parts = footprint.checkpoints(config, counts) if saves else {}
-        check_fits(snapshots, parts, config.retention, store)
+        exchanged = {**snapshots, DATA: snapshots[DATA] + footprint.said_bytes(config, counts)}
+        check_fits(exchanged, parts, config.retention, store)
     workers = footprint.worker_memory(config, counts)
     evaluator = footprint.evaluator_memory(config, counts)
     memory = {

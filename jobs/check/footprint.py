@@ -12,6 +12,7 @@ from typing import Any
 from actors.layers.predicted import positions_at_once
 from actors.machine.device import device_of
 from actors.settings.run import DATA, GROUPS, MEMORY
+from actors.snapshots.said import SaidShape
 from actors.weights.parameter_counts import ParameterCounts
 from orchestrator.settings.config import Config
 
@@ -37,7 +38,6 @@ class WorkerMemory:
     gradients: int
     optimizer: int
     mirror: int
-    references: int  # of sync: copies of the data layer and the memory of an earlier version
     activations: int  # roughly
     libraries: int
 
@@ -60,7 +60,6 @@ def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMe
             gradients=FLOAT_BYTES * data,
             optimizer=2 * FLOAT_BYTES * data,
             mirror=FLOAT_BYTES * memory,
-            references=0,
             activations=_data_activations(config, counts),
             libraries=LIBRARY_BYTES,
         ),
@@ -68,8 +67,7 @@ def worker_memory(config: Config, counts: ParameterCounts) -> dict[str, WorkerMe
             weights=FLOAT_BYTES * memory,
             gradients=FLOAT_BYTES * dense,
             optimizer=2 * FLOAT_BYTES * dense + rows,
-            mirror=FLOAT_BYTES * data + kept,
-            references=FLOAT_BYTES * (data + memory) if config.syncs else 0,
+            mirror=0 if config.memory.teacher == "said" else FLOAT_BYTES * data + kept,
             activations=_memory_activations(config, counts),
             libraries=LIBRARY_BYTES,
         ),
@@ -90,7 +88,7 @@ def kept_bytes(config: Config, counts: ParameterCounts) -> int:
 class EvaluatorMemory:
     """Bytes of the evaluator's process."""
 
-    weights: int  # of the pair that it measures, and of the one before
+    weights: int  # of the pair that it measures, and of the data layer before
     activations: int  # roughly; bounded by evaluation.batch_tokens
     libraries: int
 
@@ -103,10 +101,10 @@ class EvaluatorMemory:
 def evaluator_memory(config: Config, counts: ParameterCounts) -> EvaluatorMemory:
     """Memory of the evaluator."""
     both = trained(counts) + counts.memory + counts.frozen
-    # without evaluations during the run there is no pair before
-    pairs = 2 if config.evaluation.every else 1
+    # without evaluations during the run there is no data layer before
+    before = trained(counts) if config.evaluation.every else 0
     return EvaluatorMemory(
-        weights=pairs * FLOAT_BYTES * both + kept_bytes(config, counts),
+        weights=FLOAT_BYTES * (both + before) + kept_bytes(config, counts),
         activations=_evaluator_activations(config, counts),
         libraries=LIBRARY_BYTES,
     )
@@ -179,6 +177,13 @@ def snapshot_bytes(counts: ParameterCounts) -> dict[str, int]:
     }
 
 
+def said_bytes(config: Config, counts: ParameterCounts) -> int:
+    """Bytes of what the data layer says in an interval; 0 where the memory asks for itself."""
+    if config.memory.teacher == "mirror":
+        return 0
+    return SaidShape.of(config, counts.vocab_rows).num_bytes
+
+
 def store_bytes(config: Config, counts: ParameterCounts) -> int:
     """The most bytes of the object store that a run's exchange needs."""
     return config.retention.needed_bytes(*_kept_sizes(config, counts))
@@ -194,7 +199,9 @@ def spilled_bytes(config: Config, counts: ParameterCounts) -> int:
 def _kept_sizes(config: Config, counts: ParameterCounts) -> tuple[list[int], list[int]]:
     """Bytes of one version of each group, and of one checkpoint of each."""
     saved = list(checkpoints(config, counts).values()) if config.checkpoints.every else []
-    return list(snapshot_bytes(counts).values()), saved
+    sizes = snapshot_bytes(counts)
+    sizes[DATA] += said_bytes(config, counts)
+    return list(sizes.values()), saved
 
 
 def export_bytes(counts: ParameterCounts) -> int:
@@ -208,13 +215,10 @@ def checkpoint_bytes(config: Config, counts: ParameterCounts) -> int:
 
 
 def checkpoints(config: Config, counts: ParameterCounts) -> dict[str, int]:
-    """Bytes of one checkpoint of each group: trained weights, optimizer, and sync's teacher."""
+    """Bytes of one checkpoint of each group: trained weights and optimizer."""
     parts, weights = worker_memory(config, counts), snapshot_bytes(counts)
-    teacher = weights[DATA] if config.syncs else 0
-    return {
-        DATA: parts[DATA].optimizer + weights[DATA],
-        MEMORY: parts[MEMORY].optimizer + weights[MEMORY] + teacher,
-    }
+    weights[DATA] += said_bytes(config, counts)
+    return {group: parts[group].optimizer + weights[group] for group in GROUPS}
 
 
 @dataclass(frozen=True)

@@ -66,4 +66,4 @@ def _table(task: str, num: int | None, figures: list[Figure], columns: list[str]
 def _cell(value: float | None, error: float | None, sign: str = "") -> str:
     if value is None:
         return ""
-    return f"{value:{sign}.4f}" + ("" if error is None else f" ± {error:.4f}")
+    return f"{value:{sign}.4f}" + ("" if error is None else f" ±{error:.4f}")

@@ -20,6 +20,8 @@ from jobs.learn.new_corpus import anchored, columns_in
 from orchestrator.console import Console
 from orchestrator.reporting.task_progress import TaskProgress
 
+EVERY_ROW = "every row needs it"  # here no setting names another column
+
 
 def read_texts(path: str) -> list[Document]:
     """The documents of files that a corpus could have: a file of text is one, each row of JSON
@@ -27,12 +29,12 @@ def read_texts(path: str) -> list[Document]:
     and `completion`.
 
     Raises:
-        ConfigError: they can't be read, are no UTF-8, or hold no text.
+        ConfigError: they can't be read, are no UTF-8, have no such columns, or hold no text.
         StorageError: their storage is away.
     """
     place = anchored(path)
     given = FilesSpec(paths=(place,), **columns_in(place))
-    columns = Columns(given.columns, given.row_kind)
+    columns = Columns(given.columns, given.row_kind, EVERY_ROW)
     found = [one for file in list_files(given.paths) for one in read_documents(file, columns)]
     if not found:
         raise ConfigError(f"{path}: no text in it; expected at least a sentence")

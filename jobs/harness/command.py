@@ -16,8 +16,9 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opt
 
 
 def lm_eval(context: typer.Context) -> None:
-    """Runs EleutherAI's lm-eval, which then knows the model `tandem`: --model tandem --model_args
-    run=RUN,voice=help.
+    """Runs EleutherAI's lm-eval, which then knows the model `tandem`.
+
+    Its name and arguments: --model tandem --model_args run=RUN,voice=help
     """
     with exit_codes():
         run_harness(context.args)

@@ -63,9 +63,11 @@ def learn(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a run's memory on new facts or text, and then its port; the model keeps every bit, and
-    RUN stays unchanged. Of a MODEL that has no memory (a folder, or a name on the Hugging Face hub)
-    it makes one.
+    """Trains a finished run's memory on new facts or text, or makes one for a MODEL that has none.
+
+    The model keeps every bit, RUN stays unchanged; the port may learn after the memory (--port).
+
+    MODEL is a folder, or a name on the Hugging Face hub.
     """
     from jobs.learn.first_memory import FirstOptions, is_model, learn_model
     from jobs.learn.learn import OLD_FRAC, LearnOptions, run_learn

@@ -10,7 +10,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from actors.formats import listed
 from actors.settings.corpus import CorpusSpec
+from actors.sources.columns import SHOWN_COLUMNS
 from actors.sources.facts import FactTable
 from actors.sources.paths import FORMATS, expand_paths, list_files, reading, split_name
 from actors.sources.row_groups import column_names
@@ -20,6 +22,7 @@ from orchestrator.settings.config import Config
 from orchestrator.settings.config_paths import beside
 
 FACT_KEYS = {"relation", "subject", "object"}
+USUAL_COLUMNS = "text, or messages, or prompt and completion"
 LEAST_BLOCKS = 40  # so that some of a short text is held out too
 LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES = 256, 16384
 FIRST_BYTES = 1 << 16
@@ -133,6 +136,7 @@ def columns_in(path: str) -> dict[str, str]:
     are usual: `text`, else `messages` (and `tools`), else `prompt` and `completion`.
 
     Raises:
+        ConfigError: its rows have none of them.
         CorpusError: no such file, or it can't be read.
     """
     there = _columns_there(path)
@@ -141,14 +145,21 @@ def columns_in(path: str) -> dict[str, str]:
     if "messages" in there:
         tools = {"tools_column": "tools"} if "tools" in there else {}
         return {"messages_column": "messages", **tools}
-    if {"prompt", "completion"} <= there:
+    if {"prompt", "completion"} <= set(there):
         return {"prompt_column": "prompt", "completion_column": "completion"}
+    if there:
+        are_facts = set(there) >= FACT_KEYS
+        raise ConfigError(
+            f"{path}: its rows have no column that is read: expected {USUAL_COLUMNS}, got "
+            f"{listed(there, SHOWN_COLUMNS)}; "
+            + ("these are facts, no text" if are_facts else "rename what is to be read")
+        )
     return {}
 
 
-def _columns_there(path: str) -> set[str]:
+def _columns_there(path: str) -> list[str]:
     first = list_files((path,))[0]
-    return set(column_names(first) if first.format == "parquet" else first_row(path))
+    return list(column_names(first) if first.format == "parquet" else first_row(path))
 
 
 def first_row(path: str) -> dict[str, Any]:

@@ -68,8 +68,10 @@ def teach(
     as_json: JsonOption = False,
     no_wait: NoWaitOption = False,
 ) -> None:
-    """Has a run's data layer learn lessons, without its corpus; RUN stays unchanged. A running run
-    learns them from its next interval on, beside its corpus."""
+    """Has a run's data layer learn lessons, without its corpus.
+
+    RUN stays unchanged. A running run learns them from its next interval on, beside its corpus.
+    """
     from jobs.teach.options import TeachOptions
     from jobs.teach.teach import run_teach
 

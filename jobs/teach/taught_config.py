@@ -114,6 +114,7 @@ def taught_config(
               "compile": False}  # fmt: skip
     memory["layer"] |= {"start_from": sources.memory, "compile": False}
     memory["value_lr"] *= MEMORY_LR_FRAC
+    memory["teacher"] = "mirror"  # it is asked about lessons and written text
     for group in GROUPS:
         own = values[group]
         own["batch_size"] = size
@@ -127,7 +128,7 @@ def taught_config(
             "warmup_steps": max(1, num_steps // 10),
             "weight_decay": 0.0,
         }
-    values["losses"] |= {"sync": 0.0, "assist": 0.0, "recall_yields": 0.0}
+    values["losses"] |= {"recall_yields": 0.0}
     return make_config(values, source=f"--out {name}")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from actors.corpus.corpus import Corpus
 from actors.corpus.kept_windows import kept_windows
 from actors.corpus.windows import Windows
+from actors.formats import listed
 from actors.layers.named_writes import Association, NamedWrite, NamedWrites
 from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
@@ -31,6 +32,7 @@ from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.file_names import CONFIG
 
+SHOWN_IDS = 20
 MOST_SHOWN = 20  # associations of a tell that are asked before and after it
 TOKENS_AFTER = 2  # an answer's, so that one that goes on is seen to
 
@@ -261,9 +263,12 @@ class ToldPair:
             return self.writes.get(id)
         if id in self._kept.removed:
             raise UnknownWriteError(f"write {id!r} was taken back already; see: tandem told RUN")
-        near = difflib.get_close_matches(id, known, 1, 0)
-        hint = f"; did you mean {near[0]!r}?" if near else "; nothing is told"
-        raise UnknownWriteError(f"no write {id!r}{hint}")
+        near = difflib.get_close_matches(id, known, 1)
+        there = (
+            f"told and not taken back: {listed(known, SHOWN_IDS)}" if known else "nothing is told"
+        )
+        hint = f"did you mean {near[0]!r}?" if near else there
+        raise UnknownWriteError(f"no write {id!r}; {hint}")
 
 
 def run_sample(run_dir: RunDir) -> Callable[[Tokenizer], Windows] | None:

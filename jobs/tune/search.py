@@ -40,6 +40,7 @@ from orchestrator.settings.config import (
 from orchestrator.settings.config_paths import anchor_paths, beside, folder_of, url_under
 from orchestrator.settings.dotted import nest, pick
 from orchestrator.settings.mistakes import make_overridden
+from orchestrator.settings.removed import explained
 from orchestrator.settings.yaml_file import read_yaml
 
 OBJECTIVES = (
@@ -285,6 +286,8 @@ def _nearest(unknown: str) -> str | None:
 def _refuse_unknown(path: str, names: Sequence[str]) -> None:
     known = {setting.key: setting.marks for setting in settings_of(Config)}
     for name in names:
+        if (gone := explained(name)) is not None:
+            raise ConfigError(f"{path}: {gone}")
         if name not in known:
             near = nearest_key(name)
             hint = f"; did you mean {near}?" if near else ""
@@ -359,14 +362,9 @@ def _check_population(path: str, search: Search) -> None:
             f"every ({every}) must be a multiple of checkpoints.every ({saves})"
         )
     perturbable = {s.key for s in settings_of(Config) if Mark.PERTURBABLE in s.marks}
-    for name, domain in spec.space.items():
+    for name in spec.space:
         if name not in perturbable:
             raise ConfigError(
                 f"{path}: scheduler pbt can't change {name} in a running pair; it can change "
                 f"{', '.join(marked_keys(Config, Mark.PERTURBABLE))}"
-            )
-        if name == "losses.sync" and 0 in domain.ends and set(domain.ends) != {0}:
-            raise ConfigError(
-                f"{path}: scheduler pbt: losses.sync must stay above 0, or be 0 in every trial: "
-                "with it a checkpoint holds one more teacher"
             )

@@ -32,7 +32,6 @@ FIGURES = (
     "heldout.recall_kl",
     "heldout.recall_agreement",
     "heldout.self_loss",
-    "heldout.sync_loss",
     REFLECTION,
     "heldout.general_own_loss",
     "heldout.general_help_loss",

@@ -28,7 +28,15 @@ from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.trainer import Trainer
 from actors.training.trainer_kinds import trainer_class
 from actors.weights.starting_model import StartingModel
-from actors.wire import ConfigError, Heartbeat, Location, Order, RankDescription, StorageError
+from actors.wire import (
+    ConfigError,
+    Header,
+    Heartbeat,
+    Location,
+    Order,
+    RankDescription,
+    StorageError,
+)
 from orchestrator.errors import InterruptedRunError
 from orchestrator.in_process.host_store import HostStore
 from orchestrator.loop.events import Committed, Evaluated, Event, Failed, Prepared
@@ -92,7 +100,7 @@ class InProcessGroups:
                 trainer.restore(saved.headers, saved.bucket_refs)
                 number = saved.interval
             header, buckets = trainer.publish(exact=number >= self._config.intervals)
-            self._first[group] = Version(group, number, (header,), self._kept(buckets))
+            self._first[group] = self._version(group, number, header, buckets)
         return descriptions
 
     def _description(self, trainer: Trainer) -> RankDescription:
@@ -108,6 +116,12 @@ class InProcessGroups:
 
     def _kept(self, buckets: Sequence[ByteArray]) -> tuple[ByteArray, ...]:
         return tuple(self._store.put(bucket) for bucket in buckets)
+
+    def _version(
+        self, group: str, number: int, header: Header, buckets: Sequence[ByteArray]
+    ) -> Version:
+        kept, num = self._kept(buckets), len(header.sizes)
+        return Version(group, number, (header,), kept[:num], kept[num:])
 
     def first_version(self, group: str) -> Version:
         """The version that the group began with."""
@@ -158,13 +172,12 @@ class InProcessGroups:
         trainer = self._trainers[group]
         take_device(group, trainer.own_spec.workers, self._spec.deterministic)
         # What is adopted already is not compared again.
-        buckets = peer.bucket_refs if peer.number != self._adopted[group] else ()
+        buckets = peer.adopted_refs if peer.number != self._adopted[group] else ()
         self._adopted[group] = peer.number
         done = trainer.interval(order, peer.headers, buckets)
         version, checkpoint = None, None
         if done.header is not None:
-            kept = self._kept(done.buckets)
-            version = Version(group, order.interval, (done.header,), kept)
+            version = self._version(group, order.interval, done.header, done.buckets)
         if done.checkpoint_header is not None:
             kept = tuple(self._store.put_on_disk(part) for part in done.checkpoint_buckets)
             checkpoint = GroupCheckpoint(group, order.interval, (done.checkpoint_header,), kept)

@@ -318,6 +318,11 @@ def refuse_teaching(config: Config) -> str | None:
     """Why a running run can't be taught; None: it can."""
     if config.teach.is_on:
         return "this run teaches a finished one; teach its result once it has ended"
+    if config.memory.teacher == "said":
+        return (
+            "its memory group has no data layer to ask about lessons (memory.teacher is said); "
+            "tell the memory (tandem tell), or teach the run once it has ended"
+        )
     if config.data.layer.keeps_model:
         return (
             f"the data layer's model keeps its weights (data.layer.train is "

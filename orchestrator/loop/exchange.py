@@ -23,17 +23,25 @@ STORE_SHARE = 0.8  # of the object store, for snapshots; the rest is Ray's
 
 @dataclass(frozen=True)
 class Version:
-    """A committed snapshot: headers by rank, and all buckets as refs in their order."""
+    """A committed snapshot: headers by rank, all buckets as refs in their order, and the bucket
+    with what the data layer said, where the memory needs no more.
+    """
 
     group: str
     number: int
     headers: tuple[Header, ...]
     bucket_refs: tuple[Any, ...]
+    said_refs: tuple[Any, ...] = ()
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all buckets."""
+        """Bytes of all buckets of weights."""
         return sum(sum(h.sizes) for h in self.headers)
+
+    @property
+    def adopted_refs(self) -> tuple[Any, ...]:
+        """What the peer adopts: what was said, where that is all it needs, or the weights."""
+        return self.said_refs or self.bucket_refs
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ class Failure:
 
 def sums_of(version: Version | None) -> Sums:
     """The checksums by which two copies of a version are compared."""
-    return tuple(header.checksums for header in version.headers) if version else ()
+    headers = version.headers if version else ()
+    return tuple((*header.checksums, *header.said_checksums) for header in headers)
 
 
 def refuse_restart(

@@ -8,8 +8,8 @@ start, for which `launch` passes a function.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -37,6 +37,7 @@ class _Shares:
 
     num_ranks: int = 0
     num_buckets: int = 0
+    num_said: int = 0  # buckets that rank 0 returns besides, after its own
 
     @classmethod
     def of(cls, total_bytes: int, num_ranks: int, least: int = 1) -> _Shares:
@@ -45,15 +46,19 @@ class _Shares:
 
     def of_rank(self, rank: int) -> int:
         """Buckets that a rank returns."""
-        return self.num_buckets if rank < self.num_ranks else 0
+        said = 0 if rank else self.num_said
+        return said + (self.num_buckets if rank < self.num_ranks else 0)
 
 
 @dataclass(frozen=True)
 class _Returned:
-    """Refs of a snapshot or of a checkpoint in flight: headers by rank, and all buckets."""
+    """Refs of a snapshot or of a checkpoint in flight: headers by rank, all buckets, and the one
+    with what was said.
+    """
 
     header_refs: list[ObjectRef]
     bucket_refs: tuple[ObjectRef, ...]
+    said_refs: tuple[ObjectRef, ...] = ()
 
     def headers(self) -> tuple[Any, ...]:
         """The headers, which are there when the reports are. Raises: RayError where they were
@@ -61,6 +66,17 @@ class _Returned:
         """
         refs = self.header_refs
         return tuple(ray.get(refs, timeout=HEADERS_S)) if refs else ()
+
+
+def _returned(
+    rows: Sequence[Sequence[ObjectRef]], first: int, shares: _Shares
+) -> tuple[tuple[ObjectRef, ...], tuple[ObjectRef, ...]]:
+    """Refs of a snapshot's buckets, and of the one with what was said, among what the ranks return
+    from the `first` on.
+    """
+    stop = first + shares.num_buckets
+    buckets = tuple(ref for row in rows for ref in row[first:stop])
+    return buckets, tuple(rows[0][stop : stop + shares.num_said]) if rows else ()
 
 
 @dataclass
@@ -143,16 +159,15 @@ class RankGroup:
     def publish_first(self, number: int, exact: bool, await_all: AwaitAll) -> None:
         """Publishes the layer as it is, as the version that the peer begins with."""
         shares = self._snapshot(exact)
-        returns = 1 + shares.num_buckets
         refs = [
-            actor.publish.options(num_returns=returns).remote(exact)
-            for actor in self.actors[: shares.num_ranks]
+            actor.publish.options(num_returns=1 + shares.of_rank(rank)).remote(exact)
+            for rank, actor in enumerate(self.actors[: shares.num_ranks])
         ]
         waiting = {row[0]: (self.name, rank) for rank, row in enumerate(refs)}
         headers = await_all(waiting, f"did not publish version {number}")
         ordered = tuple(headers[row[0]] for row in refs)
-        buckets = tuple(ref for row in refs for ref in row[1:])
-        self.first_version = Version(self.name, number, ordered, buckets)
+        returned = _returned(refs, 1, shares)
+        self.first_version = Version(self.name, number, ordered, *returned)
 
     def submit(self, order: Order, peer: Version) -> None:
         """Starts the next interval on a committed version of the peer."""
@@ -160,7 +175,7 @@ class RankGroup:
         snapshot = self._snapshot(order.exact) if order.publish else _Shares()
         saved = self._checkpoint() if order.checkpoint else _Shares()
         # A version that the ranks have adopted already is not sent again.
-        bucket_refs = peer.bucket_refs if peer.number != self._adopted else ()
+        bucket_refs = peer.adopted_refs if peer.number != self._adopted else ()
         self._adopted = peer.number
         refs = [
             actor.interval.options(
@@ -173,10 +188,7 @@ class RankGroup:
         self._call = _Call(
             order.interval,
             pending,
-            _Returned(
-                [row[1] for row in published],
-                tuple(ref for row in published for ref in row[3 : 3 + snapshot.num_buckets]),
-            ),
+            _Returned([row[1] for row in published], *_returned(published, 3, snapshot)),
             _Returned(
                 [row[2] for row in kept],
                 tuple(
@@ -193,7 +205,9 @@ class RankGroup:
 
     def _snapshot(self, exact: bool) -> _Shares:
         rank_0 = self.descriptions[0]
-        return _Shares.of(rank_0.snapshot_bytes if exact else rank_0.wire_bytes, len(self.actors))
+        num_bytes = rank_0.snapshot_bytes if exact else rank_0.wire_bytes
+        shares = _Shares.of(num_bytes, len(self.actors))
+        return replace(shares, num_said=bool(rank_0.said_bytes))
 
     @property
     def report_refs(self) -> list[ObjectRef]:
@@ -224,7 +238,8 @@ class RankGroup:
             cause = as_group_error(self.name, 0, err, f"after interval {number}")
             return [Failed(self.name, 0, cause)]
         if headers:
-            version = Version(self.name, number, headers, call.snapshot.bucket_refs)
+            refs = call.snapshot.bucket_refs, call.snapshot.said_refs
+            version = Version(self.name, number, headers, *refs)
         if saved:
             checkpoint = GroupCheckpoint(self.name, number, saved, call.saved.bucket_refs)
         self._call = None

@@ -83,7 +83,7 @@ class RayRuntime:
     ) -> None:
         """Compares with the whole cluster's object store."""
         first = {group: descriptions[group][0] for group in GROUPS}
-        snapshots = {group: d.snapshot_bytes for group, d in first.items()}
+        snapshots = {group: d.snapshot_bytes + d.said_bytes for group, d in first.items()}
         saved = {group: d.checkpoint_bytes for group, d in first.items()}
         store_bytes = ray.cluster_resources().get("object_store_memory", 0.0)
         check_fits(snapshots, saved, config.retention, store_bytes)

@@ -30,7 +30,9 @@ def refetch_version(version: Version) -> Version:
     name = f"snapshot {version.group} v{version.number}"
     refs: list[ObjectRef] = []
     sums = [c for header in version.headers for c in header.checksums]
-    for index, (ref, expected) in enumerate(zip(version.bucket_refs, sums, strict=True)):
+    said = [c for header in version.headers for c in header.said_checksums]
+    kept = (*version.bucket_refs, *version.said_refs)
+    for index, (ref, expected) in enumerate(zip(kept, [*sums, *said], strict=True)):
         bucket = ray.get(ref, timeout=FETCH_S)
         if (got := checksum(bucket)) != expected:
             raise SnapshotError(
@@ -39,7 +41,8 @@ def refetch_version(version: Version) -> Version:
                 "on from the last checkpoint"
             )
         refs.append(ray.put(bucket))
-    return replace(version, bucket_refs=tuple(refs))
+    num = len(version.bucket_refs)
+    return replace(version, bucket_refs=tuple(refs[:num]), said_refs=tuple(refs[num:]))
 
 
 def _or_none(ref: ObjectRef) -> ByteArray | None:

@@ -26,7 +26,6 @@ HELD_OUT = {  # term -> its figure of an evaluation
     "help": "heldout.help_loss",
     "recall": "heldout.recall_kl",
     "self": "heldout.self_loss",
-    "sync": "heldout.sync_loss",
 }
 CLOSE_S = 5.0  # longest that a run's end waits for what is still queued
 

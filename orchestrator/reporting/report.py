@@ -103,7 +103,6 @@ MEANING = {
         "share of tokens for which memory and data layer find the same one likeliest"
     ),
     "self_loss": "memory alone",
-    "sync_loss": "follow the data layer where it has just changed, stay elsewhere",
     "mixing": "mean λ: how much of the mixture is the memory's",
     "general_own_loss": "data layer alone on general text that the run is not about",
     "general_help_loss": "data layer with memory there",

@@ -23,7 +23,6 @@ FIGURES = (
     "recall_kl",
     "recall_agreement",
     "self_loss",
-    "sync_loss",
     "mixing",
     "slots_used_frac",
     "slots_top1pct_share",

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 # Of each group, in the progress view and in the status.
 SHOWN_LOSSES = {
     DATA: ("own", "help", "lessons", "reworded", "rehearsed"),
-    MEMORY: ("self", "recall", "sync", "kept"),
+    MEMORY: ("self", "recall", "kept"),
 }
 # Losses in nats per token: those with a weight of their name, and those of teaching. `balance` has
 # another unit.

@@ -7,6 +7,7 @@ a file.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import time
@@ -24,6 +25,7 @@ from orchestrator.settings.file_names import (
     SUMMARY,
 )
 
+GIVE_RUN = "give a run directory, e.g. runs/quickstart, or its export folder"
 RETRY_S = 1.0  # between two tries to reach storage that is away
 HANGS_S = 300.0  # without one finished write: storage that neither answers nor raises
 
@@ -133,7 +135,7 @@ class RunDir:
         """
         data = content.encode() if isinstance(content, str) else content
         target = f"{self._root}/{name}"
-        with _explained(self.path(name), "can't be written", "choose another storage=…"):
+        with _explained(self.path(name), "can't be written", lambda: "choose another storage=…"):
             self._patiently(name, lambda: self._replace(target, data), patience_s)
         self.num_writes += 1
 
@@ -159,10 +161,28 @@ class RunDir:
 
     def read(self, name: str) -> str:
         """A text file. Raises: ConfigError where it can't be read, StorageError as `write`."""
-        wrong = f"is {self.url} the directory of a run?"
-        with _explained(self.path(name), "can't be read", wrong):
-            raw = self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}"))
+        with _explained(self.path(name), "can't be read", self._whether_a_run):
+            try:
+                raw = self._patiently(name, lambda: self._fs.cat_file(f"{self._root}/{name}"))
+            except FileNotFoundError as err:
+                raise FileNotFoundError("no such file") from err
             return str(raw.decode())
+
+    def _whether_a_run(self) -> str:
+        return self.near() or f"is {self.url} the directory of a run?"
+
+    def near(self) -> str:
+        """`did you mean …?` where there is no such directory but one of a similar name, else
+        nothing.
+        """
+        parent, _, name = self._root.rpartition("/")
+        there: list[str] = []
+        with suppress(Exception):  # a place that can't be listed has no hint
+            if not self._fs.exists(self._root):
+                there = [str(path).rstrip("/") for path in self._fs.ls(parent, detail=False)]
+        names = [path.rpartition("/")[2] for path in there]
+        close = difflib.get_close_matches(name, names, 1)
+        return f"did you mean {self.url.removesuffix(name)}{close[0]}?" if close else ""
 
     def read_bytes(self, name: str) -> bytes:
         """A file's bytes. Raises: as `read`."""
@@ -206,13 +226,13 @@ class RunDir:
 
 
 @contextmanager
-def _explained(place: str, doing: str, if_wrong: str = "") -> Iterator[None]:
+def _explained(place: str, doing: str, if_wrong: Callable[[], str] = str) -> Iterator[None]:
     """Turns what a file system raises into one of our errors.
 
     Args:
         place: what is read or written.
         doing: what could not be done.
-        if_wrong: what to do where what was asked for is wrong, and storage is not away.
+        if_wrong: says what to do where what was asked for is wrong, and storage is not away.
 
     Raises: ConfigError, or StorageError where the storage is away.
     """
@@ -220,8 +240,8 @@ def _explained(place: str, doing: str, if_wrong: str = "") -> Iterator[None]:
         yield
     except Exception as err:  # clients of remote storage have errors of their own
         if is_lasting(err):
-            then = f"; {if_wrong}" if if_wrong else ""
-            raise ConfigError(f"{place}: {doing}: {err}{then}") from err
+            then = if_wrong()
+            raise ConfigError(f"{place}: {doing}: {err}{f'; {then}' if then else ''}") from err
         raise StorageError(f"{place}: {doing}: {err}; {AGAIN}") from err
 
 
@@ -242,7 +262,7 @@ def find_export(url: str | os.PathLike[str]) -> str:
     if not is_run:
         raise ConfigError(
             f"{place.url}: neither a run ({CONFIG} is missing) nor an export ({EXPORT_MARKER} is "
-            "missing); give a run directory, e.g. runs/quickstart, or its export folder"
+            f"missing); {place.near() or GIVE_RUN}"
         )
     state = "it has not ended yet"
     if has_ended:

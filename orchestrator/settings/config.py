@@ -25,6 +25,7 @@ from orchestrator.settings.config_paths import anchor_paths, folder_of, url_unde
 from orchestrator.settings.dotted import pick
 from orchestrator.settings.fitted_config import fit_config
 from orchestrator.settings.mistakes import make_overridden
+from orchestrator.settings.removed import without_removed
 from orchestrator.settings.retention import Retention
 from orchestrator.settings.yaml_file import read_yaml
 
@@ -281,13 +282,16 @@ class Config(RunSpec):
 
 
 def load_config(
-    source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    kept: bool = False,
 ) -> Config:
     """Reads a YAML file or takes nested values, applies `a.b=value` overrides (YAML values) and
     validates.
 
     Corpus paths are relative to the file's folder, or to the working directory where there is no
-    file.
+    file. `kept`: it is the config that a run keeps, perhaps by an earlier version: settings that
+    were removed since are left out.
 
     Raises:
         ConfigError: one line per mistake, which begins with the file or with the override.
@@ -297,6 +301,8 @@ def load_config(
     else:
         name = os.fspath(source)
         folder, raw = folder_of(name), read_yaml(name)
+    if kept:
+        raw, _ = without_removed(raw)
     anchor_paths(raw, folder)
     return make_overridden(_validated, raw, overrides, name, nearest_key)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from actors.wire import ConfigError
+from orchestrator.settings.removed import explained
 from orchestrator.settings.yaml_file import override_all
 
 Made = TypeVar("Made")
@@ -85,6 +86,8 @@ def _mistakes(err: ValidationError, nearest: Nearest) -> list[tuple[str, str]]:
 
 def _line(key: str, problem: Mapping[str, Any], nearest: Nearest) -> str:
     if problem["type"] == "extra_forbidden":
+        if (gone := explained(key)) is not None:
+            return gone
         near = nearest(key)
         return f"unknown key {key}" + (f"; did you mean {near}?" if near else "")
     if problem["type"] == "missing":

@@ -45,6 +45,10 @@ def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise
     except EncodingError as err:
         raise ConfigError(f"config {path}: {err}") from err
+    except FileNotFoundError as err:
+        raise ConfigError(
+            f"config {path}: no such file; give a YAML file (tandem init PATH writes one of a run)"
+        ) from err
     except Exception as err:  # clients of remote storage have errors of their own
         raise ConfigError(f"config {path}: can't be read: {err}") from err
     raw = parse_yaml(text, path)

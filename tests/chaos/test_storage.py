@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ LONG = pytest.mark.long
 
 SETTINGS = ("intervals=4", "checkpoints={every: 1, keep_last: 4}", "evaluation.every=0")
 PATIENCE_S = 120.0
+LISTED_EVERY_S = 0.2  # the processes of which one may be an evaluator
 
 
 def run(
@@ -100,20 +101,27 @@ def test_an_evaluator_that_is_killed_is_replaced(
     workplace: Path, undisturbed: dict[str, Any]
 ) -> None:
     killed: list[int] = []
+    over = threading.Event()
 
     def kill() -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not killed and time.monotonic() < deadline:
-            for process in actor_processes(psutil.Process()):
-                if "EvaluatorActor.evaluate" in " ".join(process.cmdline()):
-                    process.kill()
-                    killed.append(process.pid)
-            time.sleep(0.01)
+        listed, there = 0.0, list[psutil.Process]()
+        while not killed and not over.is_set():
+            if time.monotonic() > listed + LISTED_EVERY_S:
+                there, listed = actor_processes(psutil.Process()), time.monotonic()
+            for process in there:
+                with suppress(psutil.Error):  # it ended since
+                    if "EvaluatorActor.evaluate" in " ".join(process.cmdline()):
+                        process.kill()
+                        killed.append(process.pid)
+            time.sleep(0.001)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    summary, told = run(workplace, "evaluator", train)
-    killer.join()
+    try:
+        summary, told = run(workplace, "evaluator", train)
+    finally:
+        over.set()
+        killer.join()
     assert killed
     assert "the evaluator died in the final evaluation" in told
     assert summary["digest"] == undisturbed["digest"]

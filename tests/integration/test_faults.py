@@ -68,6 +68,7 @@ def what_is_left() -> Sequence[object]:
     return [*actor_processes(psutil.Process()), *groups]
 
 
+@pytest.mark.long  # below, one of two ranks is killed
 def test_a_rank_that_is_killed_ends_the_run_by_name_and_leaves_nothing(workplace: Path) -> None:
     fault = Fault(DATA, 2, signal.SIGKILL)
     message, summary = run_into(fault, workplace, "name=killed")
@@ -81,8 +82,9 @@ def test_of_a_group_whose_rank_is_killed_that_rank_is_named_and_not_its_partner(
 ) -> None:
     fault = Fault(DATA, 2, signal.SIGKILL, rank=1)
     workers = "data.workers={num_workers: 2, cpus: 0.5}"
-    message, _ = run_into(fault, workplace, "name=partner", workers)
+    message, summary = run_into(fault, workplace, "name=partner", workers)
     assert message.startswith("data rank 1 failed in interval 2: ActorDiedError")
+    assert (summary["status"], summary["cause"]) == ("failed", message)
     assert what_is_left() == []
 
 

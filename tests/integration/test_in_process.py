@@ -32,7 +32,7 @@ from orchestrator.settings.file_names import SUMMARY
 from tests.integration.tiny import run_in_process
 
 # One evaluation at the start, one in the middle, the final one: on Ray none of them is skipped
-# because earlier ones still run, and held-out sync compares with the one before.
+# because earlier ones still run, and reflection compares with the one before.
 SETTINGS = ("intervals=4", "evaluation.every=2", "checkpoints={every: 1, keep_last: 4}")
 
 

@@ -13,7 +13,6 @@ import pytest
 import ray
 
 from actors.wire import ConfigError
-from jobs.check.resources import available_resources
 from orchestrator.nodes.ray_address import SOCKET_IN_TEMP, SOCKET_PATH_BYTES
 from orchestrator.processes.ray_session import ray_session
 from tests.unit.orchestrator.scripted import a_config
@@ -79,19 +78,20 @@ def test_a_run_and_check_say_whose_cluster_they_join() -> None:
     assert "warned" not in done.stdout
 
 
-@pytest.mark.usefixtures("no_ray")
+@pytest.mark.usefixtures("shared_ray")
 def test_check_says_so_too() -> None:
-    with ray_session(a_config(ray={"num_cpus": 1}), False):
-        address = ray.get_runtime_context().gcs_address
-        code = (
-            "from jobs.check.resources import available_resources\n"
-            "from tests.unit.orchestrator.scripted import a_config\n"
-            f"print(available_resources(a_config(ray={{'address': {address!r}}})).joined)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-            timeout=120, check=True, cwd=ROOT,
-        )  # fmt: skip
-    assert f"joins the Ray cluster at {address} (from ray.address of the config)" in done.stdout
-    assert available_resources(a_config()).joined == ""
+    address = ray.get_runtime_context().gcs_address
+    code = (
+        "from jobs.check.resources import available_resources\n"
+        "from tests.unit.orchestrator.scripted import a_config\n"
+        "print(repr(available_resources(a_config()).joined))\n"
+        f"print(available_resources(a_config(ray={{'address': {address!r}}})).joined)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=120, check=True, cwd=ROOT,
+    )  # fmt: skip
+    nowhere, there = done.stdout.strip().splitlines()
+    assert nowhere == "''"
+    assert f"joins the Ray cluster at {address} (from ray.address of the config)" in there

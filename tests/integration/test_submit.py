@@ -175,7 +175,7 @@ def test_a_submitted_run_is_the_local_one_and_leaves_no_token_anywhere(place: Pl
     assert f"report: {place.storage}/sent/report.html" in out
 
     local = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", "train", *mine, "name=local"],
+        [sys.executable, "-m", "jobs.cli", "train", *mine, "name=local", "--in-process"],
         cwd=place.elsewhere,
         env=place.env(),
         capture_output=True,

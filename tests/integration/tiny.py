@@ -73,7 +73,6 @@ UNREFLECTED = (
     "memory.steps_per_interval=20",
     "memory.recall_frac=1",
     "losses.self=0",
-    "losses.sync=0",
     "losses.recall_yields=0",
 )
 # Neither layer moves, so that the agreement after the catch-up is the one before.

@@ -300,7 +300,7 @@ def test_what_is_private_is_recognised(line: str, tmp_path: Path) -> None:
 
 # Packages whose distribution has another name, and those that only an extra brings.
 DISTRIBUTIONS = {"yaml": "pyyaml", "mlflow": "mlflow_skinny"}
-OPTIONAL = {"accelerate", "fastapi", "lm_eval", "mlflow_skinny", "peft", "wandb"}
+OPTIONAL = {"accelerate", "datasets", "fastapi", "lm_eval", "mlflow_skinny", "peft", "wandb"}
 
 
 def declared() -> tuple[set[str], set[str]]:

@@ -29,7 +29,7 @@ def facts_corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusSpec:
 @pytest.fixture(scope="session")
 def spec(facts_corpus: CorpusSpec) -> RunSpec:
     """The run that `trained` trains; every loss takes part."""
-    return run_spec(facts_corpus, losses__assist=0.5)
+    return run_spec(facts_corpus)
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,13 @@ from actors.corpus.windows import Piece
 from actors.layers import losses
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer, packed_inputs
+from actors.measuring.sampling import NO_TOKEN, continued
 from actors.measuring.voices import VOICES, Voice
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured
-from actors.training.sampling import NO_TOKEN, continued
 from tests.unit.actors.tiny import RUN, build, build_memory, run_spec, save_checkpoint, tokens
 from tests.unit.actors.tiny_pair import NUM_TOKENS, tandem
 

@@ -16,19 +16,16 @@ from tests.unit.actors.tiny import FAMILIES, Exchange, memory_spec, run_spec, sa
 from tests.unit.actors.waits import counted_waits
 
 EVERY_TERM: dict[str, Any] = {
-    "losses__sync": 0.5,
-    "losses__assist": 0.5,
     "losses__self_yields": 0.5,
     "losses__balance": 0.3,
     "mix": {"just_trained": 2, "fresh": 1, "replay": 1, "sampled": 1},
-    "memory__sync_frac": 0.5,
     "memory__recall_frac": 0.75,
     "memory__batch_size": 6,
     "data__batch_size": 6,
 }
 TERMS = {
     "data": {"own", "help", "reader", "mixing", "lambda", "loss"},
-    "memory": {"self", "recall", "encoder", "sync", "assist", "loss"},
+    "memory": {"self", "recall", "encoder", "loss"},
 }
 
 
@@ -108,6 +105,5 @@ def assert_two_waits(exchange: Exchange, group: str) -> None:
     trainer = exchange.data if group == "data" else exchange.memory
     with counted_waits() as waits:
         measured = trainer.train_step()
-    terms = {t for t in TERMS[group] if t != "assist" or trainer.spec.losses.assist > 0}
-    assert measured.shares.keys() == terms
+    assert measured.shares.keys() == TERMS[group]
     assert len(waits) <= 2, waits.found

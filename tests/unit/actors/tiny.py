@@ -140,7 +140,7 @@ def memory_spec(**fields: Any) -> MemoryLayerSpec:
 def run_spec(corpus: CorpusSpec, **changes: Any) -> RunSpec:
     """A run over `corpus`.
 
-    `changes` are dotted keys with `__` for the dot, e.g. `losses__assist=0.5`.
+    `changes` are dotted keys with `__` for the dot, e.g. `losses__balance=0.5`.
     """
     fields: dict[str, Any] = {
         "seed": 3,

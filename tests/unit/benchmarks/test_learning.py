@@ -283,7 +283,7 @@ def test_every_size_is_in_a_key_or_says_which_cells_there_are() -> None:
     [
         {"seed": 1},
         {"sizes": replace(TINY, probes=5)},
-        {"changes": {"losses.assist": 0.5}},
+        {"changes": {"losses.balance": 0.5}},
         {"data": "other"},
     ],
 )
@@ -328,8 +328,8 @@ def test_a_mixed_batch_has_its_share_of_the_old() -> None:
 
 
 def test_changes_are_read_as_json() -> None:
-    assert changes_of(["losses.assist=0.5", "mix.fresh=1"]) == {
-        "losses.assist": 0.5,
+    assert changes_of(["losses.balance=0.5", "mix.fresh=1"]) == {
+        "losses.balance": 0.5,
         "mix.fresh": 1,
     }
 

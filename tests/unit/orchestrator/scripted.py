@@ -63,7 +63,7 @@ def a_version(group: str, number: int) -> Version:
 
 def a_report(group: str, interval: int, **changes: Any) -> Report:
     """A report of an interval that began at `10 * interval` and took 8 s, 6 of them in steps."""
-    names = ("own", "help") if group == DATA else ("self", "recall", "sync")
+    names = ("own", "help") if group == DATA else ("self", "recall")
     report = Report(
         group=group,
         rank=0,
@@ -95,7 +95,6 @@ def an_evaluation(data: int, memory: int, **changes: Any) -> Evaluation:
             "recall_kl": 0.3,
             "recall_agreement": 0.9,
             "self_loss": 1.8,
-            "sync_loss": 0.2,
             "mixing": 0.1,
             "slots_used_frac": 0.4,
             "slots_top1pct_share": 0.05,

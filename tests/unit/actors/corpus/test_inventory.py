@@ -255,3 +255,16 @@ def test_looking_changes_nothing_of_what_is_trained_on(tmp_path: Path) -> None:
     before = Corpus.open(spec, tokenizer).chunk("data", 0).tokens_NT
     take_inventory(spec, tokenizer)
     assert np.array_equal(Corpus.open(spec, tokenizer).chunk("data", 0).tokens_NT, before)
+
+
+def test_a_source_of_few_blocks_that_loses_much_to_the_held_out_split_is_named(
+    tmp_path: Path,
+) -> None:
+    few = write_text(tmp_path, LINES, block_bytes=1 << 14, heldout_frac=0.05)
+    found = taken(few)
+    (source,) = found.sources
+    (said,) = found.warnings()
+    assert f"{source.heldout_frac:.0%} of the text of" in said
+    assert "corpus.heldout_frac is 5%: blocks are held out whole" in said
+    assert taken(write_text(tmp_path, LINES, heldout_frac=0.05)).warnings() == []
+    assert Inventory.from_dict(found.as_dict()).warnings() == [said]

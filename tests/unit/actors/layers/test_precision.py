@@ -23,7 +23,7 @@ def memory_of(rows: int = 60) -> MemoryLayer:
 
 
 def step(family: str, precision: Precision) -> tuple[float, dict[str, torch.Tensor]]:
-    """One step of own, help, recall, self, sync and balance: the loss and all gradients."""
+    """One step of own, help, recall, self and balance: the loss and all gradients."""
     data, memory = open_gates(build(family)[0]), memory_of()
     batch = batch_of(tokens(4, 11), SEGMENTS)
     with autocast(precision, CPU):
@@ -35,7 +35,6 @@ def step(family: str, precision: Precision) -> tuple[float, dict[str, torch.Tens
         loss = loss + losses.help_(both.mixed().logp, batch.rows(slice(None, 2)).targets_N)
         loss = loss + losses.self_(logits_NV, batch.targets_N)
         loss = loss + losses.recall(theirs_NV, logits_NV)
-        loss = loss + losses.sync(theirs_NV, theirs_NV.roll(1, 0), logits_NV.detach(), logits_NV)
         loss = loss + losses.balance(read.side_scores)
     loss.backward()
     parameters = [*data.named_parameters(), *memory.named_parameters()]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from actors.layers.predicted import (
     CPU_LOGITS,
     Cut,
+    FewLikeliest,
     Predicted,
     Teacher,
     leading,
@@ -176,3 +177,44 @@ def test_as_many_positions_as_are_set_or_as_fit() -> None:
     assert positions_at_once(CPU_LOGITS * 2, cpu) == 1
     assert positions_at_once(49152, cpu, 7) == 7
     assert positions_at_once(49152, torch.device("cuda")) > 1024
+
+
+def bucketed(z_NV: Tensor, few: FewLikeliest) -> Tensor:
+    """KL to the ids and the bucket, by autograd."""
+    q_NV = z_NV.softmax(-1)
+    q_NK = q_NV.gather(1, few.ids_NK)
+    others_N = 1 - q_NK.sum(-1)
+    p_NK, rest_N = few.p_NK.to(q_NV), few.rest_N.to(q_NV)
+    kl_N = (p_NK * (p_NK.log() - q_NK.log())).sum(-1)
+    return kl_N + torch.xlogy(rest_N, rest_N / others_N)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0])
+@pytest.mark.parametrize("num", [6, 4])
+def test_a_teacher_of_a_few_ids_and_a_bucket_has_the_values_and_gradients_of_autograd(
+    scale: float, num: int
+) -> None:
+    z_NV, targets_N = drawn(6, V, scale=scale), torch.arange(6)
+    dense = Teacher.of(drawn(num, V, seed=5))
+    p_NK, ids_NK = dense.p_NV.topk(5)
+    few = FewLikeliest(ids_NK, p_NK, dense.entropy_N)
+    narrow, wide = z_NV.clone().requires_grad_(), z_NV.double().requires_grad_()
+    predicted = Predicted(narrow, targets_N, {"data": few, "whole": dense}, 6)
+    (kl_M, whole_M), weight_M = predicted.kl(num, "data", "whole"), torch.arange(1.0, num + 1)
+    ((kl_M * weight_M).sum() + whole_M.sum() + predicted.nll_N.sum()).backward()
+    want_M = bucketed(wide[:num], few)
+    whole = (dense.p_NV.double() * (dense.logp_NV.double() - wide[:num].log_softmax(-1))).sum()
+    own = nn.functional.cross_entropy(wide, targets_N, reduction="sum")
+    ((want_M * weight_M.double()).sum() + whole + own).backward()
+    torch.testing.assert_close(kl_M.double(), want_M, atol=2e-5, rtol=1e-5)
+    assert narrow.grad is not None
+    torch.testing.assert_close(narrow.grad.double(), wide.grad, atol=2e-5, rtol=1e-5)
+    assert (kl_M >= -1e-6).all()
+
+
+def test_a_teacher_of_all_ids_is_the_whole_one() -> None:
+    z_NV, dense = drawn(4, V), Teacher.of(drawn(4, V, seed=3))
+    p_NK, ids_NK = dense.p_NV.sort(descending=True)
+    few = FewLikeliest(ids_NK, p_NK, dense.entropy_N)
+    predicted = Predicted(z_NV, torch.zeros(4, dtype=torch.long), {"few": few, "all": dense})
+    torch.testing.assert_close(*predicted.kl(4, "few", "all"), atol=2e-5, rtol=1e-4)

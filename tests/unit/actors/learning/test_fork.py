@@ -65,7 +65,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     _, tokenizer = exported(folder / "export")
     new = [{"relation": "capital", "subject": f"Land{i}", "object": f"City{i}"} for i in range(40)]
     (folder / "new").mkdir()
-    spec = run_spec(write_facts(folder), losses__assist=0.5)
+    spec = run_spec(write_facts(folder))
     files = {p: p.read_bytes() for p in (folder / "export").rglob("*") if p.is_file()}
     return Run(spec, str(folder / "export"), tokenizer, write_facts(folder / "new", new), files)
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from actors.corpus.windows import Windows
-from actors.layers import losses
-from actors.layers.batch import Batch, memory_logits_at, to_batch
+from actors.layers.batch import Batch, to_batch
 from actors.layers.pair import Pair
 from actors.measuring.heldout import (
     Reflection,
@@ -117,19 +116,19 @@ def slow_figures(pair: Pair, batch: Batch) -> dict[str, float]:
 def test_a_held_out_figure_equals_its_definition(
     pair: Pair, batch: Batch, defined: dict[str, float], name: str
 ) -> None:
-    got = heldout_figures(pair, None, batch)[name]
+    got = heldout_figures(pair, batch)[name]
     assert got == pytest.approx(defined[name], rel=1e-4, abs=1e-5)
 
 
 def test_the_figures_are_those_named(pair: Pair, batch: Batch, defined: dict[str, float]) -> None:
-    assert set(heldout_figures(pair, None, batch)) == set(defined)
+    assert set(heldout_figures(pair, batch)) == set(defined)
 
 
 def test_the_figures_do_not_depend_on_how_many_sequences_are_forwarded_at_once(
     pair: Pair, batch: Batch
 ) -> None:
-    at_once = heldout_figures(pair, None, batch)
-    apart = heldout_figures(pair, None, batch, batch_tokens=3 * batch.tokens_BT.shape[1])
+    at_once = heldout_figures(pair, batch)
+    apart = heldout_figures(pair, batch, batch_tokens=3 * batch.tokens_BT.shape[1])
     assert apart == pytest.approx(at_once, rel=1e-4)
 
 
@@ -139,28 +138,27 @@ def test_figures_of_a_sequence_without_a_position_to_predict_are_those_of_the_ot
     nothing = batch.valid_BT.clone()
     nothing[-1] = False
     rest = Batch(batch.tokens_BT, batch.segments_BT, nothing, batch.targets_BT)
-    want = heldout_figures(pair, None, batch.rows(slice(0, -1)))
-    assert heldout_figures(pair, None, rest, batch_tokens=1) == pytest.approx(want, rel=1e-4)
+    want = heldout_figures(pair, batch.rows(slice(0, -1)))
+    assert heldout_figures(pair, rest, batch_tokens=1) == pytest.approx(want, rel=1e-4)
 
 
 def test_the_figures_do_not_depend_on_how_many_positions_have_logits_at_once(
     pair: Pair, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = Pair(build("llama", pair.data.vocab_rows)[0], build_memory(pair.memory.vocab_rows))
-    at_once = heldout_figures(pair, before, batch), agreement(pair.data, pair.memory, batch)
+    at_once = heldout_figures(pair, batch), agreement(pair.data, pair.memory, batch)
     monkeypatch.setattr(pair.data, "logit_tokens", 7)
-    assert heldout_figures(pair, before, batch) == pytest.approx(at_once[0], rel=1e-4)
+    assert heldout_figures(pair, batch) == pytest.approx(at_once[0], rel=1e-4)
     assert agreement(pair.data, pair.memory, batch) == at_once[1]
 
 
 def test_no_tensor_over_all_token_ids_is_larger_than_said(
     pair: Pair, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = Pair(build("llama", pair.data.vocab_rows)[0], build_memory(pair.memory.vocab_rows))
+    before = build("llama", pair.data.vocab_rows)[0]
     num = pair.data.num_tokens
     monkeypatch.setattr(pair.data, "logit_tokens", 7)
     with Largest(num) as largest:
-        heldout_figures(pair, before, batch)
+        heldout_figures(pair, batch)
         agreement(pair.data, pair.memory, batch)
         token_reflection(pair, before, batch)
     assert 0 < largest.rows <= 7
@@ -183,18 +181,6 @@ class Largest(TorchDispatchMode):
         return out
 
 
-def test_with_a_pair_before_there_is_a_sync_loss(pair: Pair, batch: Batch) -> None:
-    before = Pair(build("llama", pair.data.vocab_rows)[0], build_memory(pair.memory.vocab_rows))
-    with torch.no_grad():
-        teacher, ref = (
-            layer(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
-            for layer in (pair.data, before.data)
-        )
-        old, now = (memory_logits_at(layer, batch) for layer in (before.memory, pair.memory))
-    want = losses.sync(teacher, ref, old, now).item()
-    assert heldout_figures(pair, before, batch)["sync_loss"] == pytest.approx(want, rel=1e-5)
-
-
 def test_agreement_is_the_share_of_positions_with_the_same_likeliest_token(
     pair: Pair, batch: Batch, defined: dict[str, float]
 ) -> None:
@@ -209,7 +195,7 @@ def test_evaluating_leaves_no_gradient() -> None:
     batch = to_batch(
         Windows(ids.int().numpy(), one_document(ids).int().numpy(), np.ones((2, 6), np.bool_)), CPU
     )
-    heldout_figures(pair, None, batch)
+    heldout_figures(pair, batch)
     parameters = [*pair.data.parameters(), *pair.memory.parameters()]
     assert all(p.grad is None for p in parameters)
 
@@ -233,11 +219,11 @@ def test_token_reflection_counts_what_changed_clearly_and_what_the_memory_says_o
     new[2, 4], new[2, 5] = 4.0, 4.02  # changed by less than the margin
     memory = followed_by(8, (0, 5), (1, 4), (2, 5), (3, 5))  # followed 0, not 1
     now, before = bigram_pair(new, memory), bigram_pair(old, memory)
-    assert token_reflection(now, before, line(0, 1, 2, 3, 7)) == Reflection(2, 1)
+    assert token_reflection(now, before.data, line(0, 1, 2, 3, 7)) == Reflection(2, 1)
 
 
 def test_a_pair_that_did_not_change_has_nothing_to_reflect(pair: Pair, batch: Batch) -> None:
-    assert token_reflection(pair, pair, batch) == Reflection(0, 0)
+    assert token_reflection(pair, pair.data, batch) == Reflection(0, 0)
 
 
 def test_figures_of_general_text_are_those_of_its_windows(

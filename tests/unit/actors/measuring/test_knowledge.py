@@ -49,7 +49,7 @@ def test_unasked_it_gives_the_held_out_figures_alone(
 
 def test_losses_of_the_voices_are_those_of_the_held_out_figures(corpus: Corpus, pair: Pair) -> None:
     batch = to_batch(corpus.heldout(6), CPU)
-    found, want = voice_figures(pair, batch), heldout_figures(pair, None, batch)
+    found, want = voice_figures(pair, batch), heldout_figures(pair, batch)
     for voice, name in (("own", "own_loss"), ("help", "help_loss"), ("memory", "self_loss")):
         assert found[f"{voice}_loss"] == pytest.approx(want[name])
 

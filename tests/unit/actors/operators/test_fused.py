@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.operators.fused import largest, permuted, pooled, rms, taps, unit
+from actors.operators.fused import few_largest, largest, permuted, pooled, rms, taps, unit
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -105,3 +105,11 @@ def test_rows_in_another_order_and_their_gradients_are_those_of_indexing() -> No
         with_gradient(lambda x: permuted(x, order, back), x),
         with_gradient(lambda x: x[order], x),
     )
+
+
+@pytest.mark.parametrize(("num", "width"), [(8, 40), (8, 4100), (32, 9001), (32, 64)])
+def test_the_few_largest_are_those_of_topk_in_its_order(num: int, width: int) -> None:
+    x = drawn(5, width).float()
+    assert torch.equal(few_largest(x, num), x.topk(num).indices)
+    cut = x[:, : width - 3]  # as logits are cut to the tokenizer's ids
+    assert torch.equal(few_largest(cut, num), cut.topk(num).indices)

@@ -9,7 +9,7 @@ import pytest
 from actors.corpus.corpus import train_tokenizer
 from actors.corpus.general_text import SAMPLE, general_corpus
 from actors.layers.batch import to_batch
-from actors.layers.pair import Pair
+from actors.layers.data_layer import DataLayer
 from actors.measuring.heldout import general_figures, heldout_figures
 from actors.measuring.probing import answers_right
 from actors.pair.evaluator import Evaluator
@@ -57,7 +57,7 @@ def test_its_figures_are_those_of_the_held_out_windows(
 ) -> None:
     evaluator, said = final
     batch = to_batch(trained.data.corpus.heldout(8), trained.data.device)
-    want = heldout_figures(evaluator.pair, None, batch)
+    want = heldout_figures(evaluator.pair, batch)
     assert {name: said.figures[name] for name in want} == pytest.approx(want)
 
 
@@ -90,15 +90,10 @@ def test_the_final_evaluation_answers_sample_questions(
     assert all(a.prompt and a.expected for a in final[1].answers)
 
 
-def test_the_second_evaluation_has_a_sync_loss(final: tuple[Evaluator, Evaluation]) -> None:
-    assert final[1].figures["sync_loss"] > 0
-
-
 def test_the_first_evaluation_has_nothing_to_compare_with(
     evaluator: Evaluator, trained: Exchange
 ) -> None:
     said = evaluate(evaluator, trained, 1)
-    assert "sync_loss" not in said.figures
     assert (said.reflection_changed, said.reflection_followed) == (0, 0)
 
 
@@ -166,23 +161,30 @@ def test_a_pair_that_is_given_is_evaluated_and_no_other_is_made(
     assert said.answers == final[1].answers
 
 
-def test_a_second_pair_is_made_where_there_is_something_to_compare_with(
-    spec: RunSpec, tokenizer: Tokenizer, trained: Exchange, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("probes", "expected"), [(0, [1, 1, 2, 2]), (8, [1, 1, 1, 1])])
+def test_a_second_data_layer_is_made_where_tokens_are_compared(
+    spec: RunSpec,
+    tokenizer: Tokenizer,
+    trained: Exchange,
+    monkeypatch: pytest.MonkeyPatch,
+    probes: int,
+    expected: list[int],
 ) -> None:
     made: list[bool] = []
-    build = Evaluator._build_pair
+    build = Evaluator._build_data
 
-    def counted(self: Evaluator) -> Pair:
+    def counted(self: Evaluator) -> DataLayer:
         made.append(True)
         return build(self)
 
-    monkeypatch.setattr(Evaluator, "_build_pair", counted)
-    evaluator = Evaluator(spec, tokenizer.to_json())
+    monkeypatch.setattr(Evaluator, "_build_data", counted)
+    asked = spec.evaluation.model_copy(update={"probes": probes})
+    evaluator = Evaluator(spec.model_copy(update={"evaluation": asked}), tokenizer.to_json())
     numbers = []
     for version in (0, 1, 2, 3):
         evaluate(evaluator, trained, version)
         numbers.append(len(made))
-    assert numbers == [1, 1, 2, 2]
+    assert numbers == expected
 
 
 def test_nothing_is_compared_with_version_0_so_that_other_figures_stay_as_they_are(

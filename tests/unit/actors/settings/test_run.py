@@ -69,7 +69,6 @@ def test_an_unknown_key_is_refused(fields: dict[str, Any]) -> None:
         {"data": {"workers": {"num_workers": 0}}},
         {"data": {"workers": {"cpus": 0}}},
         {"memory": {"recall_frac": 0}},
-        {"memory": {"sync_frac": 1.5}},
         {"memory": {"value_lr": 0}},
         {"memory": {"layer": {"slots_side": 3}}},
         {"memory": {"layer": {"conv_dilations": []}}},
@@ -115,12 +114,12 @@ def test_a_data_group_that_learns_nothing_is_refused() -> None:
 
 def test_a_memory_group_that_learns_nothing_is_refused() -> None:
     with pytest.raises(ValidationError, match="memory group would train on nothing"):
-        LossWeights.model_validate({"recall": 0, "self": 0, "sync": 0, "assist": 0, "balance": 1})
+        LossWeights.model_validate({"recall": 0, "self": 0, "balance": 1})
 
 
-@pytest.mark.parametrize("only", ["recall", "self", "sync", "assist"])
+@pytest.mark.parametrize("only", ["recall", "self"])
 def test_one_loss_of_the_memory_is_enough(only: str) -> None:
-    weights = {"recall": 0, "self": 0, "sync": 0, "assist": 0, only: 0.1}
+    weights = {"recall": 0, "self": 0, only: 0.1}
     assert LossWeights.model_validate(weights).model_dump()[only] == 0.1
 
 

@@ -13,6 +13,7 @@ from actors.lessons.lesson import Lesson
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import prompt_tokens
 from actors.pair.table_writes import SOLVES
+from actors.pair.wordings import WrittenText
 from actors.teaching import lesson_preparation
 from actors.teaching.lesson_preparation import (
     kept_questions,
@@ -136,20 +137,22 @@ def test_what_was_written_twice_is_rehearsed_in_its_other_wordings_as_the_memory
 ) -> None:
     be, have, live = "The capital of [X] is", "[X] has its capital in", "Those who rule [X] live in"
     twice, once = [TEXTS[0], TEXTS[1]], [TEXTS[2]]
-    found = said_otherwise(pair, tokenizer, [*twice, *once], {be: [have, live]})
+    found = said_otherwise(pair, tokenizer, WrittenText([*twice, *once]), {be: [have, live]})
     name = COUNTRIES[0][0]
     (ended,) = said(pair, "memory", tokenizer, [f"Those who rule {name} live in"])
     assert found == ([f"Those who rule {name} live in {ended}"] if ended.endswith(".") else [])
-    assert said_otherwise(pair, tokenizer, once, {be: [have, live]}) == []
+    assert said_otherwise(pair, tokenizer, WrittenText(once), {be: [have, live]}) == []
 
 
 def test_questions_ask_what_is_taught_of_others_and_other_sentences() -> None:
     patterns = {"The capital of [X] is": ["[X] has its capital in"]}
-    asked = dict(kept_questions(TEXTS, patterns, 100, 0))
+    asked = dict(kept_questions(WrittenText(TEXTS), patterns, 100, 0))
     assert asked["The capital of Belmont is"] == "Dastan"
     assert asked["Belmont has its capital in"] == "Dastan"
-    assert kept_questions(TEXTS, patterns, 2, 0) == kept_questions(TEXTS, patterns, 2, 0)
-    assert len(kept_questions(TEXTS, patterns, 2, 0)) == 6
+    assert kept_questions(WrittenText(TEXTS), patterns, 2, 0) == kept_questions(
+        WrittenText(TEXTS), patterns, 2, 0
+    )
+    assert len(kept_questions(WrittenText(TEXTS), patterns, 2, 0)) == 6
 
 
 def test_a_lesson_longer_than_a_window_is_refused(tokenizer: Tokenizer) -> None:

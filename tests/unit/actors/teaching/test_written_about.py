@@ -7,7 +7,6 @@ from actors.pair.wordings import WrittenText
 from actors.teaching.written_about import (
     EACH,
     SUBJECTS,
-    TEMPERATURES,
     chosen_subjects,
     written_about,
 )
@@ -34,9 +33,8 @@ def test_documents_begin_with_the_subject_and_with_what_is_before_it(
     name = COUNTRIES[0][0]
     found = written_about(pair.memory, tokenizer, {BE: [name]}, WrittenText([]), WINDOW, 0)
     heads = (name, f"The capital of {name}")
-    each = EACH * len(TEMPERATURES)
-    assert [sum(text.startswith(head) for text in found) for head in heads] == [each, each]
-    assert len(found) == 2 * each
+    assert [sum(text.startswith(head) for text in found) for head in heads] == [EACH, EACH]
+    assert len(found) == 2 * EACH
     again = written_about(pair.memory, tokenizer, {BE: [name]}, WrittenText([]), WINDOW, 0)
     assert again == found
     other = written_about(pair.memory, tokenizer, {BE: [name]}, WrittenText([]), WINDOW, 1)

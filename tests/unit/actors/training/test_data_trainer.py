@@ -179,7 +179,9 @@ def watched_gradient(trainer: DataTrainer, parameter: nn.Parameter) -> Iterator[
 def test_lambda_learns_on_as_many_sequences_whatever_trains(trainer: DataTrainer) -> None:
     before = trainer.num_mixing
     assert before == trainer.num_reading < trainer.spec.data.batch_size
-    trainer.layer.spec = DataLayerSpec(pretrained="a-model", train="port")
+    layer = trainer.layer.spec = DataLayerSpec(pretrained="a-model", train="port")
+    data = trainer.spec.data.model_copy(update={"layer": layer})
+    trainer.spec = trainer.spec.model_copy(update={"data": data})
     assert trainer.num_reading == trainer.spec.data.batch_size
     assert trainer.num_mixing == before
 

@@ -76,7 +76,7 @@ def test_a_share_of_the_sequences_counts(
 def test_the_encoder_learns_given_tokens_too_and_both_are_in_the_loss(
     answers: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
-    weights = {f"losses__{name}": 0.0 for name in ("recall", "self", "sync", "balance", "assist")}
+    weights = {f"losses__{name}": 0.0 for name in ("recall", "self", "balance")}
     trainer = build(
         answers,
         tokenizer,

@@ -16,11 +16,11 @@ from actors.layers.batch import Batch, memory_logits_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
 from actors.measuring.heldout import agreement, heldout_figures
+from actors.measuring.sampling import openings
 from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.memory_trainer import MemoryTrainer
-from actors.training.sampling import openings
 from actors.wire import Range
 from tests.unit.actors.tiny import RUN, STEPS, WINDOW, Exchange, run_spec, values
 from tests.unit.actors.training.test_data_trainer import gradients_of
@@ -33,7 +33,7 @@ def trainer(spec: RunSpec, tokenizer: Tokenizer) -> MemoryTrainer:
 
 def only(*kept: str, **weights: float) -> dict[str, float]:
     """Weights under which the memory trains on these losses alone."""
-    names = ("recall", "self", "encoder", "sync", "balance", "assist")
+    names = ("recall", "self", "encoder", "balance")
     return {f"losses__{n}": weights.get(n, float(n in kept)) for n in names}
 
 
@@ -87,21 +87,6 @@ def test_a_batch_is_mixed_as_configured(facts_corpus: CorpusSpec, tokenizer: Tok
     assert (kinds, real) == ([1, 1, 1, 3, 3, tokenizer.end_of_text, 2, 2], 6)
 
 
-def test_the_reference_is_the_data_layer_of_the_interval_before(trained: Exchange) -> None:
-    want = np.concatenate(trained.published[1][0][1])
-    assert np.array_equal(trained.memory.ref_flat.to_bytes(), want)
-
-
-def test_the_memory_before_is_the_one_at_the_start_of_the_interval(trained: Exchange) -> None:
-    want = np.concatenate(trained.published[2][1][1])
-    assert np.array_equal(trained.memory.before_flat.to_bytes(), want)
-
-
-def test_in_the_first_interval_nothing_has_changed_yet(fresh_after_one: Exchange) -> None:
-    memory = fresh_after_one.memory
-    assert np.array_equal(memory.ref_flat.to_bytes(), memory.mirror.to_bytes())
-
-
 @pytest.fixture
 def fresh_after_one(spec: RunSpec, tokenizer: Tokenizer) -> Exchange:
     return Exchange(spec, tokenizer.to_json()).run(1)
@@ -110,7 +95,6 @@ def fresh_after_one(spec: RunSpec, tokenizer: Tokenizer) -> Exchange:
 def test_training_lowers_the_losses(trained: Exchange) -> None:
     first, last = values(trained.reports[0][1]), values(trained.reports[-1][1])
     assert last["self"] < first["self"] - 0.2
-    assert last["assist"] < first["assist"] - 0.2
 
 
 def test_every_dense_tensor_learns(spec: RunSpec, tokenizer: Tokenizer) -> None:
@@ -122,7 +106,7 @@ def test_every_dense_tensor_learns(spec: RunSpec, tokenizer: Tokenizer) -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("loss", ["recall", "self", "sync", "assist"])
+@pytest.mark.parametrize("loss", ["recall", "self"])
 def test_each_loss_alone_reaches_the_values(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer, loss: str
 ) -> None:
@@ -143,8 +127,8 @@ def test_shuffling_the_values_of_a_trained_memory_changes_help(
     ).requires_grad_(False)
     shuffled.load_state_dict(pair.memory.state_dict())
     shuffled.values.copy_(shuffled.values[torch.randperm(len(shuffled.values))])
-    before = heldout_figures(pair, None, batch)["help_loss"]
-    after = heldout_figures(Pair(pair.data, shuffled), None, batch)["help_loss"]
+    before = heldout_figures(pair, batch)["help_loss"]
+    after = heldout_figures(Pair(pair.data, shuffled), batch)["help_loss"]
     assert after > before + 1e-3
 
 
@@ -186,34 +170,6 @@ def test_recall_gives_way_as_the_run_says(
     assert values(trainer.train_step())["recall"] == pytest.approx(want, rel=1e-4)
 
 
-def test_sync_over_the_whole_batch_compares_what_changed_with_what_was_there(
-    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = build(facts_corpus, tokenizer, memory__sync_frac=1.0, **only("sync"))
-    for flat in (trainer.mirror, trainer.ref_flat, trainer.before_flat):
-        section = flat.section(flat.sections()[0])
-        section.mul_(1 + 0.3 * torch.randn(section.shape))
-    batch = given(trainer, monkeypatch)
-    with torch.no_grad():
-        teacher, ref = (
-            data(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
-            for data in (trainer.teacher, trainer.ref)
-        )
-        before, student = (memory_logits_at(m, batch) for m in (trainer.before, trainer.layer))
-        yields = trainer.spec.losses.recall_yields
-        want = losses.sync(teacher, ref, before, student, strength=yields).item()
-    assert values(trainer.train_step())["sync"] == pytest.approx(want, rel=1e-4)
-
-
-def test_assist_over_the_whole_batch_is_the_help_loss(
-    facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = build(facts_corpus, tokenizer, memory__recall_frac=1.0, **only("assist"))
-    batch = given(trainer, monkeypatch)
-    want = heldout_figures(Pair(trainer.teacher, trainer.layer), None, batch)["help_loss"]
-    assert values(trainer.train_step())["assist"] == pytest.approx(want, rel=1e-4)
-
-
 def test_the_encoder_learns_to_say_what_the_memory_learns_to_say(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,9 +192,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(
         "recall": 0.3,
         "self": 0.5,
         "encoder": 0.2,
-        "sync": 2.0,
         "balance": 0.7,
-        "assist": 1.1,
     }
     metrics = values(build(facts_corpus, tokenizer, **only(**weights)).train_step())
     want = sum(weight * metrics[name] for name, weight in weights.items())
@@ -270,14 +224,13 @@ def test_a_loss_without_weight_is_not_computed(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
     metrics = values(build(facts_corpus, tokenizer, **only("self")).train_step())
-    assert not {"recall", "encoder", "sync", "assist"} & set(metrics)
+    assert not {"recall", "encoder"} & set(metrics)
 
 
-def test_training_leaves_the_teachers_alone(trainer: MemoryTrainer) -> None:
-    flats = (trainer.mirror, trainer.ref_flat, trainer.before_flat)
-    before = [flat.digest() for flat in flats]
+def test_training_leaves_the_teacher_alone(trainer: MemoryTrainer) -> None:
+    before = trainer.mirror.digest()
     trainer.train_step()
-    assert [flat.digest() for flat in flats] == before
+    assert trainer.mirror.digest() == before
 
 
 def test_what_is_sampled_begins_as_the_memorys_own_text_does(

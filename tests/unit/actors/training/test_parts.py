@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "every term": EVERY_TERM,
     "passes": {**EVERY_TERM, "data__accumulate": 2, "memory__accumulate": 3},
     "nothing yields": {**EVERY_TERM, "losses__recall_yields": 0.0, "losses__self_yields": 0.0},
-    "sync alone": {"losses__recall": 0.0, "losses__sync": 1.0, "losses__encoder": 0.0},
+    "recall alone": {"losses__self": 0.0, "losses__encoder": 0.0},
     "lambda learns from help": {"data__mixing_noise": 0.0},
     "all read": {"losses__own": 0.0},
     "none reads": {"losses__help": 0.0},

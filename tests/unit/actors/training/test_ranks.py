@@ -70,9 +70,9 @@ def test_any_number_of_ranks_trains_what_one_rank_trains(
     noisy = facts_corpus.model_copy(update={"token_noise": 0.2})
     mix = {"just_trained": 0.25, "fresh": 0.25, "replay": 0.25, "sampled": 0.0}
     many_rows = {"data__batch_size": 5, "memory__batch_size": 5, "mix": mix}
-    one = run_spec(noisy, losses__assist=0.5, **many_rows)
+    one = run_spec(noisy, **many_rows)
     workers = {f"{group}__workers": {"num_workers": num_ranks}}
-    several = run_spec(noisy, losses__assist=0.5, **many_rows, **workers)
+    several = run_spec(noisy, **many_rows, **workers)
     alone = run(one, tokenizer, group, 1)
     together = run(several, tokenizer, group, num_ranks)
     torch.testing.assert_close(parameters(together), parameters(alone), atol=2e-4, rtol=2e-3)
@@ -96,7 +96,7 @@ def test_three_ranks_train_the_same_bits_in_every_fresh_group(
 def test_accumulated_passes_train_what_one_pass_trains(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer, group: str
 ) -> None:
-    plain = {"losses__sync": 0.0, "losses__balance": 0.0}  # both are of one pass' positions
+    plain = {"losses__balance": 0.0}  # which is of one pass' positions
     one = parameters(run(run_spec(facts_corpus, **plain), tokenizer, group, 1))
     spec = run_spec(facts_corpus, **plain, **{f"{group}__accumulate": 3})
     torch.testing.assert_close(

@@ -42,7 +42,7 @@ def spec(tmp_path: Path) -> RunSpec:
     (tmp_path / "lessons.jsonl").write_text(to_lines(LESSONS))
     teach = {"lessons": str(tmp_path / "lessons.jsonl"), "given_frac": 0.25, "reworded_frac": 0.25}
     decay = {"lr": 5e-3, "warmup_steps": 2, "weight_decay": 0.0}
-    return run_spec(corpus, teach=teach, losses={"sync": 0.0}, data__optimizer=decay)
+    return run_spec(corpus, teach=teach, data__optimizer=decay)
 
 
 @pytest.fixture

@@ -305,7 +305,7 @@ def test_bf16_passes_train_nearly_what_float32_ones_train_over_float32_weights(
     facts_corpus: CorpusSpec, tokenizer: Tokenizer
 ) -> None:
     mix = {"just_trained": 0.25, "fresh": 0.25, "replay": 0.25, "sampled": 0.25}
-    settings = {"mix": mix, "losses__assist": 0.5}
+    settings = {"mix": mix}
     half = {"data__precision": "bf16", "memory__precision": "bf16"}
     runs = [
         Exchange(run_spec(facts_corpus, **settings, **more), tokenizer.to_json()).run(2)

@@ -108,7 +108,7 @@ def test_what_is_told_in_a_chat_is_said_kept_and_taken_back(export: Path, tmp_pa
     assert shown[6] == f"1: {ask} => Dastan"
     shown = talk(copy, ask, "/untell 1", ask, "/untell 1", max_tokens=3)
     assert shown[1].startswith("Dastan")
-    assert shown[2] == "1 is taken back"
+    assert shown[2] == "write 1 is taken back"
     assert not shown[3].startswith("Dastan")
     assert "was taken back already" in shown[-1]
 
@@ -139,12 +139,16 @@ def test_with_a_template_the_turns_before_are_read_until_they_are_too_long(
 
 
 def test_a_mistyped_command_names_the_nearest_and_changes_nothing(export: Path) -> None:
-    shown = talk(export, "/vioce own", "/voice both", "/tell nothing", "/untell x", "//quit")
+    shown = talk(
+        export, "/vioce own", "/voice both", "/tell nothing", "/untell x", "/untell", "//quit"
+    )
     assert shown[1] == "no command /vioce; did you mean /voice? /help lists all"
     assert shown[2].startswith("no voice 'both': expected one of own, help, memory")
     assert "expected PROMPT => ANSWER" in shown[3]
     assert shown[4] == "no write 'x'; nothing is told"
-    assert len(shown) > 5
+    assert shown[5] == "/untell: expected the ID of a write; /told lists them"
+    assert len(shown) > 6
+    assert talk(export, "/voice")[1] == "help speaks; own and memory are the others"
     assert {line.split()[0] for line in talk(export, "/help")[1:]} >= {"/tell", "/untell", "/quit"}
 
 

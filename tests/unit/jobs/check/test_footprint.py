@@ -13,6 +13,7 @@ from actors.layers.pair import Pair
 from actors.settings.run import DATA, MEMORY
 from actors.snapshots.flat_parameters import FlatParameters
 from actors.tokenizers.tokenizer import Tokenizer
+from actors.training.said_memory import SayingDataTrainer
 from actors.weights.pair_export import export_pair
 from actors.weights.parameter_counts import ParameterCounts, count_parameters
 from jobs.check import footprint
@@ -65,7 +66,6 @@ def test_a_data_worker_holds_what_is_said(
     assert said.gradients == pytest.approx(gradients, rel=ALIGNMENT)
     assert said.optimizer == pytest.approx(state_bytes(trainer.dense.adamw), rel=ALIGNMENT)
     assert said.mirror == pytest.approx(flat_bytes(trainer.mirror), rel=ALIGNMENT)
-    assert said.references == 0
 
 
 def test_a_memory_worker_holds_what_is_said(
@@ -79,14 +79,6 @@ def test_a_memory_worker_holds_what_is_said(
     optimizer = state_bytes(trainer.dense.adamw) + sum(t.numel() * t.element_size() for t in rows)
     assert said.optimizer == pytest.approx(optimizer, rel=ALIGNMENT)
     assert said.mirror == pytest.approx(flat_bytes(trainer.mirror), rel=ALIGNMENT)
-    references = flat_bytes(trainer.ref_flat, trainer.before_flat)
-    assert said.references == pytest.approx(references, rel=ALIGNMENT)
-
-
-def test_without_sync_there_are_no_references(config: Config, counts: ParameterCounts) -> None:
-    values = config.model_dump(by_alias=True)
-    without = make_config(values | {"losses": values["losses"] | {"sync": 0}})
-    assert footprint.worker_memory(without, counts)[MEMORY].references == 0
 
 
 def test_a_snapshot_is_as_large_as_is_said(counts: ParameterCounts, exchange: Exchange) -> None:
@@ -147,13 +139,14 @@ def test_the_evaluators_activations_grow_little_with_a_large_vocabulary(
     assert large < 2 << 30  # 122 GiB where 16 windows of 1024 had all their logits at once
 
 
-def test_an_evaluator_of_the_last_version_alone_holds_one_pair(
+def test_an_evaluator_during_a_run_holds_the_data_layer_of_before_too(
     config: Config, counts: ParameterCounts
 ) -> None:
     values = config.model_dump(by_alias=True)
     last = make_config(values | {"evaluation": {"every": 0}})
     one, two = (footprint.evaluator_memory(c, counts).weights for c in (last, config))
-    assert two == 2 * one == 2 * footprint.export_bytes(counts)
+    assert one == footprint.export_bytes(counts)
+    assert two - one == footprint.snapshot_bytes(counts)[DATA]
 
 
 def test_an_encoder_that_guesses_keeps_a_second_output(
@@ -205,3 +198,18 @@ def test_a_checkpoint_is_as_big_as_said(
 ) -> None:
     made = sum(t.description()["checkpoint_bytes"] for t in (exchange.data, exchange.memory))
     assert footprint.checkpoint_bytes(config, counts) == pytest.approx(made, rel=ALIGNMENT)
+
+
+def test_a_memory_that_asks_nobody_has_no_mirror_and_a_version_has_what_is_said(
+    config: Config, tokenizer: Tokenizer, counts: ParameterCounts
+) -> None:
+    values = config.model_dump(by_alias=True)
+    said = make_config({**values, "memory": {**values["memory"], "teacher": "said"}})
+    assert footprint.said_bytes(config, counts) == 0
+    assert footprint.worker_memory(said, counts)[MEMORY].mirror == 0
+    trainer = SayingDataTrainer(said, tokenizer.to_json(), "r")
+    header, buckets = trainer.publish()
+    assert buckets[len(header.sizes)].nbytes == footprint.said_bytes(said, counts)
+    assert trainer.description()["said_bytes"] == footprint.said_bytes(said, counts)
+    more = footprint.checkpoint_bytes(said, counts) - footprint.checkpoint_bytes(config, counts)
+    assert more == footprint.said_bytes(said, counts)

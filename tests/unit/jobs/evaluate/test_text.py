@@ -42,7 +42,12 @@ def test_what_a_corpus_may_be_may_be_measured_too(tmp_path: Path) -> None:
     [
         ("a.txt", b"\xff\xfe", "expected UTF-8"),
         ("a.txt", b" \n", "no text in it"),
-        ("a.jsonl", b'{"text": "a"}\n{"txt": 1}\n', "line 2: no column text; did you mean txt"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"txt": 1}\n',
+            "line 2: no column text; did you mean txt.*; every row",
+        ),
+        ("a.jsonl", b'{"body": "a"}\n', "no column that is read: expected text, or .*, got body"),
         ("a.jsonl", b'{"text": ["a"]}\n', "line 1: column text: expected text, got"),
         ("a.jsonl", b"{\n", "line 1: not JSON"),
         ("a.csv", b"a,b\n", "csv files are not read"),

@@ -97,6 +97,7 @@ def test_progress_says_which_voice_is_asked_and_how_far_it_is(
         num = [(n, total) for what, n, total in seen if what == f"{voice}: {SAYING}"]
         assert num[-1] == (6, 6), seen
         assert num[0] == (0, 6)
+    assert "own: generating test split" in {what for what, _, _ in seen}  # of its data set
 
 
 def test_loglikelihoods_are_those_of_a_plain_pass_by_each_voice(

@@ -164,7 +164,6 @@ def test_a_pipe_is_refused_and_not_waited_for(
             {"prompt": "a", "completion": "b"},
             {"prompt_column": "prompt", "completion_column": "completion"},
         ),
-        ({"question": "a"}, {}),
         (["a"], {}),
     ],
 )
@@ -176,6 +175,23 @@ def test_chats_and_prompts_are_known_by_the_usual_names_of_their_columns(
     assert columns_in(str(path)) == columns
     given = text_corpus(of_text, str(path))
     assert {name: getattr(given, name) for name in columns} == columns
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"question": "a"}, r"expected text, or messages, or .*, got question; rename what"),
+        ({"prompt": "a"}, r"prompt and completion, got prompt; rename"),
+        (FACTS[0], r"got relation, subject, object; these are facts, no text"),
+    ],
+)
+def test_rows_without_a_column_of_those_names_are_refused(
+    of_text: Config, tmp_path: Path, row: object, says: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ConfigError, match=rf"rows\.jsonl: its rows have no column .*{says}"):
+        text_corpus(of_text, str(path))
 
 
 def test_of_parquet_the_columns_are_known_too(of_text: Config, tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def test_an_id_that_is_not_there_is_named_with_the_nearest(export: Path) -> None
         with pytest.raises(UnknownWriteError, match="no write 'x'; nothing is told"):
             change("x")
     pair.tell(ATLANTIS, id="atlantis")
+    with pytest.raises(UnknownWriteError, match="no write 'x'; told and not taken back: atlantis"):
+        pair.untell("x")
     with pytest.raises(UnknownWriteError, match="no write 'atlantix'; did you mean 'atlantis'"):
         pair.untell("atlantix")
     pair.untell("atlantis")

@@ -25,14 +25,14 @@ from tests.unit.jobs.tune.test_search import search
 HELP, AGREEMENT = "heldout.help_loss", "heldout.recall_agreement"
 SPACE = {
     "losses.own": {"uniform": [0.2, 0.9]},
-    "losses.sync": {"loguniform": [0.1, 2.0]},
+    "losses.recall": {"loguniform": [0.1, 2.0]},
     "data.layer.read_layers": {"choice": [[0], [0, 1]]},
 }
 Figures = Callable[[dict[str, Any]], dict[str, float]]
 
 
 def bowl(point: dict[str, Any]) -> dict[str, float]:
-    loss = (point["losses.own"] - 0.4) ** 2 + math.log(point["losses.sync"] / 0.5) ** 2
+    loss = (point["losses.own"] - 0.4) ** 2 + math.log(point["losses.recall"] / 0.5) ** 2
     return {HELP: loss, AGREEMENT: point["losses.own"]}
 
 
@@ -210,14 +210,14 @@ def test_without_a_scheduler_nothing_is_stopped(tmp_path: Path) -> None:
 
 
 def pbt(tmp_path: Path) -> tuple[Search, Population]:
-    space = {"losses.own": {"uniform": [0.2, 0.9]}, "losses.sync": {"choice": [0.5, 1.0, 2.0]}}
+    space = {"losses.own": {"uniform": [0.2, 0.9]}, "losses.recall": {"choice": [0.5, 1.0, 2.0]}}
     found = search(tmp_path, **GOAL, space=space, scheduler="pbt", algorithm="random", trials=4,
                    set={"checkpoints.every": 1})  # fmt: skip
     return found, Population(found)
 
 
 def member(number: int, generation: int = 0, own: float = 0.5) -> Any:
-    point = {"losses.own": own, "losses.sync": 1.0}
+    point = {"losses.own": own, "losses.recall": 1.0}
     exploited = {"generation": generation, "donor": 9} if generation else {}
     return SimpleNamespace(config={ASSIGNMENT: {"number": number, "point": point, **exploited}})
 

@@ -14,7 +14,7 @@ from tests.unit.orchestrator.reporting.test_report import Page
 
 SPACE = {
     "losses.own": {"uniform": [0.2, 0.9]},
-    "losses.sync": {"loguniform": [0.1, 2.0]},
+    "losses.recall": {"loguniform": [0.1, 2.0]},
     "data.batch_size": {"choice": [2, 4]},
 }
 TWO = ["min heldout.help_loss", "max heldout.recall_agreement"]
@@ -23,7 +23,7 @@ TWO = ["min heldout.help_loss", "max heldout.recall_agreement"]
 def trials(found: Search, count: int = 12) -> list[TrialResult]:
     results = []
     for number in range(count):
-        point = {"losses.own": 0.2 + 0.05 * number, "losses.sync": 0.1 * (number + 1),
+        point = {"losses.own": 0.2 + 0.05 * number, "losses.recall": 0.1 * (number + 1),
                  "data.batch_size": 2 + 2 * (number % 2)}  # fmt: skip
         figures = {"heldout.help_loss": 2.0 - 0.1 * number, "heldout.recall_agreement": 0.1}
         last = 8 if number % 2 else 2

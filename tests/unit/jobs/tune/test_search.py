@@ -122,8 +122,8 @@ def test_objectives_are_figures_with_a_goal(tmp_path: Path) -> None:
             r"pbt can't change data.optimizer.warmup_steps in a running pair",
         ),
         (
-            {**MOVES, "space": {"losses.sync": {"uniform": [0, 1]}}},
-            r"losses.sync must stay above 0",
+            {"space": {"losses.sync": {"uniform": [0, 1]}}},
+            r"search.yaml: losses.sync was removed: losses.recall, 1.25 by default",
         ),
         (
             {"algorithm": "random", "space": {"losses.own": {"grid": [0.1, 1]}}},
@@ -190,7 +190,7 @@ def test_the_shipped_search_tries_the_shipped_weights_first() -> None:
     assert found.base_point is not None
     assert found.config(found.base_point) == found.base
     assert found.spec.space.keys() | {c.derived for c in found.spec.sums} >= {
-        f"losses.{name}" for name in ("own", "help", "recall", "self", "sync", "balance", "assist")
+        f"losses.{name}" for name in ("own", "help", "recall", "self", "balance")
     }
 
 

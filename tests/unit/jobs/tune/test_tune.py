@@ -23,7 +23,7 @@ from tests.unit.jobs.tune.test_search import search
 LABELS = {"data.workers.node_labels": {"tandem": "data"}}
 FIGURES = ("heldout.help_loss", "heldout.recall_agreement", "heldout.reflection_rate")
 LOSSES = {name: 0.1234567 + n for n, name in enumerate(
-    ("losses.own", "losses.help", "losses.recall", "losses.self", "losses.sync", "losses.balance")
+    ("losses.own", "losses.help", "losses.recall", "losses.self", "losses.given", "losses.balance")
 )}  # fmt: skip
 TRIAL: dict[str, Assignment] = {ASSIGNMENT: {"number": 0, "point": {"losses.own": 0.5}}}
 
@@ -86,7 +86,7 @@ def test_a_search_whose_corpus_changed_does_not_go_on(
         "name": "it",
         "base": "tiny.yaml",
         "storage": str(tmp_path / "searches"),
-        "space": {"losses.sync": {"choice": [0.5, 1.0]}},
+        "space": {"losses.recall": {"choice": [0.5, 1.0]}},
         "objectives": ["min heldout.help_loss"],
     }
     file.write_text(yaml.safe_dump(given))

@@ -544,3 +544,12 @@ def test_a_teaching_of_a_run_whose_groups_have_no_common_interval_left_is_refuse
         "refused",
         "both groups have begun their last common interval; teach the run once it has ended",
     )
+
+
+def test_a_teaching_of_a_run_whose_memory_asks_nobody_is_refused() -> None:
+    run = Run([*both(1)], teach(), memory={"teacher": "said"})
+    with pytest.raises(ScriptEndedError):
+        run.coordinator.run()
+    state, reason = replies(run)[0]
+    assert state == "refused"
+    assert "no data layer to ask about lessons (memory.teacher is said)" in reason

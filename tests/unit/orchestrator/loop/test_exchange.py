@@ -172,3 +172,11 @@ def test_ranges_are_those_between_two_versions_of_the_data_layer() -> None:
     assert log.since(0, 2) == (Range(0, 10, 30),)
     assert log.since(2, 3) == (Range(0, 30, 40),)
     assert log.since(3, 3) == ()
+
+
+def test_a_memory_that_asks_nobody_adopts_what_was_said_and_no_weights() -> None:
+    weights = a_version(DATA, 2)
+    said = replace(weights, said_refs=("said",))
+    assert weights.adopted_refs == weights.bucket_refs
+    assert said.adopted_refs == ("said",)
+    assert said.num_bytes == weights.num_bytes

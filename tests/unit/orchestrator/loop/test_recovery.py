@@ -312,3 +312,10 @@ def test_a_lost_snapshot_that_no_replay_brings_back_ends_the_run_with_the_way_on
     run = Run([*script, lost, Restarted(MEMORY, 1)])
     with pytest.raises(GroupFailedError, match=r"version 0 was lost with its node.*tandem resume"):
         run.coordinator.run()
+
+
+def test_a_replay_that_says_something_else_is_no_copy_of_the_first() -> None:
+    version = a_version(DATA, 3)
+    headers = [replace(version.headers[0], said_checksums=sums) for sums in ((), (5,), (6,))]
+    found = {sums_of(replace(version, headers=(header,))) for header in headers}
+    assert len(found) == 3

@@ -27,7 +27,7 @@ def test_all_plots_of_a_run_are_well_formed(plots: list[str]) -> None:
         ElementTree.fromstring(svg)
 
 
-@pytest.mark.parametrize("series", ["own", "help", "self", "recall", "sync", "agreement"])
+@pytest.mark.parametrize("series", ["own", "help", "self", "recall", "agreement"])
 def test_every_loss_of_the_run_is_drawn_under_its_name(plots: list[str], series: str) -> None:
     assert any(f"<!-- {series} -->" in svg for svg in plots)  # matplotlib's comment on a text
 

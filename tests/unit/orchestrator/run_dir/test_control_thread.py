@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from orchestrator.run_dir.status import Driver, Pulse
 from orchestrator.settings.config import Config, load_config
 from tests.unit.orchestrator.scripted import a_config
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Office:
@@ -32,6 +31,7 @@ class Office:
         self.driver = Driver("d", "here", 1, 0.0, 0.0, 0.02)
         self._ticked = threading.Condition()
         self._ticks = 0
+        self._is_held = False
         self.thread = ControlThread(
             self.run_dir,
             a_config(),
@@ -45,6 +45,7 @@ class Office:
         with self._ticked:
             self._ticks += 1
             self._ticked.notify_all()
+            self._ticked.wait_for(lambda: not self._is_held)
         return {"phase": pulse.phase, "ended": pulse.ended, "loop_at": pulse.loop_at}
 
     def tick(self, times: int = 3) -> None:
@@ -52,6 +53,19 @@ class Office:
         with self._ticked:
             until = self._ticks + times
             assert self._ticked.wait_for(lambda: self._ticks >= until, PATIENCE_S)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """During the block the thread waits where it touches no file."""
+        with self._ticked:
+            self._is_held = True
+            self.tick(1)
+        try:
+            yield
+        finally:
+            with self._ticked:
+                self._is_held = False
+                self._ticked.notify_all()
 
     def send(self, kind: str, **values: Any) -> str:
         command = Command(id=new_id(), run="run", driver="d", kind=kind, **values)  # type: ignore[arg-type]
@@ -163,29 +177,19 @@ def test_what_was_in_the_mailbox_before_is_not_obeyed(tmp_path: Path) -> None:
     office.thread.close("finished", "the run is finished")
 
 
-def until_done(action: Callable[[], object], folder: Path) -> None:
-    """Tries again where the thread has just made the folder anew."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            action()
-            return
-        except OSError:
-            assert time.monotonic() < deadline
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def test_storage_that_is_away_is_told_once_and_tried_again(office: Office, tmp_path: Path) -> None:
     office.tick()
     folder = tmp_path / "run"
-    away = folder.rename(tmp_path / "away")
-    until_done(lambda: folder.write_text("no folder"), folder)
+    with office.held():
+        away = folder.rename(tmp_path / "away")
+        folder.write_text("no folder")
     office.tick(6)
     assert len(office.warnings) == 1
     assert "tandem status and commands wait for it" in office.warnings[0]
     office.thread.reply(Reply(id=new_id(), state="accepted", message="x"))
-    folder.unlink()
-    until_done(lambda: away.rename(folder), folder)
+    with office.held():
+        folder.unlink()
+        away.rename(folder)
     asked = office.send("stop")
     assert office.state(asked) == "accepted"
 

@@ -85,8 +85,21 @@ def test_storage_of_an_unknown_kind_is_the_users_mistake() -> None:
 
 
 def test_a_file_that_is_not_there_asks_whether_this_is_a_run(run_dir: RunDir) -> None:
-    with pytest.raises(ConfigError, match=r"summary.json: can't be read: .*directory of a run\?"):
+    with pytest.raises(
+        ConfigError, match=r"summary.json: can't be read: no such .*directory of a run\?"
+    ):
         run_dir.read("summary.json")
+
+
+def test_a_mistyped_run_names_the_nearest(run_dir: RunDir) -> None:
+    run_dir.write("config.yaml", "")
+    mistyped = RunDir(f"{run_dir.url}n")
+    with pytest.raises(ConfigError, match=rf"no such file; did you mean {run_dir.url}\?$"):
+        mistyped.read("summary.json")
+    with pytest.raises(ConfigError, match=rf"neither a run .*; did you mean {run_dir.url}\?$"):
+        find_export(mistyped.url)
+    with pytest.raises(ConfigError, match=r"neither a run .*; give a run directory"):
+        find_export(f"{run_dir.url}/elsewhere/quite")
 
 
 def test_storage_may_be_any_fsspec_url() -> None:

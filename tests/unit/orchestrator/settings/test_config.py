@@ -298,7 +298,8 @@ def test_a_file_that_is_not_keys_and_values_is_refused(file: Path, text: str, ki
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    assert f"config {tmp_path}/none.yaml: can't be read" in error_of(tmp_path / "none.yaml")
+    said = error_of(tmp_path / "none.yaml")
+    assert f"config {tmp_path}/none.yaml: no such file; give a YAML file (tandem init" in said
 
 
 def test_a_directory_in_place_of_a_file_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from actors.corpus.windows import Piece, pack
-from actors.training.sampling import NO_TOKEN, SLACK, continued, openings, pieces_of
+from actors.measuring.sampling import NO_TOKEN, SLACK, continued, openings, pieces_of
 from tests.unit.actors.tiny import build
 
 END = 0
