@@ -1,4 +1,4 @@
-"""Tells a memory something at once: associations become a named write, in closed form.
+"""Tells a memory something at once: associations become a named write, without training.
 
     prompt, answer -> keys: what the memory reads at each answer position, in each wording
                    -> wanted reads: gradient steps on the reads alone, nothing else in the graph
