@@ -1,8 +1,8 @@
 """The sample of its own reads that a memory keeps: what has to stay when something is written.
 
 Kept are windows of tokens, some hundreds of kB, because addresses change for as long as the encoder
-trains; the reads are made from them with the encoder as it is. Only positions that were trained on
-count. No corpus is needed.
+trains; encodings and reads are made from them with the encoder as it is. Only positions that were
+trained on count. No corpus is needed.
 
 Shapes: W windows, T tokens, M positions, E slots of a read.
 """
@@ -20,12 +20,13 @@ from torch import Tensor
 
 from actors.corpus.windows import Windows
 from actors.layers.batch import rows_at, to_batch
-from actors.layers.closed_form import SparseReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.machine.progress import Progress, unseen
+from actors.operators.closed_form import SparseReads
 
 PASS_TOKENS = 4096  # of one forward pass
 READS = "reading the text that is to stay"  # the stage that `progress` sees
+MOST_SOLVED = 8192  # that take part where a change of the table is solved: seconds follow them
 HEAVIEST = 64  # slots of an old read that count where something is written, the others weigh little
 FIRST, FACTOR, BITS = 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFFFFFFFF  # of FNV-1a
 
@@ -38,17 +39,19 @@ def number_of(tokens: Iterable[int]) -> int:
     return number >> 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptReads:
     """Reads of old text.
 
     Attributes:
-        reads: slots and weights of M positions.
+        memory: that reads; addresses are looked up when they are asked for.
+        u_MD: encodings of M positions, or contexts.
         targets_M: the token that follows each.
         contexts_M: a number for the tokens of the document up to each, as `number_of` gives.
     """
 
-    reads: SparseReads
+    memory: MemoryLayer
+    u_MD: Tensor
     targets_M: Tensor
     contexts_M: Tensor
 
@@ -56,9 +59,43 @@ class KeptReads:
         return len(self.targets_M)
 
     @cached_property
+    def reads(self) -> SparseReads:
+        """Slots and weights of each, on the CPU."""
+        width = self.memory.reads_per_key
+        slots = [torch.zeros(0, width, dtype=torch.int64)]
+        weights = [torch.zeros(0, width)]
+        device = self.memory.values.device
+        with torch.no_grad():
+            for u_PD in self.u_MD.split(PASS_TOKENS) if len(self) else ():
+                _, slots_PHK, weights_PHK = self.memory.addresses(u_PD.to(device))
+                slots.append(slots_PHK.flatten(1).cpu())
+                weights.append(weights_PHK.flatten(1).float().cpu())
+        return SparseReads(torch.cat(slots), torch.cat(weights))
+
+    @cached_property
     def heaviest(self) -> SparseReads:
         """The reads with their heaviest slots alone; made once for all that is told."""
         return self.reads.heaviest(HEAVIEST)
+
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Encodings (O, D), each context once, and the contexts (O,)."""
+        numbers_O, at_M = self.contexts_M.unique(return_inverse=True)
+        first_O = torch.full_like(numbers_O, len(self)).scatter_reduce_(
+            0, at_M, torch.arange(len(self)), "amin"
+        )
+        return self.u_MD[first_O], numbers_O
+
+    @cached_property
+    def few(self) -> KeptReads:
+        """As many of them, evenly spread, as a change of the table is solved with."""
+        return self.thinned(MOST_SOLVED)
+
+    def thinned(self, most: int) -> KeptReads:
+        """So many at most, evenly spread."""
+        if len(self) <= most:
+            return self
+        return self.at(torch.from_numpy(np.linspace(0, len(self) - 1, most).astype(np.int64)))
 
     @classmethod
     @torch.no_grad()
@@ -77,33 +114,30 @@ class KeptReads:
             most: positions at most, evenly spread over all; None: all.
             progress: sees how many windows are read.
         """
-        device, width = memory.values.device, memory.reads_per_key
-        slots = [torch.zeros(0, width, dtype=torch.int64)]
-        weights, targets = [torch.zeros(0, width)], [torch.zeros(0, dtype=torch.int64)]
+        device = memory.values.device
+        encodings, targets = [], [torch.zeros(0, dtype=torch.int64)]
         contexts = [torch.zeros(0, dtype=torch.int64)]
         size = max(1, PASS_TOKENS // max(1, windows.tokens_NT.shape[1]))
         for start in range(0, len(windows), size):
             progress(READS, start, len(windows))
             batch = to_batch(windows[start : start + size], device)
             u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
-            _, slots_NHK, weights_NHK = memory.addresses(rows_at(u_BTD, batch.valid_at_N))
-            slots.append(slots_NHK.flatten(1).cpu())
-            weights.append(weights_NHK.flatten(1).float().cpu())
+            encodings.append(rows_at(u_BTD, batch.valid_at_N).cpu())
             targets.append(batch.targets_N.cpu())
             numbers_BT = _contexts(windows[start : start + size])
             contexts.append(torch.from_numpy(numbers_BT[batch.host.valid_BT]))
         found = cls(
-            SparseReads(torch.cat(slots), torch.cat(weights)),
+            memory,
+            torch.cat(encodings) if encodings else torch.zeros(0, memory.spec.dim),
             torch.cat(targets),
             torch.cat(contexts),
         )
-        if most is None or len(found) <= most:
-            return found
-        return found.at(torch.from_numpy(np.linspace(0, len(found) - 1, most).astype(np.int64)))
+        return found if most is None else found.thinned(most)
 
     def at(self, where_M: Tensor) -> KeptReads:
         """Some of them."""
-        return KeptReads(self.reads.at(where_M), self.targets_M[where_M], self.contexts_M[where_M])
+        some = (t[where_M] for t in (self.u_MD, self.targets_M, self.contexts_M))
+        return KeptReads(self.memory, *some)
 
 
 def _contexts(windows: Windows) -> npt.NDArray[np.int64]:

@@ -314,19 +314,23 @@ class MemoryLayer(nn.Module):
         """The read y (..., D) at the encoding u (..., D), or context (..., C): y = m, or
         m * silu(W_1 u) with the gate.
 
-        m is the weighted sum of the slots found, and of what named writes add to them. Training
+        m is the weighted sum of the slots found, and of what named writes add to them; or what was
+        told where something was told nearby. Training
         reads only where there is something to predict, so that no other row gets a gradient, even
         a zero one.
         """
         sides, slots, weights = self.addresses(u)
         flat_slots, flat_weights = (t.reshape(-1, self.reads_per_key) for t in (slots, weights))
         m = pooled(flat_slots, self.values, flat_weights).view(*u.shape[:-1], self.spec.dim)
-        if (overlay := self.writes.overlay(u.device)) is None:
-            return Read(self.gated(m, u), slots, weights, sides)
-        told, mark = overlay.read(flat_slots, flat_weights)
-        told, mark = told.view_as(m), mark.view(u.shape[:-1])
-        freshness = self.writes.freshness(m, told, mark)
-        return Read(self.gated(m + told, u), slots, weights, sides, freshness)
+        freshness: Tensor | None = None
+        if (overlay := self.writes.overlay(u.device)) is not None:
+            told, mark = overlay.read(flat_slots, flat_weights)
+            told, mark = told.view_as(m), mark.view(u.shape[:-1])
+            m, freshness = m + told, self.writes.freshness(m, told, mark)
+        if (nearest := self.writes.nearest(u.device)) is not None:
+            m, share = nearest.read(u, m)
+            freshness = share if freshness is None else torch.maximum(share, freshness)
+        return Read(self.gated(m, u), slots, weights, sides, freshness)
 
     @property
     def reads_per_key(self) -> int:

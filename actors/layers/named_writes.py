@@ -1,8 +1,9 @@
 """Named writes: what each `tell` changed in the value table, kept apart from it.
 
-The table itself never changes: what is read is the table plus the writes that are on, so that all
-of it can be listed, switched off, and removed, with the old bits back. A write is a value: tensors
-and JSON. Solves nothing (`pair.telling` does) and knows no files.
+The table itself never changes: what is read is the table and the writes that are on, so that all of
+it can be listed, switched off, and removed, with the old bits back. A write is found by nearness of
+encodings (`layers.nearest`); where a memory has none, it is rows that are added to the table. A
+value: tensors and JSON. Solves nothing (`pair.telling` does) and knows no files.
 
 Shapes: N keys (answer positions of the associations, in every wording), E slots that a key reads
 (H·K), U rows that are written, D d_m, R rows of the value table.
@@ -16,8 +17,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from actors.layers.nearest import Nearest, Places
+from actors.operators.closed_form import Overlay
 
 OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of `novelty`; see `NamedWrites.freshness`
 UNSURE_AT, UNSURE_WIDTH = 2.0, 0.25  # nats; see `trusted`
@@ -66,7 +69,8 @@ class Keys:
     """The reads that a write changes: one at each answer position of each prompt.
 
     Attributes:
-        slots_NE: rows of the value table that the position reads, int64.
+        slots_NE: rows of the value table that the position reads, int64; of a write that is found
+            by nearness none, E is 0.
         weights_NE: their weights, float32.
         wanted_ND: the sum of rows that is wanted there, float32, whatever writes came before.
         targets_N: the token that is to follow, int64.
@@ -103,7 +107,7 @@ class NamedWrite:
         id: its name, unique in a pair.
         told_at: when, in seconds since 1970.
         associations: what was told.
-        rows_U: rows that it changes, ascending, each once, int64.
+        rows_U: rows that it changes, ascending, each once, int64; none where it has places.
         values_UD: what is added to them, float32.
         mark_U: column that reads about 1 at the answers of the associations, float32.
         keys: the reads that it was solved for.
@@ -111,6 +115,8 @@ class NamedWrite:
         on: whether it is read.
         unsure: tokens of the answers that the memory hardly can say surely, such as those that it
             never learned to say, and its entropy where it says them least surely, nats.
+        places: where it is found by nearness; None: it is added to the table, as of a memory
+            without encodings or by an earlier version.
     """
 
     id: str
@@ -123,6 +129,7 @@ class NamedWrite:
     figures: dict[str, float] = field(default_factory=dict)
     on: bool = True
     unsure: dict[int, float] = field(default_factory=dict)
+    places: Places | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -133,7 +140,9 @@ class NamedWrite:
         """Its tensors by name, contiguous, on the CPU."""
         own = {"rows": self.rows_U, "values": self.values_UD, "mark": self.mark_U}
         keys = {f"keys.{f.name}": getattr(self.keys, f.name) for f in fields(Keys)}
-        return {k: t.detach().cpu().contiguous() for k, t in {**own, **keys}.items()}
+        places = {} if self.places is None else self.places.to_tensors()
+        near = {f"places.{name}": tensor for name, tensor in places.items()}
+        return {k: t.detach().cpu().contiguous() for k, t in {**own, **keys, **near}.items()}
 
     def to_json(self) -> dict[str, Any]:
         """All but its tensors, as JSON takes it."""
@@ -168,6 +177,9 @@ class NamedWrite:
             dict(described["figures"]),
             bool(described["on"]),
             {int(token): nats for token, nats in described.get("unsure", {}).items()},
+            Places(*(tensors[f"places.{f.name}"] for f in fields(Places)))
+            if "places.u_ND" in tensors
+            else None,
         )
 
 
@@ -191,76 +203,6 @@ def trusted(freshness: Tensor, entropy: Tensor, unsure_at: Tensor) -> Tensor:
             tokens that the memory says.
     """
     return freshness * torch.sigmoid((unsure_at - entropy) / UNSURE_WIDTH)
-
-
-@dataclass(frozen=True, eq=False)
-class Overlay:
-    """The writes that are on, added up.
-
-    Attributes:
-        rows_U: rows that any of them changes, ascending.
-        values_UD: what is added to them.
-        mark_U: the sum of the marks.
-    """
-
-    rows_U: Tensor
-    values_UD: Tensor
-    mark_U: Tensor
-
-    @classmethod
-    def of(cls, writes: Sequence[NamedWrite], minus: Sequence[NamedWrite] = ()) -> Overlay:
-        """These writes, in this order, at least one; less those of `minus`."""
-        return cls._sum([*((w, 1.0) for w in writes), *((w, -1.0) for w in minus)])
-
-    def plus(self, write: NamedWrite) -> Overlay:
-        """With one more; the bits of all of them added up in order."""
-        return self._sum([(self, 1.0), (write, 1.0)])
-
-    @classmethod
-    def _sum(cls, signed: Sequence[tuple[Overlay | NamedWrite, float]]) -> Overlay:
-        rows_M = torch.cat([w.rows_U for w, _ in signed])
-        both_M = torch.cat(
-            [sign * torch.cat([w.values_UD, w.mark_U[:, None]], 1) for w, sign in signed]
-        )
-        rows_U, place_M = rows_M.unique(return_inverse=True)
-        both = both_M.new_zeros(len(rows_U), both_M.shape[1]).index_add_(0, place_M, both_M)
-        return cls(rows_U, both[:, :-1].contiguous(), both[:, -1].contiguous())
-
-    @cached_property
-    def _padded(self) -> Tensor:
-        """Values and mark in one table, and a last row of zeros for rows that are not here."""
-        both = torch.cat([self.values_UD, self.mark_U[:, None]], dim=1)
-        return torch.cat([both, both.new_zeros(1, both.shape[1])])
-
-    def read(self, slots_NE: Tensor, weights_NE: Tensor) -> tuple[Tensor, Tensor]:
-        """What reads get from the writes: values (N, D) and mark (N,)."""
-        place_NE = self._places(slots_NE)
-        both = F.embedding_bag(place_NE, self._padded, per_sample_weights=weights_NE, mode="sum")
-        return both[:, :-1], both[:, -1]
-
-    def of_rows(self, rows_R: Tensor) -> Tensor:
-        """What is added to these rows, and in the last column their mark, (R, D + 1)."""
-        return self._padded[self._places(rows_R)]
-
-    @cached_property
-    def _place_S(self) -> Tensor:
-        """The place in the padded table of each row up to the last that is here, and of one more,
-        which stands for all after it.
-        """
-        num = len(self.rows_U)
-        place_S = self.rows_U.new_full((int(self.rows_U.max()) + 2,), num)
-        place_S[self.rows_U] = torch.arange(num, device=self.rows_U.device)
-        return place_S
-
-    def _places(self, rows: Tensor) -> Tensor:
-        """Where they are in the padded table."""
-        return self._place_S[rows.clamp_max(len(self._place_S) - 1)]
-
-    def to(self, device: torch.device) -> Overlay:
-        """The same on that device."""
-        if self.rows_U.device == device:
-            return self
-        return Overlay(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,14 +243,15 @@ class NamedWrites:
         if write.id in self:
             raise ValueError(f"there is a write {write.id!r} already; give another id")
         added = replace(self, writes=(*self.writes, write))
-        if write.on and (before := self.overlay()) is not None:  # not all of them again
+        if self.solved and write.on and write.places is None:  # not all of them again
+            before = next(iter(self._sums.values()))
             object.__setattr__(added, "_sums", {before.rows_U.device: before.plus(write)})
         return added
 
     def opening_at(self, novelty: float) -> NamedWrites:
         """The same writes; λ opens from this novelty."""
         changed = replace(self, opens_at=novelty)
-        if self.on:
+        if self.solved:
             object.__setattr__(changed, "_sums", self._sums)
         return changed
 
@@ -330,13 +273,39 @@ class NamedWrites:
         return tuple(write for write in self.writes if write.on)
 
     @cached_property
+    def solved(self) -> tuple[NamedWrite, ...]:
+        """Those that are read and are added to the table."""
+        return tuple(write for write in self.on if write.places is None)
+
+    @cached_property
+    def _found(self) -> dict[torch.device, Nearest]:
+        found, live, later_P = [], [], torch.zeros(0, dtype=torch.int64)
+        for write in reversed(self.on):
+            keys = write.keys
+            if write.places is not None:  # the later one holds
+                found.append((write.places, keys.wanted_ND, keys.counts_N))
+                live.append(~torch.isin(keys.prompts_N, later_P))
+            later_P = torch.cat([later_P, keys.prompts_N]).unique()
+        nearest = Nearest.of(found, live, later_P)
+        return {nearest.u_ND.device: nearest}
+
+    def nearest(self, device: torch.device) -> Nearest | None:
+        """Those that are on and found by nearness; None: none is."""
+        if len(self.solved) == len(self.on):
+            return None
+        known = self._found
+        if device not in known:
+            known[device] = next(iter(known.values())).to(device)
+        return known[device]
+
+    @cached_property
     def _sums(self) -> dict[torch.device, Overlay]:
-        first = Overlay.of(self.on)
+        first = Overlay.of(self.solved)
         return {first.rows_U.device: first}
 
     def overlay(self, device: torch.device | None = None) -> Overlay | None:
-        """The sum of those that are on; None: none is, and reads are the table's own."""
-        if not self.on:
+        """The sum of those that are on and added to the table; None: none is."""
+        if not self.solved:
             return None
         known = self._sums
         if device is None:

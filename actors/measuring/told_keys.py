@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.layers.closed_form import SparseReads
 from actors.layers.kept_reads import number_of
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.named_writes import Association
+from actors.layers.named_writes import LEEWAY, UNSURE_AT, Association
 from actors.layers.predicted import entropy, log_probabilities, parts_of, positions_at_once
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
+from actors.operators.closed_form import SparseReads
 from actors.sources.chats import read_chat
 from actors.tokenizers.tokenizer import Tokenizer
 
@@ -152,6 +152,18 @@ def says(
         right.append(logq_NV.argmax(-1) == targets_N[some])
         entropies.append(entropy(logq_NV))
     return torch.cat(right), torch.cat(entropies)
+
+
+def unsure_tokens(targets_N: Tensor, entropy_N: Tensor) -> dict[int, float]:
+    """Tokens at which the memory's entropy, nats, is too high to be trusted like others, and the
+    highest of each.
+    """
+    least = UNSURE_AT / LEEWAY
+    found: dict[int, float] = {}
+    for token, nats in zip(targets_N.tolist(), entropy_N.tolist(), strict=True):
+        if nats > least:
+            found[token] = max(nats, found.get(token, 0.0))
+    return found
 
 
 def _wanted(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor, targets_N: Tensor) -> Tensor:

@@ -257,9 +257,10 @@ class MemoryGroupSpec(_GroupSpec):
         "from.",
     )
     kept_reads: int = Field(
-        8192,
+        32768,
         ge=0,
         description="Positions of its training text that the memory keeps, as tokens, beside its "
         "weights: what it reads there stays as it is when something is told (`tandem tell`). More "
-        "keep more of the old and make a write slower; 0: none, and telling changes what is near.",
+        "keep more of the old, and take longer to be read before a tell; 0: none, and telling "
+        "changes what is near.",
     )

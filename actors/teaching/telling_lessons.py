@@ -55,7 +55,7 @@ def told_rows(
     try:
         write = tell(
             memory, tokenizer, associations(tokenizer, lessons), kept, "lessons", louder=LOUDER,
-            progress=progress,
+            by_rows=True, progress=progress,
         )  # fmt: skip
     finally:
         memory.writes = before

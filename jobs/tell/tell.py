@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from actors.formats import ABSENT, figure, text_size
+from actors.formats import ABSENT, text_size
 from actors.wire import ConfigError
 from jobs.control import is_running
 from jobs.tell.associations import Given, associations_of
@@ -83,7 +83,7 @@ def _print_told(told: ToldResult, loaded_s: float, run: str, console: Console) -
     total = len(told.write.associations)
     asked = f"{num_right} of the first {num}" if total > num else f"{num_right} of {num}"
     console.say(
-        f"{asked} answered as told; {total} association(s), {len(told.write.rows_U):,} rows, "
+        f"{asked} answered as told; {total} association(s), {len(told.write.keys):,} tokens, "
         f"{text_size(told.write.num_bytes)}, in {told.seconds:.2f} s and {loaded_s:.1f} s to "
         "load the pair"
     )
@@ -116,7 +116,7 @@ def run_told(run: str, console: Console, as_json: bool) -> list[dict[str, Any]]:
         console.say(f"{run}: nothing was told, or all of it was taken back")
     else:
         table = Table()
-        for heading in ("id", "told", "what", "rows", "bytes", "residual", "on"):
+        for heading in ("id", "told", "what", "tokens", "bytes", "on"):
             table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*_cells(row))
@@ -133,14 +133,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
         datetime.fromtimestamp(row["told_at"]).strftime("%Y-%m-%d %H:%M:%S"),
         text if num == 1 else f"{text} and {num - 1} more",
     ]
-    if "rows" not in row:  # of a running run: solved anew for each version
-        return [*named, ABSENT, ABSENT, ABSENT, "on"]
-    solved = [
-        f"{row['rows']:,}",
-        text_size(row["bytes"]),
-        figure(row["figures"].get("residual"), ".2g"),
-    ]
-    return [*named, *solved, "on" if row["on"] else "off"]
+    if "tokens" not in row:  # of a running run: told anew to each version
+        return [*named, ABSENT, ABSENT, "on"]
+    size = [f"{row['tokens']:,}", text_size(row["bytes"])]
+    return [*named, *size, "on" if row["on"] else "off"]
 
 
 def run_untell(
@@ -171,7 +167,7 @@ def run_untell(
     with TaskProgress() as progress:
         progress("loading the pair")
         pair = ToldPair(export, run_sample(run_dir), progress)
-        progress("solving what was told after it again")
+        progress("taking it back")
         say = progress.says
         write = pair.switch(id, on, say) if off or on else pair.untell(id, say)
     done = "switched on" if on else "switched off" if off else "taken back"

@@ -102,6 +102,7 @@ def described(write: NamedWrite) -> dict[str, Any]:
         "on": write.on,
         "told_at": write.told_at,
         "associations": [association.to_json() for association in write.associations],
+        "tokens": len(write.keys),
         "rows": len(write.rows_U),
         "bytes": write.num_bytes,
         "figures": dict(write.figures),

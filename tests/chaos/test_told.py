@@ -28,7 +28,9 @@ def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def writes(result: RunResult) -> list[tuple[Any, ...]]:
     found = load_pair(f"{result.path}/export")[0].memory.writes
-    return [(w.id, w.told_at, w.rows_U.tolist(), w.values_UD.tolist()) for w in found]
+    return [
+        (w.id, w.told_at, {name: t.tolist() for name, t in w.to_tensors().items()}) for w in found
+    ]
 
 
 def test_a_told_memory_group_that_dies_is_told_again_to_the_bit(

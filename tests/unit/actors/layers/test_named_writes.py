@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from actors.layers.named_writes import NamedWrites, Overlay, novelty
+from actors.layers.named_writes import NamedWrites, novelty
+from actors.operators.closed_form import Overlay
 from tests.unit.actors.tiny import build_memory, one_document, tokens
 from tests.unit.actors.told import assert_same, made_write
 

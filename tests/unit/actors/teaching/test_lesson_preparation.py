@@ -12,7 +12,7 @@ from actors.layers.pair import Pair
 from actors.lessons.lesson import Lesson
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import prompt_tokens
-from actors.pair.telling import SOLVES
+from actors.pair.table_writes import SOLVES
 from actors.pair.wordings import WrittenText
 from actors.teaching import lesson_preparation
 from actors.teaching.lesson_preparation import (

@@ -50,7 +50,7 @@ def test_a_tell_shows_what_was_said_before_and_after(export: Path) -> None:
     assert told[0]["associations"] == [
         {"prompt": PROMPT, "answer": ANSWER, "wordings": ["Those of Atlantis live in"]}
     ]
-    assert told[0]["rows"] > 0
+    assert told[0]["tokens"] > 0
     assert "Those of" not in (listed := tandem("told", export))
     assert " on " in listed
 

@@ -10,8 +10,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from actors.layers.kept_reads import READS
 from actors.layers.named_writes import Association
+from actors.pair.table_writes import LOOKS
 from actors.pair.tandem_model import load_tandem_model
-from actors.pair.telling import LOOKS, SOLVES
+from actors.pair.telling import COMPARES
 from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.weights.pair_export import load_pair
@@ -187,5 +188,5 @@ def test_progress_sees_what_is_loaded_read_and_solved(export: Path) -> None:
     assert loaded[-1][0] == loaded[-1][1]
     pair.tell(ATLANTIS, progress=progress)
     stages = list(dict.fromkeys(what for what, _, _ in seen))
-    assert [what for what in stages if what in (READS, LOOKS, SOLVES)] == [READS, LOOKS, SOLVES]
-    assert stages.index(SOLVES) < stages.index("asking what it says now that it is told")
+    assert [what for what in stages if what in (READS, LOOKS, COMPARES)] == [READS, LOOKS, COMPARES]
+    assert stages.index(COMPARES) < stages.index("asking what it says now that it is told")

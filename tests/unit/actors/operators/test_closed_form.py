@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.layers.closed_form import RESIDUAL, SparseReads, WriteSystem
+from actors.operators.closed_form import RESIDUAL, SparseReads, WriteSystem
 
 # Shapes: N keys, M reads that stay, R rows of the table, U of them written, C columns.
 
@@ -87,7 +87,7 @@ def test_small_ones_after_one_another_come_to_the_solution_of_all(
 def test_a_large_system_is_solved_by_gradients_to_the_stated_residual(
     monkeypatch: pytest.MonkeyPatch, ridge: float
 ) -> None:
-    monkeypatch.setattr("actors.layers.closed_form.EXACT_SIZE", 0)
+    monkeypatch.setattr("actors.operators.closed_form.EXACT_SIZE", 0)
     keys, staying = some_reads(60, 90, 8, 1), some_reads(300, 90, 8, 2)
     gamma_M, wanted_NC = torch.ones(300), torch.randn(60, 4)
     system = WriteSystem(keys, staying, gamma_M, ridge)
@@ -96,7 +96,7 @@ def test_a_large_system_is_solved_by_gradients_to_the_stated_residual(
     want = dense_solution(keys, staying, gamma_M, wanted_NC, ridge)
     assert residual <= 1.01 * RESIDUAL
     assert float((got - want).norm() / want.norm()) < 0.05
-    monkeypatch.setattr("actors.layers.closed_form.RESIDUAL", 1e-6)
+    monkeypatch.setattr("actors.operators.closed_form.RESIDUAL", 1e-6)
     got, residual = system.solve(wanted_NC)
     torch.testing.assert_close(got.double(), want, atol=1e-4, rtol=1e-3)
 
@@ -104,12 +104,12 @@ def test_a_large_system_is_solved_by_gradients_to_the_stated_residual(
 def test_gradients_that_begin_near_the_solution_take_few_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("actors.layers.closed_form.EXACT_SIZE", 0)
+    monkeypatch.setattr("actors.operators.closed_form.EXACT_SIZE", 0)
     keys, staying = some_reads(60, 90, 8, 1), some_reads(300, 90, 8, 2)
     wanted_NC, before_UC = torch.randn(60, 4), torch.randn(len(keys.slots_NE.unique()), 4)
     system = WriteSystem(keys, staying, torch.ones(300), 1e-2)
     there_UC, _ = system.solve(wanted_NC, before_UC=before_UC)
-    monkeypatch.setattr("actors.layers.closed_form.STEPS", 0)
+    monkeypatch.setattr("actors.operators.closed_form.STEPS", 0)
     near_UC, residual = system.solve(wanted_NC, before_UC=before_UC, near_UC=there_UC)
     assert torch.equal(near_UC, there_UC)
     assert residual <= 1.01 * RESIDUAL
@@ -126,8 +126,8 @@ def test_what_was_added_before_counts_in_the_ridge_in_every_form(
     factored, _ = WriteSystem(keys, staying, torch.ones(15), 0.1).solve(
         wanted_NC, before_UC=before_UC
     )
-    monkeypatch.setattr("actors.layers.closed_form.EXACT_SIZE", 0)
-    monkeypatch.setattr("actors.layers.closed_form.RESIDUAL", 1e-6)
+    monkeypatch.setattr("actors.operators.closed_form.EXACT_SIZE", 0)
+    monkeypatch.setattr("actors.operators.closed_form.RESIDUAL", 1e-6)
     stepped, _ = WriteSystem(keys, staying, torch.ones(15), 0.1).solve(
         wanted_NC, before_UC=before_UC
     )
