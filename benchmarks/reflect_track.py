@@ -55,7 +55,8 @@ class Track:
 
 
 def _header(row: dict[str, Any]) -> Header:
-    lists = {name: tuple(row[name]) for name in ("offsets", "sizes", "checksums")}
+    names = ("offsets", "sizes", "checksums", "said_checksums")
+    lists = {name: tuple(row[name]) for name in names}
     ranges = tuple(Range(**r) for r in row["ranges"])
     return Header(**{**row, **lists, "ranges": ranges, "told": (), "lessons": ()})
 

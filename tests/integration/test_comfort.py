@@ -85,7 +85,7 @@ def checked(config: str, *overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("group", [pytest.param("data", marks=pytest.mark.long), "memory"])
 def test_a_worker_grows_by_what_was_estimated(group: str, config: str) -> None:
     parts = checked(config, *LARGE)["worker_bytes"][group]
-    kept = ("weights", "gradients", "optimizer", "mirror", "references")
+    kept = ("weights", "gradients", "optimizer", "mirror")
     estimated = sum(parts[name] for name in kept)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, group, config, *LARGE],

@@ -130,7 +130,7 @@ def test_objectives_are_figures_with_a_goal(tmp_path: Path) -> None:
             r"algorithm random can't follow a grid",
         ),
         ({"set": {"intervalls": 3}}, r"unknown key intervalls; did you mean intervals\?"),
-        ({"base": "nowhere.yaml"}, r"nowhere.yaml: can't be read"),
+        ({"base": "nowhere.yaml"}, r"nowhere.yaml: no such file"),
     ],
 )
 def test_a_mistake_is_named_before_anything_starts(
