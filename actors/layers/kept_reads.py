@@ -98,6 +98,12 @@ class KeptReads:
         return self.at(torch.from_numpy(np.linspace(0, len(self) - 1, most).astype(np.int64)))
 
     @classmethod
+    def none(cls, memory: MemoryLayer) -> KeptReads:
+        """Of no position."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return cls(memory, torch.zeros(0, memory.spec.dim), nothing, nothing)
+
+    @classmethod
     @torch.no_grad()
     def of(
         cls,

@@ -54,6 +54,14 @@ class Teller:
             self._kept = KeptReads.of(self.memory_layer, self.memory_layer.kept, progress=progress)
         return self._kept
 
+    def _for_solving(self) -> KeptReads:
+        """The sample where a write is rows, which are solved again beside it; else none of it: to
+        read it takes seconds.
+        """
+        if any(write.places is None for write in self.memory_layer.writes):
+            return self.kept_reads
+        return KeptReads.none(self.memory_layer)
+
     def tell(
         self,
         prompt: Told,
@@ -107,11 +115,11 @@ class Teller:
         Raises:
             KeyError: there is no such write.
         """
-        telling.untell(self.memory_layer, id, self.kept_reads)
+        telling.untell(self.memory_layer, id, self._for_solving())
 
     def switch_told(self, id: str, on: bool) -> None:
         """Switches a write off or on. Raises: KeyError: there is no such write."""
-        telling.switch(self.memory_layer, id, on, self.kept_reads)
+        telling.switch(self.memory_layer, id, on, self._for_solving())
 
     @contextmanager
     def telling(
