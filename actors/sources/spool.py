@@ -12,9 +12,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import random
 import shutil
 import stat
 import tempfile
+import time
 import weakref
 from collections import OrderedDict
 from pathlib import Path
@@ -99,11 +101,11 @@ class Spool:
                 fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while another process writes it
                 if _complete(descriptor):
                     return descriptor
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if _complete(descriptor):
+                alone = _is_alone(descriptor)
+                if alone and _complete(descriptor):
                     fcntl.flock(descriptor, fcntl.LOCK_SH)
                     return descriptor
-                if _is_at(descriptor, path):
+                if alone and _is_at(descriptor, path):
                     self._unpack(file, path)
                     os.fchmod(descriptor, DONE)
                     fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -111,7 +113,9 @@ class Spool:
             except BaseException:
                 _release(descriptor, path)
                 raise
-            os.close(descriptor)  # it was removed before we had the lock: start again
+            os.close(descriptor)  # it was removed, or another one has it: start again
+            if not alone:
+                time.sleep(random.uniform(0.001, 0.02))
 
     def _unpack(self, file: File, path: Path) -> None:
         doing = f"can't be unpacked ({file.codec})"
@@ -179,3 +183,14 @@ def _close_all(descriptors: OrderedDict[str, int], paths: dict[str, Path]) -> No
     while descriptors:
         name, descriptor = descriptors.popitem()
         _release(descriptor, paths.pop(name))
+
+
+def _is_alone(descriptor: int) -> bool:
+    """Whether nobody else has the file, which is then locked for writing. Not waited for: who has
+    written it keeps a shared lock for as long as it is read.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
