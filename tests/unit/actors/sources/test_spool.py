@@ -7,6 +7,7 @@ import gzip
 import lzma
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,26 @@ def test_a_file_is_unpacked_once_for_all_who_read_it(
     assert left(tmp_path / "spool") == 1
     other.close()
     assert left(tmp_path / "spool") == 0
+
+
+def test_who_found_a_file_half_unpacked_does_not_wait_for_those_who_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = packed(tmp_path, "a.txt.gz", gzip.compress(RAW))
+    reader, late = (Spool(str(tmp_path / "spool")) for _ in range(2))
+    assert reader.size(file) == len(RAW)  # and holds it for as long as it reads
+    complete, looked = spool._complete, list[bool]()
+
+    def a_moment_before(descriptor: int) -> bool:
+        looked.append(complete(descriptor))
+        return looked[-1] and len(looked) > 1
+
+    monkeypatch.setattr(spool, "_complete", a_moment_before)
+    waiting = threading.Thread(target=late.size, args=(file,), daemon=True)
+    waiting.start()
+    waiting.join(timeout=10)
+    assert not waiting.is_alive()
+    assert looked == [True, True]  # locked, closed and opened again
 
 
 def test_a_changed_file_is_unpacked_again(tmp_path: Path) -> None:
