@@ -47,7 +47,7 @@ from orchestrator.run_dir.corpus_record import refuse_changed_corpus, write_reco
 from orchestrator.run_dir.metrics import Metrics, Row, held_out
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.run_status import RunStatus, is_finished
-from orchestrator.run_dir.saved_config import refuse_removed, saved_config
+from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.run_dir.status import Driver, Pulse, look, status_of, steps_of
 from orchestrator.runtime import Groups, Runtime
 from orchestrator.settings.config import Config, changed_keys
@@ -173,8 +173,7 @@ def refuse_other_run(run_dir: RunDir, config: Config) -> None:
                 f"run {run_dir.url} is {status}: there is nothing to resume; train on from its "
                 "exports under another name=…"
             )
-    refuse_removed(run_dir)
-    before = saved_config(run_dir)
+    before = saved_config(run_dir, goes_on=True)
     if changed := changed_keys(before, config):
         lines = "; ".join(f"{key}: was {old!r}, now {new!r}" for key, old, new in changed)
         raise ConfigError(

@@ -315,9 +315,8 @@ class MemoryLayer(nn.Module):
         m * silu(W_1 u) with the gate.
 
         m is the weighted sum of the slots found, and of what named writes add to them; or what was
-        told where something was told nearby. Training
-        reads only where there is something to predict, so that no other row gets a gradient, even
-        a zero one.
+        told where something was told nearby. Training reads only where there is something to
+        predict, so that no other row gets a gradient, even a zero one.
         """
         sides, slots, weights = self.addresses(u)
         flat_slots, flat_weights = (t.reshape(-1, self.reads_per_key) for t in (slots, weights))

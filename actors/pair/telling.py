@@ -91,16 +91,12 @@ def tell(
     about = Naming(id, time.time() if told_at is None else told_at, tuple(associations))
     if by_rows or memory.ngrams is not None:
         write = solved_write(memory, located, about, kept, louder, progress)
-        write = _timed(write, begin)
-        memory.writes = calibrated(memory, memory.writes.add(write), kept)
     else:
-        write = _timed(_found(memory, located, about, kept, louder, progress), begin)
-        memory.writes = memory.writes.add(write)
+        write = _found(memory, located, about, kept, louder, progress)
+    write = replace(write, figures={**write.figures, "seconds": time.perf_counter() - begin})
+    writes = memory.writes.add(write)
+    memory.writes = writes if write.places is not None else calibrated(memory, writes, kept)
     return write
-
-
-def _timed(write: NamedWrite, begin: float) -> NamedWrite:
-    return replace(write, figures={**write.figures, "seconds": time.perf_counter() - begin})
 
 
 def _found(
@@ -125,25 +121,25 @@ def _found(
     places = Places.of(located.u_ND.cpu(), old_OD[live_O], contexts_O[live_O])
     none, num = torch.zeros(0, dtype=torch.int64), len(targets_N)
     counts_N = torch.ones(num)
+    keys = Keys(
+        torch.zeros(num, 0, dtype=torch.int64),
+        torch.zeros(num, 0),
+        wanted_ND,
+        located.targets_N,
+        located.prompts_N,
+        counts_N,
+    )
+    write = NamedWrite(
+        about.id,
+        about.told_at,
+        about.associations,
+        none,
+        torch.zeros(0, memory.spec.dim),
+        torch.zeros(0),
+        keys,
+        places=places,
+    )
     while True:
-        keys = Keys(
-            torch.zeros(num, 0, dtype=torch.int64),
-            torch.zeros(num, 0),
-            wanted_ND,
-            located.targets_N,
-            located.prompts_N,
-            counts_N,
-        )
-        write = NamedWrite(
-            about.id,
-            about.told_at,
-            about.associations,
-            none,
-            torch.zeros(0, memory.spec.dim),
-            torch.zeros(0),
-            keys,
-            places=places,
-        )
         nearest = memory.writes.add(write).nearest(device)
         assert nearest is not None
         reached_ND, share_N = nearest.read(located.u_ND, m_ND.to(device))
@@ -152,6 +148,7 @@ def _found(
         if said_N.all() or counts_N.max() * louder > LOUDEST:
             break
         counts_N = torch.where(said_N, counts_N, counts_N * louder)  # kept text is too near
+        write = replace(write, keys=replace(keys, counts_N=counts_N))
     figures = {
         "keys": float(num),
         "kept": float(len(places.old_OD)),

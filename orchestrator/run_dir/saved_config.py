@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from actors.wire import ConfigError
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config, make_config
@@ -13,30 +11,26 @@ from orchestrator.settings.removed import without_removed
 from orchestrator.settings.yaml_file import parse_yaml
 
 
-def saved_config(place: RunDir, name: str = CONFIG) -> Config:
+def saved_config(place: RunDir, name: str = CONFIG, goes_on: bool = False) -> Config:
     """The config that a run or a search keeps, read as patiently as `place` reads; settings that
     were removed since are left out.
 
-    Raises: ConfigError as `load_config`.
+    Args:
+        place: its directory.
+        name: of the file.
+        goes_on: the run is to go on, which it can't where it trained by such settings: its weights
+            would no longer be those of its config.
+
+    Raises: ConfigError as `load_config`, and where the run can't go on.
     """
     source = place.path(name)
-    raw, _ = without_removed(_kept(place, name))
-    anchor_paths(raw, folder_of(source))
-    return make_config(raw, source)
-
-
-def refuse_removed(place: RunDir) -> None:
-    """Raises: ConfigError where a run that would go on has trained by settings that were removed
-    since: its weights would no longer be those of its config.
-    """
-    if counted := without_removed(_kept(place, CONFIG))[1]:
+    raw, counted = without_removed(parse_yaml(place.read(name), source))
+    if goes_on and counted:
         said = ", ".join(f"{key} {value!r}" for key, value in counted.items())
         raise ConfigError(
             f"run {place.url} was begun by an earlier version of tandem with {said}, which this "
             "version has no more, so that it can't go on as it began; resume it with the version "
             "that began it, or train its config without that under another name=…"
         )
-
-
-def _kept(place: RunDir, name: str) -> dict[str, Any]:
-    return parse_yaml(place.read(name), place.path(name))
+    anchor_paths(raw, folder_of(source))
+    return make_config(raw, source)
