@@ -1,32 +1,39 @@
 """What was told, found by nearness: where a position's encoding is nearer to one at which something
 was told than to any of the text that the memory keeps, the memory reads what is wanted there.
 
-    distance            d_i = 1 − cos(u, k_i)
+    distance            d_i = 1 − cos(u, k_i), where the cosine is the mean of that of encodings and
+                        that of the bags of the last tokens (`token_bags`)
     share of key i      s_i = n_i d_i^−p / Z,   Z over all keys and all kept text
     what is read        m + Σ_i s_i (wanted_i − m)
     freshness           Σ_i s_i
 
-So what is told is known as far as wordings have near encodings, and is not known where the memory
-knows something nearer. Distances count by their ratios, so it is the same for encoders that tell
-texts far apart and for those that hardly do. It is a function of the keys alone: the order in which
-they were told, and what was told and taken back, leave no trace. Knows no tokens. Solves nothing:
-see `operators.closed_form` for a change of the value table itself.
+So what is told is known as far as wordings have near encodings or share their rare tokens, and is
+not known where the memory knows something nearer. Where a position shares hardly a token with any
+key nothing was told, and kept text is not looked at. Distances count by their ratios, so it is the
+same for encoders that tell texts far apart and for those that hardly do. It is a function of the
+keys alone: the order in which they were told, and what was told and taken back, leave no trace.
+Solves nothing: see `operators.closed_form` for a change of the value table itself.
 
 Source: inverse distance weighting (Shepard 1968); all kept text has the value that the table gives.
 
-Shapes: `...` any positions, P of them, Q of these near a key, N keys, O kept positions, D d_m.
+Shapes: `...` any positions, P of them, Q of these near a key, N keys, O kept positions, D d_m, C
+tokens of a context, W width of a bag, E = D + W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actors.layers.token_bags import TokenBags
+
 POWER = 15.0  # p; see docs/decisions/0046
+SHARED = 0.2  # cosine of bags below which nothing was told
 LEAST = 3e-7  # distance below which float32 can't tell encodings apart
 NOTHING = -9.0  # log of a share that is too small to count
 DENORMAL = -60.0  # log of numbers from which on float32 is slow
@@ -40,28 +47,48 @@ class Places:
 
     Attributes:
         u_ND: encodings of its keys, of length 1, float32.
+        said_NC: their last tokens, as `token_bags.last_tokens` gives them; C is 0 in writes of an
+            earlier version, beside which encodings alone count.
         old_OD: encodings of kept text near any of them, of length 1.
+        old_said_OC: its last tokens.
         contexts_O: a number for the document's tokens up to each, as `kept_reads.number_of` gives.
     """
 
     u_ND: Tensor
+    said_NC: Tensor
     old_OD: Tensor
+    old_said_OC: Tensor
     contexts_O: Tensor
 
-    @classmethod
-    def of(cls, u_ND: Tensor, old_OD: Tensor, contexts_O: Tensor) -> Places:
-        """Encodings of keys, and those of all kept text, each context once: the nearest stay."""
-        u_ND, old_OD = F.normalize(u_ND, dim=1), F.normalize(old_OD, dim=1)
-        if len(u_ND) * NEIGHBOURS >= len(old_OD):
-            return cls(u_ND, old_OD, contexts_O)
-        size = max(1, SIMILARITIES // len(old_OD))
-        near = [(part @ old_OD.T).topk(NEIGHBOURS, dim=1).indices for part in u_ND.split(size)]
+    def among(self, bags: TokenBags) -> Places:
+        """The same keys with the kept text that is near any of them; the rest is left out."""
+        if len(self.u_ND) * NEIGHBOURS >= len(self.old_OD):
+            return self
+        keys_NE = beside(self.u_ND, bags(self.said_NC))
+        old_OE = beside(self.old_OD, bags(self.old_said_OC))
+        size = max(1, SIMILARITIES // len(old_OE))
+        near = [(part @ old_OE.T).topk(NEIGHBOURS, dim=1).indices for part in keys_NE.split(size)]
         at_O = torch.cat(near).unique()
-        return cls(u_ND, old_OD[at_O], contexts_O[at_O])
+        old = (t[at_O] for t in (self.old_OD, self.old_said_OC, self.contexts_O))
+        return Places(self.u_ND, self.said_NC, *old)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Its tensors by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Places:
+        """What `to_tensors` gave; of an earlier version without tokens.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        u_ND, old_OD = tensors["u_ND"], tensors["old_OD"]
+        said, old_said = (
+            tensors.get(name, torch.zeros(len(like), 0, dtype=torch.int32))
+            for name, like in (("said_NC", u_ND), ("old_said_OC", old_OD))
+        )
+        return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +96,17 @@ class Nearest:
     """All keys that are read, and the kept text near them.
 
     Attributes:
-        u_ND: encodings of the keys, of length 1.
+        keys_NE: encodings of the keys and the bags of their tokens, as `beside` puts them; or
+            encodings alone, E = D.
         wanted_ND: the sum of rows that is wanted at each.
         counts_N: how much each counts, n.
-        old_OD: encodings of kept text, of length 1.
+        old_OE: the same as of the keys of kept text.
     """
 
-    u_ND: Tensor
+    keys_NE: Tensor
     wanted_ND: Tensor
     counts_N: Tensor
-    old_OD: Tensor
+    old_OE: Tensor
 
     @classmethod
     def of(
@@ -86,6 +114,7 @@ class Nearest:
         some: Sequence[tuple[Places, Tensor, Tensor]],
         live: Sequence[Tensor],
         told_P: Tensor,
+        bags: TokenBags,
     ) -> Nearest:
         """Of several writes.
 
@@ -93,43 +122,77 @@ class Nearest:
             some: of each write its places, and what is wanted at its keys and how much each counts.
             live: of each write, which of its keys no later one takes the place of, (N,) bool.
             told_P: contexts of which kept text counts no more, since something else was told there.
+            bags: of tokens; none are compared where a write has none.
         """
-        u_ND, wanted_ND, counts_N = (
+        num = min((places.said_NC.shape[1] for places, _, _ in some), default=0)
+        u_ND, said_NC, wanted_ND, counts_N = (
             torch.cat([part[at] for part, at in zip(parts, live, strict=True)])
             for parts in (
                 [places.u_ND for places, _, _ in some],
+                [places.said_NC[:, :num] for places, _, _ in some],
                 [wanted for _, wanted, _ in some],
                 [counts for _, _, counts in some],
             )
         )
         old_MD = torch.cat([places.old_OD for places, _, _ in some])
+        old_said_MC = torch.cat([places.old_said_OC[:, :num] for places, _, _ in some])
         contexts_M = torch.cat([places.contexts_O for places, _, _ in some])
         order_M = contexts_M.argsort(stable=True)
         sorted_M = contexts_M[order_M]
         first_M = torch.ones(len(sorted_M), dtype=torch.bool)
         first_M[1:] = sorted_M[1:] != sorted_M[:-1]
         at_O = order_M[first_M & ~torch.isin(sorted_M, told_P)]
-        return cls(u_ND, wanted_ND, counts_N, old_MD[at_O])
+        old_OD = old_MD[at_O]
+        if not num:
+            return cls(u_ND, wanted_ND, counts_N, old_OD)
+        keys_NE, old_OE = beside(u_ND, bags(said_NC)), beside(old_OD, bags(old_said_MC[at_O]))
+        return cls(keys_NE, wanted_ND, counts_N, old_OE)
 
-    def read(self, u: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        """What is read instead of m (..., D) at encodings u (..., D), and its freshness (...)."""
+    def read(self, u: Tensor, m: Tensor, bags_PW: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What is read instead of m (..., D), and its freshness (...).
+
+        Args:
+            u: encodings of P positions, (..., D).
+            m: what the table gives there.
+            bags_PW: of their last tokens; None: encodings alone are compared.
+        """
         u_PD, m_PD = F.normalize(u.reshape(-1, u.shape[-1]), dim=1), m.reshape(-1, m.shape[-1])
         found_PD, share_P = m_PD.clone(), m_PD.new_zeros(len(m_PD))
-        size = max(1, SIMILARITIES // (len(self.u_ND) + len(self.old_OD) + 1))
-        for start in range(0, len(u_PD) if len(self.u_ND) else 0, size):
-            near_PN = u_PD[start : start + size] @ self.u_ND.T
-            near_PO = u_PD[start : start + size] @ self.old_OD.T
-            at_Q = start + self._reached(near_PN, near_PO).nonzero()[:, 0]  # few, mostly
-            told_QN = _closeness(near_PN[at_Q - start]) + self.counts_N.log()
+        if not len(self.keys_NE):
+            return found_PD.view_as(m), share_P.view(u.shape[:-1])
+        keys_NE, old_OE, u_PE = self.keys_NE, self.old_OE, u_PD
+        if keys_NE.shape[1] > (width := u_PD.shape[1]):
+            if bags_PW is None:
+                keys_NE, old_OE, u_PE = keys_NE[:, :width], old_OE[:, :width], u_PD * math.sqrt(2)
+            else:
+                u_PE = beside(u_PD, bags_PW)
+        at_P = self._sharing(u_PE)
+        size = max(1, SIMILARITIES // (len(keys_NE) + len(old_OE) + 1))
+        for some_P in at_P.split(size):
+            near_PN, near_PO = u_PE[some_P] @ keys_NE.T, u_PE[some_P] @ old_OE.T
+            reached_Q = self._reached(near_PN, near_PO).nonzero()[:, 0]  # few, mostly
+            at_Q, told_QN = some_P[reached_Q], _closeness(near_PN[reached_Q]) + self.counts_N.log()
             total_Q = told_QN.logsumexp(1)
-            if len(self.old_OD):
-                old_Q = _closeness(near_PO[at_Q - start]).logsumexp(1)
+            if len(old_OE):
+                old_Q = _closeness(near_PO[reached_Q]).logsumexp(1)
                 total_Q = torch.logaddexp(total_Q, old_Q)
             share_QN = (told_QN - total_Q[:, None]).clamp_min_(DENORMAL).exp_()
             share_P[at_Q] = share_QN.sum(1).clamp_max(1)
             others_QD = share_P[at_Q, None] * m_PD[at_Q]
             found_PD[at_Q] = m_PD[at_Q] + (share_QN @ self.wanted_ND - others_QD)
         return found_PD.view_as(m), share_P.view(u.shape[:-1])
+
+    def _sharing(self, u_PE: Tensor) -> Tensor:
+        """Which positions share so many tokens with a key that they are looked at; all, where
+        encodings alone are compared.
+        """
+        width = self.wanted_ND.shape[1]
+        every_P = torch.arange(len(u_PE), device=u_PE.device)
+        if u_PE.shape[1] == width:
+            return every_P
+        keys_WN, size = self.keys_NE[:, width:].T, max(1, SIMILARITIES // len(self.keys_NE))
+        most = [(2 * part_PW @ keys_WN).amax(1) for part_PW in u_PE[:, width:].split(size)]
+        return every_P[torch.cat(most) > SHARED] if most else every_P
 
     def _reached(self, near_PN: Tensor, near_PO: Tensor) -> Tensor:
         """Where the share of the keys may count, (P,); elsewhere the read keeps its bits."""
@@ -140,9 +203,14 @@ class Nearest:
 
     def to(self, device: torch.device) -> Nearest:
         """The same on that device."""
-        if self.u_ND.device == device:
+        if self.keys_NE.device == device:
             return self
         return Nearest(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def beside(u_PD: Tensor, bags_PW: Tensor) -> Tensor:
+    """Both in one vector, (P, E), whose product is the mean of both cosines."""
+    return torch.cat([u_PD, bags_PW], dim=1).mul_(math.sqrt(0.5))
 
 
 def _closeness(cosines: Tensor) -> Tensor:

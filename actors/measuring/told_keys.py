@@ -23,6 +23,7 @@ from actors.layers.kept_reads import number_of
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import LEEWAY, UNSURE_AT, Association
 from actors.layers.predicted import entropy, log_probabilities, parts_of, positions_at_once
+from actors.layers.token_bags import last_tokens
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
 from actors.operators.closed_form import SparseReads
 from actors.sources.chats import read_chat
@@ -37,10 +38,13 @@ PASS_TOKENS = 4096  # of a forward pass
 
 @dataclass(frozen=True)
 class Located:
-    """Where the memory reads what is told: the keys without wanted reads, and their encodings."""
+    """Where the memory reads what is told: the keys without wanted reads, their encodings, and the
+    last tokens up to each (N, C).
+    """
 
     reads: SparseReads
     u_ND: Tensor
+    said_NC: Tensor
     targets_N: Tensor
     prompts_N: Tensor
 
@@ -103,7 +107,7 @@ def _written(
 def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> Located:
     """What the memory reads at each answer position of these prompts and answers, in order."""
     device, width = memory.values.device, memory.reads_per_key
-    slots, weights, u, targets, prompts = [], [], [], [], []
+    slots, weights, u, said, targets, prompts = [], [], [], [], [], []
     longest = max(len(p) + len(a) for p, a in told)
     size = max(1, PASS_TOKENS // longest)
     for start in range(0, len(told), size):
@@ -119,9 +123,11 @@ def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> 
         slots.append(slots_NHK.reshape(-1, width).cpu())
         weights.append(weights_NHK.reshape(-1, width).float().cpu())
         u.append(u_ND)
+        said.append(last_tokens(tokens_BT, segments_BT)[where_BT])
     return Located(
         SparseReads(torch.cat(slots), torch.cat(weights)),
         torch.cat(u),
+        torch.cat(said),
         torch.tensor(targets),
         torch.tensor(prompts),
     )

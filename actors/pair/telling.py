@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
@@ -116,9 +117,10 @@ def _found(
         wanted_ND = wanted_reads(memory, wanted_ND, located.u_ND, targets_N)
     wanted_ND = wanted_ND.cpu()
     progress(COMPARES)
-    old_OD, contexts_O = kept.places
-    live_O = ~torch.isin(contexts_O, located.prompts_N)
-    places = Places.of(located.u_ND.cpu(), old_OD[live_O], contexts_O[live_O])
+    old = kept.places
+    live_O = ~torch.isin(old[-1], located.prompts_N)
+    u_ND, said_NC = F.normalize(located.u_ND, dim=1).cpu(), located.said_NC.cpu()
+    places = Places(u_ND, said_NC, *(part[live_O] for part in old)).among(memory.token_bags)
     none, num = torch.zeros(0, dtype=torch.int64), len(targets_N)
     counts_N = torch.ones(num)
     keys = Keys(
@@ -139,10 +141,11 @@ def _found(
         keys,
         places=places,
     )
+    bags = memory.token_bags
     while True:
-        nearest = memory.writes.add(write).nearest(device)
+        nearest = memory.writes.add(write).nearest(bags, device)
         assert nearest is not None
-        reached_ND, share_N = nearest.read(located.u_ND, m_ND.to(device))
+        reached_ND, share_N = nearest.read(located.u_ND, m_ND.to(device), bags(located.said_NC))
         said = says(memory, reached_ND, located.u_ND, targets_N)
         said_N, entropy_N = (found.cpu() for found in said)
         if said_N.all() or counts_N.max() * louder > LOUDEST:
