@@ -4,8 +4,8 @@ Kept are windows of tokens, some hundreds of kB, because addresses change for as
 trains; encodings and reads are made from them with the encoder as it is. Only positions that were
 trained on count. No corpus is needed.
 
-Shapes: W windows, T tokens, M positions, O of them with different contexts, E slots
-of a read, C tokens of a context.
+Shapes: W windows, T tokens, M positions, O different contexts, E slots of a read, C tokens of a
+context.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 from actors.corpus.windows import Windows
 from actors.layers.batch import rows_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.nearest import KeptPlaces
 from actors.layers.token_bags import TOKENS, last_tokens
 from actors.machine.progress import Progress, unseen
 from actors.operators.closed_form import SparseReads
@@ -83,13 +84,15 @@ class KeptReads:
         return self.reads.heaviest(HEAVIEST)
 
     @cached_property
-    def places(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Encodings (O, D), of length 1, last tokens (O, C) and contexts (O,), each context once."""
+    def places(self) -> KeptPlaces:
+        """Each context once."""
         numbers_O, at_M = self.contexts_M.unique(return_inverse=True)
         first_O = torch.full_like(numbers_O, len(self)).scatter_reduce_(
             0, at_M, torch.arange(len(self)), "amin"
         )
-        return F.normalize(self.u_MD[first_O], dim=1), self.said_MC[first_O], numbers_O
+        bags, said_OC = self.memory.token_bags, self.said_MC[first_O]
+        u_OD = F.normalize(self.u_MD[first_O], dim=1)
+        return KeptPlaces(bags, u_OD, said_OC, bags(said_OC), numbers_O, self.targets_M[first_O])
 
     @cached_property
     def few(self) -> KeptReads:

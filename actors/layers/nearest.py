@@ -33,12 +33,42 @@ from torch import Tensor
 from actors.layers.token_bags import TokenBags
 
 POWER = 15.0  # p; see docs/decisions/0046
+SAME = 0.6  # cosine of bags from which texts are taken to be about the same
 SHARED = 0.2  # cosine of bags below which nothing was told
 LEAST = 3e-7  # distance below which float32 can't tell encodings apart
 NOTHING = -9.0  # log of a share that is too small to count
 DENORMAL = -60.0  # log of numbers from which on float32 is slow
 SIMILARITIES = 1 << 20  # made at a time
 NEIGHBOURS = 16  # kept positions that each key brings along
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPlaces:
+    """All kept text, each context once.
+
+    Attributes:
+        bags: of tokens.
+        u_OD: encodings, of length 1.
+        said_OC: last tokens.
+        bags_OW: their bags.
+        contexts_O: a number for the document's tokens up to each.
+        targets_O: the token that follows.
+    """
+
+    bags: TokenBags
+    u_OD: Tensor
+    said_OC: Tensor
+    bags_OW: Tensor
+    contexts_O: Tensor
+    targets_O: Tensor
+
+    def __len__(self) -> int:
+        return len(self.u_OD)
+
+    def at(self, where_O: Tensor) -> KeptPlaces:
+        """Some of it."""
+        tensors = (getattr(self, f.name)[where_O] for f in fields(self) if f.name != "bags")
+        return KeptPlaces(self.bags, *tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +82,7 @@ class Places:
         old_OD: encodings of kept text near any of them, of length 1.
         old_said_OC: its last tokens.
         contexts_O: a number for the document's tokens up to each, as `kept_reads.number_of` gives.
+        gone_G: contexts of kept text that says what is no longer so, and counts no more.
     """
 
     u_ND: Tensor
@@ -59,18 +90,39 @@ class Places:
     old_OD: Tensor
     old_said_OC: Tensor
     contexts_O: Tensor
+    gone_G: Tensor
 
-    def among(self, bags: TokenBags) -> Places:
-        """The same keys with the kept text that is near any of them; the rest is left out."""
-        if len(self.u_ND) * NEIGHBOURS >= len(self.old_OD):
-            return self
-        keys_NE = beside(self.u_ND, bags(self.said_NC))
-        old_OE = beside(self.old_OD, bags(self.old_said_OC))
-        size = max(1, SIMILARITIES // len(old_OE))
-        near = [(part @ old_OE.T).topk(NEIGHBOURS, dim=1).indices for part in keys_NE.split(size)]
-        at_O = torch.cat(near).unique()
-        old = (t[at_O] for t in (self.old_OD, self.old_said_OC, self.contexts_O))
-        return Places(self.u_ND, self.said_NC, *old)
+    @classmethod
+    def of(
+        cls, u_ND: Tensor, said_NC: Tensor, prompts_N: Tensor, was_N: Tensor, kept: KeptPlaces
+    ) -> Places:
+        """Keys, and the kept text that is near any of them.
+
+        Args:
+            u_ND, said_NC: of the keys, the encodings of length 1.
+            prompts_N: contexts that are told; kept text of them is left out.
+            was_N: the token that the memory was sure of there before, -1: it was not, or it is told
+                that token. Where kept text that shares the tokens of a key says it, it says what is
+                no longer so.
+            kept: all of it.
+        """
+        bags_NW = kept.bags(said_NC)
+        gone_O = torch.isin(kept.contexts_O, prompts_N)
+        changed_N = was_N >= 0
+        size = max(1, SIMILARITIES // max(1, len(gone_O)))
+        for bags_PW, was_P in zip(
+            bags_NW[changed_N].split(size), was_N[changed_N].split(size), strict=True
+        ):
+            same_PO = bags_PW @ kept.bags_OW.T > SAME
+            gone_O |= (same_PO & (was_P[:, None] == kept.targets_O)).any(0)
+        old = kept.at(~gone_O)
+        if len(u_ND) * NEIGHBOURS < len(old):
+            keys_NE, old_OE = beside(u_ND, bags_NW), beside(old.u_OD, old.bags_OW)
+            near = [(some @ old_OE.T).topk(NEIGHBOURS, dim=1).indices for some in keys_NE.split(size)]
+            old = old.at(torch.cat(near).unique())
+        return cls(
+            u_ND, said_NC, old.u_OD, old.said_OC, old.contexts_O, kept.contexts_O[gone_O]
+        )
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Its tensors by name."""
@@ -88,7 +140,8 @@ class Places:
             tensors.get(name, torch.zeros(len(like), 0, dtype=torch.int32))
             for name, like in (("said_NC", u_ND), ("old_said_OC", old_OD))
         )
-        return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"])
+        gone_G = tensors.get("gone_G", torch.zeros(0, dtype=torch.int64))
+        return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"], gone_G)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +190,7 @@ class Nearest:
         old_MD = torch.cat([places.old_OD for places, _, _ in some])
         old_said_MC = torch.cat([places.old_said_OC[:, :num] for places, _, _ in some])
         contexts_M = torch.cat([places.contexts_O for places, _, _ in some])
+        told_P = torch.cat([told_P, *(places.gone_G for places, _, _ in some)])
         order_M = contexts_M.argsort(stable=True)
         sorted_M = contexts_M[order_M]
         first_M = torch.ones(len(sorted_M), dtype=torch.bool)

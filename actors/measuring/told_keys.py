@@ -33,6 +33,7 @@ STEPS = 60  # gradient steps on a read, at most
 RATE, BETAS = 0.1, (0.9, 0.99)  # of Adam; the rate is a share of the reads' standard deviation
 NEARNESS = 0.01  # μ: a wanted read stays near the one it was
 SURE = 0.9  # probability of the answer's token at which a read is as wanted
+LIKELY = 0.5  # probability of a token from which the memory takes it for so
 PASS_TOKENS = 4096  # of a forward pass
 
 
@@ -158,6 +159,17 @@ def says(
         right.append(logq_NV.argmax(-1) == targets_N[some])
         entropies.append(entropy(logq_NV))
     return torch.cat(right), torch.cat(entropies)
+
+
+@torch.no_grad()
+def sure_tokens(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor) -> Tensor:
+    """The token that the memory says at these sums of rows, (N,); -1 where it is not sure."""
+    found = []
+    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
+        logq_NV = log_probabilities(memory.predict(memory.gated(m_ND[some], u_ND[some])))
+        most_N, token_N = logq_NV.max(-1)
+        found.append(torch.where(most_N.exp() > LIKELY, token_N, -1))
+    return torch.cat(found)
 
 
 def unsure_tokens(targets_N: Tensor, entropy_N: Tensor) -> dict[int, float]:

@@ -32,6 +32,7 @@ from actors.measuring.told_keys import (
     locate,
     says,
     sequences,
+    sure_tokens,
     unsure_tokens,
     wanted_reads,
 )
@@ -117,10 +118,10 @@ def _found(
         wanted_ND = wanted_reads(memory, wanted_ND, located.u_ND, targets_N)
     wanted_ND = wanted_ND.cpu()
     progress(COMPARES)
-    old = kept.places
-    live_O = ~torch.isin(old[-1], located.prompts_N)
+    was_N = sure_tokens(memory, m_ND.to(device), located.u_ND).cpu()
+    was_N[was_N == located.targets_N] = -1
     u_ND, said_NC = F.normalize(located.u_ND, dim=1).cpu(), located.said_NC.cpu()
-    places = Places(u_ND, said_NC, *(part[live_O] for part in old)).among(memory.token_bags)
+    places = Places.of(u_ND, said_NC, located.prompts_N, was_N, kept.places)
     none, num = torch.zeros(0, dtype=torch.int64), len(targets_N)
     counts_N = torch.ones(num)
     keys = Keys(
