@@ -118,11 +118,9 @@ class Places:
         old = kept.at(~gone_O)
         if len(u_ND) * NEIGHBOURS < len(old):
             keys_NE, old_OE = beside(u_ND, bags_NW), beside(old.u_OD, old.bags_OW)
-            near = [(some @ old_OE.T).topk(NEIGHBOURS, dim=1).indices for some in keys_NE.split(size)]
+            near = [(k @ old_OE.T).topk(NEIGHBOURS, dim=1).indices for k in keys_NE.split(size)]
             old = old.at(torch.cat(near).unique())
-        return cls(
-            u_ND, said_NC, old.u_OD, old.said_OC, old.contexts_O, kept.contexts_O[gone_O]
-        )
+        return cls(u_ND, said_NC, old.u_OD, old.said_OC, old.contexts_O, kept.contexts_O[gone_O])
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Its tensors by name."""
