@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,9 @@ from actors.layers.token_bags import TOKENS, last_tokens
 from actors.machine.progress import Progress, unseen
 from actors.operators.closed_form import SparseReads
 
-PASS_TOKENS = 4096  # of one forward pass
+PASS_TOKENS = 4096  # whose addresses are looked up at a time
+# Of one forward pass: with threads that wait for each other, fewer and larger steps.
+ENCODED_TOKENS = 16384
 READS = "reading the text that is to stay"  # the stage that `progress` sees
 MOST_SOLVED = 8192  # that take part where a change of the table is solved: seconds follow them
 HEAVIEST = 64  # slots of an old read that count where something is written, the others weigh little
@@ -54,6 +57,8 @@ class KeptReads:
         contexts_M: a number for the tokens of the document up to each, as `number_of` gives.
         said_MC: the last of these tokens, as `token_bags.last_tokens` gives them.
     """
+
+    TENSORS: ClassVar = ("u_MD", "targets_M", "contexts_M", "said_MC")
 
     memory: MemoryLayer
     u_MD: Tensor
@@ -133,7 +138,7 @@ class KeptReads:
         encodings, targets = [], [torch.zeros(0, dtype=torch.int64)]
         contexts = [torch.zeros(0, dtype=torch.int64)]
         said = [torch.zeros(0, TOKENS, dtype=torch.int32)]
-        size = max(1, PASS_TOKENS // max(1, windows.tokens_NT.shape[1]))
+        size = max(1, ENCODED_TOKENS // max(1, windows.tokens_NT.shape[1]))
         for start in range(0, len(windows), size):
             progress(READS, start, len(windows))
             batch = to_batch(windows[start : start + size], device)
@@ -155,7 +160,7 @@ class KeptReads:
 
     def at(self, where_M: Tensor) -> KeptReads:
         """Some of them."""
-        some = (t[where_M] for t in (self.u_MD, self.targets_M, self.contexts_M, self.said_MC))
+        some = (getattr(self, name)[where_M] for name in self.TENSORS)
         return KeptReads(self.memory, *some)
 
 
