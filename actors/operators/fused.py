@@ -104,8 +104,9 @@ class _Taps(torch.autograd.Function):
         oldest_first = z_BSD.as_strided((batch, tokens, num, dim), (row, dim, dilation * dim, 1))
         ctx.save_for_backward(same_BTK)
         ctx.shape, ctx.dilation = z_BSD.shape, dilation
-        found = z_BSD.new_empty(batch, tokens, num, dim)
-        torch.mul(oldest_first.flip(2), same_BTK.unsqueeze(-1), out=found)
+        newest_first = torch.arange(num - 1, -1, -1, device=z_BSD.device)
+        found = oldest_first.index_select(2, newest_first)  # compiled code can't view a flip's result
+        found.mul_(same_BTK.unsqueeze(-1))
         return found.view(batch, tokens, num * dim)
 
     @staticmethod
