@@ -5,7 +5,7 @@
                              and of the memory that they were solved for; replaced last, whole
         ID-CHECKSUM.json     associations, time, figures      } of one write; never changed, only
         ID-CHECKSUM.safetensors   rows, values, keys          } removed once no manifest names them
-        sample-DIGEST.safetensors   encodings of kept text: `sample_store`
+        sample-DIGEST.safetensors   encodings of kept text: `jobs.tell.sample_store`
         lock.json            who is changing them; not there in general
 
 Nothing else of the export is ever touched, so taking back all writes gives the trained bits. Where

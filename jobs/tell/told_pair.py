@@ -26,9 +26,9 @@ from actors.pair.speech import SpeechOptions, speak
 from actors.pair.tandem_model import TandemModel, load_tandem_model
 from actors.settings.run import MEMORY
 from actors.tokenizers.tokenizer import Tokenizer
-from actors.weights.sample_store import SampleStore
 from actors.weights.writes_store import Kept, WritesStore, refuse_unfit_id
 from actors.wire import ConfigError, TandemError
+from jobs.tell.sample_store import SampleStore
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.file_names import CONFIG
