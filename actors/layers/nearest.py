@@ -33,7 +33,7 @@ from torch import Tensor
 from actors.layers.token_bags import TokenBags
 
 POWER = 15.0  # p; see docs/decisions/0046
-SAME = 0.6  # cosine of bags from which texts are taken to be about the same
+SAME = 0.7  # cosine of bags from which texts are taken to be about the same
 SHARED = 0.4  # cosine of bags below which nothing was told; held-out wordings have .55 and more
 LEAST = 3e-7  # distance below which float32 can't tell encodings apart
 NOTHING = -9.0  # log of a share that is too small to count

@@ -61,7 +61,9 @@ class TokenBags:
         sorted_PC = said_PC.long().sort(dim=1).values
         new_PC = sorted_PC > 0
         new_PC[:, 1:] &= sorted_PC[:, 1:] != sorted_PC[:, :-1]
-        ids_U, at_PC = sorted_PC.unique(return_inverse=True)
+        seen_V = torch.zeros(int(sorted_PC.max()) + 1, dtype=torch.bool, device=device)
+        seen_V[sorted_PC.flatten()] = True
+        ids_U, at_PC = seen_V.nonzero()[:, 0], (seen_V.long().cumsum(0) - 1)[sorted_PC]
         if self._weight_V.device != device:
             self._weight_V = self._weight_V.to(device)
         weight_U = self._weight_V[(ids_U - 1).clamp(0, len(self._weight_V) - 1)]

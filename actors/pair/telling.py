@@ -142,16 +142,21 @@ def _found(
         keys,
         places=places,
     )
-    bags = memory.token_bags
+    able_N = says(memory, wanted_ND.to(device), located.u_ND, targets_N)[0].cpu()
+    said_N, entropy_N, share_N = torch.zeros(num, dtype=torch.bool), torch.zeros(num), counts_N - 1
+    bags, at_L = memory.token_bags, torch.arange(num)
     while True:
         nearest = memory.writes.add(write).nearest(bags, device)
         assert nearest is not None
-        reached_ND, share_N = nearest.read(located.u_ND, m_ND.to(device), bags(located.said_NC))
-        said = says(memory, reached_ND, located.u_ND, targets_N)
-        said_N, entropy_N = (found.cpu() for found in said)
-        if said_N.all() or counts_N.max() * louder > LOUDEST:
+        some_L = at_L.to(device)
+        u_LD, m_LD = located.u_ND[some_L], m_ND[at_L].to(device)
+        reached_LD, share_L = nearest.read(u_LD, m_LD, bags(located.said_NC[some_L]))
+        said_L, entropy_L = says(memory, reached_LD, u_LD, targets_N[some_L])
+        said_N[at_L], entropy_N[at_L], share_N[at_L] = said_L.cpu(), entropy_L.cpu(), share_L.cpu()
+        at_L = (able_N & ~said_N).nonzero()[:, 0]  # kept text is too near
+        if not len(at_L) or counts_N.max() * louder > LOUDEST:
             break
-        counts_N = torch.where(said_N, counts_N, counts_N * louder)  # kept text is too near
+        counts_N = counts_N.index_fill(0, at_L, float(counts_N[at_L].max()) * louder)
         write = replace(write, keys=replace(keys, counts_N=counts_N))
     figures = {
         "keys": float(num),
