@@ -84,7 +84,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def learned_memory(model: Path, facts: Path, folder: Path, size: Size) -> Json:
+def learned_memory(model: Path, facts: Path, folder: Path, size: Size, seed: int = 0) -> Json:
     """What a person types in an empty folder to have a memory that answers, and what came of it."""
     learn = [
         "learn",
@@ -95,6 +95,8 @@ def learned_memory(model: Path, facts: Path, folder: Path, size: Size) -> Json:
         str(facts.with_name("templates.json")),
         "--out",
         str(folder / "memory"),
+        "--seed",
+        str(seed),
         *(() if size.steps is None else ("--steps", str(size.steps))),
     ]
     ask = ["ask", str(folder / "memory"), "The capital of France is"]
