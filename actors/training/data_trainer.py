@@ -28,7 +28,8 @@ from actors.layers.mixture import (
     mixed_at,
     noised_sequences,
 )
-from actors.layers.predicted import Cut, Predicted, leading, parts_of
+from actors.layers.predicted import Predicted
+from actors.operators.parts import Cut, leading, parts_of
 from actors.settings.layers import PORT_PREFIX
 from actors.settings.run import DATA, RunSpec
 from actors.training.execution import prepare_training
