@@ -101,7 +101,7 @@ class PortLearner:
             loss = self._batch_loss(batch)
         loss.backward()
         if self._takes_noised:
-            self._noised = self._look_at(noised)
+            self._noised = self._states_of(noised)
         if self._noised is not None:
             (self._help * self._noised.loss(self._pair.data.port)).backward()
         self._learn_general()
@@ -153,7 +153,7 @@ class PortLearner:
         """What the memory reads in all of the batch."""
         return self._pair.memory.read(batch.tokens_BT, batch.segments_BT, batch.one_document).y
 
-    def _look_at(self, noised: Batch) -> NoisedStates | None:
+    def _states_of(self, noised: Batch) -> NoisedStates | None:
         """What λ learns from these sequences; None: there is nothing to predict."""
         if not noised.num_valid:
             return None

@@ -177,7 +177,7 @@ class DataTrainer(Trainer):
             self.begin_pass(part, rows)
             self._backward(part, y_RTD[:num_read], num_own, num_help, step)
             if some_noised.num_valid:
-                self._look_at(some_noised, y_RTD[num_read:], num_noised)
+                self._keep_noised(some_noised, y_RTD[num_read:], num_noised)
             self._learn_general(general.rows(rows), num_general, step)
             if lessons is not None:
                 part = lessons.rows(rows).to(self.device)
@@ -313,7 +313,7 @@ class DataTrainer(Trainer):
                 terms = replace(terms, read_beyond=term)
         return terms
 
-    def _look_at(self, part: Batch, y_BTD: Tensor, num: int) -> None:
+    def _keep_noised(self, part: Batch, y_BTD: Tensor, num: int) -> None:
         """Keeps what lambda learns from one pass' noised sequences.
 
         Args:
