@@ -1,11 +1,13 @@
 """A memory for a model that exists already: what it gives, and what it costs.
 
     python -m benchmarks.pretrained --json [--quick] [--data ../shared/data] [--cache DIR]
-                                    [--rows memory,lora,all,speed,step]
+                                    [--rows memory,lora,all,speed,step] [--seeds N]
 
 SmolLM2-135M (`benchmarks.real_model`) and facts of ParaRel that it does not know; whole answers,
 greedy, in wordings that are held out by lemma. The model alone is the control. What was measured is
-kept in --cache, so that the same command goes on where it was interrupted.
+kept in --cache, so that the same command goes on where it was interrupted. The row memory is of
+--seeds draws of facts, of each of which a run learns with the same seed: means, and in `ranges` the
+least and the most.
 
     row      figures (top-level keys of the JSON; null where a row was not asked for)
     memory   help_gain_facts, taught_gain    answers with memory minus those of the model alone, in
@@ -30,10 +32,12 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks import pretrained_memory
 from benchmarks.cells import Cells, code_digest
+from benchmarks.cells_command import QUICK_SEEDS, SEEDS
 from benchmarks.learning_data import NEEDED, NOVEL, check_folder
 from benchmarks.pretrained_runs import FULL, QUICK, Size, facts_of, learned_memory, tuned_model
 from benchmarks.pretrained_speed import speed
@@ -42,6 +46,7 @@ from benchmarks.reflect_data import MissingDataError
 
 Json = dict[str, Any]
 ROWS = ("memory", "lora", "all", "speed", "step")
+MEMORY = "memory-"  # and the seed: a cell
 TRAINS = ("port", "lora", "all")
 PARTS = (
     "pretrained_runs",
@@ -74,14 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=None, help="where results are kept")
     parser.add_argument("--rows", default=",".join(ROWS), help="which to measure")
+    parser.add_argument(
+        "--seeds", type=int, default=None, help="draws of facts of the row memory (3; quick 1)"
+    )
     given = parser.parse_args(arguments)
+    seeds = range(given.seeds or (QUICK_SEEDS if given.quick else SEEDS))
     rows = given.rows.split(",")
     if wrong := sorted({*rows} - {*ROWS}):
         parser.error(f"--rows {','.join(wrong)}: expected some of {','.join(ROWS)}")
     try:
         check_folder(given.data)
         cells = (given.cache or default_cache()).absolute()
-        result = measure(given.data, cells, QUICK if given.quick else FULL, rows)
+        result = measure(given.data, cells, QUICK if given.quick else FULL, rows, seeds)
     except (MissingDataError, MissingModelError) as err:
         print(f"benchmarks.pretrained: {err}", file=sys.stderr)
         return 2
@@ -93,14 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(data: Path, cache: Path, size: Size, rows: Sequence[str]) -> Json:
-    """The figures of these rows.
+def measure(
+    data: Path, cache: Path, size: Size, rows: Sequence[str], seeds: Sequence[int] = (0,)
+) -> Json:
+    """The figures of these rows; `seeds`: of the row memory.
 
     Raises:
         MissingModelError, MissingDataError: what is needed is not there.
     """
     model = real_model(cache)
-    facts = facts_of(data, cache / f"facts-{size.num_facts}", size)
+    facts = _facts(data, cache, size, 0)
     cells = Cells(cache / "cells", code=code_digest(PARTS))
     key = {"size": vars(size), "data": list(NEEDED)}
     found: dict[str, Json] = {}
@@ -109,7 +120,12 @@ def measure(data: Path, cache: Path, size: Size, rows: Sequence[str]) -> Json:
         found[name] = cells.get(name, key, compute)
 
     if "memory" in rows:
-        cell("memory", lambda path: learned_memory(model, facts, _folder(path), size))
+        for seed in seeds:
+            drawn = _facts(data, cache, size, seed)
+            cell(
+                f"{MEMORY}{seed}",
+                lambda path, f=drawn, s=seed: learned_memory(model, f, _folder(path), size, s),  # type: ignore[misc]
+            )
     for train in ("lora", "all"):
         if train in rows:
             cell(train, lambda path, t=train: tuned_model(model, facts, _folder(path), t, size))  # type: ignore[misc]
@@ -129,24 +145,42 @@ def step_figures(model: Path, text: Path, size: Size) -> Json:
     )
 
 
+def _facts(data: Path, cache: Path, size: Size, seed: int) -> Path:
+    return facts_of(data, cache / f"facts-{size.num_facts}-{seed}", size, seed)
+
+
 def _folder(path: Path) -> Path:
     folder = path.with_name(f"{path.name}-runs")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+def memory_figures(memory: Json) -> dict[str, float]:
+    """Those of one draw of facts."""
+    summary = memory["summary"]
+    gains = [
+        summary[section]["help"] - summary[section]["own"]
+        for section in ("accuracy", "accuracy_seen")
+    ]
+    heldout = summary["heldout"]
+    return {
+        "help_gain_facts": gains[0],
+        "taught_gain": gains[1],
+        "help_text_cost": heldout["general_help_loss"] - heldout["general_own_loss"],
+        "commands_to_memory": memory["commands"],
+        "minutes": memory["minutes"],
+    }
+
+
 def figures(found: Mapping[str, Json]) -> Json:
     """The table's figures, out of what was measured."""
     result: Json = dict.fromkeys(AIMS)
     cost: dict[str, float | None] = {}
-    if memory := found.get("memory"):
-        summary = memory["summary"]
-        heldout = summary["heldout"]
-        for name, section in (("help_gain_facts", "accuracy"), ("taught_gain", "accuracy_seen")):
-            result[name] = summary[section]["help"] - summary[section]["own"]
-        result["help_text_cost"] = heldout["general_help_loss"] - heldout["general_own_loss"]
-        result["commands_to_memory"], result["minutes"] = memory["commands"], memory["minutes"]
-        cost["port"] = 0.0 if memory["same_bits"] else None
+    if memories := [row for name, row in found.items() if name.startswith(MEMORY)]:
+        rows = [memory_figures(row) for row in memories]
+        result |= {name: fmean(row[name] for row in rows) for name in rows[0]}
+        result["ranges"] = {n: [f([row[n] for row in rows]) for f in (min, max)] for n in rows[0]}
+        cost["port"] = 0.0 if all(row["same_bits"] for row in memories) else None
     for train in ("lora", "all"):
         if train in found:
             summary = found[train]["summary"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from actors.layers.mixture import TURN
 from benchmarks.learning_data import choose, write_facts
 from jobs.init_model import Model, model_values
 
@@ -33,7 +34,7 @@ class Size:
         steps: of the memory in `tandem learn`; None: its default.
         intervals: of a run that trains adapters or all of the model.
         intervals_steps: steps of each group in such an interval.
-        timed_steps: of each loop whose tokens per core-second are compared.
+        timed_steps: of each loop whose tokens per core-second are compared; a multiple of `TURN`.
         batch: windows of 256 tokens in the steps whose peak of memory is measured.
     """
 
@@ -46,8 +47,8 @@ class Size:
     batch: int
 
 
-FULL = Size(6, 300, None, 12, 10, 6, 16)
-QUICK = Size(3, 60, 80, 3, 5, 3, 4)
+FULL = Size(6, 300, None, 12, 10, 2 * TURN, 16)
+QUICK = Size(3, 60, 80, 3, 5, TURN, 4)
 
 
 def facts_of(data: Path, folder: Path, size: Size, seed: int = 0) -> Path:
@@ -84,7 +85,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def learned_memory(model: Path, facts: Path, folder: Path, size: Size) -> Json:
+def learned_memory(model: Path, facts: Path, folder: Path, size: Size, seed: int = 0) -> Json:
     """What a person types in an empty folder to have a memory that answers, and what came of it."""
     learn = [
         "learn",
@@ -95,6 +96,8 @@ def learned_memory(model: Path, facts: Path, folder: Path, size: Size) -> Json:
         str(facts.with_name("templates.json")),
         "--out",
         str(folder / "memory"),
+        "--seed",
+        str(seed),
         *(() if size.steps is None else ("--steps", str(size.steps))),
     ]
     ask = ["ask", str(folder / "memory"), "The capital of France is"]

@@ -20,11 +20,13 @@ from actors.wire import ConfigError, CorpusError
 SAMPLE = Path(__file__).parent / "general" / "sample.jsonl"
 HELDOUT_FRAC = 1 / 3
 BLOCK_BYTES = 1024  # about a piece of the sample, so that all kinds of text are in both splits
+LEAST_WINDOW = 8  # that a corpus takes
 SEED = 0
 
 
-def general_corpus(spec: RunSpec, tokenizer: Tokenizer) -> Corpus:
-    """The general text in windows of the run's length, whether evaluations show it or not.
+def general_corpus(spec: RunSpec, tokenizer: Tokenizer, window: int | None = None) -> Corpus:
+    """The general text, whether evaluations show it or not; `window`: tokens of a window, None:
+    the run's.
 
     Raises:
         ConfigError: it is missing, unreadable, empty or too short to hold something out.
@@ -32,7 +34,7 @@ def general_corpus(spec: RunSpec, tokenizer: Tokenizer) -> Corpus:
     path = spec.evaluation.general_text or str(SAMPLE)
     corpus = CorpusSpec(
         paths=(path,),
-        window=spec.corpus.window,
+        window=window or spec.corpus.window,
         spool=spec.corpus.spool,
         heldout_frac=HELDOUT_FRAC,
         block_bytes=BLOCK_BYTES,
@@ -41,6 +43,13 @@ def general_corpus(spec: RunSpec, tokenizer: Tokenizer) -> Corpus:
         return Corpus.open(spec.model_copy(update={"corpus": corpus, "seed": SEED}), tokenizer)
     except CorpusError as err:
         raise ConfigError(f"evaluation.general_text: {err}") from err
+
+
+def short_general_corpus(spec: RunSpec, tokenizer: Tokenizer) -> Corpus:
+    """The general text in windows half as long as the run's, which a step beside a large model has
+    time for. Raises: as `general_corpus`.
+    """
+    return general_corpus(spec, tokenizer, max(LEAST_WINDOW, spec.corpus.window // 2))
 
 
 def shown_general_text(spec: RunSpec, tokenizer: Tokenizer) -> Windows | None:

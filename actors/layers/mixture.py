@@ -36,6 +36,8 @@ from actors.operators.precision import widen
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 
+TURN = 5  # steps in which lambda gets new noised text once, beside a model that is large
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -323,18 +325,32 @@ def general_loss(
     return torch.stack(parts).sum() / num
 
 
-def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch, y_BTD: Tensor) -> Tensor:
-    """Help on noised sequences, of which lambda's weights alone get a gradient; nats per token.
+@dataclass(frozen=True)
+class NoisedStates:
+    """What help on noised sequences is made of, but for the weights of lambda.
 
-    Args:
-        data, memory: the layers.
-        noised: sequences, all of which read, with something to predict.
-        y_BTD: what they read.
+    A pass with a large model costs more than what is new in it: lambda learns from what is kept of
+    one for several steps.
+
+    Attributes:
+        hidden_NH: the data layer's last hidden states, reads on.
+        y_ND: what was read.
+        nlls: -log of what either layer gives the text's tokens, (N,) each.
+        entropies_N2: of what either predicts.
     """
-    targets_N, size = noised.targets_N, data.positions_at_once
-    size = len(targets_N) if noised.tokens_BT.numel() <= size else size
-    numbers = []
-    with torch.no_grad():
+
+    hidden_NH: Tensor
+    y_ND: Tensor
+    nlls: tuple[Tensor, Tensor]
+    entropies_N2: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, data: DataLayer, memory: MemoryLayer, noised: Batch, y_BTD: Tensor) -> NoisedStates:
+        """Of sequences, all of which read `y_BTD`, with something to predict."""
+        targets_N, size = noised.targets_N, data.positions_at_once
+        size = len(targets_N) if noised.tokens_BT.numel() <= size else size
+        numbers = []
         hidden_NH = hidden_at(data, noised, y_BTD)
         y_ND = rows_at(y_BTD, noised.valid_at_N)
         for some in parts_of(len(targets_N), size):
@@ -343,8 +359,17 @@ def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch, y_BTD: Tens
                 num = len(logits_NV)
                 said = Predicted(logits_NV, targets_N[some], num_entropies=num)
                 numbers += [said.nll_N, said.entropy(num)]
-    nlls = [torch.cat(numbers[first::4]) for first in (0, 2)]
-    entropies_N2 = torch.stack([torch.cat(numbers[first::4]) for first in (1, 3)], dim=-1)
-    logit_N = widen(data.port.mixing_logit_of(hidden_NH, y_ND, entropies_N2))
-    (data_N, memory_N), _, _ = _shares(logit_N)
-    return -torch.logaddexp(data_N - nlls[0], memory_N - nlls[1]).mean()
+        own_N, of_own_N, by_memory_N, of_memory_N = (torch.cat(numbers[n::4]) for n in range(4))
+        entropies_N2 = torch.stack([of_own_N, of_memory_N], dim=-1)
+        return cls(hidden_NH, y_ND, (own_N, by_memory_N), entropies_N2)
+
+    def loss(self, port: MemoryPort) -> Tensor:
+        """Help, of which lambda's weights alone get a gradient; nats per token."""
+        logit_N = widen(port.mixing_logit_of(self.hidden_NH, self.y_ND, self.entropies_N2))
+        (data_N, memory_N), _, _ = _shares(logit_N)
+        return -torch.logaddexp(data_N - self.nlls[0], memory_N - self.nlls[1]).mean()
+
+
+def mixing_loss(data: DataLayer, memory: MemoryLayer, noised: Batch, y_BTD: Tensor) -> Tensor:
+    """`NoisedStates.loss` with the layers as they are."""
+    return NoisedStates.of(data, memory, noised, y_BTD).loss(data.port)

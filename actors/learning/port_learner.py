@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from actors.corpus.corpus import Corpus, WindowStream
-from actors.corpus.general_text import general_corpus
+from actors.corpus.general_text import short_general_corpus
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
 from actors.layers.mixture import (
+    TURN,
+    NoisedStates,
     StatesAlone,
     both_at,
     general_loss,
-    mixing_loss,
     noised_sequences,
 )
 from actors.layers.pair import Pair
@@ -70,8 +71,9 @@ class PortLearner:
         self._general: WindowStream | None = None
         if spec.data.num_general:
             name = f"port:{plan.seed}:general"
-            self._general = WindowStream(general_corpus(spec, self._data.tokenizer), name)
+            self._general = WindowStream(short_general_corpus(spec, self._data.tokenizer), name)
         self._alone = StatesAlone()  # of general text
+        self._noised: NoisedStates | None = None  # of the last noised text
         self._optimizer = spec.data.optimizer.model_copy(
             update={"warmup_steps": short_warmup(spec.data.optimizer, plan.steps)}
         )
@@ -98,11 +100,10 @@ class PortLearner:
         with self._autocast():
             loss = self._batch_loss(batch)
         loss.backward()
-        if noised.num_valid:
-            with self._autocast():
-                y_BTD = self._read(noised)
-                mixing = mixing_loss(self._pair.data, self._pair.memory, noised, y_BTD)
-            (self._help * mixing).backward()
+        if self._takes_noised:
+            self._noised = self._states_of(noised)
+        if self._noised is not None:
+            (self._help * self._noised.loss(self._pair.data.port)).backward()
         self._learn_general()
         found = float(loss.detach())
         if not found < float("inf"):
@@ -121,9 +122,14 @@ class PortLearner:
     def _autocast(self) -> torch.autocast:
         return autocast(self._spec.data.precision, self._device)
 
+    @property
+    def _takes_noised(self) -> bool:
+        """Whether λ gets new noised text in this step; else it goes on with the last."""
+        return self._general is None or self.step % TURN == 0
+
     def _next_batch(self) -> tuple[Batch, Batch]:
-        """The batch, and the noised sequences of it; old text is last, or where it is the run's
-        own, every other one as long as there is some.
+        """The batch, and the noised sequences of it where the step takes some; old text is last,
+        or where it is the run's own, every other one as long as there is some.
         """
         size, data = self._spec.data.batch_size, self._spec.data
         new, old = self._data.next()
@@ -136,7 +142,8 @@ class PortLearner:
         else:
             windows = windows[_alternating(len(new), len(old))]
         batch = to_batch(windows, torch.device("cpu"))
-        noised = noised_sequences(self._spec, self._data.tokenizer, batch, num_mixing, self.step)
+        num = num_mixing if self._takes_noised else 0
+        noised = noised_sequences(self._spec, self._data.tokenizer, batch, num, self.step)
         generator = torch.Generator().manual_seed(seed_of(self._plan.seed, "port", self.step))
         batch = self._data.with_noise(batch, self._spec.corpus.token_noise, generator)
         return batch.to(self._device), noised.to(self._device)
@@ -145,6 +152,13 @@ class PortLearner:
     def _read(self, batch: Batch) -> Tensor:
         """What the memory reads in all of the batch."""
         return self._pair.memory.read(batch.tokens_BT, batch.segments_BT, batch.one_document).y
+
+    def _states_of(self, noised: Batch) -> NoisedStates | None:
+        """What λ learns from these sequences; None: there is nothing to predict."""
+        if not noised.num_valid:
+            return None
+        with self._autocast():
+            return NoisedStates.of(self._pair.data, self._pair.memory, noised, self._read(noised))
 
     def _batch_loss(self, batch: Batch) -> Tensor:
         """Help and reader at their weights, so many positions at a time."""

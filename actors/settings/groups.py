@@ -180,7 +180,8 @@ class DataGroupSpec(_GroupSpec):
         description="Share of the input tokens replaced by random ones in the pass that trains the "
         "mixing weight λ, a separate pass over half of the sequences that read. On memorised text "
         "the memory is always right, and λ would learn to trust it everywhere. 0: no such pass; λ "
-        "is trained by the help loss.",
+        "is trained by the help loss. Where there is general text (`general_frac`), one such pass "
+        "serves five steps.",
     )
 
     general_frac: Annotated[float | None, Mark.FITTED] = Field(
@@ -188,7 +189,8 @@ class DataGroupSpec(_GroupSpec):
         ge=0,
         le=1,
         description="Sequences of general text (`evaluation.general_text`, or the sample that "
-        "ships with the package) in each step, as a share of `batch_size` and beside it. On them "
+        "ships with the package) in each step, as a share of `batch_size` and beside it, each half "
+        "as long as `corpus.window`. On them "
         "the memory port learns to change nothing, so that text that is none of the memory's "
         "stays as it is. Unset: 0.125 beside a pretrained model that is large or does not train "
         "whole, else 0.",

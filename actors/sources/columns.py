@@ -13,7 +13,10 @@ from actors.sources.documents import Document
 from actors.wire import CorpusError
 
 SHOWN_COLUMNS = 20
-SETTINGS = "set text_column, or prompt_column and completion_column, or messages_column"
+SETTINGS = (
+    "give every row that column, or name others in the run's config: text_column, or prompt_column "
+    "and completion_column, or messages_column"
+)
 TEXT, LIST = "text", "list"  # what a column may hold
 IN_WORDS = {(TEXT,): "text", (LIST,): "a list of messages", (LIST, TEXT): "a list, or JSON text",
             (TEXT, LIST): "text, or a list of messages"}  # fmt: skip

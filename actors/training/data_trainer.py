@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.corpus.corpus import WindowStream
-from actors.corpus.general_text import general_corpus
+from actors.corpus.corpus import Corpus, WindowStream
+from actors.corpus.general_text import short_general_corpus
 from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
 from actors.layers.mixture import (
+    TURN,
+    NoisedStates,
     StatesAlone,
     general_loss,
     mixed_at,
-    mixing_loss,
     noised_sequences,
 )
 from actors.layers.predicted import Predicted
@@ -79,7 +80,8 @@ class DataTrainer(Trainer):
         self.own_port_lr = spec.data.own_port_lr
         apart = None if self.own_port_lr is None else in_port
         self.dense = DenseOptimizer(self.own, spec.data.optimizer, apart)
-        self._measures_own = False
+        self._measures_own, self._begun = False, 0
+        self._noised: list[tuple[NoisedStates, float]] = []  # of a rank's passes, and their shares
         self.alone = StatesAlone()  # of general text
         self.open_streams()
         self.check_wired()
@@ -91,7 +93,11 @@ class DataTrainer(Trainer):
         self.stream = WindowStream(self.corpus, DATA)
         self.general: WindowStream | None = None
         if self.spec.data.num_general:
-            self.general = WindowStream(general_corpus(self.spec, self.tokenizer), GENERAL)
+            self.general = WindowStream(self.general_text(), GENERAL)
+
+    def general_text(self) -> Corpus:
+        """The general text, in windows as a step shows them."""
+        return short_general_corpus(self.spec, self.tokenizer)
 
     @property
     def num_reading(self) -> int:
@@ -107,11 +113,17 @@ class DataTrainer(Trainer):
             return min(self.num_reading, self.spec.data.num_helped)
         return self.num_reading
 
+    @property
+    def takes_noised(self) -> bool:
+        """Whether lambda gets new noised text in this step; else it goes on with the last."""
+        return self.general is None or (self.step - self._begun) % TURN == 0
+
     def begin_interval(self, order: Order) -> None:
         """Where the model keeps its bits no sequence trains it alone, so that own is only measured,
         at the interval's first step.
         """
         self._measures_own = self.layer.spec.keeps_model
+        self._begun = self.step  # no checkpoint has what is kept of noised text
 
     @torch.no_grad()
     def check_wired(self) -> None:
@@ -146,12 +158,16 @@ class DataTrainer(Trainer):
             batch = self.make_batch(windows)
             num_help = batch.num_valid_in(slice(num_reading))
             num_own = batch.num_valid - num_help
-            noised = noised_sequences(self.spec, self.tokenizer, batch, self.num_mixing, self.step)
+            is_anew = self.takes_noised
+            num_mixing = self.num_mixing if is_anew else 0
+            noised = noised_sequences(self.spec, self.tokenizer, batch, num_mixing, self.step)
             num_noised = noised.num_valid
             general = self._general_batch(batch)
             num_general = general.num_valid
             lessons = lesson_batch(self.live, self.step)
         self.dense.zero_grad()
+        if is_anew:
+            self._noised.clear()
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
@@ -160,11 +176,13 @@ class DataTrainer(Trainer):
             num_read = len(y_RTD) - len(some_noised.tokens_BT)
             self.begin_pass(part, rows)
             self._backward(part, y_RTD[:num_read], num_own, num_help, step)
-            self._learn_mixing(some_noised, y_RTD[num_read:], num_noised, step)
+            if some_noised.num_valid:
+                self._keep_noised(some_noised, y_RTD[num_read:], num_noised)
             self._learn_general(general.rows(rows), num_general, step)
             if lessons is not None:
                 part = lessons.rows(rows).to(self.device)
                 self._learn_lessons(part, lessons.num_valid, step)
+        self._learn_mixing(step)
         if self._measures_own:
             self._measure_own(batch, step)
         return self.updated(step)
@@ -295,21 +313,24 @@ class DataTrainer(Trainer):
                 terms = replace(terms, read_beyond=term)
         return terms
 
-    def _learn_mixing(self, part: Batch, y_BTD: Tensor, num: int, step: Measured) -> None:
-        """Gradient of lambda's weights on one pass' noised sequences.
+    def _keep_noised(self, part: Batch, y_BTD: Tensor, num: int) -> None:
+        """Keeps what lambda learns from one pass' noised sequences.
 
         Args:
             part: these sequences.
             y_BTD: what they read.
             num: their positions in the global batch.
-            step: gets what is reported.
         """
-        if not part.num_valid:
-            return
         with self.cost("mixing"), self.autocast():
-            mixing = mixing_loss(self.layer, self.memory, part, y_BTD) * (part.num_valid / num)
-        term = Term(mixing, self.spec.losses.help)
-        self.learn(MixingTerms(term), step, cost="mixing")
+            states = NoisedStates.of(self.layer, self.memory, part, y_BTD)
+        self._noised.append((states, part.num_valid / num))
+
+    def _learn_mixing(self, step: Measured) -> None:
+        """Gradient of lambda's weights on the noised sequences that are kept."""
+        for states, share in self._noised:
+            with self.cost("mixing"), self.autocast():
+                mixing = states.loss(self.layer.port) * share
+            self.learn(MixingTerms(Term(mixing, self.spec.losses.help)), step, cost="mixing")
 
     def _general_batch(self, batch: Batch) -> Batch:
         """This step's sequences of general text, the same on every rank; none where the settings

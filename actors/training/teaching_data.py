@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import torch
 
+from actors.corpus.corpus import Corpus
+from actors.corpus.general_text import general_corpus
 from actors.corpus.windows import Windows
 from actors.layers.batch import to_batch
 from actors.lessons.lesson_files import read_kept_lessons
@@ -51,6 +53,10 @@ class TeachingDataTrainer(DataTrainer):
         )
         size, has_others = spec.data.batch_size, len(self.reworded) > 0
         self.num_given, self.num_reworded = spec.teach.data_counts(size, has_others)
+
+    def general_text(self) -> Corpus:
+        """In windows of the run's length, which stand in one batch with others."""
+        return general_corpus(self.spec, self.tokenizer)
 
     def _general_windows(self) -> Windows:
         """This step's general text; none where the run has none, or there is no room for it."""

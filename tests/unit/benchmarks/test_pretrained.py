@@ -38,7 +38,7 @@ def test_the_figures_are_differences_to_the_model_alone() -> None:
     before = {"before": {"heldout": {"general_own_loss": 4.0}}}
     speeds = {"ratio": 0.95, "snapshot_mib": 3.0, "store_bytes_per_trained": 12.0}
     found: dict[str, Any] = {
-        "memory": {
+        "memory-0": {
             "summary": a_summary(4.0, 4.01),
             "commands": 2,
             "minutes": 9.5,
@@ -63,7 +63,18 @@ def test_the_figures_are_differences_to_the_model_alone() -> None:
 def test_what_was_not_measured_is_null_and_a_port_with_other_bits_costs_no_zero() -> None:
     assert figures({}) == dict.fromkeys(AIMS)
     row = {"summary": a_summary(4.0, 4.0), "commands": 1, "minutes": 1.0, "same_bits": False}
-    assert figures({"memory": row})["base_text_cost"] == {"port": None}
+    assert figures({"memory-0": row})["base_text_cost"] == {"port": None}
+
+
+def test_draws_of_facts_are_averaged_and_their_range_is_told() -> None:
+    rows = [
+        {"summary": a_summary(4.0, with_memory), "commands": 2, "minutes": 1.0, "same_bits": same}
+        for with_memory, same in ((4.01, True), (4.03, False))
+    ]
+    result = figures({"memory-0": rows[0], "memory-1": rows[1]})
+    assert result["help_text_cost"] == pytest.approx(0.02)
+    assert result["ranges"]["help_text_cost"] == pytest.approx([0.01, 0.03])
+    assert result["base_text_cost"] == {"port": None}  # one of them has other bits
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(

@@ -16,6 +16,7 @@ from actors.layers.batch import Batch, hidden_at, to_batch
 from actors.layers.data_layer import MemoryPort
 from actors.layers.mixture import (
     Mixture,
+    NoisedStates,
     Predictions,
     StatesAlone,
     general_loss,
@@ -230,6 +231,16 @@ def test_the_mixing_loss_gives_the_weights_of_lambda_alone_a_gradient(trainer: D
         if parameter.grad is not None and parameter.grad.any()
     }
     assert moved == {"port.mix.weight", "port.mix.bias"}
+
+
+def test_lambda_goes_on_learning_from_noised_text_that_is_kept(trainer: DataTrainer) -> None:
+    noised, port = noised_of(trainer, 8), trainer.layer.port
+    y_BTD = read_of(trainer, noised)
+    kept = NoisedStates.of(trainer.layer, trainer.memory, noised, y_BTD)
+    with torch.no_grad():
+        port.mix.weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    want = mixing_loss(trainer.layer, trainer.memory, noised, y_BTD)
+    assert torch.equal(kept.loss(port), want)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, hidden_at, to_batch
-from actors.layers.mixture import general_loss, mixing_loss, predict_both
+from actors.layers.mixture import TURN, general_loss, mixing_loss, predict_both
 from actors.layers.pair import Pair
 from actors.learning.learner import Learner
 from actors.learning.port_learner import PortLearner, _alternating
@@ -248,6 +248,20 @@ def test_lambda_learns_on_noised_text_of_both_kinds_and_never_on_what_the_memory
     learner = PortLearner(spec, pair, corpora[0], written, plan, before)
     batch, noised = learner._next_batch()
     assert (len(batch.tokens_BT), len(noised.tokens_BT)) == (4, 1)  # one of four is new
+
+
+def test_beside_general_text_lambda_learns_several_steps_from_one_noised_text(
+    spec: RunSpec, make: Callable[[], tuple[Pair, Before]], corpora: tuple[Corpus, Corpus]
+) -> None:
+    data = spec.data.model_copy(update={"general_frac": 0.5})
+    pair, before = make()
+    changed = spec.model_copy(update={"data": data})
+    learner = PortLearner(changed, pair, *corpora, replace(PLAN, steps=TURN + 1), before)
+    noised = []
+    for _ in range(TURN + 1):
+        learner.train_step()
+        noised.append(learner._noised)
+    assert [one is noised[0] for one in noised] == [True] * TURN + [False]
 
 
 def test_a_loss_that_is_no_number_is_refused_with_what_to_do(

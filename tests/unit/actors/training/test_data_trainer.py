@@ -16,13 +16,14 @@ from actors.corpus.corpus import WindowStream
 from actors.corpus.windows import Windows
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer, decoder_layers
+from actors.layers.mixture import TURN
 from actors.settings.corpus import CorpusSpec
 from actors.settings.layers import DataLayerSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.training.data_trainer import DataTrainer
 from actors.wire import UnwiredMemoryError
-from tests.unit.actors.tiny import FAMILIES, RUN, STEPS, Exchange, run_spec, values
+from tests.unit.actors.tiny import FAMILIES, RUN, STEPS, Exchange, order, run_spec, values
 
 
 @contextmanager
@@ -158,6 +159,51 @@ def test_general_text_counts_by_the_weight_of_its_loss(
     without, once, thrice = found
     assert once - without > 1e-3  # it closes lambda
     assert thrice - without == pytest.approx(3 * (once - without), rel=1e-3)
+
+
+def test_general_text_comes_in_windows_half_as_long_as_the_runs(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    spec = run_spec(facts_corpus, data__general_frac=0.25)
+    trainer = DataTrainer(spec, tokenizer.to_json(), RUN)
+    assert trainer.general is not None
+    windows, _ = trainer.general.next_batch(2)
+    assert windows.tokens_NT.shape == (2, spec.corpus.window // 2)
+
+
+@pytest.mark.parametrize("general_frac", [0.0, 0.25])
+def test_beside_general_text_lambda_learns_several_steps_from_one_noised_text(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer, general_frac: float
+) -> None:
+    spec = run_spec(facts_corpus, data__general_frac=general_frac)
+    trainer, noised = DataTrainer(spec, tokenizer.to_json(), RUN), []
+    for trainer.step in range(TURN + 1):
+        bias = trainer.layer.port.mix.bias.item()
+        assert "mixing" in trainer.train_step().shares
+        assert trainer.layer.port.mix.bias.item() != bias
+        noised.append(trainer._noised[0][0])
+    num_new = len({id(one) for one in noised}) - 1
+    assert num_new == (1 if general_frac else TURN)
+
+
+def test_what_is_kept_of_noised_text_is_of_one_interval(
+    facts_corpus: CorpusSpec, tokenizer: Tokenizer
+) -> None:
+    """A checkpoint is made between two intervals, and gone on from to the bit."""
+    spec, ends = run_spec(facts_corpus, data__general_frac=0.25), []
+    for stops in (False, True):
+        trainer = DataTrainer(spec, tokenizer.to_json(), RUN)
+        for interval in (1, 2):
+            if stops and interval == 2:
+                header, buckets = trainer.save()
+                trainer = DataTrainer(spec, tokenizer.to_json(), RUN)
+                trainer.restore([header], buckets)
+            trainer.begin_interval(order(interval))
+            for _ in range(TURN + 1):
+                trainer.train_step()
+                trainer.step += 1
+        ends.append(trainer.own.digest())
+    assert ends[0] == ends[1]
 
 
 @contextmanager
