@@ -68,6 +68,20 @@ def read_kept_lessons(spec: TeachSpec) -> list[Lesson]:
         ) from err
 
 
+def read_alike(spec: TeachSpec) -> list[str]:
+    """Openings about others of the lessons' kind; none where it has no file. Raises: ConfigError as
+    `read_kept_lessons`.
+    """
+    if spec.alike is None:
+        return []
+    try:
+        return [str(opening) for opening in json.loads(_read("teach.alike", spec.alike))]
+    except (TypeError, ValueError) as err:
+        raise ConfigError(
+            f"teach.alike {spec.alike}: not what `tandem teach` writes ({err}); teach anew"
+        ) from err
+
+
 def read_exam(spec: TeachSpec) -> Exam:
     """Its questions; none where it has no file. Raises: ConfigError as `read_kept_lessons`."""
     if spec.exam is None:

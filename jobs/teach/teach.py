@@ -23,7 +23,16 @@ from jobs.control import is_running
 from jobs.teach.options import TeachOptions
 from jobs.teach.printed import print_lessons, print_taught
 from jobs.teach.running import refuse_options, teach_running, told_lessons_of
-from jobs.teach.taught_config import EXAM, LESSONS, TOLD, WRITTEN, Sources, taught_config
+from jobs.teach.taught_config import (
+    ALIKE,
+    ENOUGH,
+    EXAM,
+    LESSONS,
+    TOLD,
+    WRITTEN,
+    Sources,
+    taught_config,
+)
 from orchestrator.console import Console
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
@@ -134,7 +143,7 @@ def refuse_existing(out: RunDir) -> None:
             f"{out.url}: this teaching was interrupted; go on with: "
             f"{look(out).resume_command(out)}, or choose another --out"
         )
-    prepared = {LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
+    prepared = {ALIKE, LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
     names = out.list_files("").keys()
     left = {name for name in names if name.removesuffix(".part") in prepared}
     if out.exists(CONFIG) or names - left or out.list_folders():
@@ -201,6 +210,7 @@ def _prepare(
 
     from actors.lessons.lesson_windows import LessonWindows, documents_of
     from actors.teaching.lesson_preparation import prepare_lessons, written_texts
+    from actors.teaching.others_alike import openings_alike
     from actors.teaching.unknown_lessons import unknown_lessons
     from actors.weights.pair_export import load_pair
 
@@ -225,6 +235,13 @@ def _prepare(
             pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell,
             progress.says, progress,
         )  # fmt: skip
+        size = found[0] if (found := model_at(start.export)) else None
+        is_large = size is not None and not size.is_small
+        alike = (
+            openings_alike(pair.data, tokenizer, prepared.lessons, seed, progress)
+            if is_large
+            else []
+        )
     finally:
         torch.set_num_threads(num_threads)
     documents = documents_of(prepared.lessons, given=True, reworded=False)
@@ -233,6 +250,8 @@ def _prepare(
     text = "".join(rows)
     teach = TeachSpec(
         told=None if prepared.told is None else out.path(TOLD),
+        alike=out.path(ALIKE) if alike else None,
+        enough=ENOUGH if is_large else 1.0,
         **({} if options.rehearse is None else {"rehearse": options.rehearse}),
     )
     sources = Sources(
@@ -241,7 +260,7 @@ def _prepare(
         num_bytes=len(text.encode()),
         num_windows=len(windows),
         has_reworded=any(lesson.reworded for lesson in prepared.lessons),
-        size=found[0] if (found := model_at(start.export)) else None,
+        size=size,
     )
     taught = taught_config(
         config, out, sources, options.steps, options.lr, options.seed, teach, options.train
@@ -254,6 +273,8 @@ def _prepare(
     )
     out.write(LESSONS, to_lines(prepared.lessons))
     out.write(WRITTEN, text)
+    if alike:
+        out.write(ALIKE, json.dumps(alike, ensure_ascii=False))
     if prepared.told is not None:
         out.write(TOLD, prepared.told.to_bytes())
     left = left_writes(here.memory.writes, prepared.lessons)

@@ -83,11 +83,37 @@ def test_the_losses_of_a_data_step_are_those_of_a_slow_oracle(
     assert oracle["rehearsed"] > 1e-3
 
 
+@pytest.fixture
+def beside(spec: RunSpec, tmp_path: Path) -> RunSpec:
+    """The same, with openings about others and tokens that are likely enough."""
+    openings = [f"The capital of {name} is" for name, _ in COUNTRIES[6:12]]
+    (tmp_path / "alike.json").write_text(json.dumps(openings))
+    new = {"alike": str(tmp_path / "alike.json"), "enough": 0.004}
+    return spec.model_copy(update={"teach": spec.teach.model_copy(update=new)})
+
+
+def test_openings_and_what_is_likely_enough_are_those_of_a_slow_oracle(
+    beside: RunSpec, tokenizer: Tokenizer
+) -> None:
+    data = TeachingDataTrainer(beside, tokenizer.to_json(), RUN)
+    assert len(data.alike) > 0
+    assert data.num_alike == 1
+    with torch.no_grad():
+        for parameter in data.layer.model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    oracle = data_oracle(data)
+    step = data.train_step()
+    names = ("lessons", "reworded", "alike", "rehearsed", "loss")
+    assert {name: step.shares[name] for name in names} == pytest.approx(oracle, rel=1e-4)
+    assert oracle["alike"] > 1e-3
+
+
 def data_oracle(trainer: TeachingDataTrainer) -> dict[str, float]:
     """Position by position, window by window."""
     spec, window = trainer.spec, trainer.spec.corpus.window
     stream, num_general = WindowStream(trainer.corpus, "data"), spec.data.num_general
-    text = stream.next_batch(spec.data.batch_size - 2 - num_general)[0]
+    num = spec.data.batch_size - 2 - num_general - trainer.num_alike
+    text = stream.next_batch(num)[0]
     if num_general:
         general = WindowStream(general_corpus(spec, trainer.tokenizer), "general")
         text = Windows.concat([text, general.next_batch(num_general)[0]])
@@ -96,6 +122,8 @@ def data_oracle(trainer: TeachingDataTrainer) -> dict[str, float]:
         "reworded": trainer.reworded.batch(0, 1),
         "rehearsed": text,
     }
+    if trainer.num_alike:
+        parts["alike"] = trainer.alike.batch(0, trainer.num_alike)
     found = {}
     for name, windows in parts.items():
         sums, num = 0.0, 0
@@ -114,12 +142,13 @@ def data_oracle(trainer: TeachingDataTrainer) -> dict[str, float]:
                 if not windows.learn_NT[row, at + 1]:
                     continue
                 num += 1
-                if name == "rehearsed":
+                if name in ("rehearsed", "alike"):
                     sums += float((before[at].exp() * (before[at] - now[at])).sum())
                 else:
-                    sums -= float(now[at, tokens[0, at + 1]])
+                    sums += max(0.0, -float(now[at, tokens[0, at + 1]]) - trainer.enough)
         found[name] = sums / num
-    weighted = found["lessons"] + found["reworded"] + spec.teach.rehearse * found["rehearsed"]
+    kept = found["rehearsed"] + found.get("alike", 0.0)
+    weighted = found["lessons"] + found["reworded"] + spec.teach.rehearse * kept
     return {**found, "loss": weighted}
 
 
