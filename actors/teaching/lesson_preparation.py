@@ -107,6 +107,7 @@ def prepare_lessons(
     tell_first: bool = True,
     say: Callable[[str], None] = lambda text: None,
     progress: Progress = unseen,
+    own: Sequence[str] = (),
 ) -> Prepared:
     """Everything that a run which teaches begins with.
 
@@ -121,6 +122,7 @@ def prepare_lessons(
         tell_first: whether the memory is told the lessons in closed form.
         say: receives what was found.
         progress: sees what is being done, and how far it is.
+        own: that the data layer wrote, to be rehearsed too.
 
     Raises:
         ConfigError: a lesson without a token, or longer than a window; the data layer says all of
@@ -185,7 +187,7 @@ def prepare_lessons(
         )
     return Prepared(
         (*new, *known),
-        (*kept, *asked),
+        (*kept, *asked, *uncontradicting(own, new, tokenizer)),
         _exam(pair, tokenizer, [*new, *known], rehearsed, patterns, seed, progress),
         told,
         sum(knows),

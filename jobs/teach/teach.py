@@ -211,6 +211,7 @@ def _prepare(
     from actors.lessons.lesson_windows import LessonWindows, documents_of
     from actors.teaching.lesson_preparation import prepare_lessons, written_texts
     from actors.teaching.others_alike import openings_alike
+    from actors.teaching.own_text import can_write, own_texts
     from actors.teaching.unknown_lessons import unknown_lessons
     from actors.weights.pair_export import load_pair
 
@@ -231,12 +232,15 @@ def _prepare(
         lessons, num_replaced = merged(start.lessons, given.lessons)
         if options.dry_run:
             return lessons
-        prepared = prepare_lessons(
-            pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell,
-            progress.says, progress,
-        )  # fmt: skip
         size = found[0] if (found := model_at(start.export)) else None
         is_large = size is not None and not size.is_small
+        own: list[str] = []
+        if not is_large and can_write(pair, tokenizer, texts, window):
+            own = own_texts(pair.data, tokenizer, options.written, seed, window, progress)
+        prepared = prepare_lessons(
+            pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell,
+            progress.says, progress, own,
+        )  # fmt: skip
         alike = (
             openings_alike(pair.data, tokenizer, prepared.lessons, seed, progress)
             if is_large
