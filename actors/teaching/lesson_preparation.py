@@ -159,7 +159,7 @@ def prepare_lessons(
     new = [_reworded(lesson, patterns) for lesson in new]
     rehearsed = WrittenText(kept)
     otherwise = said_otherwise(pair, tokenizer, rehearsed, patterns, progress)
-    asked = uncontradicting(otherwise, new, tokenizer)
+    asked, own = (uncontradicting(some, new, tokenizer) for some in (otherwise, own))
     num_patterns = sum(map(len, patterns.values()))
     say(f"{len(kept):,} documents name no taught subject; {num_patterns} other wordings found")
     progress("counting the bits that the lessons give")
@@ -172,6 +172,7 @@ def prepare_lessons(
         "wordings": num_patterns,
         "reworded": sum(bool(lesson.reworded) for lesson in new),
         "said_otherwise": len(asked),
+        "own": len(own),
     }
     known = [
         replace(lesson, known=True, bits=0.0)
@@ -181,13 +182,13 @@ def prepare_lessons(
     told = None
     if tell_first:
         say("telling the memory first, in closed form")
-        texts = [*kept, *asked]
+        texts = [*kept, *asked, *own]
         told, figures["told"] = told_rows(
             pair.memory, tokenizer, [*new, *known], texts, window, progress
         )
     return Prepared(
         (*new, *known),
-        (*kept, *asked, *uncontradicting(own, new, tokenizer)),
+        (*kept, *asked, *own),
         _exam(pair, tokenizer, [*new, *known], rehearsed, patterns, seed, progress),
         told,
         sum(knows),
