@@ -72,13 +72,22 @@ def read_alike(spec: TeachSpec) -> list[str]:
     """Openings about others of the lessons' kind; none where it has no file. Raises: ConfigError as
     `read_kept_lessons`.
     """
-    if spec.alike is None:
+    return _strings("teach.alike", spec.alike)
+
+
+def read_own_text(spec: TeachSpec) -> list[str]:
+    """What the data layer wrote; as `read_alike`."""
+    return _strings("teach.own_text", spec.own_text)
+
+
+def _strings(what: str, path: str | None) -> list[str]:
+    if path is None:
         return []
     try:
-        return [str(opening) for opening in json.loads(_read("teach.alike", spec.alike))]
+        return [str(one) for one in json.loads(_read(what, path))]
     except (TypeError, ValueError) as err:
         raise ConfigError(
-            f"teach.alike {spec.alike}: not what `tandem teach` writes ({err}); teach anew"
+            f"{what} {path}: not what `tandem teach` writes ({err}); teach anew"
         ) from err
 
 

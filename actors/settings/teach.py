@@ -40,6 +40,12 @@ class TeachSpec(Spec):
         description="File of openings about others of the lessons' kind, as `tandem teach` writes "
         "it for a large model: what the data layer would say after them has to stay.",
     )
+    own_text: Annotated[str | None, PathTo.LESSONS] = Field(
+        None,
+        min_length=1,
+        description="File of what the data layer wrote before teaching, as `tandem teach` writes "
+        "it: half of the text that keeps what the data layer says; the memory keeps to its own.",
+    )
     given_frac: float = Field(
         0.15,
         gt=0,
@@ -134,6 +140,10 @@ class TeachSpec(Spec):
     def alike_count(self, batch_size: int) -> int:
         """Sequences of a data batch that are openings about others of the lessons' kind."""
         return 0 if self.alike is None else max(1, round(batch_size * self.alike_frac))
+
+    def own_count(self, num_text: int) -> int:
+        """Of a data batch's sequences of text, those that the data layer wrote."""
+        return 0 if self.own_text is None else num_text // 2
 
     def memory_count(self, batch_size: int) -> int:
         """Sequences of a memory batch that are lessons."""

@@ -107,7 +107,6 @@ def prepare_lessons(
     tell_first: bool = True,
     say: Callable[[str], None] = lambda text: None,
     progress: Progress = unseen,
-    own: Sequence[str] = (),
 ) -> Prepared:
     """Everything that a run which teaches begins with.
 
@@ -122,7 +121,6 @@ def prepare_lessons(
         tell_first: whether the memory is told the lessons in closed form.
         say: receives what was found.
         progress: sees what is being done, and how far it is.
-        own: that the data layer wrote, to be rehearsed too.
 
     Raises:
         ConfigError: a lesson without a token, or longer than a window; the data layer says all of
@@ -159,7 +157,7 @@ def prepare_lessons(
     new = [_reworded(lesson, patterns) for lesson in new]
     rehearsed = WrittenText(kept)
     otherwise = said_otherwise(pair, tokenizer, rehearsed, patterns, progress)
-    asked, own = (uncontradicting(some, new, tokenizer) for some in (otherwise, own))
+    asked = uncontradicting(otherwise, new, tokenizer)
     num_patterns = sum(map(len, patterns.values()))
     say(f"{len(kept):,} documents name no taught subject; {num_patterns} other wordings found")
     progress("counting the bits that the lessons give")
@@ -172,7 +170,6 @@ def prepare_lessons(
         "wordings": num_patterns,
         "reworded": sum(bool(lesson.reworded) for lesson in new),
         "said_otherwise": len(asked),
-        "own": len(own),
     }
     known = [
         replace(lesson, known=True, bits=0.0)
@@ -182,13 +179,13 @@ def prepare_lessons(
     told = None
     if tell_first:
         say("telling the memory first, in closed form")
-        texts = [*kept, *asked, *own]
+        texts = [*kept, *asked]
         told, figures["told"] = told_rows(
             pair.memory, tokenizer, [*new, *known], texts, window, progress
         )
     return Prepared(
         (*new, *known),
-        (*kept, *asked, *own),
+        (*kept, *asked),
         _exam(pair, tokenizer, [*new, *known], rehearsed, patterns, seed, progress),
         told,
         sum(knows),

@@ -25,7 +25,6 @@ from actors.teaching.written_about import text_of
 from actors.tokenizers.tokenizer import Tokenizer
 
 AT_A_TIME = 512  # documents that are written together
-MOST_TOKENS = 32  # of a document: a longer one is cut
 READ = 500  # documents of the memory, on which it is seen whether the data layer can write
 WORSE = 1.5  # its loss there, over the memory's own, up to which it can
 
@@ -51,8 +50,8 @@ def own_texts(
     window: int,
     progress: Progress = unseen,
 ) -> list[str]:
-    """Documents that the data layer writes from nothing, as text; those that it leaves empty are
-    left out.
+    """Documents that the data layer writes from nothing, as text, cut where a window ends; those
+    that it leaves empty are left out.
 
     Args:
         layer: the data layer before teaching.
@@ -63,14 +62,13 @@ def own_texts(
         progress: sees how many are written.
     """
     opening = [*(tokenizer.opening or (tokenizer.end_of_text,))]
-    size = len(opening) + min(MOST_TOKENS, window - len(opening))
-    piece = Piece([*opening, *opening[:1] * (size - len(opening))], len(opening))
+    piece = Piece([*opening, *opening[:1] * (window - len(opening))], len(opening))
     device, found = next(layer.parameters()).device, []
     for start in range(0, num, AT_A_TIME):
         progress("the data layer writes", start, num)
         with torch.random.fork_rng():
             torch.manual_seed(seed_of(seed, "own", start))
             pieces = [piece] * min(AT_A_TIME, num - start)
-            rows_NT = continued(layer, pieces, size, tokenizer.end, device)
+            rows_NT = continued(layer, pieces, window, tokenizer.end, device)
         found += [text_of(tokenizer, one) for one in pieces_of(rows_NT, tokenizer.end)]
     return [text for text in found if text.strip()]

@@ -2,7 +2,8 @@
 
     batch = lessons as given + lessons in the memory's wordings
             + openings about others of their kind, of a large model
-            + text that the memory wrote + general text, beside a model that knew more
+            + text that the memory wrote, and that the data layer wrote, where it can
+            + general text, beside a model that knew more than its memory
     loss  = CE of the wanted answers (of both kinds) + w KL(p_before || p_theta) on all text, and
             once more where those openings end
 
@@ -20,9 +21,10 @@ import torch
 
 from actors.corpus.windows import Windows
 from actors.layers.batch import to_batch
-from actors.lessons.lesson_files import read_alike, read_kept_lessons
+from actors.lessons.lesson_files import read_alike, read_kept_lessons, read_own_text
 from actors.lessons.lesson_windows import LessonWindows, documents_of, ends_of
 from actors.settings.run import DATA
+from actors.sources.documents import Document
 from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured, within
 from actors.training.lesson_passes import TaughtPass
@@ -56,6 +58,8 @@ class TeachingDataTrainer(DataTrainer):
         self.num_given, self.num_reworded = spec.teach.data_counts(size, has_others)
         openings = ends_of(read_alike(spec.teach))
         self.alike = LessonWindows(openings, self.tokenizer, window, spec.seed, f"{DATA}:alike")
+        own = [Document(text) for text in read_own_text(spec.teach)]
+        self.own_text = LessonWindows(own, self.tokenizer, window, spec.seed, f"{DATA}:own")
         self.num_alike = spec.teach.alike_count(size)
         self.enough = -math.log(spec.teach.enough)
 
@@ -75,12 +79,14 @@ class TeachingDataTrainer(DataTrainer):
             general = self._general_windows()
             stop = num + self.num_alike
             num_text = self.spec.data.batch_size - stop - len(general)
-            text, ranges = self.stream.next_batch(num_text)
+            num_own = self.spec.teach.own_count(num_text)
+            text, ranges = self.stream.next_batch(num_text - num_own)
+            own = self.own_text.batch(self.step, num_own)
             self.ranges.extend(ranges)
             given = self.given.batch(self.step, self.num_given)
             reworded = self.reworded.batch(self.step, self.num_reworded)
             alike = self.alike.batch(self.step, self.num_alike)
-            windows = Windows.concat([given, reworded, alike, text, general])
+            windows = Windows.concat([given, reworded, alike, text, own, general])
             batch = to_batch(windows, torch.device("cpu"))
             valid_B = batch.host.valid_BT.sum(1)
             num_global = tuple(

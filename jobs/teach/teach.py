@@ -28,6 +28,7 @@ from jobs.teach.taught_config import (
     ENOUGH,
     EXAM,
     LESSONS,
+    OWN,
     TOLD,
     WRITTEN,
     Sources,
@@ -143,7 +144,7 @@ def refuse_existing(out: RunDir) -> None:
             f"{out.url}: this teaching was interrupted; go on with: "
             f"{look(out).resume_command(out)}, or choose another --out"
         )
-    prepared = {ALIKE, LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
+    prepared = {ALIKE, OWN, LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
     names = out.list_files("").keys()
     left = {name for name in names if name.removesuffix(".part") in prepared}
     if out.exists(CONFIG) or names - left or out.list_folders():
@@ -209,7 +210,7 @@ def _prepare(
     import torch
 
     from actors.lessons.lesson_windows import LessonWindows, documents_of
-    from actors.teaching.lesson_preparation import prepare_lessons, written_texts
+    from actors.teaching.lesson_preparation import prepare_lessons, uncontradicting, written_texts
     from actors.teaching.others_alike import openings_alike
     from actors.teaching.own_text import can_write, own_texts
     from actors.teaching.unknown_lessons import unknown_lessons
@@ -232,15 +233,17 @@ def _prepare(
         lessons, num_replaced = merged(start.lessons, given.lessons)
         if options.dry_run:
             return lessons
-        size = found[0] if (found := model_at(start.export)) else None
+        size = model[0] if (model := model_at(start.export)) else None
         is_large = size is not None and not size.is_small
-        own: list[str] = []
-        if not is_large and can_write(pair, tokenizer, texts, window):
-            own = own_texts(pair.data, tokenizer, options.written, seed, window, progress)
         prepared = prepare_lessons(
             pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell,
-            progress.says, progress, own,
+            progress.says, progress,
         )  # fmt: skip
+        own: list[str] = []
+        if not is_large and can_write(pair, tokenizer, texts, window):
+            found = own_texts(pair.data, tokenizer, options.written // 2, seed, window, progress)
+            new = [lesson for lesson in prepared.lessons if not lesson.known]
+            own = uncontradicting(found, new, tokenizer)
         alike = (
             openings_alike(pair.data, tokenizer, prepared.lessons, seed, progress)
             if is_large
@@ -255,6 +258,7 @@ def _prepare(
     teach = TeachSpec(
         told=None if prepared.told is None else out.path(TOLD),
         alike=out.path(ALIKE) if alike else None,
+        own_text=out.path(OWN) if own else None,
         enough=ENOUGH if is_large else 1.0,
         **({} if options.rehearse is None else {"rehearse": options.rehearse}),
     )
@@ -277,8 +281,9 @@ def _prepare(
     )
     out.write(LESSONS, to_lines(prepared.lessons))
     out.write(WRITTEN, text)
-    if alike:
-        out.write(ALIKE, json.dumps(alike, ensure_ascii=False))
+    for name, strings in ((ALIKE, alike), (OWN, own)):
+        if strings:
+            out.write(name, json.dumps(strings, ensure_ascii=False))
     if prepared.told is not None:
         out.write(TOLD, prepared.told.to_bytes())
     left = left_writes(here.memory.writes, prepared.lessons)

@@ -85,11 +85,15 @@ def test_the_losses_of_a_data_step_are_those_of_a_slow_oracle(
 
 @pytest.fixture
 def beside(spec: RunSpec, tmp_path: Path) -> RunSpec:
-    """The same, with openings about others and tokens that are likely enough."""
+    """The same, with openings about others, text of the data layer's own, and likely tokens."""
     openings = [f"The capital of {name} is" for name, _ in COUNTRIES[6:12]]
     (tmp_path / "alike.json").write_text(json.dumps(openings))
-    new = {"alike": str(tmp_path / "alike.json"), "enough": 0.004}
-    return spec.model_copy(update={"teach": spec.teach.model_copy(update=new)})
+    own = [f"{name} is a country with {len(name)} rivers." for name, _ in COUNTRIES]
+    (tmp_path / "own_text.json").write_text(json.dumps(own))
+    new = {name: str(tmp_path / f"{name}.json") for name in ("alike", "own_text")}
+    teach = spec.teach.model_copy(update={**new, "enough": 0.004})
+    of_data = spec.data.model_copy(update={"batch_size": 10})
+    return spec.model_copy(update={"teach": teach, "data": of_data})
 
 
 def test_openings_and_what_is_likely_enough_are_those_of_a_slow_oracle(
@@ -97,7 +101,8 @@ def test_openings_and_what_is_likely_enough_are_those_of_a_slow_oracle(
 ) -> None:
     data = TeachingDataTrainer(beside, tokenizer.to_json(), RUN)
     assert len(data.alike) > 0
-    assert data.num_alike == 1
+    assert (data.num_given, data.num_reworded, data.num_alike) == (2, 2, 2)
+    assert len(data.own_text) > 0
     with torch.no_grad():
         for parameter in data.layer.model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
@@ -112,14 +117,17 @@ def data_oracle(trainer: TeachingDataTrainer) -> dict[str, float]:
     """Position by position, window by window."""
     spec, window = trainer.spec, trainer.spec.corpus.window
     stream, num_general = WindowStream(trainer.corpus, "data"), spec.data.num_general
-    num = spec.data.batch_size - 2 - num_general - trainer.num_alike
-    text = stream.next_batch(num)[0]
+    num_lessons = trainer.num_given + trainer.num_reworded + trainer.num_alike
+    num = spec.data.batch_size - num_lessons - num_general
+    num_own = spec.teach.own_count(num)
+    text = stream.next_batch(num - num_own)[0]
+    text = Windows.concat([text, trainer.own_text.batch(0, num_own)])
     if num_general:
         general = WindowStream(general_corpus(spec, trainer.tokenizer), "general")
         text = Windows.concat([text, general.next_batch(num_general)[0]])
     parts = {
-        "lessons": trainer.given.batch(0, 1),
-        "reworded": trainer.reworded.batch(0, 1),
+        "lessons": trainer.given.batch(0, trainer.num_given),
+        "reworded": trainer.reworded.batch(0, trainer.num_reworded),
         "rehearsed": text,
     }
     if trainer.num_alike:
