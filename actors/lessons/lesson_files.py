@@ -68,26 +68,17 @@ def read_kept_lessons(spec: TeachSpec) -> list[Lesson]:
         ) from err
 
 
-def read_alike(spec: TeachSpec) -> list[str]:
-    """Openings about others of the lessons' kind; none where it has no file. Raises: ConfigError as
+def read_own_text(spec: TeachSpec) -> list[str]:
+    """Documents that the data layer wrote; none where it has no file. Raises: ConfigError as
     `read_kept_lessons`.
     """
-    return _strings("teach.alike", spec.alike)
-
-
-def read_own_text(spec: TeachSpec) -> list[str]:
-    """What the data layer wrote; as `read_alike`."""
-    return _strings("teach.own_text", spec.own_text)
-
-
-def _strings(what: str, path: str | None) -> list[str]:
-    if path is None:
+    if spec.own_text is None:
         return []
     try:
-        return [str(one) for one in json.loads(_read(what, path))]
+        return [str(one) for one in json.loads(_read("teach.own_text", spec.own_text))]
     except (TypeError, ValueError) as err:
         raise ConfigError(
-            f"{what} {path}: not what `tandem teach` writes ({err}); teach anew"
+            f"teach.own_text {spec.own_text}: not what `tandem teach` writes ({err}); teach anew"
         ) from err
 
 

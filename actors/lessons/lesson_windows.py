@@ -16,8 +16,6 @@ from actors.machine.seeds import seed_of
 from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
 
-ANYTHING = " the"  # a token that is no target: what is asked for is a distribution
-
 
 def documents_of(lessons: Sequence[Lesson], given: bool, reworded: bool) -> list[Document]:
     """A document for each lesson and prompt: only the answer is learned.
@@ -35,11 +33,6 @@ def documents_of(lessons: Sequence[Lesson], given: bool, reworded: bool) -> list
              *(lesson.reworded if reworded else ())]
         )
     ]  # fmt: skip
-
-
-def ends_of(openings: Sequence[str]) -> list[Document]:
-    """A document for each opening, of which only what follows it counts, whatever it is."""
-    return [Document(ANYTHING, opening, opening) for opening in openings]
 
 
 class LessonWindows:

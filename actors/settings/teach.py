@@ -34,12 +34,6 @@ class TeachSpec(Spec):
         description="File of the rows of the value table that telling the lessons changes, as "
         "`tandem teach` writes it: the memory begins with them, so that little is left to follow.",
     )
-    alike: Annotated[str | None, PathTo.LESSONS] = Field(
-        None,
-        min_length=1,
-        description="File of openings about others of the lessons' kind, as `tandem teach` writes "
-        "it for a large model: what the data layer would say after them has to stay.",
-    )
     own_text: Annotated[str | None, PathTo.LESSONS] = Field(
         None,
         min_length=1,
@@ -59,26 +53,12 @@ class TeachSpec(Spec):
         description="Share of lessons in wordings that the memory knows; the rest of the batch is "
         "text that the memory wrote.",
     )
-    alike_frac: float = Field(
-        0.25,
-        gt=0,
-        lt=1,
-        description="Share of openings about others of the lessons' kind, where there are any.",
-    )
     rehearse: float = Field(
         2.0,
         ge=0,
         description="Weight of the KL from the data layer before teaching to the one that is "
-        "taught, on text that the memory wrote, and once more on openings about others of the "
-        "lessons' kind. Raise it where other answers are lost, lower it where lessons are not "
-        "learned.",
-    )
-    enough: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Probability of a wanted token from which on it is not pushed further, so that "
-        "nothing moves more than it has to; 1: it always is.",
+        "taught, on text that the memory wrote. Raise it where other answers are lost, lower it "
+        "where lessons are not learned.",
     )
     memory_lessons_frac: float = Field(
         0.3,
@@ -110,17 +90,6 @@ class TeachSpec(Spec):
             )
         return self
 
-    @model_validator(mode="after")
-    def _room_for_both(self) -> Self:
-        taken = self.given_frac + self.reworded_frac + self.alike_frac
-        if self.alike is not None and taken >= 1:
-            raise ValueError(
-                f"given_frac {self.given_frac:g} + reworded_frac {self.reworded_frac:g} + "
-                f"alike_frac {self.alike_frac:g} leave no sequence for text that keeps the old; "
-                "lower one of them"
-            )
-        return self
-
     @property
     def is_on(self) -> bool:
         """Whether the run teaches lessons."""
@@ -136,10 +105,6 @@ class TeachSpec(Spec):
         given = max(1, round(batch_size * self.given_frac))
         others = round(batch_size * self.reworded_frac)
         return (given, others) if reworded else (given + others, 0)
-
-    def alike_count(self, batch_size: int) -> int:
-        """Sequences of a data batch that are openings about others of the lessons' kind."""
-        return 0 if self.alike is None else max(1, round(batch_size * self.alike_frac))
 
     def own_count(self, num_text: int) -> int:
         """Of a data batch's sequences of text, those that the data layer wrote."""

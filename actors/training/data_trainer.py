@@ -339,9 +339,9 @@ class DataTrainer(Trainer):
         """Gradient of one pass' lessons of a run that is taught, reads off; as `_learn_general`."""
         if not part.num_valid:
             return
-        measures, bounds = Measures(self.cost, self.autocast), (0, *[part.num_valid] * 4)
-        nothing, sizes = part.rows(slice(0, 0)), (num, 0, 0, 0)
-        taught = TaughtPass(self.layer, None, part, nothing, bounds, sizes, 0.0, 0.0, measures)
+        measures, bounds = Measures(self.cost, self.autocast), (0, *[part.num_valid] * 3)
+        nothing, sizes = part.rows(slice(0, 0)), (num, 0, 0)
+        taught = TaughtPass(self.layer, None, part, nothing, bounds, sizes, 0.0, measures)
         for terms, cut in taught.terms():
             self.learn(terms, step, cut=cut)
 

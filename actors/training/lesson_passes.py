@@ -42,29 +42,26 @@ def kinds_in_parts(bounds: Sequence[int], size: int) -> Iterator[tuple[int, slic
 
 @dataclass(frozen=True)
 class TaughtPass:
-    """A pass of the data layer on lessons as given, in other wordings, on openings about others of
-    their kind, and on text, in this order.
+    """A pass of the data layer on lessons as given, in other wordings, and on text, in this order.
 
     Attributes:
         layer: that is taught, reads off.
         reference: the data layer before; None: there is no text.
         part: the sequences.
-        stays: those of them that are no lessons: openings and text.
+        text: those of them that are text.
         bounds: where each kind begins among the positions, and where the last ends.
         num_global: positions of each kind in the global batch.
-        rehearse: weight of what keeps the old, on both.
-        enough: loss of a token from which on it is not lowered further.
+        rehearse: weight of what keeps the old, on text.
         measures: around the work.
     """
 
     layer: DataLayer
     reference: DataLayer | None
     part: Batch
-    stays: Batch
+    text: Batch
     bounds: Sequence[int]
     num_global: Sequence[int]
     rehearse: float
-    enough: float
     measures: Measures
 
     def terms(self) -> Iterator[tuple[TeachingDataTerms, Cut | None]]:
@@ -75,31 +72,28 @@ class TaughtPass:
         with cost("forward"), autocast():
             cut = Cut(hidden_at(self.layer, self.part))
         (states_NH,) = cut.leaves
-        stays_at, before_MH = self.bounds[2], states_NH[:0]
-        if self.stays.num_valid:
+        text_at, before_MH = self.bounds[2], states_NH[:0]
+        if self.text.num_valid:
             assert self.reference is not None
             with cost("reference"), torch.no_grad(), autocast():
-                before_MH = hidden_at(self.reference, self.stays)
+                before_MH = hidden_at(self.reference, self.text)
         for kind, some in kinds_in_parts(self.bounds, self.layer.positions_at_once):
             with cost("forward"), autocast():
                 logits_NV, _ = self.layer.outputs_at(states_NH[some], True)
             targets_N, num = self.part.targets_N[some], self.num_global[kind]
             if kind < 2:
-                nll_N = Predicted(logits_NV, targets_N).nll_N
-                if self.enough > 0:
-                    nll_N = (nll_N - self.enough).clamp_min(0)
+                value = Predicted(logits_NV, targets_N).nll_N.sum() / num
                 name = ("lessons", "reworded")[kind]
-                yield TeachingDataTerms(**{name: Term(nll_N.sum() / num, 1.0)}), None
+                yield TeachingDataTerms(**{name: Term(value, 1.0)}), None
                 continue
             assert self.reference is not None
-            here = slice(some.start - stays_at, some.stop - stays_at)
+            here = slice(some.start - text_at, some.stop - text_at)
             with cost("reference"), torch.no_grad(), autocast():
                 before = Teacher.fused(self.reference.logits_at(before_MH[here]))
             (kl_M,) = Predicted(logits_NV, targets_N, {"before": before}).kl(
                 len(targets_N), "before"
             )
-            name = ("alike", "rehearsed")[kind - 2]
-            yield TeachingDataTerms(**{name: Term(kl_M.sum() / num, self.rehearse)}), None
+            yield TeachingDataTerms(rehearsed=Term(kl_M.sum() / num, self.rehearse)), None
         yield TeachingDataTerms(), cut
 
 

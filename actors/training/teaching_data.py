@@ -1,11 +1,9 @@
 """Teaches the data layer lessons: the data trainer with another batch and other losses.
 
     batch = lessons as given + lessons in the memory's wordings
-            + openings about others of their kind, of a large model
             + text that the memory wrote, and that the data layer wrote, where it can
             + general text, beside a model that knew more than its memory
-    loss  = CE of the wanted answers (of both kinds) + w KL(p_before || p_theta) on all text, and
-            once more where those openings end
+    loss  = CE of the wanted answers (of both kinds) + w KL(p_before || p_theta) on all text
 
 The memory is never read in it, so that the data layer knows the lessons alone, and the port keeps
 its weights. p_before are the run's starting weights, whatever was taught since. The lessons of a
@@ -14,15 +12,14 @@ step follow from its number; the text is the run's corpus.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 
 from actors.corpus.windows import Windows
 from actors.layers.batch import to_batch
-from actors.lessons.lesson_files import read_alike, read_kept_lessons, read_own_text
-from actors.lessons.lesson_windows import LessonWindows, documents_of, ends_of
+from actors.lessons.lesson_files import read_kept_lessons, read_own_text
+from actors.lessons.lesson_windows import LessonWindows, documents_of
 from actors.settings.run import DATA
 from actors.sources.documents import Document
 from actors.training.data_trainer import DataTrainer
@@ -55,18 +52,13 @@ class TeachingDataTrainer(DataTrainer):
             for name in ("given", "reworded")
         )
         size, has_others = spec.data.batch_size, len(self.reworded) > 0
-        self.num_given, self.num_reworded = spec.teach.data_counts(size, has_others)
-        openings = ends_of(read_alike(spec.teach))
-        self.alike = LessonWindows(openings, self.tokenizer, window, spec.seed, f"{DATA}:alike")
         own = [Document(text) for text in read_own_text(spec.teach)]
         self.own_text = LessonWindows(own, self.tokenizer, window, spec.seed, f"{DATA}:own")
-        self.num_alike = spec.teach.alike_count(size)
-        self.enough = -math.log(spec.teach.enough)
+        self.num_given, self.num_reworded = spec.teach.data_counts(size, has_others)
 
     def _general_windows(self) -> Windows:
         """This step's general text; none where the run has none, or there is no room for it."""
-        taken = self.num_given + self.num_reworded + self.num_alike
-        room = self.spec.data.batch_size - taken - 1
+        room = self.spec.data.batch_size - self.num_given - self.num_reworded - 1
         num = min(self.spec.data.num_general, room)
         if self.general is None or num < 1:
             return Windows.empty(self.spec.corpus.window)
@@ -77,33 +69,26 @@ class TeachingDataTrainer(DataTrainer):
         step, num = Measured(), self.num_given + self.num_reworded
         with self.cost("batch"):
             general = self._general_windows()
-            stop = num + self.num_alike
-            num_text = self.spec.data.batch_size - stop - len(general)
+            num_text = self.spec.data.batch_size - num - len(general)
             num_own = self.spec.teach.own_count(num_text)
             text, ranges = self.stream.next_batch(num_text - num_own)
             own = self.own_text.batch(self.step, num_own)
             self.ranges.extend(ranges)
             given = self.given.batch(self.step, self.num_given)
             reworded = self.reworded.batch(self.step, self.num_reworded)
-            alike = self.alike.batch(self.step, self.num_alike)
-            windows = Windows.concat([given, reworded, alike, text, own, general])
+            windows = Windows.concat([given, reworded, text, own, general])
             batch = to_batch(windows, torch.device("cpu"))
             valid_B = batch.host.valid_BT.sum(1)
             num_global = tuple(
                 int(valid_B[part].sum())
-                for part in (
-                    slice(self.num_given),
-                    slice(self.num_given, num),
-                    slice(num, stop),
-                    slice(stop, None),
-                )
+                for part in (slice(self.num_given), slice(self.num_given, num), slice(num, None))
             )
         self.dense.zero_grad()
         measures = Measures(self.cost, self.autocast)
         for rows in self.passes():
             part = batch.rows(rows).to(self.device)
             step.num_tokens += part.num_tokens
-            ends = [within(end, rows) for end in (self.num_given, num, stop)]
+            ends = [within(stop, rows) for stop in (self.num_given, num)]
             valid_B = part.host.valid_BT.sum(1)
             bounds = [0, *(int(valid_B[:end].sum()) for end in ends), int(valid_B.sum())]
             taught = TaughtPass(
@@ -114,7 +99,6 @@ class TeachingDataTrainer(DataTrainer):
                 bounds,
                 num_global,
                 self.spec.teach.rehearse,
-                self.enough,
                 measures,
             )
             for terms, cut in taught.terms():

@@ -165,13 +165,11 @@ class TeachingDataTerms(Terms):
         lessons: next-token loss of the wanted answers, as they were given.
         reworded: the same in wordings that the memory knows.
         rehearsed: KL from the data layer before teaching, on text that the memory wrote.
-        alike: the same after openings about others of the lessons' kind.
     """
 
     lessons: Term | None = None
     reworded: Term | None = None
     rehearsed: Term | None = None
-    alike: Term | None = None
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,9 @@ from jobs.teach.options import TeachOptions
 from jobs.teach.printed import print_lessons, print_taught
 from jobs.teach.running import refuse_options, teach_running, told_lessons_of
 from jobs.teach.taught_config import (
-    ALIKE,
-    ENOUGH,
     EXAM,
     LESSONS,
-    OWN,
+    OWN_TEXT,
     TOLD,
     WRITTEN,
     Sources,
@@ -144,7 +142,7 @@ def refuse_existing(out: RunDir) -> None:
             f"{out.url}: this teaching was interrupted; go on with: "
             f"{look(out).resume_command(out)}, or choose another --out"
         )
-    prepared = {ALIKE, OWN, LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
+    prepared = {LESSONS, OWN_TEXT, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
     names = out.list_files("").keys()
     left = {name for name in names if name.removesuffix(".part") in prepared}
     if out.exists(CONFIG) or names - left or out.list_folders():
@@ -211,7 +209,6 @@ def _prepare(
 
     from actors.lessons.lesson_windows import LessonWindows, documents_of
     from actors.teaching.lesson_preparation import prepare_lessons, uncontradicting, written_texts
-    from actors.teaching.others_alike import openings_alike
     from actors.teaching.own_text import can_write, own_texts
     from actors.teaching.unknown_lessons import unknown_lessons
     from actors.weights.pair_export import load_pair
@@ -234,21 +231,15 @@ def _prepare(
         if options.dry_run:
             return lessons
         size = model[0] if (model := model_at(start.export)) else None
-        is_large = size is not None and not size.is_small
         prepared = prepare_lessons(
             pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell,
             progress.says, progress,
         )  # fmt: skip
         own: list[str] = []
-        if not is_large and can_write(pair, tokenizer, texts, window):
+        if (size is None or size.is_small) and can_write(pair, tokenizer, texts, window):
             found = own_texts(pair.data, tokenizer, options.written // 2, seed, window, progress)
             new = [lesson for lesson in prepared.lessons if not lesson.known]
             own = uncontradicting(found, new, tokenizer)
-        alike = (
-            openings_alike(pair.data, tokenizer, prepared.lessons, seed, progress)
-            if is_large
-            else []
-        )
     finally:
         torch.set_num_threads(num_threads)
     documents = documents_of(prepared.lessons, given=True, reworded=False)
@@ -257,9 +248,7 @@ def _prepare(
     text = "".join(rows)
     teach = TeachSpec(
         told=None if prepared.told is None else out.path(TOLD),
-        alike=out.path(ALIKE) if alike else None,
-        own_text=out.path(OWN) if own else None,
-        enough=ENOUGH if is_large else 1.0,
+        own_text=out.path(OWN_TEXT) if own else None,
         **({} if options.rehearse is None else {"rehearse": options.rehearse}),
     )
     sources = Sources(
@@ -281,9 +270,8 @@ def _prepare(
     )
     out.write(LESSONS, to_lines(prepared.lessons))
     out.write(WRITTEN, text)
-    for name, strings in ((ALIKE, alike), (OWN, own)):
-        if strings:
-            out.write(name, json.dumps(strings, ensure_ascii=False))
+    if own:
+        out.write(OWN_TEXT, json.dumps(own, ensure_ascii=False))
     if prepared.told is not None:
         out.write(TOLD, prepared.told.to_bytes())
     left = left_writes(here.memory.writes, prepared.lessons)

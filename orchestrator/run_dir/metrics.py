@@ -17,7 +17,7 @@ from orchestrator.loop.resize_rules import Resize
 Row = dict[str, Any]
 # Of each group, in the progress view and in the status.
 SHOWN_LOSSES = {
-    DATA: ("own", "help", "lessons", "reworded", "rehearsed", "alike"),
+    DATA: ("own", "help", "lessons", "reworded", "rehearsed"),
     MEMORY: ("self", "recall", "kept"),
 }
 # Losses in nats per token: those with a weight of their name, and those of teaching. `balance` has

@@ -85,39 +85,36 @@ def test_the_losses_of_a_data_step_are_those_of_a_slow_oracle(
 
 @pytest.fixture
 def beside(spec: RunSpec, tmp_path: Path) -> RunSpec:
-    """The same, with openings about others, text of the data layer's own, and likely tokens."""
-    openings = [f"The capital of {name} is" for name, _ in COUNTRIES[6:12]]
-    (tmp_path / "alike.json").write_text(json.dumps(openings))
+    """The same in larger batches, with text of the data layer's own."""
     own = [f"{name} is a country with {len(name)} rivers." for name, _ in COUNTRIES]
     (tmp_path / "own_text.json").write_text(json.dumps(own))
-    new = {name: str(tmp_path / f"{name}.json") for name in ("alike", "own_text")}
-    teach = spec.teach.model_copy(update={**new, "enough": 0.004})
+    teach = spec.teach.model_copy(update={"own_text": str(tmp_path / "own_text.json")})
     of_data = spec.data.model_copy(update={"batch_size": 10})
     return spec.model_copy(update={"teach": teach, "data": of_data})
 
 
-def test_openings_and_what_is_likely_enough_are_those_of_a_slow_oracle(
+def test_with_text_of_its_own_the_losses_are_those_of_a_slow_oracle(
     beside: RunSpec, tokenizer: Tokenizer
 ) -> None:
     data = TeachingDataTrainer(beside, tokenizer.to_json(), RUN)
-    assert len(data.alike) > 0
-    assert (data.num_given, data.num_reworded, data.num_alike) == (2, 2, 2)
+    assert (data.num_given, data.num_reworded) == (2, 2)
     assert len(data.own_text) > 0
     with torch.no_grad():
         for parameter in data.layer.model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
     oracle = data_oracle(data)
     step = data.train_step()
-    names = ("lessons", "reworded", "alike", "rehearsed", "loss")
+    names = ("lessons", "reworded", "rehearsed", "loss")
     assert {name: step.shares[name] for name in names} == pytest.approx(oracle, rel=1e-4)
-    assert oracle["alike"] > 1e-3
+    assert oracle["rehearsed"] > 1e-3
+    assert beside.teach.own_count(10 - 4) == 3
 
 
 def data_oracle(trainer: TeachingDataTrainer) -> dict[str, float]:
     """Position by position, window by window."""
     spec, window = trainer.spec, trainer.spec.corpus.window
     stream, num_general = WindowStream(trainer.corpus, "data"), spec.data.num_general
-    num_lessons = trainer.num_given + trainer.num_reworded + trainer.num_alike
+    num_lessons = trainer.num_given + trainer.num_reworded
     num = spec.data.batch_size - num_lessons - num_general
     num_own = spec.teach.own_count(num)
     text = stream.next_batch(num - num_own)[0]
@@ -130,8 +127,6 @@ def data_oracle(trainer: TeachingDataTrainer) -> dict[str, float]:
         "reworded": trainer.reworded.batch(0, trainer.num_reworded),
         "rehearsed": text,
     }
-    if trainer.num_alike:
-        parts["alike"] = trainer.alike.batch(0, trainer.num_alike)
     found = {}
     for name, windows in parts.items():
         sums, num = 0.0, 0
@@ -150,13 +145,12 @@ def data_oracle(trainer: TeachingDataTrainer) -> dict[str, float]:
                 if not windows.learn_NT[row, at + 1]:
                     continue
                 num += 1
-                if name in ("rehearsed", "alike"):
+                if name == "rehearsed":
                     sums += float((before[at].exp() * (before[at] - now[at])).sum())
                 else:
-                    sums += max(0.0, -float(now[at, tokens[0, at + 1]]) - trainer.enough)
+                    sums -= float(now[at, tokens[0, at + 1]])
         found[name] = sums / num
-    kept = found["rehearsed"] + found.get("alike", 0.0)
-    weighted = found["lessons"] + found["reworded"] + spec.teach.rehearse * kept
+    weighted = found["lessons"] + found["reworded"] + spec.teach.rehearse * found["rehearsed"]
     return {**found, "loss": weighted}
 
 
