@@ -144,8 +144,10 @@ class KeptReads:
 
     def at(self, where_M: Tensor) -> KeptReads:
         """Some of them."""
-        some = (t[where_M] for t in (self.u_MD, self.targets_M, self.contexts_M))
-        return KeptReads(self.memory, *some)
+        u_MD, targets_M, contexts_M = (
+            t[where_M] for t in (self.u_MD, self.targets_M, self.contexts_M)
+        )
+        return KeptReads(self.memory, u_MD, targets_M, contexts_M, self.most_solved)
 
 
 def _contexts(windows: Windows) -> npt.NDArray[np.int64]:
