@@ -18,10 +18,10 @@ from actors.corpus.block_reader import encode
 from actors.corpus.windows import pack
 from actors.layers.batch import hidden_at, to_batch
 from actors.layers.pair import Pair
-from actors.layers.precision import autocast
 from actors.lessons.lesson_windows import LessonWindows, documents_of
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.probing import decodes_to, prompt_tokens
+from actors.operators.precision import autocast
 from actors.settings.groups import OptimizerSpec
 from actors.settings.layers import LoraSpec
 from actors.sources.documents import Document

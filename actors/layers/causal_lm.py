@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from actors.layers.precision import widen
-from actors.layers.predicted import linear
 from actors.operators.packed_attention import PACKED, Documents, has_kernel, register
+from actors.operators.parts import linear
+from actors.operators.precision import widen
 from actors.settings.layers import DataLayerSpec
 from actors.wire import ConfigError
 

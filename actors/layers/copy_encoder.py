@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from actors.layers.data_layer import decoder_layers, packed_inputs
 from actors.layers.memory_layer import EncoderState, rms
-from actors.layers.precision import compute_dtype
+from actors.operators.precision import compute_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -23,9 +23,10 @@ from actors.layers.causal_lm import output_embeddings as output_embeddings
 from actors.layers.causal_lm import output_matrix as output_matrix
 from actors.layers.causal_lm import packed_inputs as packed_inputs
 from actors.layers.memory_layer import rms
-from actors.layers.precision import compute_dtype, in_float32, widen
-from actors.layers.predicted import entropy, positions_at_once
+from actors.layers.predicted import entropy
 from actors.operators.packed_attention import Documents
+from actors.operators.parts import positions_at_once
+from actors.operators.precision import compute_dtype, in_float32, widen
 from actors.settings.layers import DataLayerSpec
 from actors.wire import ConfigError
 

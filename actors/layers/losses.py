@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.layers.precision import widen
 from actors.layers.predicted import Teacher as Teacher
 from actors.layers.predicted import entropy, log_probabilities
+from actors.operators.precision import widen
 
 
 def own(logits_NV: Tensor, targets_N: Tensor) -> Tensor:

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from actors.corpus.windows import Windows
 from actors.layers.named_writes import NamedWrites
 from actors.layers.ngrams import NgramAddresses
-from actors.layers.precision import in_float32, widen
-from actors.layers.predicted import linear
 from actors.operators.fused import largest, pooled, taps, unit
 from actors.operators.fused import rms as rms
+from actors.operators.parts import linear
+from actors.operators.precision import in_float32, widen
 from actors.settings.layers import MemoryLayerSpec
 
 NO_SEGMENT = -2  # history before a sequence's first token: the same document as nothing

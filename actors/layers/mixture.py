@@ -29,9 +29,10 @@ from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort
 from actors.layers.losses import kl
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import UNSURE_AT, trusted
-from actors.layers.precision import widen
-from actors.layers.predicted import Predicted, entropy, log_probabilities, parts_of
+from actors.layers.predicted import Predicted, entropy, log_probabilities
 from actors.machine.seeds import seed_of
+from actors.operators.parts import parts_of
+from actors.operators.precision import widen
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 

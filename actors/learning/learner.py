@@ -29,11 +29,12 @@ from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, rows_at, rows_to, to_batch
 from actors.layers.mixture import both_at, predict_both
 from actors.layers.pair import Pair
-from actors.layers.precision import autocast
-from actors.layers.predicted import Predicted, in_parts
+from actors.layers.predicted import Predicted
 from actors.learning.new_and_old import NewAndOld
 from actors.learning.rehearsal import Before, Kept, WrittenCorpus
 from actors.machine.seeds import seed_of
+from actors.operators.parts import in_parts
+from actors.operators.precision import autocast
 from actors.settings.learn_plan import LearnPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters

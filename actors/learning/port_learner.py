@@ -30,11 +30,11 @@ from actors.layers.mixture import (
     noised_sequences,
 )
 from actors.layers.pair import Pair
-from actors.layers.precision import autocast
-from actors.layers.predicted import in_parts
 from actors.learning.new_and_old import NewAndOld
 from actors.learning.rehearsal import Before, WrittenCorpus
 from actors.machine.seeds import seed_of
+from actors.operators.parts import in_parts
+from actors.operators.precision import autocast
 from actors.settings.learn_plan import PortPlan
 from actors.settings.run import RunSpec
 from actors.snapshots.flat_parameters import FROZEN, FlatParameters

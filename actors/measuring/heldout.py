@@ -22,9 +22,9 @@ from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.pair import Pair
-from actors.layers.predicted import parts_of
 from actors.machine.progress import Progress, unseen
 from actors.measuring.voices import BATCH_TOKENS, predict_voice
+from actors.operators.parts import parts_of
 
 MARGIN = 0.1  # a new answer counts as a change if it is likelier than the old one by so much
 

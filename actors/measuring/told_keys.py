@@ -22,9 +22,10 @@ from torch import Tensor
 from actors.layers.kept_reads import number_of
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import LEEWAY, UNSURE_AT, Association
-from actors.layers.predicted import entropy, log_probabilities, parts_of, positions_at_once
+from actors.layers.predicted import entropy, log_probabilities
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
 from actors.operators.closed_form import SparseReads
+from actors.operators.parts import parts_of, positions_at_once
 from actors.sources.chats import read_chat
 from actors.tokenizers.tokenizer import Tokenizer
 

@@ -20,7 +20,8 @@ from actors.corpus.windows import PADDING
 from actors.layers.memory_cache import MemoryCache
 from actors.layers.mixture import Predictions
 from actors.layers.pair import Pair
-from actors.layers.predicted import log_probabilities, parts_of
+from actors.layers.predicted import log_probabilities
+from actors.operators.parts import parts_of
 
 Voice = Literal["own", "help", "memory"]
 VOICES: tuple[Voice, ...] = ("own", "help", "memory")

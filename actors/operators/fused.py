@@ -17,14 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actors.operators.precision import widen
+
 RMS_EPS, UNIT_EPS = 1e-6, 1e-12
 SUM = 0  # mode of an embedding bag
 BLOCK = 64  # numbers of which `few_largest` looks at the largest first
-
-
-def _wide(x: Tensor) -> Tensor:
-    """A half-width tensor in float32; wider ones as they are."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def rms(x: Tensor) -> Tensor:
@@ -39,7 +36,7 @@ class _Rms(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """Returns y, of the dtype of x."""
-        wide = _wide(x)
+        wide = widen(x)
         r = wide.pow(2).mean(-1, keepdim=True).add_(RMS_EPS).rsqrt_()
         y = (wide * r).to(x.dtype)
         ctx.save_for_backward(y, r)
@@ -49,7 +46,7 @@ class _Rms(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Tensor:
         """The gradient of x."""
         y, r = ctx.saved_tensors
-        g_wide, y_wide = _wide(g), _wide(y)
+        g_wide, y_wide = widen(g), widen(y)
         inner = (g_wide * y_wide).mean(-1, keepdim=True)
         return torch.addcmul(g_wide, y_wide, inner, value=-1).mul_(r).to(g.dtype)
 
@@ -104,8 +101,11 @@ class _Taps(torch.autograd.Function):
         oldest_first = z_BSD.as_strided((batch, tokens, num, dim), (row, dim, dilation * dim, 1))
         ctx.save_for_backward(same_BTK)
         ctx.shape, ctx.dilation = z_BSD.shape, dilation
-        found = z_BSD.new_empty(batch, tokens, num, dim)
-        torch.mul(oldest_first.flip(2), same_BTK.unsqueeze(-1), out=found)
+        newest_first = torch.arange(num - 1, -1, -1, device=z_BSD.device)
+        found = oldest_first.index_select(
+            2, newest_first
+        )  # compiled code can't view a flip's result
+        found.mul_(same_BTK.unsqueeze(-1))
         return found.view(batch, tokens, num * dim)
 
     @staticmethod

@@ -24,9 +24,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from actors.layers.data_layer import MemoryPort
 from actors.layers.memory_cache import MemoryCache
 from actors.layers.pair import Pair
-from actors.layers.precision import cast_weights
 from actors.machine.progress import Progress, unseen
 from actors.measuring.voices import VOICES, Voice, predict_voice_next
+from actors.operators.precision import cast_weights
 from actors.pair.shared import Shared
 from actors.pair.teller import Teller
 from actors.sharing.folder import read_origin

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from actors.layers.batch import Batch, HostCopy
-from actors.layers.precision import widen
 from actors.layers.predicted import FewLikeliest
 from actors.machine.device import to_device
 from actors.machine.host_memory import ByteArray
 from actors.operators.fused import few_largest
+from actors.operators.precision import widen
 from actors.settings.run import RunSpec
 
 MOST_LIKELIEST = 32

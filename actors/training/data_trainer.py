@@ -27,7 +27,8 @@ from actors.layers.mixture import (
     mixing_loss,
     noised_sequences,
 )
-from actors.layers.predicted import Cut, Predicted, leading, parts_of
+from actors.layers.predicted import Predicted
+from actors.operators.parts import Cut, leading, parts_of
 from actors.settings.layers import PORT_PREFIX
 from actors.settings.run import DATA, RunSpec
 from actors.training.execution import prepare_training

@@ -19,8 +19,9 @@ import torch
 from actors.layers.batch import Batch, hidden_at, read_at_valid, rows_at, to_batch
 from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.predicted import Cut, Predicted, Teacher, parts_of
+from actors.layers.predicted import Predicted, Teacher
 from actors.lessons.live_lessons import LiveLessons
+from actors.operators.parts import Cut, parts_of
 from actors.settings.run import LossWeights
 from actors.training.memory_states import Measures
 from actors.training.terms import LiveMemoryTerms, TeachingDataTerms, TeachingMemoryTerms, Term

@@ -27,8 +27,9 @@ from torch import Tensor
 from actors.layers import losses
 from actors.layers.batch import Batch
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.predicted import Cut, FewLikeliest, Predicted, Teacher, leading, parts_of
+from actors.layers.predicted import FewLikeliest, Predicted, Teacher
 from actors.machine.device import to_device
+from actors.operators.parts import Cut, leading, parts_of
 from actors.settings.run import LossWeights
 from actors.training.passes import MemoryPass, TermCounts
 from actors.training.terms import MemoryTerms, Term

@@ -24,10 +24,11 @@ from actors.corpus.windows import Windows, pack
 from actors.layers import losses
 from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.predicted import Teacher, positions_at_once
+from actors.layers.predicted import Teacher
 from actors.lessons.told import told_from_lists, told_to_lists, with_changes
 from actors.measuring.heldout import agreement
 from actors.measuring.sampling import continued, openings, pieces_of
+from actors.operators.parts import positions_at_once
 from actors.settings.run import DATA, MEMORY, RunSpec
 from actors.training.execution import prepare_training
 from actors.training.interval import Measured, within

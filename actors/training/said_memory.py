@@ -23,9 +23,10 @@ from torch import Tensor
 from actors.corpus.corpus import MEASURED_WINDOWS
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, joined, read_at_valid
-from actors.layers.predicted import Predicted, parts_of, positions_at_once
+from actors.layers.predicted import Predicted
 from actors.machine.host_memory import ByteArray
 from actors.measuring.heldout import parts
+from actors.operators.parts import parts_of, positions_at_once
 from actors.snapshots.said import Said, SaidInterval, SaidShape
 from actors.snapshots.snapshot import checksum, verify_said
 from actors.training.data_trainer import DataTrainer

@@ -27,14 +27,14 @@ from actors.corpus.ranges import from_lists, merge_ranges, to_lists
 from actors.corpus.reading_share import ReadingShare
 from actors.corpus.windows import Windows
 from actors.layers.batch import Batch, add_noise, to_batch
-from actors.layers.precision import autocast
-from actors.layers.predicted import Cut
 from actors.lessons.live_lessons import LiveLessons
 from actors.machine import profiling
 from actors.machine.device import explain_nondeterminism, take_device
 from actors.machine.flops import peak, utilisation
 from actors.machine.seeds import seed_everything, seed_of
 from actors.machine.step_timer import StepTimer
+from actors.operators.parts import Cut
+from actors.operators.precision import autocast
 from actors.settings.run import RunSpec, peer_of
 from actors.snapshots import checkpoint_shares
 from actors.snapshots.flat_parameters import ByteArray, FlatParameters

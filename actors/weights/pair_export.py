@@ -24,8 +24,8 @@ from actors.layers.causal_lm import model_of, quietly, tell_ties
 from actors.layers.copy_encoder import CopyEncoder
 from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
-from actors.layers.precision import cast_weights
 from actors.machine.progress import Progress, unseen
+from actors.operators.precision import cast_weights
 from actors.settings.layers import PORT, DataLayerSpec
 from actors.settings.run import RunSpec
 from actors.storage import locate, remove, storage_errors, writable

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors.layers.predicted import positions_at_once
 from actors.machine.device import device_of
+from actors.operators.parts import positions_at_once
 from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.snapshots.said import SaidShape
 from actors.weights.parameter_counts import ParameterCounts

@@ -9,7 +9,7 @@ from actors.layers import losses
 from actors.layers.batch import memory_logits_at
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.mixture import predict_both
-from actors.layers.precision import Precision, autocast, compute_dtype, in_float32, widen
+from actors.operators.precision import Precision, autocast, compute_dtype, in_float32, widen
 from tests.unit.actors.layers.test_batch import batch_of
 from tests.unit.actors.tiny import FAMILIES, build, build_memory, open_gates, tokens
 
