@@ -48,12 +48,14 @@ class KeptReads:
         u_MD: encodings of M positions, or contexts.
         targets_M: the token that follows each.
         contexts_M: a number for the tokens of the document up to each, as `number_of` gives.
+        most_solved: that take part where a change of the table is solved.
     """
 
     memory: MemoryLayer
     u_MD: Tensor
     targets_M: Tensor
     contexts_M: Tensor
+    most_solved: int = MOST_SOLVED
 
     def __len__(self) -> int:
         return len(self.targets_M)
@@ -89,7 +91,7 @@ class KeptReads:
     @cached_property
     def few(self) -> KeptReads:
         """As many of them, evenly spread, as a change of the table is solved with."""
-        return self.thinned(MOST_SOLVED)
+        return self.thinned(self.most_solved)
 
     def thinned(self, most: int) -> KeptReads:
         """So many at most, evenly spread."""
@@ -142,8 +144,10 @@ class KeptReads:
 
     def at(self, where_M: Tensor) -> KeptReads:
         """Some of them."""
-        some = (t[where_M] for t in (self.u_MD, self.targets_M, self.contexts_M))
-        return KeptReads(self.memory, *some)
+        u_MD, targets_M, contexts_M = (
+            t[where_M] for t in (self.u_MD, self.targets_M, self.contexts_M)
+        )
+        return KeptReads(self.memory, u_MD, targets_M, contexts_M, self.most_solved)
 
 
 def _contexts(windows: Windows) -> npt.NDArray[np.int64]:
