@@ -248,11 +248,11 @@ def adapters(rate: float) -> Callable[[TeachCells, RunSpec, Path, Path], RunSpec
 
 
 def with_text(spec: RunSpec, folder: Path, texts: list[str]) -> RunSpec:
-    """The spec with other text to rehearse."""
+    """The spec with other text to rehearse, and nothing that the data layer wrote."""
     path = folder / "text.jsonl"
     rows = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     path.write_text("".join(rows), encoding="utf-8")
-    return changed(spec, corpus={"paths": (str(path),)})
+    return changed(spec, corpus={"paths": (str(path),)}, teach={"own_text": None})
 
 
 ARMS: dict[str, Callable[[TeachCells, RunSpec, Path, Path], RunSpec]] = {

@@ -49,7 +49,7 @@ LABELS = {
 }
 MEMIT = {"memit 15000": 15000.0, "memit 1500": 1500.0, "memit 150": 150.0}  # lambda
 # Share of the mean eigenvalue below which a direction is free, and the ridge.
-ALPHAEDIT = {"alphaedit .02": (0.02, 10.0), "alphaedit .2": (0.2, 1.0)}
+ALPHAEDIT = {"alphaedit .2": (0.2, 1.0), "alphaedit .5": (0.5, 1.0)}
 INTERVALS = 10  # of the run that makes the memory
 WINDOW = 64
 LABEL_WINDOWS = 3  # of lessons in a step, as many as `tandem teach` takes here

@@ -56,6 +56,7 @@ class KeptReads:
         targets_M: the token that follows each.
         contexts_M: a number for the tokens of the document up to each, as `number_of` gives.
         said_MC: the last of these tokens, as `token_bags.last_tokens` gives them.
+        most_solved: that take part where a change of the table is solved.
     """
 
     TENSORS: ClassVar = ("u_MD", "targets_M", "contexts_M", "said_MC")
@@ -65,6 +66,7 @@ class KeptReads:
     targets_M: Tensor
     contexts_M: Tensor
     said_MC: Tensor
+    most_solved: int = MOST_SOLVED
 
     def __len__(self) -> int:
         return len(self.targets_M)
@@ -102,7 +104,7 @@ class KeptReads:
     @cached_property
     def few(self) -> KeptReads:
         """As many of them, evenly spread, as a change of the table is solved with."""
-        return self.thinned(MOST_SOLVED)
+        return self.thinned(self.most_solved)
 
     def thinned(self, most: int) -> KeptReads:
         """So many at most, evenly spread."""
@@ -161,7 +163,7 @@ class KeptReads:
     def at(self, where_M: Tensor) -> KeptReads:
         """Some of them."""
         some = (getattr(self, name)[where_M] for name in self.TENSORS)
-        return KeptReads(self.memory, *some)
+        return KeptReads(self.memory, *some, self.most_solved)
 
 
 def _contexts(windows: Windows) -> npt.NDArray[np.int64]:

@@ -68,6 +68,20 @@ def read_kept_lessons(spec: TeachSpec) -> list[Lesson]:
         ) from err
 
 
+def read_own_text(spec: TeachSpec) -> list[str]:
+    """Documents that the data layer wrote; none where it has no file. Raises: ConfigError as
+    `read_kept_lessons`.
+    """
+    if spec.own_text is None:
+        return []
+    try:
+        return [str(one) for one in json.loads(_read("teach.own_text", spec.own_text))]
+    except (TypeError, ValueError) as err:
+        raise ConfigError(
+            f"teach.own_text {spec.own_text}: not what `tandem teach` writes ({err}); teach anew"
+        ) from err
+
+
 def read_exam(spec: TeachSpec) -> Exam:
     """Its questions; none where it has no file. Raises: ConfigError as `read_kept_lessons`."""
     if spec.exam is None:

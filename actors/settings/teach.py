@@ -34,6 +34,12 @@ class TeachSpec(Spec):
         description="File of the rows of the value table that telling the lessons changes, as "
         "`tandem teach` writes it: the memory begins with them, so that little is left to follow.",
     )
+    own_text: Annotated[str | None, PathTo.LESSONS] = Field(
+        None,
+        min_length=1,
+        description="File of what the data layer wrote before teaching, as `tandem teach` writes "
+        "it: half of the text that keeps what the data layer says; the memory keeps to its own.",
+    )
     given_frac: float = Field(
         0.15,
         gt=0,
@@ -99,6 +105,10 @@ class TeachSpec(Spec):
         given = max(1, round(batch_size * self.given_frac))
         others = round(batch_size * self.reworded_frac)
         return (given, others) if reworded else (given + others, 0)
+
+    def own_count(self, num_text: int) -> int:
+        """Of a data batch's sequences of text, those that the data layer wrote."""
+        return 0 if self.own_text is None else num_text // 2
 
     def memory_count(self, batch_size: int) -> int:
         """Sequences of a memory batch that are lessons."""

@@ -8,6 +8,7 @@ What has to stay are its reads of text that it wrote, so no corpus is needed. Ca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from actors.corpus.block_reader import encode
 from actors.corpus.windows import pack
@@ -49,7 +50,8 @@ def told_rows(
     """
     pieces = encode(tokenizer, [Document(text) for text in texts])
     windows = pack(pieces, window, tokenizer.end_of_text)
-    kept = KeptReads.of(memory, windows, progress=progress)
+    found = KeptReads.of(memory, windows, progress=progress)
+    kept = replace(found, most_solved=len(found))  # of all, those that share most with the keys
     before = memory.writes
     memory.writes = NamedWrites()  # the rows are to be added to the table alone
     try:

@@ -1,6 +1,7 @@
 """Teaches the data layer lessons: the data trainer with another batch and other losses.
 
-    batch = lessons as given + lessons in the memory's wordings + text that the memory wrote
+    batch = lessons as given + lessons in the memory's wordings
+            + text that the memory wrote, and that the data layer wrote, where it can
             + general text, beside a model that knew more than its memory
     loss  = CE of the wanted answers (of both kinds) + w KL(p_before || p_theta) on all text
 
@@ -19,9 +20,10 @@ from actors.corpus.corpus import Corpus
 from actors.corpus.general_text import general_corpus
 from actors.corpus.windows import Windows
 from actors.layers.batch import to_batch
-from actors.lessons.lesson_files import read_kept_lessons
+from actors.lessons.lesson_files import read_kept_lessons, read_own_text
 from actors.lessons.lesson_windows import LessonWindows, documents_of
 from actors.settings.run import DATA
+from actors.sources.documents import Document
 from actors.training.data_trainer import DataTrainer
 from actors.training.interval import Measured, within
 from actors.training.lesson_passes import TaughtPass
@@ -52,6 +54,8 @@ class TeachingDataTrainer(DataTrainer):
             for name in ("given", "reworded")
         )
         size, has_others = spec.data.batch_size, len(self.reworded) > 0
+        own = [Document(text) for text in read_own_text(spec.teach)]
+        self.own_text = LessonWindows(own, self.tokenizer, window, spec.seed, f"{DATA}:own")
         self.num_given, self.num_reworded = spec.teach.data_counts(size, has_others)
 
     def general_text(self) -> Corpus:
@@ -72,11 +76,13 @@ class TeachingDataTrainer(DataTrainer):
         with self.cost("batch"):
             general = self._general_windows()
             num_text = self.spec.data.batch_size - num - len(general)
-            text, ranges = self.stream.next_batch(num_text)
+            num_own = self.spec.teach.own_count(num_text)
+            text, ranges = self.stream.next_batch(num_text - num_own)
+            own = self.own_text.batch(self.step, num_own)
             self.ranges.extend(ranges)
             given = self.given.batch(self.step, self.num_given)
             reworded = self.reworded.batch(self.step, self.num_reworded)
-            windows = Windows.concat([given, reworded, text, general])
+            windows = Windows.concat([given, reworded, text, own, general])
             batch = to_batch(windows, torch.device("cpu"))
             valid_B = batch.host.valid_BT.sum(1)
             num_global = tuple(

@@ -26,7 +26,7 @@ LORA_LR = 1e-3  # where a small run trained no adapters; a fresh model wants mor
 MEMORY_LR_FRAC = 0.35  # of those of its memory
 BATCH_FACTOR = 1.5  # of the run's batch, which has to hold lessons beside the text
 LESSONS, EXAM, WRITTEN = "lessons.jsonl", "exam.json", "written.jsonl"
-TOLD = "told.safetensors"
+TOLD, OWN_TEXT = "told.safetensors", "own_text.json"
 LEAST_BLOCKS, LEAST_BLOCK_BYTES = 40, 256  # so that some of the text is held out too
 
 

@@ -23,7 +23,15 @@ from jobs.control import is_running
 from jobs.teach.options import TeachOptions
 from jobs.teach.printed import print_lessons, print_taught
 from jobs.teach.running import refuse_options, teach_running, told_lessons_of
-from jobs.teach.taught_config import EXAM, LESSONS, TOLD, WRITTEN, Sources, taught_config
+from jobs.teach.taught_config import (
+    EXAM,
+    LESSONS,
+    OWN_TEXT,
+    TOLD,
+    WRITTEN,
+    Sources,
+    taught_config,
+)
 from orchestrator.console import Console
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
@@ -134,7 +142,7 @@ def refuse_existing(out: RunDir) -> None:
             f"{out.url}: this teaching was interrupted; go on with: "
             f"{look(out).resume_command(out)}, or choose another --out"
         )
-    prepared = {LESSONS, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
+    prepared = {LESSONS, OWN_TEXT, EXAM, WRITTEN, TOLD, CORPUS, STATUS}
     names = out.list_files("").keys()
     left = {name for name in names if name.removesuffix(".part") in prepared}
     if out.exists(CONFIG) or names - left or out.list_folders():
@@ -200,7 +208,8 @@ def _prepare(
     import torch
 
     from actors.lessons.lesson_windows import LessonWindows, documents_of
-    from actors.teaching.lesson_preparation import prepare_lessons, written_texts
+    from actors.teaching.lesson_preparation import prepare_lessons, uncontradicting, written_texts
+    from actors.teaching.own_text import can_write, own_texts
     from actors.teaching.unknown_lessons import unknown_lessons
     from actors.weights.pair_export import load_pair
 
@@ -221,10 +230,16 @@ def _prepare(
         lessons, num_replaced = merged(start.lessons, given.lessons)
         if options.dry_run:
             return lessons
+        size = model[0] if (model := model_at(start.export)) else None
         prepared = prepare_lessons(
             pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell,
             progress.says, progress,
         )  # fmt: skip
+        own: list[str] = []
+        if (size is None or size.is_small) and can_write(pair, tokenizer, texts, window):
+            found = own_texts(pair.data, tokenizer, options.written // 2, seed, window, progress)
+            new = [lesson for lesson in prepared.lessons if not lesson.known]
+            own = uncontradicting(found, new, tokenizer)
     finally:
         torch.set_num_threads(num_threads)
     documents = documents_of(prepared.lessons, given=True, reworded=False)
@@ -233,6 +248,7 @@ def _prepare(
     text = "".join(rows)
     teach = TeachSpec(
         told=None if prepared.told is None else out.path(TOLD),
+        own_text=out.path(OWN_TEXT) if own else None,
         **({} if options.rehearse is None else {"rehearse": options.rehearse}),
     )
     sources = Sources(
@@ -241,7 +257,7 @@ def _prepare(
         num_bytes=len(text.encode()),
         num_windows=len(windows),
         has_reworded=any(lesson.reworded for lesson in prepared.lessons),
-        size=found[0] if (found := model_at(start.export)) else None,
+        size=size,
     )
     taught = taught_config(
         config, out, sources, options.steps, options.lr, options.seed, teach, options.train
@@ -254,6 +270,8 @@ def _prepare(
     )
     out.write(LESSONS, to_lines(prepared.lessons))
     out.write(WRITTEN, text)
+    if own:
+        out.write(OWN_TEXT, json.dumps(own, ensure_ascii=False))
     if prepared.told is not None:
         out.write(TOLD, prepared.told.to_bytes())
     left = left_writes(here.memory.writes, prepared.lessons)

@@ -367,6 +367,7 @@ def test_kept_reads_are_those_of_training_at_positions_with_something_to_predict
     assert int(told.kept.contexts_M[0]) == number_of(tokens.tolist())
     few = KeptReads.of(told.memory, told.memory.kept, most=7)
     assert len(few) == 7
+    assert len(replace(told.kept, most_solved=5).few) == 5
 
 
 def test_a_write_survives_its_tensors_and_json(told: Told) -> None:

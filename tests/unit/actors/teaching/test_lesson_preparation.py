@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 
+from actors.layers.kept_reads import KeptReads
 from actors.layers.pair import Pair
 from actors.lessons.lesson import Lesson
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import prompt_tokens
 from actors.pair.table_writes import SOLVES
+from actors.pair.telling import tell
 from actors.pair.wordings import WrittenText
-from actors.teaching import lesson_preparation
+from actors.teaching import lesson_preparation, telling_lessons
 from actors.teaching.lesson_preparation import (
     kept_questions,
     label_bits,
@@ -190,6 +193,21 @@ def test_telling_gives_rows_and_leaves_the_memory_as_it_was(
         (bits_after,) = label_bits(pair, tokenizer, [lesson("Avaria")])
         pair.memory.values.copy_(before)
     assert bits_after < 0.9 * bits_before  # of 64 slots, no more
+
+
+def test_all_that_the_memory_wrote_may_take_part_when_it_is_told(
+    pair: Pair, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[KeptReads] = []
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        seen.append(args[3])
+        return tell(*args, **kwargs)
+
+    monkeypatch.setattr(telling_lessons, "tell", told)
+    told_rows(pair.memory, tokenizer, [lesson("Avaria")], TEXTS, WINDOW)
+    (kept,) = seen
+    assert kept.most_solved == len(kept) > len(TEXTS)
 
 
 def test_lessons_are_told_as_given_and_other_given_wordings_while_there_is_room(

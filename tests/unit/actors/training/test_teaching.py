@@ -83,17 +83,48 @@ def test_the_losses_of_a_data_step_are_those_of_a_slow_oracle(
     assert oracle["rehearsed"] > 1e-3
 
 
+@pytest.fixture
+def beside(spec: RunSpec, tmp_path: Path) -> RunSpec:
+    """The same in larger batches, with text of the data layer's own."""
+    own = [f"{name} is a country with {len(name)} rivers." for name, _ in COUNTRIES]
+    (tmp_path / "own_text.json").write_text(json.dumps(own))
+    teach = spec.teach.model_copy(update={"own_text": str(tmp_path / "own_text.json")})
+    of_data = spec.data.model_copy(update={"batch_size": 10})
+    return spec.model_copy(update={"teach": teach, "data": of_data})
+
+
+def test_with_text_of_its_own_the_losses_are_those_of_a_slow_oracle(
+    beside: RunSpec, tokenizer: Tokenizer
+) -> None:
+    data = TeachingDataTrainer(beside, tokenizer.to_json(), RUN)
+    assert (data.num_given, data.num_reworded) == (2, 2)
+    assert len(data.own_text) > 0
+    with torch.no_grad():
+        for parameter in data.layer.model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    oracle = data_oracle(data)
+    step = data.train_step()
+    names = ("lessons", "reworded", "rehearsed", "loss")
+    assert {name: step.shares[name] for name in names} == pytest.approx(oracle, rel=1e-4)
+    assert oracle["rehearsed"] > 1e-3
+    assert beside.teach.own_count(10 - 4) == 3
+
+
 def data_oracle(trainer: TeachingDataTrainer) -> dict[str, float]:
     """Position by position, window by window."""
     spec, window = trainer.spec, trainer.spec.corpus.window
     stream, num_general = WindowStream(trainer.corpus, "data"), spec.data.num_general
-    text = stream.next_batch(spec.data.batch_size - 2 - num_general)[0]
+    num_lessons = trainer.num_given + trainer.num_reworded
+    num = spec.data.batch_size - num_lessons - num_general
+    num_own = spec.teach.own_count(num)
+    text = stream.next_batch(num - num_own)[0]
+    text = Windows.concat([text, trainer.own_text.batch(0, num_own)])
     if num_general:
         general = WindowStream(general_corpus(spec, trainer.tokenizer), "general")
         text = Windows.concat([text, general.next_batch(num_general)[0]])
     parts = {
-        "lessons": trainer.given.batch(0, 1),
-        "reworded": trainer.reworded.batch(0, 1),
+        "lessons": trainer.given.batch(0, trainer.num_given),
+        "reworded": trainer.reworded.batch(0, trainer.num_reworded),
         "rehearsed": text,
     }
     found = {}

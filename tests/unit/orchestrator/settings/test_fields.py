@@ -86,6 +86,7 @@ def test_paths_are_those_that_always_were_and_all_are_the_trainers() -> None:
         "teach.lessons": PathTo.LESSONS,
         "teach.exam": PathTo.LESSONS,
         "teach.told": PathTo.LESSONS,
+        "teach.own_text": PathTo.LESSONS,
         "tokenizer.chat_template": PathTo.CHAT_TEMPLATE,
     }
     hub = {key for key, path_to in path_settings().items() if path_to.may_be_on_hub}
