@@ -3,16 +3,19 @@ was told than to any of the text that the memory keeps, the memory reads what is
 
     distance            d_i = 1 − cos(u, k_i), where the cosine is the mean of that of encodings and
                         that of the bags of the last tokens (`token_bags`)
+                        times 0.35 / o where the memory's own prediction overlaps by o < 0.35 with
+                        that at the nearest key: it takes this for another question
     share of key i      s_i = n_i d_i^−p / Z,   Z over all keys and all kept text
     what is read        m + Σ_i s_i (wanted_i − m)
     freshness           Σ_i s_i
 
 So what is told is known as far as wordings have near encodings or share their rare tokens, and is
 not known where the memory knows something nearer. Where a position shares hardly a token with any
-key nothing was told, and kept text is not looked at. Distances count by their ratios, so it is the
-same for encoders that tell texts far apart and for those that hardly do. It is a function of the
-keys alone: the order in which they were told, and what was told and taken back, leave no trace.
-Solves nothing: see `operators.closed_form` for a change of the value table itself.
+key nothing was told, and kept text is not looked at. One subject has many facts: what was told of
+one is not said of another where the memory expects another kind of answer. Distances count by their
+ratios, so it is the same for encoders that tell texts far apart and for those that hardly do. It is
+a function of the keys alone: the order in which they were told, and what was told and taken back,
+leave no trace. Solves nothing: see `operators.closed_form` for a change of the value table itself.
 
 Source: inverse distance weighting (Shepard 1968); all kept text has the value that the table gives.
 
@@ -23,22 +26,26 @@ tokens of a context, W width of a bag, E = D + W.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actors.layers.predicted import log_probabilities
 from actors.layers.token_bags import TokenBags
+from actors.operators.parts import parts_of
 
 POWER = 15.0  # p; see docs/decisions/0046
 SAME = 0.7  # cosine of bags from which texts are taken to be about the same
 SHARED = 0.4  # cosine of bags below which nothing was told; held-out wordings have .55 and more
+ALIKE = 0.35  # overlap of predictions from which questions are taken to be of one kind
 LEAST = 3e-7  # distance below which float32 can't tell encodings apart
 NOTHING = -9.0  # log of a share that is too small to count
 DENORMAL = -60.0  # log of numbers from which on float32 is slow
 SIMILARITIES = 1 << 20  # made at a time
+PREDICTED = 64  # positions whose predictions are compared at a time
 NEIGHBOURS = 16  # kept positions that each key brings along
 
 
@@ -83,6 +90,8 @@ class Places:
         old_said_OC: its last tokens.
         contexts_O: a number for the document's tokens up to each, as `kept_reads.number_of` gives.
         gone_G: contexts of kept text that says what is no longer so, and counts no more.
+        m_ND: what the table gives at the keys; D is 0 in writes of an earlier version, of which
+            predictions are not compared.
     """
 
     u_ND: Tensor
@@ -91,15 +100,22 @@ class Places:
     old_said_OC: Tensor
     contexts_O: Tensor
     gone_G: Tensor
+    m_ND: Tensor
 
     @classmethod
     def of(
-        cls, u_ND: Tensor, said_NC: Tensor, prompts_N: Tensor, was_N: Tensor, kept: KeptPlaces
+        cls,
+        u_ND: Tensor,
+        said_NC: Tensor,
+        m_ND: Tensor,
+        prompts_N: Tensor,
+        was_N: Tensor,
+        kept: KeptPlaces,
     ) -> Places:
         """Keys, and the kept text that is near any of them.
 
         Args:
-            u_ND, said_NC: of the keys, the encodings of length 1.
+            u_ND, said_NC, m_ND: of the keys, the encodings of length 1.
             prompts_N: contexts that are told; kept text of them is left out.
             was_N: the token that the memory was sure of there before, -1: it was not, or it is told
                 that token. Where kept text that shares the tokens of a key says it, it says what is
@@ -120,7 +136,8 @@ class Places:
             keys_NE, old_OE = beside(u_ND, bags_NW), beside(old.u_OD, old.bags_OW)
             near = [(k @ old_OE.T).topk(NEIGHBOURS, dim=1).indices for k in keys_NE.split(size)]
             old = old.at(torch.cat(near).unique())
-        return cls(u_ND, said_NC, old.u_OD, old.said_OC, old.contexts_O, kept.contexts_O[gone_O])
+        gone_G = kept.contexts_O[gone_O]
+        return cls(u_ND, said_NC, old.u_OD, old.said_OC, old.contexts_O, gone_G, m_ND)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Its tensors by name."""
@@ -139,7 +156,8 @@ class Places:
             for name, like in (("said_NC", u_ND), ("old_said_OC", old_OD))
         )
         gone_G = tensors.get("gone_G", torch.zeros(0, dtype=torch.int64))
-        return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"], gone_G)
+        m_ND = tensors.get("m_ND", torch.zeros(len(u_ND), 0))
+        return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"], gone_G, m_ND)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,12 +168,14 @@ class Nearest:
         keys_NE: encodings of the keys and the bags of their tokens, as `beside` puts them; or
             encodings alone, E = D.
         wanted_ND: the sum of rows that is wanted at each.
+        m_ND: what the table gives there; D is 0 where predictions are not compared.
         counts_N: how much each counts, n.
         old_OE: the same as of the keys of kept text.
     """
 
     keys_NE: Tensor
     wanted_ND: Tensor
+    m_ND: Tensor
     counts_N: Tensor
     old_OE: Tensor
 
@@ -176,11 +196,13 @@ class Nearest:
             bags: of tokens; none are compared where a write has none.
         """
         num = min((places.said_NC.shape[1] for places, _, _ in some), default=0)
-        u_ND, said_NC, wanted_ND, counts_N = (
+        dim = min((places.m_ND.shape[1] for places, _, _ in some), default=0)
+        u_ND, said_NC, m_ND, wanted_ND, counts_N = (
             torch.cat([part[at] for part, at in zip(parts, live, strict=True)])
             for parts in (
                 [places.u_ND for places, _, _ in some],
                 [places.said_NC[:, :num] for places, _, _ in some],
+                [places.m_ND[:, :dim] for places, _, _ in some],
                 [wanted for _, wanted, _ in some],
                 [counts for _, _, counts in some],
             )
@@ -196,17 +218,24 @@ class Nearest:
         at_O = order_M[first_M & ~torch.isin(sorted_M, told_P)]
         old_OD = old_MD[at_O]
         if not num:
-            return cls(u_ND, wanted_ND, counts_N, old_OD)
+            return cls(u_ND, wanted_ND, m_ND, counts_N, old_OD)
         keys_NE, old_OE = beside(u_ND, bags(said_NC)), beside(old_OD, bags(old_said_MC[at_O]))
-        return cls(keys_NE, wanted_ND, counts_N, old_OE)
+        return cls(keys_NE, wanted_ND, m_ND, counts_N, old_OE)
 
-    def read(self, u: Tensor, m: Tensor, bags_PW: Tensor | None) -> tuple[Tensor, Tensor]:
+    def read(
+        self,
+        u: Tensor,
+        m: Tensor,
+        bags_PW: Tensor | None,
+        predict: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
         """What is read instead of m (..., D), and its freshness (...).
 
         Args:
             u: encodings of P positions, (..., D).
             m: what the table gives there.
             bags_PW: of their last tokens; None: encodings alone are compared.
+            predict: the memory's logits, from what it reads; a gate is left out.
         """
         u_PD, m_PD = F.normalize(u.reshape(-1, u.shape[-1]), dim=1), m.reshape(-1, m.shape[-1])
         found_PD, share_P = m_PD.clone(), m_PD.new_zeros(len(m_PD))
@@ -223,7 +252,11 @@ class Nearest:
         for some_P in at_P.split(size):
             near_PN, near_PO = u_PE[some_P] @ keys_NE.T, u_PE[some_P] @ old_OE.T
             reached_Q = self._reached(near_PN, near_PO).nonzero()[:, 0]  # few, mostly
-            at_Q, told_QN = some_P[reached_Q], _closeness(near_PN[reached_Q]) + self.counts_N.log()
+            at_Q, near_QN = some_P[reached_Q], near_PN[reached_Q]
+            told_QN = _closeness(near_QN) + self.counts_N.log()
+            if self.m_ND.shape[1]:
+                alike_Q = overlap(predict, m_PD[at_Q], self.m_ND[near_QN.argmax(1)])
+                told_QN += POWER * (alike_Q / ALIKE).clamp(LEAST, 1.0).log()[:, None]
             total_Q = told_QN.logsumexp(1)
             if len(old_OE):
                 old_Q = _closeness(near_PO[reached_Q]).logsumexp(1)
@@ -263,6 +296,18 @@ class Nearest:
 def beside(u_PD: Tensor, bags_PW: Tensor) -> Tensor:
     """Both in one vector, (P, E), whose product is the mean of both cosines."""
     return torch.cat([u_PD, bags_PW], dim=1).mul_(math.sqrt(0.5))
+
+
+@torch.no_grad()
+def overlap(predict: Callable[[Tensor], Tensor], m_PD: Tensor, other_PD: Tensor) -> Tensor:
+    """How alike the predictions from two reads are, (P,) in [0, 1]: the sum of √(p q) over all
+    tokens (Bhattacharyya 1943).
+    """
+    found = [m_PD.new_zeros(0, dtype=torch.float32)]
+    for some in parts_of(len(m_PD), PREDICTED):
+        logp, logq = (log_probabilities(predict(x[some])) for x in (m_PD, other_PD))
+        found.append(logp.add(logq).mul_(0.5).exp_().sum(-1))
+    return torch.cat(found)
 
 
 def _closeness(cosines: Tensor) -> Tensor:

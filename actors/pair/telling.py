@@ -121,7 +121,7 @@ def _found(
     was_N = sure_tokens(memory, m_ND.to(device), located.u_ND).cpu()
     was_N[was_N == located.targets_N] = -1
     u_ND, said_NC = F.normalize(located.u_ND, dim=1).cpu(), located.said_NC.cpu()
-    places = Places.of(u_ND, said_NC, located.prompts_N, was_N, kept.places)
+    places = Places.of(u_ND, said_NC, m_ND.cpu(), located.prompts_N, was_N, kept.places)
     none, num = torch.zeros(0, dtype=torch.int64), len(targets_N)
     counts_N = torch.ones(num)
     keys = Keys(
@@ -150,7 +150,8 @@ def _found(
         assert nearest is not None
         some_L = at_L.to(device)
         u_LD, m_LD = located.u_ND[some_L], m_ND[at_L].to(device)
-        reached_LD, share_L = nearest.read(u_LD, m_LD, bags(located.said_NC[some_L]))
+        bags_LW = bags(located.said_NC[some_L])
+        reached_LD, share_L = nearest.read(u_LD, m_LD, bags_LW, memory.predict)
         said_L, entropy_L = says(memory, reached_LD, u_LD, targets_N[some_L])
         said_N[at_L], entropy_N[at_L], share_N[at_L] = said_L.cpu(), entropy_L.cpu(), share_L.cpu()
         at_L = (able_N & ~said_N).nonzero()[:, 0]  # kept text is too near

@@ -162,6 +162,7 @@ def test_kept_text_of_a_changed_fact_counts_no_more_and_of_others_as_before(foun
     places = Places.of(
         F.normalize(torch.randn(1, old.u_OD.shape[1]), dim=1),
         said_NC,
+        torch.zeros(1, 0),
         torch.zeros(1, dtype=torch.int64),
         old.targets_O[:1],  # what the memory was sure of there
         old,
@@ -171,7 +172,12 @@ def test_kept_text_of_a_changed_fact_counts_no_more_and_of_others_as_before(foun
     of_fact_O = alike_O & (old.targets_O == old.targets_O[0])
     assert sorted(places.gone_G.tolist()) == sorted(old.contexts_O[of_fact_O].tolist())
     unsure = Places.of(
-        places.u_ND, said_NC, torch.zeros(1, dtype=torch.int64), torch.tensor([-1]), old
+        places.u_ND,
+        said_NC,
+        places.m_ND,
+        torch.zeros(1, dtype=torch.int64),
+        torch.tensor([-1]),
+        old,
     )
     assert not len(unsure.gone_G)
 
