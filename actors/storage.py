@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import fsspec
@@ -103,6 +103,17 @@ def move_file(fs: Any, source: str, target: str) -> None:
         return
     fs.cp_file(source, target)
     fs.rm_file(source)
+
+
+def put_file(fs: Any, path: str, content: bytes) -> None:
+    """Writes a file whole: beside, and then moved."""
+    try:
+        fs.pipe_file(f"{path}.part", content)
+        move_file(fs, f"{path}.part", path)
+    except BaseException:
+        with suppress(Exception):
+            remove(fs, f"{path}.part")
+        raise
 
 
 def remove(fs: Any, path: str) -> None:

@@ -50,7 +50,7 @@ class SlotlessMemory(MemoryLayer):
         self.up = nn.Linear(spec.dim, hidden, bias=False)
         self.down = nn.Linear(hidden, spec.dim, bias=False)
 
-    def read_at(self, u: Tensor) -> Read:
+    def read_at(self, u: Tensor, said: Tensor | None = None) -> Read:
         """What the MLP makes of the encoding, and a read of nothing."""
         shape = *u.shape[:-1], self.spec.heads, 1
         nothing = torch.zeros(shape, dtype=torch.int64, device=u.device)

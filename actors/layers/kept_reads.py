@@ -4,7 +4,8 @@ Kept are windows of tokens, some hundreds of kB, because addresses change for as
 trains; encodings and reads are made from them with the encoder as it is. Only positions that were
 trained on count. No corpus is needed.
 
-Shapes: W windows, T tokens, M positions, E slots of a read.
+Shapes: W windows, T tokens, M positions, O different contexts, E slots of a read, C tokens of a
+context.
 """
 
 from __future__ import annotations
@@ -12,19 +13,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from actors.corpus.windows import Windows
 from actors.layers.batch import rows_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
+from actors.layers.nearest import KeptPlaces
+from actors.layers.token_bags import TOKENS, last_tokens
 from actors.machine.progress import Progress, unseen
 from actors.operators.closed_form import SparseReads
 
-PASS_TOKENS = 4096  # of one forward pass
+PASS_TOKENS = 4096  # whose addresses are looked up at a time
+# Of one forward pass: with threads that wait for each other, fewer and larger steps.
+ENCODED_TOKENS = 16384
 READS = "reading the text that is to stay"  # the stage that `progress` sees
 MOST_SOLVED = 8192  # that take part where a change of the table is solved: seconds follow them
 HEAVIEST = 64  # slots of an old read that count where something is written, the others weigh little
@@ -48,13 +55,17 @@ class KeptReads:
         u_MD: encodings of M positions, or contexts.
         targets_M: the token that follows each.
         contexts_M: a number for the tokens of the document up to each, as `number_of` gives.
+        said_MC: the last of these tokens, as `token_bags.last_tokens` gives them.
         most_solved: that take part where a change of the table is solved.
     """
+
+    TENSORS: ClassVar = ("u_MD", "targets_M", "contexts_M", "said_MC")
 
     memory: MemoryLayer
     u_MD: Tensor
     targets_M: Tensor
     contexts_M: Tensor
+    said_MC: Tensor
     most_solved: int = MOST_SOLVED
 
     def __len__(self) -> int:
@@ -80,13 +91,15 @@ class KeptReads:
         return self.reads.heaviest(HEAVIEST)
 
     @cached_property
-    def places(self) -> tuple[Tensor, Tensor]:
-        """Encodings (O, D), each context once, and the contexts (O,)."""
+    def places(self) -> KeptPlaces:
+        """Each context once."""
         numbers_O, at_M = self.contexts_M.unique(return_inverse=True)
         first_O = torch.full_like(numbers_O, len(self)).scatter_reduce_(
             0, at_M, torch.arange(len(self)), "amin"
         )
-        return self.u_MD[first_O], numbers_O
+        bags, said_OC = self.memory.token_bags, self.said_MC[first_O]
+        u_OD = F.normalize(self.u_MD[first_O], dim=1)
+        return KeptPlaces(bags, u_OD, said_OC, bags(said_OC), numbers_O, self.targets_M[first_O])
 
     @cached_property
     def few(self) -> KeptReads:
@@ -103,7 +116,8 @@ class KeptReads:
     def none(cls, memory: MemoryLayer) -> KeptReads:
         """Of no position."""
         nothing = torch.zeros(0, dtype=torch.int64)
-        return cls(memory, torch.zeros(0, memory.spec.dim), nothing, nothing)
+        said = torch.zeros(0, TOKENS, dtype=torch.int32)
+        return cls(memory, torch.zeros(0, memory.spec.dim), nothing, nothing, said)
 
     @classmethod
     @torch.no_grad()
@@ -125,13 +139,16 @@ class KeptReads:
         device = memory.values.device
         encodings, targets = [], [torch.zeros(0, dtype=torch.int64)]
         contexts = [torch.zeros(0, dtype=torch.int64)]
-        size = max(1, PASS_TOKENS // max(1, windows.tokens_NT.shape[1]))
+        said = [torch.zeros(0, TOKENS, dtype=torch.int32)]
+        size = max(1, ENCODED_TOKENS // max(1, windows.tokens_NT.shape[1]))
         for start in range(0, len(windows), size):
             progress(READS, start, len(windows))
             batch = to_batch(windows[start : start + size], device)
             u_BTD, _ = memory.encode(batch.tokens_BT, batch.segments_BT)
             encodings.append(rows_at(u_BTD, batch.valid_at_N).cpu())
             targets.append(batch.targets_N.cpu())
+            said_BTC = last_tokens(batch.tokens_BT, batch.segments_BT)
+            said.append(rows_at(said_BTC, batch.valid_at_N).cpu())
             numbers_BT = _contexts(windows[start : start + size])
             contexts.append(torch.from_numpy(numbers_BT[batch.host.valid_BT]))
         found = cls(
@@ -139,15 +156,14 @@ class KeptReads:
             torch.cat(encodings) if encodings else torch.zeros(0, memory.spec.dim),
             torch.cat(targets),
             torch.cat(contexts),
+            torch.cat(said),
         )
         return found if most is None else found.thinned(most)
 
     def at(self, where_M: Tensor) -> KeptReads:
         """Some of them."""
-        u_MD, targets_M, contexts_M = (
-            t[where_M] for t in (self.u_MD, self.targets_M, self.contexts_M)
-        )
-        return KeptReads(self.memory, u_MD, targets_M, contexts_M, self.most_solved)
+        some = (getattr(self, name)[where_M] for name in self.TENSORS)
+        return KeptReads(self.memory, *some, self.most_solved)
 
 
 def _contexts(windows: Windows) -> npt.NDArray[np.int64]:

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from actors.corpus.windows import PADDING
-from actors.layers.memory_layer import EncoderState, MemoryLayer
+from actors.layers.memory_layer import EncoderState, MemoryLayer, Read
+from actors.layers.token_bags import last_tokens
 
 
 class MemoryCache(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped here
@@ -116,6 +117,21 @@ class MemoryCache(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
         )
         back_BP1 = order_BP.argsort(dim=1).unsqueeze(-1)
         return u_BPD.gather(1, back_BP1.expand_as(u_BPD))[:, past:]
+
+    def read(self, memory: MemoryLayer, tokens_BT: Tensor, segments_BT: Tensor) -> Read:
+        """What is read at the next tokens, which are kept; arguments as of `extend`."""
+        u_BTD = self.extend(memory, tokens_BT, segments_BT)
+        if not memory.writes.by_nearness:
+            return memory.read_at(u_BTD)
+        assert self.tokens_BP is not None
+        assert self.segments_BP is not None
+        order_BP = (self.segments_BP != PADDING).byte().argsort(dim=1, stable=True)
+        said_BPC = last_tokens(
+            self.tokens_BP.gather(1, order_BP), self.segments_BP.gather(1, order_BP)
+        )
+        back_BT1 = order_BP.argsort(dim=1)[:, -tokens_BT.shape[1] :, None]
+        said_BTC = said_BPC.gather(1, back_BT1.expand(-1, -1, said_BPC.shape[2]))
+        return memory.read_at(u_BTD, said_BTC)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Continues with these rows, in this order."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from actors.corpus.windows import Windows
 from actors.layers.named_writes import NamedWrites
 from actors.layers.ngrams import NgramAddresses
+from actors.layers.token_bags import TokenBags, last_tokens
 from actors.operators.fused import largest, pooled, taps, unit
 from actors.operators.fused import rms as rms
 from actors.operators.parts import linear
@@ -263,6 +264,7 @@ class MemoryLayer(nn.Module):
         self.vocab_rows = vocab_rows
         self.writes = NamedWrites()
         self.kept: Windows | None = None
+        self._bags: tuple[Windows | None, TokenBags] | None = None
         dim, heads = spec.dim, spec.heads
         self.ngrams = NgramAddresses(spec) if spec.hashes else None
         if self.ngrams is not None:
@@ -310,13 +312,23 @@ class MemoryLayer(nn.Module):
             sides_2NHn = scores_GNn.view(heads, 2, -1, num).permute(1, 2, 0, 3)
             return sides_2NHn.unflatten(1, u.shape[:-1]) if u.dim() != 2 else sides_2NHn
 
-    def read_at(self, u: Tensor) -> Read:
+    @property
+    def token_bags(self) -> TokenBags:
+        """Of the last tokens of a document, weighted by the sample that the memory keeps."""
+        if self._bags is None or self._bags[0] is not self.kept:
+            self._bags = self.kept, TokenBags.of(self.kept, self.num_tokens)
+        return self._bags[1]
+
+    def read_at(self, u: Tensor, said: Tensor | None = None) -> Read:
         """The read y (..., D) at the encoding u (..., D), or context (..., C): y = m, or
         m * silu(W_1 u) with the gate.
 
         m is the weighted sum of the slots found, and of what named writes add to them; or what was
         told where something was told nearby. Training reads only where there is something to
         predict, so that no other row gets a gradient, even a zero one.
+
+        `said`, (..., C): the last tokens up to each position, of `token_bags.last_tokens`, by which
+        what was told is found beside encodings; None: by encodings alone.
         """
         sides, slots, weights = self.addresses(u)
         flat_slots, flat_weights = (t.reshape(-1, self.reads_per_key) for t in (slots, weights))
@@ -326,8 +338,12 @@ class MemoryLayer(nn.Module):
             told, mark = overlay.read(flat_slots, flat_weights)
             told, mark = told.view_as(m), mark.view(u.shape[:-1])
             m, freshness = m + told, self.writes.freshness(m, told, mark)
-        if (nearest := self.writes.nearest(u.device)) is not None:
-            m, share = nearest.read(u, m)
+        if self.writes.by_nearness:
+            bags = self.token_bags
+            nearest = self.writes.nearest(bags, u.device)
+            assert nearest is not None
+            bags_PW = None if said is None else bags(said.flatten(0, -2))
+            m, share = nearest.read(u, m, bags_PW, self.predict)
             freshness = share if freshness is None else torch.maximum(share, freshness)
         return Read(self.gated(m, u), slots, weights, sides, freshness)
 
@@ -355,7 +371,8 @@ class MemoryLayer(nn.Module):
     ) -> Read:
         """`encode` and `read_at` of every position."""
         u_BTD, _ = self.encode(tokens_BT, segments_BT, one_document=one_document)
-        return self.read_at(u_BTD)
+        near = self.writes.by_nearness
+        return self.read_at(u_BTD, last_tokens(tokens_BT, segments_BT) if near else None)
 
     def predict(self, y: Tensor, into_grad: bool = False) -> Tensor:
         """The memory's own logits (..., V), E_out rms(W_2 y), over the tokenizer's ids only.

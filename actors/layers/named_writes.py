@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from actors.layers.nearest import Nearest, Places
+from actors.layers.token_bags import TokenBags
 from actors.operators.closed_form import Overlay
 
 OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of `novelty`; see `NamedWrites.freshness`
@@ -166,6 +167,8 @@ class NamedWrite:
         Raises:
             KeyError: a tensor or field is missing.
         """
+        start = "places."
+        near = {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
         return cls(
             described["id"],
             float(described["told_at"]),
@@ -177,9 +180,7 @@ class NamedWrite:
             dict(described["figures"]),
             bool(described["on"]),
             {int(token): nats for token, nats in described.get("unsure", {}).items()},
-            Places(*(tensors[f"places.{f.name}"] for f in fields(Places)))
-            if "places.u_ND" in tensors
-            else None,
+            Places.from_tensors(near) if near else None,
         )
 
 
@@ -278,7 +279,10 @@ class NamedWrites:
         return tuple(write for write in self.on if write.places is None)
 
     @cached_property
-    def _found(self) -> dict[torch.device, Nearest]:
+    def _found(self) -> dict[tuple[TokenBags, torch.device], Nearest]:
+        return {}
+
+    def _look_for(self, bags: TokenBags) -> Nearest:
         found, live, later_P = [], [], torch.zeros(0, dtype=torch.int64)
         for write in reversed(self.on):
             keys = write.keys
@@ -286,17 +290,22 @@ class NamedWrites:
                 found.append((write.places, keys.wanted_ND, keys.counts_N))
                 live.append(~torch.isin(keys.prompts_N, later_P))
             later_P = torch.cat([later_P, keys.prompts_N]).unique()
-        nearest = Nearest.of(found, live, later_P)
-        return {nearest.u_ND.device: nearest}
+        return Nearest.of(found, live, later_P, bags)
 
-    def nearest(self, device: torch.device) -> Nearest | None:
-        """Those that are on and found by nearness; None: none is."""
-        if len(self.solved) == len(self.on):
+    @property
+    def by_nearness(self) -> bool:
+        """Whether any that is on is found by nearness."""
+        return len(self.solved) < len(self.on)
+
+    def nearest(self, bags: TokenBags, device: torch.device) -> Nearest | None:
+        """Those that are on and found by nearness, by these bags of tokens; None: none is."""
+        if not self.by_nearness:
             return None
-        known = self._found
-        if device not in known:
-            known[device] = next(iter(known.values())).to(device)
-        return known[device]
+        key, known = (bags, device), self._found
+        if key not in known:
+            known.clear()  # bags of another sample, or another device
+            known[key] = self._look_for(bags).to(device)
+        return known[key]
 
     @cached_property
     def _sums(self) -> dict[torch.device, Overlay]:

@@ -1,37 +1,81 @@
 """What was told, found by nearness: where a position's encoding is nearer to one at which something
 was told than to any of the text that the memory keeps, the memory reads what is wanted there.
 
-    distance            d_i = 1 − cos(u, k_i)
+    distance            d_i = 1 − cos(u, k_i), where the cosine is the mean of that of encodings and
+                        that of the bags of the last tokens (`token_bags`)
+                        times 0.35 / o where the memory's own prediction overlaps by o < 0.35 with
+                        that at the nearest key: it takes this for another question
     share of key i      s_i = n_i d_i^−p / Z,   Z over all keys and all kept text
     what is read        m + Σ_i s_i (wanted_i − m)
     freshness           Σ_i s_i
 
-So what is told is known as far as wordings have near encodings, and is not known where the memory
-knows something nearer. Distances count by their ratios, so it is the same for encoders that tell
-texts far apart and for those that hardly do. It is a function of the keys alone: the order in which
-they were told, and what was told and taken back, leave no trace. Knows no tokens. Solves nothing:
-see `operators.closed_form` for a change of the value table itself.
+So what is told is known as far as wordings have near encodings or share their rare tokens, and is
+not known where the memory knows something nearer. Where a position shares hardly a token with any
+key nothing was told, and kept text is not looked at. One subject has many facts: what was told of
+one is not said of another where the memory expects another kind of answer. Distances count by their
+ratios, so it is the same for encoders that tell texts far apart and for those that hardly do. It is
+a function of the keys alone: the order in which they were told, and what was told and taken back,
+leave no trace. Solves nothing: see `operators.closed_form` for a change of the value table itself.
 
 Source: inverse distance weighting (Shepard 1968); all kept text has the value that the table gives.
 
-Shapes: `...` any positions, P of them, Q of these near a key, N keys, O kept positions, D d_m.
+Shapes: `...` any positions, P of them, Q of these near a key, N keys, O kept positions, D d_m, C
+tokens of a context, W width of a bag, E = D + W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actors.layers.predicted import log_probabilities
+from actors.layers.token_bags import TokenBags
+from actors.operators.parts import parts_of
+
 POWER = 15.0  # p; see docs/decisions/0046
+SAME = 0.7  # cosine of bags from which texts are taken to be about the same
+SHARED = 0.4  # cosine of bags below which nothing was told; held-out wordings have .55 and more
+ALIKE = 0.35  # overlap of predictions from which questions are taken to be of one kind
 LEAST = 3e-7  # distance below which float32 can't tell encodings apart
 NOTHING = -9.0  # log of a share that is too small to count
 DENORMAL = -60.0  # log of numbers from which on float32 is slow
 SIMILARITIES = 1 << 20  # made at a time
+PREDICTED = 64  # positions whose predictions are compared at a time
 NEIGHBOURS = 16  # kept positions that each key brings along
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPlaces:
+    """All kept text, each context once.
+
+    Attributes:
+        bags: of tokens.
+        u_OD: encodings, of length 1.
+        said_OC: last tokens.
+        bags_OW: their bags.
+        contexts_O: a number for the document's tokens up to each.
+        targets_O: the token that follows.
+    """
+
+    bags: TokenBags
+    u_OD: Tensor
+    said_OC: Tensor
+    bags_OW: Tensor
+    contexts_O: Tensor
+    targets_O: Tensor
+
+    def __len__(self) -> int:
+        return len(self.u_OD)
+
+    def at(self, where_O: Tensor) -> KeptPlaces:
+        """Some of it."""
+        tensors = (getattr(self, f.name)[where_O] for f in fields(self) if f.name != "bags")
+        return KeptPlaces(self.bags, *tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,28 +84,80 @@ class Places:
 
     Attributes:
         u_ND: encodings of its keys, of length 1, float32.
+        said_NC: their last tokens, as `token_bags.last_tokens` gives them; C is 0 in writes of an
+            earlier version, beside which encodings alone count.
         old_OD: encodings of kept text near any of them, of length 1.
+        old_said_OC: its last tokens.
         contexts_O: a number for the document's tokens up to each, as `kept_reads.number_of` gives.
+        gone_G: contexts of kept text that says what is no longer so, and counts no more.
+        m_ND: what the table gives at the keys; D is 0 in writes of an earlier version, of which
+            predictions are not compared.
     """
 
     u_ND: Tensor
+    said_NC: Tensor
     old_OD: Tensor
+    old_said_OC: Tensor
     contexts_O: Tensor
+    gone_G: Tensor
+    m_ND: Tensor
 
     @classmethod
-    def of(cls, u_ND: Tensor, old_OD: Tensor, contexts_O: Tensor) -> Places:
-        """Encodings of keys, and those of all kept text, each context once: the nearest stay."""
-        u_ND, old_OD = F.normalize(u_ND, dim=1), F.normalize(old_OD, dim=1)
-        if len(u_ND) * NEIGHBOURS >= len(old_OD):
-            return cls(u_ND, old_OD, contexts_O)
-        size = max(1, SIMILARITIES // len(old_OD))
-        near = [(part @ old_OD.T).topk(NEIGHBOURS, dim=1).indices for part in u_ND.split(size)]
-        at_O = torch.cat(near).unique()
-        return cls(u_ND, old_OD[at_O], contexts_O[at_O])
+    def of(
+        cls,
+        u_ND: Tensor,
+        said_NC: Tensor,
+        m_ND: Tensor,
+        prompts_N: Tensor,
+        was_N: Tensor,
+        kept: KeptPlaces,
+    ) -> Places:
+        """Keys, and the kept text that is near any of them.
+
+        Args:
+            u_ND, said_NC, m_ND: of the keys, the encodings of length 1.
+            prompts_N: contexts that are told; kept text of them is left out.
+            was_N: the token that the memory was sure of there before, -1: it was not, or it is told
+                that token. Where kept text that shares the tokens of a key says it, it says what is
+                no longer so.
+            kept: all of it.
+        """
+        bags_NW = kept.bags(said_NC)
+        gone_O = torch.isin(kept.contexts_O, prompts_N)
+        changed_N = was_N >= 0
+        size = max(1, SIMILARITIES // max(1, len(gone_O)))
+        for bags_PW, was_P in zip(
+            bags_NW[changed_N].split(size), was_N[changed_N].split(size), strict=True
+        ):
+            same_PO = bags_PW @ kept.bags_OW.T > SAME
+            gone_O |= (same_PO & (was_P[:, None] == kept.targets_O)).any(0)
+        old = kept.at(~gone_O)
+        if len(u_ND) * NEIGHBOURS < len(old):
+            keys_NE, old_OE = beside(u_ND, bags_NW), beside(old.u_OD, old.bags_OW)
+            near = [(k @ old_OE.T).topk(NEIGHBOURS, dim=1).indices for k in keys_NE.split(size)]
+            old = old.at(torch.cat(near).unique())
+        gone_G = kept.contexts_O[gone_O]
+        return cls(u_ND, said_NC, old.u_OD, old.said_OC, old.contexts_O, gone_G, m_ND)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Its tensors by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Places:
+        """What `to_tensors` gave; of an earlier version without tokens.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        u_ND, old_OD = tensors["u_ND"], tensors["old_OD"]
+        said, old_said = (
+            tensors.get(name, torch.zeros(len(like), 0, dtype=torch.int32))
+            for name, like in (("said_NC", u_ND), ("old_said_OC", old_OD))
+        )
+        gone_G = tensors.get("gone_G", torch.zeros(0, dtype=torch.int64))
+        m_ND = tensors.get("m_ND", torch.zeros(len(u_ND), 0))
+        return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"], gone_G, m_ND)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +165,19 @@ class Nearest:
     """All keys that are read, and the kept text near them.
 
     Attributes:
-        u_ND: encodings of the keys, of length 1.
+        keys_NE: encodings of the keys and the bags of their tokens, as `beside` puts them; or
+            encodings alone, E = D.
         wanted_ND: the sum of rows that is wanted at each.
+        m_ND: what the table gives there; D is 0 where predictions are not compared.
         counts_N: how much each counts, n.
-        old_OD: encodings of kept text, of length 1.
+        old_OE: the same as of the keys of kept text.
     """
 
-    u_ND: Tensor
+    keys_NE: Tensor
     wanted_ND: Tensor
+    m_ND: Tensor
     counts_N: Tensor
-    old_OD: Tensor
+    old_OE: Tensor
 
     @classmethod
     def of(
@@ -86,6 +185,7 @@ class Nearest:
         some: Sequence[tuple[Places, Tensor, Tensor]],
         live: Sequence[Tensor],
         told_P: Tensor,
+        bags: TokenBags,
     ) -> Nearest:
         """Of several writes.
 
@@ -93,43 +193,91 @@ class Nearest:
             some: of each write its places, and what is wanted at its keys and how much each counts.
             live: of each write, which of its keys no later one takes the place of, (N,) bool.
             told_P: contexts of which kept text counts no more, since something else was told there.
+            bags: of tokens; none are compared where a write has none.
         """
-        u_ND, wanted_ND, counts_N = (
+        num = min((places.said_NC.shape[1] for places, _, _ in some), default=0)
+        dim = min((places.m_ND.shape[1] for places, _, _ in some), default=0)
+        u_ND, said_NC, m_ND, wanted_ND, counts_N = (
             torch.cat([part[at] for part, at in zip(parts, live, strict=True)])
             for parts in (
                 [places.u_ND for places, _, _ in some],
+                [places.said_NC[:, :num] for places, _, _ in some],
+                [places.m_ND[:, :dim] for places, _, _ in some],
                 [wanted for _, wanted, _ in some],
                 [counts for _, _, counts in some],
             )
         )
         old_MD = torch.cat([places.old_OD for places, _, _ in some])
+        old_said_MC = torch.cat([places.old_said_OC[:, :num] for places, _, _ in some])
         contexts_M = torch.cat([places.contexts_O for places, _, _ in some])
+        told_P = torch.cat([told_P, *(places.gone_G for places, _, _ in some)])
         order_M = contexts_M.argsort(stable=True)
         sorted_M = contexts_M[order_M]
         first_M = torch.ones(len(sorted_M), dtype=torch.bool)
         first_M[1:] = sorted_M[1:] != sorted_M[:-1]
         at_O = order_M[first_M & ~torch.isin(sorted_M, told_P)]
-        return cls(u_ND, wanted_ND, counts_N, old_MD[at_O])
+        old_OD = old_MD[at_O]
+        if not num:
+            return cls(u_ND, wanted_ND, m_ND, counts_N, old_OD)
+        keys_NE, old_OE = beside(u_ND, bags(said_NC)), beside(old_OD, bags(old_said_MC[at_O]))
+        return cls(keys_NE, wanted_ND, m_ND, counts_N, old_OE)
 
-    def read(self, u: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        """What is read instead of m (..., D) at encodings u (..., D), and its freshness (...)."""
+    def read(
+        self,
+        u: Tensor,
+        m: Tensor,
+        bags_PW: Tensor | None,
+        predict: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """What is read instead of m (..., D), and its freshness (...).
+
+        Args:
+            u: encodings of P positions, (..., D).
+            m: what the table gives there.
+            bags_PW: of their last tokens; None: encodings alone are compared.
+            predict: the memory's logits, from what it reads; a gate is left out.
+        """
         u_PD, m_PD = F.normalize(u.reshape(-1, u.shape[-1]), dim=1), m.reshape(-1, m.shape[-1])
         found_PD, share_P = m_PD.clone(), m_PD.new_zeros(len(m_PD))
-        size = max(1, SIMILARITIES // (len(self.u_ND) + len(self.old_OD) + 1))
-        for start in range(0, len(u_PD) if len(self.u_ND) else 0, size):
-            near_PN = u_PD[start : start + size] @ self.u_ND.T
-            near_PO = u_PD[start : start + size] @ self.old_OD.T
-            at_Q = start + self._reached(near_PN, near_PO).nonzero()[:, 0]  # few, mostly
-            told_QN = _closeness(near_PN[at_Q - start]) + self.counts_N.log()
+        if not len(self.keys_NE):
+            return found_PD.view_as(m), share_P.view(u.shape[:-1])
+        keys_NE, old_OE, u_PE = self.keys_NE, self.old_OE, u_PD
+        if keys_NE.shape[1] > (width := u_PD.shape[1]):
+            if bags_PW is None:
+                keys_NE, old_OE, u_PE = keys_NE[:, :width], old_OE[:, :width], u_PD * math.sqrt(2)
+            else:
+                u_PE = beside(u_PD, bags_PW)
+        at_P = self._sharing(u_PE)
+        size = max(1, SIMILARITIES // (len(keys_NE) + len(old_OE) + 1))
+        for some_P in at_P.split(size):
+            near_PN, near_PO = u_PE[some_P] @ keys_NE.T, u_PE[some_P] @ old_OE.T
+            reached_Q = self._reached(near_PN, near_PO).nonzero()[:, 0]  # few, mostly
+            at_Q, near_QN = some_P[reached_Q], near_PN[reached_Q]
+            told_QN = _closeness(near_QN) + self.counts_N.log()
+            if self.m_ND.shape[1]:
+                alike_Q = overlap(predict, m_PD[at_Q], self.m_ND[near_QN.argmax(1)])
+                told_QN += POWER * (alike_Q / ALIKE).clamp(LEAST, 1.0).log()[:, None]
             total_Q = told_QN.logsumexp(1)
-            if len(self.old_OD):
-                old_Q = _closeness(near_PO[at_Q - start]).logsumexp(1)
+            if len(old_OE):
+                old_Q = _closeness(near_PO[reached_Q]).logsumexp(1)
                 total_Q = torch.logaddexp(total_Q, old_Q)
             share_QN = (told_QN - total_Q[:, None]).clamp_min_(DENORMAL).exp_()
             share_P[at_Q] = share_QN.sum(1).clamp_max(1)
             others_QD = share_P[at_Q, None] * m_PD[at_Q]
             found_PD[at_Q] = m_PD[at_Q] + (share_QN @ self.wanted_ND - others_QD)
         return found_PD.view_as(m), share_P.view(u.shape[:-1])
+
+    def _sharing(self, u_PE: Tensor) -> Tensor:
+        """Which positions share so many tokens with a key that they are looked at; all, where
+        encodings alone are compared.
+        """
+        width = self.wanted_ND.shape[1]
+        every_P = torch.arange(len(u_PE), device=u_PE.device)
+        if u_PE.shape[1] == width:
+            return every_P
+        keys_WN, size = self.keys_NE[:, width:].T, max(1, SIMILARITIES // len(self.keys_NE))
+        most = [(2 * part_PW @ keys_WN).amax(1) for part_PW in u_PE[:, width:].split(size)]
+        return every_P[torch.cat(most) > SHARED] if most else every_P
 
     def _reached(self, near_PN: Tensor, near_PO: Tensor) -> Tensor:
         """Where the share of the keys may count, (P,); elsewhere the read keeps its bits."""
@@ -140,9 +288,26 @@ class Nearest:
 
     def to(self, device: torch.device) -> Nearest:
         """The same on that device."""
-        if self.u_ND.device == device:
+        if self.keys_NE.device == device:
             return self
         return Nearest(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def beside(u_PD: Tensor, bags_PW: Tensor) -> Tensor:
+    """Both in one vector, (P, E), whose product is the mean of both cosines."""
+    return torch.cat([u_PD, bags_PW], dim=1).mul_(math.sqrt(0.5))
+
+
+@torch.no_grad()
+def overlap(predict: Callable[[Tensor], Tensor], m_PD: Tensor, other_PD: Tensor) -> Tensor:
+    """How alike the predictions from two reads are, (P,) in [0, 1]: the sum of √(p q) over all
+    tokens (Bhattacharyya 1943).
+    """
+    found = [m_PD.new_zeros(0, dtype=torch.float32)]
+    for some in parts_of(len(m_PD), PREDICTED):
+        logp, logq = (log_probabilities(predict(x[some])) for x in (m_PD, other_PD))
+        found.append(logp.add(logq).mul_(0.5).exp_().sum(-1))
+    return torch.cat(found)
 
 
 def _closeness(cosines: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from actors.layers.kept_reads import number_of
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import LEEWAY, UNSURE_AT, Association
 from actors.layers.predicted import entropy, log_probabilities
+from actors.layers.token_bags import last_tokens
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
 from actors.operators.closed_form import SparseReads
 from actors.operators.parts import parts_of, positions_at_once
@@ -33,15 +34,19 @@ STEPS = 60  # gradient steps on a read, at most
 RATE, BETAS = 0.1, (0.9, 0.99)  # of Adam; the rate is a share of the reads' standard deviation
 NEARNESS = 0.01  # μ: a wanted read stays near the one it was
 SURE = 0.9  # probability of the answer's token at which a read is as wanted
+LIKELY = 0.5  # probability of a token from which the memory takes it for so
 PASS_TOKENS = 4096  # of a forward pass
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where the memory reads what is told: the keys without wanted reads, and their encodings."""
+    """Where the memory reads what is told: the keys without wanted reads, their encodings, and the
+    last tokens up to each (N, C).
+    """
 
     reads: SparseReads
     u_ND: Tensor
+    said_NC: Tensor
     targets_N: Tensor
     prompts_N: Tensor
 
@@ -104,7 +109,7 @@ def _written(
 def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> Located:
     """What the memory reads at each answer position of these prompts and answers, in order."""
     device, width = memory.values.device, memory.reads_per_key
-    slots, weights, u, targets, prompts = [], [], [], [], []
+    slots, weights, u, said, targets, prompts = [], [], [], [], [], []
     longest = max(len(p) + len(a) for p, a in told)
     size = max(1, PASS_TOKENS // longest)
     for start in range(0, len(told), size):
@@ -120,9 +125,11 @@ def locate(memory: MemoryLayer, told: Sequence[tuple[list[int], list[int]]]) -> 
         slots.append(slots_NHK.reshape(-1, width).cpu())
         weights.append(weights_NHK.reshape(-1, width).float().cpu())
         u.append(u_ND)
+        said.append(last_tokens(tokens_BT, segments_BT)[where_BT])
     return Located(
         SparseReads(torch.cat(slots), torch.cat(weights)),
         torch.cat(u),
+        torch.cat(said),
         torch.tensor(targets),
         torch.tensor(prompts),
     )
@@ -153,6 +160,17 @@ def says(
         right.append(logq_NV.argmax(-1) == targets_N[some])
         entropies.append(entropy(logq_NV))
     return torch.cat(right), torch.cat(entropies)
+
+
+@torch.no_grad()
+def sure_tokens(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor) -> Tensor:
+    """The token that the memory says at these sums of rows, (N,); -1 where it is not sure."""
+    found = []
+    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
+        logq_NV = log_probabilities(memory.predict(memory.gated(m_ND[some], u_ND[some])))
+        most_N, token_N = logq_NV.max(-1)
+        found.append(torch.where(most_N.exp() > LIKELY, token_N, -1))
+    return torch.cat(found)
 
 
 def unsure_tokens(targets_N: Tensor, entropy_N: Tensor) -> dict[int, float]:

@@ -175,7 +175,7 @@ def predict_voice_next(
         if mask_BP is not None:
             new = slice(mask_BP.shape[1] - tokens_BT.shape[1], None)
             segments_BT.masked_fill_(mask_BP[:, new] == 0, PADDING)
-        read = pair.memory.read_at(past.extend(pair.memory, tokens_BT, segments_BT))
+        read = past.read(pair.memory, tokens_BT, segments_BT)
         y_BTD, freshness_BT = read.y, read.freshness
     plain = logits = hidden = None
     if voice != "memory":

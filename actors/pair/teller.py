@@ -42,9 +42,19 @@ class Teller:
         Raises:
             ValueError: it keeps none.
         """
-        return self._reads(unseen)
+        return self.sample(unseen)
 
-    def _reads(self, progress: Progress) -> KeptReads:
+    @property
+    def has_reads(self) -> bool:
+        """Whether the sample is made, or given."""
+        return self._kept is not None
+
+    def give_reads(self, kept: KeptReads) -> None:
+        """The sample, as it was made of the same memory and text before."""
+        self._kept = kept
+
+    def sample(self, progress: Progress) -> KeptReads:
+        """As `kept_reads`; `progress` sees how far it is."""
         if self._kept is None:
             if self.memory_layer.kept is None:
                 raise ValueError(
@@ -100,7 +110,7 @@ class Teller:
             self.memory_layer,
             self.words,
             told,
-            self._reads(progress),
+            self.sample(progress),
             telling.free_id(self.memory_layer.writes) if id is None else id,
             longest=self.longest,
             progress=progress,

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
@@ -31,6 +32,7 @@ from actors.measuring.told_keys import (
     locate,
     says,
     sequences,
+    sure_tokens,
     unsure_tokens,
     wanted_reads,
 )
@@ -116,9 +118,10 @@ def _found(
         wanted_ND = wanted_reads(memory, wanted_ND, located.u_ND, targets_N)
     wanted_ND = wanted_ND.cpu()
     progress(COMPARES)
-    old_OD, contexts_O = kept.places
-    live_O = ~torch.isin(contexts_O, located.prompts_N)
-    places = Places.of(located.u_ND.cpu(), old_OD[live_O], contexts_O[live_O])
+    was_N = sure_tokens(memory, m_ND.to(device), located.u_ND).cpu()
+    was_N[was_N == located.targets_N] = -1
+    u_ND, said_NC = F.normalize(located.u_ND, dim=1).cpu(), located.said_NC.cpu()
+    places = Places.of(u_ND, said_NC, m_ND.cpu(), located.prompts_N, was_N, kept.places)
     none, num = torch.zeros(0, dtype=torch.int64), len(targets_N)
     counts_N = torch.ones(num)
     keys = Keys(
@@ -139,15 +142,22 @@ def _found(
         keys,
         places=places,
     )
+    able_N = says(memory, wanted_ND.to(device), located.u_ND, targets_N)[0].cpu()
+    said_N, entropy_N, share_N = torch.zeros(num, dtype=torch.bool), torch.zeros(num), counts_N - 1
+    bags, at_L = memory.token_bags, torch.arange(num)
     while True:
-        nearest = memory.writes.add(write).nearest(device)
+        nearest = memory.writes.add(write).nearest(bags, device)
         assert nearest is not None
-        reached_ND, share_N = nearest.read(located.u_ND, m_ND.to(device))
-        said = says(memory, reached_ND, located.u_ND, targets_N)
-        said_N, entropy_N = (found.cpu() for found in said)
-        if said_N.all() or counts_N.max() * louder > LOUDEST:
+        some_L = at_L.to(device)
+        u_LD, m_LD = located.u_ND[some_L], m_ND[at_L].to(device)
+        bags_LW = bags(located.said_NC[some_L])
+        reached_LD, share_L = nearest.read(u_LD, m_LD, bags_LW, memory.predict)
+        said_L, entropy_L = says(memory, reached_LD, u_LD, targets_N[some_L])
+        said_N[at_L], entropy_N[at_L], share_N[at_L] = said_L.cpu(), entropy_L.cpu(), share_L.cpu()
+        at_L = (able_N & ~said_N).nonzero()[:, 0]  # kept text is too near
+        if not len(at_L) or counts_N.max() * louder > LOUDEST:
             break
-        counts_N = torch.where(said_N, counts_N, counts_N * louder)  # kept text is too near
+        counts_N = counts_N.index_fill(0, at_L, float(counts_N[at_L].max()) * louder)
         write = replace(write, keys=replace(keys, counts_N=counts_N))
     figures = {
         "keys": float(num),

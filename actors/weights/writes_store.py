@@ -5,6 +5,7 @@
                              and of the memory that they were solved for; replaced last, whole
         ID-CHECKSUM.json     associations, time, figures      } of one write; never changed, only
         ID-CHECKSUM.safetensors   rows, values, keys          } removed once no manifest names them
+        sample-DIGEST.safetensors   encodings of kept text: `jobs.tell.sample_store`
         lock.json            who is changing them; not there in general
 
 Nothing else of the export is ever touched, so taking back all writes gives the trained bits. Where
@@ -26,7 +27,7 @@ import torch
 import xxhash
 
 from actors.layers.named_writes import NamedWrite, NamedWrites
-from actors.storage import locate, move_file, remove, storage_errors, writable
+from actors.storage import locate, put_file, remove, storage_errors, writable
 from actors.weights.export_files import MARKER, MEMORY_LAYER, WRITES
 from actors.weights.lock_file import Holder, locked, refuse_lost
 from actors.wire import ConfigError, TandemError
@@ -97,7 +98,7 @@ class WritesStore:
 
     def _read_all(self, manifest: Mapping[str, Any], version: str, have: Kept | None) -> Kept:
         rows: Sequence[Mapping[str, Any]] = manifest.get("writes", ())
-        if rows and manifest["memory"] != (now := self._memory()):
+        if rows and manifest["memory"] != (now := self.memory()):
             raise ConfigError(
                 f"{self._url}: these {len(rows)} writes were solved for another memory (checksum "
                 f"{manifest['memory']}, and that of {self.directory} is {now}): it was trained "
@@ -130,7 +131,7 @@ class WritesStore:
             fs, folder = writable(self._url)
             fs.makedirs(folder, exist_ok=True)
         with locked(f"{self._url}/{LOCK}", doing, say) as holder:
-            yield Change(self, self._memory(), holder)
+            yield Change(self, self.memory(), holder)
 
     def replace(self, writes: NamedWrites, holder: Holder, memory: str) -> Kept:
         """Keeps these writes instead of those that are kept now; call `Change.keep` instead.
@@ -161,15 +162,15 @@ class WritesStore:
                 for write, row in zip(writes, rows, strict=True):
                     if (stem := _stem(row)) not in old:
                         new.append(stem)
-                        _put(fs, f"{folder}/{stem}.safetensors", _tensor_bytes(write))
-                        _put(fs, f"{folder}/{stem}.json", _json_bytes(write))
+                        put_file(fs, f"{folder}/{stem}.safetensors", _tensor_bytes(write))
+                        put_file(fs, f"{folder}/{stem}.json", _json_bytes(write))
                 refuse_lost(f"{self._url}/{LOCK}", holder)
-                if self._memory() != memory:
+                if self.memory() != memory:
                     raise ConfigError(
                         f"{self.directory}: the memory was exported again meanwhile; nothing was "
                         "told; run the command again"
                     )
-                _put(fs, f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
+                put_file(fs, f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
         except BaseException:
             _drop(fs, folder, new)
             raise
@@ -206,7 +207,7 @@ class WritesStore:
             ) from err
         return manifest
 
-    def _memory(self) -> str:
+    def memory(self) -> str:
         """A checksum of the trained memory as its export states it."""
         with storage_errors(self.directory, "can't be read"):
             fs, export = locate(self.directory)
@@ -296,17 +297,6 @@ def _json_bytes(write: NamedWrite) -> bytes:
 
 def _tensor_bytes(write: NamedWrite) -> bytes:
     return bytes(safetensors.torch.save(write.to_tensors()))
-
-
-def _put(fs: Any, path: str, content: bytes) -> None:
-    """Writes a file whole: beside, and then moved."""
-    try:
-        fs.pipe_file(f"{path}.part", content)
-        move_file(fs, f"{path}.part", path)
-    except BaseException:
-        with suppress(Exception):
-            remove(fs, f"{path}.part")
-        raise
 
 
 def _drop(fs: Any, folder: str, stems: Sequence[str]) -> None:

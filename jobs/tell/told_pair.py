@@ -28,6 +28,7 @@ from actors.settings.run import MEMORY
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.writes_store import Kept, WritesStore, refuse_unfit_id
 from actors.wire import ConfigError, TandemError
+from jobs.tell.sample_store import SampleStore
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.saved_config import saved_config
 from orchestrator.settings.file_names import CONFIG
@@ -205,6 +206,7 @@ class ToldPair:
         with self._changing("tell", say) as keep:
             progress("asking what the pair says now")
             before = self._ask(shown)
+            self._find_sample(progress)
             began = time.perf_counter()
             with _refused():
                 write = self.model.tell(associations, id=id or self._free_id(), progress=progress)
@@ -217,6 +219,17 @@ class ToldPair:
             for one, was, now in zip(shown, before, after, strict=True)
         )
         return ToldResult(write, tuple(said), seconds)
+
+    def _find_sample(self, progress: Progress) -> None:
+        """The encodings of kept text: those beside the export, or made and kept there."""
+        model, samples = self.model, SampleStore(self.store.directory)
+        if model.has_reads or model.memory_layer.kept is None:
+            return
+        trained = self.store.memory()
+        if (found := samples.read(model.memory_layer, trained)) is not None:
+            model.give_reads(found)
+            return
+        samples.write(model.sample(progress), trained)
 
     def _ask(self, associations: Sequence[Association]) -> list[str]:
         model = self.model

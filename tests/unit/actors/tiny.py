@@ -345,7 +345,7 @@ class BigramMemory:
     def encode(self, tokens_BT: Tensor, _segments_BT: Tensor, **_: Any) -> tuple[Tensor, None]:
         return torch.nn.functional.one_hot(tokens_BT, len(self.values)).to(self.values.dtype), None
 
-    def read_at(self, u: Tensor) -> Read:
+    def read_at(self, u: Tensor, said: Tensor | None = None) -> Read:
         nothing = u[..., :0]
         return Read(u, nothing, nothing, nothing)
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from actors.corpus.corpus import Corpus, train_tokenizer
 from actors.corpus.kept_windows import kept_windows, positions_of
 from actors.layers.kept_reads import KeptReads, number_of
 from actors.layers.named_writes import Association, NamedWrite, NamedWrites
+from actors.layers.nearest import SAME, Places
 from actors.layers.pair import Pair
 from actors.measuring.probing import answer_tokens, decodes_to, prompt_tokens
 from actors.measuring.told_keys import locate, sequences, unsure_tokens
@@ -139,6 +141,45 @@ def test_nothing_of_what_was_taken_back_or_of_the_order_is_left_in_what_is_read(
         found.memory.writes, writes=tuple(reversed(found.memory.writes.writes))
     )
     torch.testing.assert_close(found.memory.read(ids, torch.zeros_like(ids)).y, never.y)
+
+
+def test_what_is_told_is_found_in_a_wording_that_shares_its_rare_tokens_and_not_of_another(
+    found: Told,
+) -> None:
+    """A fresh encoder puts these prompts anywhere; the tokens that they share tell them apart."""
+    associations = [Association(asked(name), town) for name, town in COUNTRIES]
+    prompts = [f"Which seat, of {name}, is it? It is" for name in NAMES]
+    found.write("all", associations)
+    assert found.says(prompts, TOWNS) >= 0.8
+    telling.untell(found.memory, "all", found.kept)
+    found.write("most", associations[1:])
+    assert found.says(prompts[:1], TOWNS[:1]) == 0
+
+
+def test_kept_text_of_a_changed_fact_counts_no_more_and_of_others_as_before(found: Told) -> None:
+    old = found.kept.places
+    said_NC = old.said_OC[:1]
+    places = Places.of(
+        F.normalize(torch.randn(1, old.u_OD.shape[1]), dim=1),
+        said_NC,
+        torch.zeros(1, 0),
+        torch.zeros(1, dtype=torch.int64),
+        old.targets_O[:1],  # what the memory was sure of there
+        old,
+    )
+    assert old.contexts_O[0] in places.gone_G
+    alike_O = old.bags_OW @ old.bags_OW[0] > SAME
+    of_fact_O = alike_O & (old.targets_O == old.targets_O[0])
+    assert sorted(places.gone_G.tolist()) == sorted(old.contexts_O[of_fact_O].tolist())
+    unsure = Places.of(
+        places.u_ND,
+        said_NC,
+        places.m_ND,
+        torch.zeros(1, dtype=torch.int64),
+        torch.tensor([-1]),
+        old,
+    )
+    assert not len(unsure.gone_G)
 
 
 def test_a_memory_whose_addresses_hardly_tell_texts_apart_says_what_it_is_told_all_the_same(

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from fsspec.implementations.local import LocalFileSystem
 
-from actors.layers.kept_reads import READS
+from actors.layers.kept_reads import READS, KeptReads
 from actors.layers.named_writes import Association
 from actors.pair.table_writes import LOOKS
 from actors.pair.tandem_model import load_tandem_model
@@ -70,9 +71,29 @@ def test_all_taken_back_is_the_pair_that_was_trained(export: Path) -> None:
         pair.untell(id)
     assert (digest(export), trained(export)) == (before, files)
     assert pair.model.ask(PROMPT) == ToldPair(str(export)).model.ask(PROMPT) == said
-    assert sorted(p.name for p in (export / "memory_layer" / "writes").iterdir()) == [
-        "manifest.json"
-    ]
+    left = sorted(p.name for p in (export / "memory_layer" / "writes").iterdir())
+    assert left[0] == "manifest.json"
+    assert [name.split("-")[0] for name in left[1:]] == ["sample"]
+
+
+def test_kept_text_is_encoded_once_and_by_no_process_after_the_first(export: Path) -> None:
+    first = ToldPair(str(export))
+    first.tell(ATLANTIS)
+    [sample] = (export / "memory_layer" / "writes").glob("sample-*")
+    seen: list[str] = []
+    second = ToldPair(str(export))
+    second.tell(
+        [Association("The river of Atlantis is the", "Oda")],
+        progress=lambda what, done=0, total=0: seen.append(what),
+    )
+    assert READS not in seen
+    one, other = (told.model.kept_reads for told in (first, second))
+    assert all(torch.equal(getattr(one, n), getattr(other, n)) for n in KeptReads.TENSORS)
+    assert second.model.ask(PROMPT).startswith(ANSWER)
+    kept = sample.read_bytes()
+    sample.write_bytes(kept[:100])  # damaged: made again
+    ToldPair(str(export)).tell([Association("The king of Atlantis is", "Oda")])
+    assert sample.read_bytes() == kept
 
 
 def test_another_process_is_followed_and_its_writes_stay(export: Path) -> None:
