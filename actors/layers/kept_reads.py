@@ -162,8 +162,8 @@ class KeptReads:
 
     def at(self, where_M: Tensor) -> KeptReads:
         """Some of them."""
-        some = (getattr(self, name)[where_M] for name in self.TENSORS)
-        return KeptReads(self.memory, *some, self.most_solved)
+        u_MD, targets_M, contexts_M, said_MC = (getattr(self, n)[where_M] for n in self.TENSORS)
+        return KeptReads(self.memory, u_MD, targets_M, contexts_M, said_MC, self.most_solved)
 
 
 def _contexts(windows: Windows) -> npt.NDArray[np.int64]:

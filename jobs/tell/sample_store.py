@@ -50,7 +50,8 @@ class SampleStore:
                 fs, folder = locate(self._url)
                 found = fs.cat_file(f"{folder}/{_name(memory.kept, trained)}")
             tensors = safetensors.torch.load(found)
-            return KeptReads(memory, *(tensors[name] for name in KeptReads.TENSORS))
+            u_MD, targets_M, contexts_M, said_MC = (tensors[name] for name in KeptReads.TENSORS)
+            return KeptReads(memory, u_MD, targets_M, contexts_M, said_MC)
         return None
 
     def write(self, reads: KeptReads, trained: str) -> None:
