@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from actors.layers.causal_lm import build_model
 from actors.layers.data_layer import DataLayer, DataOutput
 from actors.layers.memory_layer import MemoryLayer, Read
+from actors.layers.named_writes import NamedWrites
 from actors.layers.pair import Pair
 from actors.operators.packed_attention import Documents
 from actors.settings.corpus import CorpusSpec
@@ -338,6 +339,8 @@ class BigramData:
 
 class BigramMemory:
     """A memory layer that knows for each token what comes next."""
+
+    writes = NamedWrites()
 
     def __init__(self, table_VV: Tensor) -> None:
         self.values = table_VV
