@@ -3,9 +3,9 @@ was told than to any of the text that the memory keeps, the memory reads what is
 
     distance            d_i = 1 − cos(u, k_i), where the cosine is the mean of that of encodings and
                         that of the bags of the last tokens (`token_bags`)
-                        times 0.35 / o where the memory's own prediction overlaps by o < 0.35 with
-                        that at the nearest key: it takes this for another question
     share of key i      s_i = n_i d_i^−p / Z,   Z over all keys and all kept text
+                        times (o / 0.3)^8 where the memory's own prediction overlaps by o < 0.3 with
+                        that at the nearest key: it takes this for another question
     what is read        m + Σ_i s_i (wanted_i − m)
     freshness           Σ_i s_i
 
@@ -40,7 +40,8 @@ from actors.operators.parts import parts_of
 POWER = 15.0  # p; see docs/decisions/0046
 SAME = 0.7  # cosine of bags from which texts are taken to be about the same
 SHARED = 0.4  # cosine of bags below which nothing was told; held-out wordings have .55 and more
-ALIKE = 0.35  # overlap of predictions from which questions are taken to be of one kind
+ALIKE = 0.3  # overlap of predictions from which questions are taken to be of one kind
+UNLIKE = 8.0  # power of it over ALIKE, below: docs/decisions/0050
 LEAST = 3e-7  # distance below which float32 can't tell encodings apart
 NOTHING = -9.0  # log of a share that is too small to count
 DENORMAL = -60.0  # log of numbers from which on float32 is slow
@@ -254,14 +255,14 @@ class Nearest:
             reached_Q = self._reached(near_PN, near_PO).nonzero()[:, 0]  # few, mostly
             at_Q, near_QN = some_P[reached_Q], near_PN[reached_Q]
             told_QN = _closeness(near_QN) + self.counts_N.log()
-            if self.m_ND.shape[1]:
-                alike_Q = overlap(predict, m_PD[at_Q], self.m_ND[near_QN.argmax(1)])
-                told_QN += POWER * (alike_Q / ALIKE).clamp(LEAST, 1.0).log()[:, None]
             total_Q = told_QN.logsumexp(1)
             if len(old_OE):
                 old_Q = _closeness(near_PO[reached_Q]).logsumexp(1)
                 total_Q = torch.logaddexp(total_Q, old_Q)
             share_QN = (told_QN - total_Q[:, None]).clamp_min_(DENORMAL).exp_()
+            if self.m_ND.shape[1]:
+                alike_Q = overlap(predict, m_PD[at_Q], self.m_ND[near_QN.argmax(1)])
+                share_QN *= (alike_Q / ALIKE).clamp_max(1.0).pow(UNLIKE)[:, None]
             share_P[at_Q] = share_QN.sum(1).clamp_max(1)
             others_QD = share_P[at_Q, None] * m_PD[at_Q]
             found_PD[at_Q] = m_PD[at_Q] + (share_QN @ self.wanted_ND - others_QD)

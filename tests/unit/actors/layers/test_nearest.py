@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.layers.nearest import ALIKE, POWER, Nearest, overlap
+from actors.layers.nearest import ALIKE, UNLIKE, Nearest, overlap
 
 DIM, IDS = 3, 4
 LOGITS = 2.0 * torch.eye(DIM, IDS)
@@ -46,8 +46,8 @@ def test_a_place_counts_less_where_the_memory_expects_another_kind_of_answer() -
     alike = sum(math.sqrt(a * b) for a, b in zip(p.tolist(), q.tolist(), strict=True))
     assert alike < ALIKE
     torch.testing.assert_close(overlap(predict, there[None], here[None]).item(), alike)
-    odds = (alike / ALIKE) ** POWER
-    assert share(nearest(there[None]), here) == pytest.approx(odds / (1 + odds), rel=1e-3)
+    want = 0.5 * (alike / ALIKE) ** UNLIKE
+    assert share(nearest(there[None]), here) == pytest.approx(want, rel=1e-3)
 
 
 def test_predictions_are_compared_position_by_position_in_any_number() -> None:
