@@ -27,7 +27,7 @@ LEAST_BLOCKS = 40  # so that some of a short text is held out too
 LEAST_BLOCK_BYTES, MOST_BLOCK_BYTES = 256, 16384
 FIRST_BYTES = 1 << 16
 TOKENS_PER_SENTENCE = 14  # of a fact in one wording, its marks included; about
-EPOCHS = 4
+EPOCHS, FACT_EPOCHS = 4, 7  # of text; of facts, of which every one is to be learned
 LEAST_STEPS, MOST_STEPS = 80, 2000
 BYTES_PER_TOKEN = 4
 
@@ -91,8 +91,8 @@ def fitting_block_bytes(paths: Sequence[str], most: int = MOST_BLOCK_BYTES) -> i
 
 
 def fitting_steps(corpus: CorpusSpec, batch_size: int, seed: int) -> int:
-    """Steps of a memory beside a model that is there already: `EPOCHS` of the corpus by its size,
-    within bounds.
+    """Steps of a memory beside a model that is there already: so many epochs of the corpus by its
+    size, within bounds.
 
     Args:
         corpus: that is learned.
@@ -105,10 +105,13 @@ def fitting_steps(corpus: CorpusSpec, batch_size: int, seed: int) -> int:
     if corpus.kind == "facts":
         table = FactTable.read(corpus, expand_paths(corpus.paths), seed)
         num = sum(len(table.train_wordings[fact.relation]) for fact in table.facts)
-        size = num * TOKENS_PER_SENTENCE
+        size, epochs = num * TOKENS_PER_SENTENCE, FACT_EPOCHS
     else:
-        size = sum(file.size for file in list_files(corpus.paths)) // BYTES_PER_TOKEN
-    return min(MOST_STEPS, max(LEAST_STEPS, EPOCHS * size // (batch_size * corpus.window)))
+        size, epochs = (
+            sum(file.size for file in list_files(corpus.paths)) // BYTES_PER_TOKEN,
+            EPOCHS,
+        )
+    return min(MOST_STEPS, max(LEAST_STEPS, epochs * size // (batch_size * corpus.window)))
 
 
 def any_corpus(config: Config, path: str, templates: str | None) -> CorpusSpec:

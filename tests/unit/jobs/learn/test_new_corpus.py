@@ -76,9 +76,11 @@ def test_beside_a_model_that_stays_the_corpus_says_how_long_it_is_learned(
     assert default_steps(of_facts, many) == STEPS
     beside = make_config({"corpus": of_facts.corpus.model_dump(), **kept_model(tmp_path)})
     assert beside.data.layer.keeps_model
-    # 200 facts in 4 wordings of 14 tokens, four times, in batches of 16 windows of 48
-    assert default_steps(beside, many) == fitting_steps(many, 16, 0) == LEAST_STEPS
-    assert fitting_steps(many, 2, 0) == 4 * 200 * 4 * 14 // (2 * 48)
+    # 200 facts in 4 wordings of 14 tokens, seven times, in batches of 16 windows of 48
+    assert (
+        default_steps(beside, many) == fitting_steps(many, 16, 0) == 7 * 200 * 4 * 14 // (16 * 48)
+    )
+    assert fitting_steps(many, 64, 0) == LEAST_STEPS
 
 
 def test_a_path_is_relative_to_the_working_directory(
