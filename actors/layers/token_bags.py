@@ -58,9 +58,7 @@ class TokenBags:
         device = said_PC.device
         if not said_PC.numel():
             return torch.zeros(len(said_PC), WIDTH, device=device)
-        sorted_PC = said_PC.long().sort(dim=1).values
-        new_PC = sorted_PC > 0
-        new_PC[:, 1:] &= sorted_PC[:, 1:] != sorted_PC[:, :-1]
+        sorted_PC, new_PC = _different(said_PC)
         seen_V = torch.zeros(int(sorted_PC.max()) + 1, dtype=torch.bool, device=device)
         seen_V[sorted_PC.flatten()] = True
         ids_U, at_PC = seen_V.nonzero()[:, 0], (seen_V.long().cumsum(0) - 1)[sorted_PC]
@@ -84,6 +82,22 @@ def last_tokens(tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
     return (tokens_BS.unfold(1, TOKENS, 1) * same_BTC).flip(2).int()
 
 
+def set_numbers(said_PC: Tensor) -> Tensor:
+    """A number for the different tokens of each context, (P,) int64: bags of contexts with other
+    numbers differ by far more than float32 rounds.
+    """
+    sorted_PC, new_PC = _different(said_PC)
+    return (_hashed(sorted_PC) * new_PC).sum(1)
+
+
+def _different(said_PC: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens of each context in ascending order, and which of them are its first of a kind."""
+    sorted_PC = said_PC.long().sort(dim=1).values
+    new_PC = sorted_PC > 0
+    new_PC[:, 1:] &= sorted_PC[:, 1:] != sorted_PC[:, :-1]
+    return sorted_PC, new_PC
+
+
 def signs(ids_U: Tensor) -> Tensor:
     """128 signs of each token, (U, W) float32, the same everywhere."""
     bits_W = torch.arange(WORD, device=ids_U.device)
@@ -92,14 +106,14 @@ def signs(ids_U: Tensor) -> Tensor:
     return (2 * bits_UW - 1).float() / math.sqrt(WIDTH)
 
 
-def _hashed(x_U: Tensor) -> Tensor:
+def _hashed(x: Tensor) -> Tensor:
     """SplitMix64 (Steele et al. 2014) of each number; int64 overflows as it has to."""
-    z_U = x_U * -7046029254386353131 + -7046029254386353131
+    z = x * -7046029254386353131 + -7046029254386353131
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        z_U = (z_U ^ _shifted(z_U, shift)) * factor
-    return z_U ^ _shifted(z_U, 31)
+        z = (z ^ _shifted(z, shift)) * factor
+    return z ^ _shifted(z, 31)
 
 
-def _shifted(x_U: Tensor, by: int) -> Tensor:
+def _shifted(x: Tensor, by: int) -> Tensor:
     """Bits moved to the right, zeros after them."""
-    return (x_U >> by) & ((1 << (64 - by)) - 1)
+    return (x >> by) & ((1 << (64 - by)) - 1)

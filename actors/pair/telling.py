@@ -21,11 +21,13 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association, Keys, NamedWrite, NamedWrites
-from actors.layers.nearest import Places
+from actors.layers.nearest import KeptPlaces, Places
+from actors.layers.token_bags import set_numbers
 from actors.machine.progress import Progress, unseen
 from actors.measuring.told_keys import (
     Located,
@@ -121,7 +123,8 @@ def _found(
     was_N = sure_tokens(memory, m_ND.to(device), located.u_ND).cpu()
     was_N[was_N == located.targets_N] = -1
     u_ND, said_NC = F.normalize(located.u_ND, dim=1).cpu(), located.said_NC.cpu()
-    places = Places.of(u_ND, said_NC, m_ND.cpu(), located.prompts_N, was_N, kept.places)
+    old = kept.places
+    places = Places.of(u_ND, said_NC, m_ND.cpu(), located.prompts_N, was_N, old)
     none, num = torch.zeros(0, dtype=torch.int64), len(targets_N)
     counts_N = torch.ones(num)
     keys = Keys(
@@ -142,10 +145,12 @@ def _found(
         keys,
         places=places,
     )
-    able_N = says(memory, wanted_ND.to(device), located.u_ND, targets_N)[0].cpu()
-    said_N, entropy_N, share_N = torch.zeros(num, dtype=torch.bool), torch.zeros(num), counts_N - 1
-    bags, at_L = memory.token_bags, torch.arange(num)
-    while True:
+    able_N, entropy_N = (
+        x.cpu() for x in says(memory, wanted_ND.to(device), located.u_ND, targets_N)
+    )
+    said_N, share_N = able_N.clone(), torch.ones(num)
+    bags, at_L = memory.token_bags, _crowded(memory.writes, said_NC, old)
+    while len(at_L):
         nearest = memory.writes.add(write).nearest(bags, device)
         assert nearest is not None
         some_L = at_L.to(device)
@@ -155,10 +160,11 @@ def _found(
         said_L, entropy_L = says(memory, reached_LD, u_LD, targets_N[some_L])
         said_N[at_L], entropy_N[at_L], share_N[at_L] = said_L.cpu(), entropy_L.cpu(), share_L.cpu()
         at_L = (able_N & ~said_N).nonzero()[:, 0]  # kept text is too near
-        if not len(at_L) or counts_N.max() * louder > LOUDEST:
+        if counts_N.max() * louder > LOUDEST:
             break
-        counts_N = counts_N.index_fill(0, at_L, float(counts_N[at_L].max()) * louder)
-        write = replace(write, keys=replace(keys, counts_N=counts_N))
+        if len(at_L):
+            counts_N = counts_N.index_fill(0, at_L, float(counts_N[at_L].max()) * louder)
+            write = replace(write, keys=replace(keys, counts_N=counts_N))
     figures = {
         "keys": float(num),
         "kept": float(len(places.old_OD)),
@@ -166,6 +172,18 @@ def _found(
         "entropy": float(entropy_N.quantile(SURELY)),
     }
     return replace(write, figures=figures, unsure=unsure_tokens(located.targets_N, entropy_N))
+
+
+def _crowded(writes: NamedWrites, said_NC: Tensor, old: KeptPlaces) -> Tensor:
+    """The keys (L,) at which something else may be read: a context of the same tokens is kept, or
+    was told. At all others what is wanted there is read: nothing else is as near.
+    """
+    others = [write.places.said_NC for write in writes if write.places is not None]
+    if any(not said.shape[1] for said in others):  # beside one, encodings alone are compared
+        return torch.arange(len(said_NC))
+    numbers = [set_numbers(said) for said in (said_NC, old.said_OC, *others)]
+    _, at_M, num_M = torch.cat(numbers).unique(return_inverse=True, return_counts=True)
+    return (num_M[at_M[: len(said_NC)]] > 1).nonzero()[:, 0]
 
 
 def free_id(writes: NamedWrites) -> str:

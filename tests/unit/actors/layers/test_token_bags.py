@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from actors.corpus.windows import Windows
-from actors.layers.token_bags import TOKENS, TokenBags, last_tokens, signs
+from actors.layers.token_bags import TOKENS, TokenBags, last_tokens, set_numbers, signs
 
 BITS = (1 << 64) - 1
 # Shapes: P positions, C tokens of a context, W width of a bag.
@@ -64,3 +64,9 @@ def test_what_was_said_last_is_of_the_document_alone_and_no_further_back_than_a_
     found_BTC = last_tokens(tokens, segments)
     assert found_BTC[0, 29].tolist() == [token + 1 for token in range(30, 30 - TOKENS, -1)]
     assert found_BTC[0, 31].tolist() == [33, 32] + [0] * (TOKENS - 2)
+
+
+def test_contexts_of_the_same_tokens_alone_have_one_number() -> None:
+    numbers_P = set_numbers(said([3, 4, 5], [5, 3, 4], [3, 5, 4, 4, 3], [3, 4, 6], [3, 4]))
+    assert numbers_P[0] == numbers_P[1] == numbers_P[2]
+    assert len(set(numbers_P.tolist())) == 3

@@ -156,6 +156,23 @@ def test_what_is_told_is_found_in_a_wording_that_shares_its_rare_tokens_and_not_
     assert found.says(prompts[:1], TOWNS[:1]) == 0
 
 
+def test_keys_of_whose_tokens_there_is_no_other_text_are_read_as_they_are_wanted(
+    found: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    associations = [Association(asked(name), town) for name, town in COUNTRIES]
+    quick = found.write("all", associations)
+    found.memory.writes = NamedWrites()
+    assert quick.places is not None
+    looked_at = telling._crowded(found.memory.writes, quick.places.said_NC, found.kept.places)
+    assert len(looked_at) < len(quick.keys.targets_N)
+    monkeypatch.setattr(telling, "_crowded", lambda _, said_NC, __: torch.arange(len(said_NC)))
+    slow = found.write("all", associations)
+    assert torch.equal(quick.keys.counts_N, slow.keys.counts_N)
+    for name, value in slow.figures.items():
+        if name != "seconds":
+            assert quick.figures[name] == pytest.approx(value, rel=1e-3), name
+
+
 def test_kept_text_of_a_changed_fact_counts_no_more_and_of_others_as_before(found: Told) -> None:
     old = found.kept.places
     said_NC = old.said_OC[:1]
