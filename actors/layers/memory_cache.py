@@ -111,27 +111,28 @@ class MemoryCache(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
         if self.state is not None and bool((segments_BT != PADDING).all()):
             u_BTD, self.state = memory.encode(tokens_BT, segments_BT, self.state)
             return u_BTD
-        order_BP = (self.segments_BP != PADDING).byte().argsort(dim=1, stable=True)
-        u_BPD, self.state = memory.encode(  # with all padding moved to the left
-            self.tokens_BP.gather(1, order_BP), self.segments_BP.gather(1, order_BP)
-        )
-        back_BP1 = order_BP.argsort(dim=1).unsqueeze(-1)
-        return u_BPD.gather(1, back_BP1.expand_as(u_BPD))[:, past:]
+        tokens_BP, segments_BP, back_BP = self._padded_left()
+        u_BPD, self.state = memory.encode(tokens_BP, segments_BP)
+        return u_BPD.gather(1, back_BP.unsqueeze(-1).expand_as(u_BPD))[:, past:]
 
     def read(self, memory: MemoryLayer, tokens_BT: Tensor, segments_BT: Tensor) -> Read:
         """What is read at the next tokens, which are kept; arguments as of `extend`."""
         u_BTD = self.extend(memory, tokens_BT, segments_BT)
         if not memory.writes.by_nearness:
             return memory.read_at(u_BTD)
+        tokens_BP, segments_BP, back_BP = self._padded_left()
+        said_BPC = last_tokens(tokens_BP, segments_BP)
+        back_BT1 = back_BP[:, -tokens_BT.shape[1] :, None]
+        said_BTC = said_BPC.gather(1, back_BT1.expand(-1, -1, said_BPC.shape[2]))
+        return memory.read_at(u_BTD, said_BTC)
+
+    def _padded_left(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens and segments (B, P) with all padding moved to the left, and where each is now."""
         assert self.tokens_BP is not None
         assert self.segments_BP is not None
         order_BP = (self.segments_BP != PADDING).byte().argsort(dim=1, stable=True)
-        said_BPC = last_tokens(
-            self.tokens_BP.gather(1, order_BP), self.segments_BP.gather(1, order_BP)
-        )
-        back_BT1 = order_BP.argsort(dim=1)[:, -tokens_BT.shape[1] :, None]
-        said_BTC = said_BPC.gather(1, back_BT1.expand(-1, -1, said_BPC.shape[2]))
-        return memory.read_at(u_BTD, said_BTC)
+        tokens_BP = self.tokens_BP.gather(1, order_BP)
+        return tokens_BP, self.segments_BP.gather(1, order_BP), order_BP.argsort(dim=1)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Continues with these rows, in this order."""

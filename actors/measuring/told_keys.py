@@ -12,7 +12,7 @@ ids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -155,8 +155,7 @@ def says(
     entropy of what it predicts there, (N,), nats.
     """
     right, entropies = [], []
-    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
-        logq_NV = log_probabilities(memory.predict(memory.gated(m_ND[some], u_ND[some])))
+    for some, logq_NV in _predictions(memory, m_ND, u_ND):
         right.append(logq_NV.argmax(-1) == targets_N[some])
         entropies.append(entropy(logq_NV))
     return torch.cat(right), torch.cat(entropies)
@@ -166,11 +165,16 @@ def says(
 def sure_tokens(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor) -> Tensor:
     """The token that the memory says at these sums of rows, (N,); -1 where it is not sure."""
     found = []
-    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
-        logq_NV = log_probabilities(memory.predict(memory.gated(m_ND[some], u_ND[some])))
+    for _, logq_NV in _predictions(memory, m_ND, u_ND):
         most_N, token_N = logq_NV.max(-1)
         found.append(torch.where(most_N.exp() > LIKELY, token_N, -1))
     return torch.cat(found)
+
+
+def _predictions(memory: MemoryLayer, m_ND: Tensor, u_ND: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """What the memory predicts at these sums of rows, log probabilities, part by part."""
+    for some in parts_of(len(m_ND), positions_at_once(memory.num_tokens, m_ND.device)):
+        yield some, log_probabilities(memory.predict(memory.gated(m_ND[some], u_ND[some])))
 
 
 def unsure_tokens(targets_N: Tensor, entropy_N: Tensor) -> dict[int, float]:

@@ -37,7 +37,8 @@ from actors.pair.wordings import WrittenText, template_with
 from actors.pair.writing import write_documents
 from actors.sources.facts import SUBJECT
 from actors.teaching.telling_lessons import told_rows
-from actors.teaching.written_about import text_of, written_about
+from actors.teaching.texts import texts_of
+from actors.teaching.written_about import written_about
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
@@ -92,8 +93,7 @@ def written_texts(
             "follow. Train the run with losses.given above 0 (or corpus.loss_on: all), and teach "
             "that"
         )
-    texts = (text_of(tokenizer, piece) for piece in documents)
-    return [text for text in texts if text.strip()]
+    return texts_of(tokenizer, documents)
 
 
 def prepare_lessons(

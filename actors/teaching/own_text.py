@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from actors.corpus.block_reader import encode
-from actors.corpus.windows import Piece, pack
+from actors.corpus.windows import Piece
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
@@ -20,8 +19,7 @@ from actors.machine.progress import Progress, unseen
 from actors.machine.seeds import seed_of
 from actors.measuring.heldout import heldout_figures
 from actors.measuring.sampling import continued, pieces_of
-from actors.sources.documents import Document
-from actors.teaching.written_about import text_of
+from actors.teaching.texts import in_windows, texts_of
 from actors.tokenizers.tokenizer import Tokenizer
 
 AT_A_TIME = 512  # documents that are written together
@@ -35,8 +33,7 @@ def can_write(
     """Whether the data layer has learned whole documents: those that the memory wrote are about as
     likely to it as to the memory.
     """
-    pieces = encode(tokenizer, [Document(text) for text in texts[:READ]])
-    windows = pack(pieces, window, tokenizer.end_of_text)
+    windows = in_windows(tokenizer, texts[:READ], window)
     device = pair.memory.values.device
     found = heldout_figures(pair, to_batch(windows, device), progress=progress)
     return found["own_loss"] < WORSE * found["self_loss"]
@@ -63,12 +60,13 @@ def own_texts(
     """
     opening = [*(tokenizer.opening or (tokenizer.end_of_text,))]
     piece = Piece([*opening, *opening[:1] * (window - len(opening))], len(opening))
-    device, found = next(layer.parameters()).device, []
+    device = next(layer.parameters()).device
+    found: list[str] = []
     for start in range(0, num, AT_A_TIME):
         progress("the data layer writes", start, num)
         with torch.random.fork_rng():
             torch.manual_seed(seed_of(seed, "own", start))
             pieces = [piece] * min(AT_A_TIME, num - start)
             rows_NT = continued(layer, pieces, window, tokenizer.end, device)
-        found += [text_of(tokenizer, one) for one in pieces_of(rows_NT, tokenizer.end)]
-    return [text for text in found if text.strip()]
+        found += texts_of(tokenizer, pieces_of(rows_NT, tokenizer.end))
+    return found

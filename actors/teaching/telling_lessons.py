@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from actors.corpus.block_reader import encode
-from actors.corpus.windows import pack
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association, NamedWrites
@@ -19,7 +17,7 @@ from actors.lessons.lesson import Lesson
 from actors.lessons.told_rows import ToldRows
 from actors.machine.progress import Progress, unseen
 from actors.pair.telling import tell
-from actors.sources.documents import Document
+from actors.teaching.texts import in_windows
 from actors.tokenizers.tokenizer import Tokenizer
 
 # Answer positions beyond those of the prompts as given. Where they are as many as the rows of the
@@ -48,8 +46,7 @@ def told_rows(
         window: tokens of a window.
         progress: sees what is being done.
     """
-    pieces = encode(tokenizer, [Document(text) for text in texts])
-    windows = pack(pieces, window, tokenizer.end_of_text)
+    windows = in_windows(tokenizer, texts, window)
     found = KeptReads.of(memory, windows, progress=progress)
     kept = replace(found, most_solved=len(found))  # of all, those that share most with the keys
     before = memory.writes

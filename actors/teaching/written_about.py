@@ -11,22 +11,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import islice, zip_longest
 
-from actors.corpus.windows import Piece
 from actors.layers.memory_layer import MemoryLayer
 from actors.machine.seeds import seed_of
 from actors.measuring.probing import prompt_tokens
 from actors.pair.wordings import WrittenText
 from actors.pair.writing import write_documents
 from actors.sources.facts import SUBJECT
+from actors.teaching.texts import text_of
 from actors.tokenizers.tokenizer import Tokenizer
 
 SUBJECTS, EACH = 24, 12  # of a pattern, and documents about each
 TEMPERATURE = 0.7  # at 1 many objects are made up, at .5 a relation names few (decision 0039)
-
-
-def text_of(tokenizer: Tokenizer, piece: Piece) -> str:
-    """A document without its marks."""
-    return tokenizer.decode([int(t) for t in piece.tokens if int(t) not in tokenizer.marks])
 
 
 def written_about(
