@@ -7,7 +7,7 @@ was told than to any of the text that the memory keeps, the memory reads what is
                         times (o / 0.3)^8 where the memory's own prediction overlaps by o < 0.3 with
                         that at the nearest key: it takes this for another question
     what is read        m + Σ_i s_i (wanted_i − m)
-    freshness           Σ_i s_i
+    freshness           Σ_i s_i, without the keys of what the data layer was taught too
 
 So what is told is known as far as wordings have near encodings or share their rare tokens, and is
 not known where the memory knows something nearer. Where a position shares hardly a token with any
@@ -171,6 +171,7 @@ class Nearest:
         wanted_ND: the sum of rows that is wanted at each.
         m_ND: what the table gives there; D is 0 where predictions are not compared.
         counts_N: how much each counts, n.
+        fresh_N: 1 of what the data layer does not say, 0 of what it was taught.
         old_OE: the same as of the keys of kept text.
     """
 
@@ -178,12 +179,13 @@ class Nearest:
     wanted_ND: Tensor
     m_ND: Tensor
     counts_N: Tensor
+    fresh_N: Tensor
     old_OE: Tensor
 
     @classmethod
     def of(
         cls,
-        some: Sequence[tuple[Places, Tensor, Tensor]],
+        some: Sequence[tuple[Places, Tensor, Tensor, Tensor]],
         live: Sequence[Tensor],
         told_P: Tensor,
         bags: TokenBags,
@@ -191,27 +193,29 @@ class Nearest:
         """Of several writes.
 
         Args:
-            some: of each write its places, and what is wanted at its keys and how much each counts.
+            some: of each write its places, and what is wanted at its keys, how much each counts,
+                and whether it is fresh.
             live: of each write, which of its keys no later one takes the place of, (N,) bool.
             told_P: contexts of which kept text counts no more, since something else was told there.
             bags: of tokens; none are compared where a write has none.
         """
-        num = min((places.said_NC.shape[1] for places, _, _ in some), default=0)
-        dim = min((places.m_ND.shape[1] for places, _, _ in some), default=0)
-        u_ND, said_NC, m_ND, wanted_ND, counts_N = (
+        num = min((places.said_NC.shape[1] for places, *_ in some), default=0)
+        dim = min((places.m_ND.shape[1] for places, *_ in some), default=0)
+        u_ND, said_NC, m_ND, wanted_ND, counts_N, fresh_N = (
             torch.cat([part[at] for part, at in zip(parts, live, strict=True)])
             for parts in (
-                [places.u_ND for places, _, _ in some],
-                [places.said_NC[:, :num] for places, _, _ in some],
-                [places.m_ND[:, :dim] for places, _, _ in some],
-                [wanted for _, wanted, _ in some],
-                [counts for _, _, counts in some],
+                [places.u_ND for places, *_ in some],
+                [places.said_NC[:, :num] for places, *_ in some],
+                [places.m_ND[:, :dim] for places, *_ in some],
+                [wanted for _, wanted, _, _ in some],
+                [counts for _, _, counts, _ in some],
+                [fresh for *_, fresh in some],
             )
         )
-        old_MD = torch.cat([places.old_OD for places, _, _ in some])
-        old_said_MC = torch.cat([places.old_said_OC[:, :num] for places, _, _ in some])
-        contexts_M = torch.cat([places.contexts_O for places, _, _ in some])
-        told_P = torch.cat([told_P, *(places.gone_G for places, _, _ in some)])
+        old_MD = torch.cat([places.old_OD for places, *_ in some])
+        old_said_MC = torch.cat([places.old_said_OC[:, :num] for places, *_ in some])
+        contexts_M = torch.cat([places.contexts_O for places, *_ in some])
+        told_P = torch.cat([told_P, *(places.gone_G for places, *_ in some)])
         order_M = contexts_M.argsort(stable=True)
         sorted_M = contexts_M[order_M]
         first_M = torch.ones(len(sorted_M), dtype=torch.bool)
@@ -219,9 +223,9 @@ class Nearest:
         at_O = order_M[first_M & ~torch.isin(sorted_M, told_P)]
         old_OD = old_MD[at_O]
         if not num:
-            return cls(u_ND, wanted_ND, m_ND, counts_N, old_OD)
+            return cls(u_ND, wanted_ND, m_ND, counts_N, fresh_N, old_OD)
         keys_NE, old_OE = beside(u_ND, bags(said_NC)), beside(old_OD, bags(old_said_MC[at_O]))
-        return cls(keys_NE, wanted_ND, m_ND, counts_N, old_OE)
+        return cls(keys_NE, wanted_ND, m_ND, counts_N, fresh_N, old_OE)
 
     def read(
         self,
@@ -239,9 +243,9 @@ class Nearest:
             predict: the memory's logits, from what it reads; a gate is left out.
         """
         u_PD, m_PD = F.normalize(u.reshape(-1, u.shape[-1]), dim=1), m.reshape(-1, m.shape[-1])
-        found_PD, share_P = m_PD.clone(), m_PD.new_zeros(len(m_PD))
+        found_PD, fresh_P = m_PD.clone(), m_PD.new_zeros(len(m_PD))
         if not len(self.keys_NE):
-            return found_PD.view_as(m), share_P.view(u.shape[:-1])
+            return found_PD.view_as(m), fresh_P.view(u.shape[:-1])
         keys_NE, old_OE, u_PE = self.keys_NE, self.old_OE, u_PD
         if keys_NE.shape[1] > (width := u_PD.shape[1]):
             if bags_PW is None:
@@ -263,10 +267,10 @@ class Nearest:
             if self.m_ND.shape[1]:
                 alike_Q = overlap(predict, m_PD[at_Q], self.m_ND[near_QN.argmax(1)])
                 share_QN *= (alike_Q / ALIKE).clamp_max(1.0).pow(UNLIKE)[:, None]
-            share_P[at_Q] = share_QN.sum(1).clamp_max(1)
-            others_QD = share_P[at_Q, None] * m_PD[at_Q]
+            fresh_P[at_Q] = (share_QN * self.fresh_N).sum(1).clamp_max_(1)
+            others_QD = share_QN.sum(1, keepdim=True).clamp_max_(1) * m_PD[at_Q]
             found_PD[at_Q] = m_PD[at_Q] + (share_QN @ self.wanted_ND - others_QD)
-        return found_PD.view_as(m), share_P.view(u.shape[:-1])
+        return found_PD.view_as(m), fresh_P.view(u.shape[:-1])
 
     def _sharing(self, u_PE: Tensor) -> Tensor:
         """Which positions share so many tokens with a key that they are looked at; all, where

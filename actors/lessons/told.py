@@ -25,7 +25,12 @@ def with_changes(told: Sequence[Told], changes: Iterable[Told]) -> tuple[Told, .
 def told_to_lists(told: Iterable[Told]) -> list[Any]:
     """As JSON takes it."""
     return [
-        [one.id, one.told_at, [[a.prompt, a.answer, list(a.wordings)] for a in one.associations]]
+        [
+            one.id,
+            one.told_at,
+            [[a.prompt, a.answer, list(a.wordings)] for a in one.associations],
+            *([True] if one.taught else []),  # versions before know nothing of it
+        ]
         for one in told
     ]
 
@@ -33,6 +38,11 @@ def told_to_lists(told: Iterable[Told]) -> list[Any]:
 def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
     """The inverse of `told_to_lists`."""
     return tuple(
-        Told(id, told_at, tuple(ToldAssociation(p, a, tuple(w)) for p, a, w in associations))
-        for id, told_at, associations in rows
+        Told(
+            id,
+            told_at,
+            tuple(ToldAssociation(p, a, tuple(w)) for p, a, w in associations),
+            bool(taught),
+        )
+        for id, told_at, associations, *taught in rows
     )

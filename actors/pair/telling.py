@@ -67,6 +67,7 @@ def tell(
     longest: int | None = None,
     louder: float = LOUDER,
     by_rows: bool = False,
+    taught: bool = False,
     progress: Progress = unseen,
 ) -> NamedWrite:
     """Writes these associations, after what was told before; the memory reads them from now on.
@@ -82,6 +83,7 @@ def tell(
         louder: times as much a key counts, again and again, until the memory says all of it.
         by_rows: rows of the table are solved for that give what is wanted, as they always are where
             the memory has no encodings.
+        taught: as `NamedWrite` has it.
         progress: sees what is being done; how many rounds it takes is not known before.
 
     Raises:
@@ -97,7 +99,8 @@ def tell(
         write = solved_write(memory, located, about, kept, louder, progress)
     else:
         write = _found(memory, located, about, kept, louder, progress)
-    write = replace(write, figures={**write.figures, "seconds": time.perf_counter() - begin})
+    figures = {**write.figures, "seconds": time.perf_counter() - begin}
+    write = replace(write, figures=figures, taught=taught)
     writes = memory.writes.add(write)
     memory.writes = writes if write.places is not None else calibrated(memory, writes, kept)
     return write
@@ -233,7 +236,7 @@ def solve_told(memory: MemoryLayer, tokenizer: Tokenizer, told: Sequence[Told]) 
     for one in told:
         some = [Association(a.prompt, a.answer, a.wordings) for a in one.associations]
         try:
-            tell(memory, tokenizer, some, kept, one.id, one.told_at)
+            tell(memory, tokenizer, some, kept, one.id, one.told_at, taught=one.taught)
         except ValueError as err:
             warnings.append(f"what the run was told as {one.id} is left out: {err}")
     return tuple(warnings)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.settings.fitted import ModelSize, data_rate
+from actors.settings.groups import MemoryGroupSpec
 from actors.settings.layers import DROPOUT_ENDINGS, LORA
-from actors.settings.run import DATA, GROUPS
+from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.settings.teach import TeachSpec
 from actors.wire import ConfigError
 from orchestrator.run_dir.run_dir import RunDir
@@ -27,6 +28,7 @@ MEMORY_LR_FRAC = 0.35  # of those of its memory
 BATCH_FACTOR = 1.5  # of the run's batch, which has to hold lessons beside the text
 LESSONS, EXAM, WRITTEN = "lessons.jsonl", "exam.json", "written.jsonl"
 TOLD, OWN_TEXT = "told.safetensors", "own_text.json"
+KEPT_READS = MemoryGroupSpec.model_fields["kept_reads"].default  # what lessons are told beside
 LEAST_BLOCKS, LEAST_BLOCK_BYTES = 40, 256  # so that some of the text is held out too
 
 
@@ -114,11 +116,13 @@ def taught_config(
               "compile": False}  # fmt: skip
     memory["layer"] |= {"start_from": sources.memory, "compile": False}
     memory["value_lr"] *= MEMORY_LR_FRAC
+    memory["kept_reads"] = max(memory["kept_reads"], KEPT_READS)
     memory["teacher"] = "mirror"  # it is asked about lessons and written text
     for group in GROUPS:
         own = values[group]
         own["batch_size"] = size
-        own["steps_per_interval"] = each
+        is_still = group == MEMORY and teach.memory_train == "nothing"
+        own["steps_per_interval"] = 1 if is_still else each
         usual = MEMORY_LR_FRAC * own["optimizer"]["lr"]
         own["optimizer"] |= {
             "lr": (lr or data_lr(config, moves, sources.size)) if group == DATA else usual,
