@@ -4,9 +4,9 @@
                    -> wanted reads: gradient steps on the reads alone, nothing else in the graph
                    -> a `NamedWrite`, kept beside the table: it is found where an encoding is nearer
                       to a key than to kept text (`layers.nearest`), and there opens λ
-                   -> or, of a memory without encodings and where the table itself is to change:
-                      rows that give the wanted reads, solved (`operators.closed_form`); reads of
-                      old text and of earlier writes stay; and the mark that opens λ
+                   -> or, of a memory without encodings: rows that give the wanted reads, solved
+                      (`operators.closed_form`); reads of old text and of earlier writes stay; and
+                      the mark that opens λ
 
 No weight is trained and the table keeps its bits. Called by `TandemModel`.
 
@@ -66,7 +66,6 @@ def tell(
     told_at: float | None = None,
     longest: int | None = None,
     louder: float = LOUDER,
-    by_rows: bool = False,
     taught: bool = False,
     progress: Progress = unseen,
 ) -> NamedWrite:
@@ -81,8 +80,6 @@ def tell(
         told_at: seconds since 1970; None: now.
         longest: tokens that the model reads at most.
         louder: times as much a key counts, again and again, until the memory says all of it.
-        by_rows: rows of the table are solved for that give what is wanted, as they always are where
-            the memory has no encodings.
         taught: as `NamedWrite` has it.
         progress: sees what is being done; how many rounds it takes is not known before.
 
@@ -95,7 +92,7 @@ def tell(
     progress("reading what is told")
     located = locate(memory, sequences(tokenizer, associations, longest))
     about = Naming(id, time.time() if told_at is None else told_at, tuple(associations))
-    if by_rows or memory.ngrams is not None:
+    if memory.ngrams is not None:
         write = solved_write(memory, located, about, kept, louder, progress)
     else:
         write = _found(memory, located, about, kept, louder, progress)

@@ -88,7 +88,8 @@ def tell_first(
         is_answered(f" {text}", one.answer, prompt)
         for (one, prompt), text in zip(asked, answers, strict=True)
     )  # one by one, what it knows would be overrun by what is told beside it
-    return ToldFirst(() if knows_all else tuple(told), figures={"associations": float(len(told))})
+    near = () if knows_all else tuple(told)
+    return ToldFirst(near, figures={"associations": float(len(near))})
 
 
 def _solved(
