@@ -79,7 +79,10 @@ def taught_config(
     """
     storage, _, name = out.url.rpartition("/")
     values: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
-    size = math.ceil(BATCH_FACTOR * config.data.batch_size)
+    # One that was taught before has batch and rates of a teaching already.
+    frac = 1.0 if config.teach.is_on else MEMORY_LR_FRAC
+    size = config.data.batch_size
+    size = size if config.teach.is_on else math.ceil(BATCH_FACTOR * size)
     per_step, _ = teach.data_counts(size, sources.has_reworded)
     num_steps = steps_for(sources.num_windows, per_step) if steps is None else steps
     refuse_too_few(num_steps, sources.num_windows, per_step)
@@ -115,7 +118,7 @@ def taught_config(
     layer |= {"train": moves, "pretrained": sources.data, "fields": dropouts, "fresh_port": False,
               "compile": False}  # fmt: skip
     memory["layer"] |= {"start_from": sources.memory, "compile": False}
-    memory["value_lr"] *= MEMORY_LR_FRAC
+    memory["value_lr"] *= frac
     memory["kept_reads"] = max(memory["kept_reads"], KEPT_READS)
     memory["teacher"] = "mirror"  # it is asked about lessons and written text
     for group in GROUPS:
@@ -123,7 +126,7 @@ def taught_config(
         own["batch_size"] = size
         is_still = group == MEMORY and teach.memory_train == "nothing"
         own["steps_per_interval"] = 1 if is_still else each
-        usual = MEMORY_LR_FRAC * own["optimizer"]["lr"]
+        usual = frac * own["optimizer"]["lr"]
         own["optimizer"] |= {
             "lr": (lr or data_lr(config, moves, sources.size)) if group == DATA else usual,
             "schedule": "cosine",
@@ -137,14 +140,17 @@ def taught_config(
 
 
 def data_lr(config: Config, moves: object, size: ModelSize | None) -> float:
-    """Peak rate of the data layer: half of the run's, where that trained what moves now. A rate at
-    which a port or a fresh model trained is none for a model that has learned something before.
+    """Peak rate of the data layer: half of the run's, where that trained what moves now, or the
+    run's own where that was a teaching. A rate at which a port or a fresh model trained is none for
+    a model that has learned something before.
 
     Args:
         config: of the run that is taught.
         moves: what of the data layer moves.
         size: of its model.
     """
+    if moves == config.data.layer.train and config.teach.is_on:
+        return config.data.optimizer.lr
     if moves != config.data.layer.train and size is not None and not size.is_small:
         return LARGE_FACTOR * data_rate(moves, size)
     if moves == LORA != config.data.layer.train:
