@@ -151,6 +151,9 @@ def test_an_interrupted_teaching_is_resumed_to_the_same_bits(
     run_in_process(config, resume=True)
     assert digests(whole) == digests(out)
     assert (out / "taught.json").exists()
+    (one,), (other,) = (load_pair(str(it / "export"))[0].memory.writes for it in (whole, out))
+    ours, theirs = one.to_tensors(), other.to_tensors()
+    assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
 
 
 def test_what_an_interrupted_preparation_left_is_no_obstacle(run: Path, lessons: str) -> None:
