@@ -55,7 +55,7 @@ class TeachSpec(Spec):
         "text that the memory wrote.",
     )
     rehearse: float = Field(
-        2.0,
+        3.0,
         ge=0,
         description="Weight of the KL from the data layer before teaching to the one that is "
         "taught, on text that the memory wrote. Raise it where other answers are lost, lower it "
