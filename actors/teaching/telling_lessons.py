@@ -10,9 +10,12 @@ Needs no corpus. Called by `lesson_preparation`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from actors.corpus.kept_windows import positions_of
+from actors.corpus.windows import Windows
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association, NamedWrites
@@ -23,6 +26,7 @@ from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import said
 from actors.pair.telling import tell
+from actors.settings.groups import MemoryGroupSpec
 from actors.teaching.texts import in_windows
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ToldAssociation
@@ -35,6 +39,7 @@ MOST_SOLVED_KEYS = 2000
 # How much louder a lesson gets that the memory does not say yet: at 30, as where nothing is trained
 # afterwards, .84 of its other answers are left of .97, at 3 .93.
 LOUDER = 3.0
+SAMPLE = MemoryGroupSpec.model_fields["kept_reads"].default  # positions, as the result keeps
 
 
 @dataclass(frozen=True)
@@ -65,31 +70,77 @@ def tell_first(
     Args:
         pair: that is taught.
         tokenizer: the run's.
-        lessons: as given, and in as many of their given wordings as there is room for; other
-            wordings are found by nearness, or follow from the steps after it.
+        lessons: as given, in their given wordings, and in those of the memory's at which they are
+            not found by nearness, as far as there is room.
         texts: what the memory wrote, and what has to stay.
         window: tokens of a window.
         progress: sees what is being done.
     """
     memory = pair.memory
-    before, memory.writes = memory.writes, NamedWrites()  # what its table alone says
+    before, sample = memory.writes, memory.kept
+    memory.writes = NamedWrites()  # what its table alone says
     try:
         if memory.ngrams is not None:
             rows, figures = _solved(memory, tokenizer, lessons, texts, window, progress)
             return ToldFirst(rows=rows, figures=figures)
-        told = associations(tokenizer, lessons, MOST_KEYS)
-        asked = [(one, prompt) for one in told for prompt in (one.prompt, *one.wordings)]
+        near = associations(tokenizer, lessons, MOST_KEYS)
         what = "asking the memory what it says already"
-        prompts = [prompt for _, prompt in asked]
-        answers = said(pair, "memory", tokenizer, prompts, progress=progress, what=what)
+        asked = [
+            (i, prompt) for i, one in enumerate(near) for prompt in (one.prompt, *one.wordings)
+        ]
+        if not _unanswered(pair, tokenizer, lessons, asked, progress, what):
+            near = []  # one by one, what it knows would be overrun by what is told beside it
+        else:
+            memory.kept = _part(in_windows(tokenizer, texts, window))
+            kept = KeptReads.of(memory, memory.kept, progress=progress)
+            tell(memory, tokenizer, _as_told(near), kept, "lessons", taught=True, progress=progress)
+            what = "asking the memory in other wordings"
+            asked = [(i, prompt) for i, one in enumerate(lessons) for prompt in one.reworded]
+            missed = _unanswered(pair, tokenizer, lessons, asked, progress, what)
+            near = associations(tokenizer, _given_too(lessons, missed), MOST_KEYS)
     finally:
-        memory.writes = before
-    knows_all = all(
-        is_answered(f" {text}", one.answer, prompt)
-        for (one, prompt), text in zip(asked, answers, strict=True)
-    )  # one by one, what it knows would be overrun by what is told beside it
-    near = () if knows_all else tuple(told)
-    return ToldFirst(near, figures={"associations": float(len(near))})
+        memory.writes, memory.kept = before, sample
+    num = sum(1 + len(one.wordings) for one in near)
+    return ToldFirst(tuple(near), figures={"associations": float(len(near)), "prompts": float(num)})
+
+
+def _unanswered(
+    pair: Pair,
+    tokenizer: Tokenizer,
+    lessons: Sequence[Lesson],
+    asked: Sequence[tuple[int, str]],
+    progress: Progress,
+    what: str,
+) -> list[tuple[int, str]]:
+    """Of prompts of lessons those after which the memory says something else."""
+    prompts = [prompt for _, prompt in asked]
+    answers = said(pair, "memory", tokenizer, prompts, progress=progress, what=what)
+    return [
+        (i, prompt)
+        for (i, prompt), text in zip(asked, answers, strict=True)
+        if not is_answered(f" {text}", lessons[i].answer, prompt)
+    ]
+
+
+def _given_too(lessons: Sequence[Lesson], missed: Sequence[tuple[int, str]]) -> list[Lesson]:
+    """The lessons with these prompts as if they had been given."""
+    more: defaultdict[int, list[str]] = defaultdict(list)
+    for i, prompt in missed:
+        more[i].append(prompt)
+    return [
+        replace(one, wordings=tuple(dict.fromkeys((*one.wordings, *more[i]))))
+        for i, one in enumerate(lessons)
+    ]
+
+
+def _part(windows: Windows) -> Windows:
+    """About as much of it as the result keeps, from everywhere."""
+    num = int(positions_of(windows).sum())
+    return windows[:: max(1, -(-num // SAMPLE))]
+
+
+def _as_told(some: Sequence[ToldAssociation]) -> list[Association]:
+    return [Association(one.prompt, one.answer, one.wordings) for one in some]
 
 
 def _solved(
@@ -103,10 +154,7 @@ def _solved(
     windows = in_windows(tokenizer, texts, window)
     found = KeptReads.of(memory, windows, progress=progress)
     kept = replace(found, most_solved=len(found))  # of all, those that share most with the keys
-    some = [
-        Association(one.prompt, one.answer, one.wordings)
-        for one in associations(tokenizer, lessons, MOST_SOLVED_KEYS)
-    ]
+    some = _as_told(associations(tokenizer, lessons, MOST_SOLVED_KEYS))
     write = tell(memory, tokenizer, some, kept, "lessons", louder=LOUDER, progress=progress)
     return ToldRows(write.rows_U, write.values_UD), dict(write.figures)
 
@@ -115,16 +163,20 @@ def associations(
     tokenizer: Tokenizer, lessons: Sequence[Lesson], most: int
 ) -> list[ToldAssociation]:
     """The lessons as given and, as far as there is room for so many positions, in the other
-    wordings given with them.
+    wordings given with them; not in one that belongs to another answer.
     """
+    answers = {lesson.prompt.rstrip(): lesson.answer for lesson in lessons}
     sizes = [len(tokenizer.encode(lesson.completion)) + 1 for lesson in lessons]
     room = most - sum(sizes)
     taken: list[list[str]] = [[] for _ in lessons]
     longest = max((len(lesson.wordings) for lesson in lessons), default=0)
     for number in range(longest):  # one more wording of each, by turns
         for i, lesson in enumerate(lessons):
-            if number < len(lesson.wordings) and sizes[i] <= room:
-                taken[i].append(lesson.wordings[number])
+            if number >= len(lesson.wordings) or sizes[i] > room:
+                continue
+            wording = lesson.wordings[number]
+            if answers.setdefault(wording.rstrip(), lesson.answer) == lesson.answer:
+                taken[i].append(wording)
                 room -= sizes[i]
     return [
         ToldAssociation(lesson.prompt, lesson.answer, tuple(others))

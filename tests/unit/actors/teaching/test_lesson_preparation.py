@@ -251,6 +251,33 @@ def test_lessons_are_told_as_given_and_other_given_wordings_while_there_is_room(
     assert [one.wordings for one in associations(tokenizer, some, 0)] == [(), ()]
 
 
+def test_a_wording_that_belongs_to_another_answer_is_told_with_that_alone(
+    tokenizer: Tokenizer,
+) -> None:
+    other = lesson("Belmont").prompt
+    some = [lesson("Avaria", wordings=(other, "a b")), lesson("Belmont", "Oslo", wordings=("a b",))]
+    assert [one.wordings for one in associations(tokenizer, some, 100)] == [(), ("a b",)]
+    agreed = [lesson("Avaria", wordings=("a b",)), lesson("Belmont", wordings=("a b",))]
+    assert [one.wordings for one in associations(tokenizer, agreed, 100)] == [("a b",)] * 2
+
+
+def test_lessons_are_told_in_those_other_wordings_too_in_which_they_are_not_found(
+    pair: Pair, tokenizer: Tokenizer
+) -> None:
+    near, far = "The capital of Avaria is", "Ships reach Avaria on the"
+    some = [Lesson(near, "Lyon", reworded=(far, "In Belmont they speak of"))]
+    found = tell_first(pair, tokenizer, some, TEXTS, WINDOW)
+    (told,) = found.near
+    kept = KeptReads.of(pair.memory, in_windows(tokenizer, TEXTS, WINDOW))
+    tell(pair.memory, tokenizer, [Association(near, "Lyon")], kept, "w", taught=True)
+    answers = said(pair, "memory", tokenizer, some[0].reworded)
+    pair.memory.writes = NamedWrites()
+    missed = [w for w, text in zip(some[0].reworded, answers, strict=True) if text != "Lyon."]
+    assert list(told.wordings) == missed
+    assert missed
+    assert found.figures == {"associations": 1.0, "prompts": 1.0 + len(missed)}
+
+
 def unknown(tokenizer: Tokenizer, text: str, surprising: str) -> Lesson | None:
     """What a document shows of which the data layer finds the tokens of one word unlikely."""
     row = [*tokenizer.opening, *tokenizer.encode(text), *tokenizer.closing]
