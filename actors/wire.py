@@ -21,11 +21,14 @@ class Range:
 
 @dataclass(frozen=True)
 class ToldAssociation:
-    """A prompt, the answer that is to follow it, and other prompts of that answer."""
+    """A prompt, the answer that is to follow it, other prompts of that answer, and what they are
+    about; empty: it is looked for.
+    """
 
     prompt: str
     answer: str
     wordings: tuple[str, ...] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True)

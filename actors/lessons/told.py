@@ -23,9 +23,16 @@ def with_changes(told: Sequence[Told], changes: Iterable[Told]) -> tuple[Told, .
 
 
 def told_to_lists(told: Iterable[Told]) -> list[Any]:
-    """As JSON takes it."""
+    """As JSON takes it; without a subject as versions before it wrote it."""
     return [
-        [one.id, one.told_at, [[a.prompt, a.answer, list(a.wordings)] for a in one.associations]]
+        [
+            one.id,
+            one.told_at,
+            [
+                [a.prompt, a.answer, list(a.wordings), *([a.subject] if a.subject else [])]
+                for a in one.associations
+            ],
+        ]
         for one in told
     ]
 
@@ -33,6 +40,10 @@ def told_to_lists(told: Iterable[Told]) -> list[Any]:
 def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
     """The inverse of `told_to_lists`."""
     return tuple(
-        Told(id, told_at, tuple(ToldAssociation(p, a, tuple(w)) for p, a, w in associations))
+        Told(
+            id,
+            told_at,
+            tuple(ToldAssociation(p, a, tuple(w), *subject) for p, a, w, *subject in associations),
+        )
         for id, told_at, associations in rows
     )

@@ -13,6 +13,7 @@ from tests.unit.actors.tiny import run_spec, write_facts
 
 ATLANTIS = Told("a", 1.0, (ToldAssociation("The capital is", "Rome", ("It is",)),))
 MU = Told("b", 2.0, (ToldAssociation("The river is", "Po"),))
+DOG = Told("c", 3.0, (ToldAssociation("my dog is called", "Rex", ("the dog is",), "dog"),))
 
 
 def test_what_is_told_comes_last_and_is_taken_back_by_name() -> None:
@@ -25,8 +26,9 @@ def test_what_is_told_comes_last_and_is_taken_back_by_name() -> None:
 
 
 def test_it_goes_through_json_unharmed() -> None:
-    text = json.dumps(told_to_lists((ATLANTIS, MU)))
-    assert told_from_lists(json.loads(text)) == (ATLANTIS, MU)
+    text = json.dumps(told_to_lists((ATLANTIS, MU, DOG)))
+    assert told_from_lists(json.loads(text)) == (ATLANTIS, MU, DOG)
+    assert told_to_lists((MU,)) == [["b", 2.0, [["The river is", "Po", []]]]]  # as ever
 
 
 def test_the_memory_publishes_and_keeps_what_it_was_told_and_trains_the_same_bits(
