@@ -305,7 +305,7 @@ def general_loss(
         def logit_of(entropies_N2: Tensor) -> Tensor:
             return data.port.mixing_logit_of(read_NH[some], y_ND[some], entropies_N2)
 
-        logits_NV, _ = data.outputs_at(read_NH[some])
+        logits_NV, _ = data.outputs_at(read_NH[some], into_grad=True)
         return changed_by_reads(plain, logits_NV, of_memory, logit_of).sum()
 
     num, size = len(y_ND), data.positions_at_once
