@@ -25,8 +25,8 @@ from orchestrator.console import Console
 from orchestrator.reporting.learn_report import UNITS, change_table
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
-from orchestrator.run_dir.saved_config import saved_config
-from orchestrator.settings.config import Config, make_config
+from orchestrator.run_dir.saved_config import config_at, saved_config
+from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import REPORT, SUMMARY
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
     config = saved_config(run_dir)
     corpus = _corpus(config, options)
     out = RunDir(options.out or f"{run_dir.url}-learned")
-    kept = _config_at(config, out)
+    kept = config_at(config, out)
     usual_lr = default_lr(config.memory.value_lr)
     if options.lr is not None and not 0 < options.lr < float("inf"):
         raise ConfigError(f"--lr {options.lr:g}: expected a positive number, e.g. {usual_lr:g}")
@@ -88,6 +88,7 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
             f"{out.url} exists already; choose another --out, or remove it if it is not needed"
         )
 
+    out.refuse_unwritable()
     from jobs.learn.learned_run import write_result
 
     source = old_from(options.old_from, before)
@@ -113,13 +114,6 @@ def _corpus(config: Config, options: LearnOptions) -> CorpusSpec:
         raise ConfigError("--templates are the wordings of --facts; text has none")
     assert options.text is not None
     return text_corpus(config, options.text)
-
-
-def _config_at(config: Config, out: RunDir) -> Config:
-    """The run's config for a run at `out`. Raises: ConfigError: its name is not valid for a run."""
-    storage, _, name = out.url.rpartition("/")
-    values = config.model_dump(mode="json", by_alias=True)
-    return make_config({**values, "name": name, "storage": storage or "."}, source=f"--out {name}")
 
 
 @dataclass

@@ -21,6 +21,7 @@ from actors.formats import listed
 from actors.layers.named_writes import Association, NamedWrite, NamedWrites
 from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
+from actors.measuring.told_keys import sequences
 from actors.pair.conversation import conversation_ids, prompt_ids, turn_ends
 from actors.pair.speech import SpeechOptions, speak
 from actors.pair.tandem_model import TandemModel, load_tandem_model
@@ -203,6 +204,9 @@ class ToldPair:
         if id is not None:
             refuse_unfit_id(id)
         shown = associations[:MOST_SHOWN]
+        if (words := self.model.words) is not None:
+            with _refused():  # before what can't be told is asked
+                sequences(words, associations, self.model.longest)
         with self._changing("tell", say) as keep:
             progress("asking what the pair says now")
             before = self._ask(shown)

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from actors.storage import AGAIN, is_lasting, is_local, move_file, remove, writable
@@ -116,7 +117,7 @@ class RunDir:
     def refuse_existing(self, name: str = "") -> None:
         """Raises: RunExistsError if there is a run already.
 
-        ConfigError, StorageError: as `exists`.
+        ConfigError, StorageError: as `exists`; ConfigError as `refuse_unwritable`.
 
         Args:
             name: the file that makes the directory a run's; by default the directory itself.
@@ -125,6 +126,24 @@ class RunDir:
             raise RunExistsError(
                 f"run directory {self.url} exists already; choose another name=…, or remove it if "
                 "it is not needed"
+            )
+        self.refuse_unwritable()
+
+    def refuse_unwritable(self) -> None:
+        """Raises: ConfigError where a local directory can't be made or written here: what is to be
+        kept is written after hours.
+        """
+        if not is_local(self.url):
+            return
+        place = Path(self._root).absolute()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        what = "no folder" if not place.is_dir() else None
+        if what is None and not os.access(place, os.W_OK | os.X_OK):
+            what = "a folder that can't be written"
+        if what is not None:
+            raise ConfigError(
+                f"{self.url}: can't be made, {place} is {what}; choose another storage=… (--out)"
             )
 
     def write(self, name: str, content: bytes | str, patience_s: float | None = None) -> None:

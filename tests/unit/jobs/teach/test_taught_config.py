@@ -21,7 +21,7 @@ from jobs.teach.taught_config import (
     taught_config,
 )
 from orchestrator.run_dir.run_dir import RunDir
-from orchestrator.run_dir.saved_config import saved_config
+from orchestrator.run_dir.saved_config import config_at, saved_config
 from orchestrator.settings.config import Config, changed_keys, make_config
 from orchestrator.settings.file_names import CONFIG
 
@@ -148,3 +148,8 @@ def test_a_resume_may_not_change_what_is_taught() -> None:
     assert "data.steps_per_interval" in [key for key, _, _ in changed_keys(before, other)]
     lessons = other.model_copy(update={"teach": TeachSpec(lessons="/elsewhere.jsonl")})
     assert "teach.lessons" in [key for key, _, _ in changed_keys(other, lessons)]
+
+
+def test_a_name_that_no_run_may_have_is_refused_in_words() -> None:
+    with pytest.raises(ConfigError, match=r"--out a b: name: expected letters, digits, .*'a b'"):
+        config_at(base(), RunDir("/runs/a b"))

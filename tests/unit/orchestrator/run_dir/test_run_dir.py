@@ -73,6 +73,18 @@ def test_a_run_that_is_there_is_refused_by_name(run_dir: RunDir) -> None:
         run_dir.refuse_existing()
 
 
+def test_a_place_where_no_directory_can_be_made_is_refused_before_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    RunDir(f"{tmp_path}/runs/deep/one").refuse_existing()
+    with pytest.raises(ConfigError, match=r"one: can't be made, .*/file is no folder; choose"):
+        RunDir(f"{tmp_path}/file/runs/one").refuse_existing()
+    monkeypatch.setattr("os.access", lambda place, mode: Path(place) != tmp_path)
+    with pytest.raises(ConfigError, match=r"is a folder that can't be written; choose another"):
+        RunDir(f"{tmp_path}/runs/one").refuse_existing()
+
+
 def test_storage_that_can_not_be_written_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"can't be written: .*; choose another storage="):

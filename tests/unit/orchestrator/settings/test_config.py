@@ -217,7 +217,11 @@ def test_a_missing_corpus_is_named(file: Path) -> None:
         ("intervals=many", ("intervals", "integer", "'many'")),
         ("data.optimizer.lr=fast", ("data.optimizer.lr", "number", "'fast'")),
         ("corpus.kind=images", ("corpus.kind", "'text' or 'facts'", "'images'")),
-        ("data=3", ("data", "3")),
+        ("data=3", ("data: should be keys and values, got 3",)),
+        ("corpus.paths=5", ("corpus.paths: should be a list, got 5",)),
+        ("corpus.paths=[null]", ("corpus.paths.0: should be text, got None",)),
+        ("seed=1.5", ("seed: should be a whole number, got 1.5",)),
+        ("profile=a-b", ("profile: expected an interval or a range of them", "'a-b'")),
     ],
 )
 def test_a_value_of_the_wrong_type_names_key_what_was_expected_and_what_was_got(
