@@ -19,11 +19,13 @@ from typing import Any
 from actors.storage import AGAIN, is_lasting, is_local, move_file, remove, writable
 from actors.wire import ConfigError, StorageError
 from orchestrator.errors import RunExistsError
+from orchestrator.run_dir.run_status import is_finished
 from orchestrator.settings.file_names import (
     CONFIG,
     EXPORT,
     EXPORT_MARKER,
     SUMMARY,
+    resume_command,
 )
 
 GIVE_RUN = "give a run directory, e.g. runs/quickstart, or its export folder"
@@ -123,11 +125,20 @@ class RunDir:
             name: the file that makes the directory a run's; by default the directory itself.
         """
         if self.exists(name):
+            what = "remove it if it is not needed"
+            if not self._has_ended():
+                what = f"go on with it where it was interrupted: {resume_command(self.url)}"
             raise RunExistsError(
-                f"run directory {self.url} exists already; choose another name=…, or remove it if "
-                "it is not needed"
+                f"run directory {self.url} exists already; choose another name=…, or {what}"
             )
         self.refuse_unwritable()
+
+    def _has_ended(self) -> bool:
+        """Whether nothing is left to resume here."""
+        if not self.exists(CONFIG):
+            return True
+        summary = json.loads(self.read(SUMMARY)) if self.exists(SUMMARY) else {}
+        return is_finished(summary.get("status"))
 
     def refuse_unwritable(self) -> None:
         """Raises: ConfigError where a local directory can't be made or written here: what is to be

@@ -69,7 +69,13 @@ def test_a_new_run_is_not_refused_and_makes_no_directory(run_dir: RunDir, tmp_pa
 
 def test_a_run_that_is_there_is_refused_by_name(run_dir: RunDir) -> None:
     run_dir.write("config.yaml", "")
-    with pytest.raises(RunExistsError, match="runs/one exists already"):
+    with pytest.raises(RunExistsError, match=r"runs/one exists already; .* tandem resume .*/one$"):
+        run_dir.refuse_existing()
+    run_dir.write_json("summary.json", {"status": "interrupted"})
+    with pytest.raises(RunExistsError, match=r"or go on with it where it was interrupted"):
+        run_dir.refuse_existing()
+    run_dir.write_json("summary.json", {"status": "finished"})
+    with pytest.raises(RunExistsError, match=r"or remove it if it is not needed$"):
         run_dir.refuse_existing()
 
 
