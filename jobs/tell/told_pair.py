@@ -21,6 +21,7 @@ from actors.formats import listed
 from actors.layers.named_writes import Association, NamedWrite, NamedWrites
 from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
+from actors.measuring.probing import answer_tokens
 from actors.measuring.told_keys import sequences
 from actors.pair.conversation import conversation_ids, prompt_ids, turn_ends
 from actors.pair.speech import SpeechOptions, speak
@@ -237,7 +238,9 @@ class ToldPair:
 
     def _ask(self, associations: Sequence[Association]) -> list[str]:
         model = self.model
-        longest = max(len(model.tokenizer(f" {one.answer}").input_ids) for one in associations)
+        words = model.words
+        assert words is not None  # or nothing could be told
+        longest = max(len(answer_tokens(words, one.answer)) for one in associations)
         ends = turn_ends(model) if any(one.as_chat for one in associations) else ()
         options = SpeechOptions("help", longest + TOKENS_AFTER, ends=ends)
         prompts = [

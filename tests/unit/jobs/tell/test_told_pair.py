@@ -226,3 +226,8 @@ def test_what_is_too_long_is_refused_before_anything_is_asked(export: Path) -> N
         with pytest.raises(ConfigError, match=rf"the model reads at most \d+; shorten the {what}"):
             pair.tell([long], progress=lambda what, done=0, total=0: seen.append(what))
     assert seen == []
+
+
+def test_an_answer_with_the_text_of_a_special_token_is_asked_to_its_end(export: Path) -> None:
+    (said,) = ToldPair(str(export)).tell([Association(PROMPT, "Dastan <|endoftext|>")]).said
+    assert said.after.endswith("endoftext|>."), said
