@@ -21,11 +21,14 @@ class Range:
 
 @dataclass(frozen=True)
 class ToldAssociation:
-    """A prompt, the answer that is to follow it, and other prompts of that answer."""
+    """A prompt, the answer that is to follow it, other prompts of that answer, and whether they are
+    a user's first turn.
+    """
 
     prompt: str
     answer: str
     wordings: tuple[str, ...] = ()
+    as_chat: bool = False
 
 
 @dataclass(frozen=True)

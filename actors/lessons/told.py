@@ -25,14 +25,23 @@ def with_changes(told: Sequence[Told], changes: Iterable[Told]) -> tuple[Told, .
 def told_to_lists(told: Iterable[Told]) -> list[Any]:
     """As JSON takes it."""
     return [
-        [one.id, one.told_at, [[a.prompt, a.answer, list(a.wordings)] for a in one.associations]]
+        [one.id, one.told_at, [_as_list(association) for association in one.associations]]
         for one in told
     ]
+
+
+def _as_list(a: ToldAssociation) -> list[Any]:
+    written = [a.prompt, a.answer, list(a.wordings)]
+    return [*written, True] if a.as_chat else written  # versions before know nothing of it
 
 
 def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
     """The inverse of `told_to_lists`."""
     return tuple(
-        Told(id, told_at, tuple(ToldAssociation(p, a, tuple(w)) for p, a, w in associations))
+        Told(
+            id,
+            told_at,
+            tuple(ToldAssociation(p, a, tuple(w), *chat) for p, a, w, *chat in associations),
+        )
         for id, told_at, associations in rows
     )

@@ -231,7 +231,7 @@ def solve_told(memory: MemoryLayer, tokenizer: Tokenizer, told: Sequence[Told]) 
     assert memory.kept is not None
     warnings, kept = [], KeptReads.of(memory, memory.kept)
     for one in told:
-        some = [Association(a.prompt, a.answer, a.wordings) for a in one.associations]
+        some = [Association(a.prompt, a.answer, a.wordings, a.as_chat) for a in one.associations]
         try:
             tell(memory, tokenizer, some, kept, one.id, one.told_at)
         except ValueError as err:

@@ -342,7 +342,7 @@ def left_writes(writes: NamedWrites, lessons: Sequence[Lesson]) -> list[Any]:
             write.id,
             write.told_at,
             tuple(
-                ToldAssociation(one.prompt, one.answer, tuple(one.wordings))
+                ToldAssociation(one.prompt, one.answer, tuple(one.wordings), one.as_chat)
                 for one in write.associations
                 if one.prompt.strip() not in taught
             ),

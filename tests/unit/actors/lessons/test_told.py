@@ -25,8 +25,9 @@ def test_what_is_told_comes_last_and_is_taken_back_by_name() -> None:
 
 
 def test_it_goes_through_json_unharmed() -> None:
-    text = json.dumps(told_to_lists((ATLANTIS, MU)))
-    assert told_from_lists(json.loads(text)) == (ATLANTIS, MU)
+    chat = Told("c", 3.0, (ToldAssociation("Who rules Mu?", "Hiva", (), as_chat=True),))
+    text = json.dumps(told_to_lists((ATLANTIS, MU, chat)))
+    assert told_from_lists(json.loads(text)) == (ATLANTIS, MU, chat)
 
 
 def test_the_memory_publishes_and_keeps_what_it_was_told_and_trains_the_same_bits(
