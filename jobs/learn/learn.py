@@ -240,7 +240,7 @@ def _learn(
     learned = {
         "how": f"{how}, {plan.old_frac:.0%} old data from the {source}; the model as it was",
         "corpus": list(given.paths),
-        "facts": _count(new_corpus, old.measured),
+        "facts": count_facts(new_corpus, old.measured),
         "steps": plan.steps,
         "lr": plan.lr,
         "port": None if port_plan is None else {"steps": port_plan.steps, "lr": port_plan.lr},
@@ -287,18 +287,24 @@ def _of(progress: Progress, corpus: str) -> Progress:
     return measured
 
 
-def _count(new: Any, old: Any) -> dict[str, int] | None:
-    """Numbers of given facts, of those that the run has, and of those with another object there."""
+def count_facts(new: Any, old: Any) -> dict[str, int] | None:
+    """Numbers of given facts, of those that the run has, of those with another object there, and of
+    those with another object among themselves.
+    """
     if new.facts is None:
         return None
     own: dict[tuple[str, str], set[str]] = {}
     for fact in old.facts.facts if old.facts else ():
         own.setdefault((fact.relation, fact.subject), set()).add(fact.object)
+    objects: dict[tuple[str, str], set[str]] = {}
+    for fact in new.facts.facts:
+        objects.setdefault((fact.relation, fact.subject), set()).add(fact.object)
     pairs = [(f.object, own.get((f.relation, f.subject))) for f in new.facts.facts]
     return {
         "given": len(pairs),
         "in_run": sum(known is not None and given in known for given, known in pairs),
         "contradicting": sum(known is not None and given not in known for given, known in pairs),
+        "among_themselves": sum(len(several) for several in objects.values() if len(several) > 1),
     }
 
 
@@ -335,6 +341,12 @@ def _print(learned: dict[str, Any], console: Console) -> None:
             f"{facts['given']} facts, of which the run's corpus has {facts['in_run']} and "
             f"{facts['contradicting']} with another object"
         )
+        if facts["among_themselves"]:
+            console.say(
+                f"{facts['among_themselves']} of them give one subject several objects, of which "
+                "one question gets one",
+                style="yellow",
+            )
     console.say(
         f"{learned['new_tokens']:,} new and {learned['old_tokens']:,} old tokens in "
         f"{learned['seconds']:.0f} s; {learned['rows_changed']:,} of {learned['num_rows']:,} rows "
