@@ -23,18 +23,18 @@ def with_changes(told: Sequence[Told], changes: Iterable[Told]) -> tuple[Told, .
 
 
 def told_to_lists(told: Iterable[Told]) -> list[Any]:
-    """As JSON takes it; without a subject as versions before it wrote it."""
+    """As JSON takes it."""
     return [
-        [
-            one.id,
-            one.told_at,
-            [
-                [a.prompt, a.answer, list(a.wordings), *([a.subject] if a.subject else [])]
-                for a in one.associations
-            ],
-        ]
+        [one.id, one.told_at, [_as_list(association) for association in one.associations]]
         for one in told
     ]
+
+
+def _as_list(a: ToldAssociation) -> list[Any]:
+    rest = [a.as_chat, a.subject]
+    while rest and not rest[-1]:  # versions before know nothing of them
+        rest.pop()
+    return [a.prompt, a.answer, list(a.wordings), *rest]
 
 
 def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
@@ -43,7 +43,7 @@ def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
         Told(
             id,
             told_at,
-            tuple(ToldAssociation(p, a, tuple(w), *subject) for p, a, w, *subject in associations),
+            tuple(ToldAssociation(p, a, tuple(w), *rest) for p, a, w, *rest in associations),
         )
         for id, told_at, associations in rows
     )

@@ -73,8 +73,9 @@ def sequences(
                 raise ValueError(f"{prompt!r}: the answer {one.answer!r} holds no word")
             if longest is not None and len(tokens) + len(answer) > longest:
                 raise ValueError(
-                    f"{prompt[:60]!r} and its answer are {len(tokens) + len(answer)} tokens, the "
-                    f"model reads at most {longest}; shorten the prompt"
+                    f"{prompt[:60]!r} and its answer are {len(tokens)} and {len(answer)} tokens, "
+                    f"the model reads at most {longest}; shorten the "
+                    f"{'prompt' if len(tokens) > len(answer) else 'answer'}"
                 )
             known = found.setdefault(tokens, (prompt, one.answer, answer))
             if known[2] != answer:

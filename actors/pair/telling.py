@@ -243,7 +243,8 @@ def solve_told(memory: MemoryLayer, tokenizer: Tokenizer, told: Sequence[Told]) 
     warnings, kept = [], KeptReads.of(memory, memory.kept)
     for one in told:
         some = [
-            Association(a.prompt, a.answer, a.wordings, subject=a.subject) for a in one.associations
+            Association(a.prompt, a.answer, a.wordings, a.as_chat, a.subject)
+            for a in one.associations
         ]
         try:
             tell(memory, tokenizer, some, kept, one.id, one.told_at)

@@ -101,7 +101,8 @@ class Command(Spec):
         assert self.name is not None
         told_at = int(self.id.partition("-")[0]) / 1e9
         some = (
-            ToldAssociation(a.prompt, a.answer, a.wordings, a.subject) for a in self.associations
+            ToldAssociation(a.prompt, a.answer, a.wordings, subject=a.subject)
+            for a in self.associations
         )
         return Told(self.name, told_at, tuple(some))
 
