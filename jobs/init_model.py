@@ -97,9 +97,9 @@ def model_values(
     return values | ({"losses": {"balance": BALANCE}} if kind == "facts" else {})
 
 
-def model_config(values: dict[str, Any]) -> Config:
+def model_config(values: dict[str, Any], source: str = "the config of this model") -> Config:
     """The resolved config. Raises: ConfigError as `make_config`."""
-    return make_config(values, source="the config of this model")
+    return make_config(values, source)
 
 
 def model_text(model: Model, kind: str, path: str) -> str:

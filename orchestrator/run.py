@@ -242,7 +242,7 @@ class _Job:
             descriptions = groups.start(reason, restored.pair.groups if restored else None)
             self.runtime.refuse_too_large(self.config, descriptions)
             write_record(self.run_dir, self.corpus.marks, self.corpus.inventory)
-            self.run_dir.write(CONFIG, self.config.to_yaml())
+            self.run_dir.write(CONFIG, self.config.to_yaml(self.config.run_url))
             self.run_dir.write(TOKENIZER, tokenizer_json)
             self.run_dir.remove(SUMMARY)  # an interrupted run's; this one has none yet
             remove_unfinished(self.run_dir)

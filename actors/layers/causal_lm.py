@@ -200,8 +200,13 @@ def build_model(spec: DataLayerSpec, vocab_rows: int) -> PreTrainedModel:
 
 def fresh_config(spec: DataLayerSpec, vocab_rows: int) -> PreTrainedConfig:
     """The Hugging Face config of a fresh model. Raises: as `build_model`, and what it catches."""
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
+    if spec.model_type not in CONFIG_MAPPING:
+        [near] = difflib.get_close_matches(spec.model_type, CONFIG_MAPPING, n=1, cutoff=0.0)
+        raise ConfigError(
+            f"data.layer.model_type: no type {spec.model_type!r} is known; did you mean {near}?"
+        )
     check_fields(spec, AutoConfig.for_model(spec.model_type))
     chosen = {**spec.fields, "vocab_size": vocab_rows}
     for token in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -28,11 +28,18 @@ def told_to_lists(told: Iterable[Told]) -> list[Any]:
         [
             one.id,
             one.told_at,
-            [[a.prompt, a.answer, list(a.wordings)] for a in one.associations],
+            [_as_list(association) for association in one.associations],
             *([True] if one.taught else []),  # versions before know nothing of it
         ]
         for one in told
     ]
+
+
+def _as_list(a: ToldAssociation) -> list[Any]:
+    rest = [a.as_chat, a.subject]
+    while rest and not rest[-1]:  # versions before know nothing of them
+        rest.pop()
+    return [a.prompt, a.answer, list(a.wordings), *rest]
 
 
 def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
@@ -41,7 +48,7 @@ def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
         Told(
             id,
             told_at,
-            tuple(ToldAssociation(p, a, tuple(w)) for p, a, w in associations),
+            tuple(ToldAssociation(p, a, tuple(w), *rest) for p, a, w, *rest in associations),
             bool(taught),
         )
         for id, told_at, associations, *taught in rows

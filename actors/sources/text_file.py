@@ -49,7 +49,8 @@ def decode(raw: bytes, begin: int = 0) -> str:
     if len(raw) >= FEWEST_NULS and raw.count(0) == len(raw):
         raise EncodingError("nothing but NUL bytes, expected text; copy the file again")
     if wide := _wide(raw, begin):
-        raise EncodingError(_convert(f"by its NUL bytes {wide} without a byte order mark", wide))
+        marked = "" if begin else " without a byte order mark"  # only the first bytes can be one
+        raise EncodingError(_convert(f"by its NUL bytes {wide}{marked}", wide))
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as err:

@@ -140,7 +140,9 @@ def _part(windows: Windows) -> Windows:
 
 
 def _as_told(some: Sequence[ToldAssociation]) -> list[Association]:
-    return [Association(one.prompt, one.answer, one.wordings) for one in some]
+    return [
+        Association(one.prompt, one.answer, one.wordings, one.as_chat, one.subject) for one in some
+    ]
 
 
 def _solved(
@@ -179,6 +181,6 @@ def associations(
                 taken[i].append(wording)
                 room -= sizes[i]
     return [
-        ToldAssociation(lesson.prompt, lesson.answer, tuple(others))
+        ToldAssociation(lesson.prompt, lesson.answer, tuple(others), subject=lesson.subject or "")
         for lesson, others in zip(lessons, taken, strict=True)
     ]

@@ -120,7 +120,7 @@ def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
 
     Raises:
         ConfigError: no network for a hub name, not a causal LM, no safetensors, a truncated file,
-            tensors missing from the files, or tensors that the model does not have.
+            tensors missing from the files, tensors that the model does not have, or not finite.
     """
     from transformers import AutoModelForCausalLM
 
@@ -129,7 +129,21 @@ def load_model(spec: DataLayerSpec, place: str) -> nn.Module:
     loaded_as = dtype if adapter is None else torch.float32
     model, found = _load(AutoModelForCausalLM, place, read_config(spec, place), spec, loaded_as)
     model = _checked(spec, model, found)
+    _refuse_no_numbers(spec, model)
     return model if adapter is None else with_adapter(model, adapter).to(dtype)
+
+
+def _refuse_no_numbers(spec: DataLayerSpec, model: nn.Module) -> None:
+    """Raises: ConfigError: a tensor holds NaN or infinity, which training would report as its own
+    divergence.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and not all(bool(x.isfinite()) for x in parameter.detach().aminmax()):
+            raise ConfigError(
+                f"data.layer.pretrained: {spec.pretrained}: {name} holds NaN or infinity; the "
+                "checkpoint is damaged, or of a training that diverged: fetch it again, or take "
+                "an earlier one"
+            )
 
 
 @contextmanager

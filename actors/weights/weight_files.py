@@ -22,16 +22,22 @@ CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LFS_POINTER = b"version https://git-lfs"
 LISTED = 8  # names in a message
+NEEDED = (".json", ".safetensors")  # endings of files whose loss is no small matter
 
 
 def refuse_other_than_checkpoint(place: Path, location: str) -> None:
     """Raises: ConfigError: it is a GGUF file, an adapter, pickle, or a folder without a config; it
-    is or holds a pipe, a socket or a device.
+    is or holds a pipe, a socket or a device, or a link to nothing.
     """
     where = f"data.layer.pretrained: {location}"
     for path in (place, *(sorted(place.iterdir()) if place.is_dir() else ())):
         if found := no_file(path):
             raise ConfigError(f"{where}{'' if path == place else f': {path.name}'} {found}")
+        if path.is_symlink() and not path.exists() and path.suffix in NEEDED:
+            raise ConfigError(
+                f"{where}: {path.name} is a link to {path.readlink()}, which does not exist; fetch "
+                "the model again (a cache keeps its files elsewhere)"
+            )
     if place.suffix.lower() == ".gguf":
         raise ConfigError(f"{where} is a GGUF file; {_instead_of_gguf()}")
     if place.is_file():

@@ -14,9 +14,9 @@ from orchestrator.console import Console
 from orchestrator.reporting.summary import SOMETIMES
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.corpus_record import changes_of_corpus
-from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.saved_config import saved_config
-from orchestrator.settings.file_names import EXPORT, SUMMARY, TOKENIZER
+from orchestrator.settings.file_names import SUMMARY, TOKENIZER
 
 # Known to the run only, not from its exports; runs of earlier versions lack them.
 FROM_THE_RUN = ("reflects_final_verdict", "final_agreement", "before")
@@ -28,7 +28,7 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
     Raises:
         ConfigError: not a run, or its exports are incomplete.
     """
-    run_dir = RunDir(run)
+    export, run_dir = find_export(run), RunDir(run)
     summary = json.loads(run_dir.read(SUMMARY))
     config = saved_config(run_dir)
     tokenizer_json = run_dir.read(TOKENIZER)
@@ -38,7 +38,7 @@ def run_evaluation(run: str, console: Console, as_json: bool) -> dict[str, Any]:
 
     with TaskProgress() as progress:
         progress("loading the pair")
-        pair, _ = load_pair(run_dir.path(EXPORT), progress)
+        pair, _ = load_pair(export, progress)
         progress("reading the corpus")
         evaluator = Evaluator(config, tokenizer_json, pair, progress=progress)
         found = evaluator.measure((config.intervals, config.intervals), final=True)

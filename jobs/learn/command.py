@@ -69,7 +69,7 @@ def learn(
 
     MODEL is a folder, or a name on the Hugging Face hub.
     """
-    from jobs.learn.first_memory import FirstOptions, is_model, learn_model
+    from jobs.learn.first_memory import FirstOptions, is_model, learn_model, refuse_neither
     from jobs.learn.learn import OLD_FRAC, LearnOptions, run_learn
 
     with exit_codes():
@@ -84,6 +84,7 @@ def learn(
             first = FirstOptions(facts, text, templates, out, steps, seed)
             learn_model(run, first, Console(), as_json)
             return
+        refuse_neither(run)
         share = OLD_FRAC if old_data is None else old_data
         options = LearnOptions(
             facts,

@@ -21,11 +21,14 @@ from jobs.train import print_summary
 from orchestrator.console import Console
 from orchestrator.run import RunResult, train
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.run_status import RunStatus, is_finished
+from orchestrator.run_dir.status import look
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, EXPORT, EXPORT_MARKER, REPORT
 
 MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "*.gguf", "*.bin")
 STORAGE = "runs"
+NAMED = "--out {}"
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,29 @@ def is_model(place: str) -> bool:
     """Whether a place is a model and no run: a folder with a model's files, or a name as on the
     Hugging Face hub where there is no such folder.
     """
-    run_dir = RunDir(place)
-    if any(run_dir.exists(name) for name in (CONFIG, EXPORT_MARKER, f"{EXPORT}/{EXPORT_MARKER}")):
+    if _is_run(RunDir(place)):
         return False
     folder = Path(place).expanduser()
     if folder.is_dir():
         return any(next(folder.glob(pattern), None) is not None for pattern in MODEL_FILES)
     is_hub_name = "://" not in place and place.count("/") == 1 and not looks_local(place)
     return folder.is_file() or (is_hub_name and not folder.parent.exists())
+
+
+def _is_run(run_dir: RunDir) -> bool:
+    files = (CONFIG, EXPORT_MARKER, f"{EXPORT}/{EXPORT_MARKER}")
+    return any(run_dir.exists(name) for name in files)
+
+
+def refuse_neither(place: str) -> None:
+    """Raises: ConfigError: a place that is no model is no run either."""
+    run_dir = RunDir(place)
+    if not _is_run(run_dir):
+        near = run_dir.near() or "give a run directory, a model's folder, or its name on the hub"
+        raise ConfigError(
+            f"{run_dir.url}: neither a run ({CONFIG} is missing) nor a model ({MODEL_FILES[0]} is "
+            f"missing); {near}"
+        )
 
 
 def learn_model(
@@ -72,16 +90,34 @@ def learn_model(
             wordings; the result exists already.
     """
     config = first_config(place, options)
-    RunDir(config.run_url).refuse_existing()
+    _refuse_existing(RunDir(config.run_url))
     if not as_json:
+        several = "s" if config.intervals > 1 else ""
         console.say(
-            f"a memory for {place}, which stays as it is: {config.intervals} intervals of "
+            f"a memory for {place}, which stays as it is: {config.intervals} interval{several} of "
             f"{config.memory.steps_per_interval} steps of the memory and "
             f"{config.data.steps_per_interval} of its port; in {config.run_url}"
         )
     result = train(config, Console(quiet=True) if as_json else console, in_process=True)
     _show(config, result, console, as_json)
     return result.summary
+
+
+def _refuse_existing(out: RunDir) -> None:
+    """Raises: ConfigError where there is a result, or one that was interrupted."""
+    if not out.exists():
+        return
+    seen = look(out)
+    if seen.state == RunStatus.RUNNING:
+        raise ConfigError(f"{out.url}: it is being learned ({seen.driver}); choose another --out")
+    if out.exists(CONFIG) and not is_finished(seen.state):
+        raise ConfigError(
+            f"{out.url}: this learning was interrupted; go on with: {seen.resume_command(out)}, or "
+            "choose another --out"
+        )
+    raise ConfigError(
+        f"{out.url} exists already; choose another --out, or remove it if it is not needed"
+    )
 
 
 def first_config(place: str, options: FirstOptions) -> Config:
@@ -117,17 +153,16 @@ def first_config(place: str, options: FirstOptions) -> Config:
         "memory": {"workers": {"cpus": cpus}},
     }
     values["data"]["workers"] = {"cpus": cpus}  # the groups take turns
-    steps = options.steps or _steps(values)
-    first = model_config(values)
-    return model_config(
-        values | {"intervals": max(1, -(-steps // first.memory.steps_per_interval))}
-    )
-
-
-def _steps(values: dict[str, Any]) -> int:
-    """Steps of the memory."""
-    config = model_config(values)
-    return fitting_steps(config.corpus, config.memory.batch_size, config.seed)
+    first = model_config(values, NAMED.format(name))
+    usual = first.memory.steps_per_interval
+    steps = options.steps or fitting_steps(first.corpus, first.memory.batch_size, first.seed)
+    values["intervals"] = max(1, -(-steps // usual))
+    if options.steps is not None:  # as near to them as intervals of one length allow
+        each = -(-steps // values["intervals"])
+        values["memory"]["steps_per_interval"] = each
+        own = first.data.steps_per_interval
+        values["data"]["steps_per_interval"] = max(1, round(own * each / usual))
+    return model_config(values)
 
 
 def _name_of(place: str) -> str:

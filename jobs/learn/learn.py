@@ -25,8 +25,8 @@ from orchestrator.console import Console
 from orchestrator.reporting.learn_report import UNITS, change_table
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
-from orchestrator.run_dir.saved_config import saved_config
-from orchestrator.settings.config import Config, make_config
+from orchestrator.run_dir.saved_config import config_at, saved_config
+from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import REPORT, SUMMARY
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
     config = saved_config(run_dir)
     corpus = _corpus(config, options)
     out = RunDir(options.out or f"{run_dir.url}-learned")
-    kept = _config_at(config, out)
+    kept = config_at(config, out)
     usual_lr = default_lr(config.memory.value_lr)
     if options.lr is not None and not 0 < options.lr < float("inf"):
         raise ConfigError(f"--lr {options.lr:g}: expected a positive number, e.g. {usual_lr:g}")
@@ -88,6 +88,7 @@ def run_learn(run: str, options: LearnOptions, console: Console, as_json: bool) 
             f"{out.url} exists already; choose another --out, or remove it if it is not needed"
         )
 
+    out.refuse_unwritable()
     from jobs.learn.learned_run import write_result
 
     source = old_from(options.old_from, before)
@@ -113,13 +114,6 @@ def _corpus(config: Config, options: LearnOptions) -> CorpusSpec:
         raise ConfigError("--templates are the wordings of --facts; text has none")
     assert options.text is not None
     return text_corpus(config, options.text)
-
-
-def _config_at(config: Config, out: RunDir) -> Config:
-    """The run's config for a run at `out`. Raises: ConfigError: its name is not valid for a run."""
-    storage, _, name = out.url.rpartition("/")
-    values = config.model_dump(mode="json", by_alias=True)
-    return make_config({**values, "name": name, "storage": storage or "."}, source=f"--out {name}")
 
 
 @dataclass
@@ -246,7 +240,7 @@ def _learn(
     learned = {
         "how": f"{how}, {plan.old_frac:.0%} old data from the {source}; the model as it was",
         "corpus": list(given.paths),
-        "facts": _count(new_corpus, old.measured),
+        "facts": count_facts(new_corpus, old.measured),
         "steps": plan.steps,
         "lr": plan.lr,
         "port": None if port_plan is None else {"steps": port_plan.steps, "lr": port_plan.lr},
@@ -293,18 +287,24 @@ def _of(progress: Progress, corpus: str) -> Progress:
     return measured
 
 
-def _count(new: Any, old: Any) -> dict[str, int] | None:
-    """Numbers of given facts, of those that the run has, and of those with another object there."""
+def count_facts(new: Any, old: Any) -> dict[str, int] | None:
+    """Numbers of given facts, of those that the run has, of those with another object there, and of
+    those with another object among themselves.
+    """
     if new.facts is None:
         return None
     own: dict[tuple[str, str], set[str]] = {}
     for fact in old.facts.facts if old.facts else ():
         own.setdefault((fact.relation, fact.subject), set()).add(fact.object)
+    objects: dict[tuple[str, str], set[str]] = {}
+    for fact in new.facts.facts:
+        objects.setdefault((fact.relation, fact.subject), set()).add(fact.object)
     pairs = [(f.object, own.get((f.relation, f.subject))) for f in new.facts.facts]
     return {
         "given": len(pairs),
         "in_run": sum(known is not None and given in known for given, known in pairs),
         "contradicting": sum(known is not None and given not in known for given, known in pairs),
+        "among_themselves": sum(len(several) for several in objects.values() if len(several) > 1),
     }
 
 
@@ -341,6 +341,12 @@ def _print(learned: dict[str, Any], console: Console) -> None:
             f"{facts['given']} facts, of which the run's corpus has {facts['in_run']} and "
             f"{facts['contradicting']} with another object"
         )
+        if facts["among_themselves"]:
+            console.say(
+                f"{facts['among_themselves']} of them give one subject several objects, of which "
+                "one question gets one",
+                style="yellow",
+            )
     console.say(
         f"{learned['new_tokens']:,} new and {learned['old_tokens']:,} old tokens in "
         f"{learned['seconds']:.0f} s; {learned['rows_changed']:,} of {learned['num_rows']:,} rows "

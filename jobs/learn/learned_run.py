@@ -47,7 +47,7 @@ def write_result(
     Raises:
         ExportError: the export differs from the pair; only config and tokenizer were written.
     """
-    out.write(CONFIG, config.to_yaml())
+    out.write(CONFIG, config.to_yaml(config.run_url))
     out.write(TOKENIZER, tokenizer.to_json())
     export_checked(config, tokenizer, pair, out.path(EXPORT), heldout)
     out.write_json(LEARNED, learned)

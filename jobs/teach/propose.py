@@ -26,6 +26,7 @@ from orchestrator.settings.file_names import SUMMARY
 
 WRITTEN = 6000  # documents that the memory writes, to find wordings and what they end in
 KEYS = {"prompt", "subject"}
+ENDINGS = (".txt", ".jsonl", ".json", ".gz")  # of files of prompts
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def run_propose(
         ConfigError: not a finished run; a malformed line.
     """
     export, run_dir = find_export(run), RunDir(run)
-    is_file = os.path.isfile(given) or "://" in given
+    if os.path.isdir(given):
+        raise ConfigError(f"{given}: a folder; give the beginning of a sentence, or a file of them")
+    is_file = os.path.isfile(given) or "://" in given or is_file_name(given)
     asked = read_prompts(given) if is_file else [Asked(given.strip())]
     if not asked or not all(one.prompt for one in asked):
         raise ConfigError("no prompt: give the beginning of a sentence, or a file with one a line")
@@ -78,6 +81,11 @@ def run_propose(
     (line,) = lines
     _print(line, console)
     return lines
+
+
+def is_file_name(given: str) -> bool:
+    """Whether what is given is no beginning of a sentence, but names a file that may be missing."""
+    return " " not in given.strip() and given.endswith(ENDINGS)
 
 
 def read_prompts(path: str) -> list[Asked]:

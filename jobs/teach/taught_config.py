@@ -6,6 +6,7 @@ Everything that is not teaching's own is the run's: both layers, windows, worker
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from actors.settings.teach import TeachSpec
 from actors.wire import ConfigError
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.settings.config import Config, make_config
+from orchestrator.settings.config_paths import anchor_paths
 
 INTERVALS = 4  # between which both groups exchange what they have learned
 LEAST_STEPS = 120
@@ -136,6 +138,7 @@ def taught_config(
             "weight_decay": 0.0,
         }
     values["losses"] |= {"recall_yields": 0.0}
+    anchor_paths(values, os.getcwd())  # RUN and --out are named from where the command runs
     return make_config(values, source=f"--out {name}")
 
 

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from actors.lessons.given_lessons import GivenLessons, merged, read_lessons
+from actors.lessons.given_lessons import GivenLessons, merged, read_lessons, refuse_silent
 from actors.lessons.lesson import Lesson, to_lines
 from actors.lessons.lesson_files import read_kept_lessons
 from actors.settings.teach import TeachSpec
@@ -36,7 +36,7 @@ from orchestrator.console import Console
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
 from orchestrator.run_dir.run_status import RunStatus, is_finished
-from orchestrator.run_dir.saved_config import saved_config
+from orchestrator.run_dir.saved_config import config_at, saved_config
 from orchestrator.run_dir.status import look
 from orchestrator.settings.config import Config
 from orchestrator.settings.file_names import CONFIG, CORPUS, REPORT, STATUS, SUMMARY, TAUGHT
@@ -44,6 +44,7 @@ from orchestrator.settings.fitted_config import model_at
 
 if TYPE_CHECKING:
     from actors.teaching.lesson_preparation import Prepared
+    from actors.tokenizers.tokenizer import Tokenizer
 
 
 def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) -> bool:
@@ -64,7 +65,9 @@ def run_teach(run: str, options: TeachOptions, console: Console, as_json: bool) 
     given = read_given(run_dir, config, options)
     out = RunDir(options.out or f"{run_dir.url}-taught")
     if not options.dry_run:
+        config_at(config, out)  # a name that no run may have is refused at once
         refuse_existing(out)
+        out.refuse_unwritable()
     start = Start.of(run_dir, config, export)
     with TaskProgress() as progress:
         taught = _prepare(config, start, out, given, options, progress, began)
@@ -152,6 +155,21 @@ def refuse_existing(out: RunDir) -> None:
         out.remove(name)
 
 
+def refuse_unteachable(given: GivenLessons, tokenizer: Tokenizer, window: int) -> None:
+    """Raises: ConfigError where no line says what is wanted; a lesson without a token, or longer
+    than a window.
+    """
+    from actors.teaching.lesson_preparation import refuse_longer
+
+    if not given.lessons:
+        raise ConfigError(
+            f"no lesson says what is wanted: all {len(given.refused)} call an answer wrong, which "
+            'is counted and teaches nothing; give the right one too ("answer")'
+        )
+    refuse_silent(given.lessons, lambda text: len(tokenizer.encode(text)))
+    refuse_longer(given.lessons, tokenizer, window)
+
+
 @dataclass(frozen=True)
 class Start:
     """What a teaching begins with.
@@ -222,6 +240,8 @@ def _prepare(
         here = pair if start.export == start.own else load_pair(start.own)[0]
         if options.told is not None:
             given = told_lessons(here.memory.writes, options.told, start.run)
+        if not options.from_memory:
+            refuse_unteachable(given, tokenizer, window)
         progress.says(f"the memory writes {options.written:,} documents")
         texts = written_texts(pair, tokenizer, options.written, seed, window, progress)
         if options.from_memory:

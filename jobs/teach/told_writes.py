@@ -45,7 +45,7 @@ def told_lessons(writes: NamedWrites, ids: Sequence[str], run: str) -> GivenLess
             answer = one.answer.strip().rstrip(" .")
             found[one.prompt] = Lesson(
                 one.prompt.strip(), answer, tuple(one.wordings), form="told",
-                source=f"{run}: told {write.id}",
+                subject=one.subject or None, source=f"{run}: told {write.id}",
             )  # fmt: skip
     return GivenLessons(tuple(found.values()))
 
@@ -67,7 +67,9 @@ def told_after(
             write.id,
             write.told_at,
             tuple(
-                ToldAssociation(one.prompt, one.answer, tuple(one.wordings))
+                ToldAssociation(
+                    one.prompt, one.answer, tuple(one.wordings), one.as_chat, one.subject
+                )
                 for one in write.associations
                 if one.prompt.strip() not in prompts
             ),

@@ -21,6 +21,8 @@ from actors.formats import listed
 from actors.layers.named_writes import Association, NamedWrite, NamedWrites
 from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
+from actors.measuring.probing import answer_tokens
+from actors.measuring.told_keys import sequences
 from actors.pair.conversation import conversation_ids, prompt_ids, turn_ends
 from actors.pair.speech import SpeechOptions, speak
 from actors.pair.tandem_model import TandemModel, load_tandem_model
@@ -204,6 +206,9 @@ class ToldPair:
         if id is not None:
             refuse_unfit_id(id)
         shown = associations[:MOST_SHOWN]
+        if (words := self.model.words) is not None:
+            with _refused():  # before what can't be told is asked
+                sequences(words, associations, self.model.longest)
         with self._changing("tell", say) as keep:
             progress("asking what the pair says now")
             before = self._ask(shown)
@@ -234,7 +239,9 @@ class ToldPair:
 
     def _ask(self, associations: Sequence[Association]) -> list[str]:
         model = self.model
-        longest = max(len(model.tokenizer(f" {one.answer}").input_ids) for one in associations)
+        words = model.words
+        assert words is not None  # or nothing could be told
+        longest = max(len(answer_tokens(words, one.answer)) for one in associations)
         ends = turn_ends(model) if any(one.as_chat for one in associations) else ()
         options = SpeechOptions("help", longest + TOKENS_AFTER, ends=ends)
         prompts = [

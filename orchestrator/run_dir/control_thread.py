@@ -152,7 +152,7 @@ class ControlThread:
 
     def _write(self, item: Reply | Config) -> None:
         if isinstance(item, Config):
-            self._run_dir.write(CONFIG, item.to_yaml())
+            self._run_dir.write(CONFIG, item.to_yaml(item.run_url))
             return
         self._mailbox.reply(item)
         if item.state != ACCEPTED:

@@ -64,5 +64,5 @@ def take_over(source: Path, config: Config) -> int:
     interval = int(json.loads(given.read(PAIR))["interval"])
     for name in (*_kept(given), *checkpoints.file_names(given, interval)):
         run_dir.write(name, given.read_bytes(name))
-    run_dir.write(CONFIG, config.to_yaml())  # last: where it is, the pair is
+    run_dir.write(CONFIG, config.to_yaml(config.run_url))  # last: where it is, the pair is
     return interval

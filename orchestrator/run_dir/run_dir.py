@@ -13,16 +13,19 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from actors.storage import AGAIN, is_lasting, is_local, move_file, remove, writable
 from actors.wire import ConfigError, StorageError
 from orchestrator.errors import RunExistsError
+from orchestrator.run_dir.run_status import is_finished
 from orchestrator.settings.file_names import (
     CONFIG,
     EXPORT,
     EXPORT_MARKER,
     SUMMARY,
+    resume_command,
 )
 
 GIVE_RUN = "give a run directory, e.g. runs/quickstart, or its export folder"
@@ -116,15 +119,42 @@ class RunDir:
     def refuse_existing(self, name: str = "") -> None:
         """Raises: RunExistsError if there is a run already.
 
-        ConfigError, StorageError: as `exists`.
+        ConfigError, StorageError: as `exists`; ConfigError as `refuse_unwritable`.
 
         Args:
             name: the file that makes the directory a run's; by default the directory itself.
         """
         if self.exists(name):
+            what = "remove it if it is not needed"
+            if not self._has_ended():
+                what = f"go on with it where it was interrupted: {resume_command(self.url)}"
             raise RunExistsError(
-                f"run directory {self.url} exists already; choose another name=…, or remove it if "
-                "it is not needed"
+                f"run directory {self.url} exists already; choose another name=…, or {what}"
+            )
+        self.refuse_unwritable()
+
+    def _has_ended(self) -> bool:
+        """Whether nothing is left to resume here."""
+        if not self.exists(CONFIG):
+            return True
+        summary = json.loads(self.read(SUMMARY)) if self.exists(SUMMARY) else {}
+        return is_finished(summary.get("status"))
+
+    def refuse_unwritable(self) -> None:
+        """Raises: ConfigError where a local directory can't be made or written here: what is to be
+        kept is written after hours.
+        """
+        if not is_local(self.url):
+            return
+        place = Path(self._root).absolute()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        what = "no folder" if not place.is_dir() else None
+        if what is None and not os.access(place, os.W_OK | os.X_OK):
+            what = "a folder that can't be written"
+        if what is not None:
+            raise ConfigError(
+                f"{self.url}: can't be made, {place} is {what}; choose another storage=… (--out)"
             )
 
     def write(self, name: str, content: bytes | str, patience_s: float | None = None) -> None:

@@ -34,3 +34,10 @@ def saved_config(place: RunDir, name: str = CONFIG, goes_on: bool = False) -> Co
         )
     anchor_paths(raw, folder_of(source))
     return make_config(raw, source)
+
+
+def config_at(config: Config, out: RunDir) -> Config:
+    """A run's config for a run at `out`. Raises: ConfigError: its name is not valid for a run."""
+    storage, _, name = out.url.rpartition("/")
+    values = config.model_dump(mode="json", by_alias=True)
+    return make_config({**values, "name": name, "storage": storage or "."}, source=f"--out {name}")

@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from actors.settings.base import Spec
 from actors.settings.fields import Mark, settings_of
 from actors.settings.run import RunSpec
-from orchestrator.settings.config_paths import anchor_paths, folder_of, url_under
+from orchestrator.settings.config_paths import anchor_paths, folder_of, loosen_paths, url_under
 from orchestrator.settings.dotted import pick
 from orchestrator.settings.fitted_config import fit_config
 from orchestrator.settings.mistakes import make_overridden
@@ -269,11 +269,14 @@ class Config(RunSpec):
         values = {name: getattr(self, name) for name in RunSpec.model_fields}
         return RunSpec.model_validate(values, by_name=True, by_alias=True)
 
-    def to_yaml(self) -> str:
-        """The resolved config, every field included."""
+    def to_yaml(self, folder: str | None = None) -> str:
+        """The resolved config, every field included; paths into `folder` relative to it."""
+        values = self.model_dump(mode="json", by_alias=True)
+        if folder is not None:
+            loosen_paths(values, folder)
         return str(
             yaml.safe_dump(
-                self.model_dump(mode="json", by_alias=True),
+                values,
                 sort_keys=False,
                 allow_unicode=True,
                 width=10**6,  # so that a path can be copied whole

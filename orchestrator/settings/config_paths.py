@@ -45,7 +45,8 @@ def anchor_paths(values: object, folder: str) -> None:
             return value
         if value.startswith("~"):
             return os.path.expanduser(value)
-        return posixpath.normpath(f"{folder}/{value}")
+        scheme, found, root = folder.rpartition("://")  # whose slashes are no part of the path
+        return f"{scheme}{found}{posixpath.normpath(f'{root}/{value}')}"
 
     def path_or_hub_name(value: object) -> object:
         anchored = path(value)
@@ -55,6 +56,19 @@ def anchor_paths(values: object, folder: str) -> None:
 
     for key, path_to in path_settings().items():
         change_path(values, key, path_or_hub_name if path_to.may_be_on_hub else path)
+
+
+def loosen_paths(values: object, folder: str) -> None:
+    """Makes paths below `folder` relative to it, in place, for a file that lies there: they stay
+    right where the folder is moved or copied. Undone by `anchor_paths`.
+    """
+
+    def path(value: object) -> object:
+        inside = isinstance(value, str) and value.startswith(f"{folder}/")
+        return f"./{str(value).removeprefix(f'{folder}/')}" if inside else value
+
+    for key in path_settings():
+        change_path(values, key, path)
 
 
 def change_path(values: object, key: str, change: Callable[[object], object]) -> None:

@@ -17,6 +17,22 @@ from orchestrator.settings.yaml_file import override_all
 
 Made = TypeVar("Made")
 Nearest = Callable[[str], str | None]  # the known key that is most like an unknown one
+KINDS = {  # what pydantic names by its own types
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+    "string_type": "text",
+    "int_from_float": "a whole number",
+}
+WORDED = {  # what the patterns of these settings ask for
+    "name": "letters, digits, dots, - and _, the first of them a letter or digit",
+    "profile": "an interval or a range of them, e.g. 3 or 3-5",
+    "checkpoints.best_by": "a figure of heldout. or accuracy., e.g. accuracy.help",
+    "recovery.accept_corpus": "the digest that the refusal of the resume names",
+    "trackers.wandb": "project or entity/project, without spaces",
+}
 
 
 def make_overridden(
@@ -92,6 +108,10 @@ def _line(key: str, problem: Mapping[str, Any], nearest: Nearest) -> str:
         return f"unknown key {key}" + (f"; did you mean {near}?" if near else "")
     if problem["type"] == "missing":
         return f"{key} is missing"
+    if problem["type"] == "string_pattern_mismatch" and key in WORDED:
+        return f"{key}: expected {WORDED[key]}, got {problem['input']!r}"
+    if (kind := KINDS.get(problem["type"])) is not None:
+        return f"{key}: should be {kind}, got {problem['input']!r}"
     message = re.sub(r"^(Value error, |Input )", "", problem["msg"])
     got = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
     return f"{key + ': ' if key else ''}{message}{got}"

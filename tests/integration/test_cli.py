@@ -348,7 +348,7 @@ def test_learn_says_what_was_learned_and_lost_with_the_data_layer_frozen(
     for corpus in (new, old):
         assert corpus["after"]["accuracy"].keys() == {"own", "help", "memory", "baseline"}
         assert corpus["after"]["heldout"]["own_loss"] == corpus["before"]["heldout"]["own_loss"]
-    assert said["facts"] == {"given": 6, "in_run": 0, "contradicting": 0}
+    assert said["facts"] == {"given": 6, "in_run": 0, "contradicting": 0, "among_themselves": 0}
     digest, run_digest = summary_of(result)["digest"], summary_of(trained)["digest"]
     assert said["port"] is None  # the port is all that trains of some models, not of this one
     assert digest["data"] == run_digest["data"]

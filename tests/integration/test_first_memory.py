@@ -12,7 +12,13 @@ from safetensors.torch import load_file
 from actors.wire import ConfigError
 from jobs.evaluate.run import run_evaluation
 from jobs.init_model import Model
-from jobs.learn.first_memory import FirstOptions, first_config, is_model, learn_model
+from jobs.learn.first_memory import (
+    FirstOptions,
+    first_config,
+    is_model,
+    learn_model,
+    refuse_neither,
+)
 from jobs.learn.learn import LearnOptions, run_learn
 from orchestrator.console import Console
 from orchestrator.run_dir.run_dir import RunDir
@@ -117,6 +123,42 @@ def test_the_number_of_steps_follows_the_corpus(folder: Path) -> None:
     config = first_config(str(folder / "model"), options)
     assert config.intervals * config.memory.steps_per_interval >= 80
     assert config.run_url.endswith("/runs/model-memory")
+
+
+@pytest.mark.parametrize(("asked", "intervals", "each"), [(5, 1, 5), (20, 1, 20), (50, 3, 17)])
+def test_the_memory_makes_the_steps_that_are_asked_for_in_intervals_of_one_length(
+    folder: Path, asked: int, intervals: int, each: int
+) -> None:
+    options = FirstOptions(text=str(folder / "text.txt"), steps=asked)
+    config = first_config(str(folder / "model"), options)
+    assert (config.intervals, config.memory.steps_per_interval) == (intervals, each)
+    assert config.data.steps_per_interval == each  # beside a small model as many
+
+
+def test_a_result_that_is_there_is_refused_by_the_option_that_says_where(
+    learned: Path, folder: Path
+) -> None:
+    options = FirstOptions(text=str(folder / "text.txt"), out=str(learned))
+    with pytest.raises(ConfigError, match=r"known exists already; choose another --out"):
+        learn_model(str(folder / "model"), options, QUIET, as_json=False)
+    options = FirstOptions(text=str(folder / "text.txt"), out="runs/my memory")
+    with pytest.raises(ConfigError, match="--out my memory: name: expected letters, digits, dots"):
+        first_config(str(folder / "model"), options)
+    half = folder / "runs" / "half"
+    half.mkdir()
+    (half / "config.yaml").write_text("name: half\n")
+    options = FirstOptions(text=str(folder / "text.txt"), out=str(half))
+    with pytest.raises(ConfigError, match=r"half: this learning was interrupted; go on with: tand"):
+        learn_model(str(folder / "model"), options, QUIET, as_json=False)
+
+
+def test_a_place_that_is_neither_run_nor_model_is_named(learned: Path, folder: Path) -> None:
+    refuse_neither(str(learned))
+    for place in (folder / "gone", folder / "runs"):
+        with pytest.raises(ConfigError, match=r"neither a run .* nor a model"):
+            refuse_neither(str(place))
+    with pytest.raises(ConfigError, match=r"nor a model .*; did you mean .*/model\?"):
+        refuse_neither(str(folder / "modle"))
 
 
 @pytest.mark.parametrize(

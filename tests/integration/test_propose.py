@@ -86,6 +86,13 @@ def test_prompts_are_read_with_file_and_line_of_what_is_wrong(tmp_path: Path) ->
             read_prompts(str(path))
 
 
+def test_a_folder_and_a_file_that_is_not_there_are_no_prompts(run: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a folder; give the beginning of a sentence"):
+        run_propose(run, str(tmp_path), 4, Console(quiet=True))
+    with pytest.raises(ConfigError, match=r"prompts .*gone\.txt: can't be read"):
+        run_propose(run, str(tmp_path / "gone.txt"), 4, Console(quiet=True))
+
+
 def test_an_empty_prompt_an_empty_file_and_a_folder_without_a_run_are_refused(
     run: str, tmp_path: Path
 ) -> None:

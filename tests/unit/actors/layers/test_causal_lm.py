@@ -25,6 +25,11 @@ def test_an_encoder_decoder_is_refused() -> None:
         build_model(DataLayerSpec(model_type="t5"), 60)
 
 
+def test_a_mistyped_model_type_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no type 'lama' is known; did you mean llama\?"):
+        build_model(DataLayerSpec(model_type="lama"), 60)
+
+
 @EACH_FAMILY
 def test_every_family_is_causal_and_keeps_documents_apart(family: str) -> None:
     check_model(build_model(DataLayerSpec(model_type=family, fields=FAMILIES[family]), 60), family)

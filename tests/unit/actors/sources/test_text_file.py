@@ -61,7 +61,7 @@ def test_bytes_of_no_known_encoding_are_named_by_the_first_that_is_wrong() -> No
 @pytest.mark.parametrize("at", [1, 2, 3, 7])
 def test_a_part_of_a_wide_file_is_known_from_any_byte_on(at: int) -> None:
     for encoding in ("UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"):
-        with pytest.raises(EncodingError, match=f"NUL bytes {encoding} without"):
+        with pytest.raises(EncodingError, match=f"NUL bytes {encoding}, expected UTF-8"):
             decode(WORDS.encode(encoding)[at:], at)
 
 

@@ -238,6 +238,23 @@ def test_a_tensor_of_another_shape_is_named_and_refused(tmp_path: Path) -> None:
     assert "mlp.down_proj.weight: expected [32, 80], got [32, 64]" in message
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_named_and_refused(value: float, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 2] = value
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    assert "model.layers.1.mlp.up_proj.weight holds NaN or infinity" in refusal(str(tmp_path))
+
+
+def test_a_link_to_weights_that_are_gone_is_named(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").symlink_to("../blobs/0a1b")
+    said = "model.safetensors is a link to ../blobs/0a1b, which does not exist"
+    assert said in refused_both_ways(str(tmp_path))
+
+
 def test_a_missing_tensor_is_named_by_headers_too(tmp_path: Path) -> None:
     place = save_checkpoint(tmp_path)
     edit_config(tmp_path, num_hidden_layers=3)

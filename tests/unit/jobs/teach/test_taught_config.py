@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +22,9 @@ from jobs.teach.taught_config import (
     taught_config,
 )
 from orchestrator.run_dir.run_dir import RunDir
+from orchestrator.run_dir.saved_config import config_at, saved_config
 from orchestrator.settings.config import Config, changed_keys, make_config
+from orchestrator.settings.file_names import CONFIG
 
 SOURCES = Sources("/runs/base/export", "/runs/base/export", 100_000, 30, True)
 
@@ -54,6 +58,32 @@ def test_nothing_of_the_corpus_is_left_in_it() -> None:
     assert taught.corpus.paths == ("/runs/base-taught/written.jsonl",)
     assert (taught.corpus.window, taught.corpus.token_noise) == (64, 0.1)
     assert taught.run_url == "/runs/base-taught"
+
+
+def test_a_run_named_from_where_the_command_runs_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "base" / "export" / "data_layer").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    sources = replace(SOURCES, data="runs/base/export", memory="runs/base/export")
+    teach = TeachSpec(told="runs/base-taught/told.safetensors")
+    out = RunDir("runs/base-taught")
+    taught = taught_config(base(), out, sources, None, None, None, teach)
+    out.write(CONFIG, taught.to_yaml(taught.run_url))
+
+    monkeypatch.chdir("/")
+    kept = saved_config(RunDir(str(tmp_path / "runs" / "base-taught")))
+    first = str(tmp_path / "runs" / "base" / "export")
+    assert kept.data.layer.pretrained == kept.memory.layer.start_from == first
+    assert kept.tokenizer.pretrained == f"{first}/data_layer"
+    assert kept.corpus.paths == (str(tmp_path / "runs" / "base-taught" / "written.jsonl"),)
+    assert kept.teach.told == str(tmp_path / "runs" / "base-taught" / "told.safetensors")
+
+    moved = (tmp_path / "runs" / "base-taught").rename(tmp_path / "elsewhere")
+    kept = saved_config(RunDir(str(moved)))
+    assert kept.corpus.paths == (str(moved / "written.jsonl"),)
+    assert kept.teach.lessons == str(moved / "lessons.jsonl")
+    assert kept.data.layer.pretrained == first
 
 
 def test_both_layers_begin_as_they_were_exported_and_the_tokenizer_is_the_same() -> None:
@@ -137,3 +167,8 @@ def test_a_resume_may_not_change_what_is_taught() -> None:
     assert "data.steps_per_interval" in [key for key, _, _ in changed_keys(before, other)]
     lessons = other.model_copy(update={"teach": TeachSpec(lessons="/elsewhere.jsonl")})
     assert "teach.lessons" in [key for key, _, _ in changed_keys(other, lessons)]
+
+
+def test_a_name_that_no_run_may_have_is_refused_in_words() -> None:
+    with pytest.raises(ConfigError, match=r"--out a b: name: expected letters, digits, .*'a b'"):
+        config_at(base(), RunDir("/runs/a b"))

@@ -212,3 +212,22 @@ def test_progress_sees_what_is_loaded_read_and_solved(export: Path) -> None:
     stages = list(dict.fromkeys(what for what, _, _ in seen))
     assert [what for what in stages if what in (READS, LOOKS, COMPARES)] == [READS, LOOKS, COMPARES]
     assert stages.index(COMPARES) < stages.index("asking what it says now that it is told")
+
+
+def test_what_is_too_long_is_refused_before_anything_is_asked(export: Path) -> None:
+    pair = ToldPair(str(export))
+    longest = pair.model.longest
+    assert longest is not None
+    seen: list[str] = []
+    for long, what in (
+        (Association("Atlantis " * longest, ANSWER), "prompt"),
+        (Association(PROMPT, "Dastan " * longest), "answer"),
+    ):
+        with pytest.raises(ConfigError, match=rf"the model reads at most \d+; shorten the {what}"):
+            pair.tell([long], progress=lambda what, done=0, total=0: seen.append(what))
+    assert seen == []
+
+
+def test_an_answer_with_the_text_of_a_special_token_is_asked_to_its_end(export: Path) -> None:
+    (said,) = ToldPair(str(export)).tell([Association(PROMPT, "Dastan <|endoftext|>")]).said
+    assert said.after.endswith("endoftext|>."), said

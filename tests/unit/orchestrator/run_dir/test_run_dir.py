@@ -69,8 +69,26 @@ def test_a_new_run_is_not_refused_and_makes_no_directory(run_dir: RunDir, tmp_pa
 
 def test_a_run_that_is_there_is_refused_by_name(run_dir: RunDir) -> None:
     run_dir.write("config.yaml", "")
-    with pytest.raises(RunExistsError, match="runs/one exists already"):
+    with pytest.raises(RunExistsError, match=r"runs/one exists already; .* tandem resume .*/one$"):
         run_dir.refuse_existing()
+    run_dir.write_json("summary.json", {"status": "interrupted"})
+    with pytest.raises(RunExistsError, match=r"or go on with it where it was interrupted"):
+        run_dir.refuse_existing()
+    run_dir.write_json("summary.json", {"status": "finished"})
+    with pytest.raises(RunExistsError, match=r"or remove it if it is not needed$"):
+        run_dir.refuse_existing()
+
+
+def test_a_place_where_no_directory_can_be_made_is_refused_before_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    RunDir(f"{tmp_path}/runs/deep/one").refuse_existing()
+    with pytest.raises(ConfigError, match=r"one: can't be made, .*/file is no folder; choose"):
+        RunDir(f"{tmp_path}/file/runs/one").refuse_existing()
+    monkeypatch.setattr("os.access", lambda place, mode: Path(place) != tmp_path)
+    with pytest.raises(ConfigError, match=r"is a folder that can't be written; choose another"):
+        RunDir(f"{tmp_path}/runs/one").refuse_existing()
 
 
 def test_storage_that_can_not_be_written_is_the_users_mistake(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from orchestrator.settings.config import (
     make_config,
     nearest_key,
 )
+from orchestrator.settings.config_paths import anchor_paths
 
 MINIMAL = {"corpus": {"paths": ["text.txt"]}}
 
@@ -216,7 +217,11 @@ def test_a_missing_corpus_is_named(file: Path) -> None:
         ("intervals=many", ("intervals", "integer", "'many'")),
         ("data.optimizer.lr=fast", ("data.optimizer.lr", "number", "'fast'")),
         ("corpus.kind=images", ("corpus.kind", "'text' or 'facts'", "'images'")),
-        ("data=3", ("data", "3")),
+        ("data=3", ("data: should be keys and values, got 3",)),
+        ("corpus.paths=5", ("corpus.paths: should be a list, got 5",)),
+        ("corpus.paths=[null]", ("corpus.paths.0: should be text, got None",)),
+        ("seed=1.5", ("seed: should be a whole number, got 1.5",)),
+        ("profile=a-b", ("profile: expected an interval or a range of them", "'a-b'")),
     ],
 )
 def test_a_value_of_the_wrong_type_names_key_what_was_expected_and_what_was_got(
@@ -375,6 +380,13 @@ def test_a_run_to_start_from_is_relative_to_the_file(file: Path) -> None:
     file.write_text("corpus: {paths: [a]}\nmemory: {layer: {start_from: ../runs/a}}\n")
     want = str(file.parent.parent / "runs" / "a")
     assert load_config(str(file)).memory.layer.start_from == want
+
+
+def test_paths_of_a_file_on_remote_storage_begin_at_its_folder() -> None:
+    values = {"corpus": {"paths": ["a.txt", "../b.txt", "gs://other/c.txt"]}}
+    anchor_paths(values, "s3://bucket/configs/mine")
+    want = ["s3://bucket/configs/mine/a.txt", "s3://bucket/configs/b.txt", "gs://other/c.txt"]
+    assert values["corpus"]["paths"] == want
 
 
 def test_paths_of_several_sources_are_relative_to_the_file(file: Path) -> None:
