@@ -36,12 +36,14 @@ class ToldAssociation:
 class Told:
     """What a running run was told under one name.
 
-    In an order without associations: one of that name is taken back.
+    In an order without associations: one of that name is taken back. `taught`: the data layer says
+    it too.
     """
 
     id: str
     told_at: float  # seconds since the epoch
     associations: tuple[ToldAssociation, ...]
+    taught: bool = False
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ class NamedWrite:
             never learned to say, and its entropy where it says them least surely, nats.
         places: where it is found by nearness; None: it is added to the table, as of a memory
             without encodings or by an earlier version.
+        taught: the data layer was taught it, and says it too: it is never fresh.
     """
 
     id: str
@@ -136,6 +137,7 @@ class NamedWrite:
     on: bool = True
     unsure: dict[int, float] = field(default_factory=dict)
     places: Places | None = None
+    taught: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -159,8 +161,9 @@ class NamedWrite:
             "associations": [association.to_json() for association in self.associations],
             "figures": dict(self.figures),
             "on": self.on,
-            # Left out where it is empty: writes from before it have a checksum without it.
+            # Left out where they are empty: writes from before them have a checksum without them.
             **({"unsure": unsure} if unsure else {}),
+            **({"taught": True} if self.taught else {}),
         }
 
     @classmethod
@@ -186,6 +189,7 @@ class NamedWrite:
             bool(described["on"]),
             {int(token): nats for token, nats in described.get("unsure", {}).items()},
             Places.from_tensors(near) if near else None,
+            bool(described.get("taught", False)),
         )
 
 
@@ -292,7 +296,8 @@ class NamedWrites:
         for write in reversed(self.on):
             keys = write.keys
             if write.places is not None:  # the later one holds
-                found.append((write.places, keys.wanted_ND, keys.counts_N))
+                fresh_N = torch.full_like(keys.counts_N, 0.0 if write.taught else 1.0)
+                found.append((write.places, keys.wanted_ND, keys.counts_N, fresh_N))
                 live.append(~torch.isin(keys.prompts_N, later_P))
             later_P = torch.cat([later_P, keys.prompts_N]).unique()
         return Nearest.of(found, live, later_P, bags)
@@ -336,7 +341,7 @@ class NamedWrites:
         More for a token that it was told and can't say more surely: what was told comes first.
         """
         limits: dict[int, float] = {}
-        for write in self.on:
+        for write in (write for write in self.on if not write.taught):
             for token, nats in write.unsure.items():
                 limits[token] = max(UNSURE_AT, LEEWAY * nats, limits.get(token, 0.0))
         unsure_S = torch.full((max(limits, default=-1) + 2,), UNSURE_AT)

@@ -7,7 +7,7 @@ was told than to any of the text that the memory keeps, the memory reads what is
                         times (o / 0.3)^8 where the memory's own prediction overlaps by o < 0.3 with
                         that at the nearest key: it takes this for another question
     what is read        m + Σ_i s_i (wanted_i − m)
-    freshness           Σ_i s_i
+    freshness           Σ_i s_i, without the keys of what the data layer was taught too
 
 So what is told is known as far as wordings have near encodings or share their rare tokens, and is
 not known where the memory knows something nearer. Where a position shares hardly a token with any
@@ -59,6 +59,7 @@ class Nearest:
         wanted_ND: the sum of rows that is wanted at each.
         m_ND: what the table gives there; D is 0 where predictions are not compared.
         counts_N: how much each counts, n.
+        fresh_N: 1 of what the data layer does not say, 0 of what it was taught.
         old_OE: the same as of the keys of kept text, and of patterns: the encodings of their keys.
         num_aliases, num_patterns: that come last of both; tokens alone tell them from their keys.
     """
@@ -67,6 +68,7 @@ class Nearest:
     wanted_ND: Tensor
     m_ND: Tensor
     counts_N: Tensor
+    fresh_N: Tensor
     old_OE: Tensor
     num_aliases: int = 0
     num_patterns: int = 0
@@ -74,7 +76,7 @@ class Nearest:
     @classmethod
     def of(
         cls,
-        some: Sequence[tuple[Places, Tensor, Tensor]],
+        some: Sequence[tuple[Places, Tensor, Tensor, Tensor]],
         live: Sequence[Tensor],
         told_P: Tensor,
         bags: TokenBags,
@@ -82,27 +84,29 @@ class Nearest:
         """Of several writes.
 
         Args:
-            some: of each write its places, and what is wanted at its keys and how much each counts.
+            some: of each write its places, and what is wanted at its keys, how much each counts,
+                and whether it is fresh.
             live: of each write, which of its keys no later one takes the place of, (N,) bool.
             told_P: contexts of which kept text counts no more, since something else was told there.
             bags: of tokens; none are compared where a write has none.
         """
-        num = min((places.said_NC.shape[1] for places, _, _ in some), default=0)
-        dim = min((places.m_ND.shape[1] for places, _, _ in some), default=0)
-        u_ND, said_NC, m_ND, wanted_ND, counts_N = (
+        num = min((places.said_NC.shape[1] for places, *_ in some), default=0)
+        dim = min((places.m_ND.shape[1] for places, *_ in some), default=0)
+        u_ND, said_NC, m_ND, wanted_ND, counts_N, fresh_N = (
             torch.cat([part[at] for part, at in zip(parts, live, strict=True)])
             for parts in (
-                [places.u_ND for places, _, _ in some],
-                [places.said_NC[:, :num] for places, _, _ in some],
-                [places.m_ND[:, :dim] for places, _, _ in some],
-                [wanted for _, wanted, _ in some],
-                [counts for _, _, counts in some],
+                [places.u_ND for places, *_ in some],
+                [places.said_NC[:, :num] for places, *_ in some],
+                [places.m_ND[:, :dim] for places, *_ in some],
+                [wanted for _, wanted, _, _ in some],
+                [counts for _, _, counts, _ in some],
+                [fresh for *_, fresh in some],
             )
         )
-        old_MD = torch.cat([places.old_OD for places, _, _ in some])
-        old_said_MC = torch.cat([places.old_said_OC[:, :num] for places, _, _ in some])
-        contexts_M = torch.cat([places.contexts_O for places, _, _ in some])
-        told_P = torch.cat([told_P, *(places.gone_G for places, _, _ in some)])
+        old_MD = torch.cat([places.old_OD for places, *_ in some])
+        old_said_MC = torch.cat([places.old_said_OC[:, :num] for places, *_ in some])
+        contexts_M = torch.cat([places.contexts_O for places, *_ in some])
+        told_P = torch.cat([told_P, *(places.gone_G for places, *_ in some)])
         order_M = contexts_M.argsort(stable=True)
         sorted_M = contexts_M[order_M]
         first_M = torch.ones(len(sorted_M), dtype=torch.bool)
@@ -110,7 +114,7 @@ class Nearest:
         at_O = order_M[first_M & ~torch.isin(sorted_M, told_P)]
         old_OD = old_MD[at_O]
         if not num:
-            return cls(u_ND, wanted_ND, m_ND, counts_N, old_OD)
+            return cls(u_ND, wanted_ND, m_ND, counts_N, fresh_N, old_OD)
         keys_NE, old_OE = beside(u_ND, bags(said_NC)), beside(old_OD, bags(old_said_MC[at_O]))
         start_of = torch.tensor([0, *(int(at.sum()) for at in live)]).cumsum(0)[:-1].tolist()
         patterns, aliases = (
@@ -122,8 +126,8 @@ class Nearest:
                 num,
             )
             for kind in (
-                [places.patterns for places, _, _ in some],
-                [places.aliases for places, _, _ in some],
+                [places.patterns for places, *_ in some],
+                [places.aliases for places, *_ in some],
             )
         )
         named_A, other_K = aliases.of_M, patterns.of_M
@@ -132,6 +136,7 @@ class Nearest:
             torch.cat([wanted_ND, wanted_ND[named_A]]),
             torch.cat([m_ND, m_ND[named_A]]),
             torch.cat([counts_N, counts_N[named_A]]),
+            torch.cat([fresh_N, fresh_N[named_A]]),
             torch.cat([old_OE, beside(u_ND[other_K], bags(patterns.said_MC))]),
             len(aliases),
             len(patterns),
@@ -153,9 +158,9 @@ class Nearest:
             predict: the memory's logits, from what it reads; a gate is left out.
         """
         u_PD, m_PD = F.normalize(u.reshape(-1, u.shape[-1]), dim=1), m.reshape(-1, m.shape[-1])
-        found_PD, share_P = m_PD.clone(), m_PD.new_zeros(len(m_PD))
+        found_PD, fresh_P = m_PD.clone(), m_PD.new_zeros(len(m_PD))
         if not len(self.keys_NE):
-            return found_PD.view_as(m), share_P.view(u.shape[:-1])
+            return found_PD.view_as(m), fresh_P.view(u.shape[:-1])
         keys_NE, old_OE, u_PE = self.keys_NE, self.old_OE, u_PD
         if keys_NE.shape[1] > u_PD.shape[1]:
             if bags_PW is None:
@@ -176,10 +181,10 @@ class Nearest:
             if self.m_ND.shape[1]:
                 alike_Q = overlap(predict, m_PD[at_Q], self.m_ND[near_QN.argmax(1)])
                 share_QN *= (alike_Q / ALIKE).clamp_max(1.0).pow(UNLIKE)[:, None]
-            share_P[at_Q] = share_QN.sum(1).clamp_max(1)
-            others_QD = share_P[at_Q, None] * m_PD[at_Q]
+            fresh_P[at_Q] = (share_QN * self.fresh_N).sum(1).clamp_max_(1)
+            others_QD = share_QN.sum(1, keepdim=True).clamp_max_(1) * m_PD[at_Q]
             found_PD[at_Q] = m_PD[at_Q] + (share_QN @ self.wanted_ND - others_QD)
-        return found_PD.view_as(m), share_P.view(u.shape[:-1])
+        return found_PD.view_as(m), fresh_P.view(u.shape[:-1])
 
     @cached_property
     def _of_encodings(self) -> Nearest:
@@ -187,7 +192,10 @@ class Nearest:
         width, num = self.wanted_ND.shape[1], len(self.keys_NE) - self.num_aliases
         old_OD = self.old_OE[: len(self.old_OE) - self.num_patterns, :width] * math.sqrt(2)
         keys_ND = self.keys_NE[:num, :width] * math.sqrt(2)
-        return Nearest(keys_ND, self.wanted_ND[:num], self.m_ND[:num], self.counts_N[:num], old_OD)
+        wanted_ND, m_ND, counts_N, fresh_N = (
+            tensor[:num] for tensor in (self.wanted_ND, self.m_ND, self.counts_N, self.fresh_N)
+        )
+        return Nearest(keys_ND, wanted_ND, m_ND, counts_N, fresh_N, old_OD)
 
     def _sharing(self, u_PE: Tensor) -> Tensor:
         """Which positions share so many tokens with a key that they are looked at; all, where
@@ -212,12 +220,19 @@ class Nearest:
         """The same on that device."""
         if self.keys_NE.device == device:
             return self
-        keys_NE, wanted_ND, m_ND, counts_N, old_OE = (
+        keys_NE, wanted_ND, m_ND, counts_N, fresh_N, old_OE = (
             tensor.to(device)
-            for tensor in (self.keys_NE, self.wanted_ND, self.m_ND, self.counts_N, self.old_OE)
+            for tensor in (
+                self.keys_NE,
+                self.wanted_ND,
+                self.m_ND,
+                self.counts_N,
+                self.fresh_N,
+                self.old_OE,
+            )
         )
         num = self.num_aliases, self.num_patterns
-        return Nearest(keys_NE, wanted_ND, m_ND, counts_N, old_OE, *num)
+        return Nearest(keys_NE, wanted_ND, m_ND, counts_N, fresh_N, old_OE, *num)
 
 
 @torch.no_grad()

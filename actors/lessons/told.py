@@ -25,7 +25,12 @@ def with_changes(told: Sequence[Told], changes: Iterable[Told]) -> tuple[Told, .
 def told_to_lists(told: Iterable[Told]) -> list[Any]:
     """As JSON takes it."""
     return [
-        [one.id, one.told_at, [_as_list(association) for association in one.associations]]
+        [
+            one.id,
+            one.told_at,
+            [_as_list(association) for association in one.associations],
+            *([True] if one.taught else []),  # versions before know nothing of it
+        ]
         for one in told
     ]
 
@@ -44,6 +49,7 @@ def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
             id,
             told_at,
             tuple(ToldAssociation(p, a, tuple(w), *rest) for p, a, w, *rest in associations),
+            bool(taught),
         )
-        for id, told_at, associations in rows
+        for id, told_at, associations, *taught in rows
     )

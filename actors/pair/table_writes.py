@@ -1,6 +1,6 @@
 """A write as a change of the value table: rows that give what is wanted at its keys, solved in
-closed form; reads of old text and of earlier such writes stay. For memories without encodings, and
-where the table itself is to change, as before the data layer is taught. Called by `telling`.
+closed form; reads of old text and of earlier such writes stay. For memories without encodings;
+writes of earlier versions are such changes too. Called by `telling`.
 
 Shapes: N keys, E slots of a key, D d_m, M kept reads, U rows that are written.
 """

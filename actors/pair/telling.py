@@ -4,9 +4,9 @@
                    -> wanted reads: gradient steps on the reads alone, nothing else in the graph
                    -> a `NamedWrite`, kept beside the table: it is found where an encoding is nearer
                       to a key than to kept text (`layers.nearest`), and there opens λ
-                   -> or, of a memory without encodings and where the table itself is to change:
-                      rows that give the wanted reads, solved (`operators.closed_form`); reads of
-                      old text and of earlier writes stay; and the mark that opens λ
+                   -> or, of a memory without encodings: rows that give the wanted reads, solved
+                      (`operators.closed_form`); reads of old text and of earlier writes stay; and
+                      the mark that opens λ
 
 No weight is trained and the table keeps its bits. Called by `TandemModel`.
 
@@ -68,7 +68,7 @@ def tell(
     told_at: float | None = None,
     longest: int | None = None,
     louder: float = LOUDER,
-    by_rows: bool = False,
+    taught: bool = False,
     progress: Progress = unseen,
 ) -> NamedWrite:
     """Writes these associations, after what was told before; the memory reads them from now on.
@@ -82,8 +82,7 @@ def tell(
         told_at: seconds since 1970; None: now.
         longest: tokens that the model reads at most.
         louder: times as much a key counts, again and again, until the memory says all of it.
-        by_rows: rows of the table are solved for that give what is wanted, as they always are where
-            the memory has no encodings.
+        taught: as `NamedWrite` has it.
         progress: sees what is being done; how many rounds it takes is not known before.
 
     Raises:
@@ -96,12 +95,13 @@ def tell(
     progress("reading what is told")
     located = locate(memory, sequences(tokenizer, associations, longest))
     about = Naming(id, time.time() if told_at is None else told_at, tuple(associations))
-    if by_rows or memory.ngrams is not None:
+    if memory.ngrams is not None:
         write = solved_write(memory, located, about, kept, louder, progress)
     else:
         subjects = subjects_of(tokenizer, associations)
         write = _found(memory, located, about, kept, subjects, louder, progress)
-    write = replace(write, figures={**write.figures, "seconds": time.perf_counter() - begin})
+    figures = {**write.figures, "seconds": time.perf_counter() - begin}
+    write = replace(write, figures=figures, taught=taught)
     writes = memory.writes.add(write)
     memory.writes = writes if write.places is not None else calibrated(memory, writes, kept)
     return write
@@ -247,7 +247,7 @@ def solve_told(memory: MemoryLayer, tokenizer: Tokenizer, told: Sequence[Told]) 
             for a in one.associations
         ]
         try:
-            tell(memory, tokenizer, some, kept, one.id, one.told_at)
+            tell(memory, tokenizer, some, kept, one.id, one.told_at, taught=one.taught)
         except ValueError as err:
             warnings.append(f"what the run was told as {one.id} is left out: {err}")
     return tuple(warnings)

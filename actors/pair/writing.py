@@ -77,7 +77,7 @@ def write_documents(
         going_on = []
         for start in range(0, len(live), at_a_time):
             some = live[start : start + at_a_time]
-            draws_BT = torch.stack([_draws(seed, i, at, window) for i in some])
+            draws_BT = torch.stack([draws_of(seed, i, at, window) for i in some])
             added = _continued(
                 memory, [begun[i] for i in some], draws_BT, window, tokenizer.end, temperature
             )
@@ -94,9 +94,9 @@ def write_documents(
     ]
 
 
-def _draws(seed: int, document: int, at: int, window: int) -> Tensor:
-    """Numbers in [0, 1) for the tokens of one window of one document."""
-    generator = torch.Generator().manual_seed(seed_of(seed, "write", document, str(at)))
+def draws_of(seed: int, document: int, at: int, window: int, who: str = "write") -> Tensor:
+    """Numbers in [0, 1) for the tokens of one window of one document that somebody writes."""
+    generator = torch.Generator().manual_seed(seed_of(seed, who, document, str(at)))
     return torch.rand(window, generator=generator)
 
 
@@ -117,7 +117,7 @@ def _continued(
     for at in range(1, window):
         u_B1D, state = memory.encode(tokens_B1, torch.zeros_like(tokens_B1), state, True)
         logits_BV = memory.predict(memory.read_at(u_B1D[:, -1]).y)
-        drawn = _draw(logits_BV / temperature, draws_BT[:, at]).tolist()
+        drawn = drawn_by(logits_BV / temperature, draws_BT[:, at]).tolist()
         still = []
         for row, index in enumerate(live):
             if at < len(openings[index]):
@@ -138,7 +138,7 @@ def _continued(
     return added
 
 
-def _draw(logits_BV: Tensor, draws_B: Tensor) -> Tensor:
+def drawn_by(logits_BV: Tensor, draws_B: Tensor) -> Tensor:
     """The token of each row at which the distribution's sum passes the draw."""
     sums_BV = logits_BV.double().softmax(-1).cumsum(-1)
     wanted_B1 = draws_B.double()[:, None] * sums_BV[:, -1:]

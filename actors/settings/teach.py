@@ -32,7 +32,8 @@ class TeachSpec(Spec):
         None,
         min_length=1,
         description="File of the rows of the value table that telling the lessons changes, as "
-        "`tandem teach` writes it: the memory begins with them, so that little is left to follow.",
+        "`tandem teach` writes it for a memory addressed by n-grams: it begins with them, so that "
+        "little is left to follow.",
     )
     own_text: Annotated[str | None, PathTo.LESSONS] = Field(
         None,
@@ -54,7 +55,7 @@ class TeachSpec(Spec):
         "text that the memory wrote.",
     )
     rehearse: float = Field(
-        2.0,
+        3.0,
         ge=0,
         description="Weight of the KL from the data layer before teaching to the one that is "
         "taught, on text that the memory wrote. Raise it where other answers are lost, lower it "
@@ -74,11 +75,12 @@ class TeachSpec(Spec):
         "text that it wrote.",
     )
 
-    memory_train: Literal["values", "all"] = Field(
+    memory_train: Literal["nothing", "values", "all"] = Field(
         "values",
-        description="What of the memory moves where it follows: its value table, so that every "
-        "text is read where it was and less is lost; or its encoder too, which carries lessons a "
-        "little further to wordings that nobody has seen.",
+        description="What of the memory moves where it follows: nothing, where it was told the "
+        "lessons and finds them by nearness, as `tandem teach` does; its value table, so that "
+        "every text is read where it was; or its encoder too, which carries lessons a little "
+        "further to wordings that nobody has seen, and loses more.",
     )
 
     @model_validator(mode="after")

@@ -27,7 +27,6 @@ from actors.lessons.contradictions import is_contradicting, opening_of
 from actors.lessons.given_lessons import refuse_silent
 from actors.lessons.lesson import Lesson
 from actors.lessons.lesson_files import Exam, Question
-from actors.lessons.told_rows import ToldRows
 from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import LessonExam, said
@@ -36,7 +35,7 @@ from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at
 from actors.pair.wordings import WrittenText, template_with
 from actors.pair.writing import write_documents
 from actors.sources.facts import SUBJECT
-from actors.teaching.telling_lessons import told_rows
+from actors.teaching.telling_lessons import ToldFirst, tell_first
 from actors.teaching.texts import texts_of
 from actors.teaching.written_about import written_about
 from actors.tokenizers.tokenizer import Tokenizer
@@ -58,7 +57,7 @@ class Prepared:
         lessons: those that are taught, with the memory's wordings, then those that are known.
         texts: documents that the memory wrote and that name no taught subject.
         exam: answers before teaching.
-        told: rows of the value table that telling the lessons changes; None: it was not told.
+        told: how the memory is told the lessons; None: it is not.
         num_known: lessons that the data layer says already.
         figures: of the preparation, for the report.
     """
@@ -66,7 +65,7 @@ class Prepared:
     lessons: tuple[Lesson, ...]
     texts: tuple[str, ...]
     exam: Exam
-    told: ToldRows | None
+    told: ToldFirst | None
     num_known: int
     figures: dict[str, Any]
 
@@ -104,7 +103,7 @@ def prepare_lessons(
     window: int,
     seed: int,
     reword: bool = True,
-    tell_first: bool = True,
+    tell: bool = True,
     say: Callable[[str], None] = lambda text: None,
     progress: Progress = unseen,
 ) -> Prepared:
@@ -118,7 +117,7 @@ def prepare_lessons(
         window: tokens of a window of the run.
         seed: of the choice of questions.
         reword: whether other wordings are mined.
-        tell_first: whether the memory is told the lessons in closed form.
+        tell: whether the memory is told the lessons.
         say: receives what was found.
         progress: sees what is being done, and how far it is.
 
@@ -177,12 +176,10 @@ def prepare_lessons(
         if is_known
     ]
     told = None
-    if tell_first:
-        say("telling the memory first, in closed form")
-        texts = [*kept, *asked]
-        told, figures["told"] = told_rows(
-            pair.memory, tokenizer, [*new, *known], texts, window, progress
-        )
+    if tell:
+        say("telling the memory first")
+        told = tell_first(pair, tokenizer, [*new, *known], [*kept, *asked], window, progress)
+        figures["told"] = told.figures
     return Prepared(
         (*new, *known),
         (*kept, *asked),

@@ -3,6 +3,8 @@
 What a memory does not know it does not write, so that nothing would keep it. The data layer before
 teaching writes what it knows itself. Not every one can: one that learned answers alone says nothing
 of use about what leads to them. Trains nothing. Called by `jobs.teach`.
+
+Shapes: B documents, T tokens.
 """
 
 from __future__ import annotations
@@ -10,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from actors.corpus.windows import Piece
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
 from actors.machine.progress import Progress, unseen
-from actors.machine.seeds import seed_of
 from actors.measuring.heldout import heldout_figures
-from actors.measuring.sampling import continued, pieces_of
+from actors.pair.writing import drawn_by, draws_of
 from actors.teaching.texts import in_windows, texts_of
 from actors.tokenizers.tokenizer import Tokenizer
 
@@ -59,14 +61,47 @@ def own_texts(
         progress: sees how many are written.
     """
     opening = [*(tokenizer.opening or (tokenizer.end_of_text,))]
-    piece = Piece([*opening, *opening[:1] * (window - len(opening))], len(opening))
-    device = next(layer.parameters()).device
     found: list[str] = []
     for start in range(0, num, AT_A_TIME):
         progress("the data layer writes", start, num)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed_of(seed, "own", start))
-            pieces = [piece] * min(AT_A_TIME, num - start)
-            rows_NT = continued(layer, pieces, window, tokenizer.end, device)
-        found += texts_of(tokenizer, pieces_of(rows_NT, tokenizer.end))
+        numbers = range(start, min(start + AT_A_TIME, num))
+        draws_BT = torch.stack([draws_of(seed, i, 0, window, "own") for i in numbers])
+        rows = written_by(layer, opening, draws_BT, tokenizer.end)
+        found += texts_of(tokenizer, [Piece(row, len(opening)) for row in rows])
     return found
+
+
+@torch.no_grad()
+def written_by(
+    layer: DataLayer, opening: Sequence[int], draws_BT: Tensor, end: int | None
+) -> list[list[int]]:
+    """Documents (B) of at most T tokens that the layer writes after an opening, reads off, each up
+    to and with `end`; one that has ended is computed no more.
+
+    Args:
+        layer: the data layer.
+        opening: what all of them begin with.
+        draws_BT: numbers in [0, 1): the place in its distribution at which a token is drawn.
+        end: token that ends a document; None: none does.
+    """
+    device = next(layer.parameters()).device
+    rows = [list(opening) for _ in draws_BT]
+    live, cache, draws_BT = list(range(len(rows))), layer.new_cache(), draws_BT.to(device)
+    tokens_BT = torch.tensor(rows, device=device)
+    for at in range(len(opening), draws_BT.shape[1]):
+        out, _ = layer.run_model(None, input_ids=tokens_BT, past_key_values=cache, use_cache=True)
+        drawn_B = drawn_by(out.logits[:, -1, : layer.num_tokens].float(), draws_BT[:, at])
+        still = []
+        for place, token in enumerate(drawn_B.tolist()):
+            rows[live[place]].append(token)
+            if token != end:
+                still.append(place)
+        if not still:
+            break
+        if len(still) < len(live):
+            kept = torch.tensor(still, device=device)
+            cache.batch_select_indices(kept)
+            drawn_B, draws_BT = drawn_B[kept], draws_BT[kept]
+            live = [live[place] for place in still]
+        tokens_BT = drawn_B[:, None]
+    return rows

@@ -1,11 +1,12 @@
-"""Has the memory follow a data layer that is taught: the memory trainer with another batch and
-other losses.
+"""Has the memory follow a data layer that is taught. Where it was told the lessons and finds them
+by nearness nothing is left to follow: no weight moves, and what it was told goes with every
+version. Else it is the memory trainer with another batch and other losses.
 
     batch = lessons in all wordings + text that the memory wrote
     loss  = self on the lessons + recall of theta on both + w KL(q_before || q_phi) on the text
 
-q_before are the run's starting weights: the memory that wrote the text, before it was told the
-lessons in closed form, which is what it begins with.
+q_before are the run's starting weights: the memory that wrote the text, before its table was told
+the lessons in closed form, where it is addressed by n-grams.
 Recall of the lessons waits for the first version that was taught them: until then the data layer
 says what it said before.
 """
@@ -38,6 +39,9 @@ class TeachingMemoryTrainer(MemoryTrainer):
     def build_more(self, begin: Callable[[str], None]) -> None:
         """The memory as it was, what it was told, and the lessons."""
         spec = self.spec
+        self.told = told_from_lists(read_exam(spec.teach).told)
+        if not self.follows:
+            return
         begin("building the memory as it was")
         self.kept = self.build_layer().requires_grad_(False)
         if spec.teach.memory_train == "values":
@@ -47,11 +51,15 @@ class TeachingMemoryTrainer(MemoryTrainer):
                 group["weight_decay"] = 0.0
         if spec.teach.told is not None:
             ToldRows.read(spec.teach.told).add_to(self.layer.values)
-        self.told = told_from_lists(read_exam(spec.teach).told)
         documents = documents_of(read_kept_lessons(spec.teach), given=True, reworded=True)
         window = spec.corpus.window
         self.lessons = LessonWindows(documents, self.tokenizer, window, spec.seed, MEMORY)
         self.num_lessons = spec.teach.memory_count(spec.memory.batch_size)
+
+    @property
+    def follows(self) -> bool:
+        """Whether it takes steps."""
+        return self.spec.teach.memory_train != "nothing"
 
     def begin_interval(self, order: Order) -> None:
         """Nothing that the data group trained on is read: both train on the same text."""
@@ -61,6 +69,8 @@ class TeachingMemoryTrainer(MemoryTrainer):
     def train_step(self) -> Measured:
         """One step on the lessons and the text that are next."""
         group, step = self.spec.memory, Measured()
+        if not self.follows:
+            return step
         with self.cost("batch"):
             text, _ = self.fresh.next_batch(group.batch_size - self.num_lessons)
             lessons = self.lessons.batch(self.step, self.num_lessons)

@@ -45,7 +45,8 @@ class ToldAgain:
         alone = self._num_answered()
         for write in self._writes:
             some = list(write.associations)
-            telling.tell(memory, self._tokenizer, some, reads, write.id, write.told_at)
+            about = write.id, write.told_at
+            telling.tell(memory, self._tokenizer, some, reads, *about, taught=write.taught)
         for write in self._writes:
             if not write.on:
                 telling.switch(memory, write.id, False, reads)

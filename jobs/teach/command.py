@@ -58,7 +58,7 @@ def teach(
     tell_first: Annotated[
         bool,
         typer.Option(
-            "--tell/--no-tell", help="Tell the memory first, in closed form, before it follows."
+            "--tell/--no-tell", help="Tell the memory; else it follows by gradient steps alone."
         ),
     ] = True,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; default: the run's.")] = None,

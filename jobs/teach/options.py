@@ -21,7 +21,7 @@ class TeachOptions:
         rehearse: weight of what keeps the old.
         reword: whether lessons are also taught in wordings that the memory knows.
         train: what of the data layer moves: `all`, `lora`, or what the run trained.
-        tell: whether the memory is told the lessons in closed form first.
+        tell: whether the memory is told the lessons; else it follows by gradient steps alone.
         ray: train in processes on Ray, as the run's workers say; else in this process.
         no_wait: of a running run: do not wait until its groups have begun to learn.
     """

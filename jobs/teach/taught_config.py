@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.settings.fitted import ModelSize, data_rate
+from actors.settings.groups import MemoryGroupSpec
 from actors.settings.layers import DROPOUT_ENDINGS, LORA
-from actors.settings.run import DATA, GROUPS
+from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.settings.teach import TeachSpec
 from actors.wire import ConfigError
 from orchestrator.run_dir.run_dir import RunDir
@@ -29,6 +30,7 @@ MEMORY_LR_FRAC = 0.35  # of those of its memory
 BATCH_FACTOR = 1.5  # of the run's batch, which has to hold lessons beside the text
 LESSONS, EXAM, WRITTEN = "lessons.jsonl", "exam.json", "written.jsonl"
 TOLD, OWN_TEXT = "told.safetensors", "own_text.json"
+KEPT_READS = MemoryGroupSpec.model_fields["kept_reads"].default  # what lessons are told beside
 LEAST_BLOCKS, LEAST_BLOCK_BYTES = 40, 256  # so that some of the text is held out too
 
 
@@ -79,7 +81,10 @@ def taught_config(
     """
     storage, _, name = out.url.rpartition("/")
     values: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
-    size = math.ceil(BATCH_FACTOR * config.data.batch_size)
+    # One that was taught before has batch and rates of a teaching already.
+    frac = 1.0 if config.teach.is_on else MEMORY_LR_FRAC
+    size = config.data.batch_size
+    size = size if config.teach.is_on else math.ceil(BATCH_FACTOR * size)
     per_step, _ = teach.data_counts(size, sources.has_reworded)
     num_steps = steps_for(sources.num_windows, per_step) if steps is None else steps
     refuse_too_few(num_steps, sources.num_windows, per_step)
@@ -115,13 +120,15 @@ def taught_config(
     layer |= {"train": moves, "pretrained": sources.data, "fields": dropouts, "fresh_port": False,
               "compile": False}  # fmt: skip
     memory["layer"] |= {"start_from": sources.memory, "compile": False}
-    memory["value_lr"] *= MEMORY_LR_FRAC
+    memory["value_lr"] *= frac
+    memory["kept_reads"] = max(memory["kept_reads"], KEPT_READS)
     memory["teacher"] = "mirror"  # it is asked about lessons and written text
     for group in GROUPS:
         own = values[group]
         own["batch_size"] = size
-        own["steps_per_interval"] = each
-        usual = MEMORY_LR_FRAC * own["optimizer"]["lr"]
+        is_still = group == MEMORY and teach.memory_train == "nothing"
+        own["steps_per_interval"] = 1 if is_still else each
+        usual = frac * own["optimizer"]["lr"]
         own["optimizer"] |= {
             "lr": (lr or data_lr(config, moves, sources.size)) if group == DATA else usual,
             "schedule": "cosine",
@@ -136,14 +143,17 @@ def taught_config(
 
 
 def data_lr(config: Config, moves: object, size: ModelSize | None) -> float:
-    """Peak rate of the data layer: half of the run's, where that trained what moves now. A rate at
-    which a port or a fresh model trained is none for a model that has learned something before.
+    """Peak rate of the data layer: half of the run's, where that trained what moves now, or the
+    run's own where that was a teaching. A rate at which a port or a fresh model trained is none for
+    a model that has learned something before.
 
     Args:
         config: of the run that is taught.
         moves: what of the data layer moves.
         size: of its model.
     """
+    if moves == config.data.layer.train and config.teach.is_on:
+        return config.data.optimizer.lr
     if moves != config.data.layer.train and size is not None and not size.is_small:
         return LARGE_FACTOR * data_rate(moves, size)
     if moves == LORA != config.data.layer.train:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ from jobs.teach.taught_config import (
     Sources,
     taught_config,
 )
+from jobs.teach.told_writes import told_after, told_lessons
 from orchestrator.console import Console
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
@@ -43,7 +43,6 @@ from orchestrator.settings.file_names import CONFIG, CORPUS, REPORT, STATUS, SUM
 from orchestrator.settings.fitted_config import model_at
 
 if TYPE_CHECKING:
-    from actors.layers.named_writes import NamedWrites
     from actors.teaching.lesson_preparation import Prepared
     from actors.tokenizers.tokenizer import Tokenizer
 
@@ -264,10 +263,13 @@ def _prepare(
         torch.set_num_threads(num_threads)
     documents = documents_of(prepared.lessons, given=True, reworded=False)
     windows = LessonWindows(documents, tokenizer, window, seed, "given")
-    rows = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in prepared.texts)
-    text = "".join(rows)
+    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in prepared.texts)
+    text = "".join(lines)
+    told = prepared.told
+    rows = None if told is None else told.rows
     teach = TeachSpec(
-        told=None if prepared.told is None else out.path(TOLD),
+        told=None if rows is None else out.path(TOLD),
+        memory_train="values" if told is None or rows is not None else "nothing",
         own_text=out.path(OWN_TEXT) if own else None,
         **({} if options.rehearse is None else {"rehearse": options.rehearse}),
     )
@@ -292,66 +294,11 @@ def _prepare(
     out.write(WRITTEN, text)
     if own:
         out.write(OWN_TEXT, json.dumps(own, ensure_ascii=False))
-    if prepared.told is not None:
-        out.write(TOLD, prepared.told.to_bytes())
-    left = left_writes(here.memory.writes, prepared.lessons)
-    out.write(EXAM, replace(prepared.exam, facts=facts, told=tuple(left)).to_json())
+    if rows is not None:
+        out.write(TOLD, rows.to_bytes())
+    writes = told_after(here.memory.writes, prepared.lessons, () if told is None else told.near)
+    out.write(EXAM, replace(prepared.exam, facts=facts, told=tuple(writes)).to_json())
     return taught
-
-
-def told_lessons(writes: NamedWrites, ids: Sequence[str], run: str) -> GivenLessons:
-    """Named writes as lessons; a later one replaces an earlier one of the same prompt.
-
-    Args:
-        writes: of the run's memory.
-        ids: which of them; none: all that are on.
-        run: for messages.
-
-    Raises:
-        ConfigError: there is none, or none of that name.
-    """
-    try:
-        chosen = [writes.get(id) for id in ids] or list(writes.on)
-    except KeyError as err:
-        raise ConfigError(f"{run}: {err.args[0]}") from err
-    if not chosen:
-        raise ConfigError(
-            f"{run}: its memory was told nothing; tell it with tandem tell, or give --lessons FILE"
-        )
-    found: dict[str, Lesson] = {}
-    for write in chosen:
-        for one in write.associations:
-            answer = one.answer.strip().rstrip(" .")
-            found[one.prompt] = Lesson(
-                one.prompt.strip(), answer, tuple(one.wordings), form="told",
-                subject=one.subject or None, source=f"{run}: told {write.id}",
-            )  # fmt: skip
-    return GivenLessons(tuple(found.values()))
-
-
-def left_writes(writes: NamedWrites, lessons: Sequence[Lesson]) -> list[Any]:
-    """Named writes that are on, less what is taught of them: they go on with the taught memory.
-    What is taught becomes part of its table, and is fresh no longer.
-    """
-    from actors.lessons.told import told_to_lists
-    from actors.wire import Told, ToldAssociation
-
-    taught = {prompt for lesson in lessons for prompt in lesson.prompts}
-    left = (
-        Told(
-            write.id,
-            write.told_at,
-            tuple(
-                ToldAssociation(
-                    one.prompt, one.answer, tuple(one.wordings), one.as_chat, one.subject
-                )
-                for one in write.associations
-                if one.prompt.strip() not in taught
-            ),
-        )
-        for write in writes.on
-    )
-    return told_to_lists(one for one in left if one.associations)
 
 
 def _facts(

@@ -136,7 +136,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     if "tokens" not in row:  # of a running run: told anew to each version
         return [*named, ABSENT, ABSENT, "on"]
     size = [f"{row['tokens']:,}", text_size(row["bytes"])]
-    return [*named, *size, "on" if row["on"] else "off"]
+    return [*named, *size, ("on" if row["on"] else "off") + (", taught" if row["taught"] else "")]
 
 
 def run_untell(

@@ -103,6 +103,7 @@ def described(write: NamedWrite) -> dict[str, Any]:
     return {
         "id": write.id,
         "on": write.on,
+        "taught": write.taught,
         "told_at": write.told_at,
         "associations": [association.to_json() for association in write.associations],
         "tokens": len(write.keys),

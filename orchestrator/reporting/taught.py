@@ -75,8 +75,8 @@ def reflects(found: dict[str, float | None]) -> str | None:
         return None
     return (
         f"of {found['changed']:.0f} answers that the data layer changed the memory gives "
-        f"{share:.1%}, below {MIN_REFLECTED:.0%}; teach with more --steps, or raise "
-        "teach.memory_lessons_frac"
+        f"{share:.1%}, below {MIN_REFLECTED:.0%}; teach with more --steps, or have the "
+        "memory follow by gradient steps (--no-tell)"
     )
 
 

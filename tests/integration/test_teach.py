@@ -109,6 +109,10 @@ def test_the_result_is_a_run_like_any_other(run: Path, lessons: str) -> None:
     assert summary["data"]["steps"] == STEPS
     before = json.loads((run / "summary.json").read_text())
     assert summary["digest"]["data"] != before["digest"]["data"]
+    assert summary["digest"]["memory"] == before["digest"]["memory"]  # it was told, no more
+    (write,) = load_pair(str(out / "export"))[0].memory.writes
+    assert (write.id, write.taught, write.on) == ("taught", True, True)
+    assert [one.prompt for one in write.associations] == [row["prompt"] for row in LESSONS]
     config = saved_config(RunDir(str(out)))
     assert config.data.layer.pretrained == str(run / "export")
 
@@ -147,6 +151,9 @@ def test_an_interrupted_teaching_is_resumed_to_the_same_bits(
     run_in_process(config, resume=True)
     assert digests(whole) == digests(out)
     assert (out / "taught.json").exists()
+    (one,), (other,) = (load_pair(str(it / "export"))[0].memory.writes for it in (whole, out))
+    ours, theirs = one.to_tensors(), other.to_tensors()
+    assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
 
 
 def test_what_an_interrupted_preparation_left_is_no_obstacle(run: Path, lessons: str) -> None:
@@ -181,6 +188,8 @@ def test_a_later_teaching_begins_from_the_first_layer_with_all_lessons(
     wanted = {one["prompt"]: one["answer"] for one in found["lessons"]}
     assert len(wanted) == 4
     assert wanted["The capital of Baran is"] == "Denora"
+    (write,) = load_pair(str(second / "export"))[0].memory.writes
+    assert {one.prompt: one.answer for one in write.associations} == wanted
     assert saved_config(RunDir(str(second))).data.layer.pretrained == str(run / "export")
 
 
@@ -229,8 +238,13 @@ def test_what_was_told_is_taught_and_the_rest_of_it_goes_on_as_it_was(run: Path)
         ("The capital of Baran is", "Muvia")
     ]
     after, _ = load_pair(str(out / "export"))
-    (left,) = after.memory.writes
-    assert (left.id, left.associations[0].prompt) == ("w1", "The dish of Mustran is")
+    left, taught = after.memory.writes
+    assert (left.id, left.taught, left.associations[0].prompt) == (
+        "w1",
+        False,
+        "The dish of Mustran is",
+    )
+    assert (taught.taught, taught.associations[0].prompt) == (True, "The capital of Baran is")
     options = TeachOptions(told=("w7",), out=f"{out}-2", steps=STEPS, written=200)
     with pytest.raises(ConfigError, match=r"no write 'w7'; told and not taken back: w0, w1"):
         run_teach(str(run), options, Console(quiet=True), False)

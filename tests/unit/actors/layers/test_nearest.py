@@ -23,10 +23,11 @@ def predict(m_PD: Tensor) -> Tensor:
     return m_PD @ LOGITS
 
 
-def nearest(m_ND: Tensor) -> Nearest:
+def nearest(m_ND: Tensor, fresh: bool = True) -> Nearest:
     """One key, and one kept position at a right angle to it; encodings alone are compared."""
     key, kept = torch.eye(DIM)[:2].split(1)
-    return Nearest(key, torch.full((1, DIM), 7.0), m_ND, torch.ones(1), kept)
+    one = torch.ones(1)
+    return Nearest(key, torch.full((1, DIM), 7.0), m_ND, one, one if fresh else 0 * one, kept)
 
 
 def share(of: Nearest, m_D: Tensor) -> float:
@@ -42,6 +43,14 @@ def test_a_place_counts_as_near_as_it_is_where_the_memory_says_the_same() -> Non
     m_D = torch.tensor([1.5, 0.0, 0.0])
     assert share(nearest(m_D[None]), m_D) == pytest.approx(0.5, abs=1e-5)
     assert share(nearest(torch.zeros(1, 0)), m_D) == pytest.approx(0.5, abs=1e-5)  # not compared
+
+
+def test_what_the_data_layer_was_taught_is_read_and_is_not_fresh() -> None:
+    u, m_D = torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([1.5, 0.0, 0.0])
+    read, freshness = nearest(m_D[None], fresh=False).read(u, m_D[None], None, predict)
+    torch.testing.assert_close(read, nearest(m_D[None]).read(u, m_D[None], None, predict)[0])
+    assert (read[0] - m_D).norm() > 1
+    assert freshness.tolist() == [0.0]
 
 
 def test_a_place_counts_less_where_the_memory_expects_another_kind_of_answer() -> None:
@@ -81,7 +90,7 @@ def told_about(subject: Subject | None) -> Nearest:
     places = Places.of(
         u_ND, said_NC, torch.zeros(1, 0), prompts_N, torch.tensor([-1]), nothing, *belong
     )
-    one = (places, torch.full((1, DIM), 7.0), torch.ones(1))
+    one = (places, torch.full((1, DIM), 7.0), torch.ones(1), torch.ones(1))
     return Nearest.of([one], [torch.ones(1, dtype=torch.bool)], prompts_N[:0], BAGS)
 
 

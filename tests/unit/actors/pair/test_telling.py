@@ -18,11 +18,12 @@ from actors.layers.kept_reads import KeptReads, number_of
 from actors.layers.named_writes import Association, NamedWrite, NamedWrites
 from actors.layers.pair import Pair
 from actors.layers.places import SAME, OfKeys, Places
+from actors.machine.progress import unseen
 from actors.measuring.probing import answer_tokens, decodes_to, pad_right, prompt_tokens
 from actors.measuring.told_keys import locate, sequences, unsure_tokens
 from actors.operators.token_bags import TOKENS
 from actors.pair import table_writes, telling
-from actors.pair.table_writes import read_sum, withheld
+from actors.pair.table_writes import Naming, calibrated, read_sum, solved_write, withheld
 from actors.settings.run import MEMORY
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights.builders import build_data_layer, build_memory_layer
@@ -35,7 +36,10 @@ NAMES = [name for name, _ in COUNTRIES]
 
 
 class Told:
-    """A pair with fresh weights (writing needs no training), its tokenizer and kept reads."""
+    """A pair with fresh weights (writing needs no training), its tokenizer and kept reads.
+
+    `by_rows`: it is told as by earlier versions, and as memories addressed by n-grams are.
+    """
 
     def __init__(self, folder: Path, by_rows: bool = False, vocab: int = 300, **layer: Any) -> None:
         self.by_rows = by_rows
@@ -62,7 +66,15 @@ class Told:
         self, id: str, some: Sequence[Association], kept: KeptReads | None = None
     ) -> NamedWrite:
         kept = self.kept if kept is None else kept
-        return telling.tell(self.memory, self.tokenizer, some, kept, id, by_rows=self.by_rows)
+        if not self.by_rows:
+            return telling.tell(self.memory, self.tokenizer, some, kept, id)
+        if id in self.memory.writes:
+            raise ValueError(f"there is a write {id!r} already; give another id")
+        located = locate(self.memory, sequences(self.tokenizer, some))
+        about = Naming(id, 0.0, tuple(some))
+        write = solved_write(self.memory, located, about, kept, telling.LOUDER, unseen)
+        self.memory.writes = calibrated(self.memory, self.memory.writes.add(write), kept)
+        return write
 
     def says(self, prompts: Sequence[str], answers: Sequence[str], voice: str = "memory") -> float:
         tokens = [prompt_tokens(self.tokenizer, prompt) for prompt in prompts]
@@ -439,8 +451,30 @@ def test_a_write_survives_its_tensors_and_json(told: Told) -> None:
     told.tell(asked("Avaria"), "Dastan", "Rule over Avaria sits in")
     (write,) = told.memory.writes
     again = NamedWrite.from_tensors(write.to_tensors(), write.to_json())
+    taught = replace(write, taught=True)
+    assert (again.taught, "taught" in write.to_json()) == (False, False)
+    assert NamedWrite.from_tensors(taught.to_tensors(), taught.to_json()).taught
     told.memory.writes = replace(told.memory.writes, writes=(again,))
     assert told.says([asked("Avaria")], ["Dastan"], "help") == 1
+
+
+def test_what_the_data_layer_was_taught_is_known_to_the_memory_and_never_fresh(found: Told) -> None:
+    some = [Association(asked("Avaria"), "Dastan", ())]
+    ids = torch.tensor([prompt_tokens(found.tokenizer, asked("Avaria"))])
+    segments = torch.zeros_like(ids)
+    telling.tell(found.memory, found.tokenizer, some, found.kept, "told")
+    fresh = found.memory.read(ids, segments)
+    found.memory.writes = NamedWrites()
+    telling.tell(found.memory, found.tokenizer, some, found.kept, "taught", taught=True)
+    taught = found.memory.read(ids, segments)
+    assert torch.equal(taught.y, fresh.y)
+    assert found.says([asked("Avaria")], ["Dastan"]) == 1
+    assert fresh.freshness is not None
+    assert taught.freshness is not None
+    assert fresh.freshness[0, -1] > 0.9
+    assert taught.freshness.eq(0).all()
+    write = replace(found.memory.writes.writes[0], unsure={7: 9.0})
+    assert torch.equal(NamedWrites((write,)).unsure_at, NamedWrites().unsure_at)
 
 
 def test_only_tokens_that_are_said_unsurely_are_noted_each_with_its_highest_entropy() -> None:

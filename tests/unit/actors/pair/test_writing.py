@@ -12,7 +12,7 @@ import torch
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.predicted import log_probabilities
 from actors.machine.seeds import seed_of
-from actors.pair.writing import _draw, write_documents
+from actors.pair.writing import drawn_by, write_documents
 from actors.tokenizers.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange
 
@@ -75,12 +75,12 @@ def test_every_token_is_drawn_from_what_the_memory_predicts_there(
 def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([0.5, 0.25, 0.0, 0.25]).log().expand(4000, 4)
     drawn = Counter(
-        _draw(logits, torch.rand(4000, generator=torch.Generator().manual_seed(1))).tolist()
+        drawn_by(logits, torch.rand(4000, generator=torch.Generator().manual_seed(1))).tolist()
     )
     assert drawn[2] == 0
     assert math.isclose(drawn[0] / 4000, 0.5, abs_tol=0.03)
     assert math.isclose(drawn[1] / 4000, 0.25, abs_tol=0.03)
-    assert _draw(logits[:1], torch.tensor([1.0 - 2**-24])).item() == 3
+    assert drawn_by(logits[:1], torch.tensor([1.0 - 2**-24])).item() == 3
 
 
 def test_openings_are_continued_by_turns_and_count_as_given(

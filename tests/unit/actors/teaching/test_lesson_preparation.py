@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from actors.layers.kept_reads import KeptReads
+from actors.layers.named_writes import Association, NamedWrites
 from actors.layers.pair import Pair
 from actors.lessons.lesson import Lesson
 from actors.measuring.lesson_exam import LessonExam, said
 from actors.measuring.probing import prompt_tokens
-from actors.pair.table_writes import SOLVES
 from actors.pair.telling import tell
 from actors.pair.wordings import WrittenText
 from actors.teaching import lesson_preparation, telling_lessons
@@ -27,7 +27,8 @@ from actors.teaching.lesson_preparation import (
     uncontradicting,
     written_texts,
 )
-from actors.teaching.telling_lessons import associations, told_rows
+from actors.teaching.telling_lessons import associations, tell_first
+from actors.teaching.texts import in_windows
 from actors.teaching.unknown_lessons import (
     _lesson,
     _probabilities,
@@ -36,8 +37,9 @@ from actors.teaching.unknown_lessons import (
 )
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
-from tests.unit.actors.tiny import COUNTRIES, WINDOW
+from tests.unit.actors.tiny import COUNTRIES, WINDOW, build_memory
 
+HASHED = {"addresses": "ngrams", "slots_side": 16, "heads": 2}
 TEXTS = [
     f"{wording} {city}."
     for name, city in COUNTRIES
@@ -68,7 +70,8 @@ def test_progress_sees_each_stage_and_how_far_it_is(pair: Pair, tokenizer: Token
     prepared(pair, tokenizer, [lesson("Avaria"), lesson("Belmont", "Oslo")], progress=progress)
     assert seen["asking the data layer what it says already"][-1] == (2, 2)
     assert seen["looking for subjects"] == [(0, 2), (1, 2)]
-    assert {"looking for other wordings", SOLVES, "the exam before it: lessons"} <= seen.keys()
+    asked = "asking the memory what it says already"
+    assert {"looking for other wordings", asked, "the exam before it: lessons"} <= seen.keys()
     for done, total in (point for points in seen.values() for point in points):
         assert total is None or done <= total
 
@@ -179,23 +182,53 @@ def test_too_little_text_that_names_no_subject_is_refused(pair: Pair, tokenizer:
         prepared(pair, tokenizer, lessons)
 
 
-def test_telling_gives_rows_and_leaves_the_memory_as_it_was(
+def test_lessons_are_told_unless_the_memory_says_all_of_them_and_nothing_changes_yet(
     pair: Pair, tokenizer: Tokenizer
 ) -> None:
+    (says,) = said(pair, "memory", tokenizer, ["The capital of Belmont is"])
+    lessons = [lesson("Avaria"), lesson("Belmont", says.rstrip(" ."))]
+    kept = KeptReads.of(pair.memory, in_windows(tokenizer, TEXTS, WINDOW))
+    write = tell(
+        pair.memory, tokenizer, [Association("The capital of Avaria is", "Lyon")], kept, "w"
+    )
+    writes, before = pair.memory.writes, pair.memory.values.detach().clone()
+    try:
+        found = tell_first(pair, tokenizer, lessons, TEXTS, WINDOW)
+    finally:
+        pair.memory.writes = NamedWrites()
+    assert writes.writes == (write,)  # what was told before is no knowledge of the table's
+    assert [one.prompt for one in found.near] == [one.prompt for one in lessons]
+    assert tell_first(pair, tokenizer, lessons[1:], TEXTS, WINDOW).near == ()
+    assert found.rows is None
+    assert torch.equal(pair.memory.values, before)
+
+
+def hashed(pair: Pair) -> Pair:
+    """The same data layer and a memory addressed by n-grams."""
+    data = pair.data
+    return Pair(data, build_memory(data.vocab_rows, data.num_tokens, **HASHED))
+
+
+def test_of_a_memory_of_ngrams_rows_are_solved_and_it_stays_as_it_was(
+    pair: Pair, tokenizer: Tokenizer
+) -> None:
+    pair = hashed(pair)
     before = pair.memory.values.detach().clone()
-    rows, figures = told_rows(pair.memory, tokenizer, [lesson("Avaria")], TEXTS, WINDOW)
+    found = tell_first(pair, tokenizer, [lesson("Avaria")], TEXTS, WINDOW)
+    assert found.rows is not None
+    assert found.figures is not None
+    assert found.near == ()
     assert torch.equal(pair.memory.values, before)
     assert len(pair.memory.writes) == 0
-    assert len(rows.rows_U) == figures["rows"] > 0
+    assert len(found.rows.rows_U) == found.figures["rows"] > 0
     (bits_before,) = label_bits(pair, tokenizer, [lesson("Avaria")])
     with torch.no_grad():
-        rows.add_to(pair.memory.values)
+        found.rows.add_to(pair.memory.values)
         (bits_after,) = label_bits(pair, tokenizer, [lesson("Avaria")])
-        pair.memory.values.copy_(before)
-    assert bits_after < 0.9 * bits_before  # of 64 slots, no more
+    assert bits_after < 0.9 * bits_before
 
 
-def test_all_that_the_memory_wrote_may_take_part_when_it_is_told(
+def test_all_that_the_memory_wrote_may_take_part_where_rows_are_solved(
     pair: Pair, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[KeptReads] = []
@@ -205,18 +238,44 @@ def test_all_that_the_memory_wrote_may_take_part_when_it_is_told(
         return tell(*args, **kwargs)
 
     monkeypatch.setattr(telling_lessons, "tell", told)
-    told_rows(pair.memory, tokenizer, [lesson("Avaria")], TEXTS, WINDOW)
+    tell_first(hashed(pair), tokenizer, [lesson("Avaria")], TEXTS, WINDOW)
     (kept,) = seen
     assert kept.most_solved == len(kept) > len(TEXTS)
 
 
 def test_lessons_are_told_as_given_and_other_given_wordings_while_there_is_room(
-    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Tokenizer,
 ) -> None:
     some = [lesson("Avaria", wordings=("a b", "c d"), reworded=("e f",)), lesson("Belmont")]
-    assert [one.wordings for one in associations(tokenizer, some)] == [("a b", "c d"), ()]
-    monkeypatch.setattr("actors.teaching.telling_lessons.MOST_KEYS", 0)
-    assert [one.wordings for one in associations(tokenizer, some)] == [(), ()]
+    assert [one.wordings for one in associations(tokenizer, some, 100)] == [("a b", "c d"), ()]
+    assert [one.wordings for one in associations(tokenizer, some, 0)] == [(), ()]
+
+
+def test_a_wording_that_belongs_to_another_answer_is_told_with_that_alone(
+    tokenizer: Tokenizer,
+) -> None:
+    other = lesson("Belmont").prompt
+    some = [lesson("Avaria", wordings=(other, "a b")), lesson("Belmont", "Oslo", wordings=("a b",))]
+    assert [one.wordings for one in associations(tokenizer, some, 100)] == [(), ("a b",)]
+    agreed = [lesson("Avaria", wordings=("a b",)), lesson("Belmont", wordings=("a b",))]
+    assert [one.wordings for one in associations(tokenizer, agreed, 100)] == [("a b",)] * 2
+
+
+def test_lessons_are_told_in_those_other_wordings_too_in_which_they_are_not_found(
+    pair: Pair, tokenizer: Tokenizer
+) -> None:
+    near, far = "The capital of Avaria is", "Ships reach Avaria on the"
+    some = [Lesson(near, "Lyon", reworded=(far, "In Belmont they speak of"))]
+    found = tell_first(pair, tokenizer, some, TEXTS, WINDOW)
+    (told,) = found.near
+    kept = KeptReads.of(pair.memory, in_windows(tokenizer, TEXTS, WINDOW))
+    tell(pair.memory, tokenizer, [Association(near, "Lyon")], kept, "w", taught=True)
+    answers = said(pair, "memory", tokenizer, some[0].reworded)
+    pair.memory.writes = NamedWrites()
+    missed = [w for w, text in zip(some[0].reworded, answers, strict=True) if text != "Lyon."]
+    assert list(told.wordings) == missed
+    assert missed
+    assert found.figures == {"associations": 1.0, "prompts": 1.0 + len(missed)}
 
 
 def unknown(tokenizer: Tokenizer, text: str, surprising: str) -> Lesson | None:

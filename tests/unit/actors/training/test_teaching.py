@@ -14,6 +14,8 @@ from actors.corpus.corpus import WindowStream, build_tokenizer
 from actors.corpus.general_text import general_corpus
 from actors.corpus.windows import Windows
 from actors.lessons.lesson import Lesson, to_lines
+from actors.lessons.lesson_files import Exam
+from actors.lessons.told import told_to_lists
 from actors.lessons.told_rows import ToldRows
 from actors.settings.run import RunSpec
 from actors.settings.teach import TeachSpec
@@ -24,6 +26,7 @@ from actors.training.memory_trainer import MemoryTrainer
 from actors.training.teaching_data import TeachingDataTrainer
 from actors.training.teaching_memory import TeachingMemoryTrainer
 from actors.training.trainer_kinds import trainer_class
+from actors.wire import Told, ToldAssociation
 from tests.unit.actors.tiny import COUNTRIES, RUN, order, run_spec, values, write_text
 
 LESSONS = [
@@ -259,6 +262,25 @@ def test_the_memory_begins_with_the_rows_that_telling_changes(
     differs_R = (other.layer.values != plain.layer.values).any(1)
     assert differs_R.nonzero()[:, 0].tolist() == [3, 9]
     assert torch.equal(other.kept.values, plain.layer.values)
+
+
+def test_a_memory_that_was_told_the_lessons_keeps_its_weights_and_publishes_what_it_was_told(
+    spec: RunSpec, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    told = Told("taught", 1.0, (ToldAssociation("The capital of Avaria is", "Lyon"),), taught=True)
+    exam = tmp_path / "exam.json"
+    exam.write_text(Exam(told=tuple(told_to_lists([told]))).to_json())
+    teach = spec.teach.model_copy(update={"memory_train": "nothing", "exam": str(exam)})
+    changed = spec.model_copy(update={"teach": teach})
+    data = TeachingDataTrainer(changed, tokenizer.to_json(), RUN)
+    memory = TeachingMemoryTrainer(changed, tokenizer.to_json(), RUN)
+    before = memory.own.buffer.clone()
+    header, buckets = data.publish()
+    done = memory.interval(order(1), [header], buckets)
+    assert torch.equal(memory.own.buffer, before)
+    assert done.header is not None
+    assert done.header.told == (told,)
+    assert not any(name.endswith("loss") for name in done.report.shares)
 
 
 @pytest.mark.parametrize("moves", ["values", "all"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from actors.layers.named_writes import Association
+from actors.layers.named_writes import Association, NamedWrites
 from actors.weights.pair_export import load_pair
 from jobs.learn.told_again import ToldAgain
 from jobs.tell.told_pair import ToldPair
@@ -29,6 +30,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_writes_are_set_aside_and_solved_again_for_what_was_learned(told: Path) -> None:
     pair, tokenizer = load_pair(str(told))
+    some = (replace(write, taught=write.id == "mu") for write in pair.memory.writes)
+    pair.memory.writes = NamedWrites(tuple(some))
     before = {write.id: write for write in pair.memory.writes}
     again = ToldAgain(pair, tokenizer)
     assert len(pair.memory.writes) == 0
@@ -50,6 +53,7 @@ def test_writes_are_set_aside_and_solved_again_for_what_was_learned(told: Path) 
     after = {write.id: write for write in pair.memory.writes}
     assert [(id, write.on) for id, write in after.items()] == [("atlantis", True), ("mu", False)]
     assert after["atlantis"].told_at == before["atlantis"].told_at
+    assert [write.taught for write in after.values()] == [False, True]
     places = (write["atlantis"].places for write in (before, after))
     ours, theirs = (place.u_ND for place in places if place is not None)
     assert not ours.equal(theirs)

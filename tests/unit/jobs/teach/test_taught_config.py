@@ -12,6 +12,7 @@ from actors.settings.fitted import ModelSize
 from actors.settings.teach import TeachSpec
 from actors.wire import ConfigError
 from jobs.teach.taught_config import (
+    KEPT_READS,
     LARGE_FACTOR,
     LORA_LR,
     Sources,
@@ -101,6 +102,24 @@ def test_rates_are_shares_of_the_runs_and_nothing_decays() -> None:
         assert group.optimizer.weight_decay == 0.0
         assert group.optimizer.warmup_steps == taught.total_steps("data") // 10
     assert of(base(), lr=1e-4).data.optimizer.lr == 1e-4
+
+
+def test_a_run_that_was_taught_is_taught_again_with_the_rates_and_batch_of_the_first_time() -> None:
+    first = of(base())
+    again = of(of(first))
+    assert first.data.batch_size == 24
+    for group in ("data", "memory"):
+        assert again.group(group).batch_size == first.group(group).batch_size
+        assert again.group(group).optimizer.lr == first.group(group).optimizer.lr
+    assert again.memory.value_lr == first.memory.value_lr
+
+
+def test_a_memory_that_was_told_takes_no_step_and_is_told_beside_enough_text() -> None:
+    teach = TeachSpec(memory_train="nothing")
+    config = base(memory={"kept_reads": 100})
+    taught = taught_config(config, RunDir("/runs/a-taught"), SOURCES, 160, None, None, teach)
+    assert (taught.data.steps_per_interval, taught.memory.steps_per_interval) == (40, 1)
+    assert taught.memory.kept_reads == KEPT_READS > 100
 
 
 def test_steps_are_split_into_four_intervals_and_no_more_than_there_are() -> None:

@@ -11,7 +11,8 @@ from actors.lessons.lesson import Lesson
 from actors.lessons.told import told_from_lists
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, Told, ToldAssociation
-from jobs.teach.teach import left_writes, refuse_unteachable
+from jobs.teach.teach import refuse_unteachable
+from jobs.teach.told_writes import told_after
 
 WINDOW = 16
 
@@ -45,5 +46,5 @@ def test_what_is_told_and_not_taught_goes_on_as_it_was_told() -> None:
     write = NamedWrite("mu", 5.0, given, empty, none.view(0, 4), none, keys)
     writes = NamedWrites().add(write)
     chat = ToldAssociation("Who rules Mu?", "Ada", (), as_chat=True)
-    found = told_from_lists(left_writes(writes, [Lesson("The capital of Mu is", "Hiva")]))
+    found = told_from_lists(told_after(writes, [Lesson("The capital of Mu is", "Hiva")], ()))
     assert found == (Told("mu", 5.0, (chat,)),)
