@@ -21,14 +21,15 @@ class Range:
 
 @dataclass(frozen=True)
 class ToldAssociation:
-    """A prompt, the answer that is to follow it, other prompts of that answer, and whether they are
-    a user's first turn.
+    """A prompt, the answer that is to follow it, other prompts of that answer, whether they are a
+    user's first turn, and what they are about; empty: it is looked for.
     """
 
     prompt: str
     answer: str
     wordings: tuple[str, ...] = ()
     as_chat: bool = False
+    subject: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a memory knows after it was told, at once and without training, and what became of the rest.
 
     python -m benchmarks.tell --json [--quick] [--data ../shared/data] [--cache DIR]
-                              [--size full|quickstart] [--rows tell,writes,times,controls,prompt]
+                              [--size full|quickstart] [--rows tell,times,writes,…]
 
 Pairs that learned old facts and a novel, as in `benchmarks.learning`, are told new facts and old
 ones with another object. Facts are ParaRel's; with --size quickstart and --quick the quickstart's,
@@ -19,6 +19,11 @@ writes is told in all wordings alone.
     times     s_per_association_100, s_per_association_1000, one_s     seconds of one core
     writes    after_500_writes     the first 100 of 500 writes
               untold_bits          1: with all taken back, parameters and reads are as before
+    strangers strangers_taught, strangers_again     facts of a kind that the pair has never met,
+                                                   told in one wording; asked in that and others
+              strangers_overrun     others of that kind, of whom nothing was told: share answered
+                                    with what was told
+              strangers_unnamed_…   the same of subjects that look like no names
     controls  under `controls`: `tandem learn` for 400 steps, full fine-tuning, LoRA, of the same
               new facts and asked the same; of fine-tuning and LoRA the best of the rates
     prompt    under `controls`: some changed facts as a sentence in the prompt of SmolLM2, asked in
@@ -57,7 +62,7 @@ from benchmarks.tell_cells import (
 
 Json = dict[str, Any]
 Figures = dict[str, float | None]
-ROWS = ("tell", "times", "writes", "controls", "prompt")
+ROWS = ("tell", "times", "writes", "strangers", "controls", "prompt")
 PROMPTED = tuple(f"{how}_{kind}" for how in ("alone", "prompted") for kind in ("seen", "unseen"))
 BY_DEFAULT = ROWS[:-1]  # the last needs a real model
 NEW_FACTS, LEARN_STEPS = 150, 400
@@ -100,6 +105,12 @@ AIMS = {
     "one_s": "<= 0.5",
     "after_500_writes": ">= 0.95",
     "untold_bits": "1",
+    "strangers_taught": ">= 0.98",
+    "strangers_again": "as it comes",
+    "strangers_overrun": "<= 0.05",
+    "strangers_unnamed_taught": ">= 0.98",
+    "strangers_unnamed_again": "as it comes",
+    "strangers_unnamed_overrun": "<= 0.05",
 }
 
 
@@ -147,6 +158,9 @@ def seed_figures(cells: TellCells, rows: Sequence[str], num_wordings: int) -> Fi
         found["after_500_writes_memory"] = cell["after"]["memory"]
         found["s_per_write"] = cell["s_per_write"]
         found["untold_bits"] = float(cell["untold_bits"])
+    if "strangers" in rows:
+        cell = {f"strangers_{name}": value for name, value in cells.strangers().items()}
+        found |= {key: cell[key] for key in AIMS if key in cell}
     return found
 
 
@@ -194,7 +208,7 @@ def measure(groups: Sequence[TellCells], rows: Sequence[str], left_out: Sequence
     """
     missing: set[str] = set()
     every = table_of([seed_figures(cells, rows, ALL_WORDINGS) for cells in groups])
-    of_one = [row for row in rows if row not in left_out]
+    of_one = [row for row in rows if row not in (*left_out, "strangers")]  # told in one anyway
     one = table_of([seed_figures(cells, of_one, 1) for cells in groups])
     kinds = {"controls": control_figures, "prompt": prompt_figures}
     beside = [
@@ -261,7 +275,7 @@ def main() -> int:
     rows = arguments.rows.split(",")
     if unknown := [row for row in rows if row not in ROWS]:
         parser.error(f"no row {unknown[0]}; there are {', '.join(ROWS)}")
-    parts = (*PARTS, "learning", "tell_cells", "tell_prompt")
+    parts = (*PARTS, "learning", "tell_cells", "tell_prompt", "tell_strangers")
     cells = Cells(arguments.cache or Path("runs/tell"), arguments.cells, code_digest(parts))
 
     def groups() -> list[TellCells]:

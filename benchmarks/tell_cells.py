@@ -4,6 +4,7 @@
     tell      new facts, and changed old ones, each in one write; the pair is asked before and after
     writes    hundreds of writes, one after another, and all taken back
     times     seconds of 100 and 1,000 associations, and of one until it is answered
+    strangers facts of a kind that the pair has never met: of those it was told, and of others
     prompt    changed facts in the prompt of a real model
     controls  `learn`, full fine-tuning and LoRA of the same new facts: as in `learning`, and asked
               what the pair that was told is asked
@@ -39,7 +40,7 @@ from actors.settings.run import MEMORY
 from actors.snapshots.flat_parameters import FlatParameters
 from actors.snapshots.sections import section_of
 from actors.sources.facts import Fact, FactTable, Probe, baseline_accuracy
-from benchmarks import learning_data
+from benchmarks import learning_data, tell_strangers
 from benchmarks.cells import ROOT, Cells
 from benchmarks.learning_alone import AloneCells
 from benchmarks.learning_data import FACTS, NOVEL, TEMPLATES
@@ -299,6 +300,26 @@ class TellCells(AloneCells):
 
         key = {"told": vars(self.told), "wordings": num_wordings}
         return self._get(f"times-{num_wordings}", compute, **key)
+
+    def strangers(self) -> Json:
+        """What is said of subjects that it was told of, and of others of that kind."""
+
+        def compute(_: Path) -> Json:
+            pair, kept = self._open()
+            found: Json = {}
+            for name, kinds in (("", tell_strangers.NAMED), ("unnamed_", tell_strangers.UNNAMED)):
+                pair.memory.writes = NamedWrites()
+                some = tell_strangers.associations(kinds)
+                telling.tell(pair.memory, self.tokenizer, some, kept, "all")
+                for kind, probes in (
+                    ("taught", tell_strangers.told(kinds, again=False)),
+                    ("again", tell_strangers.told(kinds, again=True)),
+                    ("overrun", tell_strangers.strangers(kinds)),
+                ):
+                    found[f"{name}{kind}"] = share(self._right(pair, "help", probes))
+            return found
+
+        return self._get("strangers", compute)
 
     def prompt(self) -> Json:
         """Changed facts in the prompt of a real model: the first wording is the sentence there, the

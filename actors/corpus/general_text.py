@@ -12,7 +12,7 @@ from pathlib import Path
 
 from actors.corpus.corpus import Corpus
 from actors.corpus.windows import Windows
-from actors.settings.corpus import CorpusSpec
+from actors.settings.corpus import LEAST_WINDOW, CorpusSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, CorpusError
@@ -20,7 +20,6 @@ from actors.wire import ConfigError, CorpusError
 SAMPLE = Path(__file__).parent / "general" / "sample.jsonl"
 HELDOUT_FRAC = 1 / 3
 BLOCK_BYTES = 1024  # about a piece of the sample, so that all kinds of text are in both splits
-LEAST_WINDOW = 8  # that a corpus takes
 SEED = 0
 
 

@@ -137,3 +137,8 @@ def pack(documents: Iterable[Piece], window: int, fill: int) -> Windows:
             )
             at = end
     return windows
+
+
+def ids_of(windows: Windows | None) -> IntArray | None:
+    """All tokens, one after another."""
+    return None if windows is None else windows.tokens_NT[windows.segments_NT != PADDING]

@@ -23,6 +23,8 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.machine.device import to_device
 from actors.operators.packed_attention import Documents
 
+MOST_BYTES = 64 << 20  # of states that are kept
+
 
 @dataclass(frozen=True)
 class HostCopy:
@@ -208,10 +210,74 @@ def read_at_valid(memory: MemoryLayer, batch: Batch) -> Tensor:
     return memory.read_at(rows_at(u_BTD, batch.valid_at_N)).y
 
 
-def hidden_at(data: DataLayer, batch: Batch, y_BTD: Tensor | None = None) -> Tensor:
-    """The data layer's hidden states (N, H) at the valid positions, which read `y_BTD`."""
-    hidden_BTH = data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD, batch.documents)
+def hidden_at(
+    data: DataLayer, batch: Batch, y_BTD: Tensor | None = None, front_BTH: Tensor | None = None
+) -> Tensor:
+    """The data layer's hidden states (N, H) at the valid positions, which read `y_BTD`;
+    `front_BTH`: as of `DataLayer.hidden`.
+    """
+    hidden_BTH = data.hidden(batch.tokens_BT, batch.segments_BT, y_BTD, batch.documents, front_BTH)
     return rows_at(hidden_BTH, batch.valid_at_N)
+
+
+def hidden_and_front_at(
+    data: DataLayer, batch: Batch, y_BTD: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """`hidden_at`, and what another pass over the batch can go on from, as
+    `DataLayer.hidden_and_front` gives it.
+    """
+    hidden_BTH, front_BTH = data.hidden_and_front(
+        batch.tokens_BT, batch.segments_BT, y_BTD, batch.documents
+    )
+    return rows_at(hidden_BTH, batch.valid_at_N), front_BTH
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A pass of the data layer with reads off.
+
+    Attributes:
+        hidden_NH: last hidden states at the valid positions.
+        front_BTH: as `DataLayer.hidden_and_front` gives it.
+    """
+
+    hidden_NH: Tensor
+    front_BTH: Tensor | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of both."""
+        return self.hidden_NH.nbytes + (0 if self.front_BTH is None else self.front_BTH.nbytes)
+
+
+class StatesAlone:
+    """States, reads off, of a data layer whose model keeps its bits: of each sequence they are
+    computed once, and by itself, so that they are the same bits whether kept or not.
+
+    Args:
+        most_bytes: of the states that are kept; beyond it they are computed anew.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._left = most_bytes
+        self._kept: dict[bytes, Alone] = {}
+
+    @torch.no_grad()
+    def __call__(self, data: DataLayer, batch: Batch) -> Alone:
+        """Those of a batch in host memory."""
+        found, device = [], data.port.mix.weight.device
+        for row in range(len(batch.tokens_BT)):
+            one = batch.rows(slice(row, row + 1))
+            key = one.tokens_BT.numpy().tobytes() + one.host.segments_BT.tobytes()
+            if (alone := self._kept.get(key)) is None:
+                alone = Alone(*hidden_and_front_at(data, one.to(device)))
+                if (size := alone.num_bytes) <= self._left:
+                    self._left -= size
+                    self._kept[key] = alone
+            found.append(alone)
+        fronts = [alone.front_BTH for alone in found if alone.front_BTH is not None]
+        front_BTH = torch.cat(fronts) if len(fronts) == len(found) else None
+        return Alone(torch.cat([alone.hidden_NH for alone in found]), front_BTH)
 
 
 def memory_logits_at(memory: MemoryLayer, batch: Batch) -> Tensor:

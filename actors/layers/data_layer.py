@@ -24,6 +24,7 @@ from actors.layers.causal_lm import output_matrix as output_matrix
 from actors.layers.causal_lm import packed_inputs as packed_inputs
 from actors.layers.memory_layer import rms
 from actors.layers.predicted import entropy
+from actors.operators.front import Front
 from actors.operators.packed_attention import Documents
 from actors.operators.parts import positions_at_once
 from actors.operators.precision import compute_dtype, in_float32, widen
@@ -170,9 +171,10 @@ class DataLayer(nn.Module):
         self.port = MemoryPort(hidden_size, memory_dim, spec.read_layers)
         self._read_BTM: Tensor | None = None
         self._hidden_BTD: Tensor | None = None
-        self._few_logits = False  # of one position, where the hidden states are all that is wanted
+        self._no_logits = False  # the hidden states are all that is wanted
         self._instead_1ND: Tensor | None = None  # hidden states that logits are made of instead
         self._head = OutputHead(model, num_tokens, self._own_logits)
+        self._front = Front([*layers][: min(spec.read_layers) + 1])
         for layer in spec.read_layers:
             layers[layer].register_forward_hook(self._make_read_hook(str(layer)))
         output_embeddings(model).register_forward_pre_hook(self._keep_hidden)
@@ -214,7 +216,7 @@ class DataLayer(nn.Module):
         self._hidden_BTD = args[0]
         if self._instead_1ND is not None:
             return self._instead_1ND, *args[1:]
-        return (args[0][:1, :1], *args[1:]) if self._few_logits else None
+        return (args[0][:1, :0], *args[1:]) if self._no_logits else None
 
     def forward(
         self,
@@ -251,13 +253,35 @@ class DataLayer(nn.Module):
         segments_BT: Tensor,
         y_BTM: Tensor | None = None,
         documents: Documents | None = None,
+        front_BTD: Tensor | None = None,
     ) -> Tensor:
-        """The hidden states (B, T, D) of which `forward` makes logits, without the logits."""
-        self._few_logits = True
-        try:
-            return self(tokens_BT, segments_BT, y_BTM, documents).hidden_BTD
-        finally:
-            self._few_logits = False
+        """The hidden states (B, T, D) of which `forward` makes logits, without the logits.
+
+        Args:
+            tokens_BT, segments_BT, y_BTM, documents: as of `forward`.
+            front_BTD: what `hidden_and_front` gave of the same tokens; None: it is computed.
+        """
+
+        def run() -> Tensor:
+            self._no_logits = True
+            try:
+                return self(tokens_BT, segments_BT, y_BTM, documents).hidden_BTD
+            finally:
+                self._no_logits = False
+
+        return run() if front_BTD is None else self._front.given(front_BTD, run)
+
+    def hidden_and_front(
+        self,
+        tokens_BT: Tensor,
+        segments_BT: Tensor,
+        y_BTM: Tensor | None = None,
+        documents: Documents | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`hidden`, and what the layers up to the first that reads gave before the read, from which
+        a pass with other reads can go on; None: this model's code can't.
+        """
+        return self._front.kept(lambda: self.hidden(tokens_BT, segments_BT, y_BTM, documents))
 
     @property
     def positions_at_once(self) -> int:

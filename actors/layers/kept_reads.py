@@ -24,10 +24,10 @@ from torch import Tensor
 from actors.corpus.windows import Windows
 from actors.layers.batch import rows_at, to_batch
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.nearest import KeptPlaces
-from actors.layers.token_bags import TOKENS, last_tokens
+from actors.layers.places import KeptPlaces
 from actors.machine.progress import Progress, unseen
 from actors.operators.closed_form import SparseReads
+from actors.operators.token_bags import TOKENS, last_tokens
 
 PASS_TOKENS = 4096  # whose addresses are looked up at a time
 # Of one forward pass: with threads that wait for each other, fewer and larger steps.

@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from actors.corpus.windows import PADDING
 from actors.layers.memory_layer import EncoderState, MemoryLayer, Read
-from actors.layers.token_bags import last_tokens
+from actors.operators.token_bags import last_tokens
 
 
 class MemoryCache(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped here

@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actors.corpus.windows import Windows
+from actors.corpus.windows import Windows, ids_of
 from actors.layers.named_writes import NamedWrites
 from actors.layers.ngrams import NgramAddresses
-from actors.layers.token_bags import TokenBags, last_tokens
 from actors.operators.fused import largest, pooled, taps, unit
 from actors.operators.fused import rms as rms
 from actors.operators.parts import linear
 from actors.operators.precision import in_float32, widen
+from actors.operators.token_bags import TokenBags, last_tokens
 from actors.settings.layers import MemoryLayerSpec
 
 NO_SEGMENT = -2  # history before a sequence's first token: the same document as nothing
@@ -316,7 +316,7 @@ class MemoryLayer(nn.Module):
     def token_bags(self) -> TokenBags:
         """Of the last tokens of a document, weighted by the sample that the memory keeps."""
         if self._bags is None or self._bags[0] is not self.kept:
-            self._bags = self.kept, TokenBags.of(self.kept, self.num_tokens)
+            self._bags = self.kept, TokenBags.of(ids_of(self.kept), self.num_tokens)
         return self._bags[1]
 
     def read_at(self, u: Tensor, said: Tensor | None = None) -> Read:

@@ -16,6 +16,7 @@ Shapes: B sequences, R of them read the memory, T tokens, D memory width, N posi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,19 +25,29 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from actors.layers.batch import Batch, add_noise, hidden_at, rows_at
+from actors.layers.batch import Alone, Batch, add_noise, hidden_and_front_at, hidden_at, rows_at
 from actors.layers.data_layer import DataLayer, DataOutput, MemoryPort
-from actors.layers.losses import kl
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import UNSURE_AT, trusted
-from actors.layers.predicted import Predicted, entropy, log_probabilities
+from actors.layers.predicted import Predicted, Teacher, entropy, log_probabilities
 from actors.machine.seeds import seed_of
+from actors.operators.crosses import crosses
 from actors.operators.parts import parts_of
 from actors.operators.precision import widen
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 
 TURN = 5  # steps in which lambda gets new noised text once, beside a model that is large
+
+
+def takes_noised(step: int, beside_large: bool) -> bool:
+    """Whether lambda gets new noised text in a step, or goes on with what is kept of the last.
+
+    Args:
+        step: number since the last time that nothing was kept.
+        beside_large: general text is shown, as beside every large model.
+    """
+    return not beside_large or step % TURN == 0
 
 
 @dataclass(frozen=True)
@@ -262,36 +273,8 @@ def noised_sequences(
     return add_noise(some, noise, tokenizer.size, tokenizer.marks, choices)
 
 
-class StatesAlone:
-    """Last hidden states, reads off, of a data layer whose model keeps its bits: of each sequence
-    they are computed once, and by itself, so that they are the same bits whether kept or not.
-
-    Args:
-        most_bytes: of the states that are kept; beyond it they are computed anew.
-    """
-
-    def __init__(self, most_bytes: int = 64 << 20) -> None:
-        self._left = most_bytes
-        self._kept: dict[bytes, Tensor] = {}
-
-    @torch.no_grad()
-    def __call__(self, data: DataLayer, batch: Batch) -> Tensor:
-        """Those at the valid positions (N, H) of a batch in host memory."""
-        found, device = [], data.port.mix.weight.device
-        for row in range(len(batch.tokens_BT)):
-            one = batch.rows(slice(row, row + 1))
-            key = one.tokens_BT.numpy().tobytes() + one.host.segments_BT.tobytes()
-            if (states_NH := self._kept.get(key)) is None:
-                states_NH = hidden_at(data, one.to(device))
-                if (size := states_NH.numel() * states_NH.element_size()) <= self._left:
-                    self._left -= size
-                    self._kept[key] = states_NH
-            found.append(states_NH)
-        return torch.cat(found)
-
-
 def general_loss(
-    data: DataLayer, memory: MemoryLayer, general: Batch, plain_NH: Tensor | None = None
+    data: DataLayer, memory: MemoryLayer, general: Batch, alone: Alone | None = None
 ) -> Tensor:
     """KL(p || mixture) + KL(p || p_read) on general text; nats per token.
 
@@ -302,27 +285,54 @@ def general_loss(
     Args:
         data, memory: the layers.
         general: sequences, all of which read, with something to predict.
-        plain_NH: states of the data layer without reads; None: they are computed.
+        alone: of the data layer without reads; None: it is computed.
     """
     with torch.no_grad():
-        if plain_NH is None:
-            plain_NH = hidden_at(data, general)
         y_BTD = memory.read(general.tokens_BT, general.segments_BT, general.one_document).y
-    read_NH, y_ND = hidden_at(data, general, y_BTD), rows_at(y_BTD, general.valid_at_N)
+    if alone is None:
+        read_NH, front_BTH = hidden_and_front_at(data, general, y_BTD)
+        with torch.no_grad():
+            plain_NH = hidden_at(data, general, None, front_BTH)
+    else:
+        read_NH, plain_NH = hidden_at(data, general, y_BTD, alone.front_BTH), alone.hidden_NH
+    y_ND = rows_at(y_BTD, general.valid_at_N)
 
     def changed(some: slice) -> Tensor:
         with torch.no_grad():
-            logp_NV = log_probabilities(data.logits_at(plain_NH[some]))
-        logits_NV, _ = data.outputs_at(read_NH[some])
-        of_memory_NV = memory.predict(y_ND[some])
-        both = Predictions(logits_NV, of_memory_NV, read_NH[some], y_ND[some], data.port)
-        return (kl(logp_NV, both.mixed().logp) + kl(logp_NV, both.logp)).sum()
+            plain = Teacher.fused(data.logits_at(plain_NH[some]))
+            of_memory = Teacher.fused(memory.predict(y_ND[some]))
+
+        def logit_of(entropies_N2: Tensor) -> Tensor:
+            return data.port.mixing_logit_of(read_NH[some], y_ND[some], entropies_N2)
+
+        logits_NV, _ = data.outputs_at(read_NH[some], into_grad=True)
+        return changed_by_reads(plain, logits_NV, of_memory, logit_of).sum()
 
     num, size = len(y_ND), data.positions_at_once
     if num <= size:
         return changed(slice(num)) / num
     parts = [checkpoint(changed, some, use_reentrant=False) for some in parts_of(num, size)]
     return torch.stack(parts).sum() / num
+
+
+def changed_by_reads(
+    plain: Teacher,
+    logits_NV: Tensor,
+    of_memory: Teacher,
+    logit_of: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """KL(p || (1 - lambda) r + lambda q) + KL(p || r) of each position, (N,), nats.
+
+    Args:
+        plain: p, the data layer without reads.
+        logits_NV: of the data layer with reads, r.
+        of_memory: q, the memory alone.
+        logit_of: logit (N,) of lambda from the entropies (N, 2) of r and q.
+    """
+    read = Teacher.fused(logits_NV.detach())
+    logit_N = widen(logit_of(torch.stack([read.entropy_N, of_memory.entropy_N], dim=-1)))
+    crosses_N = crosses(widen(logits_NV), logit_N, read.p_NV, plain.p_NV, of_memory.p_NV)
+    return crosses_N - 2 * plain.entropy_N
 
 
 @dataclass(frozen=True)

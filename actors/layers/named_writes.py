@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actors.layers.nearest import Nearest, Places
-from actors.layers.token_bags import TokenBags
+from actors.layers.nearest import Nearest
+from actors.layers.places import Places
 from actors.operators.closed_form import Overlay
+from actors.operators.token_bags import TokenBags
 
 OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of `novelty`; see `NamedWrites.freshness`
 UNSURE_AT, UNSURE_WIDTH = 2.0, 0.25  # nats; see `trusted`
@@ -38,12 +39,15 @@ class Association:
         wordings: other prompts for the same answer.
         as_chat: the prompts are a user's first turn and the answer is the assistant's, as the
             tokenizer's chat template writes them.
+        subject: what the prompts are about, as they name it: of anything else the answer is not
+            said. Empty: it is looked for (`measuring.subjects`).
     """
 
     prompt: str
     answer: str
     wordings: tuple[str, ...] = ()
     as_chat: bool = False
+    subject: str = ""
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -53,16 +57,17 @@ class Association:
     def to_json(self) -> dict[str, Any]:
         """As JSON takes it."""
         written = {**asdict(self), "wordings": list(self.wordings)}
-        if not self.as_chat:  # versions before know nothing of it
-            del written["as_chat"]
+        for name in ("as_chat", "subject"):  # versions before know nothing of them
+            if not written[name]:
+                del written[name]
         return written
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Association:
         """What `to_json` gave."""
         wordings = tuple(described.get("wordings", ()))
-        as_chat = bool(described.get("as_chat", False))
-        return cls(described["prompt"], described["answer"], wordings, as_chat)
+        as_chat, subject = bool(described.get("as_chat", False)), described.get("subject", "")
+        return cls(described["prompt"], described["answer"], wordings, as_chat, subject)
 
 
 @dataclass(frozen=True, eq=False)

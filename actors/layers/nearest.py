@@ -26,139 +26,27 @@ tokens of a context, W width of a bag, E = D + W.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actors.layers.places import SIMILARITIES, OfKeys, Places, beside
 from actors.layers.predicted import log_probabilities
-from actors.layers.token_bags import TokenBags
 from actors.operators.parts import parts_of
+from actors.operators.token_bags import TokenBags
 
 POWER = 15.0  # p; see docs/decisions/0046
-SAME = 0.7  # cosine of bags from which texts are taken to be about the same
 SHARED = 0.4  # cosine of bags below which nothing was told; held-out wordings have .55 and more
 ALIKE = 0.3  # overlap of predictions from which questions are taken to be of one kind
 UNLIKE = 8.0  # power of it over ALIKE, below: docs/decisions/0050
 LEAST = 3e-7  # distance below which float32 can't tell encodings apart
 NOTHING = -9.0  # log of a share that is too small to count
 DENORMAL = -60.0  # log of numbers from which on float32 is slow
-SIMILARITIES = 1 << 20  # made at a time
 PREDICTED = 64  # positions whose predictions are compared at a time
-NEIGHBOURS = 16  # kept positions that each key brings along
-
-
-@dataclass(frozen=True, eq=False)
-class KeptPlaces:
-    """All kept text, each context once.
-
-    Attributes:
-        bags: of tokens.
-        u_OD: encodings, of length 1.
-        said_OC: last tokens.
-        bags_OW: their bags.
-        contexts_O: a number for the document's tokens up to each.
-        targets_O: the token that follows.
-    """
-
-    bags: TokenBags
-    u_OD: Tensor
-    said_OC: Tensor
-    bags_OW: Tensor
-    contexts_O: Tensor
-    targets_O: Tensor
-
-    def __len__(self) -> int:
-        return len(self.u_OD)
-
-    def at(self, where_O: Tensor) -> KeptPlaces:
-        """Some of it."""
-        tensors = (getattr(self, f.name)[where_O] for f in fields(self) if f.name != "bags")
-        return KeptPlaces(self.bags, *tensors)
-
-
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Where one write was told, and the kept text nearby.
-
-    Attributes:
-        u_ND: encodings of its keys, of length 1, float32.
-        said_NC: their last tokens, as `token_bags.last_tokens` gives them; C is 0 in writes of an
-            earlier version, beside which encodings alone count.
-        old_OD: encodings of kept text near any of them, of length 1.
-        old_said_OC: its last tokens.
-        contexts_O: a number for the document's tokens up to each, as `kept_reads.number_of` gives.
-        gone_G: contexts of kept text that says what is no longer so, and counts no more.
-        m_ND: what the table gives at the keys; D is 0 in writes of an earlier version, of which
-            predictions are not compared.
-    """
-
-    u_ND: Tensor
-    said_NC: Tensor
-    old_OD: Tensor
-    old_said_OC: Tensor
-    contexts_O: Tensor
-    gone_G: Tensor
-    m_ND: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        u_ND: Tensor,
-        said_NC: Tensor,
-        m_ND: Tensor,
-        prompts_N: Tensor,
-        was_N: Tensor,
-        kept: KeptPlaces,
-    ) -> Places:
-        """Keys, and the kept text that is near any of them.
-
-        Args:
-            u_ND, said_NC, m_ND: of the keys, the encodings of length 1.
-            prompts_N: contexts that are told; kept text of them is left out.
-            was_N: the token that the memory was sure of there before, -1: it was not, or it is told
-                that token. Where kept text that shares the tokens of a key says it, it says what is
-                no longer so.
-            kept: all of it.
-        """
-        bags_NW = kept.bags(said_NC)
-        gone_O = torch.isin(kept.contexts_O, prompts_N)
-        changed_N = was_N >= 0
-        size = max(1, SIMILARITIES // max(1, len(gone_O)))
-        for bags_PW, was_P in zip(
-            bags_NW[changed_N].split(size), was_N[changed_N].split(size), strict=True
-        ):
-            same_PO = bags_PW @ kept.bags_OW.T > SAME
-            gone_O |= (same_PO & (was_P[:, None] == kept.targets_O)).any(0)
-        old = kept.at(~gone_O)
-        if len(u_ND) * NEIGHBOURS < len(old):
-            keys_NE, old_OE = beside(u_ND, bags_NW), beside(old.u_OD, old.bags_OW)
-            near = [(k @ old_OE.T).topk(NEIGHBOURS, dim=1).indices for k in keys_NE.split(size)]
-            old = old.at(torch.cat(near).unique())
-        gone_G = kept.contexts_O[gone_O]
-        return cls(u_ND, said_NC, old.u_OD, old.said_OC, old.contexts_O, gone_G, m_ND)
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Its tensors by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Places:
-        """What `to_tensors` gave; of an earlier version without tokens.
-
-        Raises:
-            KeyError: a tensor is missing.
-        """
-        u_ND, old_OD = tensors["u_ND"], tensors["old_OD"]
-        said, old_said = (
-            tensors.get(name, torch.zeros(len(like), 0, dtype=torch.int32))
-            for name, like in (("said_NC", u_ND), ("old_said_OC", old_OD))
-        )
-        gone_G = tensors.get("gone_G", torch.zeros(0, dtype=torch.int64))
-        m_ND = tensors.get("m_ND", torch.zeros(len(u_ND), 0))
-        return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"], gone_G, m_ND)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,12 +54,13 @@ class Nearest:
     """All keys that are read, and the kept text near them.
 
     Attributes:
-        keys_NE: encodings of the keys and the bags of their tokens, as `beside` puts them; or
-            encodings alone, E = D.
+        keys_NE: encodings of the keys and the bags of their tokens, as `beside` puts them, and of
+            aliases: the encodings of their keys; or encodings alone, E = D.
         wanted_ND: the sum of rows that is wanted at each.
         m_ND: what the table gives there; D is 0 where predictions are not compared.
         counts_N: how much each counts, n.
-        old_OE: the same as of the keys of kept text.
+        old_OE: the same as of the keys of kept text, and of patterns: the encodings of their keys.
+        num_aliases, num_patterns: that come last of both; tokens alone tell them from their keys.
     """
 
     keys_NE: Tensor
@@ -179,6 +68,8 @@ class Nearest:
     m_ND: Tensor
     counts_N: Tensor
     old_OE: Tensor
+    num_aliases: int = 0
+    num_patterns: int = 0
 
     @classmethod
     def of(
@@ -221,7 +112,30 @@ class Nearest:
         if not num:
             return cls(u_ND, wanted_ND, m_ND, counts_N, old_OD)
         keys_NE, old_OE = beside(u_ND, bags(said_NC)), beside(old_OD, bags(old_said_MC[at_O]))
-        return cls(keys_NE, wanted_ND, m_ND, counts_N, old_OE)
+        start_of = torch.tensor([0, *(int(at.sum()) for at in live)]).cumsum(0)[:-1].tolist()
+        patterns, aliases = (
+            OfKeys.concat(
+                [
+                    of_keys.kept(at, start)
+                    for of_keys, at, start in zip(kind, live, start_of, strict=True)
+                ],
+                num,
+            )
+            for kind in (
+                [places.patterns for places, _, _ in some],
+                [places.aliases for places, _, _ in some],
+            )
+        )
+        named_A, other_K = aliases.of_M, patterns.of_M
+        return cls(
+            torch.cat([keys_NE, beside(u_ND[named_A], bags(aliases.said_MC))]),
+            torch.cat([wanted_ND, wanted_ND[named_A]]),
+            torch.cat([m_ND, m_ND[named_A]]),
+            torch.cat([counts_N, counts_N[named_A]]),
+            torch.cat([old_OE, beside(u_ND[other_K], bags(patterns.said_MC))]),
+            len(aliases),
+            len(patterns),
+        )
 
     def read(
         self,
@@ -243,11 +157,10 @@ class Nearest:
         if not len(self.keys_NE):
             return found_PD.view_as(m), share_P.view(u.shape[:-1])
         keys_NE, old_OE, u_PE = self.keys_NE, self.old_OE, u_PD
-        if keys_NE.shape[1] > (width := u_PD.shape[1]):
+        if keys_NE.shape[1] > u_PD.shape[1]:
             if bags_PW is None:
-                keys_NE, old_OE, u_PE = keys_NE[:, :width], old_OE[:, :width], u_PD * math.sqrt(2)
-            else:
-                u_PE = beside(u_PD, bags_PW)
+                return self._of_encodings.read(u, m, None, predict)
+            u_PE = beside(u_PD, bags_PW)
         at_P = self._sharing(u_PE)
         size = max(1, SIMILARITIES // (len(keys_NE) + len(old_OE) + 1))
         for some_P in at_P.split(size):
@@ -267,6 +180,14 @@ class Nearest:
             others_QD = share_P[at_Q, None] * m_PD[at_Q]
             found_PD[at_Q] = m_PD[at_Q] + (share_QN @ self.wanted_ND - others_QD)
         return found_PD.view_as(m), share_P.view(u.shape[:-1])
+
+    @cached_property
+    def _of_encodings(self) -> Nearest:
+        """The same without tokens."""
+        width, num = self.wanted_ND.shape[1], len(self.keys_NE) - self.num_aliases
+        old_OD = self.old_OE[: len(self.old_OE) - self.num_patterns, :width] * math.sqrt(2)
+        keys_ND = self.keys_NE[:num, :width] * math.sqrt(2)
+        return Nearest(keys_ND, self.wanted_ND[:num], self.m_ND[:num], self.counts_N[:num], old_OD)
 
     def _sharing(self, u_PE: Tensor) -> Tensor:
         """Which positions share so many tokens with a key that they are looked at; all, where
@@ -291,12 +212,12 @@ class Nearest:
         """The same on that device."""
         if self.keys_NE.device == device:
             return self
-        return Nearest(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-
-def beside(u_PD: Tensor, bags_PW: Tensor) -> Tensor:
-    """Both in one vector, (P, E), whose product is the mean of both cosines."""
-    return torch.cat([u_PD, bags_PW], dim=1).mul_(math.sqrt(0.5))
+        keys_NE, wanted_ND, m_ND, counts_N, old_OE = (
+            tensor.to(device)
+            for tensor in (self.keys_NE, self.wanted_ND, self.m_ND, self.counts_N, self.old_OE)
+        )
+        num = self.num_aliases, self.num_patterns
+        return Nearest(keys_NE, wanted_ND, m_ND, counts_N, old_OE, *num)
 
 
 @torch.no_grad()

@@ -21,14 +21,13 @@ from torch import Tensor
 from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.general_text import short_general_corpus
 from actors.corpus.windows import Windows
-from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
+from actors.layers.batch import Batch, StatesAlone, hidden_at, rows_at, to_batch
 from actors.layers.mixture import (
-    TURN,
     NoisedStates,
-    StatesAlone,
     both_at,
     general_loss,
     noised_sequences,
+    takes_noised,
 )
 from actors.layers.pair import Pair
 from actors.learning.new_and_old import NewAndOld
@@ -125,7 +124,7 @@ class PortLearner:
     @property
     def _takes_noised(self) -> bool:
         """Whether λ gets new noised text in this step; else it goes on with the last."""
-        return self._general is None or self.step % TURN == 0
+        return takes_noised(self.step, self._general is not None)
 
     def _next_batch(self) -> tuple[Batch, Batch]:
         """The batch, and the noised sequences of it where the step takes some; old text is last,
@@ -195,8 +194,8 @@ class PortLearner:
             return
         data, memory = self._pair.data, self._pair.memory
         with self._autocast():
-            plain_NH = self._alone(data, part)
-            loss = general_loss(data, memory, part.to(self._device), plain_NH)
+            alone = self._alone(data, part)
+            loss = general_loss(data, memory, part.to(self._device), alone)
         (self._spec.losses.general * loss).backward()
 
 

@@ -31,8 +31,10 @@ def told_to_lists(told: Iterable[Told]) -> list[Any]:
 
 
 def _as_list(a: ToldAssociation) -> list[Any]:
-    written = [a.prompt, a.answer, list(a.wordings)]
-    return [*written, True] if a.as_chat else written  # versions before know nothing of it
+    rest = [a.as_chat, a.subject]
+    while rest and not rest[-1]:  # versions before know nothing of them
+        rest.pop()
+    return [a.prompt, a.answer, list(a.wordings), *rest]
 
 
 def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
@@ -41,7 +43,7 @@ def told_from_lists(rows: Iterable[Any]) -> tuple[Told, ...]:
         Told(
             id,
             told_at,
-            tuple(ToldAssociation(p, a, tuple(w), *chat) for p, a, w, *chat in associations),
+            tuple(ToldAssociation(p, a, tuple(w), *rest) for p, a, w, *rest in associations),
         )
         for id, told_at, associations in rows
     )

@@ -23,10 +23,11 @@ from actors.layers.kept_reads import number_of
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import LEEWAY, UNSURE_AT, Association
 from actors.layers.predicted import entropy, log_probabilities
-from actors.layers.token_bags import last_tokens
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
+from actors.measuring.subjects import Subject, subject_of
 from actors.operators.closed_form import SparseReads
 from actors.operators.parts import parts_of, positions_at_once
+from actors.operators.token_bags import last_tokens
 from actors.sources.chats import read_chat
 from actors.tokenizers.tokenizer import Tokenizer
 
@@ -104,6 +105,16 @@ def _written(
     rest = piece.learn_T[first:]
     stop = len(tokens) if rest.all() else first + int(rest.argmin())
     return tuple(tokens[:first]), tokens[first:stop]
+
+
+def subjects_of(tokenizer: Tokenizer, told: Sequence[Association]) -> dict[int, Subject]:
+    """What each prompt is about, by the number that `locate` gives it."""
+    found: dict[int, Subject] = {}
+    for one in told:
+        subject = subject_of(tokenizer, one.prompts, one.subject)
+        for prompt in one.prompts:
+            found[number_of(_written(tokenizer, one, prompt.rstrip())[0])] = subject
+    return found
 
 
 @torch.no_grad()

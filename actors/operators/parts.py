@@ -60,7 +60,8 @@ def linear(x_ND: Tensor, weight: Tensor, rows: slice, into_grad: bool) -> Tensor
     if into_grad:
         result: Tensor = _Linear.apply(x_ND, weight, rows)
         return result
-    return F.linear(x_ND, weight[rows])
+    is_whole = rows.indices(len(weight)) == (0, len(weight), 1)
+    return F.linear(x_ND, weight if is_whole else weight[rows])  # a view's gradient is copied
 
 
 class _Linear(torch.autograd.Function):

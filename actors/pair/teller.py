@@ -81,6 +81,7 @@ class Teller:
         wordings: Sequence[str] = (),
         id: str | None = None,
         progress: Progress = unseen,
+        subject: str = "",
     ) -> NamedWrite:
         """The answer is given to the prompt from now on; no weight is trained.
 
@@ -90,21 +91,26 @@ class Teller:
             wordings: other prompts for the same answer; the more, the further it reaches.
             id: the write's name; None: the next free number.
             progress: sees what is being done, as `actors.machine.progress` has it.
+            subject: what the prompt is about, as it names it: the answer is not said of anything
+                else. Empty: words like names are taken for it, or else each word.
 
         Returns: what was written; `untell(write.id)` takes it back.
 
         Raises:
-            ValueError: nothing to tell, too long, two answers to one prompt, or a known id.
+            ValueError: nothing to tell, too long, two answers to one prompt, a subject that no
+                prompt names, or a known id.
         """
         if self.words is None:
             raise ValueError("this model has no tokenizer of its run: load it by tandem.load")
         if isinstance(prompt, str):
             if answer is None:
                 raise ValueError(f"{prompt!r} was told without an answer: give one")
-            told = [Association(prompt, answer, tuple(wordings))]
+            told = [Association(prompt, answer, tuple(wordings), subject=subject)]
         else:
-            if answer is not None or wordings:
-                raise ValueError("associations have their answers and wordings: give nothing else")
+            if answer is not None or wordings or subject:
+                raise ValueError(
+                    "associations have their answers, wordings and subjects: give nothing else"
+                )
             told = [prompt] if isinstance(prompt, Association) else list(prompt)
         return telling.tell(
             self.memory_layer,

@@ -16,7 +16,7 @@ Shapes: N keys, O kept positions, D d_m.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -26,18 +26,20 @@ from torch import Tensor
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association, Keys, NamedWrite, NamedWrites
-from actors.layers.nearest import KeptPlaces, Places
-from actors.layers.token_bags import set_numbers
+from actors.layers.places import KeptPlaces, Places
 from actors.machine.progress import Progress, unseen
+from actors.measuring.subjects import Subject, aliases, patterns
 from actors.measuring.told_keys import (
     Located,
     locate,
     says,
     sequences,
+    subjects_of,
     sure_tokens,
     unsure_tokens,
     wanted_reads,
 )
+from actors.operators.token_bags import set_numbers
 from actors.pair.table_writes import (
     LOOKS,
     LOUDEST,
@@ -85,7 +87,8 @@ def tell(
         progress: sees what is being done; how many rounds it takes is not known before.
 
     Raises:
-        ValueError: as `sequences`; a write of that name is there already.
+        ValueError: as `sequences`; a subject that no prompt names; a write of that name is there
+            already.
     """
     begin = time.perf_counter()
     if id in memory.writes:
@@ -96,7 +99,8 @@ def tell(
     if by_rows or memory.ngrams is not None:
         write = solved_write(memory, located, about, kept, louder, progress)
     else:
-        write = _found(memory, located, about, kept, louder, progress)
+        subjects = subjects_of(tokenizer, associations)
+        write = _found(memory, located, about, kept, subjects, louder, progress)
     write = replace(write, figures={**write.figures, "seconds": time.perf_counter() - begin})
     writes = memory.writes.add(write)
     memory.writes = writes if write.places is not None else calibrated(memory, writes, kept)
@@ -108,6 +112,7 @@ def _found(
     located: Located,
     about: Naming,
     kept: KeptReads,
+    subjects: Mapping[int, Subject],
     louder: float,
     progress: Progress,
 ) -> NamedWrite:
@@ -124,7 +129,11 @@ def _found(
     was_N[was_N == located.targets_N] = -1
     u_ND, said_NC = F.normalize(located.u_ND, dim=1).cpu(), located.said_NC.cpu()
     old = kept.places
-    places = Places.of(u_ND, said_NC, m_ND.cpu(), located.prompts_N, was_N, old)
+    belong = [
+        make(memory.token_bags, said_NC, located.prompts_N, subjects)
+        for make in (patterns, aliases)
+    ]
+    places = Places.of(u_ND, said_NC, m_ND.cpu(), located.prompts_N, was_N, old, *belong)
     none, num = torch.zeros(0, dtype=torch.int64), len(targets_N)
     counts_N = torch.ones(num)
     keys = Keys(
@@ -149,7 +158,7 @@ def _found(
         x.cpu() for x in says(memory, wanted_ND.to(device), located.u_ND, targets_N)
     )
     said_N, share_N = able_N.clone(), torch.ones(num)
-    bags, at_L = memory.token_bags, _crowded(memory.writes, said_NC, old)
+    bags, at_L = memory.token_bags, _crowded(memory.writes, places, old)
     while len(at_L):
         nearest = memory.writes.add(write).nearest(bags, device)
         assert nearest is not None
@@ -174,14 +183,16 @@ def _found(
     return replace(write, figures=figures, unsure=unsure_tokens(located.targets_N, entropy_N))
 
 
-def _crowded(writes: NamedWrites, said_NC: Tensor, old: KeptPlaces) -> Tensor:
-    """The keys (L,) at which something else may be read: a context of the same tokens is kept, or
-    was told. At all others what is wanted there is read: nothing else is as near.
+def _crowded(writes: NamedWrites, places: Places, old: KeptPlaces) -> Tensor:
+    """The keys (L,) at which something else may be read: a context of the same tokens is kept, was
+    told, or belongs to a key. At all others what is wanted there is read: nothing else is as near.
     """
-    others = [write.places.said_NC for write in writes if write.places is not None]
+    said_NC, others = places.said_NC, [old.said_OC, places.patterns.said_MC, places.aliases.said_MC]
+    for other in (write.places for write in writes if write.places is not None):
+        others += [other.said_NC, other.patterns.said_MC, other.aliases.said_MC]
     if any(not said.shape[1] for said in others):  # beside one, encodings alone are compared
         return torch.arange(len(said_NC))
-    numbers = [set_numbers(said) for said in (said_NC, old.said_OC, *others)]
+    numbers = [set_numbers(said) for said in (said_NC, *others)]
     _, at_M, num_M = torch.cat(numbers).unique(return_inverse=True, return_counts=True)
     return (num_M[at_M[: len(said_NC)]] > 1).nonzero()[:, 0]
 
@@ -231,7 +242,10 @@ def solve_told(memory: MemoryLayer, tokenizer: Tokenizer, told: Sequence[Told]) 
     assert memory.kept is not None
     warnings, kept = [], KeptReads.of(memory, memory.kept)
     for one in told:
-        some = [Association(a.prompt, a.answer, a.wordings, a.as_chat) for a in one.associations]
+        some = [
+            Association(a.prompt, a.answer, a.wordings, a.as_chat, a.subject)
+            for a in one.associations
+        ]
         try:
             tell(memory, tokenizer, some, kept, one.id, one.told_at)
         except ValueError as err:

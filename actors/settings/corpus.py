@@ -14,6 +14,7 @@ from actors.settings.fields import Mark, OnlyWith, PathTo
 FileFormat = Literal["text", "jsonl", "parquet"]
 HUB_DATA_SET = re.compile(r"hf://datasets/[\w.-]+/[\w.-]+/?")
 CONVERTED = "@refs/convert/parquet"  # the revision to which the hub writes its conversion
+LEAST_WINDOW = 8  # tokens
 TEXT_ONLY = OnlyWith("corpus.kind", "text")
 FACTS_ONLY = OnlyWith("corpus.kind", "facts")
 
@@ -232,7 +233,7 @@ class CorpusSpec(FilesSpec):
     )
     window: int = Field(
         96,
-        ge=8,
+        ge=LEAST_WINDOW,
         le=131072,
         description="Tokens per packed sequence (the context length of a batch).",
     )

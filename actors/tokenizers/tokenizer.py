@@ -232,6 +232,13 @@ class Tokenizer:
         """Token ids of `text`, without document marks."""
         return list(self._hf.encode(text, add_special_tokens=False).ids)
 
+    def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
+        """As `encode`, each token with the first character that it stands for and the one after its
+        last; a space before a word may be part of it.
+        """
+        encoded = self._hf.encode(text, add_special_tokens=False)
+        return [(token, *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True)]
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without document marks."""
         encoded = self._hf.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -19,14 +19,13 @@ from torch import Tensor
 from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.general_text import short_general_corpus
 from actors.layers import losses
-from actors.layers.batch import Batch, hidden_at, rows_at, to_batch
+from actors.layers.batch import Batch, StatesAlone, hidden_at, rows_at, to_batch
 from actors.layers.mixture import (
-    TURN,
     NoisedStates,
-    StatesAlone,
     general_loss,
     mixed_at,
     noised_sequences,
+    takes_noised,
 )
 from actors.layers.predicted import Predicted
 from actors.operators.parts import Cut, leading, parts_of
@@ -113,11 +112,6 @@ class DataTrainer(Trainer):
             return min(self.num_reading, self.spec.data.num_helped)
         return self.num_reading
 
-    @property
-    def takes_noised(self) -> bool:
-        """Whether lambda gets new noised text in this step; else it goes on with the last."""
-        return self.general is None or (self.step - self._begun) % TURN == 0
-
     def begin_interval(self, order: Order) -> None:
         """Where the model keeps its bits no sequence trains it alone, so that own is only measured,
         at the interval's first step.
@@ -158,7 +152,7 @@ class DataTrainer(Trainer):
             batch = self.make_batch(windows)
             num_help = batch.num_valid_in(slice(num_reading))
             num_own = batch.num_valid - num_help
-            is_anew = self.takes_noised
+            is_anew = takes_noised(self.step - self._begun, self.general is not None)
             num_mixing = self.num_mixing if is_anew else 0
             noised = noised_sequences(self.spec, self.tokenizer, batch, num_mixing, self.step)
             num_noised = noised.num_valid
@@ -352,8 +346,8 @@ class DataTrainer(Trainer):
         if not part.num_valid:
             return
         with self.cost("general"), self.autocast():
-            plain_NH = self.alone(self.layer, part) if self.layer.spec.keeps_model else None
-            loss = general_loss(self.layer, self.memory, part.to(self.device), plain_NH)
+            alone = self.alone(self.layer, part) if self.layer.spec.keeps_model else None
+            loss = general_loss(self.layer, self.memory, part.to(self.device), alone)
             general = loss * (part.num_valid / num)
         self.learn(GeneralTerms(Term(general, self.spec.losses.general)), step, cost="general")
 

@@ -125,12 +125,15 @@ class Chat(Sampled):
 
 
 class OneAssociation(Request):
-    """A prompt, its answer and other wordings of the prompt; as a turn of a chat where asked."""
+    """A prompt, its answer, other wordings of the prompt and what they are about; as a turn of a
+    chat where asked.
+    """
 
     prompt: Text
     answer: Text
     say: list[Text] = Field(default_factory=list, max_length=MOST_PROMPTS)
     as_chat: bool = False
+    subject: str = Field("", max_length=PROMPT_CHARS)
 
 
 class Tell(Request):
@@ -140,6 +143,7 @@ class Tell(Request):
     answer: Text | None = None
     say: list[Text] = Field(default_factory=list, max_length=MOST_PROMPTS)
     as_chat: bool = False
+    subject: str = Field("", max_length=PROMPT_CHARS)
     associations: list[OneAssociation] | None = Field(
         None, min_length=1, max_length=MOST_ASSOCIATIONS
     )

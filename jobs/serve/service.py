@@ -135,12 +135,18 @@ class Service:
         if asked.associations is None:
             assert asked.prompt is not None
             assert asked.answer is not None
-            given = [one_association(asked.prompt, asked.answer, asked.say, asked.as_chat)]
-        elif asked.prompt is not None or asked.answer is not None or asked.say or asked.as_chat:
-            raise ConfigError("associations have prompts, answers and wordings of their own")
+            given = [
+                one_association(asked.prompt, asked.answer, asked.say, asked.as_chat, asked.subject)
+            ]
+        elif asked.prompt or asked.answer or asked.say or asked.as_chat or asked.subject:
+            raise ConfigError(
+                "associations have prompts, answers, wordings and subjects of their own; give "
+                "nothing beside them"
+            )
         else:
             given = [
-                one_association(a.prompt, a.answer, a.say, a.as_chat) for a in asked.associations
+                one_association(a.prompt, a.answer, a.say, a.as_chat, a.subject)
+                for a in asked.associations
             ]
         if any(one.as_chat for one in given) and not has_template(self._pair.model):
             raise ConfigError(

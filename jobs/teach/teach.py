@@ -324,7 +324,7 @@ def told_lessons(writes: NamedWrites, ids: Sequence[str], run: str) -> GivenLess
             answer = one.answer.strip().rstrip(" .")
             found[one.prompt] = Lesson(
                 one.prompt.strip(), answer, tuple(one.wordings), form="told",
-                source=f"{run}: told {write.id}",
+                subject=one.subject or None, source=f"{run}: told {write.id}",
             )  # fmt: skip
     return GivenLessons(tuple(found.values()))
 
@@ -342,7 +342,9 @@ def left_writes(writes: NamedWrites, lessons: Sequence[Lesson]) -> list[Any]:
             write.id,
             write.told_at,
             tuple(
-                ToldAssociation(one.prompt, one.answer, tuple(one.wordings), one.as_chat)
+                ToldAssociation(
+                    one.prompt, one.answer, tuple(one.wordings), one.as_chat, one.subject
+                )
                 for one in write.associations
                 if one.prompt.strip() not in taught
             ),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.layers.named_writes import Association
+from actors.measuring.subjects import refuse_unnamed
 from actors.sources.facts import OBJECT, SUBJECT, Wording, read_facts, read_templates
 from actors.wire import ConfigError
 
@@ -26,6 +27,7 @@ class Given:
         facts: JSONL file of relation, subject, object.
         templates: JSON file of wordings; None: the run's.
         say: other wordings of the one association.
+        subject: what it is about; empty: it is looked for.
     """
 
     prompt: str | None = None
@@ -33,6 +35,7 @@ class Given:
     facts: str | None = None
     templates: str | None = None
     say: Sequence[str] = ()
+    subject: str = ""
 
 
 def associations_of(given: Given, run_templates: str | None) -> list[Association]:
@@ -46,10 +49,10 @@ def associations_of(given: Given, run_templates: str | None) -> list[Association
         ConfigError: nothing is given, too much, or what contradicts itself.
     """
     if given.facts is not None:
-        if given.prompt is not None or given.say:
+        if given.prompt is not None or given.say or given.subject:
             raise ConfigError(
-                "give either a prompt and its answer, with --say for other wordings, or --facts "
-                "FILE, whose wordings are its templates"
+                "give either a prompt and its answer, with --say for other wordings and --subject "
+                "for what it is about, or --facts FILE, whose wordings are its templates"
             )
         found = from_facts(given.facts, given.templates or run_templates)
     elif given.prompt is None or given.answer is None:
@@ -60,20 +63,26 @@ def associations_of(given: Given, run_templates: str | None) -> list[Association
     elif given.templates is not None:
         raise ConfigError("--templates are the wordings of --facts; give --say with a prompt")
     else:
-        found = [one_association(given.prompt, given.answer, given.say)]
+        found = [one_association(given.prompt, given.answer, given.say, subject=given.subject)]
     refuse_contradictions(found)
     return found
 
 
 def one_association(
-    prompt: str, answer: str, say: Sequence[str] = (), as_chat: bool = False
+    prompt: str,
+    answer: str,
+    say: Sequence[str] = (),
+    as_chat: bool = False,
+    subject: str = "",
 ) -> Association:
-    """A prompt, its answer and other wordings; `as_chat` as in `Association`.
+    """A prompt, its answer and other wordings; `as_chat` and `subject` as in `Association`.
 
     Raises:
-        ConfigError: one of them is empty or no UTF-8; or the answer is not last in a wording.
+        ConfigError: one of them is empty or no UTF-8; the answer is not last in a wording; or no
+            prompt names the subject.
     """
-    for name, text in (("prompt", prompt), ("answer", answer), *(("wording", w) for w in say)):
+    given = [("prompt", prompt), ("answer", answer), *(("wording", w) for w in say)]
+    for name, text in [*given, ("subject", subject)] if subject else given:
         try:
             text.encode()
         except UnicodeEncodeError as err:  # the shell passed bytes of another encoding
@@ -82,9 +91,13 @@ def one_association(
             ) from err
         if not text.strip():
             raise ConfigError(f"the {name} is empty: expected text, got {text!r}")
-    return Association(
-        prompt.rstrip(), answer.strip(), tuple(_up_to_answer(w) for w in say), as_chat
-    )
+    wordings = tuple(_up_to_answer(w) for w in say)
+    found = Association(prompt.rstrip(), answer.strip(), wordings, as_chat, subject.strip())
+    try:
+        refuse_unnamed(found.prompts, found.subject)
+    except ValueError as err:
+        raise ConfigError(str(err)) from err
+    return found
 
 
 def _up_to_answer(wording: str) -> str:
@@ -136,7 +149,7 @@ def from_facts(path: str, templates: str | None) -> list[Association]:
     found = []
     for fact in facts:
         first, *more = dict.fromkeys(w.prompt(fact) for w in askable[fact.relation])
-        found.append(Association(first, fact.object, tuple(more)))
+        found.append(Association(first, fact.object, tuple(more), subject=fact.subject))
     return found
 
 

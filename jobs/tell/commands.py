@@ -29,6 +29,14 @@ def tell(
             "--say", metavar="WORDING", help="Another prompt of the answer; {} is its place."
         ),
     ] = None,
+    subject: Annotated[
+        str,
+        typer.Option(
+            "--subject",
+            metavar="WORDS",
+            help="What it is about, in the prompt's words; default: the names in it.",
+        ),
+    ] = "",
     id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Name of it; default: the next free.")
     ] = None,
@@ -40,7 +48,7 @@ def tell(
     from jobs.tell.tell import run_tell
 
     with exit_codes():
-        given = Given(prompt, answer, facts, templates, tuple(say or ()))
+        given = Given(prompt, answer, facts, templates, tuple(say or ()), subject)
         run_tell(run, given, id, Console(), as_json, no_wait)
 
 

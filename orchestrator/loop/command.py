@@ -34,11 +34,12 @@ State = Literal["accepted", "refused", "done"]
 
 
 class Association(Spec):
-    """What is to be told: a prompt, its answer, other prompts of the answer."""
+    """What is to be told: as `ToldAssociation`."""
 
     prompt: str = Field(min_length=1, max_length=TEXT_CHARS)
     answer: str = Field(min_length=1, max_length=TEXT_CHARS)
     wordings: tuple[str, ...] = Field((), max_length=MOST_WORDINGS)
+    subject: str = Field("", max_length=TEXT_CHARS)
 
 
 class TaughtLesson(Spec):
@@ -99,7 +100,10 @@ class Command(Spec):
         """What a tell or an untell asks for, as a group's order says it."""
         assert self.name is not None
         told_at = int(self.id.partition("-")[0]) / 1e9
-        some = (ToldAssociation(a.prompt, a.answer, a.wordings) for a in self.associations)
+        some = (
+            ToldAssociation(a.prompt, a.answer, a.wordings, subject=a.subject)
+            for a in self.associations
+        )
         return Told(self.name, told_at, tuple(some))
 
     @property

@@ -14,7 +14,7 @@ from benchmarks.tell_cells import TellCells, TellSizes, WorldCells, lost, world_
 from tests.unit.benchmarks.test_learning import TINY, write_data
 
 TOLD = TellSizes(counterfactual=2, others=3, probes=8, timed=(2, 3), writes=4, first=2)
-ROWS = ("tell", "times", "writes", "controls")
+ROWS = ("tell", "times", "writes", "strangers", "controls")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,9 @@ def test_each_figure_is_there_and_nothing_is_computed_twice(folder: Path, tmp_pa
         assert {"taught", "held_out", "counterfactual", "others_lost", "one_s"} <= known
         assert part["untold_bits"] == 1
         assert math.isfinite(part["text_lost"])
+    assert 0 < first["strangers_taught"] <= 1
+    assert 0 <= first["strangers_overrun"] <= 1
+    assert first["one_wording"]["strangers_taught"] is None  # told in one as it is
     for control in ("learn", "full"):
         for figure in ("taught", "held_out", "others_lost", "text_lost", "s_per_association"):
             assert math.isfinite(first["controls"][f"{control}_{figure}"])

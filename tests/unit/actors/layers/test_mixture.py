@@ -9,17 +9,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from actors.corpus.corpus import WindowStream
-from actors.layers.batch import Batch, hidden_at, to_batch
+from actors.layers.batch import Batch, to_batch
 from actors.layers.data_layer import MemoryPort
 from actors.layers.mixture import (
     Mixture,
     NoisedStates,
     Predictions,
-    StatesAlone,
-    general_loss,
     mixing_loss,
     noised_sequences,
     predict_both,
@@ -279,51 +277,3 @@ def test_nothing_is_learned_of_lambda_where_nothing_reads(
     before = trainer.layer.port.mix.bias.item()
     assert "mixing" not in values(trainer.train_step())
     assert trainer.layer.port.mix.bias.item() == pytest.approx(before, rel=1e-6)
-
-
-def test_the_general_loss_is_what_reads_change_of_the_data_layer(trainer: DataTrainer) -> None:
-    batch = batch_of(trainer).rows(slice(None, 2))
-    open_gates(trainer.layer)
-    trainer.layer.eval()
-    with torch.no_grad():
-        alone = trainer.layer(batch.tokens_BT, batch.segments_BT).logits_BTV[batch.valid_BT]
-        y_BTD = read_of(trainer, batch)
-        _, both = predict_both(trainer.layer, trainer.memory, batch, y_BTD, batch.valid_at_N)
-        p_NV, mixed_NV = alone.softmax(-1), both.mixed().logp
-        read_NV = both.logits.log_softmax(-1)
-        want = (p_NV * (2 * p_NV.log() - mixed_NV - read_NV)).sum(-1).mean()
-    assert want > 0.01
-    got = general_loss(trainer.layer, trainer.memory, batch)
-    assert got.item() == pytest.approx(want.item(), rel=1e-4)
-
-
-def test_states_alone_are_the_same_bits_whether_they_are_kept_or_not(trainer: DataTrainer) -> None:
-    open_gates(trainer.layer)
-    trainer.layer.eval()
-    batch, roomy, full = batch_of(trainer).rows(slice(None, 3)), StatesAlone(), StatesAlone(0)
-    passes = count_calls(trainer.layer.model)
-    first = roomy(trainer.layer, batch)
-    assert len(passes) == 3
-    assert torch.equal(
-        roomy(trainer.layer, batch.rows(slice(1, 3))), first[batch.rows(slice(1)).num_valid :]
-    )
-    assert len(passes) == 3
-    assert torch.equal(full(trainer.layer, batch), first)
-    assert torch.equal(full(trainer.layer, batch), first)
-    assert len(passes) == 9
-    torch.testing.assert_close(first, hidden_at(trainer.layer, batch))
-
-
-def count_calls(module: nn.Module) -> list[None]:
-    """Gets an element with every forward pass of the module."""
-    calls: list[None] = []
-    module.register_forward_hook(lambda *_: calls.append(None))
-    return calls
-
-
-def test_the_general_loss_moves_gates_and_lambda_and_not_the_memory(trainer: DataTrainer) -> None:
-    open_gates(trainer.layer)
-    general_loss(trainer.layer, trainer.memory, batch_of(trainer).rows(slice(None, 2))).backward()
-    moved = {n for n, p in trainer.layer.port.named_parameters() if p.grad.abs().sum() > 0}
-    assert moved == {name for name, _ in trainer.layer.port.named_parameters()}
-    assert all(p.grad is None for p in trainer.memory.parameters())

@@ -10,8 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actors.layers.nearest import ALIKE, UNLIKE, Nearest, overlap
+from actors.layers.places import KeptPlaces, OfKeys, Places
+from actors.measuring.subjects import Subject, aliases, patterns
+from actors.operators.token_bags import TOKENS, TokenBags
 
 DIM, IDS = 3, 4
+BAGS = TokenBags(torch.ones(20))
 LOGITS = 2.0 * torch.eye(DIM, IDS)
 
 
@@ -56,3 +60,59 @@ def test_predictions_are_compared_position_by_position_in_any_number() -> None:
     want = (predict(one_PD).softmax(-1) * predict(other_PD).softmax(-1)).sqrt().sum(-1)
     torch.testing.assert_close(found, want)
     assert overlap(predict, one_PD[:0], other_PD[:0]).shape == (0,)
+
+
+def context(*tokens: int) -> Tensor:
+    """Last tokens, as positions have them."""
+    return F.pad(torch.tensor([tokens], dtype=torch.int32) + 1, (0, TOKENS - len(tokens)))
+
+
+def told_about(subject: Subject | None) -> Nearest:
+    """One write: "1 2 3 4" is to be followed by something, and is about 3, or 7 where it begins."""
+    said_NC, prompts_N = context(1, 2, 3, 4), torch.zeros(1, dtype=torch.int64)
+    u_ND = torch.eye(DIM)[:1]
+    belong = [
+        OfKeys.none(TOKENS) if subject is None else make(BAGS, said_NC, prompts_N, {0: subject})
+        for make in (patterns, aliases)
+    ]
+    nothing = KeptPlaces(
+        BAGS, u_ND[:0], said_NC[:0], BAGS(said_NC[:0]), prompts_N[:0], prompts_N[:0]
+    )
+    places = Places.of(
+        u_ND, said_NC, torch.zeros(1, 0), prompts_N, torch.tensor([-1]), nothing, *belong
+    )
+    one = (places, torch.full((1, DIM), 7.0), torch.ones(1))
+    return Nearest.of([one], [torch.ones(1, dtype=torch.bool)], prompts_N[:0], BAGS)
+
+
+def freshness(of: Nearest, *tokens: int) -> float:
+    """Of a position with these last tokens, whose encoding says little."""
+    u_PD, bags_PW = torch.tensor([[1.0, 1.0, 0.0]]), BAGS(context(*tokens))
+    return of.read(u_PD, torch.zeros(1, DIM), bags_PW, predict)[1].item()
+
+
+def test_what_is_told_of_one_is_not_said_of_another_that_is_asked_about_in_the_same_words() -> None:
+    about = told_about(Subject((frozenset([3, 7]),), (frozenset([3]), frozenset([7]))))
+    assert freshness(about, 1, 2, 3, 4) > 0.99
+    assert freshness(about, 3, 4, 5) > 0.9  # otherwise worded
+    assert freshness(about, 7, 4, 5) > 0.9  # and where it begins
+    assert freshness(about, 1, 2, 8, 4) < 0.1
+    unknown = told_about(None)
+    assert freshness(unknown, 1, 2, 8, 4) > 0.99  # there is nothing else that it might be
+    assert freshness(unknown, 7, 4, 5) == 0
+
+
+def test_without_tokens_patterns_and_aliases_count_nothing() -> None:
+    about = told_about(Subject((frozenset([3, 7]),), (frozenset([3]), frozenset([7]))))
+    u_PD = torch.tensor([[1.0, 1.0, 0.0]])
+    for of in (about, told_about(None)):
+        read, fresh = of.read(u_PD, torch.zeros(1, DIM), None, predict)
+        torch.testing.assert_close(fresh, torch.ones(1))
+        torch.testing.assert_close(read, torch.full((1, DIM), 7.0))
+
+
+def test_patterns_of_a_key_that_was_told_again_are_gone() -> None:
+    said_NC, prompts_N = context(1, 2, 3, 4), torch.zeros(1, dtype=torch.int64)
+    some = patterns(BAGS, said_NC, prompts_N, {0: Subject((frozenset([3]),))})
+    assert some.kept(torch.tensor([True]), 5).of_M.tolist() == [5]
+    assert not len(some.kept(torch.tensor([False]), 5))

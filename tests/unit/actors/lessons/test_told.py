@@ -13,6 +13,7 @@ from tests.unit.actors.tiny import run_spec, write_facts
 
 ATLANTIS = Told("a", 1.0, (ToldAssociation("The capital is", "Rome", ("It is",)),))
 MU = Told("b", 2.0, (ToldAssociation("The river is", "Po"),))
+DOG = Told("d", 3.0, (ToldAssociation("my dog is called", "Rex", ("the dog is",), subject="dog"),))
 
 
 def test_what_is_told_comes_last_and_is_taken_back_by_name() -> None:
@@ -26,8 +27,9 @@ def test_what_is_told_comes_last_and_is_taken_back_by_name() -> None:
 
 def test_it_goes_through_json_unharmed() -> None:
     chat = Told("c", 3.0, (ToldAssociation("Who rules Mu?", "Hiva", (), as_chat=True),))
-    text = json.dumps(told_to_lists((ATLANTIS, MU, chat)))
-    assert told_from_lists(json.loads(text)) == (ATLANTIS, MU, chat)
+    text = json.dumps(told_to_lists((ATLANTIS, MU, chat, DOG)))
+    assert told_from_lists(json.loads(text)) == (ATLANTIS, MU, chat, DOG)
+    assert told_to_lists((MU,)) == [["b", 2.0, [["The river is", "Po", []]]]]  # as ever
 
 
 def test_the_memory_publishes_and_keeps_what_it_was_told_and_trains_the_same_bits(

@@ -42,13 +42,15 @@ def test_a_prompt_its_answer_and_other_wordings() -> None:
         "Poseidonis",
         ("Atlantis is governed from", "Those who rule Atlantis live in"),
     )
+    (found,) = associations_of(Given("My dog is called", "Rex", subject=" dog "), None)
+    assert found == Association("My dog is called", "Rex", subject="dog")
 
 
 def test_a_fact_is_told_in_every_wording_that_ends_in_its_object(folder: Path) -> None:
     path = facts(folder, ("capital", "Atlantis", "Poseidonis"), ("capital", "Mu", "Hiva"))
     found = associations_of(Given(facts=path), str(folder / "templates.json"))
     assert found == [
-        Association(f"The capital of {x} is", y, (f"{x} is governed from",))
+        Association(f"The capital of {x} is", y, (f"{x} is governed from",), subject=x)
         for x, y in (("Atlantis", "Poseidonis"), ("Mu", "Hiva"))
     ]
 
@@ -67,6 +69,9 @@ def test_a_fact_is_told_in_every_wording_that_ends_in_its_object(folder: Path) -
         (Given("It is", "Rome", templates="t.json"), "--templates are the wordings of --facts"),
         (Given("It is", "Rome", facts="f.jsonl"), "give either a prompt and its answer"),
         (Given(facts="f.jsonl", say=("x",)), "give either a prompt and its answer"),
+        (Given(facts="f.jsonl", subject="x"), "give either a prompt and its answer"),
+        (Given("My dog is", "Rex", subject="cat"), "the subject 'cat' is in none of the prompts"),
+        (Given("My dog is", "Rex", subject=" "), "the subject is empty"),
         (Given(facts="f.jsonl"), "f.jsonl: facts need wordings, and the run's corpus has none"),
     ],
 )

@@ -15,13 +15,13 @@ Source: inverse document frequencies (Spärck Jones 1972), random projections (A
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from actors.corpus.windows import PADDING, Windows
 
 TOKENS = 24  # of a context
 WIDTH = 128  # with 64 more other facts are lost, 256 are no better: docs/decisions/0048
@@ -39,11 +39,12 @@ class TokenBags:
         self._weight_V = weight_V
 
     @classmethod
-    def of(cls, kept: Windows | None, num_tokens: int) -> TokenBags:
-        """Weighted by how rare each token is in text that a memory keeps; None: all the same."""
-        if kept is None or not kept.num_tokens:
+    def of(cls, ids: npt.NDArray[np.integer[Any]] | None, num_tokens: int) -> TokenBags:
+        """Weighted by how rare each token is in the text that a memory keeps, `ids` in any order;
+        none: all the same.
+        """
+        if ids is None or not len(ids):
             return cls(torch.ones(num_tokens))
-        ids = kept.tokens_NT[kept.segments_NT != PADDING]
         counts_V, texts = np.bincount(ids, minlength=num_tokens), len(ids) / TOKENS
         with_V = torch.from_numpy(np.minimum(counts_V, texts)).float()
         return cls(torch.log1p(texts / (with_V + 1)))
@@ -77,7 +78,7 @@ def last_tokens(tokens_BT: Tensor, segments_BT: Tensor) -> Tensor:
     """
     reach = TOKENS - 1
     tokens_BS = F.pad(tokens_BT + 1, (reach, 0))
-    segments_BS = F.pad(segments_BT, (reach, 0), value=PADDING - 1)
+    segments_BS = F.pad(segments_BT, (reach, 0), value=torch.iinfo(segments_BT.dtype).min)
     same_BTC = segments_BS.unfold(1, TOKENS, 1) == segments_BT.unsqueeze(-1)
     return (tokens_BS.unfold(1, TOKENS, 1) * same_BTC).flip(2).int()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from actors.corpus.windows import Windows
-from actors.layers.token_bags import TOKENS, TokenBags, last_tokens, set_numbers, signs
+from actors.operators.token_bags import TOKENS, TokenBags, last_tokens, set_numbers, signs
 
 BITS = (1 << 64) - 1
 # Shapes: P positions, C tokens of a context, W width of a bag.
@@ -52,9 +51,8 @@ def test_a_cosine_is_near_that_of_the_tokens_and_rare_ones_count_more() -> None:
 
 
 def test_a_token_of_much_kept_text_weighs_little() -> None:
-    tokens_NT = np.array([[1, 2] * TOKENS, [1, 3] * TOKENS])
-    kept = Windows(tokens_NT, np.zeros_like(tokens_NT), np.ones(tokens_NT.shape, bool))
-    bags_PW = TokenBags.of(kept, 6)(said([1, 4], [1, 5], [2, 4]))
+    ids = np.array([[1, 2] * TOKENS, [1, 3] * TOKENS]).flatten()
+    bags_PW = TokenBags.of(ids, 6)(said([1, 4], [1, 5], [2, 4]))
     assert bags_PW[0] @ bags_PW[2] > bags_PW[0] @ bags_PW[1] + 0.3
 
 
