@@ -27,9 +27,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -194,7 +193,7 @@ class Nearest:
         old_OD = self.old_OE[: len(self.old_OE) - self.num_patterns, :width] * math.sqrt(2)
         keys_ND = self.keys_NE[:num, :width] * math.sqrt(2)
         wanted_ND, m_ND, counts_N, fresh_N = (
-            x[:num] for x in (self.wanted_ND, self.m_ND, self.counts_N, self.fresh_N)
+            tensor[:num] for tensor in (self.wanted_ND, self.m_ND, self.counts_N, self.fresh_N)
         )
         return Nearest(keys_ND, wanted_ND, m_ND, counts_N, fresh_N, old_OD)
 
@@ -221,10 +220,19 @@ class Nearest:
         """The same on that device."""
         if self.keys_NE.device == device:
             return self
-        moved: dict[str, Any] = {
-            name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)
-        }
-        return replace(self, **moved)
+        keys_NE, wanted_ND, m_ND, counts_N, fresh_N, old_OE = (
+            tensor.to(device)
+            for tensor in (
+                self.keys_NE,
+                self.wanted_ND,
+                self.m_ND,
+                self.counts_N,
+                self.fresh_N,
+                self.old_OE,
+            )
+        )
+        num = self.num_aliases, self.num_patterns
+        return Nearest(keys_NE, wanted_ND, m_ND, counts_N, fresh_N, old_OE, *num)
 
 
 @torch.no_grad()

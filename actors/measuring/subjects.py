@@ -111,10 +111,15 @@ def named(prompts: Sequence[str], subject: str = "") -> tuple[tuple[str, ...], b
     return tuple(dict.fromkeys(word.text for word in every if word.text in shared)), False
 
 
+def is_named(prompts: Sequence[str], subject: str) -> bool:
+    """Whether any of the prompts has a word of the subject; one without words is."""
+    about = {word.text for word in words(subject)}
+    return not about or any(word.text in about for prompt in prompts for word in words(prompt))
+
+
 def refuse_unnamed(prompts: Sequence[str], subject: str) -> None:
     """Raises: ValueError: none of the prompts has a word of the subject."""
-    about = {word.text for word in words(subject)}
-    if about and not any(word.text in about for prompt in prompts for word in words(prompt)):
+    if not is_named(prompts, subject):
         raise ValueError(
             f"the subject {subject!r} is in none of the prompts, e.g. {prompts[0]!r}; give words "
             "of theirs, or leave it out"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from posixpath import basename
 from typing import Any, Self
 
 import xxhash
@@ -137,8 +138,13 @@ class CorpusMarks:
         return f"c{total.hexdigest()}"
 
     def changes(self, now: CorpusMarks) -> list[str]:
-        """Differences of `now`, one line per file; empty for the same corpus."""
+        """Differences of `now`, one line per file; empty for the same corpus, moved as a whole or
+        not.
+        """
         before, after = ({file.path: file for file in m.files} for m in (self, now))
+        elsewhere = len(before) == len(after) and not before.keys() & after.keys()
+        if elsewhere and all(map(_is_moved, before.values(), after.values())):
+            return []
         found = [f"{path} is gone" for path in before if path not in after]
         found += [f"{path} is new" for path in after if path not in before]
         for path, old in before.items():
@@ -153,6 +159,12 @@ class CorpusMarks:
             found.append("the files are read in another order")
         more = len(found) - SHOWN_CHANGES
         return [*found[:SHOWN_CHANGES], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _is_moved(before: FileMark, now: FileMark) -> bool:
+    """Whether two files, wherever they are, hold the same as far as their marks say."""
+    alike = before.size == now.size and before.digest == now.digest
+    return alike and (before.digest != "" or basename(before.path) == basename(now.path))
 
 
 def _differ(before: str, now: str) -> bool:

@@ -25,6 +25,7 @@ from actors.lessons.told_rows import ToldRows
 from actors.machine.progress import Progress, unseen
 from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import said
+from actors.measuring.subjects import is_named
 from actors.pair.telling import tell
 from actors.settings.groups import MemoryGroupSpec
 from actors.teaching.texts import in_windows
@@ -140,9 +141,7 @@ def _part(windows: Windows) -> Windows:
 
 
 def _as_told(some: Sequence[ToldAssociation]) -> list[Association]:
-    return [
-        Association(one.prompt, one.answer, one.wordings, one.as_chat, one.subject) for one in some
-    ]
+    return [Association(one.prompt, one.answer, one.wordings, subject=one.subject) for one in some]
 
 
 def _solved(
@@ -181,6 +180,12 @@ def associations(
                 taken[i].append(wording)
                 room -= sizes[i]
     return [
-        ToldAssociation(lesson.prompt, lesson.answer, tuple(others), subject=lesson.subject or "")
+        ToldAssociation(lesson.prompt, lesson.answer, tuple(others), subject=_named(lesson))
         for lesson, others in zip(lessons, taken, strict=True)
     ]
+
+
+def _named(lesson: Lesson) -> str:
+    """Its subject, where its prompt names it so."""
+    subject = lesson.subject or ""
+    return subject if is_named([lesson.prompt], subject) else ""

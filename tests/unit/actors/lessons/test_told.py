@@ -26,11 +26,13 @@ def test_what_is_told_comes_last_and_is_taken_back_by_name() -> None:
 
 
 def test_it_goes_through_json_unharmed() -> None:
-    taught = Told("d", 3.0, MU.associations, taught=True)
     chat = Told("c", 3.0, (ToldAssociation("Who rules Mu?", "Hiva", (), as_chat=True),))
-    text = json.dumps(told_to_lists((ATLANTIS, MU, chat, DOG, taught)))
-    assert told_from_lists(json.loads(text)) == (ATLANTIS, MU, chat, DOG, taught)
-    assert told_to_lists((MU,)) == [["b", 2.0, [["The river is", "Po", []]]]]  # as ever
+    taught = Told("e", 3.0, MU.associations, taught=True)
+    every = (ATLANTIS, MU, chat, DOG, taught)
+    assert told_from_lists(json.loads(json.dumps(told_to_lists(every)))) == every
+    before = [["b", 2.0, [["The river is", "Po", []]]]]  # subjects, chats and teachings
+    assert told_to_lists((MU,)) == before
+    assert told_from_lists(before) == (MU,)
 
 
 def test_the_memory_publishes_and_keeps_what_it_was_told_and_trains_the_same_bits(

@@ -56,6 +56,17 @@ def test_every_change_is_named_with_its_file(folder: Path) -> None:
     assert now.digest != before.digest
 
 
+def test_a_corpus_that_was_moved_as_a_whole_is_the_same(folder: Path) -> None:
+    before = CorpusMarks.of(text(folder))
+    moved = folder.rename(folder.parent / "elsewhere")
+    assert before.changes(CorpusMarks.of(text(moved))) == []
+    (moved / "b.txt").rename(moved / "d.txt")  # now read after c.txt
+    assert before.changes(CorpusMarks.of(text(moved)))[0] == f"{folder}/b.txt is gone"
+    (moved / "d.txt").rename(moved / "b.txt")
+    (moved / "b.txt").write_text("other\n")
+    assert len(before.changes(CorpusMarks.of(text(moved)))) == 4
+
+
 def test_the_same_files_in_another_order_are_another_corpus(folder: Path) -> None:
     names = [str(folder / name) for name in ("b.txt", "c.txt")]
     one, other = (CorpusMarks.of(CorpusSpec(paths=tuple(paths))) for paths in (names, names[::-1]))
