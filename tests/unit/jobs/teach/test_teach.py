@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -44,7 +46,17 @@ def test_what_is_told_and_not_taught_goes_on_as_it_was_told() -> None:
         Association("Who rules Mu?", "Ada", as_chat=True),
     )
     write = NamedWrite("mu", 5.0, given, empty, none.view(0, 4), none, keys)
-    writes = NamedWrites().add(write)
+    earlier = replace(write, id="taught", associations=given[:1], taught=True)
+    writes = NamedWrites().add(write).add(earlier)
     chat = ToldAssociation("Who rules Mu?", "Ada", (), as_chat=True)
-    found = told_from_lists(told_after(writes, [Lesson("The capital of Mu is", "Hiva")], ()))
-    assert found == (Told("mu", 5.0, (chat,)),)
+    lessons = [Lesson("The capital of Mu is", "Hiva")]
+    assert told_from_lists(told_after(writes, lessons, ())) == (Told("mu", 5.0, (chat,)),)
+    near = (ToldAssociation("The capital of Mu is", "Hiva"),)
+    left, taught = told_from_lists(told_after(writes, lessons, near))
+    assert left.id == "mu"
+    assert (taught.id, taught.associations, taught.taught) == ("taught", near, True)
+    named = NamedWrites().add(replace(write, id="taught"))
+    assert [one.id for one in told_from_lists(told_after(named, lessons, near))] == [
+        "taught",
+        "taught-1",
+    ]
