@@ -342,8 +342,8 @@ class MemoryLayer(nn.Module):
             bags = self.token_bags
             nearest = self.writes.nearest(bags, u.device)
             assert nearest is not None
-            bags_PW = None if said is None else bags(said.flatten(0, -2))
-            m, share = nearest.read(u, m, bags_PW, self.predict)
+            said_PC = None if said is None else said.flatten(0, -2)
+            m, share = nearest.read(u, m, said_PC, bags, self.predict)
             freshness = share if freshness is None else torch.maximum(share, freshness)
         return Read(self.gated(m, u), slots, weights, sides, freshness)
 

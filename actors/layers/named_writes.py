@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from actors.layers.nearest import Nearest
-from actors.layers.places import Places
+from actors.layers.places import Places, first_of
 from actors.operators.closed_form import Overlay
 from actors.operators.token_bags import TokenBags
 
@@ -297,7 +297,8 @@ class NamedWrites:
             keys = write.keys
             if write.places is not None:  # the later one holds
                 fresh_N = torch.full_like(keys.counts_N, 0.0 if write.taught else 1.0)
-                found.append((write.places, keys.wanted_ND, keys.counts_N, fresh_N))
+                first_N = first_of(keys.prompts_N)
+                found.append((write.places, keys.wanted_ND, keys.counts_N, fresh_N, first_N))
                 live.append(~torch.isin(keys.prompts_N, later_P))
             later_P = torch.cat([later_P, keys.prompts_N]).unique()
         return Nearest.of(found, live, later_P, bags)

@@ -27,8 +27,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,7 @@ SHARED = 0.4  # cosine of bags below which nothing was told; held-out wordings h
 ALIKE = 0.3  # overlap of predictions from which questions are taken to be of one kind
 UNLIKE = 8.0  # power of it over ALIKE, below: docs/decisions/0050
 LEAST = 3e-7  # distance below which float32 can't tell encodings apart
+NOT_BEGUN = 7.0  # log of how much less a later token of an answer counts where it was not begun
 NOTHING = -9.0  # log of a share that is too small to count
 DENORMAL = -60.0  # log of numbers from which on float32 is slow
 PREDICTED = 64  # positions whose predictions are compared at a time
@@ -60,6 +62,7 @@ class Nearest:
         m_ND: what the table gives there; D is 0 where predictions are not compared.
         counts_N: how much each counts, n.
         fresh_N: 1 of what the data layer does not say, 0 of what it was taught.
+        after_N: the token, plus 1, that comes before all but an answer's first; there 0.
         old_OE: the same as of the keys of kept text, and of patterns: the encodings of their keys.
         num_aliases, num_patterns: that come last of both; tokens alone tell them from their keys.
     """
@@ -69,6 +72,7 @@ class Nearest:
     m_ND: Tensor
     counts_N: Tensor
     fresh_N: Tensor
+    after_N: Tensor
     old_OE: Tensor
     num_aliases: int = 0
     num_patterns: int = 0
@@ -76,7 +80,7 @@ class Nearest:
     @classmethod
     def of(
         cls,
-        some: Sequence[tuple[Places, Tensor, Tensor, Tensor]],
+        some: Sequence[tuple[Places, Tensor, Tensor, Tensor, Tensor]],
         live: Sequence[Tensor],
         told_P: Tensor,
         bags: TokenBags,
@@ -85,22 +89,23 @@ class Nearest:
 
         Args:
             some: of each write its places, and what is wanted at its keys, how much each counts,
-                and whether it is fresh.
+                whether it is fresh, and whether it is an answer's first.
             live: of each write, which of its keys no later one takes the place of, (N,) bool.
             told_P: contexts of which kept text counts no more, since something else was told there.
             bags: of tokens; none are compared where a write has none.
         """
         num = min((places.said_NC.shape[1] for places, *_ in some), default=0)
         dim = min((places.m_ND.shape[1] for places, *_ in some), default=0)
-        u_ND, said_NC, m_ND, wanted_ND, counts_N, fresh_N = (
+        u_ND, said_NC, m_ND, wanted_ND, counts_N, fresh_N, first_N = (
             torch.cat([part[at] for part, at in zip(parts, live, strict=True)])
             for parts in (
                 [places.u_ND for places, *_ in some],
                 [places.said_NC[:, :num] for places, *_ in some],
                 [places.m_ND[:, :dim] for places, *_ in some],
-                [wanted for _, wanted, _, _ in some],
-                [counts for _, _, counts, _ in some],
-                [fresh for *_, fresh in some],
+                [wanted for _, wanted, *_ in some],
+                [counts for _, _, counts, *_ in some],
+                [fresh for *_, fresh, _ in some],
+                [first for *_, first in some],
             )
         )
         old_MD = torch.cat([places.old_OD for places, *_ in some])
@@ -114,7 +119,9 @@ class Nearest:
         at_O = order_M[first_M & ~torch.isin(sorted_M, told_P)]
         old_OD = old_MD[at_O]
         if not num:
-            return cls(u_ND, wanted_ND, m_ND, counts_N, fresh_N, old_OD)
+            after_N = torch.zeros(len(u_ND), dtype=torch.int32)
+            return cls(u_ND, wanted_ND, m_ND, counts_N, fresh_N, after_N, old_OD)
+        after_N = said_NC[:, 0].masked_fill(first_N, 0)
         keys_NE, old_OE = beside(u_ND, bags(said_NC)), beside(old_OD, bags(old_said_MC[at_O]))
         start_of = torch.tensor([0, *(int(at.sum()) for at in live)]).cumsum(0)[:-1].tolist()
         patterns, aliases = (
@@ -137,6 +144,7 @@ class Nearest:
             torch.cat([m_ND, m_ND[named_A]]),
             torch.cat([counts_N, counts_N[named_A]]),
             torch.cat([fresh_N, fresh_N[named_A]]),
+            torch.cat([after_N, after_N[named_A]]),
             torch.cat([old_OE, beside(u_ND[other_K], bags(patterns.said_MC))]),
             len(aliases),
             len(patterns),
@@ -146,7 +154,8 @@ class Nearest:
         self,
         u: Tensor,
         m: Tensor,
-        bags_PW: Tensor | None,
+        said_PC: Tensor | None,
+        bags: TokenBags,
         predict: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
         """What is read instead of m (..., D), and its freshness (...).
@@ -154,7 +163,8 @@ class Nearest:
         Args:
             u: encodings of P positions, (..., D).
             m: what the table gives there.
-            bags_PW: of their last tokens; None: encodings alone are compared.
+            said_PC: their last tokens; None: encodings alone are compared.
+            bags: of tokens.
             predict: the memory's logits, from what it reads; a gate is left out.
         """
         u_PD, m_PD = F.normalize(u.reshape(-1, u.shape[-1]), dim=1), m.reshape(-1, m.shape[-1])
@@ -163,9 +173,9 @@ class Nearest:
             return found_PD.view_as(m), fresh_P.view(u.shape[:-1])
         keys_NE, old_OE, u_PE = self.keys_NE, self.old_OE, u_PD
         if keys_NE.shape[1] > u_PD.shape[1]:
-            if bags_PW is None:
-                return self._of_encodings.read(u, m, None, predict)
-            u_PE = beside(u_PD, bags_PW)
+            if said_PC is None:
+                return self._of_encodings.read(u, m, None, bags, predict)
+            u_PE = beside(u_PD, bags(said_PC))
         at_P = self._sharing(u_PE)
         size = max(1, SIMILARITIES // (len(keys_NE) + len(old_OE) + 1))
         for some_P in at_P.split(size):
@@ -173,13 +183,16 @@ class Nearest:
             reached_Q = self._reached(near_PN, near_PO).nonzero()[:, 0]  # few, mostly
             at_Q, near_QN = some_P[reached_Q], near_PN[reached_Q]
             told_QN = _closeness(near_QN) + self.counts_N.log()
+            if said_PC is not None:
+                begun_QN = (self.after_N == 0) | (self.after_N == said_PC[at_Q, :1])
+                told_QN -= NOT_BEGUN * ~begun_QN
             total_Q = told_QN.logsumexp(1)
             if len(old_OE):
                 old_Q = _closeness(near_PO[reached_Q]).logsumexp(1)
                 total_Q = torch.logaddexp(total_Q, old_Q)
             share_QN = (told_QN - total_Q[:, None]).clamp_min_(DENORMAL).exp_()
             if self.m_ND.shape[1]:
-                alike_Q = overlap(predict, m_PD[at_Q], self.m_ND[near_QN.argmax(1)])
+                alike_Q = overlap(predict, m_PD[at_Q], self.m_ND[told_QN.argmax(1)])
                 share_QN *= (alike_Q / ALIKE).clamp_max(1.0).pow(UNLIKE)[:, None]
             fresh_P[at_Q] = (share_QN * self.fresh_N).sum(1).clamp_max_(1)
             others_QD = share_QN.sum(1, keepdim=True).clamp_max_(1) * m_PD[at_Q]
@@ -190,12 +203,16 @@ class Nearest:
     def _of_encodings(self) -> Nearest:
         """The same without tokens."""
         width, num = self.wanted_ND.shape[1], len(self.keys_NE) - self.num_aliases
-        old_OD = self.old_OE[: len(self.old_OE) - self.num_patterns, :width] * math.sqrt(2)
-        keys_ND = self.keys_NE[:num, :width] * math.sqrt(2)
-        wanted_ND, m_ND, counts_N, fresh_N = (
-            tensor[:num] for tensor in (self.wanted_ND, self.m_ND, self.counts_N, self.fresh_N)
+        of_keys = ("wanted_ND", "m_ND", "counts_N", "fresh_N", "after_N")
+        cut: dict[str, Any] = {name: getattr(self, name)[:num] for name in of_keys}
+        return replace(
+            self,
+            keys_NE=self.keys_NE[:num, :width] * math.sqrt(2),
+            old_OE=self.old_OE[: len(self.old_OE) - self.num_patterns, :width] * math.sqrt(2),
+            num_aliases=0,
+            num_patterns=0,
+            **cut,
         )
-        return Nearest(keys_ND, wanted_ND, m_ND, counts_N, fresh_N, old_OD)
 
     def _sharing(self, u_PE: Tensor) -> Tensor:
         """Which positions share so many tokens with a key that they are looked at; all, where
@@ -220,19 +237,9 @@ class Nearest:
         """The same on that device."""
         if self.keys_NE.device == device:
             return self
-        keys_NE, wanted_ND, m_ND, counts_N, fresh_N, old_OE = (
-            tensor.to(device)
-            for tensor in (
-                self.keys_NE,
-                self.wanted_ND,
-                self.m_ND,
-                self.counts_N,
-                self.fresh_N,
-                self.old_OE,
-            )
-        )
-        num = self.num_aliases, self.num_patterns
-        return Nearest(keys_NE, wanted_ND, m_ND, counts_N, fresh_N, old_OE, *num)
+        tensors = ((name, x) for name, x in vars(self).items() if isinstance(x, Tensor))
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors}
+        return replace(self, **moved)
 
 
 @torch.no_grad()

@@ -196,6 +196,13 @@ class Places:
         return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"], gone_G, m_ND, *of_keys)
 
 
+def first_of(prompts_N: Tensor) -> Tensor:
+    """Which keys are of an answer's first token, (N,) bool, by the numbers of their prompts."""
+    first_N = torch.ones(len(prompts_N), dtype=torch.bool)
+    first_N[1:] = prompts_N[1:] != prompts_N[:-1]
+    return first_N
+
+
 def beside(u_PD: Tensor, bags_PW: Tensor) -> Tensor:
     """Both in one vector, (P, E), whose product is the mean of both cosines."""
     return torch.cat([u_PD, bags_PW], dim=1).mul_(math.sqrt(0.5))

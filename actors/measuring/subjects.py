@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actors.layers.places import OfKeys
+from actors.layers.places import OfKeys, first_of
 from actors.operators.token_bags import TokenBags
 from actors.tokenizers.tokenizer import Tokenizer
 
@@ -169,7 +169,8 @@ def _tokens(tokenizer: Tokenizer, text: str) -> Iterator[tuple[str, set[int]]]:
 def patterns(
     bags: TokenBags, said_NC: Tensor, prompts_N: Tensor, subjects: Mapping[int, Subject]
 ) -> OfKeys:
-    """The patterns of keys.
+    """The patterns of keys of answers' first tokens; later ones are said after what begins the
+    answer.
 
     Args:
         bags: of tokens.
@@ -182,7 +183,8 @@ def patterns(
         for tokens in subject.left_out:
             yield _without(said_MC, tokens)
 
-    return _made(bags, said_NC, prompts_N, subjects, without, HARDLY_LESS)
+    every = _made(bags, said_NC, prompts_N, subjects, without, HARDLY_LESS)
+    return every.at(first_of(prompts_N)[every.of_M])
 
 
 def aliases(

@@ -164,8 +164,8 @@ def _found(
         assert nearest is not None
         some_L = at_L.to(device)
         u_LD, m_LD = located.u_ND[some_L], m_ND[at_L].to(device)
-        bags_LW = bags(located.said_NC[some_L])
-        reached_LD, share_L = nearest.read(u_LD, m_LD, bags_LW, memory.predict)
+        said_LC = located.said_NC[some_L]
+        reached_LD, share_L = nearest.read(u_LD, m_LD, said_LC, bags, memory.predict)
         said_L, entropy_L = says(memory, reached_LD, u_LD, targets_N[some_L])
         said_N[at_L], entropy_N[at_L], share_N[at_L] = said_L.cpu(), entropy_L.cpu(), share_L.cpu()
         at_L = (able_N & ~said_N).nonzero()[:, 0]  # kept text is too near

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.layers.nearest import ALIKE, UNLIKE, Nearest, overlap
-from actors.layers.places import KeptPlaces, OfKeys, Places
+from actors.layers.nearest import ALIKE, NOT_BEGUN, UNLIKE, Nearest, overlap
+from actors.layers.places import KeptPlaces, OfKeys, Places, first_of
 from actors.measuring.subjects import Subject, aliases, patterns
 from actors.operators.token_bags import TOKENS, TokenBags
 
@@ -27,13 +27,16 @@ def nearest(m_ND: Tensor, fresh: bool = True) -> Nearest:
     """One key, and one kept position at a right angle to it; encodings alone are compared."""
     key, kept = torch.eye(DIM)[:2].split(1)
     one = torch.ones(1)
-    return Nearest(key, torch.full((1, DIM), 7.0), m_ND, one, one if fresh else 0 * one, kept)
+    after = torch.zeros(1, dtype=torch.int32)
+    return Nearest(
+        key, torch.full((1, DIM), 7.0), m_ND, one, one if fresh else 0 * one, after, kept
+    )
 
 
 def share(of: Nearest, m_D: Tensor) -> float:
     """The key's at an encoding halfway between both, with what the table gives there."""
     halfway = torch.tensor([[1.0, 1.0, 0.0]])
-    read, freshness = of.read(halfway, m_D[None], None, predict)
+    read, freshness = of.read(halfway, m_D[None], None, BAGS, predict)
     found = freshness.item()
     torch.testing.assert_close(read[0], m_D + found * (7.0 - m_D))
     return found
@@ -47,8 +50,8 @@ def test_a_place_counts_as_near_as_it_is_where_the_memory_says_the_same() -> Non
 
 def test_what_the_data_layer_was_taught_is_read_and_is_not_fresh() -> None:
     u, m_D = torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([1.5, 0.0, 0.0])
-    read, freshness = nearest(m_D[None], fresh=False).read(u, m_D[None], None, predict)
-    torch.testing.assert_close(read, nearest(m_D[None]).read(u, m_D[None], None, predict)[0])
+    read, freshness = nearest(m_D[None], fresh=False).read(u, m_D[None], None, BAGS, predict)
+    torch.testing.assert_close(read, nearest(m_D[None]).read(u, m_D[None], None, BAGS, predict)[0])
     assert (read[0] - m_D).norm() > 1
     assert freshness.tolist() == [0.0]
 
@@ -90,14 +93,20 @@ def told_about(subject: Subject | None) -> Nearest:
     places = Places.of(
         u_ND, said_NC, torch.zeros(1, 0), prompts_N, torch.tensor([-1]), nothing, *belong
     )
-    one = (places, torch.full((1, DIM), 7.0), torch.ones(1), torch.ones(1))
-    return Nearest.of([one], [torch.ones(1, dtype=torch.bool)], prompts_N[:0], BAGS)
+    return look_for(places, first=True)
+
+
+def look_for(places: Places, first: bool) -> Nearest:
+    """One key, of an answer's first token or of a later one."""
+    one = (places, torch.full((1, DIM), 7.0), *[torch.ones(1)] * 2, torch.tensor([first]))
+    nobody = torch.zeros(0, dtype=torch.int64)
+    return Nearest.of([one], [torch.ones(1, dtype=torch.bool)], nobody, BAGS)
 
 
 def freshness(of: Nearest, *tokens: int) -> float:
-    """Of a position with these last tokens, whose encoding says little."""
-    u_PD, bags_PW = torch.tensor([[1.0, 1.0, 0.0]]), BAGS(context(*tokens))
-    return of.read(u_PD, torch.zeros(1, DIM), bags_PW, predict)[1].item()
+    """Of a position with these last tokens, newest first, whose encoding says little."""
+    u_PD, said_PC = torch.tensor([[1.0, 1.0, 0.0]]), context(*tokens)
+    return of.read(u_PD, torch.zeros(1, DIM), said_PC, BAGS, predict)[1].item()
 
 
 def test_what_is_told_of_one_is_not_said_of_another_that_is_asked_about_in_the_same_words() -> None:
@@ -111,11 +120,29 @@ def test_what_is_told_of_one_is_not_said_of_another_that_is_asked_about_in_the_s
     assert freshness(unknown, 7, 4, 5) == 0
 
 
+def test_a_later_token_of_an_answer_counts_little_where_the_one_before_it_was_not_said() -> None:
+    said_NC, prompts_N = context(1, 2, 3, 4), torch.zeros(1, dtype=torch.int64)
+    near = context(1, 2, 3, 4, 9)  # kept text
+    old = KeptPlaces(BAGS, torch.eye(DIM)[1:2], near, BAGS(near), prompts_N - 1, prompts_N)
+    none = OfKeys.none(TOKENS)
+    places = Places.of(
+        torch.eye(DIM)[:1], said_NC, torch.zeros(1, 0), prompts_N, prompts_N - 1, old, none, none
+    )
+    begun, other = (1, 3, 2, 4), (4, 2, 3, 1)  # newest first
+    likely = freshness(look_for(places, first=True), *other)
+    assert likely > 0.9
+    later = look_for(places, first=False)
+    assert freshness(later, *begun) == pytest.approx(likely, rel=1e-4)
+    odds = [f / (1 - f) for f in (freshness(later, *begun), freshness(later, *other))]
+    assert odds[0] / odds[1] == pytest.approx(math.exp(NOT_BEGUN), rel=1e-2)
+    assert first_of(torch.tensor([5, 5, 3, 8, 8])).tolist() == [True, False, True, True, False]
+
+
 def test_without_tokens_patterns_and_aliases_count_nothing() -> None:
     about = told_about(Subject((frozenset([3, 7]),), (frozenset([3]), frozenset([7]))))
     u_PD = torch.tensor([[1.0, 1.0, 0.0]])
     for of in (about, told_about(None)):
-        read, fresh = of.read(u_PD, torch.zeros(1, DIM), None, predict)
+        read, fresh = of.read(u_PD, torch.zeros(1, DIM), None, BAGS, predict)
         torch.testing.assert_close(fresh, torch.ones(1))
         torch.testing.assert_close(read, torch.full((1, DIM), 7.0))
 
