@@ -320,6 +320,7 @@ class BigramData:
         _segments_BT: Tensor,
         _y_BTM: Tensor | None = None,
         _documents: Documents | None = None,
+        _front_BTD: Tensor | None = None,
     ) -> Tensor:
         return self.table_VV[tokens_BT]
 
