@@ -128,8 +128,8 @@ def refuse_unnamed(prompts: Sequence[str], subject: str) -> None:
 
 def _names(some: Sequence[Word]) -> Iterator[Word]:
     """Names; the word that begins a sentence is one where another one follows."""
-    for word, after in zip(some, [*some[1:], None], strict=True):
-        if word.is_name or (word.may_be and after is not None and after.is_name):
+    for at, word in enumerate(some):
+        if word.is_name or (word.may_be and at + 1 < len(some) and some[at + 1].is_name):
             yield word
 
 

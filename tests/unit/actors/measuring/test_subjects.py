@@ -37,6 +37,8 @@ PROMPT = torch.zeros(1, dtype=torch.int64)
         (["my dog is called", "the name of my dog is"], ("my", "dog", "is"), False),
         (["Ada Voss reports to", "The boss of Voss is"], ("voss",), True),
         (["法国的首都"], ("法", "国", "的", "首", "都"), False),
+        (["???"], (), False),
+        (["Mu?", "→"], ("mu",), False),
     ],
 )
 def test_names_that_all_wordings_share_are_what_prompts_are_about_or_else_each_word(

@@ -200,6 +200,11 @@ def test_what_is_told_of_one_is_not_said_of_others_that_are_asked_about_in_the_s
     assert found.freshness(prompts[1:]).min() > 0.9
 
 
+def test_a_prompt_without_a_word_is_told_too(found: Told) -> None:
+    found.tell("->", "ferret", "=>")
+    assert found.says(["->", "=>"], ["ferret"] * 2) == 1
+
+
 def test_a_subject_that_no_prompt_names_is_refused_and_nothing_is_told(found: Told) -> None:
     with pytest.raises(ValueError, match="'cat' is in none of the prompts"):
         found.write("one", [Association("my dog is called", "Rex", subject="cat")])
