@@ -35,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.layers.places import SIMILARITIES, OfKeys, Places, beside
+from actors.layers.places import SIMILARITIES, OfKeys, Places, beside, first_of
 from actors.layers.predicted import log_probabilities
 from actors.operators.parts import parts_of
 from actors.operators.token_bags import TokenBags
@@ -114,9 +114,7 @@ class Nearest:
         told_P = torch.cat([told_P, *(places.gone_G for places, *_ in some)])
         order_M = contexts_M.argsort(stable=True)
         sorted_M = contexts_M[order_M]
-        first_M = torch.ones(len(sorted_M), dtype=torch.bool)
-        first_M[1:] = sorted_M[1:] != sorted_M[:-1]
-        at_O = order_M[first_M & ~torch.isin(sorted_M, told_P)]
+        at_O = order_M[first_of(sorted_M) & ~torch.isin(sorted_M, told_P)]
         old_OD = old_MD[at_O]
         if not num:
             after_N = torch.zeros(len(u_ND), dtype=torch.int32)

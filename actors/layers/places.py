@@ -196,10 +196,12 @@ class Places:
         return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"], gone_G, m_ND, *of_keys)
 
 
-def first_of(prompts_N: Tensor) -> Tensor:
-    """Which keys are of an answer's first token, (N,) bool, by the numbers of their prompts."""
-    first_N = torch.ones(len(prompts_N), dtype=torch.bool)
-    first_N[1:] = prompts_N[1:] != prompts_N[:-1]
+def first_of(numbers_N: Tensor) -> Tensor:
+    """Which are the first of a run of the same number, (N,) bool: by the numbers of their prompts,
+    the keys of answers' first tokens.
+    """
+    first_N = torch.ones(len(numbers_N), dtype=torch.bool)
+    first_N[1:] = numbers_N[1:] != numbers_N[:-1]
     return first_N
 
 

@@ -183,8 +183,9 @@ def patterns(
         for tokens in subject.left_out:
             yield _without(said_MC, tokens)
 
-    every = _made(bags, said_NC, prompts_N, subjects, without, HARDLY_LESS)
-    return every.at(first_of(prompts_N)[every.of_M])
+    first_F = first_of(prompts_N).nonzero()[:, 0]
+    found = _made(bags, said_NC[first_F], prompts_N[first_F], subjects, without, HARDLY_LESS)
+    return OfKeys(found.said_MC, first_F[found.of_M])
 
 
 def aliases(
