@@ -23,6 +23,7 @@ from actors.layers.nearest import Nearest
 from actors.layers.places import Places, first_of
 from actors.operators.closed_form import Overlay
 from actors.operators.token_bags import TokenBags
+from actors.wire import ToldAssociation
 
 OPENS_AT, OPENING_WIDTH = 0.5, 0.02  # of `novelty`; see `NamedWrites.freshness`
 UNSURE_AT, UNSURE_WIDTH = 2.0, 0.25  # nats; see `trusted`
@@ -61,6 +62,15 @@ class Association:
             if not written[name]:
                 del written[name]
         return written
+
+    @classmethod
+    def of(cls, told: ToldAssociation) -> Association:
+        """What travels to a run, as a memory is told it."""
+        return cls(told.prompt, told.answer, told.wordings, told.as_chat, told.subject)
+
+    def to_told(self) -> ToldAssociation:
+        """The inverse of `of`."""
+        return ToldAssociation(self.prompt, self.answer, self.wordings, self.as_chat, self.subject)
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Association:

@@ -14,10 +14,9 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association, NamedWrite
 from actors.machine.progress import Progress, unseen
 from actors.pair import telling
-from actors.settings.groups import MemoryGroupSpec
+from actors.settings.groups import KEPT_READS
 from actors.tokenizers.tokenizer import Tokenizer
 
-KEPT = MemoryGroupSpec.model_fields["kept_reads"].default  # positions
 Told = str | Association | Sequence[Association]
 
 
@@ -61,7 +60,7 @@ class Teller:
                     "this memory keeps no sample of what it was trained on, so what is told would "
                     "change what is near it: it was exported by an earlier version. `tandem tell "
                     "RUN` makes one from the run's corpus; here, set model.memory_layer.kept to "
-                    f"actors.corpus.kept_windows.kept_windows(corpus, 'memory', {KEPT})"
+                    f"actors.corpus.kept_windows.kept_windows(corpus, 'memory', {KEPT_READS})"
                 )
             self._kept = KeptReads.of(self.memory_layer, self.memory_layer.kept, progress=progress)
         return self._kept

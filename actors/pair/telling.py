@@ -242,10 +242,7 @@ def solve_told(memory: MemoryLayer, tokenizer: Tokenizer, told: Sequence[Told]) 
     assert memory.kept is not None
     warnings, kept = [], KeptReads.of(memory, memory.kept)
     for one in told:
-        some = [
-            Association(a.prompt, a.answer, a.wordings, a.as_chat, a.subject)
-            for a in one.associations
-        ]
+        some = [Association.of(association) for association in one.associations]
         try:
             tell(memory, tokenizer, some, kept, one.id, one.told_at, taught=one.taught)
         except ValueError as err:

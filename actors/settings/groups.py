@@ -11,6 +11,7 @@ from actors.settings.fields import Mark, OnlyWith
 from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.node_labels import NodeLabels
 
+KEPT_READS = 32768  # positions that a memory keeps
 PORT_LR = 1e-2  # of a port beside a model that trains in part or not at all
 GENERAL_FRAC = 0.125  # of a batch, beside a model that trains in part or not at all
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
@@ -259,7 +260,7 @@ class MemoryGroupSpec(_GroupSpec):
         "from.",
     )
     kept_reads: int = Field(
-        32768,
+        KEPT_READS,
         ge=0,
         description="Positions of its training text that the memory keeps, as tokens, beside its "
         "weights: what it reads there stays as it is when something is told (`tandem tell`). More "

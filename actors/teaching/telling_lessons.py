@@ -27,7 +27,7 @@ from actors.measuring.answers import is_answered
 from actors.measuring.lesson_exam import said
 from actors.measuring.subjects import is_named
 from actors.pair.telling import tell
-from actors.settings.groups import MemoryGroupSpec
+from actors.settings.groups import KEPT_READS
 from actors.teaching.texts import in_windows
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ToldAssociation
@@ -40,7 +40,6 @@ MOST_SOLVED_KEYS = 2000
 # How much louder a lesson gets that the memory does not say yet: at 30, as where nothing is trained
 # afterwards, .84 of its other answers are left of .97, at 3 .93.
 LOUDER = 3.0
-SAMPLE = MemoryGroupSpec.model_fields["kept_reads"].default  # positions, as the result keeps
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,15 @@ def tell_first(
         else:
             memory.kept = _part(in_windows(tokenizer, texts, window))
             kept = KeptReads.of(memory, memory.kept, progress=progress)
-            tell(memory, tokenizer, _as_told(near), kept, "lessons", taught=True, progress=progress)
+            tell(
+                memory,
+                tokenizer,
+                [Association.of(one) for one in near],
+                kept,
+                "lessons",
+                taught=True,
+                progress=progress,
+            )
             what = "asking the memory in other wordings"
             asked = [(i, prompt) for i, one in enumerate(lessons) for prompt in one.reworded]
             missed = _unanswered(pair, tokenizer, lessons, asked, progress, what)
@@ -137,11 +144,7 @@ def _given_too(lessons: Sequence[Lesson], missed: Sequence[tuple[int, str]]) -> 
 def _part(windows: Windows) -> Windows:
     """About as much of it as the result keeps, from everywhere."""
     num = int(positions_of(windows).sum())
-    return windows[:: max(1, -(-num // SAMPLE))]
-
-
-def _as_told(some: Sequence[ToldAssociation]) -> list[Association]:
-    return [Association(one.prompt, one.answer, one.wordings, subject=one.subject) for one in some]
+    return windows[:: max(1, -(-num // KEPT_READS))]
 
 
 def _solved(
@@ -155,7 +158,8 @@ def _solved(
     windows = in_windows(tokenizer, texts, window)
     found = KeptReads.of(memory, windows, progress=progress)
     kept = replace(found, most_solved=len(found))  # of all, those that share most with the keys
-    some = _as_told(associations(tokenizer, lessons, MOST_SOLVED_KEYS))
+    near = associations(tokenizer, lessons, MOST_SOLVED_KEYS)
+    some = [Association.of(one) for one in near]
     write = tell(memory, tokenizer, some, kept, "lessons", louder=LOUDER, progress=progress)
     return ToldRows(write.rows_U, write.values_UD), dict(write.figures)
 

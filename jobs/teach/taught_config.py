@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.settings.fitted import ModelSize, data_rate
-from actors.settings.groups import MemoryGroupSpec
+from actors.settings.groups import KEPT_READS
 from actors.settings.layers import DROPOUT_ENDINGS, LORA
 from actors.settings.run import DATA, GROUPS, MEMORY
 from actors.settings.teach import TeachSpec
@@ -30,7 +30,6 @@ MEMORY_LR_FRAC = 0.35  # of those of its memory
 BATCH_FACTOR = 1.5  # of the run's batch, which has to hold lessons beside the text
 LESSONS, EXAM, WRITTEN = "lessons.jsonl", "exam.json", "written.jsonl"
 TOLD, OWN_TEXT = "told.safetensors", "own_text.json"
-KEPT_READS = MemoryGroupSpec.model_fields["kept_reads"].default  # what lessons are told beside
 LEAST_BLOCKS, LEAST_BLOCK_BYTES = 40, 256  # so that some of the text is held out too
 
 
@@ -121,7 +120,7 @@ def taught_config(
               "compile": False}  # fmt: skip
     memory["layer"] |= {"start_from": sources.memory, "compile": False}
     memory["value_lr"] *= frac
-    memory["kept_reads"] = max(memory["kept_reads"], KEPT_READS)
+    memory["kept_reads"] = max(memory["kept_reads"], KEPT_READS)  # told beside them
     memory["teacher"] = "mirror"  # it is asked about lessons and written text
     for group in GROUPS:
         own = values[group]

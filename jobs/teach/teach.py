@@ -35,7 +35,7 @@ from jobs.teach.told_writes import told_after, told_lessons
 from orchestrator.console import Console
 from orchestrator.reporting.task_progress import TaskProgress
 from orchestrator.run_dir.run_dir import RunDir, find_export
-from orchestrator.run_dir.run_status import RunStatus, is_finished
+from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.run_dir.saved_config import config_at, saved_config
 from orchestrator.run_dir.status import look
 from orchestrator.settings.config import Config
@@ -128,18 +128,13 @@ def read_given(run_dir: RunDir, config: Config, options: TeachOptions) -> GivenL
     return read_lessons(options.lessons, options.templates or config.corpus.templates, digest)
 
 
-def has_finished(out: RunDir) -> bool:
-    """Whether a run reached its end."""
-    return out.exists(SUMMARY) and is_finished(json.loads(out.read(SUMMARY)).get("status"))
-
-
 def refuse_existing(out: RunDir) -> None:
     """Raises: ConfigError where there is a result, or one that was interrupted. What an interrupted
     preparation left is removed.
     """
     if not out.exists():
         return
-    if out.exists(CONFIG) and not has_finished(out):
+    if out.exists(CONFIG) and not out.has_finished():
         raise ConfigError(
             f"{out.url}: this teaching was interrupted; go on with: "
             f"{look(out).resume_command(out)}, or choose another --out"

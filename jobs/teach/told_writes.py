@@ -66,13 +66,7 @@ def told_after(
         Told(
             write.id,
             write.told_at,
-            tuple(
-                ToldAssociation(
-                    one.prompt, one.answer, tuple(one.wordings), one.as_chat, one.subject
-                )
-                for one in write.associations
-                if one.prompt.strip() not in prompts
-            ),
+            tuple(one.to_told() for one in write.associations if one.prompt.strip() not in prompts),
         )
         for write in writes.on
         if not write.taught

@@ -126,17 +126,15 @@ class RunDir:
         """
         if self.exists(name):
             what = "remove it if it is not needed"
-            if not self._has_ended():
+            if self.exists(CONFIG) and not self.has_finished():
                 what = f"go on with it where it was interrupted: {resume_command(self.url)}"
             raise RunExistsError(
                 f"run directory {self.url} exists already; choose another name=…, or {what}"
             )
         self.refuse_unwritable()
 
-    def _has_ended(self) -> bool:
-        """Whether nothing is left to resume here."""
-        if not self.exists(CONFIG):
-            return True
+    def has_finished(self) -> bool:
+        """Whether a run reached its end here."""
         summary = json.loads(self.read(SUMMARY)) if self.exists(SUMMARY) else {}
         return is_finished(summary.get("status"))
 
