@@ -92,7 +92,7 @@ def read_lessons(
             continue
         num_lines += 1
         if num_lines > MOST_LESSONS:
-            raise ConfigError(f"{path}: more than {MOST_LESSONS:,} lessons; teach them in parts")
+            raise ConfigError(f"{path}: more than {MOST_LESSONS:,} lines; give them in parts")
         found = _parse(line, f"{path}, line {number}", wordings, memory_digest)
         if isinstance(found, Refused):
             num_repeated += (found.prompt, found.said) in refused
@@ -105,7 +105,7 @@ def read_lessons(
             _refuse_contradiction(before, found)
             num_repeated += 1
     if not num_lines:
-        raise ConfigError(f"{path}: no lessons; give JSON lines such as {EXAMPLES}")
+        raise ConfigError(f"{path}: no line; give JSON lines such as {EXAMPLES}")
     _refuse_contradicting_wordings(lessons.values())
     for lesson in lessons.values():
         if (wrong := refused.get((lesson.prompt, lesson.answer))) is not None:
@@ -129,12 +129,12 @@ class _Wordings:
 
 def _read(path: str) -> str:
     try:
-        with storage_errors(f"lessons {path}", "can't be read"):
+        with storage_errors(path, "can't be read"):
             return read_text(path)
     except TandemError as err:
         raise ConfigError(str(err)) from err
     except (EncodingError, OSError, ValueError) as err:
-        raise ConfigError(f"lessons {path}: can't be read: {err}") from err
+        raise ConfigError(f"{path}: can't be read: {err}") from err
 
 
 def _parse(
@@ -223,7 +223,7 @@ class _Line:
                 "give a JSON file, relation -> list of {pattern, lemma}, with --templates, or "
                 "write prompt and answer"
             )
-        first, *others = (w.prompt(fact) for w in askable)
+        first, *others = (*(w.prompt(fact) for w in askable), *self.texts("wordings"))
         return Lesson(
             prompt=first,
             answer=fact.object.rstrip(" ."),
@@ -272,7 +272,7 @@ def _refuse_contradiction(before: Lesson, now: Lesson) -> None:
     if before.answer != now.answer:
         raise ConfigError(
             f"{now.source}: answers {now.prompt!r} with {now.answer!r}, but {before.source} with "
-            f"{before.answer!r}; a lesson has one answer, remove one of the two"
+            f"{before.answer!r}; a prompt has one answer, remove one of the two"
         )
 
 

@@ -140,11 +140,15 @@ class Teller:
 
     @contextmanager
     def telling(
-        self, prompt: Told, answer: str | None = None, wordings: Sequence[str] = ()
+        self,
+        prompt: Told,
+        answer: str | None = None,
+        wordings: Sequence[str] = (),
+        subject: str = "",
     ) -> Iterator[NamedWrite]:
         """As `tell`, inside the `with` block alone."""
         before = self.memory_layer.writes
-        write = self.tell(prompt, answer, wordings)
+        write = self.tell(prompt, answer, wordings, subject=subject)
         try:
             yield write
         finally:

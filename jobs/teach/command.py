@@ -42,7 +42,7 @@ def teach(
         float | None, typer.Option(help="Learning rate of the data layer; default: half the run's.")
     ] = None,
     rehearse: Annotated[
-        float | None, typer.Option(min=0, help="Weight of what keeps the old; default: 2.")
+        float | None, typer.Option(min=0, help="Weight of what keeps the old; default: 3.")
     ] = None,
     written: Annotated[
         int, typer.Option(min=100, help="Documents that the memory writes to rehearse.")

@@ -82,8 +82,7 @@ def taught_config(
     values: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
     # One that was taught before has batch and rates of a teaching already.
     frac = 1.0 if config.teach.is_on else MEMORY_LR_FRAC
-    size = config.data.batch_size
-    size = size if config.teach.is_on else math.ceil(BATCH_FACTOR * size)
+    size = batch_of(config)
     per_step, _ = teach.data_counts(size, sources.has_reworded)
     num_steps = steps_for(sources.num_windows, per_step) if steps is None else steps
     refuse_too_few(num_steps, sources.num_windows, per_step)
@@ -139,6 +138,12 @@ def taught_config(
     values["losses"] |= {"recall_yields": 0.0}
     anchor_paths(values, os.getcwd())  # RUN and --out are named from where the command runs
     return make_config(values, source=f"--out {name}")
+
+
+def batch_of(config: Config) -> int:
+    """Sequences of a batch of the run that teaches this one."""
+    size = config.data.batch_size
+    return size if config.teach.is_on else math.ceil(BATCH_FACTOR * size)
 
 
 def data_lr(config: Config, moves: object, size: ModelSize | None) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ from jobs.teach.taught_config import (
     TOLD,
     WRITTEN,
     Sources,
+    batch_of,
+    refuse_too_few,
     taught_config,
 )
 from jobs.teach.told_writes import told_after, told_lessons
@@ -165,6 +168,25 @@ def refuse_unteachable(given: GivenLessons, tokenizer: Tokenizer, window: int) -
     refuse_longer(given.lessons, tokenizer, window)
 
 
+def refuse_hopeless_steps(
+    steps: int | None, lessons: Sequence[Lesson], tokenizer: Tokenizer, config: Config
+) -> None:
+    """Raises: ConfigError where so few steps can't show all lessons, however few other wordings the
+    memory knows: said before it writes for minutes.
+    """
+    if steps is not None:
+        most, _ = TeachSpec().data_counts(batch_of(config), reworded=False)
+        refuse_too_few(steps, num_windows(lessons, tokenizer, config.corpus.window), most)
+
+
+def num_windows(lessons: Sequence[Lesson], tokenizer: Tokenizer, window: int) -> int:
+    """Windows that the lessons fill in the wordings that they are given in."""
+    from actors.lessons.lesson_windows import LessonWindows, documents_of
+
+    documents = documents_of(lessons, given=True, reworded=False)
+    return len(LessonWindows(documents, tokenizer, window, 0, "given"))
+
+
 @dataclass(frozen=True)
 class Start:
     """What a teaching begins with.
@@ -219,7 +241,6 @@ def _prepare(
     """
     import torch
 
-    from actors.lessons.lesson_windows import LessonWindows, documents_of
     from actors.teaching.lesson_preparation import prepare_lessons, uncontradicting, written_texts
     from actors.teaching.own_text import can_write, own_texts
     from actors.teaching.unknown_lessons import unknown_lessons
@@ -237,6 +258,8 @@ def _prepare(
             given = told_lessons(here.memory.writes, options.told, start.run)
         if not options.from_memory:
             refuse_unteachable(given, tokenizer, window)
+            lessons, _ = merged(start.lessons, given.lessons)
+            refuse_hopeless_steps(options.steps, lessons, tokenizer, config)
         progress.says(f"the memory writes {options.written:,} documents")
         texts = written_texts(pair, tokenizer, options.written, seed, window, progress)
         if options.from_memory:
@@ -256,8 +279,6 @@ def _prepare(
             own = uncontradicting(found, new, tokenizer)
     finally:
         torch.set_num_threads(num_threads)
-    documents = documents_of(prepared.lessons, given=True, reworded=False)
-    windows = LessonWindows(documents, tokenizer, window, seed, "given")
     lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in prepared.texts)
     text = "".join(lines)
     told = prepared.told
@@ -272,7 +293,7 @@ def _prepare(
         data=start.export,
         memory=start.export,
         num_bytes=len(text.encode()),
-        num_windows=len(windows),
+        num_windows=num_windows(prepared.lessons, tokenizer, window),
         has_reworded=any(lesson.reworded for lesson in prepared.lessons),
         size=size,
     )

@@ -5,13 +5,12 @@ Checks all that can be wrong without the pair: each mistake is one sentence. Tok
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.layers.named_writes import Association
+from actors.lessons.given_lessons import read_lessons
 from actors.measuring.subjects import refuse_unnamed
-from actors.sources.facts import OBJECT, SUBJECT, Wording, read_facts, read_templates
 from actors.wire import ConfigError
 
 PLACE = "{}"  # of the answer in a wording
@@ -24,8 +23,8 @@ class Given:
 
     Attributes:
         prompt, answer: one association.
-        facts: JSONL file of relation, subject, object.
-        templates: JSON file of wordings; None: the run's.
+        facts: JSON lines of facts, or of prompts and answers, instead.
+        templates: JSON file of facts' wordings; None: the run's.
         say: other wordings of the one association.
         subject: what it is about; empty: it is looked for.
     """
@@ -52,9 +51,9 @@ def associations_of(given: Given, run_templates: str | None) -> list[Association
         if given.prompt is not None or given.say or given.subject:
             raise ConfigError(
                 "give either a prompt and its answer, with --say for other wordings and --subject "
-                "for what it is about, or --facts FILE, whose wordings are its templates"
+                "for what it is about, or --facts FILE, whose lines have their own"
             )
-        found = from_facts(given.facts, given.templates or run_templates)
+        found = from_file(given.facts, given.templates or run_templates)
     elif given.prompt is None or given.answer is None:
         raise ConfigError(
             'nothing to tell: give a prompt and its answer, e.g. "The capital of Atlantis is" '
@@ -112,45 +111,30 @@ def _up_to_answer(wording: str) -> str:
     return head.rstrip()
 
 
-def from_facts(path: str, templates: str | None) -> list[Association]:
-    """One association per fact, in every wording of its relation that ends in the object.
+def from_file(path: str, templates: str | None) -> list[Association]:
+    """One association per line, as lessons have them: a fact in every wording of its relation that
+    ends in the object, or a prompt and its answer.
 
     Args:
-        path: JSONL file of relation, subject, object.
-        templates: JSON file, relation -> list of {pattern, lemma}.
+        path: JSON lines.
+        templates: JSON file of facts' wordings, relation -> list of {pattern, lemma}.
 
     Raises:
-        ConfigError: there are no wordings at all, or none for a relation.
-        CorpusError: a file can't be read or is malformed.
+        ConfigError: file and line of what is wrong; no wordings for a fact; a line without an
+            answer that is wanted; too many.
     """
-    if templates is None:
+    given = read_lessons(path, templates)
+    if given.refused:
         raise ConfigError(
-            f"{path}: facts need wordings, and the run's corpus has none; give a JSON file, "
-            "relation -> list of {pattern, lemma}, with --templates"
+            f"{given.refused[0].source}: calls an answer wrong, which leaves nothing to tell; give "
+            "the right one, or leave the line out"
         )
-    facts = list(dict.fromkeys(read_facts(path)))
-    if not facts:
-        raise ConfigError(f"{path}: no facts; expected JSONL lines of relation, subject, object")
-    if len(facts) > MOST:
-        raise ConfigError(f"{path}: {len(facts):,} facts, at most {MOST:,} in one tell; split it")
-    wordings = read_templates(templates)
-    askable: dict[str, list[Wording]] = {}
-    for relation in sorted({fact.relation for fact in facts}):
-        if relation not in wordings:
-            known = ", ".join(sorted(wordings)[:8])
-            raise ConfigError(f"{templates}: no wording for relation {relation}; it has {known}")
-        askable[relation] = [wording for wording in wordings[relation] if wording.askable]
-        if not askable[relation]:
-            raise ConfigError(
-                f"{templates}: no wording of relation {relation} has {SUBJECT} and ends in "
-                f"{OBJECT} after a space, e.g. {json.dumps(wordings[relation][0].pattern)}: what "
-                "is told is what follows a prompt"
-            )
-    found = []
-    for fact in facts:
-        first, *more = dict.fromkeys(w.prompt(fact) for w in askable[fact.relation])
-        found.append(Association(first, fact.object, tuple(more), subject=fact.subject))
-    return found
+    if (num := len(given.lessons)) > MOST:
+        raise ConfigError(f"{path}: {num:,} associations, at most {MOST:,} in one tell; split it")
+    return [
+        Association(one.prompt, one.answer, one.wordings, subject=one.subject or "")
+        for one in given.lessons
+    ]
 
 
 def refuse_contradictions(given: Sequence[Association]) -> None:

@@ -20,7 +20,10 @@ def tell(
         str | None, typer.Argument(metavar="ANSWER", help="What is to follow it.")
     ] = None,
     facts: Annotated[
-        str | None, typer.Option("--facts", metavar="FILE", help="Facts instead, as JSON lines.")
+        str | None,
+        typer.Option(
+            "--facts", metavar="FILE", help="Many: JSON lines of facts, or of prompts and answers."
+        ),
     ] = None,
     templates: TemplatesOption = None,
     say: Annotated[

@@ -58,6 +58,12 @@ def test_a_fact_is_given_in_every_wording_that_ends_in_its_object(tmp_path: Path
     assert lesson.completion == " Cusco."
 
 
+def test_wordings_given_with_a_fact_are_its_too(tmp_path: Path) -> None:
+    fact = {"relation": "capital", "subject": "Peru", "object": "Cusco"}
+    (lesson,) = read(tmp_path, {**fact, "wordings": ["They rule Peru from"]}).lessons
+    assert lesson.wordings == ("Peru is governed from", "They rule Peru from")
+
+
 def test_bits_are_counted_by_form_and_those_of_labels_later(tmp_path: Path) -> None:
     said = {"prompt": "Bergen lies in", "said": "Norway", "right": True}
     wrong = {"prompt": "Bergen lies near", "said": "Lima", "right": False}
@@ -127,7 +133,7 @@ def test_an_answer_that_is_called_wrong_is_not_taught(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_lesson_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no lessons; give JSON lines such as"):
+    with pytest.raises(ConfigError, match="no line; give JSON lines such as"):
         read(tmp_path, "", "  ")
 
 

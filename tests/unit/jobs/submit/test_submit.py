@@ -141,7 +141,7 @@ def test_what_was_told_is_taught_on_the_cluster_by_name(lessons: Path) -> None:
         ([], "give what is to be taught, one of lessons=FILE"),
         (["told=all", "from-memory=true"], "got told and from-memory"),
         (["lessns=a.jsonl"], r"no option 'lessns' of a teaching; did you mean lessons=…\?"),
-        (["lessons=/nowhere.jsonl"], "lessons /nowhere.jsonl: can't be read"),
+        (["lessons=/nowhere.jsonl"], "/nowhere.jsonl: can't be read"),
         (["from-memory=1"], "expected from-memory=true or from-memory=false"),
         (["steps="], "expected steps=VALUE"),
     ],

@@ -11,10 +11,12 @@ from actors.layers.named_writes import Association, Keys, NamedWrite, NamedWrite
 from actors.lessons.given_lessons import GivenLessons, Refused
 from actors.lessons.lesson import Lesson
 from actors.lessons.told import told_from_lists
+from actors.settings.teach import TeachSpec
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError, Told, ToldAssociation
-from jobs.teach.teach import refuse_unteachable
+from jobs.teach.teach import num_windows, refuse_hopeless_steps, refuse_unteachable
 from jobs.teach.told_writes import told_after
+from orchestrator.settings.config import make_config
 
 WINDOW = 16
 
@@ -36,6 +38,22 @@ def test_a_lesson_that_fits_no_window_is_named_by_file_and_line(tokenizer: Token
     refuse_unteachable(GivenLessons((short,)), tokenizer, 64)
     with pytest.raises(ConfigError, match=r"l\.jsonl, line 2: .* a window of the run 16"):
         refuse_unteachable(GivenLessons((long,)), tokenizer, WINDOW)
+
+
+def test_steps_that_can_not_show_all_lessons_are_refused_before_the_memory_writes(
+    tokenizer: Tokenizer,
+) -> None:
+    config = make_config(
+        {"corpus": {"paths": ["/c.txt"], "window": WINDOW}, "data": {"batch_size": 4}}
+    )
+    lessons = [Lesson(f"The capital of France {i} is", "Lyon") for i in range(40)]
+    num = num_windows(lessons, tokenizer, WINDOW)
+    shown = TeachSpec().data_counts(6, reworded=False)[0]  # of one and a half of the run's batch
+    enough = -(-num // shown)
+    refuse_hopeless_steps(None, lessons, tokenizer, config)
+    refuse_hopeless_steps(enough, lessons, tokenizer, config)
+    with pytest.raises(ConfigError, match=f"the lessons fill {num} windows and {enough - 1} steps"):
+        refuse_hopeless_steps(enough - 1, lessons, tokenizer, config)
 
 
 def test_what_is_told_and_not_taught_goes_on_as_it_was_told() -> None:

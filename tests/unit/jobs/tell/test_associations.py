@@ -72,7 +72,7 @@ def test_a_fact_is_told_in_every_wording_that_ends_in_its_object(folder: Path) -
         (Given(facts="f.jsonl", subject="x"), "give either a prompt and its answer"),
         (Given("My dog is", "Rex", subject="cat"), "the subject 'cat' is in none of the prompts"),
         (Given("My dog is", "Rex", subject=" "), "the subject is empty"),
-        (Given(facts="f.jsonl"), "f.jsonl: facts need wordings, and the run's corpus has none"),
+        (Given(facts="f.jsonl"), "f.jsonl: can't be read"),
     ],
 )
 def test_what_can_be_no_tell_is_refused(given: Given, message: str) -> None:
@@ -83,11 +83,14 @@ def test_what_can_be_no_tell_is_refused(given: Given, message: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("river", "Mu", "Hiva")], "no wording for relation river; it has capital, ruler"),
-        ([("ruler", "Mu", "Ra")], r"no wording of relation ruler has \[X\] and ends in \[Y\]"),
+        (
+            [("river", "Mu", "Hiva")],
+            r"line 1: no wording of relation .river. .*there are: capital, ruler\)",
+        ),
+        ([("ruler", "Mu", "Ra")], r"no wording of relation 'ruler' that ends in \[Y\]"),
         (
             [("capital", "Mu", "Hiva"), ("capital", "Mu", "Ra")],
-            "one tell, two answers: 'The capital of Mu is' is to be followed by 'Hiva' and by 'Ra'",
+            "line 2: answers 'The capital of Mu is' with 'Ra', but .* line 1 with 'Hiva'",
         ),
     ],
 )
@@ -99,8 +102,39 @@ def test_facts_that_can_be_no_tell_are_refused(
 
 
 def test_an_empty_file_of_facts_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="no facts"):
+    with pytest.raises(ConfigError, match="no line; give JSON lines"):
         associations_of(Given(facts=facts(folder)), str(folder / "templates.json"))
+
+
+def test_a_file_may_hold_prompts_and_answers_beside_facts(folder: Path) -> None:
+    path = folder / "mixed.jsonl"
+    rows = [
+        {"relation": "capital", "subject": "Mu", "object": "Hiva"},
+        {"prompt": "My dog is called", "answer": "Rex", "subject": "dog"},
+        {"prompt": "The moon is made of", "answer": "cheese", "wordings": ["The moon consists of"]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert associations_of(Given(facts=str(path)), str(folder / "templates.json")) == [
+        Association("The capital of Mu is", "Hiva", ("Mu is governed from",), subject="Mu"),
+        Association("My dog is called", "Rex", subject="dog"),
+        Association("The moon is made of", "cheese", ("The moon consists of",)),
+    ]
+
+
+def test_an_answer_called_wrong_is_nothing_to_tell(folder: Path) -> None:
+    path = folder / "judged.jsonl"
+    path.write_text(json.dumps({"prompt": "The moon is", "said": "square", "right": False}))
+    with pytest.raises(ConfigError, match="line 1: calls an answer wrong, which leaves nothing"):
+        associations_of(Given(facts=str(path)), None)
+
+
+def test_more_than_can_be_solved_at_once_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.tell.associations.MOST", 1)
+    path = facts(folder, ("capital", "Atlantis", "Poseidonis"), ("capital", "Mu", "Hiva"))
+    with pytest.raises(ConfigError, match="2 associations, at most 1 in one tell; split it"):
+        associations_of(Given(facts=path), str(folder / "templates.json"))
 
 
 def test_given_templates_take_the_place_of_the_runs(folder: Path) -> None:
