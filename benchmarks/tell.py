@@ -24,6 +24,7 @@ writes is told in all wordings alone.
               strangers_overrun     others of that kind, of whom nothing was told: share answered
                                     with what was told
               strangers_unnamed_…   the same of subjects that look like no names
+              strangers_numbered_…  of numbers, each beside another one of the same digits
     controls  under `controls`: `tandem learn` for 400 steps, full fine-tuning, LoRA, of the same
               new facts and asked the same; of fine-tuning and LoRA the best of the rates
     prompt    under `controls`: some changed facts as a sentence in the prompt of SmolLM2, asked in
@@ -111,6 +112,9 @@ AIMS = {
     "strangers_unnamed_taught": ">= 0.98",
     "strangers_unnamed_again": "as it comes",
     "strangers_unnamed_overrun": "<= 0.05",
+    "strangers_numbered_taught": ">= 0.98",
+    "strangers_numbered_again": "as it comes",
+    "strangers_numbered_overrun": "<= 0.05",
 }
 
 

@@ -307,7 +307,7 @@ class TellCells(AloneCells):
         def compute(_: Path) -> Json:
             pair, kept = self._open()
             found: Json = {}
-            for name, kinds in (("", tell_strangers.NAMED), ("unnamed_", tell_strangers.UNNAMED)):
+            for name, kinds in tell_strangers.KINDS.items():
                 pair.memory.writes = NamedWrites()
                 some = tell_strangers.associations(kinds)
                 telling.tell(pair.memory, self.tokenizer, some, kept, "all")

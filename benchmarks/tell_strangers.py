@@ -73,6 +73,27 @@ UNNAMED = (
         ("Bruno", "Molly", "Oscar"),
     ),
 )
+NUMBERED = (
+    Kind(
+        "ticket",
+        ("Ticket {} was assigned to", "The owner of ticket {} is"),
+        ("58213", "4077", "90612", "58231", "7704", "90621"),
+        ("Gregor", "Lucia", "Walter"),
+    ),
+    Kind(
+        "room",
+        ("Room {} of the clinic belongs to", "The clinic gave room {} to"),
+        ("214", "36", "507", "241", "63", "705"),
+        ("Emil", "Nadia", "Owen"),
+    ),
+    Kind(
+        "bus",
+        ("Bus {} ends at", "The last stop of bus {} is"),
+        ("M41", "X29", "N106", "M14", "X92", "N160"),
+        ("Dunmouth", "Saltby", "Westhaven"),
+    ),
+)
+KINDS = {"": NAMED, "unnamed_": UNNAMED, "numbered_": NUMBERED}
 
 
 def associations(kinds: Sequence[Kind]) -> list[Association]:

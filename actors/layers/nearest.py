@@ -35,8 +35,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from actors.layers.places import SIMILARITIES, OfKeys, Places, beside, first_of
+from actors.layers.places import SIMILARITIES, OfKeys, Places, beside, first_of, numerals_of
 from actors.layers.predicted import log_probabilities
+from actors.operators.numerals import NO_NUMERALS, Numerals
 from actors.operators.parts import parts_of
 from actors.operators.token_bags import TokenBags
 
@@ -65,6 +66,7 @@ class Nearest:
         after_N: the token, plus 1, that comes before all but an answer's first; there 0.
         old_OE: the same as of the keys of kept text, and of patterns: the encodings of their keys.
         num_aliases, num_patterns: that come last of both; tokens alone tell them from their keys.
+        numerals: by which numbers of contexts are one thing each.
     """
 
     keys_NE: Tensor
@@ -76,6 +78,7 @@ class Nearest:
     old_OE: Tensor
     num_aliases: int = 0
     num_patterns: int = 0
+    numerals: Numerals = NO_NUMERALS
 
     @classmethod
     def of(
@@ -120,7 +123,12 @@ class Nearest:
             after_N = torch.zeros(len(u_ND), dtype=torch.int32)
             return cls(u_ND, wanted_ND, m_ND, counts_N, fresh_N, after_N, old_OD)
         after_N = said_NC[:, 0].masked_fill(first_N, 0)
-        keys_NE, old_OE = beside(u_ND, bags(said_NC)), beside(old_OD, bags(old_said_MC[at_O]))
+        numerals = numerals_of(places for places, *_ in some)
+
+        def both(u_PD: Tensor, said_PC: Tensor) -> Tensor:
+            return beside(u_PD, bags(numerals.joined(said_PC)))
+
+        keys_NE, old_OE = both(u_ND, said_NC), both(old_OD, old_said_MC[at_O])
         start_of = torch.tensor([0, *(int(at.sum()) for at in live)]).cumsum(0)[:-1].tolist()
         patterns, aliases = (
             OfKeys.concat(
@@ -137,15 +145,16 @@ class Nearest:
         )
         named_A, other_K = aliases.of_M, patterns.of_M
         return cls(
-            torch.cat([keys_NE, beside(u_ND[named_A], bags(aliases.said_MC))]),
+            torch.cat([keys_NE, both(u_ND[named_A], aliases.said_MC)]),
             torch.cat([wanted_ND, wanted_ND[named_A]]),
             torch.cat([m_ND, m_ND[named_A]]),
             torch.cat([counts_N, counts_N[named_A]]),
             torch.cat([fresh_N, fresh_N[named_A]]),
             torch.cat([after_N, after_N[named_A]]),
-            torch.cat([old_OE, beside(u_ND[other_K], bags(patterns.said_MC))]),
+            torch.cat([old_OE, both(u_ND[other_K], patterns.said_MC)]),
             len(aliases),
             len(patterns),
+            numerals,
         )
 
     def read(
@@ -173,7 +182,7 @@ class Nearest:
         if keys_NE.shape[1] > u_PD.shape[1]:
             if said_PC is None:
                 return self._of_encodings.read(u, m, None, bags, predict)
-            u_PE = beside(u_PD, bags(said_PC))
+            u_PE = beside(u_PD, bags(self.numerals.joined(said_PC)))
         at_P = self._sharing(u_PE)
         size = max(1, SIMILARITIES // (len(keys_NE) + len(old_OE) + 1))
         for some_P in at_P.split(size):
@@ -237,7 +246,7 @@ class Nearest:
             return self
         tensors = ((name, x) for name, x in vars(self).items() if isinstance(x, Tensor))
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in tensors}
-        return replace(self, **moved)
+        return replace(self, **moved, numerals=self.numerals.to(device))
 
 
 @torch.no_grad()

@@ -8,12 +8,13 @@ context, W width of a bag, E = D + W, P positions, G contexts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
+from actors.operators.numerals import NO_NUMERALS, Numerals
 from actors.operators.token_bags import TokenBags
 
 SAME = 0.7  # cosine of bags from which texts are taken to be about the same
@@ -43,6 +44,12 @@ class KeptPlaces:
 
     def __len__(self) -> int:
         return len(self.u_OD)
+
+    def joined(self, numerals: Numerals) -> KeptPlaces:
+        """With numbers as one thing each."""
+        if not len(numerals):
+            return self
+        return replace(self, bags_OW=self.bags(numerals.joined(self.said_OC)))
 
     def at(self, where_O: Tensor) -> KeptPlaces:
         """Some of it."""
@@ -103,6 +110,8 @@ class Places:
         patterns: the keys' contexts without what they are about; none in writes of an earlier
             version.
         aliases: the keys' contexts where what they are about has other tokens; the same.
+        numerals: tokens that are digits, by which numbers are told apart; none where no key has
+            one, and in writes of an earlier version.
     """
 
     u_ND: Tensor
@@ -114,6 +123,7 @@ class Places:
     m_ND: Tensor
     patterns: OfKeys
     aliases: OfKeys
+    numerals: Numerals = NO_NUMERALS
 
     @classmethod
     def of(
@@ -126,6 +136,7 @@ class Places:
         kept: KeptPlaces,
         patterns: OfKeys,
         aliases: OfKeys,
+        numerals: Numerals = NO_NUMERALS,
     ) -> Places:
         """Keys, and the kept text that is near any of them.
 
@@ -137,8 +148,10 @@ class Places:
                 no longer so.
             kept: all of it.
             patterns, aliases: of the keys, as `measuring.subjects` makes them.
+            numerals: where a key has a number.
         """
-        bags_NW = kept.bags(said_NC)
+        kept = kept.joined(numerals)
+        bags_NW = kept.bags(numerals.joined(said_NC))
         gone_O = torch.isin(kept.contexts_O, prompts_N)
         changed_N = was_N >= 0
         size = max(1, SIMILARITIES // max(1, len(gone_O)))
@@ -156,21 +169,22 @@ class Places:
             near = [(k @ old_OE.T).topk(NEIGHBOURS, dim=1).indices for k in all_OE.split(size)]
             old = old.at(torch.cat(near).unique())
         gone_G = kept.contexts_O[gone_O]
-        return cls(
-            u_ND, said_NC, old.u_OD, old.said_OC, old.contexts_O, gone_G, m_ND, patterns, aliases
-        )
+        places = u_ND, said_NC, old.u_OD, old.said_OC, old.contexts_O, gone_G, m_ND
+        return cls(*places, patterns, aliases, numerals)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Its tensors by name; what belongs to keys is left out where there is nothing: writes from
         before it have a checksum without it.
         """
         found = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, Tensor):
-                found[field.name] = value
-            elif len(value):
-                found |= {f"{field.name}.said": value.said_MC, f"{field.name}.of": value.of_M}
+                found[one.name] = value
+            elif isinstance(value, OfKeys) and len(value):
+                found |= {f"{one.name}.said": value.said_MC, f"{one.name}.of": value.of_M}
+        if len(self.numerals):
+            found["numerals"] = self.numerals.table_M3
         return found
 
     @classmethod
@@ -187,13 +201,20 @@ class Places:
         )
         gone_G = tensors.get("gone_G", torch.zeros(0, dtype=torch.int64))
         m_ND = tensors.get("m_ND", torch.zeros(len(u_ND), 0))
-        of_keys = (
+        patterns, aliases = (
             OfKeys(tensors[f"{name}.said"], tensors[f"{name}.of"])
             if f"{name}.of" in tensors
             else OfKeys.none(said.shape[1])
             for name in ("patterns", "aliases")
         )
-        return cls(u_ND, said, old_OD, old_said, tensors["contexts_O"], gone_G, m_ND, *of_keys)
+        numerals = Numerals(tensors["numerals"]) if "numerals" in tensors else NO_NUMERALS
+        near = u_ND, said, old_OD, old_said, tensors["contexts_O"], gone_G, m_ND
+        return cls(*near, patterns, aliases, numerals)
+
+
+def numerals_of(some: Iterable[Places]) -> Numerals:
+    """Those by which the contexts of several writes are compared."""
+    return next((places.numerals for places in some if len(places.numerals)), NO_NUMERALS)
 
 
 def first_of(numbers_N: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ not said of everything else that is asked about in the same words.
     alias      a key's last tokens with those that the subject has elsewhere: where a text begins,
                a name has other tokens than after a space. As good as the key
 
-Sees tokens alone and knows no memory; `layers.nearest` compares.
+Sees tokens alone, of which those of a number are one, and knows no memory; `layers.nearest`
+compares.
 
 Shapes: N keys, K patterns, A aliases, C tokens of a context.
 """
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from actors.layers.places import OfKeys, first_of
+from actors.operators.numerals import Numerals
 from actors.operators.token_bags import TokenBags
 from actors.tokenizers.tokenizer import Tokenizer
 
@@ -133,8 +135,11 @@ def _names(some: Sequence[Word]) -> Iterator[Word]:
             yield word
 
 
-def subject_of(tokenizer: Tokenizer, prompts: Sequence[str], subject: str = "") -> Subject:
-    """The tokens of what the prompts of one answer are about; arguments as `named` has them.
+def subject_of(
+    tokenizer: Tokenizer, prompts: Sequence[str], subject: str, numerals: Numerals
+) -> Subject:
+    """The tokens of what the prompts of one answer are about, with numbers as one each; other
+    arguments as `named` has them.
 
     Raises:
         ValueError: none of the prompts names the subject.
@@ -144,14 +149,14 @@ def subject_of(tokenizer: Tokenizer, prompts: Sequence[str], subject: str = "") 
     ids: dict[str, set[int]] = {}
     forms: dict[frozenset[int], None] = {}
     for prompt in prompts:
-        found = words(prompt)
         for text in (prompt, f" {prompt}"):
-            for word, tokens in _tokens(tokenizer, text):
+            for word, tokens in _tokens(tokenizer, text, numerals):
                 ids.setdefault(word, set()).update(tokens)
-        first = next((word.start for word in found if word.text in about), None)
+        first = next((word.start for word in words(prompt) if word.text in about), None)
         if is_known and first is not None:
             for text in (prompt[first:], f" {prompt[first:]}"):
-                some = [tokens for word, tokens in _tokens(tokenizer, text) if word in about]
+                found = _tokens(tokenizer, text, numerals)
+                some = [tokens for word, tokens in found if word in about]
                 forms[frozenset[int]().union(*some)] = None
     each = [frozenset(ids.get(word, ())) for word in about]
     whole = [frozenset[int]().union(*each)] if is_known else []
@@ -159,11 +164,14 @@ def subject_of(tokenizer: Tokenizer, prompts: Sequence[str], subject: str = "") 
     return Subject(left_out, tuple(forms) if left_out else ())
 
 
-def _tokens(tokenizer: Tokenizer, text: str) -> Iterator[tuple[str, set[int]]]:
-    """Each word of a text, and the tokens that stand for some of it."""
+def _tokens(
+    tokenizer: Tokenizer, text: str, numerals: Numerals
+) -> Iterator[tuple[str, frozenset[int]]]:
+    """Each word of a text, and the tokens and numbers that stand for some of it."""
     spans = tokenizer.encode_spans(text)
     for word in words(text):
-        yield word.text, {t for t, start, stop in spans if start < word.stop and word.start < stop}
+        some = [t for t, start, stop in spans if start < word.stop and word.start < stop]
+        yield word.text, numerals.joined_ids(some)
 
 
 def patterns(
@@ -174,7 +182,7 @@ def patterns(
 
     Args:
         bags: of tokens.
-        said_NC: last tokens of the keys, as `token_bags.last_tokens` gives them, on the CPU.
+        said_NC: last tokens of the keys, as `Numerals.joined` gives them, on the CPU.
         prompts_N: a number for the prompt of each.
         subjects: of each prompt, by that number.
     """

@@ -26,6 +26,7 @@ from actors.layers.predicted import entropy, log_probabilities
 from actors.measuring.probing import answer_tokens, pad_right, prompt_tokens
 from actors.measuring.subjects import Subject, subject_of
 from actors.operators.closed_form import SparseReads
+from actors.operators.numerals import Numerals
 from actors.operators.parts import parts_of, positions_at_once
 from actors.operators.token_bags import last_tokens
 from actors.sources.chats import read_chat
@@ -107,11 +108,13 @@ def _written(
     return tuple(tokens[:first]), tokens[first:stop]
 
 
-def subjects_of(tokenizer: Tokenizer, told: Sequence[Association]) -> dict[int, Subject]:
+def subjects_of(
+    tokenizer: Tokenizer, told: Sequence[Association], numerals: Numerals
+) -> dict[int, Subject]:
     """What each prompt is about, by the number that `locate` gives it."""
     found: dict[int, Subject] = {}
     for one in told:
-        subject = subject_of(tokenizer, one.prompts, one.subject)
+        subject = subject_of(tokenizer, one.prompts, one.subject, numerals)
         for prompt in one.prompts:
             found[number_of(_written(tokenizer, one, prompt.rstrip())[0])] = subject
     return found

@@ -2,7 +2,8 @@
 above all), also where an encoder puts them far apart.
 
     bag of a position     Σ weight(t) sign(t) over the different tokens t among the last 24
-    weight(t)             log(1 + texts / texts with t), of the text that the memory keeps
+    weight(t)             log(1 + texts / texts with t), of the text that the memory keeps; of a
+                          number (`numerals`) twice what a token has that is in no text
     sign(t)               128 signs, hashed from t: bags have about the cosines of their tokens
 
 Beside encodings where what was told is looked for (`layers.nearest`). Nothing is learned.
@@ -23,9 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from actors.operators.numerals import NUMBERS
+
 TOKENS = 24  # of a context
 WIDTH = 128  # with 64 more other facts are lost, 256 are no better: docs/decisions/0048
 WORD = 64  # signs of one hash
+NUMBER = 2.0  # times as much as a rare token, for which several stand: docs/decisions/0054
 
 
 class TokenBags:
@@ -33,10 +37,11 @@ class TokenBags:
 
     Args:
         weight_V: of each token.
+        rare: weight of a token that no text has.
     """
 
-    def __init__(self, weight_V: Tensor) -> None:
-        self._weight_V = weight_V
+    def __init__(self, weight_V: Tensor, rare: float = 1.0) -> None:
+        self._weight_V, self._of_number = weight_V, NUMBER * rare
 
     @classmethod
     def of(cls, ids: npt.NDArray[np.integer[Any]] | None, num_tokens: int) -> TokenBags:
@@ -47,25 +52,29 @@ class TokenBags:
             return cls(torch.ones(num_tokens))
         counts_V, texts = np.bincount(ids, minlength=num_tokens), len(ids) / TOKENS
         with_V = torch.from_numpy(np.minimum(counts_V, texts)).float()
-        return cls(torch.log1p(texts / (with_V + 1)))
+        return cls(torch.log1p(texts / (with_V + 1)), math.log1p(texts))
 
     def __call__(self, said_PC: Tensor) -> Tensor:
         """(P, W), of length 1, float32.
 
         Args:
             said_PC: the last tokens of each document up to a position, in any order: id + 1, or 0
-                where there is none.
+                where there is none; or an id of `numerals.Numerals.joined`.
         """
-        device = said_PC.device
+        device, num_tokens = said_PC.device, len(self._weight_V)
         if not said_PC.numel():
             return torch.zeros(len(said_PC), WIDTH, device=device)
+        number_PC = said_PC >= NUMBERS
+        if bool(number_PC.any()):  # ids after those of tokens
+            said_PC = torch.where(number_PC, said_PC - NUMBERS + num_tokens + 1, said_PC)
         sorted_PC, new_PC = _different(said_PC)
         seen_V = torch.zeros(int(sorted_PC.max()) + 1, dtype=torch.bool, device=device)
         seen_V[sorted_PC.flatten()] = True
         ids_U, at_PC = seen_V.nonzero()[:, 0], (seen_V.long().cumsum(0) - 1)[sorted_PC]
         if self._weight_V.device != device:
             self._weight_V = self._weight_V.to(device)
-        weight_U = self._weight_V[(ids_U - 1).clamp(0, len(self._weight_V) - 1)]
+        weight_U = self._weight_V[(ids_U - 1).clamp(0, num_tokens - 1)]
+        weight_U = weight_U.masked_fill(ids_U > num_tokens, self._of_number)
         bags_PW = F.embedding_bag(
             at_PC, signs(ids_U), per_sample_weights=weight_U[at_PC] * new_PC, mode="sum"
         )

@@ -26,7 +26,7 @@ from torch import Tensor
 from actors.layers.kept_reads import KeptReads
 from actors.layers.memory_layer import MemoryLayer
 from actors.layers.named_writes import Association, Keys, NamedWrite, NamedWrites
-from actors.layers.places import KeptPlaces, Places
+from actors.layers.places import KeptPlaces, Places, numerals_of
 from actors.machine.progress import Progress, unseen
 from actors.measuring.subjects import Subject, aliases, patterns
 from actors.measuring.told_keys import (
@@ -39,6 +39,7 @@ from actors.measuring.told_keys import (
     unsure_tokens,
     wanted_reads,
 )
+from actors.operators.numerals import NO_NUMERALS, Numerals
 from actors.operators.token_bags import set_numbers
 from actors.pair.table_writes import (
     LOOKS,
@@ -98,8 +99,11 @@ def tell(
     if memory.ngrams is not None:
         write = solved_write(memory, located, about, kept, louder, progress)
     else:
-        subjects = subjects_of(tokenizer, associations)
-        write = _found(memory, located, about, kept, subjects, louder, progress)
+        numerals = Numerals.of(tokenizer.numerals)
+        if not numerals.are_in(located.said_NC.cpu()):
+            numerals = NO_NUMERALS
+        subjects = subjects_of(tokenizer, associations, numerals)
+        write = _found(memory, located, about, kept, subjects, numerals, louder, progress)
     figures = {**write.figures, "seconds": time.perf_counter() - begin}
     write = replace(write, figures=figures, taught=taught)
     writes = memory.writes.add(write)
@@ -113,6 +117,7 @@ def _found(
     about: Naming,
     kept: KeptReads,
     subjects: Mapping[int, Subject],
+    numerals: Numerals,
     louder: float,
     progress: Progress,
 ) -> NamedWrite:
@@ -129,11 +134,13 @@ def _found(
     was_N[was_N == located.targets_N] = -1
     u_ND, said_NC = F.normalize(located.u_ND, dim=1).cpu(), located.said_NC.cpu()
     old = kept.places
-    belong = [
-        make(memory.token_bags, said_NC, located.prompts_N, subjects)
+    whole_NC = numerals.joined(said_NC)
+    others, again = (
+        make(memory.token_bags, whole_NC, located.prompts_N, subjects)
         for make in (patterns, aliases)
-    ]
-    places = Places.of(u_ND, said_NC, m_ND.cpu(), located.prompts_N, was_N, old, *belong)
+    )
+    near = u_ND, said_NC, m_ND.cpu(), located.prompts_N, was_N
+    places = Places.of(*near, old, others, again, numerals)
     none, num = torch.zeros(0, dtype=torch.int64), len(targets_N)
     counts_N = torch.ones(num)
     keys = Keys(
@@ -188,11 +195,13 @@ def _crowded(writes: NamedWrites, places: Places, old: KeptPlaces) -> Tensor:
     told, or belongs to a key. At all others what is wanted there is read: nothing else is as near.
     """
     said_NC, others = places.said_NC, [old.said_OC, places.patterns.said_MC, places.aliases.said_MC]
-    for other in (write.places for write in writes if write.places is not None):
+    earlier = [write.places for write in writes if write.places is not None]
+    for other in earlier:
         others += [other.said_NC, other.patterns.said_MC, other.aliases.said_MC]
     if any(not said.shape[1] for said in others):  # beside one, encodings alone are compared
         return torch.arange(len(said_NC))
-    numbers = [set_numbers(said) for said in (said_NC, *others)]
+    joined = numerals_of([places, *earlier]).joined
+    numbers = [set_numbers(joined(said)) for said in (said_NC, *others)]
     _, at_M, num_M = torch.cat(numbers).unique(return_inverse=True, return_counts=True)
     return (num_M[at_M[: len(said_NC)]] > 1).nonzero()[:, 0]
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 BEGIN, END = "begin", "end"  # names of the marks in the post-processor that `to_json` writes
 EXTRAS = "tandem"  # the same for the extras
+SPACES = " \u0120\u2581"  # a space at the beginning of a token, as vocabularies write it
 
 
 class Tokenizer:
@@ -227,6 +228,16 @@ class Tokenizer:
     def vocabulary(self) -> dict[str, int]:
         """The id of every token, added ones too; listed anew by each call."""
         return dict(self._hf.get_vocab(with_added_tokens=True))
+
+    @cached_property
+    def numerals(self) -> dict[int, str]:
+        """The digits of each token that is nothing else, with the space that it may begin with."""
+        found = {}
+        for token, id in self.vocabulary().items():
+            digits = token.lstrip(SPACES)
+            if digits.isascii() and digits.isdecimal():
+                found[id] = digits if digits == token else f" {digits}"
+        return found
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without document marks."""

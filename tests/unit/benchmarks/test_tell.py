@@ -34,6 +34,7 @@ def test_each_figure_is_there_and_nothing_is_computed_twice(folder: Path, tmp_pa
         assert math.isfinite(part["text_lost"])
     assert 0 < first["strangers_taught"] <= 1
     assert 0 <= first["strangers_overrun"] <= 1
+    assert 0 <= first["strangers_numbered_overrun"] <= 1
     assert first["one_wording"]["strangers_taught"] is None  # told in one as it is
     for control in ("learn", "full"):
         for figure in ("taught", "held_out", "others_lost", "text_lost", "s_per_association"):

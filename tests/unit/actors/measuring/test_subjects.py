@@ -15,6 +15,7 @@ from actors.measuring.subjects import (
     subject_of,
     words,
 )
+from actors.operators.numerals import NO_NUMERALS
 from actors.operators.token_bags import TokenBags, last_tokens
 from actors.tokenizers.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange
@@ -63,7 +64,7 @@ def test_the_tokens_of_a_subject_are_those_of_its_words_wherever_it_stands(
     trained: Exchange,
 ) -> None:
     tokenizer: Tokenizer = trained.data.tokenizer
-    found = subject_of(tokenizer, ["The seat of Avaria Nova is"])
+    found = subject_of(tokenizer, ["The seat of Avaria Nova is"], "", NO_NUMERALS)
     space = set(tokenizer.encode(" "))  # on its own it is of no word
     first, inside = (
         frozenset(tokenizer.encode(text)) - space for text in ("Avaria Nova", " Avaria Nova")
@@ -72,7 +73,7 @@ def test_the_tokens_of_a_subject_are_those_of_its_words_wherever_it_stands(
     assert set(found.forms) == {first, inside}
     assert len(found.left_out) == 3  # both words, and each
     assert frozenset.union(*found.left_out[1:]) == found.left_out[0]
-    assert not subject_of(tokenizer, ["the seat is"]).forms
+    assert not subject_of(tokenizer, ["the seat is"], "", NO_NUMERALS).forms
 
 
 def test_a_pattern_lacks_what_the_prompt_is_about() -> None:

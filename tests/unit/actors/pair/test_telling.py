@@ -486,3 +486,32 @@ def test_only_tokens_that_are_said_unsurely_are_noted_each_with_its_highest_entr
     targets_N, entropy_N = torch.tensor([5, 5, 6, 7]), torch.tensor([3.0, 4.0, 0.5, 1.8])
     found = unsure_tokens(targets_N, entropy_N)
     assert found == {5: 4.0, 7: pytest.approx(1.8)}
+
+
+def test_a_number_is_not_another_one_of_the_same_digits(found: Told) -> None:
+    found.tell("Order 1041 was shipped to", "Dastan")
+    same, *others = found.freshness(
+        [f"Order {number} was shipped to" for number in (1041, 1014, 1042, 4110, 104, 10411)]
+    )
+    assert same > 0.99
+    assert max(others) < 0.1
+    again = found.freshness(["Order 1041 went to"])
+    assert again.item() > 0.9
+
+
+def test_numbers_are_told_apart_after_a_write_was_kept(found: Told) -> None:
+    found.tell("Order 1041 was shipped to", "Dastan")
+    (write,) = found.memory.writes
+    assert write.places is not None
+    assert len(write.places.numerals) >= 10
+    before = found.freshness(["Order 1014 was shipped to"])
+    kept = NamedWrite.from_tensors(write.to_tensors(), write.to_json())
+    found.memory.writes = NamedWrites().add(kept)
+    assert torch.equal(found.freshness(["Order 1014 was shipped to"]), before)
+
+
+def test_what_names_no_number_keeps_none_and_is_read_as_before(found: Told) -> None:
+    found.tell("The capital of Atlantis is", "Dastan")
+    (write,) = found.memory.writes
+    assert write.places is not None
+    assert "places.numerals" not in write.to_tensors()
