@@ -37,7 +37,13 @@ from orchestrator.settings.config import (
     make_config,
     nearest_key,
 )
-from orchestrator.settings.config_paths import anchor_paths, beside, folder_of, url_under
+from orchestrator.settings.config_paths import (
+    anchor_paths,
+    beside,
+    folder_of,
+    url_under,
+    without_variables,
+)
 from orchestrator.settings.dotted import nest, pick
 from orchestrator.settings.mistakes import make_overridden
 from orchestrator.settings.removed import explained
@@ -132,6 +138,11 @@ class SearchSpec(Spec):
         0.0, ge=0, description="CPUs reserved for each trial's driver, which mostly waits."
     )
     trackers: Annotated[SearchTrackers, Mark.RESUMABLE] = Field(default_factory=SearchTrackers)
+
+    @field_validator("storage")
+    @classmethod
+    def _is_no_variable(cls, storage: str) -> str:
+        return without_variables(storage)
 
     @field_validator("objectives")
     @classmethod

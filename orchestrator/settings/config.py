@@ -21,7 +21,13 @@ from pydantic import Field, field_validator, model_validator
 from actors.settings.base import Spec
 from actors.settings.fields import Mark, settings_of
 from actors.settings.run import RunSpec
-from orchestrator.settings.config_paths import anchor_paths, folder_of, loosen_paths, url_under
+from orchestrator.settings.config_paths import (
+    anchor_paths,
+    folder_of,
+    loosen_paths,
+    url_under,
+    without_variables,
+)
 from orchestrator.settings.dotted import pick
 from orchestrator.settings.fitted_config import fit_config
 from orchestrator.settings.mistakes import make_overridden
@@ -237,6 +243,11 @@ class Config(RunSpec):
     trackers: Annotated[TrackersSpec, Mark.RESUMABLE, Mark.SET_BY_SEARCH] = Field(
         default_factory=TrackersSpec
     )
+
+    @field_validator("storage")
+    @classmethod
+    def _is_no_variable(cls, storage: str) -> str:
+        return without_variables(storage)
 
     @model_validator(mode="after")
     def _checkpoints_fall_on_versions(self) -> Self:
