@@ -263,7 +263,13 @@ def load_search(path: str, overrides: Sequence[str] = ()) -> Search:
         _anchor_space(values.get("space"), folder)
         return SearchSpec(**values)
 
-    spec = make_overridden(make, read_yaml(path), overrides, path, _nearest)
+    values = read_yaml(path)
+    if "corpus" in values and not {"base", "space"} & set(values):
+        raise ConfigError(
+            f"{path}: the config of a run, expected that of a search, which names it as its base "
+            "and says in space what is varied; train the run with: tandem train"
+        )
+    spec = make_overridden(make, values, overrides, path, _nearest)
     _refuse_unknown(path, [*spec.space, *spec.set])
     base = vary(load_config(beside(folder, spec.base)), _anchored(spec.set, folder))
     search = Search(spec, base, url_under(spec.storage, spec.name))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -212,6 +213,11 @@ class RunDir:
         close = difflib.get_close_matches(name, names, 1)
         return f"did you mean {self.url.removesuffix(name)}{close[0]}?" if close else ""
 
+    def no_run(self) -> str:
+        """What to say where a run was expected and its config is missing."""
+        listed = "runs under a folder are listed by: tandem status --storage FOLDER"
+        return f"no run ({CONFIG} is missing); {self.near() or listed}"
+
     def read_bytes(self, name: str) -> bytes:
         """A file's bytes. Raises: as `read`."""
         with _explained(self.path(name), "can't be read"):
@@ -292,7 +298,7 @@ def find_export(url: str | os.PathLike[str]) -> str:
             f"{place.url}: neither a run ({CONFIG} is missing) nor an export ({EXPORT_MARKER} is "
             f"missing); {place.near() or GIVE_RUN}"
         )
-    state = "it has not ended yet"
+    state = f"it has not ended yet: tandem status {shlex.quote(place.url)}"
     if has_ended:
         summary = json.loads(place.read(SUMMARY))
         state = f"it ended as {summary['status']}: {summary.get('cause', 'no cause given')}"

@@ -21,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from actors.settings.base import Spec
 from actors.settings.fields import Mark, settings_of
 from actors.settings.run import RunSpec
+from actors.wire import ConfigError
 from orchestrator.settings.config_paths import (
     anchor_paths,
     folder_of,
@@ -317,6 +318,10 @@ def load_config(
         folder, raw = folder_of(name), read_yaml(name)
     if kept:
         raw, _ = without_removed(raw)
+    if {"base", "space"} <= set(raw):
+        raise ConfigError(
+            f"{name}: the file of a search, expected the config of a run; search with: tandem tune"
+        )
     anchor_paths(raw, folder)
     return make_overridden(_validated, raw, overrides, name, nearest_key)
 
