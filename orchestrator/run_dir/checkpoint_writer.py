@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from actors.wire import ConfigError, StorageError
 from orchestrator.background import Background
@@ -82,6 +83,12 @@ class CheckpointWriter:
                 f"the checkpoint of interval {pair.interval} could not be written ({err}); "
                 "training goes on, the one before is kept"
             )
+            self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        """Makes room: what was written of a pair would fill the disk to the end of the run."""
+        with suppress(ConfigError, StorageError, OSError):  # it is away: the next driver does it
+            checkpoints.remove_unfinished(self._run_dir)
 
     def _failed(self, err: Exception) -> None:
         self._warn(f"a checkpoint failed ({err!r}); training goes on, the one before is kept")

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from actors.storage import AGAIN, is_lasting, is_local, move_file, remove, writable
+from actors.storage import AGAIN, is_lasting, is_local, put_file, remove, writable
 from actors.wire import ConfigError, StorageError
 from orchestrator.errors import RunExistsError
 from orchestrator.run_dir.run_status import is_finished
@@ -181,8 +181,7 @@ class RunDir:
         self.num_writes += 1
 
     def _replace(self, target: str, data: bytes) -> None:
-        self._fs.pipe_file(f"{target}.part", data)
-        move_file(self._fs, f"{target}.part", target)
+        put_file(self._fs, target, data)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole."""
