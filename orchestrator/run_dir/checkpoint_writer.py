@@ -28,6 +28,7 @@ class CheckpointWriter:
         spec: what to keep.
         warn: called with a message for each pair that could not be written.
         store: has the pairs' parts.
+        newest: interval of the pair that the run goes on from, which is written; None: it begins.
     """
 
     def __init__(
@@ -36,12 +37,13 @@ class CheckpointWriter:
         spec: CheckpointSpec,
         warn: Callable[[str], None],
         store: ObjectStore,
+        newest: int | None = None,
     ) -> None:
         self._run_dir, self._spec, self._warn, self._store = run_dir, spec, warn, store
         self._figures: dict[int, float] = {}  # by interval, of those that were measured
         self._waiting: deque[tuple[PairCheckpoint, SavedRows]] = deque(maxlen=1)
         self.num_written = self.num_bytes = 0
-        self.last_interval: int | None = None
+        self.last_interval = newest
         self._worker = Background("checkpoints", self._failed)
 
     def write(self, pair: PairCheckpoint, rows: SavedRows) -> None:

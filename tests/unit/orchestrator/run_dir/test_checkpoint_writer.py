@@ -133,3 +133,12 @@ def test_storage_that_hangs_does_not_keep_a_run_from_ending(
     (warning,) = warnings
     assert "nothing was written for 0.05 s, so the newest checkpoint is given up" in warning
     assert "(the last one written: none)" in warning
+
+
+def test_a_run_that_goes_on_has_the_pair_that_it_goes_on_from(tmp_path: Path) -> None:
+    run_dir, warn = RunDir(str(tmp_path)), print
+    writer = CheckpointWriter(run_dir, CheckpointSpec(), warn, HostStore(), newest=7)
+    assert (writer.last_interval, writer.num_written) == (7, 0)
+    writer.write(a_pair(8), ROWS)
+    writer.close()
+    assert writer.last_interval == 8
