@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
 
 from actors.formats import first_line
 from actors.wire import StorageError, TandemError
 
 MAGIC = "*?["  # characters that make a name a pattern to fsspec
+WEB_MAGIC = "*["  # of those, to a web server: what follows a question mark there is a query
 
 # Errors that a retry does not change, by type, errno and, for clients of remote storage, name.
 LASTING = (
@@ -46,6 +51,7 @@ CLIENTS = frozenset(
     }
 )
 REFUSED, TOO_MANY, SERVERS = 400, (408, 429), 500  # HTTP status
+NOT_THERE = (404, 410)
 AGAIN = "the storage is unreachable, full or broken; repair it, then run the same command again"
 
 
@@ -76,6 +82,60 @@ def writable(url: str) -> tuple[Any, str]:
         ImportError, ValueError: the protocol is unknown, or its package is missing.
     """
     return locate(url, **({"auto_mkdir": True} if is_local(url) else {}))
+
+
+def is_web(fs: Any) -> bool:
+    """Whether a file system is a web server, which has no folders and no names but whole URLs."""
+    return "http" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
+
+
+def answered(err: Exception) -> Exception:
+    """What a web server answered, or why it did not.
+
+    fsspec says that a file does not exist whatever the reason is, and keeps the reason as the
+    cause.
+    """
+    cause = err.__cause__
+    if not isinstance(err, FileNotFoundError) or not isinstance(cause, Exception):
+        return err
+    is_answer = type(cause).__module__.startswith("aiohttp") or isinstance(cause, TimeoutError)
+    if not is_answer or _http_status(cause) in NOT_THERE:
+        return err
+    if not is_lasting(cause):
+        return cause
+    return PermissionError(f"the server refuses it: {first_line(cause, with_type=True)}")
+
+
+def name_of(path: str) -> str:
+    """The last part of a path or URL; of a web server's without the query, such as a signature."""
+    if path.startswith(("http://", "https://")):
+        path = urlsplit(path).path
+    return posixpath.basename(path)
+
+
+def info_of(fs: Any, key: str) -> dict[str, Any] | None:
+    """What the file system says of a file or folder; None: there is none."""
+    try:
+        return dict(fs.info(key))
+    except FileNotFoundError as err:
+        if answered(err) is not err:  # of a server that refuses or is away
+            raise
+        return None
+
+
+def matching(fs: Any, root: str, fixed: str, pattern: str) -> dict[str, Any]:
+    """Info by key of what a pattern matches below a folder."""
+    if not any(c in fixed for c in MAGIC):
+        try:
+            return dict(fs.glob(root, detail=True))
+        except FileNotFoundError:  # huggingface_hub raises it where fsspec's own finds nothing
+            return {}
+    matches = re.compile(
+        glob_translate(pattern)
+    ).match  # fs.glob would read the brackets of the folder as a pattern
+    depth = None if "**" in pattern else pattern.count("/") + 1
+    infos = fs.find(fixed, maxdepth=depth, withdirs=True, detail=True)
+    return {k: i for k, i in infos.items() if matches(str(k)[len(fixed) :].strip("/"))}
 
 
 def no_file(path: str | os.PathLike[str]) -> str | None:
@@ -193,9 +253,12 @@ def storage_errors(place: str, doing: str) -> Iterator[None]:
         yield
     except TandemError:
         raise
-    except Exception as err:  # clients of remote storage have errors of their own
+    except Exception as raised:  # clients of remote storage have errors of their own
+        err = answered(raised)
         if is_outage(err):
             raise StorageError(
                 f"{place}: {doing}: {first_line(err, with_type=True)}; {AGAIN}"
             ) from err
+        if err is not raised:
+            raise err from raised
         raise

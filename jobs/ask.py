@@ -39,7 +39,7 @@ def run_ask(run: str, prompt: str, console: Console, by_token: bool, max_tokens:
         continued = {}
         for number, voice in enumerate(VOICES):
             progress("answering", number, len(VOICES))
-            (continued[voice],) = decode_greedily(pair, voice, prompts, tokenizer.end, max_tokens)
+            (continued[voice],) = decode_greedily(pair, voice, prompts, tokenizer.ends, max_tokens)
     if not by_token:
         table = Table(title=prompt, title_justify="left")
         for voice in VOICES:

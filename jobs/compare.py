@@ -27,6 +27,7 @@ from orchestrator.settings.dotted import leaves
 from orchestrator.settings.file_names import CONFIG, SUMMARY
 
 MISSING, UNFINISHED, UNREADABLE = "missing", "unfinished", "unreadable"
+NOT_READ = (MISSING, UNREADABLE)
 NO_FIGURES = (
     "status",
     "name",
@@ -68,6 +69,7 @@ class Run:
         cause: why it failed or can't be read.
         figures: its figures by dotted name.
         config: its resolved config by dotted key, without the name.
+        is_away: it can't be read because its storage is away.
     """
 
     url: str
@@ -75,19 +77,28 @@ class Run:
     cause: str | None = None
     figures: dict[str, Figure] = field(default_factory=dict)
     config: dict[str, object] = field(default_factory=dict)
+    is_away: bool = False
 
 
 def run_compare(urls: Sequence[str], console: Console, as_json: bool) -> None:
     """Prints the runs side by side.
 
     Raises:
-        ConfigError: none of them exists.
+        ConfigError: one of them does not exist or can't be read; the others are shown.
+        StorageError: the storage of one is away.
     """
     runs = [read_run(url) for url in urls]
-    if all(run.status == MISSING for run in runs):
-        raise ConfigError(
-            f"no run in {', '.join(urls)}; give run directories, e.g. runs/quickstart"
-        )
+    lacking = [run for run in runs if run.status in NOT_READ]
+    if len(lacking) < len(runs):
+        _show(runs, console, as_json)
+    if lacking:
+        causes = "; ".join(f"{run.url}: {run.cause}" for run in lacking)
+        kind = StorageError if any(run.is_away for run in lacking) else ConfigError
+        raise kind(f"not compared: {causes}; give run directories, e.g. runs/quickstart")
+
+
+def _show(runs: Sequence[Run], console: Console, as_json: bool) -> None:
+    """Those that can't be read are in the tables too, by their status."""
     best, differences = best_of(runs), config_differences(runs)
     if as_json:
         shown = [
@@ -100,7 +111,7 @@ def run_compare(urls: Sequence[str], console: Console, as_json: bool) -> None:
     if any(best.values()):
         console.say("* best of the finished runs")
     for run in runs:
-        if run.cause:
+        if run.cause and run.status not in NOT_READ:
             console.say(f"{run.url}: {run.cause}")
     if differences:
         console.print(_differences_table(runs, differences))
@@ -126,7 +137,7 @@ def read_run(url: str) -> Run:
         return Run(url, UNFINISHED, "no summary: it is running, or its driver was lost",
                    figures_in(_so_far(run_dir)), keys)  # fmt: skip
     except (OSError, ImportError, ConfigError, StorageError) as err:
-        return Run(url, UNREADABLE, one_line(err))
+        return Run(url, UNREADABLE, one_line(err), is_away=isinstance(err, StorageError))
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as err:
         return Run(url, UNREADABLE, f"its files are damaged: {one_line(err)}")
 

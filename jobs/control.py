@@ -91,12 +91,13 @@ def run_resume(
 
     run_dir = RunDir(run)
     if look(run_dir).state == RunStatus.NO_RUN:
-        raise ConfigError(f"{run_dir.url}: no run ({CONFIG} is missing)")
+        raise ConfigError(f"{run_dir.url}: {run_dir.no_run()}")
     storage, _, name = run_dir.url.rpartition("/")
     path = run_dir.path(CONFIG)
     if (expected := load_config(path, kept=True).name) != name:
         raise ConfigError(
-            f"run {run_dir.url} is named {expected} in its {CONFIG}; rename the directory back"
+            f"run {run_dir.url} is named {expected} in its {CONFIG}; call the directory "
+            f"{expected}, as before (the folder that it is in may be another)"
         )
     at_storage = [f"storage={storage or '.'}", *overrides]
     how = {"resume": True, "in_process": in_process, "kept": True}
@@ -165,7 +166,7 @@ def refuse_unless_running(run_dir: RunDir, seen: Seen) -> None:
     if seen.state == RunStatus.RUNNING:
         return
     reasons: dict[str, str] = {
-        RunStatus.NO_RUN: f"no run ({CONFIG} is missing)",
+        RunStatus.NO_RUN: run_dir.no_run(),
         RunStatus.STARTING: "it is only starting, or its driver died before it began to train",
         RunStatus.SILENT: f"its driver's last update was {seen.age_s:.0f} s ago; it died. "
         f"Continue with: {seen.resume_command(run_dir)}",

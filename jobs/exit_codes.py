@@ -38,6 +38,8 @@ def exit_codes() -> Iterator[None]:
         _print_error(errors, err)
         raise typer.Exit(FAILED) from err
     except KeyboardInterrupt as err:
+        if str(err):  # what of the work is left
+            errors.say(f"{err}", style="yellow")
         raise typer.Exit(INTERRUPTED) from err
 
 

@@ -37,10 +37,7 @@ def run_status(run: str, console: Console, as_json: bool, watch: bool) -> None:
     run_dir = RunDir(run)
     seen = look(run_dir)
     if seen.state == RunStatus.NO_RUN:
-        raise ConfigError(
-            f"{run_dir.url}: no run ({CONFIG} is missing); runs under a folder are listed by: "
-            "tandem status --storage FOLDER"
-        )
+        raise ConfigError(f"{run_dir.url}: {run_dir.no_run()}")
     looks = _looks(run_dir, seen, watch)
     if as_json:
         for seen in looks:

@@ -262,7 +262,9 @@ class _Job:
         config, run_dir, warn = self.config, self.run_dir, self.progress.warning
         recorder = Recorder(run_dir, metrics, warn, start_trackers(config, warn))
         ended, message = RunStatus.FAILED, "the driver failed"
-        writer = CheckpointWriter(run_dir, config.checkpoints, warn, self.runtime.store)
+        pair = restored.pair if restored else None
+        newest = pair.interval if pair else None
+        writer = CheckpointWriter(run_dir, config.checkpoints, warn, self.runtime.store, newest)
         exporter = Exporter(config, warn, to_ray if self.runtime.has_metrics else to_nowhere)
         for row in metrics.evaluations:
             writer.measured(row["data_version"], held_out(row))
@@ -273,7 +275,6 @@ class _Job:
                 metrics, recorder, writer, self.progress, control, exporter, self.on_evaluation
             )
             listener.on_start(descriptions)
-            pair = restored.pair if restored else None
             notice = self.runtime.notice(groups, config)
 
             def reason() -> str | None:
@@ -293,6 +294,9 @@ class _Job:
             self.progress.phase("exporting")
             digests = groups.export(run_dir.path(EXPORT))
             ended = RunStatus.FINISHED
+        except KeyboardInterrupt as err:  # now, without a summary
+            ended, message = RunStatus.INTERRUPTED, str(err) or "interrupted"
+            raise
         except Exception as err:  # the border: whatever it is, its cause is kept
             ended = (
                 RunStatus.INTERRUPTED if isinstance(err, InterruptedRunError) else RunStatus.FAILED

@@ -37,7 +37,8 @@ class StopFlag:
     def set(self, signum: int, _frame: Any) -> None:
         """Remembers the signal; a second one ends the process's wait at once."""
         if self._reason is not None:
-            raise KeyboardInterrupt
+            goes_on = f"; {self._then} goes on from the newest checkpoint" if self._then else ""
+            raise KeyboardInterrupt(f"ended at once by a second signal{goes_on}")
         name = signal.Signals(signum).name
         self._reason = f"stopped by {name}"
         if self._then:

@@ -9,7 +9,7 @@ Shapes: B prompts, T tokens, P tokens with those before, V token ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -162,7 +162,7 @@ def decode_greedily(
     pair: Pair,
     voice: Voice,
     prompts: Sequence[Sequence[int]],
-    stop: int | None,
+    stop: int | Collection[int] | None,
     max_tokens: int | Sequence[int] = MAX_ANSWER_TOKENS,
     batch_tokens: int = BATCH_TOKENS,
     decoded_so_far: Callable[[int], None] | None = None,
@@ -172,7 +172,7 @@ def decode_greedily(
     Args:
         pair, voice: whose continuations.
         prompts: token ids, at least one each.
-        stop: id that ends a continuation.
+        stop: the id that ends a continuation, or several of which any one does.
         max_tokens: of each continuation, or of all.
         batch_tokens: of a forward pass, the tokens to come included.
         decoded_so_far: is told after each batch how many are done.
@@ -180,11 +180,12 @@ def decode_greedily(
     limits = [max_tokens] * len(prompts) if isinstance(max_tokens, int) else list(max_tokens)
     lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
     decoded: list[Decoded] = [Decoded((), (), ())] * len(prompts)
+    stops = () if stop is None else (stop,) if isinstance(stop, int) else stop
     num_done = 0
     for indices in batches(lengths, batch_tokens, pair.data.positions_at_once):
         some = [prompts[i] for i in indices]
         for i, one in zip(
-            indices, _decode(pair, voice, some, stop, [limits[i] for i in indices]), strict=True
+            indices, _decode(pair, voice, some, stops, [limits[i] for i in indices]), strict=True
         ):
             decoded[i] = one
         num_done += len(indices)
@@ -198,7 +199,7 @@ def _decode(
     pair: Pair,
     voice: Voice,
     prompts: Sequence[Sequence[int]],
-    stop: int | None,
+    stops: Collection[int],
     limits: Sequence[int],
 ) -> list[Decoded]:
     """Continuations of one batch; a row that has ended leaves the cache."""
@@ -216,7 +217,7 @@ def _decode(
         fresh = none if last.freshness is None else last.freshness[:, -1].tolist()
         still = []
         for at, row in enumerate(live):
-            if tokens[at] == stop:
+            if tokens[at] in stops:
                 continue
             decoded[row].append((tokens[at], ps[at], lambdas[at], fresh[at]))
             if len(decoded[row]) < limits[row]:

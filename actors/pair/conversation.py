@@ -10,9 +10,8 @@ from typing import Any
 from jinja2 import TemplateError
 
 from actors.pair.tandem_model import TandemModel
-from actors.sources.chats import read_chat
 from actors.tokenizers.chat import ChatTemplate
-from actors.wire import ConfigError, CorpusError
+from actors.wire import ConfigError
 
 Message = Mapping[str, Any]  # role and content
 
@@ -75,12 +74,4 @@ def turn_ends(model: TandemModel) -> frozenset[int]:
     """
     if not has_template(model):
         return frozenset()
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
-    tokenizer = model.tokenizer
-    try:
-        [pieces] = ChatTemplate(tokenizer).encode([read_chat(turns, None, lambda: "a chat")])
-    except CorpusError:  # such a template is not learned by turns; the model's own mark ends one
-        return frozenset()
-    said = pieces[-1].tokens_T[pieces[-1].learn_T].tolist()
-    marks = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return frozenset(said) & (marks | set(tokenizer.all_special_ids))
+    return ChatTemplate(model.tokenizer).turn_ends

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 
@@ -270,10 +271,9 @@ class Evaluator:
             prompts = [prompt_tokens(tokenizer, prompt) for prompt, _ in questions]
         else:
             questions, prompts = self._samples(num)
+        ends = tokenizer.ends
         continued = {
-            v: decode_greedily(
-                self.pair, v, prompts, tokenizer.end, batch_tokens=self._batch_tokens
-            )
+            v: decode_greedily(self.pair, v, prompts, ends, batch_tokens=self._batch_tokens)
             for v in VOICES
         }
         texts = {v: [tokenizer.decode(t.tokens) for t in continued[v]] for v in VOICES}
@@ -291,7 +291,7 @@ class Evaluator:
     def _samples(self, num: int) -> tuple[list[tuple[str, str]], list[list[int]]]:
         """Of held-out text: what is asked, what really follows, and the tokens of the former."""
         batch, tokenizer = self._heldout(self._spec.evaluation.windows), self._tokenizer
-        half = max(1, batch.tokens_BT.shape[1] // 2)
+        half, ends = max(1, batch.tokens_BT.shape[1] // 2), tokenizer.ends
         questions, prompts = [], []
         for row, segments, valid in zip(
             batch.tokens_BT[:num].tolist(),
@@ -301,6 +301,8 @@ class Evaluator:
         ):
             given = given_and_learned(row, segments, valid)
             asked, after = given or (row[:half], row[half:])
+            if given:  # whose answer ends with its turn, as those that are shown beside it
+                after = [*takewhile(lambda token: token not in ends, after)]
             prompt = tokenizer.decode(asked)
             questions.append((prompt, tokenizer.decode(after[:QUESTION_TOKENS])))
             prompts.append(asked if given else prompt_tokens(tokenizer, prompt))

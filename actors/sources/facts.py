@@ -240,6 +240,8 @@ def _text(what: str, path: str) -> str:
         raise
     except EncodingError as err:
         raise CorpusError(f"{what} {path}: {err}") from err
+    except FileNotFoundError as err:
+        raise CorpusError(f"{what} {path}: no such file; give an existing one") from err
     except Exception as err:  # remote file systems and decompressors have errors of their own
         raise CorpusError(f"{what} {path}: can't be read: {err}") from err
 

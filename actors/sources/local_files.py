@@ -38,16 +38,21 @@ class LocalFile:
 
 
 def split_pattern(
-    path: str, exists: Callable[[str], bool] = os.path.lexists
+    path: str, exists: Callable[[str], bool] = os.path.lexists, magic: str = MAGIC
 ) -> tuple[str, str | None]:
     """The exact beginning of a path, and the pattern below it; None: all of it is exact.
 
     A part with brackets, stars or question marks is exact if something of that name exists.
+
+    Args:
+        path: with slashes.
+        exists: whether a name is that of a file or folder.
+        magic: the characters that make a part a pattern.
     """
     parts = path.split("/")
     for number, part in enumerate(parts):
         name = "/".join(parts[: number + 1])
-        if any(c in part for c in MAGIC) and not exists(name):
+        if any(c in part for c in magic) and not exists(name):
             return "/".join(parts[:number]) or "/", "/".join(parts[number:])
     return path, None
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, get_args
 
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import glob_translate
 
 from actors.formats import first_line
 from actors.settings.corpus import FileFormat
@@ -27,7 +25,15 @@ from actors.sources.local_files import (
     split_pattern,
 )
 from actors.sources.text_file import CODECS
-from actors.storage import MAGIC, locate, storage_errors
+from actors.storage import (
+    WEB_MAGIC,
+    info_of,
+    is_web,
+    locate,
+    matching,
+    name_of,
+    storage_errors,
+)
 from actors.wire import CorpusError, TandemError
 
 FORMATS: dict[str, FileFormat] = {
@@ -51,6 +57,24 @@ PIP_EXTRAS = {  # URL schemes that each of our pip extras makes readable
     "azure": ("abfs", "abfss", "az", "adl"),
     "hf": ("hf",),
 }
+
+
+PAGE, PAGES = "text/html", (".htm", ".html", ".xhtml")  # what a server calls a page; named as one
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a listing says of one file.
+
+    Attributes:
+        key: its path as its file system knows it.
+        size: bytes; None: its server does not say.
+        is_page: its server sends a web page under a name that is none.
+    """
+
+    key: str
+    size: int | None
+    is_page: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +140,12 @@ class File:
                     raw = handle.read(stop - start)
             else:
                 raw = bytes(self.fs.cat_file(self.key, start=start, end=stop))
+        if len(raw) > stop - start:
+            raise CorpusError(
+                f"corpus file {self.path}: its server sends {len(raw)} bytes where "
+                f"{stop - start} of {self.size} are asked for: it can't send parts of a file; copy "
+                "the file to a disk or a bucket, or compress it: such files are fetched whole"
+            )
         if len(raw) != stop - start:
             raise CorpusError(
                 f"corpus file {self.path}: {self.size} bytes when it was listed, but ends at byte "
@@ -178,7 +208,7 @@ def split_name(path: str) -> tuple[str, str | None]:
     """The extension without that of a compression, and the compression: `a.jsonl.gz` gives
     `.jsonl` and gzip.
     """
-    stem, last = posixpath.splitext(posixpath.basename(path).lower())
+    stem, last = posixpath.splitext(name_of(path).lower())
     if last in CODECS:
         return posixpath.splitext(stem)[1], CODECS[last]
     return last, None
@@ -193,7 +223,7 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
     names = []
     for path in paths:
         fs, found = _find(path)
-        names += [_name(fs, path, key) for key, _ in found]
+        names += [_name(fs, path, file.key) for file in found]
     return names
 
 
@@ -209,7 +239,7 @@ def list_files(paths: Sequence[str], chosen: str = "auto") -> list[File]:
     files: list[File] = []
     for path in paths:
         fs, found = _find(path)
-        entry = [_file(fs, _name(fs, path, key), key, size, chosen, path) for key, size in found]
+        entry = [_file(fs, _name(fs, path, one.key), one, chosen, path) for one in found]
         files += _of_one_kind(entry, path, chosen)
     refuse_twice(files, lambda first, second: "")
     return files
@@ -243,12 +273,14 @@ def is_there(path: str) -> bool:
     Raises: whatever the storage's client raises.
     """
     fs, root = locate(path)
-    fixed, pattern = split_pattern(root, fs.exists)
-    return bool(fs.exists(fixed) if pattern is None else _matching(fs, root, fixed, pattern))
+    fixed, pattern = _split_remote(fs, root)
+    if pattern is not None:
+        return bool(matching(fs, root, fixed, pattern))
+    return info_of(fs, fixed) is not None if is_web(fs) else bool(fs.exists(fixed))
 
 
-def _find(path: str) -> tuple[Any, list[tuple[str, int | None]]]:
-    """The file system of `path`, and key and size of every file behind it."""
+def _find(path: str) -> tuple[Any, list[_Found]]:
+    """The file system of `path`, and every file behind it."""
     fs, root = file_system(path, "corpus path")
     with reading(path, "can't be listed"):
         local = isinstance(fs, LocalFileSystem)
@@ -259,25 +291,32 @@ def _find(path: str) -> tuple[Any, list[tuple[str, int | None]]]:
     return fs, found
 
 
-def _find_local(root: str) -> list[tuple[str, int | None]]:
+def _find_local(root: str) -> list[_Found]:
     fixed, pattern = split_pattern(root)
     refuse_unreadable(fixed)
     if pattern is not None:
         below = files_matching(fixed, pattern) if os.path.isdir(fixed) else []
-        return [(file.path, file.size) for file in below]
+        return [_Found(file.path, file.size) for file in below]
     if os.path.isdir(fixed):
-        return [(file.path, file.size) for file in files_below(fixed, _hidden)]
-    return [(fixed, os.path.getsize(fixed))] if os.path.isfile(fixed) else []
+        return [_Found(file.path, file.size) for file in files_below(fixed, _hidden)]
+    return [_Found(fixed, os.path.getsize(fixed))] if os.path.isfile(fixed) else []
 
 
-def _find_remote(fs: Any, root: str) -> list[tuple[str, int | None]]:
-    fixed, pattern = split_pattern(root, fs.exists)
+def _split_remote(fs: Any, root: str) -> tuple[str, str | None]:
+    if is_web(fs):  # asking whether a name with a star exists would fetch it
+        return split_pattern(root, lambda name: False, WEB_MAGIC)
+    return split_pattern(root, fs.exists)
+
+
+def _find_remote(fs: Any, root: str) -> list[_Found]:
+    fixed, pattern = _split_remote(fs, root)
     if pattern is not None:
-        infos = _matching(fs, root, fixed, pattern)
+        infos = matching(fs, root, fixed, pattern)
+        if is_web(fs):  # whose listings are links alone
+            infos = {key: found for key in infos if (found := info_of(fs, key)) is not None}
     else:
-        try:
-            info = fs.info(root)
-        except FileNotFoundError:
+        info = info_of(fs, root)
+        if info is None:
             return []
         infos = {root: info}
         if info["type"] == "directory":
@@ -286,22 +325,15 @@ def _find_remote(fs: Any, root: str) -> list[tuple[str, int | None]]:
                 for key, info in fs.find(root, detail=True).items()
                 if not any(map(_hidden, str(key)[len(root) :].split("/")))
             }
-    return [(str(k), i.get("size")) for k, i in sorted(infos.items()) if i["type"] == "file"]
-
-
-def _matching(fs: Any, root: str, fixed: str, pattern: str) -> dict[str, Any]:
-    """Info by key of what a pattern matches below a folder."""
-    if not any(c in fixed for c in MAGIC):
-        try:
-            return dict(fs.glob(root, detail=True))
-        except FileNotFoundError:  # huggingface_hub raises it where fsspec's own finds nothing
-            return {}
-    matches = re.compile(
-        glob_translate(pattern)
-    ).match  # fs.glob would read the brackets of the folder as a pattern
-    depth = None if "**" in pattern else pattern.count("/") + 1
-    infos = fs.find(fixed, maxdepth=depth, withdirs=True, detail=True)
-    return {k: i for k, i in infos.items() if matches(str(k)[len(fixed) :].strip("/"))}
+    return [
+        _Found(
+            str(key),
+            info.get("size"),
+            info.get("mimetype") == PAGE and not name_of(key).lower().endswith(PAGES),
+        )
+        for key, info in sorted(infos.items())
+        if info["type"] == "file"
+    ]
 
 
 def _hidden(name: str) -> bool:
@@ -313,15 +345,21 @@ def _name(fs: Any, path: str, key: str) -> str:
     return str(fs.unstrip_protocol(key)) if "://" in path else key
 
 
-def _file(fs: Any, name: str, key: str, size: int | None, chosen: str, path: str) -> File:
-    extension, codec = split_name(key)
+def _file(fs: Any, name: str, found: _Found, chosen: str, path: str) -> File:
+    extension, codec = split_name(found.key)
+    if found.is_page and chosen == "auto":
+        raise CorpusError(
+            f"corpus file {name}: its server sends a web page ({PAGE}), such as the list of a "
+            "folder or a form to log in; name files, or a glob such as FOLDER/*.txt (or set "
+            "corpus.format where that is the text)"
+        )
     if extension in FOREIGN and chosen == "auto":
         raise CorpusError(
             f"corpus file {name}: {extension} files are not read, only text, JSONL and Parquet; "
             + ("give a glob that leaves it out" if path != name else "convert it")
             + ", or set corpus.format"
         )
-    if size is None:
+    if found.size is None:
         raise CorpusError(
             f"corpus file {name}: its server does not report a size; copy it to a disk or a bucket"
         )
@@ -332,7 +370,7 @@ def _file(fs: Any, name: str, key: str, size: int | None, chosen: str, path: str
             f"corpus file {name}: Parquet inside {codec} can't be read in parts; unpack it "
             "(Parquet compresses its columns itself)"
         )
-    return File(name, int(size), format_, codec, fs, key)
+    return File(name, int(found.size), format_, codec, fs, found.key)
 
 
 def _of_one_kind(files: list[File], path: str, chosen: str) -> list[File]:

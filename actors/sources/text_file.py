@@ -17,7 +17,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from actors.sources.local_files import refuse_unreadable
-from actors.storage import locate
+from actors.storage import locate, name_of
 
 BYTE_ORDER_MARK = "\ufeff"
 WIDE_MARKS = {  # the longer ones first: UTF-32's little-endian mark begins with that of UTF-16
@@ -93,7 +93,8 @@ def unpacked(packed: Any, codec: str) -> Any:
 
 def codec_of(path: str) -> str | None:
     """Compression of a file with that name; None: none."""
-    return next((codec for end, codec in CODECS.items() if path.lower().endswith(end)), None)
+    name = name_of(path).lower()
+    return next((codec for end, codec in CODECS.items() if name.endswith(end)), None)
 
 
 def read_bytes(path: str, limit: int = -1) -> bytes:

@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from actors.formats import first_line
-from actors.sources.chats import Chat
+from actors.sources.chats import Chat, read_chat
 from actors.tokenizers.pretrained_tokenizer import TEMPLATE_FILE
 from actors.wire import ConfigError, CorpusError
 
@@ -90,6 +90,21 @@ class ChatTemplate:
                 "tokenizer.chat_template to a Jinja file, or take the tokenizer of a chat model"
             )
         return cls(found)
+
+    @cached_property
+    def turn_ends(self) -> frozenset[int]:
+        """Special tokens with which the assistant's turn ends, which need not be the one that ends
+        a document; none where the template has nothing of the kind.
+        """
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
+        try:
+            [pieces] = self.encode([read_chat(turns, None, lambda: "a chat")])
+        except CorpusError:  # not learned by turns; the model's own mark ends one
+            return frozenset()
+        said = pieces[-1].tokens_T[pieces[-1].learn_T].tolist()
+        added = self._tokenizer.added_tokens_decoder.items()
+        marks = {id for id, token in added if token.special}
+        return frozenset(said) & (marks | set(self._tokenizer.all_special_ids))
 
     def encode(self, chats: Sequence[Chat]) -> list[list[ChatTokens]]:
         """Each chat as tokens: in one piece, or in one for each of the assistant's turns where the

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from actors.tokenizers.extras import TokenizerExtras, write_fast, write_given
 from actors.tokenizers.pretrained_tokenizer import TEMPLATE_FILE, read_pretrained
+from actors.wire import ConfigError
 
 if TYPE_CHECKING:
     from actors.tokenizers.chat import ChatTemplate
@@ -82,6 +83,19 @@ class Tokenizer:
     def marks(self) -> tuple[int, ...]:
         """Ids that open and close a document."""
         return *self.opening, *self.closing
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Ids after which an answer is over: the closing mark, and what ends the assistant's turn
+        where a chat template says so.
+        """
+        ends = frozenset(self.closing)
+        if not self.extras.files:  # a template is one of the given files
+            return ends
+        try:
+            return ends | self.chat.turn_ends
+        except ConfigError:
+            return ends
 
     @property
     def opening(self) -> tuple[int, ...]:

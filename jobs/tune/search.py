@@ -37,7 +37,13 @@ from orchestrator.settings.config import (
     make_config,
     nearest_key,
 )
-from orchestrator.settings.config_paths import anchor_paths, beside, folder_of, url_under
+from orchestrator.settings.config_paths import (
+    anchor_paths,
+    beside,
+    folder_of,
+    url_under,
+    without_variables,
+)
 from orchestrator.settings.dotted import nest, pick
 from orchestrator.settings.mistakes import make_overridden
 from orchestrator.settings.removed import explained
@@ -132,6 +138,11 @@ class SearchSpec(Spec):
         0.0, ge=0, description="CPUs reserved for each trial's driver, which mostly waits."
     )
     trackers: Annotated[SearchTrackers, Mark.RESUMABLE] = Field(default_factory=SearchTrackers)
+
+    @field_validator("storage")
+    @classmethod
+    def _is_no_variable(cls, storage: str) -> str:
+        return without_variables(storage)
 
     @field_validator("objectives")
     @classmethod
@@ -252,7 +263,13 @@ def load_search(path: str, overrides: Sequence[str] = ()) -> Search:
         _anchor_space(values.get("space"), folder)
         return SearchSpec(**values)
 
-    spec = make_overridden(make, read_yaml(path), overrides, path, _nearest)
+    values = read_yaml(path)
+    if "corpus" in values and not {"base", "space"} & set(values):
+        raise ConfigError(
+            f"{path}: the config of a run, expected that of a search, which names it as its base "
+            "and says in space what is varied; train the run with: tandem train"
+        )
+    spec = make_overridden(make, values, overrides, path, _nearest)
     _refuse_unknown(path, [*spec.space, *spec.set])
     base = vary(load_config(beside(folder, spec.base)), _anchored(spec.set, folder))
     search = Search(spec, base, url_under(spec.storage, spec.name))

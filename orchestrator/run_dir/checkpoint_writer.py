@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from actors.wire import ConfigError, StorageError
 from orchestrator.background import Background
@@ -27,6 +28,7 @@ class CheckpointWriter:
         spec: what to keep.
         warn: called with a message for each pair that could not be written.
         store: has the pairs' parts.
+        newest: interval of the pair that the run goes on from, which is written; None: it begins.
     """
 
     def __init__(
@@ -35,12 +37,13 @@ class CheckpointWriter:
         spec: CheckpointSpec,
         warn: Callable[[str], None],
         store: ObjectStore,
+        newest: int | None = None,
     ) -> None:
         self._run_dir, self._spec, self._warn, self._store = run_dir, spec, warn, store
         self._figures: dict[int, float] = {}  # by interval, of those that were measured
         self._waiting: deque[tuple[PairCheckpoint, SavedRows]] = deque(maxlen=1)
         self.num_written = self.num_bytes = 0
-        self.last_interval: int | None = None
+        self.last_interval = newest
         self._worker = Background("checkpoints", self._failed)
 
     def write(self, pair: PairCheckpoint, rows: SavedRows) -> None:
@@ -82,6 +85,12 @@ class CheckpointWriter:
                 f"the checkpoint of interval {pair.interval} could not be written ({err}); "
                 "training goes on, the one before is kept"
             )
+            self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        """Makes room: what was written of a pair would fill the disk to the end of the run."""
+        with suppress(ConfigError, StorageError, OSError):  # it is away: the next driver does it
+            checkpoints.remove_unfinished(self._run_dir)
 
     def _failed(self, err: Exception) -> None:
         self._warn(f"a checkpoint failed ({err!r}); training goes on, the one before is kept")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from actors.storage import AGAIN, is_lasting, is_local, move_file, remove, writable
+from actors.storage import AGAIN, is_lasting, is_local, put_file, remove, writable
 from actors.wire import ConfigError, StorageError
 from orchestrator.errors import RunExistsError
 from orchestrator.run_dir.run_status import is_finished
@@ -180,8 +181,7 @@ class RunDir:
         self.num_writes += 1
 
     def _replace(self, target: str, data: bytes) -> None:
-        self._fs.pipe_file(f"{target}.part", data)
-        move_file(self._fs, f"{target}.part", target)
+        put_file(self._fs, target, data)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole."""
@@ -211,6 +211,11 @@ class RunDir:
         names = [path.rpartition("/")[2] for path in there]
         close = difflib.get_close_matches(name, names, 1)
         return f"did you mean {self.url.removesuffix(name)}{close[0]}?" if close else ""
+
+    def no_run(self) -> str:
+        """What to say where a run was expected and its config is missing."""
+        listed = "runs under a folder are listed by: tandem status --storage FOLDER"
+        return f"no run ({CONFIG} is missing); {self.near() or listed}"
 
     def read_bytes(self, name: str) -> bytes:
         """A file's bytes. Raises: as `read`."""
@@ -292,7 +297,7 @@ def find_export(url: str | os.PathLike[str]) -> str:
             f"{place.url}: neither a run ({CONFIG} is missing) nor an export ({EXPORT_MARKER} is "
             f"missing); {place.near() or GIVE_RUN}"
         )
-    state = "it has not ended yet"
+    state = f"it has not ended yet: tandem status {shlex.quote(place.url)}"
     if has_ended:
         summary = json.loads(place.read(SUMMARY))
         state = f"it ended as {summary['status']}: {summary.get('cause', 'no cause given')}"

@@ -21,7 +21,14 @@ from pydantic import Field, field_validator, model_validator
 from actors.settings.base import Spec
 from actors.settings.fields import Mark, settings_of
 from actors.settings.run import RunSpec
-from orchestrator.settings.config_paths import anchor_paths, folder_of, loosen_paths, url_under
+from actors.wire import ConfigError
+from orchestrator.settings.config_paths import (
+    anchor_paths,
+    folder_of,
+    loosen_paths,
+    url_under,
+    without_variables,
+)
 from orchestrator.settings.dotted import pick
 from orchestrator.settings.fitted_config import fit_config
 from orchestrator.settings.mistakes import make_overridden
@@ -238,6 +245,11 @@ class Config(RunSpec):
         default_factory=TrackersSpec
     )
 
+    @field_validator("storage")
+    @classmethod
+    def _is_no_variable(cls, storage: str) -> str:
+        return without_variables(storage)
+
     @model_validator(mode="after")
     def _checkpoints_fall_on_versions(self) -> Self:
         if self.checkpoints.every % self.exchange.publish_every:
@@ -306,6 +318,10 @@ def load_config(
         folder, raw = folder_of(name), read_yaml(name)
     if kept:
         raw, _ = without_removed(raw)
+    if {"base", "space"} <= set(raw):
+        raise ConfigError(
+            f"{name}: the file of a search, expected the config of a run; search with: tandem tune"
+        )
     anchor_paths(raw, folder)
     return make_overridden(_validated, raw, overrides, name, nearest_key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,16 @@ def path_settings() -> dict[str, PathTo]:
 def folder_of(path: str) -> str:
     """The folder of a file, absolute or with its scheme."""
     return posixpath.dirname(path) if "://" in path else str(Path(path).resolve().parent)
+
+
+def without_variables(path: str) -> str:
+    """The path itself. Raises: ValueError: it names a variable of the environment."""
+    if found := re.search(r"(^|/)(\$\w+|\$\{\w+\})", path):
+        raise ValueError(
+            f"{found[2]} is a variable, which a config does not replace: a folder of that name "
+            "would be made; write the path, or give it on the command line, where the shell does"
+        )
+    return path
 
 
 def beside(folder: str, path: str) -> str:

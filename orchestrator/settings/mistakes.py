@@ -86,6 +86,16 @@ def _naming(key: str, overrides: Sequence[str]) -> str:
     return f"override{'s' if len(named) > 1 else ''} {', '.join(named)}"
 
 
+def _as_text(given: object) -> str:
+    """How to write as text what YAML reads as a number, a date or yes and no."""
+    return "" if given is None else '; as text it needs quotes: "…"'
+
+
+def _as_list(given: object) -> str:
+    """How to write one entry as a list of it."""
+    return f"; a list of one is [{given}]" if isinstance(given, str | int | float) else ""
+
+
 def explain(err: ValidationError, nearest: Nearest) -> Iterator[str]:
     """A line for each mistake."""
     return (line for _, line in _mistakes(err, nearest))
@@ -111,7 +121,9 @@ def _line(key: str, problem: Mapping[str, Any], nearest: Nearest) -> str:
     if problem["type"] == "string_pattern_mismatch" and key in WORDED:
         return f"{key}: expected {WORDED[key]}, got {problem['input']!r}"
     if (kind := KINDS.get(problem["type"])) is not None:
-        return f"{key}: should be {kind}, got {problem['input']!r}"
+        given = problem["input"]
+        hint = _as_text(given) if kind == "text" else _as_list(given) if kind == "a list" else ""
+        return f"{key}: should be {kind}, got {given!r}{hint}"
     message = re.sub(r"^(Value error, |Input )", "", problem["msg"])
     got = "" if problem["type"] == "value_error" else f", got {problem['input']!r}"
     return f"{key + ': ' if key else ''}{message}{got}"

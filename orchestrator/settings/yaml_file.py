@@ -17,9 +17,38 @@ from actors.wire import ConfigError, TandemError
 from orchestrator.settings.config_paths import anchor_paths
 from orchestrator.settings.dotted import nest, pick
 
+MERGED = "tag:yaml.org,2002:merge"  # `<<`: takes over the keys of another mapping
+
+
+KINDS = {  # in plain words, what YAML may have in place of keys and values
+    "NoneType": "nothing",
+    "str": "text",
+    "list": "a list",
+    "int": "a number",
+    "float": "a number",
+    "bool": "a word",
+}
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written 1e-3; YAML 1.1 takes that for text."""
+    """YAML whose numbers may be written 1e-3, which YAML 1.1 takes for text, and whose keys are
+    named once: of two values the first one would be lost.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuses a key that is there twice. Raises: yaml.MarkedYAMLError."""
+        seen: dict[str, yaml.Node] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGED:
+                continue
+            if (first := seen.setdefault(key.value, key)) is not key:
+                raise yaml.MarkedYAMLError(
+                    f"{key.value} is there twice",
+                    first.start_mark,
+                    "expected one value; leave one of them out",
+                    key.start_mark,
+                )
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -49,6 +78,8 @@ def read_yaml(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(
             f"config {path}: no such file; give a YAML file (tandem init PATH writes one of a run)"
         ) from err
+    except IsADirectoryError as err:
+        raise ConfigError(f"config {path}: is a folder; give the YAML file in it") from err
     except Exception as err:  # clients of remote storage have errors of their own
         raise ConfigError(f"config {path}: can't be read: {err}") from err
     raw = parse_yaml(text, path)
@@ -63,7 +94,8 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     except yaml.YAMLError as err:
         raise ConfigError(f"config {source}: not YAML: {err}") from err
     if not isinstance(raw, dict):
-        raise ConfigError(f"config {source}: expected keys and values, got {type(raw).__name__}")
+        kind = type(raw).__name__
+        raise ConfigError(f"config {source}: expected keys and values, got {KINDS.get(kind, kind)}")
     return raw
 
 
@@ -76,7 +108,7 @@ def override_all(values: dict[str, Any], overrides: Sequence[str]) -> None:
 def _override(values: dict[str, Any], override: str) -> None:
     """Sets one dotted key; a value that is there, also a whole section, is replaced."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise ConfigError(
             f"override {override!r}: expected key=value, e.g. seed=1 or data.optimizer.lr=1e-3"
         )

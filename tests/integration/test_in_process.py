@@ -160,6 +160,17 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_run_goes_on(
     assert resumed.summary["digest"] == whole.summary["digest"]
 
 
+def test_a_second_ctrl_c_ends_the_run_at_once_as_interrupted(workplace: Path) -> None:
+    def twice(row: Row) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    config = load_config(str(workplace / "tiny.yaml"), ["name=twice"])
+    with pytest.raises(KeyboardInterrupt, match=r"tandem resume .*twice --in-process goes on"):
+        run_in_process(config, on_evaluation=twice)
+    assert look(RunDir(config.run_url)).state == "interrupted"
+
+
 def test_what_a_trainer_raises_ends_the_run_as_it_is_with_its_traceback_and_its_cause_is_kept(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

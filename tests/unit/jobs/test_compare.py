@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.settings.run import DATA
-from actors.wire import ConfigError
+from actors.wire import ConfigError, StorageError
 from jobs.compare import (
     Run,
     best_of,
@@ -26,6 +26,7 @@ from orchestrator.run_dir.parquet import to_parquet
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.run_status import RunStatus
 from orchestrator.settings.file_names import CONFIG, EVALUATIONS, METRICS, SUMMARY
+from tests.unit.away import away
 from tests.unit.orchestrator.scripted import a_config, a_report, an_evaluation, finish
 
 
@@ -113,8 +114,20 @@ def test_a_run_that_has_only_just_begun_has_no_figures(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_there_is_shown_as_missing(two: tuple[str, str], tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
-    assert [run["status"] for run in as_json(*two, gone)["runs"]][2] == "missing"
-    assert f"{gone}: no such run" in shown(*two, gone)
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(ConfigError, match=f"{gone}: no such run"):
+        run_compare([*two, gone], console, True)
+    found = json.loads(console.file.getvalue())  # type: ignore[attr-defined]
+    assert [run["status"] for run in found["runs"]] == ["finished", "finished", "missing"]
+    assert set(found["best"]) == {"heldout.own_loss"}
+
+
+def test_a_run_whose_storage_is_away_is_no_wrong_input(two: tuple[str, str]) -> None:
+    with (
+        away(ConnectionError("refused")),
+        pytest.raises(StorageError, match=r"not compared: away://b/c: .*refused"),
+    ):
+        run_compare([*two, "away://b/c"], Console(quiet=True), False)
 
 
 def test_a_damaged_summary_is_said_to_be_one(tmp_path: Path) -> None:
@@ -130,7 +143,7 @@ def test_storage_that_is_not_known_is_unreadable() -> None:
 
 
 def test_no_run_at_all_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no run in"):
+    with pytest.raises(ConfigError, match=r"a: no such run; .*b: no such run"):
         run_compare([str(tmp_path / "a"), str(tmp_path / "b")], Console(quiet=True), False)
 
 

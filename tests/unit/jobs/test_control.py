@@ -132,13 +132,19 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
         lambda console: run_resume(str(tmp_path), [], console),
         lambda console: run_status(str(tmp_path), console, False, False),
     ):
-        with pytest.raises(ConfigError, match=r"no run \(config.yaml is missing\)"):
+        with pytest.raises(ConfigError, match=r"no run \(config.yaml is missing\); runs under"):
             work(Console(quiet=True))
+
+
+def test_a_mistyped_run_is_named(running: RunDir) -> None:
+    mistyped = f"{running.url}s"
+    with pytest.raises(ConfigError, match=rf"did you mean {running.url}\?"):
+        run_resume(mistyped, [], Console(quiet=True))
 
 
 def test_a_renamed_run_is_not_resumed(running: RunDir, tmp_path: Path) -> None:
     Path(running.url).rename(tmp_path / "other")
-    with pytest.raises(ConfigError, match=r"is named run in its config\.yaml"):
+    with pytest.raises(ConfigError, match=r"is named run in .*call the directory run"):
         run_resume(str(tmp_path / "other"), [], Console(quiet=True))
 
 

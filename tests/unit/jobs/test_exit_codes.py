@@ -10,11 +10,19 @@ from pathlib import Path
 import fsspec
 import pytest
 import ray
+import typer
 from typer.testing import CliRunner
 
 from actors.wire import CheckpointError, ConfigError, StorageError
 from jobs.cli import app
-from jobs.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, STORAGE_AWAY, UNREFLECTED
+from jobs.exit_codes import (
+    BAD_INPUT,
+    FAILED,
+    INTERRUPTED,
+    STORAGE_AWAY,
+    UNREFLECTED,
+    exit_codes,
+)
 from orchestrator.errors import GroupFailedError, as_group_error
 from orchestrator.in_process.host_store import HostStore
 from orchestrator.loop.recovery import Failure, refuse_restart
@@ -203,3 +211,13 @@ def test_a_storage_error_is_not_the_users_mistake() -> None:
     assert not issubclass(StorageError, ConfigError)
     assert not issubclass(StorageError, ValueError)
     assert STORAGE_AWAY not in (0, FAILED, BAD_INPUT, UNREFLECTED, INTERRUPTED)
+
+
+@pytest.mark.parametrize("said", ["", "ended at once by a second signal; it goes on"])
+def test_an_interrupted_command_says_what_is_left_of_its_work(
+    said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as raised, exit_codes():
+        raise KeyboardInterrupt(said)
+    assert raised.value.exit_code == INTERRUPTED
+    assert capsys.readouterr().err.strip() == said

@@ -29,8 +29,15 @@ def test_a_second_signal_ends_the_wait_at_once() -> None:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"^ended at once by a second signal"):
         twice()
+
+
+def test_a_run_that_is_ended_at_once_says_how_to_go_on() -> None:
+    with stop_signals("tandem resume runs/one"):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt, match=r"signal; tandem resume runs/one goes on"):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_the_handlers_from_before_are_back_afterwards() -> None:

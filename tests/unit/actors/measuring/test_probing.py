@@ -123,6 +123,12 @@ def test_one_prompt_may_end_before_the_others() -> None:
     assert [t.tokens for t in told] == [(), (1, 2), (2,)]
 
 
+def test_any_of_several_marks_ends_a_continuation() -> None:
+    pair = bigram_pair(followed_by(8, (0, 1), (1, 2), (2, MARK), (5, 6), (6, 7)), torch.zeros(8, 8))
+    told = decode_greedily(pair, "own", [[5], [0]], {MARK, 7})
+    assert [t.tokens for t in told] == [(6,), (1, 2)]
+
+
 def test_told_tokens_come_with_their_probability_and_lambda() -> None:
     data, memory = followed_by(4, (0, 1), (1, 3)), torch.zeros(4, 4)
     told = decode_greedily(bigram_pair(data, memory, mixing_logit=0.0), "help", [[0]], stop=3)[0]

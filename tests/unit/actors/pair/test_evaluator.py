@@ -10,14 +10,20 @@ from actors.corpus.corpus import train_tokenizer
 from actors.corpus.general_text import SAMPLE, general_corpus
 from actors.layers.batch import to_batch
 from actors.layers.data_layer import DataLayer
+from actors.layers.pair import Pair
 from actors.measuring.heldout import general_figures, heldout_figures
-from actors.measuring.probing import answers_right
+from actors.measuring.probing import Decoded, answers_right
+from actors.measuring.voices import Voice
+from actors.pair import evaluator as evaluator_module
 from actors.pair.evaluator import Evaluator
+from actors.settings.corpus import CorpusSpec
 from actors.settings.run import RunSpec
 from actors.snapshots import snapshot
 from actors.snapshots.flat_parameters import ByteArray
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import Evaluation, SnapshotError
+from tests.unit.actors.chats import chat_tokenizer, talks
+from tests.unit.actors.sources.test_file_source import write_rows
 from tests.unit.actors.tiny import Exchange, numbered_lines, run_spec, write_text
 
 
@@ -124,6 +130,32 @@ def test_plain_text_is_evaluated_without_probes(tmp_path: Path) -> None:
     assert (said.accuracy, said.accuracy_seen, said.num_probes) == ({}, {}, 0)
     assert said.figures["own_loss"] > 0
     assert len(said.answers) == 5
+
+
+def test_a_sample_of_a_chat_is_answered_up_to_the_end_of_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "chats.jsonl", talks(60))
+    tokenizer = chat_tokenizer(tmp_path / "tokenizer")
+    corpus = {"paths": [str(tmp_path / "chats.jsonl")], "messages_column": "messages"}
+    spec = run_spec(
+        CorpusSpec.model_validate({**corpus, "window": 32, "block_bytes": 512}),
+        tokenizer={"pretrained": str(tmp_path / "tokenizer")},
+    )
+    asked: list[object] = []
+
+    def decode(
+        pair: Pair, voice: Voice, prompts: list[list[int]], stop: object, **_: int
+    ) -> list[Decoded]:
+        asked.append(stop)
+        return [Decoded((), (), ()) for _ in prompts]
+
+    monkeypatch.setattr(evaluator_module, "decode_greedily", decode)
+    said = Evaluator(spec, tokenizer.to_json()).measure((0, 0), final=True)
+    assert [answer.expected[:6] for answer in said.answers] == ["It is "] * len(said.answers)
+    assert not any("<|im_end|>" in answer.expected for answer in said.answers)
+    assert asked == [tokenizer.ends] * 3
+    assert len(tokenizer.ends) == 2
 
 
 def test_evaluating_twice_says_the_same(

@@ -196,3 +196,20 @@ def test_a_template_that_can_be_read_is_left_as_it_is(template: str) -> None:
 def test_a_template_that_is_none_is_refused_with_its_line() -> None:
     with pytest.raises(TemplateSyntaxError, match=r"'endfor'"):
         checked_template("{% for m in messages %}\n{{ m }}")
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [(CHATML, ["<|im_end|>", "</s>"]), (INST, ["</s>"]), (None, ["</s>"])],
+)
+def test_an_answer_ends_where_the_turn_or_the_document_does(
+    tmp_path: Path, template: str | None, ends: list[str]
+) -> None:
+    tokenizer = chat_tokenizer(tmp_path, template)
+    again = Tokenizer.from_json(tokenizer.to_json())
+    assert again.ends == {theirs(tmp_path).convert_tokens_to_ids(end) for end in ends}
+
+
+def test_an_answer_of_a_trained_tokenizer_ends_with_its_mark() -> None:
+    tokenizer = Tokenizer.train(["a text"], 300)
+    assert tokenizer.ends == {tokenizer.end}

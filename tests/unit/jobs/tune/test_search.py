@@ -9,6 +9,7 @@ import yaml
 from actors.settings.fields import Mark, marked_keys, settings_of
 from actors.wire import ConfigError
 from jobs.tune.search import Search, SearchSpec, load_search
+from orchestrator.settings.config import load_config
 
 SHIPPED = Path(__file__).parents[4] / "jobs" / "configs" / "search.yaml"
 OWN = {"losses.own": {"uniform": [0.2, 0.9]}}
@@ -31,6 +32,14 @@ def test_a_search_varies_its_base_by_dotted_names(tmp_path: Path) -> None:
     config = found.config({"losses.own": 0.25}, name="t1")
     assert (config.losses.own, config.name) == (0.25, "t1")
     assert found.base.losses.own != 0.25
+
+
+def test_a_search_and_a_run_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    search(tmp_path)
+    with pytest.raises(ConfigError, match=r"the config of a run, .* tandem train"):
+        load_search(str(tmp_path / "base.yaml"))
+    with pytest.raises(ConfigError, match=r"the file of a search, .* tandem tune"):
+        load_config(str(tmp_path / "search.yaml"))
 
 
 def test_relative_paths_of_a_space_are_those_from_the_searchs_file(tmp_path: Path) -> None:

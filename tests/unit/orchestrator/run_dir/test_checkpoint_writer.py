@@ -74,6 +74,7 @@ def test_a_pair_that_cannot_be_written_is_a_warning_and_the_next_one_is_tried(
 
     def save(run_dir: RunDir, pair: PairCheckpoint, rows: SavedRows, store: ObjectStore) -> int:
         if pair.interval == 1:
+            run_dir.write(f"{checkpoints.folder(1)}/data-000.safetensors", b"half of it")
             tried.set()
             raise ConfigError("disk full")
         return real(run_dir, pair, rows, store)
@@ -88,6 +89,7 @@ def test_a_pair_that_cannot_be_written_is_a_warning_and_the_next_one_is_tried(
     assert len(warnings) == 1
     assert "checkpoint of interval 1 could not be written (disk full)" in warnings[0]
     assert checkpoints.intervals(run_dir) == [2]
+    assert run_dir.list_folders("checkpoints") == ["000002"]  # what was written of 1 takes no room
 
 
 def test_of_pairs_that_come_faster_than_they_are_written_the_newest_waits(
@@ -131,3 +133,12 @@ def test_storage_that_hangs_does_not_keep_a_run_from_ending(
     (warning,) = warnings
     assert "nothing was written for 0.05 s, so the newest checkpoint is given up" in warning
     assert "(the last one written: none)" in warning
+
+
+def test_a_run_that_goes_on_has_the_pair_that_it_goes_on_from(tmp_path: Path) -> None:
+    run_dir, warn = RunDir(str(tmp_path)), print
+    writer = CheckpointWriter(run_dir, CheckpointSpec(), warn, HostStore(), newest=7)
+    assert (writer.last_interval, writer.num_written) == (7, 0)
+    writer.write(a_pair(8), ROWS)
+    writer.close()
+    assert writer.last_interval == 8

@@ -52,6 +52,7 @@ def test_a_write_that_breaks_off_leaves_the_file_as_it_was(
     with pytest.raises(StorageError, match=r"summary.json: can't be written: .*No space left"):
         run_dir.write("summary.json", "second")
     assert run_dir.read("summary.json") == "first"
+    assert [*run_dir.list_files("")] == ["summary.json"]  # on a full disk leftovers would stay
 
 
 def test_json_is_readable_by_people_and_keeps_their_letters(run_dir: RunDir) -> None:

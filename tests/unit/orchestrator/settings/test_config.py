@@ -295,7 +295,8 @@ def test_a_file_that_is_not_yaml_is_named(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"), [("", "NoneType"), ("- a\n- b\n", "list"), ("word\n", "str")]
+    ("text", "kind"),
+    [("", "nothing"), ("- a\n- b\n", "a list"), ("word\n", "text"), ("7\n", "a number")],
 )
 def test_a_file_that_is_not_keys_and_values_is_refused(file: Path, text: str, kind: str) -> None:
     file.write_text(text)
@@ -308,7 +309,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_directory_in_place_of_a_file_is_named(tmp_path: Path) -> None:
-    assert f"config {tmp_path}: can't be read" in error_of(tmp_path)
+    assert f"config {tmp_path}: is a folder" in error_of(tmp_path)
 
 
 def test_a_file_that_is_not_utf8_is_named(file: Path) -> None:
