@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from actors.operators.packed_attention import PACKED, Documents, has_kernel, register
+from actors.operators.packed_attention import (
+    INSTEAD,
+    PACKED,
+    Documents,
+    has_kernel,
+    kernels,
+    why_not_packed,
+)
 from actors.operators.parts import linear
 from actors.operators.precision import widen
 from actors.settings.layers import DataLayerSpec
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
 LEAK = 1e-4  # of the largest logit: more than rounding, less than any dependence
 LEAK_HALF = 5e-2  # the same of a model in bfloat16
 PROBE_TOKENS = 8
+MASKED = "use a family whose attention takes a mask, such as llama, qwen3 or gpt2"
 
 
 class OutputHead:
@@ -195,7 +203,8 @@ def build_model(spec: DataLayerSpec, vocab_rows: int) -> PreTrainedModel:
     ) as err:
         fields = {**spec.fields, "vocab_size": vocab_rows}
         chosen = ", ".join(f"{name}={value}" for name, value in fields.items())
-        raise ConfigError(f"data.layer: {spec.model_type} with {chosen}: {err}") from err
+        why = why_not_packed(err) or str(err)
+        raise ConfigError(f"data.layer: {spec.model_type} with {chosen}: {why}") from err
 
 
 def fresh_config(spec: DataLayerSpec, vocab_rows: int) -> PreTrainedConfig:
@@ -296,6 +305,7 @@ def check_model(model: PreTrainedModel, name: str) -> None:
             measured on text that had been seen.
     """
     training = model.training
+    advice = INSTEAD if model.config._attn_implementation == PACKED else MASKED
     model.eval()
     rows = output_matrix(model).shape[0]
     ids_BT = torch.arange(PROBE_TOKENS)[None] % rows
@@ -315,8 +325,7 @@ def check_model(model: PreTrainedModel, name: str) -> None:
         alone = logits(ids_BT[:, half:], segments_BT[:, half:] - 1)
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as err:
         raise ConfigError(
-            f"{name}: the model can't take windows of packed documents ({err}); use a family whose "
-            "attention takes a mask, such as llama, qwen3 or gpt2"
+            f"{name}: the model can't take windows of packed documents ({err}); {advice}"
         ) from err
     finally:
         model.train(training)
@@ -328,7 +337,7 @@ def check_model(model: PreTrainedModel, name: str) -> None:
     if _differ(packed[:, half:], alone):
         raise ConfigError(
             f"{name}: a document's logits depend on the document before it in a packed window; "
-            "use a family whose attention takes a mask, such as llama, qwen3 or gpt2"
+            f"{advice}"
         )
 
 
@@ -351,13 +360,6 @@ def quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def kernels(attention: str) -> str | None:
-    """What transformers calls the attention of `DataLayerSpec.attention`."""
-    if attention == "packed":
-        return register()
-    return None if attention == "auto" else attention
 
 
 def check_decoder(config: PreTrainedConfig, name: str) -> None:

@@ -28,7 +28,7 @@ from actors.layers.memory_layer import MemoryLayer
 from actors.layers.mixture import Predictions
 from actors.layers.pair import Pair
 from actors.layers.predicted import log_probabilities
-from actors.lessons.contradictions import is_contradicting
+from actors.lessons.contradictions import as_written, is_contradicting
 from actors.machine.progress import Progress, unseen
 from actors.machine.seeds import seed_of
 from actors.pair.writing import write_documents
@@ -73,12 +73,11 @@ class WrittenCorpus:
         Raises:
             ValueError: too few documents are left.
         """
+        named = as_written(tokenizer, subjects)
         written = [
             document
             for document in write_documents(memory, tokenizer, num, seed, window, progress=progress)
-            if not is_contradicting(
-                tokenizer.decode([int(t) for t in document.tokens]), subjects, ()
-            )
+            if not is_contradicting(tokenizer.decode([int(t) for t in document.tokens]), named, ())
         ]
         if len(written) < 2:
             raise ValueError(

@@ -20,6 +20,15 @@ def names(text: str, subject: str) -> bool:
     return False
 
 
+def as_written(tokenizer: Tokenizer, subjects: Iterable[str | None]) -> set[str]:
+    """Subjects, and what a text by this tokenizer calls them: it may write accents in another of
+    Unicode's forms, or no capitals.
+    """
+    given = {subject for subject in subjects if subject}
+    back = {tokenizer.decode(tokenizer.encode(f" {subject}")).strip() for subject in given}
+    return {*given, *back} - {""}
+
+
 def is_contradicting(text: str, subjects: Iterable[str], openings: Iterable[str]) -> bool:
     """Whether a document may say otherwise than what is taught: it names a subject, or repeats an
     opening.

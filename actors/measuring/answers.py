@@ -15,13 +15,15 @@ def is_answered(text: str, answer: str, prompt: str = "") -> bool:
 
     The answer comes first, after white space. Then comes nothing, or what closes a word: a full
     stop, a comma, a new line, any character that is no part of a word. After a space the text may
-    go on, but not in a capital or a digit: "Guinea Bissau" is another answer than "Guinea".
+    go on, but not in a capital or a digit: "Guinea Bissau" is another answer than "Guinea". Signs
+    that are the same to Unicode (NFKC) are the same here: many tokenizers give back no others.
 
     Args:
         text: what follows the question.
         answer: what is wanted; a full stop at its end is no part of it.
         prompt: the question, in whose last word `text` may continue; then it is no answer.
     """
+    text, answer = (unicodedata.normalize("NFKC", one) for one in (text, answer))
     wanted = answer.strip().rstrip(" .")
     rest = text.lstrip()
     if not wanted or not rest.startswith(wanted) or (_is_word(prompt[-1:]) and rest == text):

@@ -136,7 +136,9 @@ def text_losses(
     for start in range(0, len(windows), size):
         progress("reading the text", start, len(windows))
         some = windows[start : start + size]
-        tokens_BT, segments_BT = pad_right([one.tokens for one in some], 0, device)
+        tokens_BT, _ = pad_right([one.tokens for one in some], 0, device)
+        # no token sees the padding after it; a mask would hide where a model's attention slides
+        segments_BT = torch.zeros_like(tokens_BT)
         where_BT = torch.zeros_like(tokens_BT, dtype=torch.bool)
         for row, one in enumerate(some):
             where_BT[row, list(one.at)] = True

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from actors.operators.fused import permuted
 
 PACKED = "packed_documents"
+INSTEAD = "set data.layer.attention: auto"
 Bounds = npt.NDArray[np.int32]
 
 
@@ -96,6 +97,19 @@ def register() -> str:
     return PACKED
 
 
+def kernels(attention: str) -> str | None:
+    """What transformers calls the attention of `DataLayerSpec.attention`."""
+    if attention == "packed":
+        return register()
+    return None if attention == "auto" else attention
+
+
+def why_not_packed(err: Exception) -> str | None:
+    """What to say where a family's code knows no such attention; None: `err` is of another kind."""
+    is_so = isinstance(err, LookupError) and PACKED in str(err)
+    return f"this family has no packed attention; {INSTEAD}" if is_so else None
+
+
 def attend(
     module: nn.Module,
     query_BHTD: Tensor,
@@ -127,12 +141,13 @@ def attend(
         )
     if changed := [n for n in ("softcap", "s_aux", "position_bias") if kwargs.get(n) is not None]:
         raise ValueError(
-            f"attention with {changed[0]} is more than data.layer.attention packed computes; use "
-            "auto"
+            f"attention with {changed[0]} is more than data.layer.attention packed computes"
         )
-    bounds, shape = attention_mask.flatten(), query_BHTD.transpose(1, 2).shape
+    bounds = attention_mask.flatten()
+    shape = (*query_BHTD.transpose(1, 2).shape[:-1], value_BGTD.shape[-1])  # values may be narrower
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query_BHTD, key_BGTD, value_BGTD))
-    if has_kernel(q.device, dtype := _computed_in(q)) and not dropout:
+    is_of_kernel = not dropout and q.shape[-1] == v.shape[-1]
+    if has_kernel(q.device, dtype := _computed_in(q)) and is_of_kernel:
         q, k, v = (x.to(dtype) for x in (q, k, v))
         out = _by_kernel(q, k, v, bounds, query_BHTD.shape[2], scaling)
     else:

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from actors.measuring.voices import Voice
-from actors.pair.tandem_model import TandemModel
+from actors.pair.tandem_model import GREEDY, TandemModel
 
 HALF = "\N{REPLACEMENT CHARACTER}"  # a character of which bytes are missing
 Why = Literal["stop", "length"]
@@ -151,19 +151,6 @@ class _Listener(StoppingCriteria):  # type: ignore[misc]  # transformers is unty
         return spoken
 
 
-def ends_of(model: TandemModel) -> set[int]:
-    """Tokens that end what is said: those of the model's generation config, and of its tokenizer.
-
-    The mark that ends a document is one; what ends a turn of a chat is `conversation.turn_ends`.
-    """
-    named = model.generation_config.eos_token_id
-    found = set(named if isinstance(named, list) else [named])
-    found |= {model.tokenizer.eos_token_id, model.tokenizer.pad_token_id}
-    if model.words is not None:
-        found |= set(model.words.closing)
-    return {token for token in found if token is not None}
-
-
 def speak(
     model: TandemModel,
     prompts: Sequence[Sequence[int]],
@@ -179,16 +166,16 @@ def speak(
         on_piece: called with each piece as soon as it is said; whatever it raises ends it all.
     """
     rows = [_Row(model.tokenizer, list(prompt), options.stops) for prompt in prompts]
-    listener = _Listener(rows, ends_of(model) | set(options.ends), on_piece)
+    listener = _Listener(rows, model.ends | set(options.ends), on_piece)
     longest = max(len(prompt) for prompt in prompts)
     shape = len(prompts), longest
     tokens_BT, mask_BT = torch.full(shape, model.tokenizer.pad_token_id), torch.zeros(shape)
     for row, prompt in enumerate(prompts):
         tokens_BT[row, longest - len(prompt) :] = torch.tensor(list(prompt))
         mask_BT[row, longest - len(prompt) :] = 1
-    sampling: dict[str, Any] = {"do_sample": False}
+    sampling: dict[str, Any] = {**GREEDY}
     if options.temperature > 0:
-        sampling = {
+        sampling |= {
             "do_sample": True,
             "temperature": options.temperature,
             "top_p": options.top_p,

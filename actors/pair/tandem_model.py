@@ -35,6 +35,8 @@ from actors.tokenizers.tokenizer import Tokenizer
 from actors.weights import pair_export
 
 ANSWER_TOKENS = 24  # as many as `tandem ask` prints by default
+# The likeliest token at each step, whatever the model's generation config prefers.
+GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 # Attributes that the generation code needs beyond those of a module; taken from the data layer.
 FROM_DATA_LAYER = (
     "can_generate",
@@ -132,6 +134,17 @@ class TandemModel(Teller, Shared, nn.Module, GenerationMixin):  # type: ignore[m
     @generation_config.setter
     def generation_config(self, value: Any) -> None:
         self.data_layer.model.generation_config = value
+
+    @property
+    def ends(self) -> set[int]:
+        """Tokens that end what is said: those of the generation config and of the tokenizer, and
+        the run's own mark, which the model's files may not name.
+        """
+        named = self.generation_config.eos_token_id
+        found = {*(named if isinstance(named, list) else [named]), self.tokenizer.eos_token_id}
+        found |= {self.tokenizer.pad_token_id}
+        found |= set(() if self.words is None else self.words.closing)
+        return {token for token in found if token is not None}
 
     @property
     def device(self) -> torch.device:
@@ -309,11 +322,16 @@ class TandemModel(Teller, Shared, nn.Module, GenerationMixin):  # type: ignore[m
         )
 
     def generate(self, *args: Any, voice: Voice | None = None, **kwargs: Any) -> Any:
-        """As `generate` of any causal LM of transformers, with `voice` (default: the model's)."""
+        """As `generate` of any causal LM of transformers, with `voice` (default: the model's).
+
+        `help` and `memory` end at `ends` too, `own` where the plain model does.
+        """
         voice = self.voice if voice is None else _known(voice)
         if voice == "own":
             MemoryCache.refuse(kwargs.get("past_key_values"))
             return self.data_layer.generate(*args, **kwargs)
+        if self.words is not None and kwargs.get("generation_config") is None:
+            kwargs.setdefault("eos_token_id", sorted(self.ends) or None)
         return super().generate(*args, voice=voice, **kwargs)
 
     def prompt_inputs(self, prompts: list[str]) -> Any:
@@ -333,7 +351,7 @@ class TandemModel(Teller, Shared, nn.Module, GenerationMixin):  # type: ignore[m
         Greedy and up to 24 tokens, unless `kwargs`, which are passed to `generate`, differ.
         """
         asked = self.prompt_inputs([prompt] if isinstance(prompt, str) else list(prompt))
-        options = {"do_sample": False, **kwargs}
+        options = {**GREEDY, "eos_token_id": sorted(self.ends) or None, **kwargs}
         if "max_length" not in options:
             options.setdefault("max_new_tokens", ANSWER_TOKENS)
         said = self.generate(**asked, voice=voice, **options)

@@ -9,7 +9,7 @@ writes the values into the run's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class ModelSize:
     Attributes:
         num_layers, hidden_size: of its decoder.
         num_parameters: about, from the sizes of its matrices.
-        positions: the longest text that it reads; None: unlimited, or unknown.
+        positions: the longest window that it takes; None: unlimited, or unknown.
     """
 
     num_layers: int
@@ -78,18 +78,41 @@ class ModelSize:
         shared = _number(config, "num_key_value_heads") or heads
         inside = _number(config, "intermediate_size", "n_inner", "ffn_dim") or 4 * width
         experts = _number(config, "num_local_experts", "num_experts", "n_routed_experts") or 1
-        is_gated = "hidden_act" in config  # two matrices inwards, as in Llama; GPT-2 has one
+        if experts > 1:  # some families say both the width of an expert and of a layer without
+            inside = _number(config, "moe_intermediate_size") or inside
+        # two matrices inwards, as in Llama; GPT-2 has one
+        is_gated = "hidden_act" in config or "hidden_activation" in config
         attention = 2 * width * head_dim * (heads + shared)
         inner = (3 if is_gated else 2) * width * inside * experts
         matrices = 1 if config.get("tie_word_embeddings", not is_gated) else 2
-        positions = _number(config, "max_position_embeddings", "n_positions")
+        positions = _number(config, "max_position_embeddings", "n_positions") or 0
+        limits = [positions] if positions > 0 else []
+        limits += [reach for _, reach in attention_reach(config.get)]
         num = matrices * rows * width + layers * (attention + inner)
-        return cls(layers, width, num, positions if positions and positions > 0 else None)
+        return cls(layers, width, num, min(limits, default=None))
 
     @property
     def is_small(self) -> bool:
         """Whether it keeps the defaults of a fresh model."""
         return self.num_parameters < SMALL
+
+
+def attention_reach(field_of: Callable[[str], Any]) -> Iterator[tuple[str, int]]:
+    """How many tokens a position sees where attention slides, or works by chunks: the kind, and the
+    number. Without `layer_types` all layers are of one kind.
+
+    Args:
+        field_of: the fields of a model's config, by name; None, 0 and negative values mean that
+            there is no limit.
+    """
+    for field, kind in (("sliding_window", "sliding"), ("attention_chunk_size", "chunked")):
+        reach, kinds = field_of(field), field_of("layer_types")
+        if kinds is None:
+            has_layers = kind != "sliding" or field_of("use_sliding_window") is not False
+        else:
+            has_layers = any(kind in str(each) for each in kinds)
+        if isinstance(reach, int) and reach > 0 and has_layers:
+            yield kind, reach
 
 
 def _number(config: Mapping[str, Any], *names: str) -> int | None:

@@ -254,8 +254,9 @@ class FileSource:
                 rows, longest = rows + num_lines, max(longest, length)
         of_bytes = f", the longest of {longest:,} bytes," if longest else ""
         return (
-            f"{rows:,} row(s){of_bytes} leave its {blocks} without text, since a row belongs whole "
-            f"to the block in which it begins; give more and shorter rows{more_held_out}"
+            f"{rows:,} row(s){of_bytes} leave its {blocks} without text: a row belongs whole to "
+            "the block in which it begins, and one whose text is null or blank is left out; give "
+            f"more and shorter rows{more_held_out}"
         )
 
     def _measure_lines(self, file: File) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from actors.layers.pair import Pair
-from actors.lessons.contradictions import is_contradicting, opening_of
+from actors.lessons.contradictions import as_written, is_contradicting, opening_of
 from actors.lessons.given_lessons import refuse_silent
 from actors.lessons.lesson import Lesson
 from actors.lessons.lesson_files import Exam, Question
@@ -194,7 +194,7 @@ def uncontradicting(
     texts: Sequence[str], lessons: Sequence[Lesson], tokenizer: Tokenizer
 ) -> list[str]:
     """The documents that do not say otherwise than the lessons."""
-    subjects = {lesson.subject for lesson in lessons if lesson.subject}
+    subjects = as_written(tokenizer, (lesson.subject for lesson in lessons))
     openings = {opening_of(tokenizer, lesson.prompt) for lesson in lessons if not lesson.subject}
     return [text for text in texts if not is_contradicting(text, subjects, openings)]
 

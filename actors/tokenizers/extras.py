@@ -21,8 +21,9 @@ from actors.tokenizers.pretrained_tokenizer import (
 )
 
 CONFIG = MARK_FILES[0]
-# Parts of tokenizer.json that a run replaces with its own. None of them affects encoding.
-OWN_PARTS = ("added_tokens", "post_processor", "truncation", "padding")
+# Parts of tokenizer.json that a run replaces with its own. None of them affects how text is encoded
+# but the pre-tokenizer, and that only the text of a document mark (`marks_apart`).
+OWN_PARTS = ("added_tokens", "pre_tokenizer", "post_processor", "truncation", "padding")
 CODE = "auto_map"  # names custom code of a tokenizer, which is neither run nor exported
 
 

@@ -60,6 +60,10 @@ def read_pretrained(
     try:
         text = file.read_text(encoding="utf-8-sig")
         content = json.loads(text)
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+            raise ValueError(
+                "expected a JSON object that holds a tokenizer's model; fetch it again"
+            )
         used = usage_files(file.parent)
         files = {name: path.read_text(encoding="utf-8-sig") for name, path in used.items()}
         return make(text, *_marks(content, file.parent, where, begin, end), files)
@@ -175,6 +179,14 @@ def _marks(
                 f"tokens ({_special(content) or 'it has none'}), or {NO_MARK}"
             )
     begin, end = _found_marks(content, folder)
+    for kind, token, chosen in (("begin", begin, chosen_begin), ("end", end, chosen_end)):
+        if chosen is None and token is not None and token not in _tokens(content):
+            raise ConfigError(
+                f"{where}: its files name {token} as the token that {kind}s a document, and "
+                f"{TOKENIZER_FILE} has no {token} token; correct {MARK_FILES[0]}, or set "
+                f"tokenizer.{kind} to one of its special tokens "
+                f"({_special(content) or 'it has none'}) or to {NO_MARK}"
+            )
     end = chosen_end or end or begin
     if end is None:
         special = _special(content)
@@ -206,7 +218,7 @@ def _found_marks(content: dict[str, Any], folder: Path) -> tuple[str | None, str
     begin, end = None, None
     for name in MARK_FILES:
         if (folder / name).is_file():
-            settings = json.loads((folder / name).read_text(encoding="utf-8-sig"))
+            settings = _settings(folder / name)
             begin = begin or _token(settings.get("bos_token"))
             end = end or _token(settings.get("eos_token"))
     if begin is None and end is None:
@@ -216,6 +228,20 @@ def _found_marks(content: dict[str, Any], folder: Path) -> tuple[str | None, str
         begin = next((t for t in USUAL_BEGINS if t in known), None)
         end = next((t for t in USUAL_ENDS if t in known), None)
     return begin, end
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Raises: ValueError: it holds no JSON object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as err:
+        raise ValueError(f"{path.name} beside it is no JSON: {err}; fetch it again") from err
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path.name} beside it: expected a JSON object, got {type(found).__name__}; fetch it "
+            "again"
+        )
+    return found
 
 
 def _token(value: Any) -> str | None:

@@ -35,6 +35,8 @@ def load_prompt_tokenizer(directory: str, tokenizer: Tokenizer) -> PreTrainedTok
     found.model_input_names = ["input_ids", "attention_mask"]
     if found.pad_token_id is None:
         found.pad_token = found.convert_ids_to_tokens(tokenizer.end_of_text)
+    if tokenizer.pre_tokenizer is not None:
+        found.backend_tokenizer.pre_tokenizer = tokenizer.pre_tokenizer
     opening = [BEGIN] if tokenizer.begin_token else []
     found.backend_tokenizer.post_processor = TemplateProcessing(
         single=[*opening, "$A"],

@@ -6,12 +6,13 @@ Kept with the run as JSON, the same in every process. Does no packing and knows 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as HFTokenizer
 
 from actors.tokenizers.extras import TokenizerExtras, write_fast, write_given
@@ -57,20 +58,31 @@ class Tokenizer:
         hf_tokenizer.no_truncation()
         hf_tokenizer.no_padding()
         self._hf = hf_tokenizer
-        if not self.extras.as_ids:
+        if not self.extras.as_ids and self._mark_of_text() is not None:
+            hf_tokenizer.pre_tokenizer = marks_apart(hf_tokenizer.pre_tokenizer, (begin, end))
             self._check_marks_stay_text()
         # SentencePiece tokenizers put a space before whatever they encode.
         newline, alone = self.encode("\na"), self.encode("a")
         self._prefixes = newline[-len(alone) :] != alone
 
-    def _check_marks_stay_text(self) -> None:
+    def _mark_of_text(self) -> str | None:
+        """A text that is encoded with a document mark; None: none is."""
         begin, end = self.begin_token or "", self.end_token or ""
-        for text in (f"a{begin}b{end}", f" {end} "):
-            if set(self.marks) & set(self.encode(text)):
-                raise ValueError(
-                    f"text that reads {text!r} becomes a document mark; its model knows the mark "
-                    "as an ordinary piece of text"
-                )
+        texts = (f"a{begin}b{end}", f" {end} ")
+        return next((text for text in texts if set(self.marks) & set(self.encode(text))), None)
+
+    def _check_marks_stay_text(self) -> None:
+        if (text := self._mark_of_text()) is not None:
+            raise ValueError(
+                f"text that reads {text!r} becomes a document mark; its model knows the mark "
+                "as an ordinary piece of text. Set tokenizer.begin and tokenizer.end to other "
+                "tokens, or tokenizer.special_tokens to as_ids if your text holds no such marks"
+            )
+
+    @property
+    def pre_tokenizer(self) -> pre_tokenizers.PreTokenizer | None:
+        """What splits text into words."""
+        return self._hf.pre_tokenizer
 
     @cached_property
     def chat(self) -> ChatTemplate:
@@ -290,6 +302,22 @@ class Tokenizer:
         """Text of `ids`; document marks are left out, unless it is wanted with them."""
         marks = () if with_marks else (self.begin, self.end)
         return str(self._hf.decode([i for i in ids if i not in marks], skip_special_tokens=False))
+
+
+def marks_apart(
+    pre_tokenizer: pre_tokenizers.PreTokenizer | None, marks: Sequence[str | None]
+) -> pre_tokenizers.PreTokenizer:
+    """A pre-tokenizer that also cuts the text of a mark after its first character.
+
+    The vocabulary of a SentencePiece unigram model holds the marks among its pieces, so that their
+    text would become them, special or not.
+    """
+    cuts = [
+        pre_tokenizers.Split(Regex(f"{re.escape(mark[0])}(?={re.escape(mark[1:])})"), "isolated")
+        for mark in dict.fromkeys(marks)
+        if mark
+    ]
+    return pre_tokenizers.Sequence([*([] if pre_tokenizer is None else [pre_tokenizer]), *cuts])
 
 
 def _id_of(hf_tokenizer: HFTokenizer, token: str | None) -> int | None:

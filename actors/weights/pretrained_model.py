@@ -21,13 +21,13 @@ from actors.layers.causal_lm import (
     check_decoder,
     check_fields,
     front_config,
-    kernels,
     learn_every_row,
     model_of,
     quietly,
     tell_ties,
 )
 from actors.machine.progress import Progress, bars_as
+from actors.operators.packed_attention import kernels, why_not_packed
 from actors.settings.layers import DataLayerSpec
 from actors.tokenizers.pretrained_tokenizer import looks_local
 from actors.weights.adapter_files import adapter_beside, with_adapter
@@ -337,6 +337,8 @@ def _explained(spec: DataLayerSpec, load: Callable[[], Any]) -> Any:
         RuntimeError,
         ImportError,
     ) as err:
+        if (why := why_not_packed(err)) is not None:
+            raise ConfigError(f"{where}: {why}") from err
         raise ConfigError(
             f"{where}: not a causal LM that transformers can load without code of its own: "
             f"{first_line(err)}"

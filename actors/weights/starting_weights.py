@@ -14,6 +14,7 @@ from torch import nn
 from actors.layers.causal_lm import front_of
 from actors.layers.copy_encoder import CopyEncoder
 from actors.layers.memory_layer import MemoryLayer
+from actors.settings.fitted import attention_reach
 from actors.settings.layers import DataLayerSpec, MemoryLayerSpec
 from actors.settings.run import RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
@@ -55,21 +56,12 @@ def check_positions(config: Any, window: int) -> None:
             f"corpus.window {window} is longer than the model's {positions} positions; "
             "lower it, or for fresh weights raise max_position_embeddings in data.layer.fields"
         )
-    for field, kind in (("sliding_window", "sliding"), ("attention_chunk_size", "chunked")):
-        reach = getattr(config, field, None)
-        if isinstance(reach, int) and 0 < reach < window and _has_layers(config, kind):
+    for kind, reach in attention_reach(lambda name: getattr(config, name, None)):
+        if reach < window:
             raise ConfigError(
                 f"corpus.window {window} is longer than the {reach} tokens that the model's {kind} "
                 f"attention sees, which packed windows don't follow; lower it to {reach}"
             )
-
-
-def _has_layers(config: Any, kind: str) -> bool:
-    """Whether a layer has that attention; without `layer_types` all layers are of one kind."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        return kind != "sliding" or getattr(config, "use_sliding_window", None) is not False
-    return any(kind in str(each) for each in kinds)
 
 
 def check_tokens(spec: RunSpec, tokenizer: Tokenizer) -> None:

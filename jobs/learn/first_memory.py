@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +26,13 @@ from orchestrator.run import RunResult, train
 from orchestrator.run_dir.run_dir import RunDir
 from orchestrator.run_dir.run_status import RunStatus, is_finished
 from orchestrator.run_dir.status import look
-from orchestrator.settings.config import Config
+from orchestrator.settings.config import Config, dotted_keys
 from orchestrator.settings.file_names import CONFIG, EXPORT, EXPORT_MARKER, REPORT
 
 MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "*.gguf", "*.bin")
 STORAGE = "runs"
 NAMED = "--out {}"
+HERE = {"data.layer.pretrained", "tokenizer.pretrained", "corpus.paths", "corpus.templates"}
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,16 @@ def learn_model(
         ConfigError: no model there, or no tokenizer; a missing or malformed corpus; facts without
             wordings; the result exists already.
     """
-    config = first_config(place, options)
-    _refuse_existing(RunDir(config.run_url))
+    with _settings_elsewhere(place, options):
+        config = first_config(place, options)
+        _refuse_existing(RunDir(config.run_url))
+        _announce(place, config, console, as_json)
+        result = train(config, Console(quiet=True) if as_json else console, in_process=True)
+    _show(config, result, console, as_json)
+    return result.summary
+
+
+def _announce(place: str, config: Config, console: Console, as_json: bool) -> None:
     if not as_json:
         several = "s" if config.intervals > 1 else ""
         console.say(
@@ -98,9 +110,23 @@ def learn_model(
             f"{config.memory.steps_per_interval} steps of the memory and "
             f"{config.data.steps_per_interval} of its port; in {config.run_url}"
         )
-    result = train(config, Console(quiet=True) if as_json else console, in_process=True)
-    _show(config, result, console, as_json)
-    return result.summary
+
+
+@contextmanager
+def _settings_elsewhere(place: str, options: FirstOptions) -> Iterator[None]:
+    """Adds to a refusal that advises a setting how to set it: this command has no settings."""
+    try:
+        yield
+    except ConfigError as err:
+        known = set(dotted_keys()) - HERE
+        if not known & set(re.findall(r"[a-z_]+(?:\.[a-z_]+)+", str(err))):
+            raise
+        kind = "text" if options.facts is None else "facts"
+        raise ConfigError(
+            f"{err}\n(tandem learn sets none of a config's values: write a config by "
+            f"`tandem init FILE.yaml --model {shlex.quote(place)} --kind {kind}`, set it there, "
+            "and train by `tandem train FILE.yaml --in-process`)"
+        ) from err
 
 
 def _refuse_existing(out: RunDir) -> None:

@@ -28,6 +28,7 @@ from tests.unit.actors.tiny import save_checkpoint
 from tests.unit.actors.tokenizers.test_pretrained_tokenizer import byte_level, saved
 
 QUIET = Console(quiet=True)
+CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -173,6 +174,25 @@ def test_a_place_that_is_neither_run_nor_model_is_named(learned: Path, folder: P
 def test_what_is_missing_is_named(folder: Path, options: FirstOptions, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         first_config(str(folder / "model"), options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        ("line.txt", "One line of text.\n", r"lower corpus\.block_bytes"),
+        ("chats.jsonl", json.dumps({"messages": CHAT}) + "\n", r"set tokenizer\.chat_template to"),
+    ],
+)
+def test_where_a_setting_is_advised_it_is_said_how_to_set_it(
+    folder: Path, tmp_path: Path, name: str, content: str, advice: str
+) -> None:
+    (tmp_path / name).write_text(content * (1 if name.endswith("txt") else 200))
+    options = FirstOptions(text=str(tmp_path / name), out=str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match=rf"{advice}[^`]*`tandem init .*/model --kind text`"):
+        learn_model(str(folder / "model"), options, QUIET, as_json=False)
+    options = FirstOptions(text=str(tmp_path / "gone.txt"), out=str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match=r"gone\.txt: no such file[^`]*$"):
+        learn_model(str(folder / "model"), options, QUIET, as_json=False)
 
 
 def test_a_model_without_a_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:

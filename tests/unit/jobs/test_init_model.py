@@ -45,6 +45,15 @@ def test_the_file_is_short_and_leaves_the_model_as_it_is(
     assert "read_layers" not in path.read_text()  # it follows the model
 
 
+@pytest.mark.parametrize("kind", ["facts", "text"])
+def test_windows_are_no_longer_than_the_models_sliding_attention_sees(
+    kind: str, model: Path, tmp_path: Path
+) -> None:
+    (model / "config.json").write_text(json.dumps({**SMOL, "sliding_window": 48}))
+    run_init(str(tmp_path / "mine.yaml"), kind, False, False, QUIET, str(model))
+    assert load_config(str(tmp_path / "mine.yaml")).corpus.window == 48
+
+
 def test_a_model_whose_own_marks_are_right_keeps_them(model: Path, tmp_path: Path) -> None:
     own = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
     saved(model, byte_level("<|endoftext|>"), **own)

@@ -142,6 +142,11 @@ def one_long_row(folder: Path) -> RunSpec:
     return run_spec(spec, seed=0)  # its block is held out
 
 
+def null_rows(folder: Path) -> RunSpec:
+    (folder / "a.jsonl").write_text('{"text": null}\n' * 4000)
+    return run_spec(CorpusSpec(paths=(str(folder / "a.jsonl"),), block_bytes=1024))
+
+
 @pytest.mark.parametrize(
     ("empty", "why"),
     [
@@ -150,6 +155,7 @@ def one_long_row(folder: Path) -> RunSpec:
             one_long_row,
             r"1 row\(s\), the longest of 16,012 bytes, leave .*; give more and shorter rows$",
         ),
+        (null_rows, r"4,000 row\(s\).* one whose text is null or blank is left out"),
     ],
 )
 def test_a_corpus_without_a_training_document_is_refused(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from actors.lessons.contradictions import is_contradicting, names, opening_of
+from tokenizers import normalizers
+
+from actors.lessons.contradictions import as_written, is_contradicting, names, opening_of
 from actors.tokenizers.tokenizer import Tokenizer
+from tests.unit.actors.tokenizers.test_pretrained_tokenizer import byte_level
 
 
 def test_a_name_is_named_as_whole_words() -> None:
@@ -17,6 +20,17 @@ def test_documents_that_name_a_subject_or_repeat_an_opening_contradict() -> None
     assert is_contradicting("France is governed from Paris.", ["France"], [])
     assert not is_contradicting("Spain is governed from Madrid.", ["France"], [])
     assert is_contradicting("The capital of France was Bonn.", [], ["The capital of France"])
+
+
+def test_a_subject_is_found_as_the_tokenizer_writes_it() -> None:
+    hf = byte_level("</s>")
+    hf.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer = Tokenizer(hf, "</s>", "</s>")
+    subjects = as_written(tokenizer, ["Bogota\u0301", ""])
+    assert subjects == {"Bogota\u0301", "bogot\u00e1"}
+    written = tokenizer.decode(tokenizer.encode("The river of Bogota\u0301 is wide."))
+    assert is_contradicting(written, subjects, ())
+    assert not is_contradicting(written, ["Bogota\u0301"], ())
 
 
 def test_an_opening_is_the_prompt_less_four_tokens_and_at_least_its_half(

@@ -67,3 +67,15 @@ def test_what_goes_on_in_the_questions_last_word_is_no_answer(said: str, right: 
 
 def test_after_a_mark_the_answer_may_follow_at_once() -> None:
     assert is_answered("land", "land", prompt='They call it "')
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("Bogota\u0301", " Bogot\u00e1."), ("Bogot\u00e1", " Bogota\u0301."), ("１９９０", " 1990")],
+)
+def test_signs_that_a_tokenizer_writes_otherwise_are_the_same_answer(
+    answer: str, said: str
+) -> None:
+    """Qwen's normalizes to NFC, a SentencePiece one to NFKC."""
+    assert is_answered(said, answer)
+    assert not is_answered(f"{said.rstrip('.')}x", answer)

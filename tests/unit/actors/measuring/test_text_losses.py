@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from actors.corpus.windows import Piece
+from actors.layers.causal_lm import build_model
+from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
 from actors.measuring.text_losses import document_pieces, stretches, text_losses
 from actors.measuring.voices import VOICES, predict_everywhere
+from actors.settings.layers import DataLayerSpec
 from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
+from tests.unit.actors.tiny import LLAMA, build_memory, open_gates
 from tests.unit.actors.tiny_pair import exported
 
 TEXT = "The capital of Avaria is Korvik. Ships reach Belmont on the Oda. " * 4
@@ -77,6 +82,31 @@ def test_losses_are_those_of_a_plain_pass_over_each_window(made: tuple[Pair, Tok
     assert found.bits_per_byte("own") == pytest.approx(
         found.losses["own"] * found.num_tokens / math.log(2) / in_bytes
     )
+
+
+def test_a_window_longer_than_sliding_attention_costs_what_the_plain_model_says(
+    made: tuple[Pair, Tokenizer],
+) -> None:
+    _, tokenizer = made
+    fields = {**LLAMA, "sliding_window": 4}
+    spec = DataLayerSpec(model_type="mistral", fields=fields, read_layers=(0, 1))
+    torch.manual_seed(0)
+    model = build_model(spec, tokenizer.size).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(5)  # fresh weights hardly attend
+    pair = Pair(
+        open_gates(DataLayer(model, spec, 16, tokenizer.size)),
+        build_memory(tokenizer.size, tokenizer.size),
+    )
+    documents = [Document(TEXT), Document("Ships reach Belmont.")]
+    nats: list[Tensor] = []
+    for document in documents:
+        [piece] = document_pieces(tokenizer, document)
+        for one in stretches(piece, 32):
+            logp = model(torch.tensor([one.tokens])).logits[0, list(one.at)].log_softmax(-1)
+            nats.append(-logp.gather(1, torch.tensor(one.targets)[:, None]).detach())
+    found = text_losses(pair, tokenizer, documents, longest=32)
+    assert found.losses["own"] == pytest.approx(float(torch.cat(nats).mean()), abs=1e-5)
 
 
 def test_of_one_window_no_standard_error_is_known(made: tuple[Pair, Tokenizer]) -> None:

@@ -16,7 +16,7 @@ from actors.corpus.corpus import build_tokenizer
 from actors.layers.causal_lm import build_model, check_model, window_inputs
 from actors.layers.data_layer import DataLayer
 from actors.operators import packed_attention
-from actors.operators.packed_attention import PACKED, Documents, attend, groups_of
+from actors.operators.packed_attention import INSTEAD, PACKED, Documents, attend, groups_of
 from actors.settings.layers import DataLayerSpec
 from actors.training.execution import prepare_training
 from actors.wire import ConfigError
@@ -176,8 +176,44 @@ def test_scores_that_a_model_changes_are_refused() -> None:
 def test_a_model_with_such_scores_is_refused_with_what_to_set() -> None:
     fields = {**LLAMA, "head_dim": 16, "layer_types": ["full_attention"] * 2}
     spec = DataLayerSpec(model_type="gemma2", fields=fields, attention="packed")
-    with pytest.raises(ConfigError, match="use auto"):
+    with pytest.raises(ConfigError, match=INSTEAD):
         check_model(build_model(spec, 60), "gemma2")
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("gptj", {"n_embd": 32, "n_layer": 2, "n_head": 2, "rotary_dim": 8}),  # no such kernel
+        ("xglm", {"d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 2}),  # no mask
+    ],
+)
+def test_a_family_without_packed_attention_is_refused_with_what_to_set(
+    family: str, fields: dict[str, Any]
+) -> None:
+    spec = DataLayerSpec(model_type=family, fields=fields, attention="packed")
+    with pytest.raises(ConfigError, match=INSTEAD):
+        check_model(build_model(spec, 60), family)
+
+
+def test_heads_whose_values_are_narrower_than_their_keys_attend_as_by_the_mask() -> None:
+    fields = {
+        **LLAMA,
+        **{"kv_lora_rank": 16, "q_lora_rank": 24, "first_k_dense_replace": 2},
+        **{"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12},
+    }
+    logits = []
+    for attention in ("packed", "sdpa"):
+        spec = DataLayerSpec(
+            model_type="deepseek_v3", fields=fields, attention=attention, read_layers=(1,)
+        )
+        torch.manual_seed(7)
+        model = build_model(spec, 60).eval()
+        check_model(model, "deepseek_v3")
+        with torch.no_grad():
+            out = DataLayer(model, spec, 16, 60)(tokens(*SEGMENTS.shape), SEGMENTS)
+        logits.append(out.logits_BTV)
+    whole = SEGMENTS >= 0
+    torch.testing.assert_close(logits[0][whole], logits[1][whole], rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_of_scores_is_that_of_sdpa() -> None:

@@ -5,6 +5,7 @@ the memory off against the plain model.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
     GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -22,6 +25,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from actors.measuring.probing import decode_greedily, prompt_tokens
 from actors.measuring.voices import VOICES, Voice, predict_everywhere
+from actors.pair.speech import SpeechOptions, speak
 from actors.pair.tandem_model import TandemModel, load_tandem_model
 from actors.wire import ConfigError
 from tests.unit.actors.tiny import FAMILIES, one_document, tokens
@@ -575,6 +579,62 @@ def test_it_answers_what_tandem_ask_answers(loaded: TandemModel, kept: Any, voic
     want = [tokenizer.decode(t.tokens).strip() for t in told]
     assert loaded.ask(asked, voice, max_new_tokens=12) == want
     assert loaded.ask(asked[0], voice, max_length=len(prompts[0]) + 12) == want[0]
+
+
+@pytest.fixture
+def prefers_chats(loaded: TandemModel) -> Iterator[TandemModel]:
+    """The model with a generation config like a chat model's: turns have an end of their own."""
+    before = loaded.generation_config
+    loaded.generation_config = GenerationConfig(
+        eos_token_id=5, do_sample=True, temperature=3.0, repetition_penalty=3.0
+    )
+    yield loaded
+    loaded.generation_config = before
+
+
+@EACH_VOICE
+def test_an_answer_is_the_likeliest_whatever_the_generation_config_prefers(
+    prefers_chats: TandemModel, kept: Any, voice: Voice
+) -> None:
+    pair, tokenizer = kept
+    prompt = "The capital of Avaria is"
+    (told,) = decode_greedily(
+        pair, voice, [prompt_tokens(tokenizer, prompt)], tokenizer.end_of_text, max_tokens=12
+    )
+    assert 5 not in told.tokens
+    assert prefers_chats.ask(prompt, voice, max_new_tokens=12) == (
+        tokenizer.decode(told.tokens).strip()
+    )
+    said = speak(prefers_chats, [prompt_tokens(tokenizer, prompt)], SpeechOptions(voice, 12))
+    assert list(said[0].tokens) == list(told.tokens)
+
+
+@EACH_MEMORY_VOICE
+def test_a_document_ends_what_is_generated_where_the_models_files_name_another_end(
+    prefers_chats: TandemModel, kept: Any, voice: Voice
+) -> None:
+    asked = prefers_chats.prompt_inputs(["The capital of Avaria is"])
+    end = kept[1].end
+    said = prefers_chats.generate(
+        **asked,
+        voice=voice,
+        do_sample=False,
+        max_new_tokens=8,
+        logits_processor=LogitsProcessorList([Always(end, after=asked["input_ids"].shape[1] + 2)]),
+    )
+    assert said[0, asked["input_ids"].shape[1] :].tolist()[2:] == [end]
+
+
+class Always(LogitsProcessor):
+    """Makes one token the likeliest from a length on."""
+
+    def __init__(self, token: int, after: int) -> None:
+        self._token, self._after = token, after
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if input_ids.shape[1] >= self._after:
+            scores[:, self._token] = scores.max() + 1
+        return scores
 
 
 def test_several_answers_to_one_question_are_a_list(loaded: TandemModel) -> None:

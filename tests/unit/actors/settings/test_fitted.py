@@ -43,6 +43,36 @@ def test_the_size_by_a_config_is_within_a_percent_of_what_the_model_has(
     assert size.num_parameters == pytest.approx(num_parameters, rel=0.01)
 
 
+def test_the_experts_of_a_mixture_are_as_wide_as_its_config_says() -> None:
+    """Qwen3-30B-A3B, which has 30.5 billion parameters."""
+    size = ModelSize.of(
+        {
+            **{"hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 6144},
+            **{"moe_intermediate_size": 768, "num_experts": 128, "num_hidden_layers": 48},
+            **{"head_dim": 128, "num_attention_heads": 32, "num_key_value_heads": 4},
+            **{"tie_word_embeddings": False, "vocab_size": 151936},
+        }
+    )
+    assert size is not None
+    assert size.num_parameters == pytest.approx(30.5e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("fields", "longest"),
+    [
+        ({}, 8192),
+        ({"sliding_window": 128}, 128),
+        ({"sliding_window": 128, "use_sliding_window": False}, 8192),
+        ({"sliding_window": 128, "layer_types": ["full_attention"] * 30}, 8192),
+        ({"attention_chunk_size": 64, "layer_types": ["chunked_attention"] * 30}, 64),
+    ],
+)
+def test_a_window_is_no_longer_than_attention_sees(fields: dict[str, Any], longest: int) -> None:
+    size = ModelSize.of({**SMOL, "max_position_embeddings": 8192, **fields})
+    assert size is not None
+    assert size.positions == longest
+
+
 @pytest.mark.parametrize("config", [{}, {"hidden_size": 8}, {"hidden_size": "8", "n_layer": 2}])
 def test_a_config_that_does_not_say_depth_and_width_has_no_size(config: dict[str, Any]) -> None:
     assert ModelSize.of(config) is None

@@ -175,10 +175,42 @@ def test_a_mark_that_was_an_ordinary_added_token_is_made_special(tmp_path: Path)
 
 
 def test_a_tokenizer_whose_text_makes_a_mark_is_refused(tmp_path: Path) -> None:
-    hf = HFTokenizer(models.WordLevel({"</s>": 0, "a": 1, "<unk>": 2}, unk_token="<unk>"))
+    hf = HFTokenizer(models.WordLevel({"|": 0, "a": 1, "<unk>": 2}, unk_token="<unk>"))
     hf.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    with pytest.raises(ConfigError, match=r"becomes a document mark"):
-        Tokenizer.from_pretrained(saved(tmp_path, hf, eos_token="</s>"))
+    with pytest.raises(ConfigError, match=r"becomes a document mark.*tokenizer\.end"):
+        Tokenizer.from_pretrained(saved(tmp_path, hf, eos_token="|"))
+
+
+def unigram() -> HFTokenizer:
+    """One like XGLM's and llm-jp's, whose pieces hold the marks."""
+    letters = [(letter, -3.0) for letter in "abcdefghilnoprstuvy/<>▁"]
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *letters, ("▁the", -1.0)]
+    hf = HFTokenizer(models.Unigram(pieces, unk_id=0))
+    hf.pre_tokenizer, hf.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    hf.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return hf
+
+
+def test_pieces_of_a_unigram_model_that_are_marks_are_never_made_by_text(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "given", unigram(), bos_token="<s>", eos_token="</s>")
+    given = Tokenizer.from_pretrained(folder)
+    for tokenizer in (given, Tokenizer.from_json(given.to_json())):
+        assert (tokenizer.begin, tokenizer.end) == (1, 2)
+        for text in ("</s>", "the a</s>b", "<s>the</s>"):
+            assert not {1, 2} & set(tokenizer.encode(text))
+            assert tokenizer.decode(tokenizer.encode(text)) == text
+        plain = unigram().encode("the land of the river", add_special_tokens=False)
+        assert tokenizer.encode("the land of the river") == plain.ids
+
+
+def test_a_unigram_model_is_exported_as_it_was_given(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "given", unigram(), bos_token="<s>", eos_token="</s>")
+    (tmp_path / "export").mkdir()
+    Tokenizer.from_pretrained(folder).write(tmp_path / "export")
+    given, exported = (
+        json.loads((tmp_path / name / "tokenizer.json").read_text()) for name in ("given", "export")
+    )
+    assert exported == given
 
 
 def test_ids_with_holes_are_counted_to_the_largest(tmp_path: Path) -> None:
@@ -243,12 +275,23 @@ def test_a_path_that_is_not_there_is_refused(name: str) -> None:
         Tokenizer.from_pretrained(name)
 
 
-@pytest.mark.parametrize("content", ["not json", "{}", '{"model": 3}'])
+@pytest.mark.parametrize("content", ["not json", "{}", "[]", '{"model": 3}'])
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     with pytest.raises(ConfigError, match=r"tokenizer\.json can't be used"):
         Tokenizer.from_pretrained(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize("content", ["[]", "not json", '"text"'])
+def test_a_file_beside_it_that_is_no_json_object_is_named(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    folder = saved(tmp_path, byte_level("</s>"))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=rf"{name} beside it.* fetch it again"):
+        Tokenizer.from_pretrained(folder)
 
 
 def test_a_tokenizer_without_a_token_to_close_a_document_is_refused(tmp_path: Path) -> None:
@@ -258,8 +301,10 @@ def test_a_tokenizer_without_a_token_to_close_a_document_is_refused(tmp_path: Pa
 
 
 def test_a_mark_that_the_vocabulary_lacks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no </s> token"):
-        Tokenizer.from_pretrained(saved(tmp_path, byte_level(), eos_token="</s>"))
+    folder = saved(tmp_path, byte_level("<end>"), eos_token="</s>")
+    with pytest.raises(ConfigError, match=r"no </s> token; .*tokenizer\.end .*\(<end>\)"):
+        Tokenizer.from_pretrained(folder)
+    assert Tokenizer.from_pretrained(folder, "none", "<end>").end_token == "<end>"
 
 
 def test_a_hub_name_without_a_network_is_refused(

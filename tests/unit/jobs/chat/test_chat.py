@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.pair.conversation import conversation_ids, prompt_ids
-from actors.pair.speech import SpeechOptions, ends_of, shares_of, speak
+from actors.pair.speech import SpeechOptions, shares_of, speak
 from actors.pair.tandem_model import TandemModel, load_tandem_model
 from actors.wire import ConfigError
 from jobs.chat.chat import ChatOptions, run_chat
@@ -164,4 +164,4 @@ def test_what_the_options_ask_for_is_checked_before_the_pair_is_loaded(export: P
 
 def test_the_marks_that_end_an_answer_are_the_models_and_the_documents(model: TandemModel) -> None:
     assert model.words is not None
-    assert set(model.words.closing) <= ends_of(model)
+    assert set(model.words.closing) <= model.ends
