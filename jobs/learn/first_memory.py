@@ -167,7 +167,8 @@ def first_config(place: str, options: FirstOptions) -> Config:
         values = model_values(model, "text", [path])
         values["corpus"]["block_bytes"] = fitting_block_bytes((path,))
         values["corpus"] |= columns_in(path)
-    storage, _, name = (options.out or f"{STORAGE}/{_name_of(place)}-memory").rpartition("/")
+    out = (options.out or f"{STORAGE}/{_name_of(place)}-memory").rstrip("/")
+    storage, _, name = out.rpartition("/")
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     values |= {
         "name": name,

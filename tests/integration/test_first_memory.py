@@ -145,6 +145,8 @@ def test_a_result_that_is_there_is_refused_by_the_option_that_says_where(
     options = FirstOptions(text=str(folder / "text.txt"), out="runs/my memory")
     with pytest.raises(ConfigError, match="--out my memory: name: expected letters, digits, dots"):
         first_config(str(folder / "model"), options)
+    options = FirstOptions(text=str(folder / "text.txt"), out=f"{folder}/runs/closed/")
+    assert first_config(str(folder / "model"), options).run_url == f"{folder}/runs/closed"
     half = folder / "runs" / "half"
     half.mkdir()
     (half / "config.yaml").write_text("name: half\n")
