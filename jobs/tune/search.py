@@ -296,6 +296,10 @@ def _anchored(values: Mapping[str, Value], folder: str) -> dict[str, Value]:
 
 
 def _nearest(unknown: str) -> str | None:
+    parent, _, last = unknown.rpartition(".")
+    if parent.startswith("space."):  # a kind of domain, behind the setting that it is of
+        near = difflib.get_close_matches(last, list(Domain.model_fields), n=1, cutoff=0.5)
+        return f"{parent}.{near[0]}" if near else None
     near = difflib.get_close_matches(unknown, list(SearchSpec.model_fields), n=1, cutoff=0.5)
     return near[0] if near else None
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
+import psutil
 import ray
 
 from actors.formats import first_line
@@ -28,6 +29,10 @@ from orchestrator.nodes.ray_address import (
 from orchestrator.settings.config import Config, RaySpec
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+# A Ray gives its own processes 30 s, whatever is asked for; on a busy machine the next try, whose
+# files are in the page cache, often is in time.
+STARTS = 2
+END_S = 10  # for killed processes to be gone
 Say = Callable[[str], None]
 
 
@@ -57,7 +62,7 @@ def ray_session(
         return
     given = given_address(config.ray.address, os.environ)
     if given is None:
-        start_own(config.ray, verbose)
+        start_own(config.ray, verbose, warn)
     else:
         joined, is_mine = join(given, verbose)
         (say if is_mine else warn)(joined)
@@ -100,14 +105,42 @@ def join(given: Given, verbose: bool = False) -> tuple[str, bool]:
     return whose(given, address, owner, size), owner.is_me
 
 
-def start_own(spec: RaySpec, verbose: bool) -> None:
-    """Starts a Ray for this process alone.
+def start_own(spec: RaySpec, verbose: bool, warn: Say = _silent) -> None:
+    """Starts a Ray for this process alone; once more where it does not come up.
+
+    Args:
+        spec: what it may use.
+        verbose: let Ray's own messages through.
+        warn: receives that it is tried once more.
 
     Raises:
         ConfigError: it can't be started on this machine as the settings ask.
         RayStartError: it did not come up.
     """
     refuse_long_temp_folder(os.environ, os.getpid())
+    for left in reversed(range(STARTS)):
+        before = {*psutil.Process().children()}
+        try:
+            _start(spec, verbose)
+            return
+        except RayStartError as err:
+            _end({*psutil.Process().children()} - before)
+            if not left:
+                raise
+            warn(f"{str(err).partition('. Is the')[0]}; it is started once more")
+
+
+def _end(started: set[psutil.Process]) -> None:
+    """Ends what a Ray that did not come up left, which would come up beside the next one."""
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            for each in [*process.children(recursive=True), process]:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+    psutil.wait_procs(started, timeout=END_S)
+
+
+def _start(spec: RaySpec, verbose: bool) -> None:
     began = time.monotonic()
     try:
         ray.init(

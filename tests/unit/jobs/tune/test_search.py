@@ -42,6 +42,11 @@ def test_a_search_and_a_run_are_not_taken_for_each_other(tmp_path: Path) -> None
         load_config(str(tmp_path / "search.yaml"))
 
 
+def test_a_mistyped_kind_of_domain_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key .*unform; did you mean .*own\.uniform\?"):
+        search(tmp_path, space={"losses.own": {"unform": [0.2, 0.9]}})
+
+
 def test_relative_paths_of_a_space_are_those_from_the_searchs_file(tmp_path: Path) -> None:
     offered = [["text.txt"], ["more/text.txt", "s3://b/text.txt"]]
     found = search(tmp_path, space={"corpus.paths": {"choice": offered}})
