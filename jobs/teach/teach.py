@@ -260,6 +260,8 @@ def _prepare(
             refuse_unteachable(given, tokenizer, window)
             lessons, _ = merged(start.lessons, given.lessons)
             refuse_hopeless_steps(options.steps, lessons, tokenizer, config)
+            if options.dry_run:
+                return lessons
         progress.says(f"the memory writes {options.written:,} documents")
         texts = written_texts(pair, tokenizer, options.written, seed, window, progress)
         if options.from_memory:

@@ -97,6 +97,19 @@ def test_teaching_needs_no_file_of_the_corpus_and_changes_no_byte_of_the_run(
     assert found["figures"]["lessons"] == 3
 
 
+def test_a_dry_run_of_lessons_shows_them_at_once_and_writes_nothing(
+    run: Path, lessons: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(*_arguments: Any) -> list[str]:
+        raise AssertionError("the memory writes for minutes")
+
+    monkeypatch.setattr("actors.teaching.lesson_preparation.written_texts", write)
+    assert run_teach(str(run), TeachOptions(lessons=lessons, dry_run=True), Console(), True)
+    shown = json.loads(capsys.readouterr().out)
+    assert [one["prompt"] for one in shown] == [row["prompt"] for row in LESSONS]
+    assert not run.with_name("base-taught").exists()
+
+
 def test_the_result_is_a_run_like_any_other(run: Path, lessons: str) -> None:
     out = teach(run, lessons)
     names = {path.name for path in out.iterdir()}
