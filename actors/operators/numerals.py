@@ -55,6 +55,10 @@ class Numerals:
         return len(self.table_M3)
 
     @cached_property
+    def _tokens(self) -> frozenset[int]:
+        return frozenset(self.table_M3[:, 0].tolist())
+
+    @cached_property
     def _by_token(self) -> tuple[Tensor, Tensor]:
         """Codes and factors by id + 1, 0 where a token is none; the last ones are of all more."""
         token_M, code_M, factor_M = self.table_M3.unbind(1)
@@ -99,6 +103,8 @@ class Numerals:
 
     def joined_ids(self, ids: Sequence[int]) -> frozenset[int]:
         """The different tokens and numbers of tokens that are in order."""
+        if self._tokens.isdisjoint(ids):  # of nearly every word of what is told
+            return frozenset(ids)
         newest_first_1C = torch.tensor([ids], dtype=torch.int64).flip(1) + 1
         return frozenset((self.joined(newest_first_1C) - 1)[0].tolist())
 
