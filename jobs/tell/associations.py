@@ -53,18 +53,15 @@ def associations_of(given: Given, run_templates: str | None) -> list[Association
                 "give either a prompt and its answer, with --say for other wordings and --subject "
                 "for what it is about, or --facts FILE, whose lines have their own"
             )
-        found = from_file(given.facts, given.templates or run_templates)
-    elif given.prompt is None or given.answer is None:
+        return from_file(given.facts, given.templates or run_templates)
+    if given.prompt is None or given.answer is None:
         raise ConfigError(
             'nothing to tell: give a prompt and its answer, e.g. "The capital of Atlantis is" '
             '"Poseidonis", or --facts FILE'
         )
-    elif given.templates is not None:
+    if given.templates is not None:
         raise ConfigError("--templates are the wordings of --facts; give --say with a prompt")
-    else:
-        found = [one_association(given.prompt, given.answer, given.say, subject=given.subject)]
-    refuse_contradictions(found)
-    return found
+    return [one_association(given.prompt, given.answer, given.say, subject=given.subject)]
 
 
 def one_association(
