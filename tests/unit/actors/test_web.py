@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,6 +12,7 @@ from actors.sources.facts import read_facts
 from actors.sources.paths import File, is_there, list_files
 from actors.storage import storage_errors
 from actors.wire import CorpusError, StorageError
+from tests.unit.actors.sources.web_server import served
 
 TEXT = b"".join(b"line %d of a text\n" % i for i in range(400))
 LINKS = b'<html><a href="a.txt">a.txt</a> <a href="b.txt">b.txt</a></html>'
@@ -56,15 +56,8 @@ class Requests(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of a web server."""
-    serving = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
-    thread = Thread(target=serving.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{serving.server_address[1]}"
-    finally:
-        serving.shutdown()
-        serving.server_close()
-        thread.join()
+    with served(Requests) as address:
+        yield address
 
 
 def only(url: str) -> File:

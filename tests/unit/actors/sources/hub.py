@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.unit.actors.sources.web_server import served
 
 
 def _requests(name: str, revision: str, files: Mapping[str, bytes]) -> type[BaseHTTPRequestHandler]:
@@ -80,12 +81,5 @@ def _requests(name: str, revision: str, files: Mapping[str, bytes]) -> type[Base
 @contextmanager
 def hub(name: str, revision: str, files: Mapping[str, bytes]) -> Iterator[str]:
     """Serves the files of a data set at that revision; gives the address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _requests(name, revision, files))
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(_requests(name, revision, files)) as address:
+        yield address
