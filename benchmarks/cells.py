@@ -73,6 +73,7 @@ class Cells:
         """The cell's result; computed where it is not there yet.
 
         `compute` is given a path, without an ending, for what it wants to keep beside its result.
+        What an interrupted one left there is removed first.
 
         Raises:
             OutOfCellsError: it is not there, and no more may be computed.
@@ -92,6 +93,7 @@ class Cells:
             if self.allowed <= 0:
                 raise OutOfCellsError(name)
             self.allowed -= 1
+        _remove_left(path)
         begin = time.perf_counter()
         result = compute(path)
         result |= {"seconds": time.perf_counter() - begin, "code": self.code}
@@ -119,6 +121,15 @@ class Cells:
         text = json.dumps([name, key], sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return self.folder / f"{re.sub(r'[^A-Za-z0-9]', '-', name)}-{digest}"  # a dot ends a stem
+
+
+def _remove_left(path: Path) -> None:
+    """Whatever begins with the name of a cell that is not done; its lock stays."""
+    for left in path.parent.glob(f"{path.name}*"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif left.suffix != ".lock":
+            left.unlink()
 
 
 @contextmanager

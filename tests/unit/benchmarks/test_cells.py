@@ -1,4 +1,4 @@
-"""Cells that several processes compute: what is left of them when the one that asked is killed."""
+"""Cells that are interrupted: what is left of them, in processes and in files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
-from benchmarks.cells import ROOT
+from benchmarks.cells import ROOT, Cells
 
 PATIENCE_S = 60.0
 ASKS = """
@@ -47,3 +48,28 @@ def test_workers_end_with_the_process_that_asked_for_them(tmp_path: Path) -> Non
         asks.wait(PATIENCE_S)
     _, left = psutil.wait_procs([worker], timeout=PATIENCE_S)
     assert left == []
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    path.with_suffix(".txt").write_text("kept")
+    return {}
+
+
+def test_a_cell_begins_without_what_an_interrupted_one_left(tmp_path: Path) -> None:
+    cells, key = Cells(tmp_path), {"seed": 1}
+    other = cells.get("cell", {"seed": 2}, _kept)
+
+    def compute(path: Path) -> dict[str, Any]:
+        path.mkdir()  # a run that is there already is refused
+        Path(f"{path}-more").mkdir()
+        path.with_suffix(".jsonl").write_text("line")
+        if not (tmp_path / "go on").exists():
+            raise KeyboardInterrupt
+        return {"computed": True}
+
+    with pytest.raises(KeyboardInterrupt):
+        cells.get("cell", key, compute)
+    (tmp_path / "go on").touch()
+    assert cells.get("cell", key, compute)["computed"]
+    assert cells.get("cell", {"seed": 2}, lambda _: {}) == other
+    assert [path.read_text() for path in tmp_path.glob("*.txt")] == ["kept"]
