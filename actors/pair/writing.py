@@ -1,8 +1,9 @@
 """Documents that the memory writes by itself: from the mark that opens a document, token by token.
 
 They stand in for the corpus where a layer must not forget while it learns something new, so that
-nothing of the corpus is needed then. Every document has draws of its own, so that it does not
-depend on how many are written at a time. Reads no data layer. A memory that has learned answers
+nothing of the corpus is needed then. Their draws are spread (`drawing`), so that little of what the
+memory knows is missed, and a document does not depend on how many are written at a time. Reads no
+data layer. A memory that has learned answers
 alone (`losses.given` of 0 with masked prompts) writes scraps: give it openings.
 
 Shapes: B documents, T tokens, V token ids.
@@ -13,12 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from actors.corpus.windows import Piece
 from actors.layers.memory_layer import MemoryLayer
 from actors.machine.progress import Progress, unseen
-from actors.machine.seeds import seed_of
+from actors.pair.drawing import Draws
 from actors.tokenizers.tokenizer import Tokenizer
 
 AT_A_TIME = 512  # documents that are written together
@@ -77,10 +77,11 @@ def write_documents(
         going_on = []
         for start in range(0, len(live), at_a_time):
             some = live[start : start + at_a_time]
-            draws_BT = torch.stack([draws_of(seed, i, at, window) for i in some])
-            added = _continued(
-                memory, [begun[i] for i in some], draws_BT, window, tokenizer.end, temperature
-            )
+            draws = Draws.of(
+                "write", seed, some, window, memory.values.device,
+                temperature=temperature, at=at, num_openings=len(openings or "1"),
+            )  # fmt: skip
+            added = _continued(memory, [begun[i] for i in some], draws, window, tokenizer.end)
             for i, new in zip(some, added, strict=True):
                 rows[i] += new
                 if not new or new[-1] != tokenizer.end:
@@ -94,30 +95,24 @@ def write_documents(
     ]
 
 
-def draws_of(seed: int, document: int, at: int, window: int, who: str = "write") -> Tensor:
-    """Numbers in [0, 1) for the tokens of one window of one document that somebody writes."""
-    generator = torch.Generator().manual_seed(seed_of(seed, who, document, str(at)))
-    return torch.rand(window, generator=generator)
-
-
 def _continued(
     memory: MemoryLayer,
     openings: Sequence[Sequence[int]],
-    draws_BT: Tensor,
+    draws: Draws,
     window: int,
     end: int | None,
-    temperature: float,
 ) -> list[list[int]]:
     """What follows each opening, up to and with `end`, or to the end of the window."""
     device = memory.values.device
     added: list[list[int]] = [[] for _ in openings]
     live = list(range(len(openings)))
     tokens_B1 = torch.tensor([[row[0]] for row in openings], device=device)
-    draws_BT, state = draws_BT.to(device), None
+    num_given_B = torch.tensor([len(opening) for opening in openings], device=device)
+    state = None
     for at in range(1, window):
         u_B1D, state = memory.encode(tokens_B1, torch.zeros_like(tokens_B1), state, True)
         logits_BV = memory.predict(memory.read_at(u_B1D[:, -1]).y)
-        drawn = drawn_by(logits_BV / temperature, draws_BT[:, at]).tolist()
+        drawn = draws.take(logits_BV, at, at < num_given_B).tolist()
         still = []
         for row, index in enumerate(live):
             if at < len(openings[index]):
@@ -131,17 +126,10 @@ def _continued(
             break
         if len(still) < len(live):
             kept = torch.tensor(still, device=device)
-            state, draws_BT = state.select(kept), draws_BT[kept]
+            state = state.select(kept)
+            draws.select(kept)
+            num_given_B = num_given_B[kept]
             live = [live[row] for row in still]
             drawn = [drawn[row] for row in still]
         tokens_B1 = torch.tensor(drawn, device=device)[:, None]
     return added
-
-
-def drawn_by(logits_BV: Tensor, draws_B: Tensor) -> Tensor:
-    """The token of each row at which the distribution's sum passes the draw."""
-    sums_BV = logits_BV.double().softmax(-1).cumsum(-1)
-    wanted_B1 = draws_B.double()[:, None] * sums_BV[:, -1:]
-    return torch.searchsorted(sums_BV, wanted_B1, right=True)[:, 0].clamp_max(
-        logits_BV.shape[-1] - 1
-    )

@@ -276,7 +276,7 @@ def _prepare(
         )  # fmt: skip
         own: list[str] = []
         if (size is None or size.is_small) and can_write(pair, tokenizer, texts, window):
-            found = own_texts(pair.data, tokenizer, options.written // 2, seed, window, progress)
+            found = own_texts(pair.data, tokenizer, options.written, seed, window, progress)
             new = [lesson for lesson in prepared.lessons if not lesson.known]
             own = uncontradicting(found, new, tokenizer)
     finally:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from itertools import accumulate
-
 import pytest
 import torch
 
 from actors.layers.memory_layer import MemoryLayer
-from actors.layers.predicted import log_probabilities
-from actors.machine.seeds import seed_of
-from actors.pair.writing import drawn_by, write_documents
+from actors.pair.drawing import Draws
+from actors.pair.writing import write_documents
 from actors.tokenizers.tokenizer import Tokenizer
 from tests.unit.actors.tiny import Exchange
 
@@ -62,25 +57,12 @@ def test_every_token_is_drawn_from_what_the_memory_predicts_there(
 ) -> None:
     """The oracle reads each whole prefix anew and takes the token by the same draw."""
     for number, tokens in enumerate(tokens_of(memory, tokenizer, num=5, windows=1)):
-        seed = seed_of(3, "write", number, "0")
-        draws = torch.rand(WINDOW, generator=torch.Generator().manual_seed(seed))
+        draws = Draws.of("write", 3, [number], WINDOW, torch.device("cpu"))
         for at in range(1, len(tokens)):
             prefix = torch.tensor([tokens[:at]])
             with torch.no_grad():
-                logits = memory.predict(memory.read(prefix, torch.zeros_like(prefix)).y)[0, -1]
-            sums = accumulate(log_probabilities(logits).exp().tolist())
-            assert tokens[at] == next(i for i, left in enumerate(sums) if left > float(draws[at]))
-
-
-def test_draws_follow_the_distribution() -> None:
-    logits = torch.tensor([0.5, 0.25, 0.0, 0.25]).log().expand(4000, 4)
-    drawn = Counter(
-        drawn_by(logits, torch.rand(4000, generator=torch.Generator().manual_seed(1))).tolist()
-    )
-    assert drawn[2] == 0
-    assert math.isclose(drawn[0] / 4000, 0.5, abs_tol=0.03)
-    assert math.isclose(drawn[1] / 4000, 0.25, abs_tol=0.03)
-    assert drawn_by(logits[:1], torch.tensor([1.0 - 2**-24])).item() == 3
+                logits = memory.predict(memory.read(prefix, torch.zeros_like(prefix)).y)[:, -1]
+            assert draws.take(logits, at).tolist() == [tokens[at]]
 
 
 def test_openings_are_continued_by_turns_and_count_as_given(
