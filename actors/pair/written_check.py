@@ -19,7 +19,7 @@ import torch
 from actors.corpus.windows import PADDING, Piece, Windows
 from actors.layers.pair import Pair
 from actors.measuring.probing import pad_right
-from actors.measuring.voices import BATCH_TOKENS, batches, predict_voice_at
+from actors.measuring.voices import BATCH_TOKENS, Voice, batches, predict_voice_at
 from actors.pair.writing import write_documents
 from actors.tokenizers.tokenizer import Tokenizer
 
@@ -81,10 +81,14 @@ def documents(windows: Windows) -> list[Piece]:
 
 @torch.no_grad()
 def losses_of(
-    pair: Pair, pieces: Sequence[Piece], num_last: int | None, batch_tokens: int
+    pair: Pair,
+    pieces: Sequence[Piece],
+    num_last: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    voice: Voice = "own",
 ) -> list[float]:
-    """The data layer's loss of each document, nats per token: of its last tokens, or of all that
-    are not given.
+    """A voice's loss of each document, nats per token: of its last tokens, or of all that are not
+    given.
     """
     found = [0.0] * len(pieces)
     for indices in batches([len(piece.tokens) for piece in pieces], batch_tokens, len(pieces)):
@@ -99,7 +103,7 @@ def losses_of(
             where_BT[at, first - 1 : len(row) - 1] = True
         targets_N = tokens_BT.roll(-1, 1)[where_BT]
         parts, start = [], 0
-        for part in predict_voice_at(pair, "own", tokens_BT, segments_BT, where_BT):
+        for part in predict_voice_at(pair, voice, tokens_BT, segments_BT, where_BT):
             targets = targets_N[start : start + len(part.logp)]
             parts.append(-part.logp.gather(1, targets[:, None])[:, 0])
             start += len(targets)

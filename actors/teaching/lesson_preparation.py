@@ -77,13 +77,16 @@ def written_texts(
     seed: int,
     window: int,
     progress: Progress = unseen,
+    temperature: float = 1.0,
 ) -> list[str]:
-    """Documents that the memory writes from nothing, as text; `progress` as `write_documents`.
+    """Documents that the memory writes from nothing, as text; as `write_documents` has it.
 
     Raises:
         ConfigError: it writes scraps.
     """
-    documents = write_documents(pair.memory, tokenizer, num, seed, window, progress=progress)
+    documents = write_documents(
+        pair.memory, tokenizer, num, seed, window, temperature=temperature, progress=progress
+    )
     mean = sum(len(piece.tokens) for piece in documents) / max(1, num)
     if mean < LEAST_TOKENS:
         raise ConfigError(

@@ -30,6 +30,7 @@ from actors.sources.documents import Document
 from actors.tokenizers.tokenizer import Tokenizer
 from actors.wire import ConfigError
 
+SHARP = 0.8  # temperature of the documents: at 1 three in four are made up (decision 0055)
 SAID_OFTEN = 2  # documents that name a subject
 SURE, UNLIKELY = 0.5, 0.1  # probability of a token, by the memory and by the data layer
 PROMPT_WORDS, ANSWER_WORDS = 2, 6  # at least; at most

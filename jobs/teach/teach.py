@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.lessons.given_lessons import GivenLessons, merged, read_lessons, refuse_silent
@@ -243,7 +244,7 @@ def _prepare(
 
     from actors.teaching.lesson_preparation import prepare_lessons, uncontradicting, written_texts
     from actors.teaching.own_text import can_write, own_texts
-    from actors.teaching.unknown_lessons import unknown_lessons
+    from actors.teaching.unknown_lessons import SHARP, unknown_lessons
     from actors.weights.pair_export import load_pair
 
     window = config.corpus.window
@@ -262,13 +263,17 @@ def _prepare(
             refuse_hopeless_steps(options.steps, lessons, tokenizer, config)
             if options.dry_run:
                 return lessons
-        progress.says(f"the memory writes {options.written:,} documents")
-        texts = written_texts(pair, tokenizer, options.written, seed, window, progress)
+        documents = f"the memory writes {options.written:,} documents"
+        write = partial(written_texts, pair, tokenizer, options.written, seed, window, progress)
         if options.from_memory:
-            given = GivenLessons(tuple(unknown_lessons(pair, tokenizer, texts, progress)))
+            progress.says(f"{documents}, in which it is sharper than it is")
+            unknown = unknown_lessons(pair, tokenizer, write(SHARP), progress)
+            given = GivenLessons(tuple(unknown))
         lessons, num_replaced = merged(start.lessons, given.lessons)
         if options.dry_run:
             return lessons
+        progress.says(documents)
+        texts = write()
         size = model[0] if (model := model_at(start.export)) else None
         prepared = prepare_lessons(
             pair, tokenizer, lessons, texts, window, seed, options.reword, options.tell,

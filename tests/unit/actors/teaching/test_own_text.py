@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
+from actors.layers.batch import rows_at, to_batch
 from actors.layers.pair import Pair
 from actors.pair.drawing import Draws
 from actors.teaching.own_text import can_write, own_texts, written_by
+from actors.teaching.texts import in_windows
 from actors.tokenizers.tokenizer import Tokenizer
 from tests.unit.actors.tiny import COUNTRIES, WINDOW
 
@@ -54,3 +56,24 @@ def test_a_layer_that_finds_the_memorys_text_much_less_likely_cannot_write(
     with torch.no_grad():  # so sure of anything that it is nearly always wrong
         data.model.get_output_embeddings().weight.mul_(100)
     assert not can_write(Pair(data, pair.memory), tokenizer, TEXTS, WINDOW)
+
+
+def test_what_the_memory_alone_has_learned_since_does_not_count_against_the_layer(
+    pair: Pair, tokenizer: Tokenizer
+) -> None:
+    memory = copy.deepcopy(pair.memory)
+    new = [f"Nobody in {name} has a king." for name in ("Marovia", "Norland", "Orsenia", "Pelk")]
+    windows = in_windows(tokenizer, new, WINDOW)
+    batch = to_batch(windows, torch.device("cpu"))
+    dense = [p for name, p in memory.named_parameters() if name != "values"]
+    optimizer = torch.optim.Adam(dense, lr=0.02)
+    for _ in range(60):
+        read = memory.read(batch.tokens_BT, batch.segments_BT)
+        logits_NV = memory.predict(rows_at(read.y, batch.valid_at_N))
+        loss = torch.nn.functional.cross_entropy(logits_NV, batch.targets_N)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    since = Pair(pair.data, memory)
+    assert not can_write(since, tokenizer, new, WINDOW)
+    assert can_write(since, tokenizer, [*new, *new, *TEXTS], WINDOW)
