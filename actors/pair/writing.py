@@ -79,7 +79,7 @@ def write_documents(
             some = live[start : start + at_a_time]
             draws = Draws.of(
                 "write", seed, some, window, memory.values.device,
-                temperature=temperature, at=at, num_openings=len(openings or "1"),
+                temperature=temperature, at=at, num_openings=len(openings) if openings else 1,
             )  # fmt: skip
             added = _continued(memory, [begun[i] for i in some], draws, window, tokenizer.end)
             for i, new in zip(some, added, strict=True):
