@@ -40,6 +40,11 @@ class Draws:
         self._widths_B = torch.ones_like(places_B)
         self._temperature = temperature
 
+    @property
+    def shape(self) -> torch.Size:
+        """(B, T)."""
+        return self._later_BT.shape
+
     @classmethod
     def of(
         cls,

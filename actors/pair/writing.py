@@ -3,8 +3,8 @@
 They stand in for the corpus where a layer must not forget while it learns something new, so that
 nothing of the corpus is needed then. Their draws are spread (`drawing`), so that little of what the
 memory knows is missed, and a document does not depend on how many are written at a time. Reads no
-data layer. A memory that has learned answers
-alone (`losses.given` of 0 with masked prompts) writes scraps: give it openings.
+data layer. A memory that has learned answers alone (`losses.given` of 0 with masked prompts) writes
+scraps: give it openings.
 
 Shapes: B documents, T tokens, V token ids.
 """

@@ -4,7 +4,7 @@ What a memory does not know it does not write, so that nothing would keep it. Th
 teaching writes what it knows itself. Not every one can: one that learned answers alone says nothing
 of use about what leads to them. Trains nothing. Called by `jobs.teach`.
 
-Shapes: B documents.
+Shapes: B documents, T tokens.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from actors.corpus.windows import Piece
 from actors.layers.data_layer import DataLayer
 from actors.layers.pair import Pair
 from actors.machine.progress import Progress, unseen
-from actors.measuring.voices import Voice
 from actors.pair.drawing import Draws
 from actors.pair.written_check import losses_of
 from actors.sources.documents import Document
 from actors.teaching.texts import texts_of
 from actors.tokenizers.tokenizer import Tokenizer
 
-VOICES: tuple[Voice, Voice] = ("own", "memory")
 AT_A_TIME = 512  # documents that are written together
 READ = 500  # documents of the memory, on which it is seen whether the data layer can write
-WORSE, LEAST = 1.5, 0.1  # of its loss to the memory's, at most; of the documents, at least
+WORSE, LEAST = 1.5, 0.1  # of its loss to the memory's, at most; of the documents, more than
 TEMPERATURE = 0.9  # at 1 half of what it writes is made up (decision 0055)
 
 
@@ -38,7 +36,7 @@ def can_write(pair: Pair, tokenizer: Tokenizer, texts: Sequence[str], window: in
     it has not.
     """
     pieces = [p.cut(0, window) for p in encode(tokenizer, [Document(t) for t in texts[:READ]])]
-    own, memory = (losses_of(pair, pieces, voice=voice) for voice in VOICES)
+    own, memory = losses_of(pair, pieces), losses_of(pair, pieces, voice="memory")
     likely = sum(a <= WORSE * b for a, b in zip(own, memory, strict=True))
     return likely > LEAST * len(pieces)
 
@@ -69,32 +67,26 @@ def own_texts(
         progress("the data layer writes", start, num)
         numbers = range(start, min(start + AT_A_TIME, num))
         draws = Draws.of("own", seed, numbers, window, device, temperature=TEMPERATURE)
-        rows = written_by(layer, opening, draws, len(numbers), window, tokenizer.end)
+        rows = written_by(layer, opening, draws, tokenizer.end)
         found += texts_of(tokenizer, [Piece(row, len(opening)) for row in rows])
     return list(dict.fromkeys(found))
 
 
 @torch.no_grad()
 def written_by(
-    layer: DataLayer,
-    opening: Sequence[int],
-    draws: Draws,
-    num: int,
-    window: int,
-    end: int | None,
+    layer: DataLayer, opening: Sequence[int], draws: Draws, end: int | None
 ) -> list[list[int]]:
-    """Documents that the layer writes after an opening, reads off, each up to and with `end`; one
-    that has ended is computed no more.
+    """Documents (B) of at most T tokens that the layer writes after an opening, reads off, each up
+    to and with `end`; one that has ended is computed no more.
 
     Args:
         layer: the data layer.
         opening: what all of them begin with.
-        draws: of their tokens.
-        num: documents, B.
-        window: tokens of a document at most.
+        draws: of their tokens, (B, T).
         end: token that ends a document; None: none does.
     """
     device = next(layer.parameters()).device
+    num, window = draws.shape
     rows = [list(opening) for _ in range(num)]
     live, cache = list(range(num)), layer.new_cache()
     tokens_BT = torch.tensor(rows, device=device)

@@ -36,7 +36,7 @@ def test_each_token_is_drawn_from_what_the_layer_predicts_after_those_before_it(
     pair: Pair, tokenizer: Tokenizer
 ) -> None:
     layer, end, opening = pair.data, tokenizer.end, list(tokenizer.opening)
-    found = written_by(layer, opening, draws_of(range(60)), 60, 12, end)
+    found = written_by(layer, opening, draws_of(range(60)), end)
     lengths = {len(row) for row in found}
     assert len(lengths) > 1  # some ended before others, which left the cache
     for number, row in enumerate(found):
