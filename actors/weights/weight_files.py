@@ -8,6 +8,7 @@ Knows no model, and no torch.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ ADAPTER = "adapter_config.json"
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 LFS_POINTER = b"version https://git-lfs"
+WHOLE = frozenset(f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64))  # types
 LISTED = 8  # names in a message
 NEEDED = (".json", ".safetensors")  # endings of files whose loss is no small matter
 
@@ -122,7 +124,8 @@ def headers(place: Path, location: str) -> dict[Path, list[str]]:
     """The names of the tensors in each of the folder's weight files.
 
     Raises:
-        ConfigError: as `weight_files`; a file is a Git LFS pointer, truncated, or not safetensors.
+        ConfigError: as `weight_files`; a file is a Git LFS pointer, truncated, not safetensors, or
+            holds matrices of whole numbers.
     """
     found: dict[Path, list[str]] = {}
     for file in weight_files(place, location):
@@ -136,12 +139,26 @@ def headers(place: Path, location: str) -> dict[Path, list[str]]:
         try:
             with safe_open(file, "np") as opened:
                 found[file] = list(opened.keys())
+                _refuse_whole_numbers(opened, found[file], where)
         except SafetensorError as err:
             raise ConfigError(
                 f"{where} is truncated or altered ({file.stat().st_size:,} bytes: {err}); fetch it "
                 "again"
             ) from err
     return found
+
+
+def _refuse_whole_numbers(opened: Any, names: Sequence[str], where: str) -> None:
+    """Raises: ConfigError: a matrix of weights is of whole numbers, which transformers would load
+    as they are, without the scales that they need; masks among the buffers may be.
+    """
+    for name in names:
+        part = opened.get_slice(name) if name.endswith(".weight") else None
+        if part is not None and part.get_dtype() in WHOLE and len(part.get_shape()) > 1:
+            raise ConfigError(
+                f"{where} holds {name} as {part.get_dtype()}, whole numbers: it is quantized, and "
+                "can't be trained; give the model it was made from"
+            )
 
 
 def _read_json(path: Path, where: str) -> dict[str, Any]:

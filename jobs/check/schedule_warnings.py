@@ -81,5 +81,8 @@ def _exchange(config: Config) -> Iterator[str]:
             "exchange nothing before its end; lower it"
         )
     traced = profiled_intervals(config.profile)
-    if traced and traced.start > intervals:
-        yield f"profile {config.profile}: the run has {intervals} intervals, so nothing is traced"
+    if config.profile and not any(n in traced for n in range(1, intervals + 1)):
+        yield (
+            f"profile {config.profile}: names none of the run's intervals, 1 to {intervals}, so "
+            "nothing is traced"
+        )

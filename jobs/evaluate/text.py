@@ -78,7 +78,7 @@ def run_text_evaluation(run: str, path: str, console: Console, as_json: bool) ->
         return result
     table = Table(
         title=f"{path}: {found.num_tokens:,} tokens, {found.num_bytes:,} bytes, "
-        f"{found.num_windows:,} windows",
+        f"{found.num_windows:,} window{'s' if found.num_windows > 1 else ''}",
         title_justify="left",
     )
     for heading in ("", *(HEADINGS[voice] for voice in VOICES)):

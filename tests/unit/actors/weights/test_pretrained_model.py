@@ -337,6 +337,19 @@ def test_a_pointer_of_git_lfs_is_told_from_weights(tmp_path: Path) -> None:
     assert "git lfs pull" in message
 
 
+def test_weights_of_whole_numbers_are_refused_and_masks_of_them_are_not(tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    tensors = load_file(weights)
+    mask = {"model.layers.0.self_attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8)}
+    save_file({**tensors, **mask}, weights, {"format": "pt"})
+    assert load_model(DataLayerSpec(pretrained=place, allow_unexpected=True), place)
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file({**tensors, name: (50 * tensors[name]).to(torch.int8)}, weights, {"format": "pt"})
+    message = refused_both_ways(place)
+    assert f"model.safetensors holds {name} as I8, whole numbers: it is quantized" in message
+
+
 def test_headers_alone_tell_that_a_file_is_truncated(tmp_path: Path) -> None:
     place = save_checkpoint(tmp_path)
     weights = tmp_path / "model.safetensors"

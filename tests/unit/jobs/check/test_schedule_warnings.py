@@ -53,7 +53,9 @@ def test_a_schedule_that_comes_true_is_no_warning() -> None:
             ("exchange.publish_every=3", "checkpoints.every=0"),
             "exchange.publish_every 3: the run has 2 intervals",
         ),
-        (("profile='3-5'",), "profile 3-5: the run has 2 intervals"),
+        (("profile='3-5'",), "profile 3-5: names none of the run's intervals, 1 to 2"),
+        (("profile='2-1'",), "profile 2-1: names none of the run's intervals"),
+        (("profile='0'",), "profile 0: names none of the run's intervals"),
     ],
 )
 def test_what_can_not_come_true_is_said(overrides: tuple[str, ...], begins: str) -> None:
