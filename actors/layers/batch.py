@@ -256,10 +256,12 @@ class StatesAlone:
 
     Args:
         most_bytes: of the states that are kept; beyond it they are computed anew.
+        fronts: whether a pass with reads may go on from them; not where it has adapters on, and
+            they were computed without.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._left = most_bytes
+    def __init__(self, most_bytes: int = MOST_BYTES, fronts: bool = True) -> None:
+        self._left, self._fronts = most_bytes, fronts
         self._kept: dict[bytes, Alone] = {}
 
     @torch.no_grad()
@@ -270,7 +272,8 @@ class StatesAlone:
             one = batch.rows(slice(row, row + 1))
             key = one.tokens_BT.numpy().tobytes() + one.host.segments_BT.tobytes()
             if (alone := self._kept.get(key)) is None:
-                alone = Alone(*hidden_and_front_at(data, one.to(device)))
+                hidden_NH, front_BTH = hidden_and_front_at(data, one.to(device))
+                alone = Alone(hidden_NH, front_BTH if self._fronts else None)
                 if (size := alone.num_bytes) <= self._left:
                     self._left -= size
                     self._kept[key] = alone

@@ -280,12 +280,13 @@ def general_loss(
 
     p is the data layer without reads, under stop-gradient, and p_read the same with them. So the
     gates learn to add nothing and lambda to mix nothing in where the text is none of the memory's.
+    Where adapters train, p is the model without them, so that they too learn to change nothing.
     Against p and not against the text: a short sample would be learned by heart.
 
     Args:
         data, memory: the layers.
         general: sequences, all of which read, with something to predict.
-        alone: of the data layer without reads; None: it is computed.
+        alone: of the data layer without reads, of which p is made; None: it is computed.
     """
     with torch.no_grad():
         y_BTD = memory.read(general.tokens_BT, general.segments_BT, general.one_document).y

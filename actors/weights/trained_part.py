@@ -1,12 +1,14 @@
 """What of a model trains: all of it, parameters by name, or adapters that are added to it.
 
-peft is imported only where adapters are made: it is an extra. Knows no files and no memory.
+peft, an extra, is imported only where adapters are made or turned off. Knows neither files nor
+memory.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +81,24 @@ def add_adapters(model: PreTrainedModel, lora: LoraSpec) -> None:
     for name, parameter in model.named_parameters():
         if LORA_INFIX in name:
             parameter.data = parameter.data.to(torch.float32)
+
+
+@contextmanager
+def adapters_off(model: PreTrainedModel) -> Iterator[None]:
+    """The model as it came in: its adapters add nothing, and nothing drops out."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    trained = model.training
+    model.eval()
+    try:
+        for module in adapted:
+            module.enable_adapters(False)
+        yield
+    finally:
+        for module in adapted:
+            module.enable_adapters(True)
+        model.train(trained)
 
 
 def require_peft(what: str) -> None:
