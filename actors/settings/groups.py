@@ -191,10 +191,9 @@ class DataGroupSpec(_GroupSpec):
         le=1,
         description="Sequences of general text (`evaluation.general_text`, or the sample that "
         "ships with the package) in each step, as a share of `batch_size` and beside it, each half "
-        "as long as `corpus.window`. On them "
-        "the memory port learns to change nothing, so that text that is none of the memory's "
-        "stays as it is. Unset: 0.125 beside a pretrained model that is large or does not train "
-        "whole, else 0.",
+        "as long as `corpus.window`. On them the memory port, and adapters, learn to change "
+        "nothing, so that text that is none of the memory's stays as it is. Unset: 0.125 beside a "
+        "pretrained model that is large or does not train whole, else 0.",
     )
 
     @property

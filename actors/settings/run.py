@@ -45,7 +45,7 @@ class LossWeights(Spec):
     general: float = Field(
         4.0,
         ge=0,
-        description="The memory port learns to change nothing on general text "
+        description="The memory port, and adapters, learn to change nothing on general text "
         "(`data.general_frac`). Lower, the mixing weight λ opens there too before it can tell such "
         "text from the run's own.",
     )

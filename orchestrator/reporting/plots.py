@@ -90,7 +90,9 @@ def teaching_plots(metrics: Metrics) -> list[str]:
     """
     groups = (("Data group", metrics.of_group(DATA)), ("Memory group", metrics.of_group(MEMORY)))
     plots = [
-        _lines(f"{name}, training", rows, _losses(rows), NATS_A_TOKEN) for name, rows in groups
+        _lines(f"{name}, training", rows, found, NATS_A_TOKEN)
+        for name, rows in groups
+        if (found := _losses(rows))  # a memory that is told does not train
     ]
     return [*plots, _spent(metrics)]
 

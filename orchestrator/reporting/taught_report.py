@@ -60,9 +60,10 @@ def lost_rows(taught: dict[str, Any], name: str) -> list[Sequence[str]]:
 def subtitle(taught: dict[str, Any]) -> str:
     """What was taught to which run, in one sentence."""
     figures = taught["figures"]
-    known = f", {taught['known']} were known before" if taught.get("known") else ""
+    known = f", {taught['known']} known before" if taught.get("known") else ""
+    several = "" if figures["lessons"] == 1 else "s"
     return (
-        f"{figures['lessons']:.0f} lessons to {taught.get('run', 'a run')}{known}, "
+        f"{figures['lessons']:.0f} lesson{several} to {taught.get('run', 'a run')}{known}, "
         f"{figures['bits'] or 0:.0f} bits given, {taught['seconds']:.0f} s; "
         f"{taught['reflected']['reason']}"
     )

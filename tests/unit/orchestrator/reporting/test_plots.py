@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from actors.settings.run import MEMORY, LossWeights
-from orchestrator.reporting.plots import all_plots, draw
+from actors.settings.run import DATA, MEMORY, LossWeights
+from orchestrator.reporting.plots import all_plots, draw, teaching_plots
 from orchestrator.run_dir.metrics import Metrics
 from tests.unit.orchestrator.scripted import a_report, an_evaluation, finish
 
@@ -45,6 +45,15 @@ def test_every_loss_that_has_a_weight_is_drawn_in_a_look_of_its_own() -> None:
     legend = drawn[drawn.index('<g id="legend_1">') :]
     looks = re.findall(r'<path d="M [^"]*"\s+style="([^"]*)"', legend)
     assert len({look for look in looks if "stroke-width: 1.4" in look}) == len(names)
+
+
+def test_a_group_that_does_not_train_has_no_plot_of_its_losses() -> None:
+    metrics = Metrics(0.0)
+    metrics.add_interval([a_report(DATA, 1, metrics={"lessons": 1.0})], 0.0, 1)
+    metrics.add_interval([a_report(MEMORY, 1, metrics={})], 0.0, 1)
+    titles = [f"<!-- {name} group, training -->" for name in ("Data", "Memory")]
+    drawn = teaching_plots(metrics)
+    assert [any(title in svg for svg in drawn) for title in titles] == [True, False]
 
 
 def test_a_plot_draws_what_it_is_given() -> None:

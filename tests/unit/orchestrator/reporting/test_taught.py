@@ -154,4 +154,4 @@ def test_figures_without_a_value_are_left_out() -> None:
 
 def test_the_subtitle_says_what_was_given() -> None:
     said = subtitle(written())
-    assert said == ("3 lessons to runs/base, 3 were known before, 25 bits given, 30 s; it does")
+    assert said == ("3 lessons to runs/base, 3 known before, 25 bits given, 30 s; it does")
