@@ -37,17 +37,14 @@ from actors.operators.precision import widen
 from actors.settings.run import DATA, RunSpec
 from actors.tokenizers.tokenizer import Tokenizer
 
-TURN = 5  # steps in which lambda gets new noised text once, beside a model that is large
+TURN = 5  # steps in which lambda gets new noised text once
 
 
-def takes_noised(step: int, beside_large: bool) -> bool:
-    """Whether lambda gets new noised text in a step, or goes on with what is kept of the last.
-
-    Args:
-        step: number since the last time that nothing was kept.
-        beside_large: general text is shown, as beside every large model.
+def takes_noised(step: int) -> bool:
+    """Whether lambda gets new noised text in a step, or goes on with what is kept of the last;
+    `step`: number since the last time that nothing was kept.
     """
-    return not beside_large or step % TURN == 0
+    return step % TURN == 0
 
 
 @dataclass(frozen=True)
@@ -340,8 +337,8 @@ def changed_by_reads(
 class NoisedStates:
     """What help on noised sequences is made of, but for the weights of lambda.
 
-    A pass with a large model costs more than what is new in it: lambda learns from what is kept of
-    one for several steps.
+    A pass costs more than what is new in it: lambda learns from what is kept of one for several
+    steps.
 
     Attributes:
         hidden_NH: the data layer's last hidden states, reads on.

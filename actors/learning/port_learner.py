@@ -124,7 +124,7 @@ class PortLearner:
     @property
     def _takes_noised(self) -> bool:
         """Whether λ gets new noised text in this step; else it goes on with the last."""
-        return takes_noised(self.step, self._general is not None)
+        return takes_noised(self.step)
 
     def _next_batch(self) -> tuple[Batch, Batch]:
         """The batch, and the noised sequences of it where the step takes some; old text is last,

@@ -181,8 +181,7 @@ class DataGroupSpec(_GroupSpec):
         description="Share of the input tokens replaced by random ones in the pass that trains the "
         "mixing weight λ, a separate pass over half of the sequences that read. On memorised text "
         "the memory is always right, and λ would learn to trust it everywhere. 0: no such pass; λ "
-        "is trained by the help loss. Where there is general text (`general_frac`), one such pass "
-        "serves five steps.",
+        "is trained by the help loss. One such pass serves five steps.",
     )
 
     general_frac: Annotated[float | None, Mark.FITTED] = Field(

@@ -153,7 +153,7 @@ class DataTrainer(Trainer):
             batch = self.make_batch(windows)
             num_help = batch.num_valid_in(slice(num_reading))
             num_own = batch.num_valid - num_help
-            is_anew = takes_noised(self.step - self._begun, self.general is not None)
+            is_anew = takes_noised(self.step - self._begun)
             num_mixing = self.num_mixing if is_anew else 0
             noised = noised_sequences(self.spec, self.tokenizer, batch, num_mixing, self.step)
             num_noised = noised.num_valid
