@@ -26,7 +26,7 @@ from actors.corpus.corpus import Corpus, WindowStream, train_tokenizer
 from actors.corpus.windows import Windows
 from actors.layers import losses
 from actors.layers.batch import Batch, add_noise, hidden_at, rows_at, to_batch
-from actors.layers.mixture import mixed_at, mixing_loss, noised_sequences
+from actors.layers.mixture import NoisedStates, mixed_at, noised_sequences, takes_noised
 from actors.layers.predicted import Predicted, Teacher
 from actors.machine.seeds import seed_of
 from actors.settings.run import DATA, MEMORY, RunSpec
@@ -62,12 +62,14 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Step:
     )
     readers = round(spec.data.batch_size * spec.data.help_frac)
     steps = 0
+    kept: NoisedStates | None = None  # of noised text
 
     def step() -> Stepped:
-        nonlocal steps
+        nonlocal steps, kept
         batch = _noised(spec, corpus, DATA, steps, stream.next_batch(spec.data.batch_size)[0])
         num, targets_N = batch.num_valid_in(slice(readers)), batch.targets_N
-        noised = noised_sequences(spec, corpus.tokenizer, batch, readers, steps)
+        num_mixing = readers if takes_noised(steps % spec.data.steps_per_interval) else 0
+        noised = noised_sequences(spec, corpus.tokenizer, batch, num_mixing, steps)
         reading = [batch.rows(slice(None, readers)), noised]
         with torch.no_grad():
             y_RTD = memory.read(
@@ -89,7 +91,9 @@ def data_loop(spec: RunSpec, corpus: Corpus) -> Step:
         adamw.zero_grad()
         loss.backward()
         if noised.num_valid:
-            (weights.help * mixing_loss(layer, memory, noised, y_RTD[readers:])).backward()
+            kept = NoisedStates.of(layer, memory, noised, y_RTD[readers:])
+        if kept is not None:
+            (weights.help * kept.loss(layer.port)).backward()
         torch.nn.utils.clip_grad_norm_(layer.parameters(), optimizer.clip_norm)
         _set_rate(adamw, learning_rate(optimizer.lr, optimizer, steps, spec.total_steps(DATA)))
         adamw.step()
