@@ -8,9 +8,11 @@ Shapes: B sequences, T tokens, N valid positions, M positions that hold a token,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,9 @@ from actors.layers.data_layer import DataLayer
 from actors.layers.memory_layer import MemoryLayer
 from actors.machine.device import to_device
 from actors.operators.packed_attention import Documents
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MOST_BYTES = 64 << 20  # of states that are kept
 
@@ -256,12 +261,16 @@ class StatesAlone:
 
     Args:
         most_bytes: of the states that are kept; beyond it they are computed anew.
-        fronts: whether a pass with reads may go on from them; not where it has adapters on, and
-            they were computed without.
+        without: turns off a part of the model while they are computed. A pass that has that part
+            can't go on from their fronts, so there are none. None: the model is as it is.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES, fronts: bool = True) -> None:
-        self._left, self._fronts = most_bytes, fronts
+    def __init__(
+        self,
+        most_bytes: int = MOST_BYTES,
+        without: Callable[[PreTrainedModel], AbstractContextManager[None]] | None = None,
+    ) -> None:
+        self._left, self._without = most_bytes, without
         self._kept: dict[bytes, Alone] = {}
 
     @torch.no_grad()
@@ -272,8 +281,11 @@ class StatesAlone:
             one = batch.rows(slice(row, row + 1))
             key = one.tokens_BT.numpy().tobytes() + one.host.segments_BT.tobytes()
             if (alone := self._kept.get(key)) is None:
-                hidden_NH, front_BTH = hidden_and_front_at(data, one.to(device))
-                alone = Alone(hidden_NH, front_BTH if self._fronts else None)
+                if self._without is None:
+                    alone = Alone(*hidden_and_front_at(data, one.to(device)))
+                else:
+                    with self._without(data.model):
+                        alone = Alone(hidden_at(data, one.to(device)), None)
                 if (size := alone.num_bytes) <= self._left:
                     self._left -= size
                     self._kept[key] = alone

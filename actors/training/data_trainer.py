@@ -19,7 +19,7 @@ from torch import Tensor
 from actors.corpus.corpus import Corpus, WindowStream
 from actors.corpus.general_text import short_general_corpus
 from actors.layers import losses
-from actors.layers.batch import Alone, Batch, StatesAlone, hidden_at, rows_at, to_batch
+from actors.layers.batch import Batch, StatesAlone, hidden_at, rows_at, to_batch
 from actors.layers.mixture import (
     NoisedStates,
     general_loss,
@@ -82,7 +82,8 @@ class DataTrainer(Trainer):
         self.dense = DenseOptimizer(self.own, spec.data.optimizer, apart)
         self._measures_own, self._begun = False, 0
         self._noised: list[tuple[NoisedStates, float]] = []  # of a rank's passes, and their shares
-        self.alone = StatesAlone(fronts=self.layer.spec.keeps_model)  # of general text
+        without = adapters_off if self.layer.spec.has_adapters else None
+        self.alone = StatesAlone(without=without)  # of general text, by the model that came in
         self.open_streams()
         self.check_wired()
         prepare_training(self.layer)
@@ -346,23 +347,13 @@ class DataTrainer(Trainer):
         """
         if not part.num_valid:
             return
+        layer = self.layer.spec
+        has_that_came_in = layer.keeps_model or layer.has_adapters
         with self.cost("general"), self.autocast():
-            loss = general_loss(
-                self.layer, self.memory, part.to(self.device), self._model_alone(part)
-            )
+            alone = self.alone(self.layer, part) if has_that_came_in else None
+            loss = general_loss(self.layer, self.memory, part.to(self.device), alone)
             general = loss * (part.num_valid / num)
         self.learn(GeneralTerms(Term(general, self.spec.losses.general)), step, cost="general")
-
-    def _model_alone(self, part: Batch) -> Alone | None:
-        """General text by the model that came in, as long as its weights are here; None: by the
-        model as it is, which trains as a whole.
-        """
-        if self.layer.spec.keeps_model:
-            return self.alone(self.layer, part)
-        if not self.layer.spec.has_adapters:
-            return None
-        with adapters_off(self.layer.model):
-            return self.alone(self.layer, part)
 
     def _learn_lessons(self, part: Batch, num: int, step: Measured) -> None:
         """Gradient of one pass' lessons of a run that is taught, reads off; as `_learn_general`."""
